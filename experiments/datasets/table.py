@@ -1,0 +1,157 @@
+"""One clinical table: what every loader returns and what every experiment reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True, eq=False)
+class ClinicalTable:
+    """Patients, one row each, with an outcome and the attributes to audit.
+
+    Attributes:
+        name: The name that `load` takes.
+        title: The data set in plain words.
+        features: Model inputs `[n, d]`, NaN where missing. Numeric columns are
+            floats; categorical columns are pandas categoricals whose declared levels
+            do not depend on which rows are kept.
+        label: `[n]` int8, 1 where the outcome happened.
+        outcome: The outcome in plain words.
+        attributes: Sensitive attributes `[n, a]`, categorical, in plain words. A
+            missing value is a level of its own, never NaN.
+        patient_ids: `[n]`, one id a patient; a patient may own several rows.
+        dropped: Source column -> why no model may see it.
+        excluded: Reason -> how many rows of the source were left out for it.
+        citation: Where the data come from.
+        licence: The licence of the package that ships the file.
+    """
+
+    name: str
+    title: str
+    features: pd.DataFrame
+    label: np.ndarray
+    outcome: str
+    attributes: pd.DataFrame
+    patient_ids: np.ndarray
+    dropped: Mapping[str, str]
+    excluded: Mapping[str, int]
+    citation: str
+    licence: str
+
+
+def validate(table: ClinicalTable) -> ClinicalTable:
+    """Returns the table unchanged, or says what is wrong with it.
+
+    Every loader ends here; call it on a table of your own before an experiment.
+
+    Args:
+        table: The table to check.
+
+    Returns:
+        The same table.
+
+    Raises:
+        ValueError: If the parts differ in length; the label has NaN, values other
+            than 0 and 1, or a single class; a feature is infinite, missing in every
+            row, or neither float nor categorical; an attribute is not categorical,
+            has NaN, or has a single level; a patient id is missing; a column name
+            is repeated. The message names the column.
+
+    Example:
+        >>> import numpy as np, pandas as pd
+        >>> own = ClinicalTable(
+        ...     name="own", title="Own patients",
+        ...     features=pd.DataFrame({"age": [70.0, 50.0]}),
+        ...     label=np.array([1, 0]), outcome="death",
+        ...     attributes=pd.DataFrame({"sex": pd.Categorical(["f", "m"])}),
+        ...     patient_ids=np.array([1, 2]), dropped={}, excluded={},
+        ...     citation="", licence="")
+        >>> validate(own).name
+        'own'
+    """
+    rows = len(table.features)
+    parts = {
+        "label": len(table.label),
+        "attributes": len(table.attributes),
+        "patient_ids": len(table.patient_ids),
+    }
+    for part, length in parts.items():
+        if length != rows:
+            raise ValueError(
+                f"{table.name}: {part} has {length} rows but features has {rows}"
+            )
+    _check_label(table)
+    for frame, kind in ((table.features, "feature"), (table.attributes, "attribute")):
+        repeated = frame.columns[frame.columns.duplicated()]
+        if len(repeated):
+            raise ValueError(f"{table.name}: {kind} {repeated[0]!r} appears twice")
+    for column in table.features.columns:
+        _check_feature(table.name, table.features[column])
+    for column in table.attributes.columns:
+        _check_attribute(table.name, table.attributes[column])
+    missing = int(pd.isna(table.patient_ids).sum())
+    if missing:
+        raise ValueError(f"{table.name}: patient_ids is missing in {missing} rows")
+    return table
+
+
+def _check_label(table: ClinicalTable) -> None:
+    label = np.asarray(table.label)
+    missing = int(pd.isna(label).sum())
+    if missing:
+        raise ValueError(
+            f"{table.name}: the label ({table.outcome}) is NaN in {missing} of "
+            f"{len(label)} rows; exclude those rows and count them in `excluded`"
+        )
+    levels = set(np.unique(label).tolist())
+    if not levels <= {0, 1}:
+        raise ValueError(
+            f"{table.name}: the label ({table.outcome}) must be 0 or 1, "
+            f"found {sorted(levels)[:5]}"
+        )
+    if len(levels) < 2:
+        raise ValueError(
+            f"{table.name}: the label ({table.outcome}) has a single class, "
+            f"{sorted(levels)} in all {len(label)} rows"
+        )
+
+
+def _check_feature(name: str, column: pd.Series) -> None:
+    if column.isna().all():
+        raise ValueError(f"{name}: feature {column.name!r} is missing in every row")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return
+    if not pd.api.types.is_float_dtype(column.dtype):
+        raise ValueError(
+            f"{name}: feature {column.name!r} must be float or categorical, "
+            f"found {column.dtype}"
+        )
+    infinite = int(np.isinf(column.to_numpy(dtype=float, na_value=np.nan)).sum())
+    if infinite:
+        raise ValueError(
+            f"{name}: feature {column.name!r} is infinite in {infinite} rows"
+        )
+
+
+def _check_attribute(name: str, column: pd.Series) -> None:
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        raise ValueError(
+            f"{name}: attribute {column.name!r} must be categorical, "
+            f"found {column.dtype}"
+        )
+    missing = int(column.isna().sum())
+    if missing:
+        raise ValueError(
+            f"{name}: attribute {column.name!r} is NaN in {missing} rows; make it a "
+            f"level such as {NOT_RECORDED!r}"
+        )
+    present = column.unique()
+    if len(present) < 2:
+        raise ValueError(
+            f"{name}: attribute {column.name!r} has a single level, "
+            f"{str(present[0])!r}, so it has no groups to compare"
+        )

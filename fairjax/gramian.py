@@ -1,0 +1,131 @@
+r"""The only code that touches every parameter: Gram matrix and combination of rows.
+
+Reconciling reads the stacked gradients :math:`J` [K, P] twice, once for
+:math:`G = J J^\top` and once for :math:`W J`; everything between sees K×K numbers only.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from fairjax.types import Gramian, Jacobian, Params
+
+
+def gramian(jacobian: Jacobian) -> Gramian:
+    r"""Inner products of the objectives' gradients: :math:`G_{ij} = g_i \cdot g_j`.
+
+    Args:
+      jacobian: Pytree of ``[K, *param]`` floating arrays of any dtype and sharding.
+
+    Returns:
+      ``[K, K]``, summed over all leaves, accumulated in float32 (in float64 for
+      float64 leaves), replicated over the mesh, if any.
+
+    Raises:
+      ValueError: No leaves, or leaves whose leading axes differ.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> fairjax.gramian({"w": jnp.array([[3.0, 4.0], [1.0, 0.0]])})
+      Array([[25.,  3.],
+             [ 3.,  1.]], dtype=float32)
+    """
+    leaves = jax.tree.leaves(jacobian)
+    num_objectives(jacobian)
+    total = _leaf_gramian(leaves[0])
+    for leaf in leaves[1:]:
+        total += _leaf_gramian(leaf)
+    return total
+
+
+def combine(
+    weights: Float[Array, " K"] | Float[Array, "R K"], jacobian: Jacobian
+) -> Params | Jacobian:
+    r"""Weighted sums of the rows: :math:`d_r = \sum_k w_{rk}\, g_k`.
+
+    A row whose weight is exactly 0 in every sum is left out, so that a row that is
+    not finite does no harm once its weight is 0.
+
+    Args:
+      weights: ``[K]`` for one sum, or ``[R, K]`` for several.
+      jacobian: Pytree of ``[K, *param]``.
+
+    Returns:
+      Pytree of ``[*param]``, or of ``[R, *param]``, in the leaves' dtypes and with the
+      parameters' sharding; accumulated in float32 at least.
+
+    Raises:
+      ValueError: Weights that do not fit the number of rows.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> rows = {"w": jnp.array([[3.0, 4.0], [jnp.nan, 0.0]])}
+      >>> fairjax.combine(jnp.array([2.0, 0.0]), rows)
+      {'w': Array([6., 8.], dtype=float32)}
+    """
+    rows = num_objectives(jacobian)
+    if weights.shape[-1] != rows:
+        raise ValueError(
+            f"weights of shape {weights.shape} do not fit {rows} rows of the Jacobian."
+        )
+    if weights.ndim == 1:
+        return jax.tree.map(lambda leaf: _weighted_sum(weights, leaf), jacobian)
+    sums = [combine(row, jacobian) for row in weights]
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *sums)
+
+
+def num_objectives(jacobian: Jacobian) -> int:
+    """K, the length of the leading axis that all leaves share.
+
+    Raises:
+      ValueError: No leaves, a scalar leaf, or leaves whose leading axes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> num_objectives({"w": jnp.zeros((3, 2)), "b": jnp.zeros(3)})
+      3
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(jacobian)]
+    leading = {shape[:1] for shape in shapes}
+    if len(leading) != 1 or leading == {()}:
+        raise ValueError(
+            "stacked gradients need one leading axis of the same length on every "
+            f"leaf: [K, *param]. The leaves' shapes are {shapes}."
+        )
+    return shapes[0][0]
+
+
+def _leaf_gramian(leaf: Array) -> Gramian:
+    axes = tuple(range(1, leaf.ndim))
+    return jax.lax.dot_general(
+        leaf,
+        leaf,
+        ((axes, axes), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=_accumulator(leaf),
+        out_sharding=_replicated(leaf),
+    )
+
+
+def _weighted_sum(weights: Float[Array, " K"], leaf: Array) -> Array:
+    # One fused pass over the rows. A matrix product would read the rows as fast, but
+    # would first need a copy of them with the excluded rows set to 0, and on a mesh
+    # with explicit axes an output sharding that only the caller knows.
+    wide = _accumulator(leaf)
+    weights = weights.astype(wide).reshape((-1,) + (1,) * (leaf.ndim - 1))
+    rows = jnp.where(weights != 0, weights * leaf.astype(wide), 0)
+    return jnp.sum(rows, axis=0).astype(leaf.dtype)
+
+
+def _accumulator(leaf: Array) -> jnp.dtype:
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _replicated(leaf: Array) -> NamedSharding | None:
+    """The output sharding that a contraction over explicit mesh axes must name."""
+    sharding = jax.typeof(leaf).sharding
+    mesh = sharding.mesh
+    if mesh.empty or AxisType.Explicit not in mesh.axis_types:
+        return None
+    return NamedSharding(mesh, PartitionSpec())

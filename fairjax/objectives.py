@@ -1,0 +1,317 @@
+r"""Named objectives, and objectives that are functions of cell means.
+
+Examples are partitioned into cells (sex × race × label, say). A model's per-example
+statistics :math:`s_i` have cell means
+
+.. math:: m_{s,c} = \frac{\sum_{i \in c} w_i s_i}{\sum_{i \in c} w_i},
+
+and every objective is a function of them, :math:`L_k = F_k(m)`. That is what makes
+the Jacobian of many objectives cheap: see :mod:`fairjax.jacobian`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fairjax.groups import Partition
+from fairjax.types import Batch, Params, Values
+
+BATCH_KEYS = ("cells", "weights", "mask")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellFunction:
+    """One objective as a function of cell means.
+
+    Attributes:
+      value: ``value(means, counts) -> scalar`` with ``means`` a mapping from the name
+        of a statistic to its cell means ``[C]`` and ``counts [C]`` the weight of each
+        cell. An empty cell has mean 0 and count 0, and must not influence the value.
+      statistics: Names of the statistics that ``value`` reads.
+      cells: bool ``[C]``, the cells that ``value`` reads the means of. Static, so
+        that the planner knows which objectives share a cell.
+    """
+
+    value: Callable[
+        [Mapping[str, Float[Array, " C"]], Float[Array, " C"]], Float[Array, ""]
+    ]
+    statistics: tuple[str, ...]
+    cells: np.ndarray
+
+
+class RunningMeans(NamedTuple):
+    """Exponential moving averages of a batch's cell sums and cell counts.
+
+    Attributes:
+      sums: statistic -> ``[C]``, averaged sums of the statistic over each cell.
+      counts: ``[C]``, averaged weights of each cell.
+      total: ``[]``, the sum of the averaging weights so far, ``1 − decayᵗ``.
+    """
+
+    sums: Mapping[str, Float[Array, " C"]]
+    counts: Float[Array, " C"]
+    total: Float[Array, ""]
+
+
+class CellSums(NamedTuple):
+    """A batch's sums over cells: statistic -> ``[C]``, and weights ``[C]``."""
+
+    sums: Mapping[str, Float[Array, " C"]]
+    counts: Float[Array, " C"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellObjectives:
+    """Objectives that are functions of cell means; made by :func:`cell_objectives`.
+
+    Called as ``objectives(params, batch)`` it returns the values ``[K]``; with a
+    ``decay`` it is called as ``objectives(params, batch, running)`` and returns
+    ``(values, running)``, to be differentiated with ``has_aux=True``.
+    """
+
+    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]]
+    functions: Mapping[str, CellFunction]
+    num_cells: int
+    cell_shares: np.ndarray
+    decay: float | None
+    axis_name: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives' names, in the order of the values."""
+        return tuple(self.functions)
+
+    @property
+    def num_objectives(self) -> int:
+        """K."""
+        return len(self.functions)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics that at least one objective reads, each once."""
+        read = [s for f in self.functions.values() for s in f.statistics]
+        return tuple(dict.fromkeys(read))
+
+    def init_running(self) -> RunningMeans:
+        """Running means that have seen nothing yet."""
+        zeros = jnp.zeros(self.num_cells, jnp.float32)
+        sums = {name: zeros for name in self.statistics}
+        return RunningMeans(sums, zeros, jnp.zeros((), jnp.float32))
+
+    def per_example(self, params: Params, batch: Batch) -> dict[str, Array]:
+        """The statistics ``[B]`` that the objectives read, checked."""
+        statistics = self.statistics_fn(params, batch)
+        size = jnp.shape(batch["cells"])
+        chosen = {}
+        for name in self.statistics:
+            if name not in statistics:
+                raise ValueError(
+                    f"statistics_fn returned no {name!r}; an objective reads it. "
+                    f"It returned: {', '.join(map(repr, statistics))}."
+                )
+            if jnp.shape(statistics[name]) != size:
+                raise ValueError(
+                    f"statistic {name!r} has shape {jnp.shape(statistics[name])}; "
+                    f"one value per example is needed, shape {size}."
+                )
+            chosen[name] = statistics[name]
+        return chosen
+
+    def cell_sums(self, statistics: Mapping[str, Array], batch: Batch) -> CellSums:
+        """Weighted sums of each statistic over each cell, over every device."""
+        member = self.membership(batch)
+        counts = jnp.sum(member, axis=1)
+        # A masked-out example may hold anything, NaN included: select, then multiply.
+        sums = {
+            name: jnp.sum(
+                jnp.where(member != 0, member * value.astype(member.dtype), 0.0), axis=1
+            )
+            for name, value in statistics.items()
+        }
+        if self.axis_name is not None:
+            sums, counts = jax.lax.psum((sums, counts), self.axis_name)
+        return CellSums(sums, counts)
+
+    def membership(self, batch: Batch) -> Float[Array, "C B"]:
+        """Each example's weight in each cell: 0 but in its own."""
+        weights = example_weights(batch)
+        inside = batch["cells"][None, :] == jnp.arange(self.num_cells)[:, None]
+        return jnp.where(inside, weights[None, :], 0.0)
+
+    def values_from_sums(
+        self, batch_sums: CellSums, running: RunningMeans | None = None
+    ) -> tuple[Values, RunningMeans | None]:
+        """Objectives' values ``[K]`` from a batch's cell sums, and the running means.
+
+        With running means the value is ``F(m̂)`` at the averaged means ``m̂ = Ŝ/N̂``,
+        and its derivative with respect to a batch's sums is ``F'(m̂)/N̂``.
+        """
+        if running is None:
+            counts = batch_sums.counts
+            means = {k: _divide(v, counts) for k, v in batch_sums.sums.items()}
+        else:
+            running = self._average(jax.lax.stop_gradient(batch_sums), running)
+            counts = _divide(running.counts, running.total)
+            means = {}
+            for name, total in batch_sums.sums.items():
+                change = _divide(total - jax.lax.stop_gradient(total), counts)
+                means[name] = _divide(running.sums[name], running.counts) + change
+        values = [f.value(means, counts) for f in self.functions.values()]
+        return jnp.stack(values), running
+
+    def _average(self, batch_sums: CellSums, running: RunningMeans) -> RunningMeans:
+        new = RunningMeans(batch_sums.sums, batch_sums.counts, jnp.ones(()))
+        decay = self.decay
+        return jax.tree.map(lambda old, x: decay * old + (1 - decay) * x, running, new)
+
+    def __call__(
+        self, params: Params, batch: Batch, running: RunningMeans | None = None
+    ) -> Any:
+        """Values ``[K]``; with a ``decay``, ``(values, running)``."""
+        self.check_call(batch, running)
+        sums = self.cell_sums(self.per_example(params, batch), batch)
+        values, running = self.values_from_sums(sums, running)
+        return values if running is None else (values, running)
+
+    def check_call(self, batch: Batch, running: RunningMeans | None) -> None:
+        """Raise if the arguments do not fit these objectives."""
+        if "cells" not in batch:
+            raise ValueError(
+                "the batch has no 'cells': the cell of each example, as "
+                "partition.encode gives it."
+            )
+        if (running is None) != (self.decay is None):
+            raise ValueError(
+                "objectives with a decay are called with running means, and those "
+                "without a decay are not: pass objectives.init_running() at first."
+            )
+
+
+def cell_objectives(
+    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]],
+    partition: Partition,
+    functions: Mapping[str, CellFunction],
+    *,
+    decay: float | None = None,
+    axis_name: str | None = None,
+) -> CellObjectives:
+    r"""Objectives :math:`L_k = F_k(m)` over the cell means of per-example statistics.
+
+    Args:
+      statistics_fn: ``statistics_fn(params, batch) -> {name: [B]}``, one value per
+        example; for example the loss and the soft score ``sigmoid(logit)``.
+      partition: The cells. A batch names each example's cell in ``batch["cells"]``
+        (``[B]``, from ``partition.encode``; −1 lies in no cell), optionally with
+        ``batch["weights"]`` (``[B]``, non-negative) and ``batch["mask"]`` (``[B]``,
+        False for padding).
+      functions: name -> :class:`CellFunction`, as :mod:`fairjax.losses` makes them.
+      decay: If given, the means are ratios of exponential moving averages of the
+        batches' cell sums and cell counts, with this decay in [0, 1). That steadies
+        gaps of cells of which a batch holds few examples. **Bias**: the averaged
+        means lag: they mix the means at parameters up to about ``1/(1 − decay)``
+        steps old, so a gap that is closing is over-estimated and one that opens is
+        under-estimated; the gradient's direction within a cell stays that of the
+        current batch, divided by the averaged count.
+      axis_name: A mapped axis (``shard_map``, ``vmap``) to sum cells over, so that
+        the means are those of the global batch.
+
+    Returns:
+      A :class:`CellObjectives`: call it, or differentiate it with
+      :func:`fairjax.value_and_jacobian`.
+
+    Raises:
+      ValueError: No functions, a function made for another number of cells, or a
+        decay outside [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> from fairjax import losses
+      >>> cells = fairjax.partition({"sex": ["f", "m"], "died": [0, 1]})
+      >>> objectives = fairjax.cell_objectives(
+      ...     lambda w, batch: {"loss": (w - batch["y"]) ** 2},
+      ...     cells,
+      ...     {"task": losses.task(cells), "f": losses.group_risk(cells, "sex", "f")},
+      ... )
+      >>> batch = {"y": jnp.array([1.0, 3.0]), "cells": jnp.array([0, 3])}
+      >>> objectives(jnp.array(2.0), batch)
+      Array([1., 1.], dtype=float32)
+    """
+    if not functions:
+        raise ValueError("cell_objectives needs at least one function.")
+    for name, function in functions.items():
+        if function.cells.shape != (partition.num_cells,):
+            raise ValueError(
+                f"objective {name!r} was made for {function.cells.size} cells; the "
+                f"partition has {partition.num_cells}."
+            )
+    if decay is not None and not 0 <= decay < 1:
+        raise ValueError(f"decay must lie in [0, 1), not {decay}.")
+    shares = partition.counts / max(int(partition.counts.sum()), 1)
+    return CellObjectives(
+        statistics_fn=statistics_fn,
+        functions=dict(functions),
+        num_cells=partition.num_cells,
+        cell_shares=shares,
+        decay=decay,
+        axis_name=axis_name,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StackedObjectives:
+    """Objectives of any kind under their names; made by :func:`stack_objectives`."""
+
+    functions: Mapping[str, Callable[..., Array]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives' names, in the order of the values."""
+        return tuple(self.functions)
+
+    @property
+    def num_objectives(self) -> int:
+        """K."""
+        return len(self.functions)
+
+    def __call__(self, params: Params, *args: Any) -> Values:
+        """Values ``[K]``."""
+        return jnp.stack([f(params, *args) for f in self.functions.values()])
+
+
+def stack_objectives(functions: Mapping[str, Callable[..., Array]]) -> StackedObjectives:
+    """Stack scalar functions ``f(params, *args)`` into one ``values [K]``, with names.
+
+    For objectives that are no functions of cell means, such as a contrastive loss.
+
+    Raises:
+      ValueError: No functions.
+
+    Example:
+      >>> import fairjax
+      >>> both = fairjax.stack_objectives({"a": lambda w: w**2, "b": lambda w: -w})
+      >>> both.names, both(3.0)
+      (('a', 'b'), Array([ 9., -3.], dtype=float32, weak_type=True))
+    """
+    if not functions:
+        raise ValueError("stack_objectives needs at least one function.")
+    return StackedObjectives(dict(functions))
+
+
+def example_weights(batch: Batch) -> Float[Array, " B"]:
+    """The batch's weights ``[B]``, zero where masked; ones where it names none."""
+    weights = batch.get("weights")
+    if weights is None:
+        weights = jnp.ones(jnp.shape(batch["cells"]), jnp.float32)
+    mask = batch.get("mask")
+    return weights if mask is None else jnp.where(mask, weights, 0.0)
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """Elementwise quotient, 0 where the denominator is 0, with finite gradients."""
+    safe = jnp.where(denominator > 0, denominator, 1.0)
+    return jnp.where(denominator > 0, numerator / safe, 0.0)

@@ -1,0 +1,274 @@
+"""Training as pure functions of arrays: a state, a step, a scanned loop, a selection.
+
+Nothing here touches disk, clock or host: a whole run is a function that ``jit``
+compiles and ``vmap`` spreads over seeds, folds and hyper-parameters given as arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, UInt
+
+from fairjax.jacobian import Strategy, value_and_jacobian
+from fairjax.objectives import CellObjectives
+from fairjax.types import Batch, Params
+
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]
+
+
+class TrainState(NamedTuple):
+    """What training carries from one step to the next; a pytree of arrays.
+
+    Attributes:
+      params: The model's parameters.
+      opt_state: The optax state, the reconciler's diagnostics within it.
+      objective_state: Running means of objectives with a decay; else ``()``.
+      key_data: Raw data of the key that batches are drawn with.
+      step: Number of steps taken.
+    """
+
+    params: Params
+    opt_state: Any
+    objective_state: Any
+    key_data: UInt[Array, " words"]
+    step: Int[Array, ""]
+
+
+class StepInfo(NamedTuple):
+    """What one step tells: the objectives' values, and whether all was finite.
+
+    Attributes:
+      values: ``[K]``, the objectives before the step.
+      finite: Whether the updated parameters are all finite.
+    """
+
+    values: Float[Array, " K"]
+    finite: Array
+
+
+class Selection(NamedTuple):
+    """The best parameters so far by a validation score.
+
+    Attributes:
+      score: The best score; −inf before the first finite one.
+      step: The step that it was reached at.
+      params: The parameters then.
+    """
+
+    score: Float[Array, ""]
+    step: Int[Array, ""]
+    params: Params
+
+
+class Run(NamedTuple):
+    """A training run: where it stands, and the best that it has seen."""
+
+    state: TrainState
+    best: Selection
+
+
+def init_state(
+    params: Params,
+    transform: optax.GradientTransformation,
+    *,
+    key: Array | int,
+    objectives: Any = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      params: The model's parameters, as they are at the start.
+      transform: The optax transformation, a reconciler within it.
+      key: A key, or a seed, that batches are drawn with; may be traced.
+      objectives: Given if they carry running means
+        (:func:`fairjax.cell_objectives` with a ``decay``).
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import training
+      >>> int(training.init_state(jnp.zeros(2), optax.sgd(0.1), key=0).step)
+      0
+    """
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        key = jax.random.key(key)
+    carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
+    return TrainState(
+        params=params,
+        opt_state=transform.init(params),
+        objective_state=objectives.init_running() if carries else (),
+        key_data=jax.random.key_data(key),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_train_step(
+    objectives: Callable[..., Any],
+    transform: optax.GradientTransformation,
+    *,
+    strategy: Strategy = "auto",
+) -> TrainStep:
+    """A step: objectives → Jacobian → reconciler → any optax chain → parameters.
+
+    Args:
+      objectives: ``objectives(params, batch) -> values [K]``; or
+        :func:`fairjax.cell_objectives`, with or without running means.
+      transform: Takes ``[K, *param]`` to ``[*param]``: a reconciler and what follows
+        it in ``optax.chain``. The values reach it as the extra argument ``losses``,
+        and ``batch["objective_mask"]``, if present, as ``mask``.
+      strategy: How to compute the Jacobian (:func:`fairjax.value_and_jacobian`).
+
+    Returns:
+      ``step(state, batch) -> (state, info)``, pure.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, fairjax
+      >>> from fairjax import training
+      >>> tx = optax.chain(fairjax.pcgrad(num_objectives=2), optax.sgd(0.25))
+      >>> both = fairjax.stack_objectives({
+      ...     "a": lambda w, batch: jnp.sum((w - batch["x"]) ** 2),
+      ...     "b": lambda w, batch: jnp.sum((w + batch["x"]) ** 2),
+      ... })
+      >>> step = training.make_train_step(both, tx)
+      >>> state = training.init_state(jnp.array([1.0]), tx, key=0)
+      >>> state, info = step(state, {"x": jnp.array([1.0])})
+      >>> state.params, info.values
+      (Array([0.], dtype=float32), Array([0., 4.], dtype=float32))
+    """
+    carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
+    differentiate = value_and_jacobian(objectives, strategy=strategy, has_aux=carries)
+    transform = optax.with_extra_args_support(transform)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        objective_state = state.objective_state
+        if carries:
+            (values, objective_state), jacobian = differentiate(
+                state.params, batch, objective_state
+            )
+        else:
+            values, jacobian = differentiate(state.params, batch)
+        updates, opt_state = transform.update(
+            jacobian,
+            state.opt_state,
+            state.params,
+            losses=values,
+            mask=batch.get("objective_mask"),
+        )
+        params = optax.apply_updates(state.params, updates)
+        leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
+        new = TrainState(
+            params, opt_state, objective_state, state.key_data, state.step + 1
+        )
+        return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
+
+    return step
+
+
+def make_loop(
+    step: TrainStep,
+    sample: Callable[[Array, Any], Batch],
+    *,
+    steps_per_call: int,
+    score: Callable[[Params, Any], Float[Array, ""]] | None = None,
+    observe: Callable[[TrainState], Any] | None = None,
+) -> Callable[[Run, Any], tuple[Run, tuple[StepInfo, Any]]]:
+    """Several steps in one compiled call, then one look at the validation data.
+
+    Args:
+      step: From :func:`make_train_step`.
+      sample: ``sample(key, data) -> batch``, pure, drawing a batch on the device.
+      steps_per_call: Steps of a call, run by ``lax.scan``.
+      score: ``score(params, data) -> []``, higher is better: early selection keeps
+        the parameters with the best score so far. None keeps the latest.
+      observe: ``observe(state)``, recorded after every step (the reconciler's
+        diagnostics, say).
+
+    Returns:
+      ``loop(run, data) -> (run, (infos, observations))`` with a leading step axis on
+      infos and observations; pure, to be compiled with ``jax.jit(loop,
+      donate_argnums=0)`` and to be mapped with ``jax.vmap``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, fairjax
+      >>> from fairjax import training
+      >>> objective = fairjax.stack_objectives(
+      ...     {"task": lambda w, batch: (w - batch["x"]) ** 2})
+      >>> tx = optax.chain(fairjax.pcgrad(num_objectives=1), optax.sgd(0.5))
+      >>> step = training.make_train_step(objective, tx)
+      >>> loop = training.make_loop(
+      ...     step, lambda key, data: {"x": data}, steps_per_call=3)
+      >>> run = training.start(training.init_state(jnp.array(0.0), tx, key=0))
+      >>> run, (infos, _) = jax.jit(loop)(run, jnp.array(2.0))
+      >>> run.state.params, infos.values[:, 0]
+      (Array(2., dtype=float32), Array([4., 0., 0.], dtype=float32))
+    """
+
+    def one(state: TrainState, data: Any) -> tuple[TrainState, tuple[StepInfo, Any]]:
+        key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
+        state = state._replace(key_data=jax.random.key_data(key))
+        state, info = step(state, sample(draw, data))
+        return state, (info, observe(state) if observe is not None else ())
+
+    def loop(run: Run, data: Any) -> tuple[Run, tuple[StepInfo, Any]]:
+        state, history = jax.lax.scan(
+            lambda state, _: one(state, data), run.state, length=steps_per_call
+        )
+        reached = state.step.astype(jnp.float32)
+        new = reached if score is None else score(state.params, data)
+        return Run(state, keep_best(run.best, new, state)), history
+
+    return loop
+
+
+def start(state: TrainState) -> Run:
+    """A run at its first step, with nothing selected yet."""
+    nothing = Selection(jnp.array(-jnp.inf, jnp.float32), state.step, state.params)
+    # Copies, so that a donated run does not donate one buffer twice.
+    return Run(state, jax.tree.map(jnp.copy, nothing))
+
+
+def keep_best(
+    best: Selection, score: Float[Array, ""], state: TrainState
+) -> Selection:
+    """The better of the selection so far and the present parameters.
+
+    A score that is not finite is never selected; on a tie the earlier one stays.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import training
+      >>> state = training.init_state(jnp.array(7.0), optax.sgd(0.1), key=0)
+      >>> best = training.start(state).best
+      >>> best = training.keep_best(best, jnp.array(0.6), state)
+      >>> float(training.keep_best(best, jnp.array(jnp.nan), state).score.round(1))
+      0.6
+    """
+    better = jnp.isfinite(score) & (score > best.score)
+    new = Selection(score.astype(jnp.float32), state.step, state.params)
+    return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+
+
+def evaluate(
+    apply: Callable[[Params, Array], Array],
+    params: Params,
+    inputs: Float[Array, "n *features"],
+    *,
+    batch_size: int,
+) -> Array:
+    """Outputs for all rows, ``batch_size`` at a time, so that memory stays bounded.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import training
+      >>> rows = jnp.arange(6.0).reshape(3, 2)
+      >>> training.evaluate(lambda w, x: x @ w, jnp.ones(2), rows, batch_size=2)
+      Array([1., 5., 9.], dtype=float32)
+    """
+    rows = inputs.shape[0]
+    padding = -rows % batch_size
+    padded = jnp.pad(inputs, ((0, padding),) + ((0, 0),) * (inputs.ndim - 1))
+    batches = padded.reshape(-1, batch_size, *inputs.shape[1:])
+    outputs = jax.lax.map(lambda x: apply(params, x), batches)
+    return outputs.reshape(-1, *outputs.shape[2:])[:rows]

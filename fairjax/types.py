@@ -1,0 +1,67 @@
+"""Array aliases and protocols that the rooms share."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+Params: TypeAlias = PyTree
+"""Any pytree of floating-point arrays: the parameters of a model."""
+
+Jacobian: TypeAlias = PyTree
+"""A pytree like ``Params`` whose leaves have a leading objective axis ``[K, *param]``."""
+
+Batch: TypeAlias = Mapping[str, Any]
+"""Arrays whose leading axis is the example: ``cells`` and whatever the model reads."""
+
+Scalar: TypeAlias = Float[Array, ""] | Float[np.ndarray, ""] | float | int
+Values: TypeAlias = Float[Array, " K"]
+Gramian: TypeAlias = Float[Array, "K K"]
+Coefficients: TypeAlias = Float[Array, "R K"]
+Mask: TypeAlias = Bool[Array, " K"]
+CellIds: TypeAlias = Int[Array, " B"]
+PerExample: TypeAlias = Float[Array, " B"]
+
+
+class Step(NamedTuple):
+    """A step of reconciliation in coefficient space: a pair of pure functions.
+
+    Attributes:
+      init: ``init(num_objectives) -> state``.
+      update: ``update(coefficients [R, K], gramian [K, K], state, *, losses=None,
+        mask=None, **extra) -> (coefficients [R', K], state)``. Row ``r`` of the
+        coefficients says which combination of the ``K`` gradients the current row
+        ``r`` is, so the rows' own Gram matrix is ``C G Cᵀ``.
+    """
+
+    init: "StepInit"
+    update: "StepUpdate"
+
+
+@runtime_checkable
+class StepInit(Protocol):
+    """Makes a step's state from the number of objectives."""
+
+    def __call__(self, num_objectives: int, /) -> Any: ...
+
+
+@runtime_checkable
+class StepUpdate(Protocol):
+    """Maps coefficients to coefficients, and state to state."""
+
+    def __call__(
+        self,
+        coefficients: Coefficients,
+        gramian: Gramian,
+        state: Any,
+        /,
+        **extra: Any,
+    ) -> tuple[Coefficients, Any]: ...
+
+
+@runtime_checkable
+class ObjectiveFn(Protocol):
+    """``objective_fn(params, *args) -> values [K]``."""
+
+    def __call__(self, params: Params, /, *args: Any) -> Any: ...
