@@ -200,6 +200,7 @@ def fairgrad(
     *,
     num_objectives: int,
     strength: Scalar | None = None,
+    limit: Scalar | None = None,
     reduction: Literal["sum", "mean"] = "sum",
     condition: projection.Condition = "conflict",
     order: Order | Sequence[int] | Int[Array, "K K"] = "random",
@@ -212,9 +213,10 @@ def fairgrad(
     :func:`fairjax.losses.equalized_odds` of each attribute. Every gradient is projected
     onto the orthogonal plane of the others (:func:`fairjax.pcgrad`), and they are added
     up. With a ``strength`` :math:`\beta`, each fairness gradient is first scaled to
-    :math:`\beta` times the length of the task's gradient: that is ours, not the paper's,
-    and keeps a fairness gradient whose surrogate happens to be small from being lost,
-    and one that is large from taking over.
+    :math:`\beta` times the length of the task's gradient, by a factor of ``limit`` at
+    most: that is ours, not the paper's. It keeps a fairness gradient whose surrogate
+    happens to be small from being lost, and one that is large from taking over; the
+    limit keeps the noise that is left near parity from being scaled up to a gradient.
 
     The paper leaves the condition, the order and the reduction open; ours are
     arguments, with PCGrad's as defaults.
@@ -222,6 +224,8 @@ def fairgrad(
     Args:
       num_objectives: K: the task and K − 1 fairness losses.
       strength: None (as published) or :math:`\beta` ≥ 0; may be traced.
+      limit: The greatest factor that a fairness gradient is scaled by, if any; read
+        with a strength only; may be traced.
       reduction: ``"sum"`` or ``"mean"``.
       condition: ``"conflict"`` or ``"always"`` (unconditional projection).
       order: See :func:`fairjax.steps.project_conflicts`.
@@ -247,9 +251,11 @@ def fairgrad(
         coefficient_steps.combine(reduction),
     ]
     if strength is not None:
-        steps.insert(
-            0, coefficient_steps.balance_magnitudes(reference=0, strength=strength)
+        clamp = None if limit is None else (0.0, limit)
+        balance = coefficient_steps.balance_magnitudes(
+            reference=0, strength=strength, clamp=clamp
         )
+        steps.insert(0, balance)
     return reconcile(*steps, num_objectives=num_objectives)
 
 

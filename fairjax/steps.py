@@ -46,7 +46,10 @@ def project_conflicts(
       order: In which order a row meets the others. ``"random"`` (default) draws one
         for each row, ``"shared"`` one for all rows; a sequence of the rows' numbers
         is an order for all rows; ``[R, R]`` gives each row its own.
-      epsilon: Added to the squared norms that are divided by; may be traced.
+      epsilon: A share ε ≥ 0 of the greatest squared norm among the rows in use, added
+        to the squared norms that are divided by; may be traced. A row that is short
+        beside the others (a fairness gradient near parity is mostly noise) is then
+        projected off in part only, and the step stays equivariant to scale.
       key: A key, or a seed, from which random orders are drawn; may be traced.
 
     Returns:
@@ -105,12 +108,11 @@ def project_conflicts(
                     f"({rows}, {rows}), not {orders.shape}."
                 )
             orders = jnp.broadcast_to(orders, (rows, rows))
+        own = row_gramian(coefficients, gramian)
+        used = row_mask(coefficients, mask)
+        longest = jnp.max(jnp.where(used, jnp.diagonal(own), 0.0))
         projected = projection.project_conflicts(
-            row_gramian(coefficients, gramian),
-            orders,
-            condition=condition,
-            epsilon=jnp.asarray(epsilon, gramian.dtype),
-            mask=row_mask(coefficients, mask),
+            own, orders, condition=condition, epsilon=epsilon * longest, mask=used
         )
         return _matmul(projected, coefficients), state
 
@@ -209,8 +211,6 @@ def balance_magnitudes(
             norms = jnp.sqrt(jnp.where(used, squares, 1.0))
             level = _reference_norm(reference, norms, used)
             factors = factors * level / norms
-            if not isinstance(reference, str):
-                factors = factors.at[reference].set(1.0)
         elif mode == "loss_ratio":
             if losses is None:
                 raise ValueError(
@@ -227,6 +227,8 @@ def balance_magnitudes(
             factors = jnp.where(known, factors * ratios, factors)
         if clamp is not None:
             factors = jnp.clip(factors, clamp[0], clamp[1])
+        if mode == "equal_norms" and not isinstance(reference, str):
+            factors = factors.at[reference].set(1.0)
         return jnp.where(used, factors, 1.0)[:, None] * coefficients, state
 
     return Step(init, update)

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from experiments.datasets.encode import encode_splits, encoder
 from experiments.datasets.folds import check_disjoint, patient_folds
+from experiments.datasets.nhanes import nhanes
 from experiments.datasets.survset import rhc, rhc_sepsis, support2, support2_sepsis
 from experiments.datasets.table import NOT_RECORDED, ClinicalTable, validate
 
@@ -14,6 +15,7 @@ DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
         "support2_sepsis": support2_sepsis,
         "rhc": rhc,
         "rhc_sepsis": rhc_sepsis,
+        "nhanes": nhanes,
     }
 )
 

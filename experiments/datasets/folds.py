@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 
 def patient_folds(
-    patient_ids: Shaped[np.ndarray, " n"],
+    patient_ids: Shaped[np.ndarray, " rows"],
     label: Int[np.ndarray, " n"],
     attributes: pd.DataFrame | None = None,
     *,

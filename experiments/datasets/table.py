@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,27 @@ def validate(table: ClinicalTable) -> ClinicalTable:
     if missing:
         raise ValueError(f"{table.name}: patient_ids is missing in {missing} rows")
     return table
+
+
+def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
+    """Returns a categorical column with its levels declared and named in plain words.
+
+    Args:
+        column: `[n]` source values.
+        levels: Source value -> display name, in the order to declare; several source
+            values may share a name. A value not listed becomes missing.
+
+    Returns:
+        `[n]`, categorical with every name of `levels`, whether it occurs or not.
+
+    Example:
+        >>> import pandas as pd
+        >>> sex = recode(pd.Series([1, 2, 1]), {1: "male", 2: "female", 3: "unknown"})
+        >>> sex.tolist(), sex.cat.categories.tolist()
+        (['male', 'female', 'male'], ['male', 'female', 'unknown'])
+    """
+    names = list(dict.fromkeys(levels.values()))
+    return column.astype(object).map(levels).astype(pd.CategoricalDtype(names))
 
 
 def _check_label(table: ClinicalTable) -> None:

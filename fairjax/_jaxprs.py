@@ -1,0 +1,116 @@
+"""Jaxprs: tracing them flat, evaluating equations, and estimating their cost."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+_INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint"})
+
+
+_OWN_DERIVATIVE = frozenset({"custom_jvp_call", "custom_vjp_call"})
+
+
+def trace_flat(
+    function: Callable[..., Any], *args: Any, differentiable: bool = True
+) -> ClosedJaxpr:
+    """The jaxpr of a function, with its calls inlined and unused equations dropped.
+
+    Rematerialisation is inlined as well. A function with its own derivative stays an
+    equation, so that the derivative is kept, unless ``differentiable`` is False.
+    """
+    inlined = _INLINED if differentiable else _INLINED | _OWN_DERIVATIVE
+    closed = jax.make_jaxpr(function)(*args)
+    flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
+        *(_like(var) for var in closed.jaxpr.invars)
+    )
+    return _without_unused(flat)
+
+
+def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """The outputs of an equation, as it would be applied to these operands."""
+    by_var = {
+        atom: value
+        for atom, value in zip(eqn.invars, operands, strict=True)
+        if isinstance(atom, Var)
+    }
+    alone = Jaxpr((), list(by_var), eqn.outvars, [eqn], eqn.effects)
+    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*by_var.values())
+
+
+def inner_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The jaxpr that a call equation calls."""
+    params = eqn.params
+    inner = params.get("jaxpr") or params.get("call_jaxpr") or params.get("fun_jaxpr")
+    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def matrix_flops(jaxpr: Jaxpr) -> float:
+    """FLOPs of the matrix products and convolutions of a jaxpr, nested ones too.
+
+    Of a conditional, the costliest branch; of a ``while`` loop, one iteration, since
+    the number of iterations is not known.
+    """
+    return sum(_flops(eqn) for eqn in jaxpr.eqns)
+
+
+def read(env: Mapping[Var, Any], atom: Var | Literal) -> Any:
+    """The value of an operand."""
+    return atom.val if isinstance(atom, Literal) else env[atom]
+
+
+def _like(var: Var) -> Any:
+    # A value of the very type, mesh axes it varies over included, is its own tracer.
+    return var.aval
+
+
+def _inline(
+    closed: ClosedJaxpr, values: Sequence[Any], inlined: frozenset[str]
+) -> list[Any]:
+    jaxpr = closed.jaxpr
+    env = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    env.update(zip(jaxpr.invars, values, strict=True))
+    for eqn in jaxpr.eqns:
+        operands = [read(env, atom) for atom in eqn.invars]
+        if eqn.primitive.name in inlined:
+            results = _inline(inner_jaxpr(eqn), operands, inlined)
+        else:
+            results = evaluate(eqn, operands)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(env, atom) for atom in jaxpr.outvars]
+
+
+def _without_unused(closed: ClosedJaxpr) -> ClosedJaxpr:
+    jaxpr = closed.jaxpr
+    used = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not used.isdisjoint(eqn.outvars):
+            used.update(atom for atom in eqn.invars if isinstance(atom, Var))
+            kept.append(eqn)
+    return closed.replace(jaxpr=jaxpr.replace(eqns=kept[::-1]))
+
+
+def _flops(eqn: JaxprEqn) -> float:
+    name = eqn.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        left = eqn.invars[0].aval.shape
+        depth = math.prod(left[d] for d in contracted)
+        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        outputs = math.prod(eqn.outvars[0].aval.shape)
+        return 2.0 * outputs * math.prod(kernel) / max(features, 1)
+    if name == "cond":
+        return max(matrix_flops(branch.jaxpr) for branch in eqn.params["branches"])
+    times = eqn.params["length"] if name == "scan" else 1
+    inner = [
+        value.jaxpr if isinstance(value, ClosedJaxpr) else value
+        for value in eqn.params.values()
+        if isinstance(value, ClosedJaxpr | Jaxpr)
+    ]
+    return times * sum(matrix_flops(jaxpr) for jaxpr in inner)

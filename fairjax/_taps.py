@@ -1,0 +1,274 @@
+"""Reverse-mode differentiation that stops where a parameter meets the examples.
+
+A tap, a zero of the shape of a result, is added wherever a value that depends on
+parameters alone meets a value with examples: to the result of a product with a weight,
+or to the parameter itself once it is repeated for each example. One reverse pass then
+gives the cotangent of every tap, one row an example, from which the gradient of the
+parameter can be summed over any segment of the examples. What happens to parameters
+before they meet examples (casts, weight normalisation) is pulled back segment by
+segment.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jaxtyping import Array, Int, PyTree
+
+from fairjax._jaxprs import evaluate, read
+from fairjax._segments import Blocks, Contraction, segment_gradients
+from fairjax._separability import Analysis, CoupledError, is_uniform, kind_of
+
+
+class Tap(NamedTuple):
+    """Where a parameter-only value meets the examples.
+
+    Attributes:
+      atom: The parameter-only value.
+      index: The equation; None for an output of the jaxpr.
+      operand: Which operand of the equation.
+      axis: The examples' axis in the result (contracted), or in the repeated value.
+      contracted: Whether each example is contracted with the value.
+      shape: The tap's shape.
+      dtype: Its type, that of the value it is added to.
+      varying: Mesh axes that it varies over, within ``shard_map``.
+    """
+
+    atom: Var | Literal
+    index: int | None
+    operand: int
+    axis: int
+    contracted: bool
+    shape: tuple[int, ...]
+    dtype: Any
+    varying: tuple[str, ...]
+
+
+class Model(NamedTuple):
+    """A model whose examples are proven to be separate.
+
+    Attributes:
+      closed: Its flat jaxpr; inputs are the leaves of the parameters, then the batch's.
+      analysis: What depends on what.
+      taps: Where parameters meet examples.
+      num_params: The number of parameter leaves.
+      size: The number of examples.
+    """
+
+    closed: ClosedJaxpr
+    analysis: Analysis
+    taps: tuple[Tap, ...]
+    num_params: int
+    size: int
+
+
+class Linearized(NamedTuple):
+    """A model at given parameters and batch; made by :func:`linearize`.
+
+    Attributes:
+      outputs: The model's outputs ``[B]``.
+      pull: Cotangents of the outputs -> cotangents of the taps.
+      contractions: Cotangents of the taps -> how to sum them over examples.
+      pull_params: Cotangents of the parameter-only values -> those of the parameters.
+    """
+
+    outputs: Sequence[Array]
+    pull: Any
+    met: Sequence[Any]
+    model: Model
+    values: Sequence[Array]
+    pull_params: Any
+
+    def gradients(
+        self, cotangents: Sequence[Array], blocks: Blocks | None
+    ) -> Sequence[Array]:
+        """Gradients of the leaves of the parameters, ``[segments, *param]``.
+
+        Args:
+          cotangents: Of the outputs, ``[B]`` each.
+          blocks: The segments; None for one segment of all examples.
+        """
+        (tapped,) = self.pull(list(cotangents))
+        contractions = [
+            self._contraction(i, cotangent) for i, cotangent in enumerate(tapped)
+        ]
+        if blocks is None:
+            sums = [c.apply(c.operands, c.cotangent)[None] for c in contractions]
+        else:
+            sums = segment_gradients(contractions, blocks)
+        return jax.vmap(self.pull_params)(sums)[0]
+
+    def _contraction(self, i: int, cotangent: Array) -> Contraction:
+        tap, value = self.model.taps[i], self.values[i]
+        if not tap.contracted:
+            return Contraction(_sum_to(value, tap.axis), (), (), cotangent, tap.axis)
+        eqn = self.model.closed.jaxpr.eqns[tap.index]
+        other = eqn.invars[1 - tap.operand]
+        axis = self.model.analysis.kinds[other].axis
+
+        def apply(operands: Sequence[Array], cotangent: Array) -> Array:
+            def result(weight):
+                pair = (
+                    (weight, *operands) if tap.operand == 0 else (*operands, weight)
+                )
+                return eqn.primitive.bind(*pair, **eqn.params)
+
+            return jax.vjp(result, value)[1](cotangent)[0]
+
+        return Contraction(apply, (self.met[i],), (axis,), cotangent, tap.axis)
+
+
+def find_taps(jaxpr: Jaxpr, analysis: Analysis, size: int) -> tuple[Tap, ...]:
+    """All places of a jaxpr where parameter-only values meet examples."""
+    taps = []
+    for index, verdict in analysis.verdicts.items():
+        eqn = jaxpr.eqns[index]
+        result = eqn.outvars[0].aval
+        varying = tuple(result.manual_axis_type.varying)
+        for i, atom in enumerate(eqn.invars):
+            if not kind_of(atom, analysis.kinds).params:
+                continue
+            if i == verdict.contracted:
+                axis, form = verdict.axes[0], (result.shape, result.dtype)
+                taps.append(Tap(atom, index, i, axis, True, *form, varying))
+            elif i in verdict.aligned:
+                axis = verdict.aligned[i]
+                shape = list(atom.aval.shape) or list(result.shape)
+                shape[axis] = size
+                form = (tuple(shape), atom.aval.dtype)
+                taps.append(Tap(atom, index, i, axis, False, *form, varying))
+    for i, atom in enumerate(jaxpr.outvars):
+        kind = kind_of(atom, analysis.kinds)
+        if kind.params:
+            if not is_uniform(atom, kind, 0):
+                raise CoupledError("a statistic has a parameter for each example")
+            form = (atom.aval.shape, atom.aval.dtype)
+            varying = tuple(atom.aval.manual_axis_type.varying)
+            taps.append(Tap(atom, None, i, 0, False, *form, varying))
+    return tuple(taps)
+
+
+def linearize(
+    model: Model,
+    params: Sequence[Array],
+    batch: Sequence[Any],
+    order: Int[Array, " B"] | None,
+) -> Linearized:
+    """Evaluate a model, and prepare to pull cotangents back.
+
+    Args:
+      model: The model.
+      params: The leaves of the parameters.
+      batch: The leaves of the batch, with the examples in their final order.
+      order: That order, by which constants with a row an example follow.
+    """
+    jaxpr, kinds = model.closed.jaxpr, model.analysis.kinds
+    given = dict(zip(jaxpr.constvars, model.closed.consts, strict=True))
+    given.update(zip(jaxpr.invars[model.num_params :], batch, strict=True))
+
+    def evaluated(leaves):
+        env = given | dict(zip(jaxpr.invars[: model.num_params], leaves, strict=True))
+        for eqn in jaxpr.eqns:
+            if all(kind_of(atom, kinds).axis is None for atom in eqn.invars):
+                results = evaluate(eqn, [read(env, atom) for atom in eqn.invars])
+                env.update(zip(eqn.outvars, results, strict=True))
+        return env
+
+    def parameter_values(leaves):
+        env = evaluated(leaves)
+        return [_narrow(tap, env, jaxpr) for tap in model.taps]
+
+    values, pull_params = jax.vjp(parameter_values, list(params))
+    constants = evaluated(params)
+
+    def forward(taps):
+        return _forward(model, constants, values, taps, order)
+
+    zeros = [vary(jnp.zeros(t.shape, t.dtype), t.varying) for t in model.taps]
+    outputs, pull, met = jax.vjp(forward, zeros, has_aux=True)
+    return Linearized(outputs, pull, met, model, values, pull_params)
+
+
+def _forward(
+    model: Model,
+    constants: Mapping[Var, Any],
+    values: Sequence[Array],
+    taps: Sequence[Array],
+    order: Array | None,
+) -> tuple[list[Array], list[Any]]:
+    jaxpr, kinds = model.closed.jaxpr, model.analysis.kinds
+    env, met = dict(constants), [None] * len(taps)
+    at = {(tap.index, tap.operand): i for i, tap in enumerate(model.taps)}
+
+    def aligned(atom, axis, place):
+        if place in at:
+            i = at[place]
+            return jnp.broadcast_to(values[i], model.taps[i].shape) + taps[i]
+        value, kind = read(env, atom), kind_of(atom, kinds)
+        if order is None or is_uniform(atom, kind, axis):
+            return value
+        return jnp.take(value, order, axis=axis, unique_indices=True)
+
+    for index, verdict in model.analysis.verdicts.items():
+        eqn, operands, tapped = jaxpr.eqns[index], [], None
+        for i, atom in enumerate(eqn.invars):
+            if i == verdict.contracted and (index, i) in at:
+                tapped = at[index, i]
+                operands.append(values[tapped])
+            elif i in verdict.aligned:
+                operands.append(aligned(atom, verdict.aligned[i], (index, i)))
+            else:
+                operands.append(read(env, atom))
+        results = evaluate(eqn, operands)
+        if tapped is not None:
+            results = [results[0] + taps[tapped]]
+            met[tapped] = operands[1 - model.taps[tapped].operand]
+        env.update(zip(eqn.outvars, results, strict=True))
+    outputs = [
+        read(env, atom)
+        if kind_of(atom, kinds).axis is not None
+        else aligned(atom, 0, (None, i))
+        for i, atom in enumerate(jaxpr.outvars)
+    ]
+    return outputs, met
+
+
+def _narrow(tap: Tap, env: Mapping[Var, Any], jaxpr: Jaxpr) -> Array:
+    """The parameter-only value, once rather than once an example."""
+    value = read(env, tap.atom)
+    if tap.contracted or value.ndim == 0 or value.shape[tap.axis] == 1:
+        return value
+    producer = _producer(jaxpr, tap.atom)
+    if producer is not None and producer.primitive.name == "broadcast_in_dim":
+        place = producer.params["broadcast_dimensions"]
+        source = read(env, producer.invars[0])
+        shape = list(value.shape)
+        shape[tap.axis] = 1
+        if tap.axis not in place or source.shape[list(place).index(tap.axis)] == 1:
+            return jax.lax.broadcast_in_dim(source, shape, place)
+    return jax.lax.slice_in_dim(value, 0, 1, axis=tap.axis)
+
+
+def _producer(jaxpr: Jaxpr, atom: Any) -> JaxprEqn | None:
+    return next((eqn for eqn in jaxpr.eqns if atom in eqn.outvars), None)
+
+
+def _sum_to(value: Array, axis: int):
+    def apply(_: Sequence[Array], cotangent: Array) -> Array:
+        if value.ndim == 0:
+            return jnp.sum(cotangent).astype(value.dtype)
+        return jnp.sum(cotangent, axis=axis, keepdims=True)
+
+    return apply
+
+
+def vary(tree: PyTree[Array], axes: Sequence[str]) -> PyTree[Array]:
+    """Values that may differ between the devices along mesh axes, if any."""
+
+    def leaf(value):
+        new = tuple(a for a in axes if a not in jax.typeof(value).manual_axis_type.varying)
+        return jax.lax.pcast(value, new, to="varying") if new else value
+
+    return jax.tree.map(leaf, tree)

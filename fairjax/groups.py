@@ -1,0 +1,339 @@
+"""Attributes to cells: the partition of a table's rows that every other room uses.
+
+Each row lies in exactly one cell, a combination of attribute levels such as
+``sex=female, race=black``. Groups, of one attribute or of several, are unions of
+cells. Everything here is NumPy and pandas on the host: it runs once, before training.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int32, Int64
+
+from fairjax._levels import (
+    Column,
+    Levels,
+    Policy,
+    fit_levels,
+    no_place,
+    quote,
+    read_columns,
+    rows,
+)
+
+# Bounds the memory of the lookup, and catches identifiers and unbinned numbers.
+_MAX_COMBINATIONS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The cells into which `partition` divides rows, and how to find a row's cell.
+
+    Attributes:
+        attributes: Names of the ``A`` attributes.
+        levels: Each attribute's level names, in order.
+        names: Names of the ``C`` cells, such as ``"sex=female, race=black"``, in
+            row-major order of the levels; a pooled cell comes last.
+        counts: Rows in each cell of the table that the partition was made from,
+            int64 ``[C]``. An empty cell is kept, with count 0.
+        codes: Level of each attribute in each cell, int32 ``[C, A]``; -1 where a
+            pooled cell may hold rows of different levels.
+    """
+
+    attributes: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]
+    counts: Int64[np.ndarray, " C"]
+    codes: Int32[np.ndarray, "C A"]
+    _attribute_levels: tuple[Levels, ...] = field(repr=False)
+    _cell_of: Int32[np.ndarray, " combinations"] = field(repr=False)
+    _pooled: int = field(repr=False)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells ``C``."""
+        return len(self.names)
+
+    def encode(
+        self, attributes: pd.DataFrame | Mapping[str, Any]
+    ) -> Int32[np.ndarray, " n"]:
+        """Returns the cell of each row, int32 ``[n]`` in ``[0, C)``.
+
+        Rows follow the policies given to `partition`. A missing value is an unseen
+        level if that attribute has no level for missing values.
+
+        Args:
+            attributes: The columns that the partition was made from, under the same
+                names; others are ignored. There may be no rows.
+
+        Raises:
+            ValueError: If a column is absent or of another length, or if a row fits no
+                cell and the policy gives it none.
+
+        Example:
+            >>> cells = partition({"sex": ["f", "m", "m"]})
+            >>> cells.encode({"sex": ["m", "f"]})
+            array([1, 0], dtype=int32)
+        """
+        columns = read_columns(attributes, self.attributes)
+        combination, unplaced = _cross(
+            self._attribute_levels, columns, has_pooled=self._pooled >= 0
+        )
+        cells = self._cell_of[combination]
+        cells[unplaced] = self._pooled
+        absent = cells < 0
+        if absent.any():
+            unseen = self._attribute_levels[0].policy.unseen
+            if unseen != "other" or self._pooled < 0:
+                shape = tuple(len(levels) for levels in self.levels)
+                codes = _codes(np.unique(combination[absent]), shape)
+                names = _combination_names(self.attributes, self.levels, codes)
+                raise ValueError(
+                    f"{rows(absent)} have combinations of levels that the partition, "
+                    f"made of the observed ones, does not have: {quote(names)}"
+                    f"{no_place(unseen)}"
+                )
+            cells[absent] = self._pooled
+        return cells
+
+    def membership(
+        self, attributes: str | Sequence[str]
+    ) -> tuple[tuple[str, ...], Bool[np.ndarray, "G C"]]:
+        """Returns groups as unions of cells.
+
+        Sums over cells become sums over groups by one product, ``members @ per_cell``.
+
+        Args:
+            attributes: One attribute, whose groups are its levels, empty ones
+                included; or several, whose groups are the combinations of their levels
+                that some cell has.
+
+        Returns:
+            The names of the ``G`` groups, and bool ``[G, C]``, true where the group
+            contains the cell. Every cell lies in exactly one group.
+
+        Raises:
+            ValueError: If an attribute is unknown or repeated, or if the pooled cell
+                mixes its levels, so that no union of cells is exact.
+
+        Example:
+            >>> cells = partition({"sex": ["f", "m"], "age": ["<65", ">=65"]})
+            >>> names, members = cells.membership("age")
+            >>> names
+            ('age=<65', 'age=>=65')
+            >>> members @ cells.counts
+            array([1, 1])
+        """
+        chosen = (attributes,) if isinstance(attributes, str) else tuple(attributes)
+        if not chosen:
+            raise ValueError("membership needs one attribute or more")
+        unknown = [name for name in chosen if name not in self.attributes]
+        if unknown:
+            raise ValueError(
+                f"the partition has no attribute {quote(unknown)}; "
+                f"it has {quote(self.attributes)}"
+            )
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"an attribute is repeated in {quote(chosen)}")
+        positions = [self.attributes.index(name) for name in chosen]
+        mixed = [self.attributes[a] for a in positions if (self.codes[:, a] < 0).any()]
+        if mixed:
+            raise ValueError(
+                f"cell {self.names[self._pooled]!r} pools rows of different levels of "
+                f"{quote(mixed)}, so the groups are no unions of cells; merge rare "
+                "levels first, with min_level_count, or lower min_count"
+            )
+        levels = [self.levels[a] for a in positions]
+        shape = tuple(len(names) for names in levels)
+        group_of_cell = np.asarray(
+            np.ravel_multi_index(tuple(self.codes[:, positions].T), shape)
+        )
+        # All of one attribute's levels stay, so that an empty group is seen to be so.
+        groups = np.arange(shape[0]) if len(chosen) == 1 else np.unique(group_of_cell)
+        names = _combination_names(chosen, levels, _codes(groups, shape))
+        return tuple(names), groups[:, None] == group_of_cell[None, :]
+
+
+def partition(
+    attributes: pd.DataFrame | Mapping[str, Any],
+    *,
+    levels: Mapping[str, Sequence[Any]] | None = None,
+    cells: str = "all",
+    min_count: int = 0,
+    min_level_count: int = 0,
+    other: str = "Other",
+    missing: str = "level",
+    missing_name: str = "missing",
+    unseen: str = "error",
+    single_level: str = "error",
+) -> Partition:
+    """Divides the rows of a table into cells, the combinations of attribute levels.
+
+    Levels are in the order of a categorical column's categories, else of their values:
+    numbers by size, then strings. The level of missing values and the level of merged
+    ones come after them, in this order.
+
+    Args:
+        attributes: A data frame, or a mapping from name to a column of ``n`` values of
+            any type: strings, booleans, numbers, categories, nullable types.
+        levels: Declared values of some attributes, in order. A declared level that no
+            row has stays, with count 0; declare None to keep a level for missing
+            values. The categories of a categorical column count as declared.
+        cells: ``"all"`` keeps every combination of levels, ``"observed"`` only those
+            that some row has.
+        min_count: Every cell with fewer rows, empty ones included, is pooled into one
+            cell named `other`, placed last. If that cell has fewer rows itself it
+            stays, and its count shows it.
+        min_level_count: Every level of an attribute with fewer rows, empty and missing
+            ones included, is first merged into that attribute's own level `other`.
+        other: Name of the pooled cell and of each attribute's merged level.
+        missing: ``"level"`` gives missing values a level of their own in each attribute
+            that has some; ``"error"`` raises.
+        missing_name: Name of the level of missing values.
+        unseen: What happens to a row whose level is not declared or, in `encode`, not
+            known: ``"error"`` raises; ``"other"`` sends it to the attribute's level
+            `other`, else to the pooled cell; ``"missing"`` to the level of missing
+            values. If there is no such level or cell, `encode` raises. Where only
+            observed cells are kept, a row of an unknown combination goes to the pooled
+            cell under ``"other"``, and raises under the others.
+        single_level: Whether an attribute of one level, which can show no gap, is an
+            ``"error"``; else ``"allow"``.
+
+    Returns:
+        The partition.
+
+    Raises:
+        ValueError: If the table has no rows, or columns of different lengths; if an
+            attribute is entirely missing, has a single level, or has levels outside
+            its declared ones; if names clash; if all cells would be pooled; or if an
+            option is none of the above.
+
+    Example:
+        >>> cells = partition(
+        ...     {"sex": ["f", "f", "f", "m", "m"], "race": ["b", "w", "w", "w", None]},
+        ...     min_count=1,
+        ... )
+        >>> for name, count in zip(cells.names, cells.counts):
+        ...     print(f"{name}: {count}")
+        sex=f, race=b: 1
+        sex=f, race=w: 2
+        sex=m, race=w: 1
+        sex=m, race=missing: 1
+        Other: 0
+    """
+    _check_choice("cells", cells, ("all", "observed"))
+    _check_choice("missing", missing, ("level", "error"))
+    _check_choice("unseen", unseen, ("error", "other", "missing"))
+    _check_choice("single_level", single_level, ("error", "allow"))
+    if min(min_count, min_level_count) < 0:
+        raise ValueError("min_count and min_level_count must not be negative")
+    columns = read_columns(attributes)
+    names = tuple(column.name for column in columns)
+    if not len(columns[0].codes):
+        raise ValueError(f"the table of {quote(names)} has no rows")
+    levels = {} if levels is None else levels
+    unknown = [name for name in levels if name not in names]
+    if unknown:
+        raise ValueError(
+            f"levels are declared for {quote(unknown)}, but the table has "
+            f"{quote(names)}"
+        )
+    policy = Policy(min_level_count, other, missing, missing_name, unseen, single_level)
+    fitted = tuple(fit_levels(c, levels.get(c.name), policy) for c in columns)
+    level_names = tuple(attribute.names for attribute in fitted)
+    shape = tuple(len(attribute.names) for attribute in fitted)
+    if math.prod(shape) > _MAX_COMBINATIONS:
+        sizes = ", ".join(f"{len(a.names)} of {a.attribute!r}" for a in fitted)
+        raise ValueError(
+            f"the levels ({sizes}) have {math.prod(shape)} combinations, more than "
+            f"{_MAX_COMBINATIONS}; bin numbers and leave identifiers out"
+        )
+    combination, _ = _cross(fitted, columns, has_pooled=False)
+    counts = np.bincount(combination, minlength=math.prod(shape)).astype(np.int64)
+
+    candidate = counts > 0 if cells == "observed" else np.ones_like(counts, bool)
+    kept = np.flatnonzero(candidate & (counts >= min_count))
+    pooled = np.flatnonzero(candidate & (counts < min_count))
+    if not kept.size:
+        raise ValueError(
+            f"every cell has fewer than min_count={min_count} rows, so none is left to "
+            f"compare; the largest has {counts.max()}"
+        )
+    codes = _codes(kept, shape)
+    cell_names = _combination_names(names, level_names, codes)
+    cell_counts = counts[kept]
+    cell_of = np.full(len(counts), -1, np.int32)
+    cell_of[kept] = np.arange(kept.size)
+    if pooled.size:
+        clash = [a.attribute for a in fitted if other in a.names[: a.own]]
+        if clash:
+            raise ValueError(
+                f"the pooled cell would be named {other!r}, as is a level of "
+                f"{quote(clash)}; choose another name with the argument other"
+            )
+        # A row of unknown levels may join the cell later: then no level is certain.
+        may_join = unseen == "other" and (
+            cells == "observed" or any(a.other < 0 for a in fitted)
+        )
+        members = _codes(pooled, shape)
+        certain = (members == members[0]).all(0) & (not may_join)
+        codes = np.vstack([codes, np.where(certain, members[0], -1)])
+        cell_names.append(other)
+        cell_counts = np.append(cell_counts, counts[pooled].sum())
+        cell_of[pooled] = kept.size
+    if len(set(cell_names)) < len(cell_names):
+        repeated = next(name for name in cell_names if cell_names.count(name) > 1)
+        raise ValueError(f"two cells would be named {repeated!r}; rename a level")
+    codes = codes.astype(np.int32)
+    for array in (cell_counts, codes, cell_of):
+        array.setflags(write=False)
+    return Partition(
+        attributes=names,
+        levels=level_names,
+        names=tuple(cell_names),
+        counts=cell_counts,
+        codes=codes,
+        _attribute_levels=fitted,
+        _cell_of=cell_of,
+        _pooled=kept.size if pooled.size else -1,
+    )
+
+
+def _cross(
+    fitted: Sequence[Levels], columns: Sequence[Column], *, has_pooled: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Combination of levels of each row, [n], and which rows have none, [n]."""
+    combination = np.zeros(len(columns[0].codes), np.int64)
+    unplaced = np.zeros(len(combination), bool)
+    for attribute, column in zip(fitted, columns, strict=True):
+        position = attribute.positions(column, has_pooled=has_pooled)
+        unplaced |= position < 0
+        combination *= len(attribute.names)
+        combination += np.maximum(position, 0)
+    return combination, unplaced
+
+
+def _codes(combinations: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.stack(np.unravel_index(combinations, shape), axis=-1)
+
+
+def _combination_names(
+    attributes: Sequence[str], levels: Sequence[Sequence[str]], codes: np.ndarray
+) -> list[str]:
+    parts = [
+        [f"{attribute}={name}" for name in names]
+        for attribute, names in zip(attributes, levels, strict=True)
+    ]
+    return [
+        ", ".join(part[i] for part, i in zip(parts, code, strict=True))
+        for code in codes.tolist()
+    ]
+
+
+def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {quote(choices)}, not {value!r}")
