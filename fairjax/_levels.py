@@ -106,10 +106,10 @@ def read_columns(
     found = list(attributes.keys())
     if not found:
         raise ValueError("there are no attributes; give one column or more")
-    odd = [name for name in found if not isinstance(name, str)]
+    names = found if required is None else list(required)
+    odd = [name for name in names if not isinstance(name, str)]
     if odd:
         raise ValueError(f"attribute names must be strings, not {quote(odd)}")
-    names = found if required is None else list(required)
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"no column {quote(absent)}; the table has {quote(found)}")

@@ -157,10 +157,6 @@ def _add_rest(
 def mix(matrix: Array, rows: Array) -> Array:
     """``matrix [K, segments] @ rows [segments, *param]``, in the rows' type."""
     wide = jnp.promote_types(rows.dtype, jnp.float32)
-    mixed = jax.lax.dot_general(
-        matrix.astype(wide),
-        rows.astype(wide),
-        (((1,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return mixed.astype(rows.dtype)
+    flat = rows.reshape(rows.shape[0], -1).astype(wide)
+    mixed = jnp.dot(matrix.astype(wide), flat, precision=jax.lax.Precision.HIGHEST)
+    return mixed.reshape(-1, *rows.shape[1:]).astype(rows.dtype)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
@@ -98,7 +99,9 @@ def analyse(
     for index, eqn in enumerate(jaxpr.eqns):
         operands = [kind_of(atom, kinds) for atom in eqn.invars]
         if all(kind.axis is None for kind in operands):
-            kinds.update(zip(eqn.outvars, _without_examples(eqn, operands), strict=True))
+            kinds.update(
+                zip(eqn.outvars, _without_examples(eqn, operands), strict=True)
+            )
             continue
         verdict = _judge(eqn, operands, size)
         moved = _check_operands(eqn, operands, verdict, size)
@@ -150,7 +153,7 @@ def _without_examples(eqn: JaxprEqn, operands: Sequence[Kind]) -> list[Kind]:
         )
     # No gradient flows through integers and booleans.
     return [
-        Kind(None, params and np.issubdtype(var.aval.dtype, np.inexact), uniform)
+        Kind(None, params and jnp.issubdtype(var.aval.dtype, np.inexact), uniform)
         for var in eqn.outvars
     ]
 
@@ -193,7 +196,9 @@ def _title(eqn: JaxprEqn) -> str:
 
 
 def _couples(eqn: JaxprEqn) -> CoupledError:
-    return CoupledError(f"{_title(eqn)} combines examples of the batch with one another")
+    return CoupledError(
+        f"{_title(eqn)} combines examples of the batch with one another"
+    )
 
 
 def _one_axis(eqn: JaxprEqn, operands: Sequence[Kind]) -> int:
@@ -398,12 +403,12 @@ def _custom(eqn, operands, size):
     varied = [
         i
         for i, (shape, kind) in enumerate(zip(shapes, operands, strict=True))
-        if kind.axis is not None and np.issubdtype(shape.dtype, np.inexact)
+        if kind.axis is not None and jnp.issubdtype(shape.dtype, np.inexact)
     ]
     outputs = [
         i
         for i, (var, axis) in enumerate(zip(eqn.outvars, axes, strict=True))
-        if axis is not None and np.issubdtype(var.aval.dtype, np.inexact)
+        if axis is not None and jnp.issubdtype(var.aval.dtype, np.inexact)
     ]
     if not varied or not outputs:
         return Verdict(axes)

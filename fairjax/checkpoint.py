@@ -45,6 +45,10 @@ class Checkpoints:
         """Write ``tree`` as the checkpoint of ``step``; returns when it is whole."""
         self._manager.save(step, args=ocp.args.StandardSave(tree))
 
+    def latest(self) -> int | None:
+        """The step of the latest whole checkpoint, or None where there is none."""
+        return self._manager.latest_step()
+
     def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
         """The latest step and its tree, or None where there is none.
 
@@ -55,7 +59,7 @@ class Checkpoints:
           ValueError: A checkpoint that cannot be read, or that has another structure;
             the error names its folder.
         """
-        step = self._manager.latest_step()
+        step = self.latest()
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)

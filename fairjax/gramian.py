@@ -31,8 +31,8 @@ def gramian(jacobian: Jacobian) -> Gramian:
       Array([[25.,  3.],
              [ 3.,  1.]], dtype=float32)
     """
-    leaves = jax.tree.leaves(jacobian)
     num_objectives(jacobian)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(jacobian)]
     total = _leaf_gramian(leaves[0])
     for leaf in leaves[1:]:
         total += _leaf_gramian(leaf)
@@ -70,7 +70,9 @@ def combine(
             f"weights of shape {weights.shape} do not fit {rows} rows of the Jacobian."
         )
     if weights.ndim == 1:
-        return jax.tree.map(lambda leaf: _weighted_sum(weights, leaf), jacobian)
+        return jax.tree.map(
+            lambda leaf: _weighted_sum(weights, jnp.asarray(leaf)), jacobian
+        )
     sums = [combine(row, jacobian) for row in weights]
     return jax.tree.map(lambda *rows: jnp.stack(rows), *sums)
 

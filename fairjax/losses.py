@@ -27,6 +27,7 @@ from fairjax.objectives import CellFunction
 
 Penalty = Literal["absolute", "squared"]
 Reduction = Literal["mean", "max", "smooth_max"]
+Level = str | int
 
 
 def task(partition: Partition, *, statistic: str = "loss") -> CellFunction:
@@ -39,19 +40,13 @@ def task(partition: Partition, *, statistic: str = "loss") -> CellFunction:
       >>> float(fairjax.losses.task(cells).value({"loss": means}, counts))
       3.0
     """
-    everyone = np.ones((1, partition.num_cells), bool)
-
-    def value(means, counts):
-        rates, _ = _group_means(means[statistic], counts, everyone)
-        return rates[0]
-
-    return CellFunction(value, (statistic,), everyone[0])
+    return _mean_of(np.ones(partition.num_cells, bool), statistic)
 
 
 def group_risk(
     partition: Partition,
     attribute: str | Sequence[str],
-    level: str,
+    level: Level | Sequence[Level],
     *,
     statistic: str = "loss",
 ) -> CellFunction:
@@ -60,7 +55,7 @@ def group_risk(
     Args:
       partition: The cells.
       attribute: An attribute, or several for an intersectional group.
-      level: The group's name, as ``partition.membership(attribute)`` gives it.
+      level: The attribute's level; of several attributes, a level of each.
       statistic: The statistic to average.
 
     Returns:
@@ -76,16 +71,7 @@ def group_risk(
       >>> float(risk.value({"loss": jnp.array([0.2, 0.5])}, jnp.array([3.0, 1.0])))
       0.5
     """
-    names, groups = partition.membership(attribute)
-    if level not in names:
-        raise ValueError(f"{attribute} has no group {level!r}; it has: {names}.")
-    member = groups[names.index(level)][None]
-
-    def value(means, counts):
-        rates, _ = _group_means(means[statistic], counts, member)
-        return rates[0]
-
-    return CellFunction(value, (statistic,), member[0])
+    return _mean_of(_group(partition, attribute, level), statistic)
 
 
 def group_risks(
@@ -93,14 +79,19 @@ def group_risks(
 ) -> Mapping[str, CellFunction]:
     """One :func:`group_risk` for each group, under the group's name.
 
+    The names are those of ``partition.membership(attribute)``.
+
     Example:
       >>> import fairjax
       >>> cells = fairjax.partition({"sex": ["f", "m"]})
       >>> list(fairjax.losses.group_risks(cells, "sex"))
-      ['f', 'm']
+      ['sex=f', 'sex=m']
     """
-    names, _ = partition.membership(attribute)
-    return {n: group_risk(partition, attribute, n, statistic=statistic) for n in names}
+    names, groups = partition.membership(attribute)
+    return {
+        name: _mean_of(group, statistic)
+        for name, group in zip(names, groups, strict=True)
+    }
 
 
 def risk_parity(
@@ -212,7 +203,7 @@ def tpr_parity(
     attribute: str | Sequence[str],
     *,
     label: str,
-    positive: str | None = None,
+    positive: Level | None = None,
     statistic: str = "score",
     penalty: Penalty = "absolute",
     reduction: Reduction = "mean",
@@ -232,13 +223,41 @@ def tpr_parity(
       0.3
     """
     _, groups = partition.membership(attribute)
-    names, labels = partition.membership(label)
-    positive = names[-1] if positive is None else positive
-    if positive not in names:
-        raise ValueError(f"{label} has no level {positive!r}; it has: {names}.")
-    positives = labels[names.index(positive)]
+    if positive is None:
+        positives = partition.membership(label)[1][-1]
+    else:
+        positives = _group(partition, label, positive)
     by_label = (groups & positives)[None]
     return _gap(by_label, statistic, penalty, reduction, temperature)
+
+
+def _group(
+    partition: Partition,
+    attribute: str | Sequence[str],
+    level: Level | Sequence[Level],
+) -> Bool[np.ndarray, " C"]:
+    """The cells of one group, found by its levels."""
+    names, groups = partition.membership(attribute)
+    attributes = (attribute,) if isinstance(attribute, str) else tuple(attribute)
+    levels = (level,) if isinstance(level, str | int) else tuple(level)
+    pairs = zip(attributes, levels, strict=False)
+    name = ", ".join(f"{a}={b}" for a, b in pairs)
+    if len(levels) != len(attributes) or name not in names:
+        raise ValueError(
+            f"{attribute!r} has no group {level!r}; its groups are "
+            f"{', '.join(map(repr, names))}."
+        )
+    return groups[names.index(name)]
+
+
+def _mean_of(group: Bool[np.ndarray, " C"], statistic: str) -> CellFunction:
+    """The mean of a statistic over a union of cells."""
+
+    def value(means, counts):
+        rates, _ = _group_means(means[statistic], counts, group[None])
+        return rates[0]
+
+    return CellFunction(value, (statistic,), group)
 
 
 def _gap(

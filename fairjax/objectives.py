@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from fairjax.groups import Partition
-from fairjax.types import Batch, Params, Values
+from fairjax.types import Batch, CellIds, Params, Values
 
 BATCH_KEYS = ("cells", "weights", "mask")
 
@@ -124,24 +125,22 @@ class CellObjectives:
 
     def cell_sums(self, statistics: Mapping[str, Array], batch: Batch) -> CellSums:
         """Weighted sums of each statistic over each cell, over every device."""
-        member = self.membership(batch)
-        counts = jnp.sum(member, axis=1)
+        cells = jnp.asarray(batch["cells"])
+        inside = (cells >= 0) & (cells < self.num_cells)
+        weights = jnp.where(inside, example_weights(batch), 0.0)
+        counts = _sum_by_cell(weights, cells, self.num_cells)
         # A masked-out example may hold anything, NaN included: select, then multiply.
         sums = {
-            name: jnp.sum(
-                jnp.where(member != 0, member * value.astype(member.dtype), 0.0), axis=1
+            name: _sum_by_cell(
+                jnp.where(weights != 0, weights * value.astype(weights.dtype), 0.0),
+                cells,
+                self.num_cells,
             )
             for name, value in statistics.items()
         }
         if self.axis_name is not None:
             sums, counts = jax.lax.psum((sums, counts), self.axis_name)
         return CellSums(sums, counts)
-
-    def membership(self, batch: Batch) -> Float[Array, "C B"]:
-        """Each example's weight in each cell: 0 but in its own."""
-        weights = example_weights(batch)
-        inside = batch["cells"][None, :] == jnp.arange(self.num_cells)[:, None]
-        return jnp.where(inside, weights[None, :], 0.0)
 
     def values_from_sums(
         self, batch_sums: CellSums, running: RunningMeans | None = None
@@ -283,7 +282,9 @@ class StackedObjectives:
         return jnp.stack([f(params, *args) for f in self.functions.values()])
 
 
-def stack_objectives(functions: Mapping[str, Callable[..., Array]]) -> StackedObjectives:
+def stack_objectives(
+    functions: Mapping[str, Callable[..., Array]],
+) -> StackedObjectives:
     """Stack scalar functions ``f(params, *args)`` into one ``values [K]``, with names.
 
     For objectives that are no functions of cell means, such as a contrastive loss.
@@ -307,8 +308,30 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     weights = batch.get("weights")
     if weights is None:
         weights = jnp.ones(jnp.shape(batch["cells"]), jnp.float32)
+    else:
+        # Counts may come as integers; sums and means of them are not.
+        weights = jnp.asarray(weights)
+        weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
     mask = batch.get("mask")
     return weights if mask is None else jnp.where(mask, weights, 0.0)
+
+
+def _sum_by_cell(
+    values: Float[Array, " B"], cells: CellIds, num_cells: int
+) -> Float[Array, " C"]:
+    """Sums of the values over each cell; cells out of range are left out."""
+    mesh = jax.typeof(values).sharding.mesh
+    explicit = not mesh.empty and AxisType.Explicit in mesh.axis_types
+    if jax.default_backend() == "cpu" and not explicit:
+        # B additions instead of B × C comparisons.
+        outside = (cells < 0) | (cells >= num_cells)
+        return jax.ops.segment_sum(
+            values, jnp.where(outside, num_cells, cells), num_cells
+        )
+    # Fused into one pass, in the same order every time, where a scatter is atomic;
+    # and the only form that a mesh with explicit axes accepts.
+    inside = cells[None, :] == jnp.arange(num_cells)[:, None]
+    return jnp.sum(jnp.where(inside, values[None, :], 0.0), axis=1)
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:

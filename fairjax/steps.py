@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
@@ -56,7 +57,8 @@ def project_conflicts(
       A step ``[R, K] -> [R, K]``.
 
     Raises:
-      ValueError: An unknown condition or order, or an order of another length.
+      ValueError: An unknown condition or order, or, at the update, an order of
+        another length or with a row's number missing.
 
     References:
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
@@ -79,7 +81,7 @@ def project_conflicts(
         if not named:
             return optax.EmptyState()
         # Raw key data: optax's tree arithmetic cannot handle typed keys.
-        return ProjectConflictsState(jax.random.key_data(_as_key(key)))
+        return ProjectConflictsState(jax.random.key_data(as_key(key)))
 
     def update(
         coefficients: Coefficients,
@@ -106,6 +108,11 @@ def project_conflicts(
                 raise ValueError(
                     f"an order for {rows} rows has shape ({rows},) or "
                     f"({rows}, {rows}), not {orders.shape}."
+                )
+            if not _holds_each_row_once(orders):
+                raise ValueError(
+                    f"an order holds each row's number, 0 to {rows - 1}, once; not "
+                    f"{np.asarray(orders).tolist()}."
                 )
             orders = jnp.broadcast_to(orders, (rows, rows))
         own = row_gramian(coefficients, gramian)
@@ -268,7 +275,7 @@ def combine(
         *,
         mask: Mask | None = None,
         **extra: Any,
-    ) -> tuple[Coefficients, Any]:
+    ) -> tuple[Float[Array, "1 K"], Any]:
         del gramian, extra
         rows = coefficients.shape[0]
         used = row_mask(coefficients, mask).astype(coefficients.dtype)
@@ -301,12 +308,32 @@ def _matmul(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
-def _as_key(key: Array | int) -> Array:
-    """A typed key from a seed, an old-style key, or a typed key."""
+def as_key(key: Array | int) -> Array:
+    """A typed key from a seed, a key's raw data, or a typed key.
+
+    Raises:
+      ValueError: Several keys, or a key of another kind than JAX's default, which its
+        data alone could not be told from.
+    """
     array = jnp.asarray(key)
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array
-    return jax.random.key(array) if array.ndim == 0 else jax.random.wrap_key_data(array)
+    typed = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    if array.ndim == 0 and not typed:
+        return jax.random.key(array)
+    data = jax.random.key_data(array) if typed else array
+    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    if data.shape != words.shape:
+        raise ValueError(
+            "key is a seed or one key of JAX's default kind (jax_default_prng_impl), "
+            f"whose data have shape {words.shape}; not {data.shape}."
+        )
+    return array if typed else jax.random.wrap_key_data(array)
+
+
+def _holds_each_row_once(orders: Array) -> bool:
+    """False for an order, or one of several, that is no permutation."""
+    if isinstance(orders, jax.core.Tracer):
+        return True
+    return bool((np.sort(orders) == np.arange(orders.shape[-1])).all())
 
 
 def _reference_norm(

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from fairjax.jacobian import Strategy, value_and_jacobian
 from fairjax.objectives import CellObjectives
+from fairjax.steps import as_key
 from fairjax.types import Batch, Params
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]
@@ -92,14 +93,14 @@ def init_state(
       >>> int(training.init_state(jnp.zeros(2), optax.sgd(0.1), key=0).step)
       0
     """
-    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
-        key = jax.random.key(key)
+    # A weakly typed parameter would turn strong at the first step, and compile twice.
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     return TrainState(
         params=params,
         opt_state=transform.init(params),
         objective_state=objectives.init_running() if carries else (),
-        key_data=jax.random.key_data(key),
+        key_data=jax.random.key_data(as_key(key)),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -229,9 +230,7 @@ def start(state: TrainState) -> Run:
     return Run(state, jax.tree.map(jnp.copy, nothing))
 
 
-def keep_best(
-    best: Selection, score: Float[Array, ""], state: TrainState
-) -> Selection:
+def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Selection:
     """The better of the selection so far and the present parameters.
 
     A score that is not finite is never selected; on a tie the earlier one stays.
@@ -242,7 +241,7 @@ def keep_best(
       >>> state = training.init_state(jnp.array(7.0), optax.sgd(0.1), key=0)
       >>> best = training.start(state).best
       >>> best = training.keep_best(best, jnp.array(0.6), state)
-      >>> float(training.keep_best(best, jnp.array(jnp.nan), state).score.round(1))
+      >>> print(training.keep_best(best, jnp.array(jnp.nan), state).score)
       0.6
     """
     better = jnp.isfinite(score) & (score > best.score)

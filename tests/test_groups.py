@@ -46,7 +46,7 @@ def test_encode_gives_each_row_its_cell():
     assert encoded.dtype == np.int32
     assert encoded.tolist() == [1, 2, 2, 5, 4, 5, 3, 2]
     # Column order does not matter, and other columns are ignored.
-    shuffled = table().assign(age=1)[["age", "race", "sex"]]
+    shuffled = table().assign(age=1).rename(columns={"age": 0})[[0, "race", "sex"]]
     assert cells.encode(shuffled).tolist() == encoded.tolist()
     assert cells.encode({"sex": [], "race": []}).shape == (0,)
 

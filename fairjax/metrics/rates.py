@@ -33,8 +33,8 @@ def selection_rate(counts: GroupCounts) -> _Rates:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> selection_rate(GroupCounts(jnp.array([[[10, 2], [2, 6]]]))).tolist()
-      [0.4000000059604645]
+      >>> selection_rate(GroupCounts(jnp.array([[[6, 2], [2, 6]]]))).tolist()
+      [0.5]
     """
     return _rate(counts, (_TP, _FP), (_TN, _FN))
 

@@ -1,0 +1,354 @@
+"""Trains every lane and every setting of a method in one compiled program.
+
+The program is ``vmap`` over settings of ``vmap`` over lanes of a scanned training
+loop; lanes are spread over the devices there are. The run is saved as it goes, and a
+killed one goes on from its last checkpoint to the same bits.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from experiments.files import write_whole
+from experiments.protocol import CrossValidation
+from fairjax import training
+from fairjax.checkpoint import Checkpoints
+from fairjax.models import MLP, functional
+from fairjax.objectives import CellFunction, cell_objectives
+
+# Batches of all methods are drawn with the same keys, so that methods differ in what
+# they do, not in what they saw.
+_BATCH_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend, and the model that it trains.
+
+    Attributes:
+      steps: Optimiser steps.
+      batch_size: Patients a step, drawn with replacement.
+      steps_per_call: Steps of one compiled call.
+      learning_rate: Of AdamW at the first step; falls to 0 along a cosine.
+      weight_decay: Of AdamW, multiplied by the learning rate.
+      hidden: Widths of the MLP's hidden layers.
+      seconds_between_checkpoints: Work that a killed run loses at most.
+    """
+
+    steps: int = 200
+    batch_size: int = 1024
+    steps_per_call: int = 25
+    learning_rate: float = 3e-3
+    weight_decay: float = 1.0
+    hidden: tuple[int, ...] = (32,)
+    seconds_between_checkpoints: float = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A stretch of training with one set of objectives and a fresh optimiser.
+
+    Attributes:
+      share: Share of the budget's steps.
+      functions: name -> objective; the first is the task where it is among them.
+      reconciler: ``reconciler(setting)`` makes the transformation of the K rows.
+      decay: Of the running cell means; None for the batch's own.
+      rate: Factor on the budget's learning rate: fine-tuning takes smaller steps.
+    """
+
+    share: float
+    functions: Mapping[str, CellFunction]
+    reconciler: Callable[
+        [Mapping[str, jax.Array]], optax.GradientTransformationExtraArgs
+    ]
+    decay: float | None = None
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to train, at one setting or several.
+
+    Attributes:
+      name: What the command line and the tables call it.
+      title: One line for readers.
+      phases: What is done, in order.
+      labels: Names of the H settings.
+      settings: name -> ``[H, ...]``, the numbers in which the settings differ.
+      example_weights: float32 ``[L, n]``, or None for equal weights.
+    """
+
+    name: str
+    title: str
+    phases: tuple[Phase, ...]
+    labels: tuple[str, ...] = ("",)
+    settings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    example_weights: np.ndarray | None = None
+
+
+class LaneData(NamedTuple):
+    """One lane's patients on the device."""
+
+    inputs: jax.Array
+    weights: jax.Array
+    train_rows: jax.Array
+    train_count: jax.Array
+
+
+class Trained(NamedTuple):
+    """What training a method gives.
+
+    Attributes:
+      logits: float32 ``[H, L, n]``.
+      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes:
+        objective values, gradient norms, cosines and the share of conflicting pairs.
+    """
+
+    logits: np.ndarray
+    history: tuple[dict[str, np.ndarray], ...]
+
+
+def train(
+    method: Method,
+    splits: CrossValidation,
+    budget: Budget,
+    *,
+    seed: int,
+    work: Path,
+    advance: Callable[[int], None],
+) -> Trained:
+    """Train a method in all lanes, or read it back where a run was killed after it.
+
+    Args:
+      method: The method.
+      splits: The lanes.
+      budget: Steps, batch size and model.
+      seed: Of the weights and the batches; lane ``l`` uses its own stream.
+      work: Folder for checkpoints and finished methods.
+      advance: Called with the number of steps that were just done.
+
+    Raises:
+      ValueError: A damaged checkpoint, or parameters that are no longer finite.
+    """
+    finished = work / f"{method.name}.npz"
+    if finished.exists():
+        advance(budget.steps)
+        return _read(finished)
+    mesh = _lane_mesh(splits.num_lanes)
+    data, labels, cells = _lane_data(method, splits, mesh)
+    settings = {k: jnp.asarray(v) for k, v in method.settings.items()}
+    model = _model(splits.inputs.shape[-1], budget)
+    begin = jax.jit(
+        model.begin, static_argnums=(0, 1), out_shardings=_lane_sharding(mesh)
+    )
+    params, key_data = begin(len(method.labels), splits.num_lanes, seed)
+    history: list[dict[str, np.ndarray]] = []
+    for number, phase in enumerate(method.phases):
+        calls = max(round(phase.share * budget.steps / budget.steps_per_call), 1)
+        steps = calls * budget.steps_per_call
+        start, loop = _compile(
+            phase, steps, splits, model.apply, budget, labels, cells, mesh
+        )
+        run = start(params, key_data, settings)
+        run, told = _run_phase(
+            lambda run, loop=loop: loop(run, data, settings),
+            run,
+            calls,
+            folder=work / f"{method.name}-{number}",
+            seconds=budget.seconds_between_checkpoints,
+            advance=lambda: advance(budget.steps_per_call),
+        )
+        params, key_data = run.state.params, run.state.key_data
+        history.append(told)
+    logits = np.asarray(model.predict(params, data.inputs))
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"{method.name} diverged: its parameters are no longer finite. Lower the "
+            "learning rate or the strength of its fairness objectives."
+        )
+    trained = Trained(logits, tuple(history))
+    _write(finished, trained)
+    return trained
+
+
+class _Model(NamedTuple):
+    apply: Callable[..., jax.Array]
+    begin: Callable[[int, int, int], Any]
+    predict: Callable[[Any, jax.Array], jax.Array]
+
+
+def _model(num_inputs: int, budget: Budget) -> _Model:
+    def make(key):
+        return MLP(num_inputs, budget.hidden, 1, rngs=nnx.Rngs(key))
+
+    abstract = nnx.eval_shape(lambda: make(jax.random.key(0)))
+    module_apply, _ = functional(abstract)
+
+    def apply(params, inputs):
+        return module_apply(params, inputs)[..., 0]
+
+    def begin(settings, lanes, seed):
+        """Weights and batch keys of every lane, the same for every setting."""
+        key = jax.random.key(seed)
+        params = jax.vmap(lambda k: functional(make(k))[1])(
+            jax.random.split(key, lanes)
+        )
+        batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
+        every_lane = params, jax.random.key_data(batches)
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (settings, *x.shape)), every_lane
+        )
+
+    over_lanes = jax.vmap(apply)
+    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None)))
+    return _Model(apply, begin, predict)
+
+
+def _compile(phase, steps, splits, apply, budget, labels, cells, mesh):
+    """The start and the loop of a phase, over settings [H] and lanes [L]."""
+
+    def statistics(params, batch):
+        logits = apply(params, batch["inputs"])
+        loss = optax.sigmoid_binary_cross_entropy(logits, batch["labels"])
+        return {"loss": loss, "score": jax.nn.sigmoid(logits)}
+
+    objectives = cell_objectives(
+        statistics, splits.partition, phase.functions, decay=phase.decay
+    )
+
+    def transform(setting):
+        schedule = optax.cosine_decay_schedule(phase.rate * budget.learning_rate, steps)
+        adamw = optax.adamw(schedule, weight_decay=budget.weight_decay)
+        return optax.chain(phase.reconciler(setting), adamw)
+
+    def start(params, key_data, setting):
+        state = training.init_state(
+            params,
+            transform(setting),
+            key=jax.random.wrap_key_data(key_data),
+            objectives=objectives,
+        )
+        return training.start(state)
+
+    def loop(run, data, setting):
+        def sample(key, data):
+            draws = jax.random.randint(key, (budget.batch_size,), 0, data.train_count)
+            rows = data.train_rows[draws]
+            batch = {
+                "inputs": data.inputs[rows],
+                "labels": labels[rows],
+                "cells": cells[rows],
+                "weights": data.weights[rows],
+            }
+            mask = setting.get("objective_mask")
+            return batch if mask is None else {**batch, "objective_mask": mask}
+
+        step = training.make_train_step(objectives, transform(setting))
+        one_call = training.make_loop(
+            step,
+            sample,
+            steps_per_call=budget.steps_per_call,
+            observe=lambda state: {
+                name: optax.tree.get(state.opt_state, name)
+                for name in ("norms", "cosines", "conflict_share")
+            },
+        )
+        run, (infos, seen) = one_call(run, data)
+        return run, {"values": infos.values, **seen}
+
+    def starts(params, key_data, settings):
+        lanes = jax.vmap(start, in_axes=(0, 0, None))
+        return jax.vmap(lanes)(params, key_data, settings)
+
+    def loops(run, data, settings):
+        lanes = jax.vmap(loop, in_axes=(0, 0, None))
+        run, told = jax.vmap(lanes, in_axes=(0, None, 0))(run, data, settings)
+        return run, jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
+
+    # Named shardings, so that a call's result enters the next without a new compile.
+    lane = _lane_sharding(mesh)
+    everyone = NamedSharding(mesh, PartitionSpec())
+    return (
+        jax.jit(starts, out_shardings=lane),
+        jax.jit(loops, donate_argnums=0, out_shardings=(lane, everyone)),
+    )
+
+
+def _run_phase(loop, run, calls, *, folder, seconds, advance):
+    """The scanned calls of a phase, with a checkpoint every few seconds."""
+    told: list[dict[str, np.ndarray]] = []
+    with Checkpoints(folder, keep=1) as checkpoints:
+        done = 0
+        restored = checkpoints.latest()
+        if restored is not None:
+            shapes = jax.eval_shape(loop, run)[1]
+            blank = {
+                name: np.zeros((restored, *leaf.shape), leaf.dtype)
+                for name, leaf in shapes.items()
+            }
+            done, (run, stacked) = checkpoints.restore((run, blank))
+            told = [{k: v[i] for k, v in stacked.items()} for i in range(done)]
+            for _ in range(done):
+                advance()
+        saved = time.monotonic()
+        for call in range(done, calls):
+            run, seen = loop(run)
+            told.append({name: np.asarray(leaf) for name, leaf in seen.items()})
+            advance()
+            if time.monotonic() - saved >= seconds and call + 1 < calls:
+                stacked = {k: np.stack([t[k] for t in told]) for k in told[0]}
+                checkpoints.save(call + 1, (run, stacked))
+                saved = time.monotonic()
+    return run, {k: np.concatenate([t[k] for t in told], axis=1) for k in told[0]}
+
+
+def _lane_mesh(lanes: int) -> jax.sharding.Mesh:
+    """A mesh over as many devices as divide the lanes."""
+    number = max(d for d in range(1, jax.device_count() + 1) if lanes % d == 0)
+    devices = jax.devices()[:number]
+    return jax.make_mesh((number,), ("lane",), (AxisType.Auto,), devices=devices)
+
+
+def _lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Of arrays ``[H, L, ...]``: lanes over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, "lane"))
+
+
+def _lane_data(method, splits, mesh):
+    weights = method.example_weights
+    if weights is None:
+        shape = (splits.num_lanes, len(splits.table.label))
+        weights = np.ones(shape, np.float32)
+    data = LaneData(splits.inputs, weights, splits.train_rows, splits.train_counts)
+    everyone = NamedSharding(mesh, PartitionSpec())
+    labels = jax.device_put(splits.table.label.astype(np.float32), everyone)
+    cells = jax.device_put(splits.cells, everyone)
+    by_lane = NamedSharding(mesh, PartitionSpec("lane"))
+    return jax.device_put(data, by_lane), labels, cells
+
+
+def _write(path: Path, trained: Trained) -> None:
+    arrays = {"logits": trained.logits}
+    for number, phase in enumerate(trained.history):
+        arrays |= {f"{number}/{name}": values for name, values in phase.items()}
+    write_whole(path, lambda temporary: np.savez(temporary, **arrays))
+
+
+def _read(path: Path) -> Trained:
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    phases: dict[int, dict[str, np.ndarray]] = {}
+    for name, values in arrays.items():
+        if "/" in name:
+            number, kind = name.split("/")
+            phases.setdefault(int(number), {})[kind] = values
+    return Trained(arrays["logits"], tuple(phases[i] for i in sorted(phases)))

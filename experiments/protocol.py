@@ -1,0 +1,161 @@
+"""Repeated cross-validation in which every patient is tested once per repeat.
+
+A single split cannot see the gaps of small groups, so predictions are pooled out of
+fold over all patients. Within fold k of a repeat, fold k tests, fold k + 1 validates
+(thresholds and settings come from it) and the others train.
+
+A *lane* is one fold of one repeat; all lanes of a method train side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.datasets import (
+    ClinicalTable,
+    check_disjoint,
+    encode_splits,
+    patient_folds,
+)
+from fairjax.groups import Partition, partition
+
+LABEL = "outcome"
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """A table, its cells, and its rows prepared for each lane.
+
+    Attributes:
+      table: The patients.
+      attributes: The sensitive attributes that are made fair and audited.
+      partition: Cells of the attributes × the label.
+      cells: int32 ``[n]``, each patient's cell.
+      folds: int ``[R, n]``, each patient's fold in each repeat.
+      inputs: float32 ``[L, n, d]``, encoded with each lane's training rows only.
+      train_rows: int32 ``[L, m]``, padded at the end by repeating row numbers.
+      train_counts: int32 ``[L]``, how many of them are real.
+    """
+
+    table: ClinicalTable
+    attributes: tuple[str, ...]
+    partition: Partition
+    cells: np.ndarray
+    folds: np.ndarray
+    inputs: np.ndarray
+    train_rows: np.ndarray
+    train_counts: np.ndarray
+
+    @property
+    def num_repeats(self) -> int:
+        """R."""
+        return len(self.folds)
+
+    @property
+    def num_folds(self) -> int:
+        """Folds of a repeat."""
+        return int(self.folds.max()) + 1
+
+    @property
+    def num_lanes(self) -> int:
+        """L, folds times repeats."""
+        return self.num_repeats * self.num_folds
+
+    def rows(self, lane: int, part: str) -> np.ndarray:
+        """bool ``[n]``: the rows that a lane trains, validates or tests on."""
+        fold = self.folds[lane // self.num_folds]
+        test = lane % self.num_folds
+        valid = (test + 1) % self.num_folds
+        if part == "test":
+            return fold == test
+        if part == "valid":
+            return fold == valid
+        return (fold != test) & (fold != valid)
+
+    def pool(self, scores: np.ndarray, part: str) -> np.ndarray:
+        """Scores ``[..., L, n]`` to those of the one lane that a row is in: ``[..., R, n]``.
+
+        ``part`` is ``"test"`` or ``"valid"``: the lane in which the patient is tested,
+        or validates.
+        """
+        repeats = np.arange(self.num_repeats)[:, None]
+        offset = 0 if part == "test" else -1
+        lane = repeats * self.num_folds + (self.folds + offset) % self.num_folds
+        return scores[..., lane, np.arange(scores.shape[-1])]
+
+    def thresholds(self, scores: np.ndarray) -> np.ndarray:
+        """Score ``[..., L]`` at which a lane's validation fold selects its prevalence."""
+        found = np.empty(scores.shape[:-1], scores.dtype)
+        for lane in range(self.num_lanes):
+            valid = self.rows(lane, "valid")
+            quantile = 1 - self.table.label[valid].mean()
+            found[..., lane] = np.quantile(
+                scores[..., lane, valid], quantile, axis=-1, method="higher"
+            )
+        return found
+
+
+def cross_validation(
+    table: ClinicalTable,
+    attributes: Sequence[str],
+    *,
+    num_repeats: int,
+    num_folds: int = 5,
+    min_level_count: int = 0,
+    seed: int,
+) -> CrossValidation:
+    """Split, encode and partition a table.
+
+    Args:
+      table: The patients.
+      attributes: Which of the table's attributes to make fair and audit.
+      num_repeats: How often the whole cross-validation is repeated, on new splits.
+      num_folds: At least 3.
+      min_level_count: Levels of an attribute with fewer rows are merged.
+      seed: Of the splits.
+
+    Raises:
+      ValueError: An attribute that the table does not have, named twice or none.
+    """
+    attributes = tuple(attributes)
+    unknown = [a for a in attributes if a not in table.attributes]
+    if unknown or not attributes or len(set(attributes)) < len(attributes):
+        raise ValueError(
+            f"--attributes must name some of {', '.join(table.attributes)}, each once; "
+            f"not {', '.join(attributes) or 'none'}."
+        )
+    columns = {LABEL: table.label, **{a: table.attributes[a] for a in attributes}}
+    cells = partition(columns, min_level_count=min_level_count)
+    folds = np.stack(
+        [
+            patient_folds(
+                table.patient_ids,
+                table.label,
+                table.attributes[list(attributes)],
+                num_folds=num_folds,
+                seed=seed + repeat,
+            )
+            for repeat in range(num_repeats)
+        ]
+    )
+    trains = [
+        np.flatnonzero((folds[r] != k) & (folds[r] != (k + 1) % num_folds))
+        for r in range(num_repeats)
+        for k in range(num_folds)
+    ]
+    for lane, train in enumerate(trains):
+        test = np.flatnonzero(folds[lane // num_folds] == lane % num_folds)
+        check_disjoint(table.patient_ids, train, test)
+    counts = np.array([len(rows) for rows in trains], np.int32)
+    padded = np.stack([np.resize(rows, counts.max()) for rows in trains])
+    return CrossValidation(
+        table=table,
+        attributes=attributes,
+        partition=cells,
+        cells=cells.encode(columns),
+        folds=folds,
+        inputs=encode_splits(table, trains),
+        train_rows=padded.astype(np.int32),
+        train_counts=counts,
+    )

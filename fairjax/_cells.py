@@ -1,0 +1,278 @@
+"""The Jacobian of cell objectives from one backward pass a statistic."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fairjax._jaxprs import matrix_flops, trace_flat
+from fairjax._padded import padded_gradients
+from fairjax._passes import SHARED, Pass, cell_order, readers, runs
+from fairjax._segments import Blocks, capacity, mix
+from fairjax._separability import CoupledError, Kind, analyse
+from fairjax._taps import Model, find_taps, linearize, vary
+from fairjax.objectives import CellObjectives, CellSums, RunningMeans, example_weights
+from fairjax.types import Batch, Jacobian, Params, Values
+
+# Beyond this many, windows share batched operations: compilation would take minutes.
+MAX_UNROLLED = 64
+
+
+class Prepared(NamedTuple):
+    """What is known of cell objectives before their parameters are.
+
+    Attributes:
+      model: The per-example statistics, proven separate.
+      flops: Of the statistics' matrix products, one forward pass.
+      blocks: pass -> its windows' capacities; empty for a single segment.
+    """
+
+    model: Model
+    flops: float
+
+
+class Sorted(NamedTuple):
+    """A batch in the order of its cells, those in no cell last.
+
+    Attributes:
+      order: int ``[B]``; an example in no cell is replaced by the first one, so that
+        whatever it holds, NaN included, cannot spread.
+      cells: int ``[B]``, −1 in no cell.
+      weights: ``[B]``.
+      edges: int ``[C + 1]``: cell ``cell_order[i]`` lies in ``edges[i]:edges[i + 1]``.
+    """
+
+    order: Int[Array, " B"]
+    cells: Int[Array, " B"]
+    weights: Float[Array, " B"]
+    edges: Int[Array, " edges"]
+
+
+def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepared:
+    """Trace the statistics, and prove that they treat examples one by one.
+
+    Raises:
+      CoupledError: They do not, or it is not proven.
+    """
+    local = dataclasses.replace(objectives, axis_name=None)
+    size = jnp.shape(batch["cells"])[0]
+
+    def statistics(params, batch):
+        return list(local.per_example(params, batch).values())
+
+    params = vary_params(objectives, params)
+    closed = trace_flat(statistics, params, batch)
+    leaves = jax.tree.leaves(params)
+    kinds = [Kind(params=True)] * len(leaves) + [
+        Kind(0 if has_examples(leaf, size) else None) for leaf in jax.tree.leaves(batch)
+    ]
+    analysis = analyse(closed.jaxpr, kinds, size)
+    for atom in closed.jaxpr.outvars:
+        if getattr(analysis.kinds.get(atom), "axis", None) not in (0, None):
+            raise CoupledError("a statistic's axis is not that of the examples")
+    if analysis.opaque and analysis.positional:
+        raise CoupledError(
+            "an example's statistics depend on its position in the batch, and "
+            "parameters enter a loop"
+        )
+    taps = () if analysis.opaque else find_taps(closed.jaxpr, analysis, size)
+    model = Model(closed, analysis, taps, len(leaves), size)
+    return Prepared(model, matrix_flops(closed.jaxpr))
+
+
+def value_and_jacobian(
+    objectives: CellObjectives,
+    prepared: Prepared,
+    passes: Sequence[Pass],
+    params: Params,
+    batch: Batch,
+    running: RunningMeans | None,
+) -> tuple[Values, RunningMeans | None, Jacobian]:
+    """Values, running means and Jacobian of cell objectives."""
+    model = prepared.model
+    params = vary_params(objectives, params)
+    leaves, structure = jax.tree.flatten(params)
+    cells = cell_order(passes)
+    layout = [windows(p, cells, objectives.cell_shares, model.size) for p in passes]
+    arranged = arrange(objectives, batch, cells, sort=any(layout))
+    rows = [
+        leaf[arranged.order] if any(layout) and has_examples(leaf, model.size) else leaf
+        for leaf in map(jnp.asarray, jax.tree.leaves(batch))
+    ]
+    if model.analysis.opaque:
+        local = dataclasses.replace(objectives, axis_name=None)
+        whole = jax.tree.structure(batch)
+
+        def statistics(leaves, rows):
+            inputs = jax.tree.unflatten(structure, leaves), whole.unflatten(rows)
+            return list(local.per_example(*inputs).values())
+
+        outputs, pull = jax.vjp(lambda leaves: statistics(leaves, rows), leaves)
+
+        def gradients(cotangents, blocks):
+            if blocks is None:
+                return [g[None] for g in pull(cotangents)[0]]
+            return padded_gradients(statistics, leaves, rows, cotangents, blocks)
+    else:
+        order = arranged.order if any(layout) else None
+        linear = linearize(model, leaves, rows, order)
+        outputs, gradients = linear.outputs, linear.gradients
+    statistics_by_name = dict(zip(objectives.statistics, outputs, strict=True))
+    examples = {"cells": arranged.cells, "weights": arranged.weights}
+    sums = objectives.cell_sums(statistics_by_name, examples)
+    values, running, weights = values_and_weights(objectives, sums, running)
+
+    parts = []
+    for one, pieces in zip(passes, layout, strict=True):
+        cotangents = _cotangents(one, weights, arranged, outputs)
+        blocks = None
+        if pieces:
+            segments, firsts, lasts, capacities = zip(*pieces, strict=True)
+            blocks = Blocks(
+                segments=segments,
+                capacities=capacities,
+                num_segments=len(one.segments),
+                unrolled=unrolls(len(pieces)),
+                starts=arranged.edges[np.asarray(firsts)],
+                stops=arranged.edges[np.asarray(lasts)],
+            )
+        parts.append(gradients(cotangents, blocks))
+    jacobian = [_rows(passes, weights, parts, i) for i in range(len(leaves))]
+    if objectives.axis_name is not None:
+        jacobian = jax.lax.psum(jacobian, objectives.axis_name)
+    return values, running, structure.unflatten(jacobian)
+
+
+def values_and_weights(
+    objectives: CellObjectives, sums: CellSums, running: RunningMeans | None
+) -> tuple[Values, RunningMeans | None, Float[Array, "K S C"]]:
+    """Values, running means, and the derivative of each value in each cell sum.
+
+    An objective that turns out to read a pair it did not declare gets NaN weights: its
+    row would be wrong.
+    """
+    values, new = objectives.values_from_sums(sums, running)
+
+    def one(name, totals):
+        alone = dataclasses.replace(
+            objectives, functions={name: objectives.functions[name]}
+        )
+        whole = CellSums({**sums.sums, **totals}, sums.counts)
+        return alone.values_from_sums(whole, running)[0][0]
+
+    # Objective by objective: a Jacobian of all would differentiate each K times.
+    rows = []
+    for name in objectives.names:
+        slopes = jax.grad(lambda totals, name=name: one(name, totals))(dict(sums.sums))
+        rows.append(jnp.stack([slopes[s] for s in objectives.statistics]))
+    weights = jnp.stack(rows)
+    undeclared = jnp.any((weights != 0) & ~readers(objectives), axis=(1, 2))
+    return values, new, jnp.where(undeclared[:, None, None], jnp.nan, weights)
+
+
+def windows(
+    one: Pass, cells: np.ndarray, shares: np.ndarray, size: int
+) -> list[tuple[int, int, int, int]]:
+    """Blocks of a pass: (segment, first cell, last cell + 1, capacity); none for one."""
+    if len(one.segments) == 1:
+        return []
+    pieces = runs(one.segment_of_cell[cells])
+    shares = shares if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
+    return [
+        (segment, a, b, capacity(size * float(shares[cells[a:b]].sum()), size))
+        for segment, a, b in pieces
+    ]
+
+
+def unrolls(blocks: int) -> bool:
+    """Whether each window gets operations of its own.
+
+    On a CPU, plain matrix products run on all cores, and batched ones do not.
+    """
+    return jax.default_backend() == "cpu" and blocks <= MAX_UNROLLED
+
+
+def arrange(
+    objectives: CellObjectives, batch: Batch, cells: np.ndarray, *, sort: bool
+) -> Sorted:
+    """The order of a batch's examples by cell."""
+    weights = example_weights(batch)
+    given = jnp.asarray(batch["cells"])
+    count = objectives.num_cells
+    live = (given >= 0) & (given < count) & (weights != 0)
+    place = np.empty(count, np.int32)
+    place[cells] = np.arange(count)
+    key = jnp.where(live, jnp.asarray(place)[jnp.clip(given, 0, count - 1)], count)
+    sizes = jnp.sum(key[None, :] == jnp.arange(count)[:, None], axis=1, dtype=jnp.int32)
+    edges = jnp.concatenate([jnp.zeros_like(sizes[:1]), jnp.cumsum(sizes)])
+    known = jnp.where(live, given, -1)
+    if not sort:
+        return Sorted(jnp.arange(len(known)), known, weights, edges)
+    order = jnp.argsort(key)
+    sound = jnp.where(live[order], order, order[0])
+    return Sorted(sound, known[order], weights[order], edges)
+
+
+def vary_params(objectives: CellObjectives, params: Params) -> Params:
+    """Parameters that may differ between devices, so that gradients are not summed.
+
+    Each gradient is summed once, when the Jacobian is complete.
+    """
+    axis = objectives.axis_name
+    mesh = jax.sharding.get_abstract_mesh()
+    return vary(params, (axis,)) if axis in mesh.manual_axes else params
+
+
+def has_examples(leaf: Any, size: int) -> bool:
+    """Whether a leaf of a batch has one row an example."""
+    return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[0] == size
+
+
+def _cotangents(
+    one: Pass,
+    weights: Float[Array, "K S C"],
+    arranged: Sorted,
+    outputs: Sequence[Array],
+) -> list[Array]:
+    sources = one.sources
+    s, c = np.indices(sources.shape)
+    table = jnp.where(sources >= 0, weights[np.maximum(sources, 0), s, c], 0.0)
+    table = jnp.where(sources == SHARED, 1.0, table)
+    # The last column is that of examples in no cell, which index -1 reads.
+    table = jnp.pad(table, ((0, 0), (0, 1)))
+    cotangents = []
+    for row, output in zip(table, outputs, strict=True):
+        per_example = jnp.where(arranged.cells < 0, 0, row[arranged.cells])
+        cotangent = (per_example * arranged.weights).astype(output.dtype)
+        cotangents.append(
+            vary(cotangent, tuple(jax.typeof(output).manual_axis_type.varying))
+        )
+    return cotangents
+
+
+def _rows(
+    passes: Sequence[Pass],
+    weights: Float[Array, "K S C"],
+    parts: Sequence[Sequence[Array]],
+    leaf: int,
+) -> Array:
+    """Rows ``[K, *param]`` of one leaf from the segments' gradients."""
+    segments = [segment for one in passes for segment in one.segments]
+    stacked = [part[leaf] for part in parts]
+    found = jnp.concatenate(stacked) if len(stacked) > 1 else stacked[0]
+    owners = [segment.objective for segment in segments]
+    if sorted(owners) == list(range(len(weights))):
+        identity = owners == sorted(owners)
+        return found if identity else found[np.argsort(owners)]
+    columns = []
+    for segment in segments:
+        if segment.objective == SHARED:
+            ((s, c),) = np.argwhere(segment.pairs)
+            columns.append(weights[:, s, c])
+        else:
+            columns.append(jnp.arange(len(weights)) == segment.objective)
+    return mix(jnp.stack(columns, axis=1), found)
