@@ -12,14 +12,11 @@ from jaxtyping import Array, Float, Int
 from fairjax._jaxprs import matrix_flops, trace_flat
 from fairjax._padded import padded_gradients
 from fairjax._passes import SHARED, Pass, cell_order, readers, runs
-from fairjax._segments import Blocks, capacity, mix
+from fairjax._segments import Blocks, capacities, mix
 from fairjax._separability import CoupledError, Kind, analyse
 from fairjax._taps import Model, find_taps, linearize, vary
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans, example_weights
 from fairjax.types import Batch, Jacobian, Params, Values
-
-# Beyond this many, windows share batched operations: compilation would take minutes.
-MAX_UNROLLED = 64
 
 
 class Prepared(NamedTuple):
@@ -35,15 +32,14 @@ class Prepared(NamedTuple):
     flops: float
 
 
-class Sorted(NamedTuple):
-    """A batch in the order of its cells, those in no cell last.
+class Arranged(NamedTuple):
+    """A batch's examples by cell, those in no cell last.
 
     Attributes:
-      order: int ``[B]``; an example in no cell is replaced by the first one, so that
-        whatever it holds, NaN included, cannot spread.
-      cells: int ``[B]``, −1 in no cell.
-      weights: ``[B]``.
-      edges: int ``[C + 1]``: cell ``cell_order[i]`` lies in ``edges[i]:edges[i + 1]``.
+      order: int ``[B]``.
+      cells: int ``[B]``, −1 in no cell; not in that order.
+      weights: ``[B]``; not in that order.
+      edges: int ``[C + 1]``: the ``i``-th cell lies in ``edges[i]:edges[i + 1]``.
     """
 
     order: Int[Array, " B"]
@@ -98,11 +94,8 @@ def value_and_jacobian(
     leaves, structure = jax.tree.flatten(params)
     cells = cell_order(passes)
     layout = [windows(p, cells, objectives.cell_shares, model.size) for p in passes]
-    arranged = arrange(objectives, batch, cells, sort=any(layout))
-    rows = [
-        leaf[arranged.order] if any(layout) and has_examples(leaf, model.size) else leaf
-        for leaf in map(jnp.asarray, jax.tree.leaves(batch))
-    ]
+    arranged = arrange(objectives, batch, cells)
+    rows = [jnp.asarray(leaf) for leaf in jax.tree.leaves(batch)]
     if model.analysis.opaque:
         local = dataclasses.replace(objectives, axis_name=None)
         whole = jax.tree.structure(batch)
@@ -118,12 +111,10 @@ def value_and_jacobian(
                 return [g[None] for g in pull(cotangents)[0]]
             return padded_gradients(statistics, leaves, rows, cotangents, blocks)
     else:
-        order = arranged.order if any(layout) else None
-        linear = linearize(model, leaves, rows, order)
+        linear = linearize(model, leaves, rows)
         outputs, gradients = linear.outputs, linear.gradients
-    statistics_by_name = dict(zip(objectives.statistics, outputs, strict=True))
-    examples = {"cells": arranged.cells, "weights": arranged.weights}
-    sums = objectives.cell_sums(statistics_by_name, examples)
+    by_name = dict(zip(objectives.statistics, outputs, strict=True))
+    sums = objectives.cell_sums(by_name, batch)
     values, running, weights = values_and_weights(objectives, sums, running)
 
     parts = []
@@ -131,12 +122,12 @@ def value_and_jacobian(
         cotangents = _cotangents(one, weights, arranged, outputs)
         blocks = None
         if pieces:
-            segments, firsts, lasts, capacities = zip(*pieces, strict=True)
+            segments, firsts, lasts, lengths = zip(*pieces, strict=True)
             blocks = Blocks(
                 segments=segments,
-                capacities=capacities,
+                capacities=lengths,
                 num_segments=len(one.segments),
-                unrolled=unrolls(len(pieces)),
+                order=arranged.order,
                 starts=arranged.edges[np.asarray(firsts)],
                 stops=arranged.edges[np.asarray(lasts)],
             )
@@ -182,39 +173,28 @@ def windows(
         return []
     pieces = runs(one.segment_of_cell[cells])
     shares = shares if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
-    return [
-        (segment, a, b, capacity(size * float(shares[cells[a:b]].sum()), size))
-        for segment, a, b in pieces
-    ]
+    expected = [size * float(shares[cells[a:b]].sum()) for _, a, b in pieces]
+    lengths = capacities(expected, size)
+    return [(*piece, length) for piece, length in zip(pieces, lengths, strict=True)]
 
 
-def unrolls(blocks: int) -> bool:
-    """Whether each window gets operations of its own.
-
-    On a CPU, plain matrix products run on all cores, and batched ones do not.
-    """
-    return jax.default_backend() == "cpu" and blocks <= MAX_UNROLLED
-
-
-def arrange(
-    objectives: CellObjectives, batch: Batch, cells: np.ndarray, *, sort: bool
-) -> Sorted:
+def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arranged:
     """The order of a batch's examples by cell."""
     weights = example_weights(batch)
     given = jnp.asarray(batch["cells"])
-    count = objectives.num_cells
+    count, size = objectives.num_cells, given.shape[0]
     live = (given >= 0) & (given < count) & (weights != 0)
     place = np.empty(count, np.int32)
     place[cells] = np.arange(count)
     key = jnp.where(live, jnp.asarray(place)[jnp.clip(given, 0, count - 1)], count)
     sizes = jnp.sum(key[None, :] == jnp.arange(count)[:, None], axis=1, dtype=jnp.int32)
     edges = jnp.concatenate([jnp.zeros_like(sizes[:1]), jnp.cumsum(sizes)])
-    known = jnp.where(live, given, -1)
-    if not sort:
-        return Sorted(jnp.arange(len(known)), known, weights, edges)
-    order = jnp.argsort(key)
-    sound = jnp.where(live[order], order, order[0])
-    return Sorted(sound, known[order], weights[order], edges)
+    if (count + 1) * size < 2**31:
+        # Several times faster than a sort by keys.
+        order = jnp.sort(key * size + jnp.arange(size, dtype=jnp.int32)) % size
+    else:
+        order = jnp.argsort(key)
+    return Arranged(order, jnp.where(live, given, -1), weights, edges)
 
 
 def vary_params(objectives: CellObjectives, params: Params) -> Params:
@@ -235,7 +215,7 @@ def has_examples(leaf: Any, size: int) -> bool:
 def _cotangents(
     one: Pass,
     weights: Float[Array, "K S C"],
-    arranged: Sorted,
+    arranged: Arranged,
     outputs: Sequence[Array],
 ) -> list[Array]:
     sources = one.sources

@@ -26,7 +26,7 @@ def padded_gradients(
       statistics: ``statistics(params, batch) -> [[B], ...]``, for any number of
         examples.
       params: The leaves of the parameters.
-      batch: The leaves of the batch, in the order of the blocks.
+      batch: The leaves of the batch.
       cotangents: Of the statistics, ``[B]`` each.
       blocks: The segments.
     """
@@ -41,7 +41,7 @@ def padded_gradients(
     start = blocks.starts[block] + (group - firsts[block]) * length
     rows = start[:, None] + jnp.arange(length)
     inside = rows < blocks.stops[block][:, None]
-    rows = jnp.clip(rows, 0, size - 1)
+    rows = blocks.order[jnp.where(inside, rows, 0)]
 
     dealt = [
         leaf.ndim > 0 and leaf.shape[0] == size for leaf in map(jnp.asarray, batch)

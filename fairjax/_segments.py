@@ -1,39 +1,37 @@
 """Ragged contractions: one parameter gradient a segment of the examples.
 
-Examples lie sorted, so that a segment is one or several blocks of neighbours. A block's
+An order of the examples makes a segment one or several blocks of neighbours. A block's
 size is only known when the step runs, so it is read through a window of a fixed
 capacity, and what lies outside of the block counts as zero. The examples that a window
-did not hold, if any, are added by a loop, so that the sum is exact however the examples
-fall.
+does not hold, if any, are added by a loop, so that the sum is exact however the
+examples fall.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Blocks(NamedTuple):
-    """Blocks of neighbouring examples.
+    """Blocks of neighbours in an order of the examples.
 
     Attributes:
-      segments: The segment of each block; static, as are all fields but the last two.
+      segments: The segment of each block.
       capacities: The length of each block's window, at most the number of examples.
       num_segments: The number of segments.
-      unrolled: Whether each block has operations of its own, rather than all blocks of
-        one capacity sharing batched ones.
-      starts: The first example of each block.
-      stops: One past the last example of each block.
+      order: int ``[B]``, the examples in the order of the blocks.
+      starts: Where each block starts in that order.
+      stops: One past where each block stops.
     """
 
     segments: tuple[int, ...]
     capacities: tuple[int, ...]
     num_segments: int
-    unrolled: bool
+    order: Int[Array, " B"]
     starts: Int[Array, " blocks"]
     stops: Int[Array, " blocks"]
 
@@ -57,42 +55,64 @@ class Contraction(NamedTuple):
     axis: int
 
 
-def capacity(expected: float, examples: int, *, multiple: int = 8) -> int:
-    """A window for a block of which so many examples are expected in a batch.
+def capacities(expected: Sequence[float], size: int, *, spread: float = 2) -> list[int]:
+    """Windows for blocks of which so many examples are expected in a batch.
 
-    Two standard deviations more than expected, so that the loop over the rest is rare
-    and what it has left to add is little.
+    ``spread`` standard deviations more than expected, so that the loop over the rest
+    is rare and has little to add; and of few different lengths, since blocks of one
+    length share their operations.
     """
-    deviation = np.sqrt(max(expected * (1 - expected / max(examples, 1)), 0.0))
-    needed = int(np.ceil((expected + 2 * deviation) / multiple)) * multiple
-    return int(min(max(needed, multiple), examples))
+    means = np.asarray(expected, float)
+    deviations = np.sqrt(np.clip(means * (1 - means / size), 0, None))
+    needed = np.maximum(np.ceil(means + spread * deviations), 1)
+    # Up to the next of four steps an octave above 8.
+    step = np.maximum(2.0 ** np.floor(np.log2(needed) - 3), 8)
+    lengths = np.ceil(needed / step) * step
+    # A single length, if that is about as short as many.
+    if lengths.max() * len(lengths) <= 1.1 * needed.sum():
+        lengths[:] = lengths.max()
+    return [int(min(length, size)) for length in lengths]
 
 
 def segment_gradients(
     contractions: Sequence[Contraction], blocks: Blocks
 ) -> list[Array]:
     """Gradients of each weight for each segment, ``[segments, *weight]``."""
-    if blocks.unrolled:
-        sums = [_unrolled(contraction, blocks) for contraction in contractions]
-    else:
-        sums = [_batched(contraction, blocks) for contraction in contractions]
+    lengths = np.asarray(blocks.capacities)
+    parts: list[list[Array]] = [[] for _ in contractions]
+    for length in np.unique(lengths):
+        chosen = np.flatnonzero(lengths == length)
+        starts, stops = blocks.starts[chosen], blocks.stops[chosen]
+        rows, inside = jax.vmap(lambda a, b, n=length: _rows(blocks, a, b, n))(
+            starts, stops
+        )
+        for part, contraction in zip(parts, contractions, strict=True):
+            part.append(
+                jax.vmap(lambda r, i, c=contraction: _contract(c, r, i))(rows, inside)
+            )
+    sums = [_gather_segments(part, lengths, blocks) for part in parts]
     return _add_rest(contractions, blocks, sums)
 
 
-def _window(contraction: Contraction, start: Any, stop: Any, *, length: int) -> Array:
-    """The gradient of the examples from start to stop, of the first ``length``."""
-    axis, examples = contraction.axis, contraction.cotangent.shape[contraction.axis]
-    # A window that would reach beyond the last example is moved back, as a dynamic
-    # slice would do by itself.
-    first = jnp.minimum(start, examples - length)
+def _rows(
+    blocks: Blocks, start: Int[Array, ""], stop: Int[Array, ""], length: int
+) -> tuple[Int[Array, " rows"], Bool[Array, " rows"]]:
+    """Examples start to stop, ``length`` at most, and which rows hold one."""
+    place = start + jnp.arange(length, dtype=jnp.int32)
+    inside = place < stop
+    # Elsewhere a row that belongs to some block, which cannot hold a masked NaN.
+    return blocks.order[jnp.where(inside, place, 0)], inside
 
+
+def _contract(
+    contraction: Contraction, rows: Int[Array, " rows"], inside: Bool[Array, " rows"]
+) -> Array:
     def cut(value: Array, axis: int) -> Array:
-        return jax.lax.dynamic_slice_in_dim(value, first, length, axis)
+        return jnp.take(value, rows, axis=axis, mode="clip")
 
-    rows = first + jnp.arange(length, dtype=jnp.int32)
-    inside = (rows >= start) & (rows < stop)
+    axis = contraction.axis
     cotangent = cut(contraction.cotangent, axis)
-    shape = [length if d == axis else 1 for d in range(cotangent.ndim)]
+    shape = [len(rows) if d == axis else 1 for d in range(cotangent.ndim)]
     cotangent = jnp.where(inside.reshape(shape), cotangent, 0)
     operands = [
         cut(value, axis)
@@ -101,39 +121,26 @@ def _window(contraction: Contraction, start: Any, stop: Any, *, length: int) -> 
     return contraction.apply(operands, cotangent)
 
 
-def _unrolled(contraction: Contraction, blocks: Blocks) -> Array:
-    rows: list[Array | None] = [None] * blocks.num_segments
-    for b, (segment, length) in enumerate(
-        zip(blocks.segments, blocks.capacities, strict=True)
-    ):
-        row = _window(contraction, blocks.starts[b], blocks.stops[b], length=length)
-        known = rows[segment]
-        rows[segment] = row if known is None else known + row
-    return jnp.stack([row for row in rows if row is not None])
-
-
-def _batched(contraction: Contraction, blocks: Blocks) -> Array:
-    parts, order = [], []
-    for length in sorted(set(blocks.capacities)):
-        chosen = np.flatnonzero(np.asarray(blocks.capacities) == length)
-        order += chosen.tolist()
-        window = functools.partial(_window, contraction, length=length)
-        parts.append(jax.vmap(window)(blocks.starts[chosen], blocks.stops[chosen]))
+def _gather_segments(
+    parts: Sequence[Array], lengths: np.ndarray, blocks: Blocks
+) -> Array:
+    """Rows of blocks, grouped by capacity, to sums by segment."""
     rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
-    segments = np.asarray(blocks.segments)[order]
+    segments = np.asarray(blocks.segments)[np.argsort(lengths, kind="stable")]
     if len(segments) == blocks.num_segments:
-        return rows if (np.diff(segments) > 0).all() else rows[np.argsort(segments)]
-    gathered = segments[None, :] == np.arange(blocks.num_segments)[:, None]
-    return mix(jnp.asarray(gathered, rows.dtype), rows)
+        ascending = bool((np.diff(segments) > 0).all())
+        return rows if ascending else rows[np.argsort(segments)]
+    return mix(jnp.asarray(segments == np.arange(blocks.num_segments)[:, None]), rows)
 
 
 def _add_rest(
     contractions: Sequence[Contraction], blocks: Blocks, sums: list[Array]
 ) -> list[Array]:
     """Add the examples beyond the blocks' windows, one window at a time."""
-    capacities = jnp.asarray(blocks.capacities, jnp.int32)
     segments = jnp.asarray(blocks.segments, jnp.int32)
     length = max(blocks.capacities)
+    if length == len(blocks.order) and min(blocks.capacities) == length:
+        return sums
 
     def unfinished(state):
         starts, _ = state
@@ -142,19 +149,18 @@ def _add_rest(
     def add(state):
         starts, sums = state
         block = jnp.argmax(blocks.stops - starts)
-        start = starts[block]
-        stop = jnp.minimum(blocks.stops[block], start + length)
+        rows, inside = _rows(blocks, starts[block], blocks.stops[block], length)
         sums = [
-            total.at[segments[block]].add(_window(c, start, stop, length=length))
-            for total, c in zip(sums, contractions, strict=True)
+            total.at[segments[block]].add(_contract(contraction, rows, inside))
+            for total, contraction in zip(sums, contractions, strict=True)
         ]
-        return starts.at[block].set(stop), sums
+        return starts.at[block].add(length), sums
 
-    starts = jnp.minimum(blocks.starts + capacities, blocks.stops)
+    starts = blocks.starts + jnp.asarray(blocks.capacities, jnp.int32)
     return jax.lax.while_loop(unfinished, add, (starts, sums))[1]
 
 
-def mix(matrix: Array, rows: Array) -> Array:
+def mix(matrix: Array, rows: Array) -> Float[Array, "K ..."]:
     """``matrix [K, segments] @ rows [segments, *param]``, in the rows' type."""
     wide = jnp.promote_types(rows.dtype, jnp.float32)
     flat = rows.reshape(rows.shape[0], -1).astype(wide)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, PyTree
 
 from fairjax._jaxprs import evaluate, read
 from fairjax._segments import Blocks, Contraction, segment_gradients
@@ -152,15 +152,13 @@ def linearize(
     model: Model,
     params: Sequence[Array],
     batch: Sequence[Any],
-    order: Int[Array, " B"] | None,
 ) -> Linearized:
     """Evaluate a model, and prepare to pull cotangents back.
 
     Args:
       model: The model.
       params: The leaves of the parameters.
-      batch: The leaves of the batch, with the examples in their final order.
-      order: That order, by which constants with a row an example follow.
+      batch: The leaves of the batch.
     """
     jaxpr, kinds = model.closed.jaxpr, model.analysis.kinds
     given = dict(zip(jaxpr.constvars, model.closed.consts, strict=True))
@@ -182,7 +180,7 @@ def linearize(
     constants = evaluated(params)
 
     def forward(taps):
-        return _forward(model, constants, values, taps, order)
+        return _forward(model, constants, values, taps)
 
     zeros = [vary(jnp.zeros(t.shape, t.dtype), t.varying) for t in model.taps]
     outputs, pull, met = jax.vjp(forward, zeros, has_aux=True)
@@ -194,42 +192,29 @@ def _forward(
     constants: Mapping[Var, Any],
     values: Sequence[Array],
     taps: Sequence[Array],
-    order: Array | None,
 ) -> tuple[list[Array], list[Any]]:
     jaxpr, kinds = model.closed.jaxpr, model.analysis.kinds
     env, met = dict(constants), [None] * len(taps)
     at = {(tap.index, tap.operand): i for i, tap in enumerate(model.taps)}
 
-    def aligned(atom, axis, place):
-        if place in at:
-            i = at[place]
-            return jnp.broadcast_to(values[i], model.taps[i].shape) + taps[i]
-        value, kind = read(env, atom), kind_of(atom, kinds)
-        if order is None or is_uniform(atom, kind, axis):
-            return value
-        return jnp.take(value, order, axis=axis, unique_indices=True)
+    def operand(atom, place):
+        i = at.get(place)
+        if i is None:
+            return read(env, atom)
+        if model.taps[i].contracted:
+            return values[i]
+        return jnp.broadcast_to(values[i], model.taps[i].shape) + taps[i]
 
     for index, verdict in model.analysis.verdicts.items():
-        eqn, operands, tapped = jaxpr.eqns[index], [], None
-        for i, atom in enumerate(eqn.invars):
-            if i == verdict.contracted and (index, i) in at:
-                tapped = at[index, i]
-                operands.append(values[tapped])
-            elif i in verdict.aligned:
-                operands.append(aligned(atom, verdict.aligned[i], (index, i)))
-            else:
-                operands.append(read(env, atom))
+        eqn = jaxpr.eqns[index]
+        operands = [operand(a, (index, i)) for i, a in enumerate(eqn.invars)]
         results = evaluate(eqn, operands)
+        tapped = at.get((index, verdict.contracted))
         if tapped is not None:
             results = [results[0] + taps[tapped]]
-            met[tapped] = operands[1 - model.taps[tapped].operand]
+            met[tapped] = operands[1 - verdict.contracted]
         env.update(zip(eqn.outvars, results, strict=True))
-    outputs = [
-        read(env, atom)
-        if kind_of(atom, kinds).axis is not None
-        else aligned(atom, 0, (None, i))
-        for i, atom in enumerate(jaxpr.outvars)
-    ]
+    outputs = [operand(a, (None, i)) for i, a in enumerate(jaxpr.outvars)]
     return outputs, met
 
 
