@@ -42,8 +42,9 @@ class Predictions:
 
     @property
     def title(self) -> str:
-        """``name`` or ``name[setting]``."""
-        return f"{self.name}[{self.setting}]" if self.setting else self.name
+        """``name`` where there is one setting or a selected one, else ``name[setting]``."""
+        plain = self.setting in ("", "selected")
+        return self.name if plain else f"{self.name}[{self.setting}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +122,7 @@ class Evaluator:
             a: len(splits.partition.membership(a)[0]) for a in splits.attributes
         }
         self._intersection = jnp.asarray(self._members(splits.attributes)[splits.cells])
-        self._num_intersections = len(
-            splits.partition.membership(splits.attributes)[0]
-        )
+        self._num_intersections = len(splits.partition.membership(splits.attributes)[0])
         self._measure = jax.jit(self._measure_repeat)
         self._noise = jax.jit(self._noise_repeat)
 
@@ -148,7 +147,9 @@ class Evaluator:
         repeats = _stack(points)
         bootstrap = {k: v.mean(axis=0) for k, v in _stack(samples).items()}
         # Twice the mean of dependent p-values is a valid p-value.
-        p_noise = {k: min(1.0, 2 * float(v.mean())) for k, v in _stack(p_values).items()}
+        p_noise = {
+            k: min(1.0, 2 * float(v.mean())) for k, v in _stack(p_values).items()
+        }
         return Evaluation(
             repeats=repeats,
             bootstrap=bootstrap,
@@ -313,7 +314,10 @@ def _test(repeats: np.ndarray, bootstrap: np.ndarray) -> Comparison:
     differences = repeats if len(repeats) > 1 else np.repeat(repeats, 2)
     test = metrics.paired_test(jnp.asarray(differences), jnp.asarray(bootstrap))
     return Comparison(
-        float(test.difference), float(test.lower), float(test.upper), float(test.p_value)
+        float(test.difference),
+        float(test.lower),
+        float(test.upper),
+        float(test.p_value),
     )
 
 

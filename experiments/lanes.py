@@ -5,6 +5,7 @@ loop; lanes are spread over the devices there are. The run is saved as it goes, 
 killed one goes on from its last checkpoint to the same bits.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -309,6 +310,13 @@ def _run_phase(loop, run, calls, *, folder, seconds, advance):
                 checkpoints.save(call + 1, (run, stacked))
                 saved = time.monotonic()
     return run, {k: np.concatenate([t[k] for t in told], axis=1) for k in told[0]}
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _lane_mesh(lanes: int) -> jax.sharding.Mesh:

@@ -26,11 +26,6 @@ FINE_TUNING_RATE = 0.1
 SINGLE_WEIGHT = 10.0
 SINGLE_LIMIT = 10.0
 
-REFERENCES = {
-    "logistic_regression": "Logistic regression",
-    "gradient_boosting": "Gradient boosting",
-}
-
 
 def build(names: Sequence[str], splits: CrossValidation) -> list[Method]:
     """The methods of the given names, in that order.

@@ -1,6 +1,6 @@
 """Reference models from scikit-learn, fitted in the same lanes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -39,6 +39,12 @@ def gradient_boosting(
         for leaves in LEAVES
     ]
     return _fit(candidates, splits, advance)
+
+
+ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {
+    "logistic_regression": ("Logistic regression", logistic_regression),
+    "gradient_boosting": ("Gradient boosting", gradient_boosting),
+}
 
 
 def _fit(candidates, splits: CrossValidation, advance) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The Jacobian of cell objectives from one backward pass a statistic."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fairjax._jaxprs import matrix_flops, trace_flat
-from fairjax._padded import padded_gradients
+from fairjax._padded import check_any_size, group_length, padded_gradients
 from fairjax._passes import SHARED, Pass, cell_order, readers, runs
 from fairjax._segments import Blocks, capacities, mix
-from fairjax._separability import CoupledError, Kind, analyse
+from fairjax._separability import analyse, kind_of
+from fairjax._separable_ops import CoupledError, Kind
 from fairjax._taps import Model, find_taps, linearize, vary
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans, example_weights
 from fairjax.types import Batch, Jacobian, Params, Values
@@ -25,7 +26,6 @@ class Prepared(NamedTuple):
     Attributes:
       model: The per-example statistics, proven separate.
       flops: Of the statistics' matrix products, one forward pass.
-      blocks: pass -> its windows' capacities; empty for a single segment.
     """
 
     model: Model
@@ -54,27 +54,30 @@ def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepare
     Raises:
       CoupledError: They do not, or it is not proven.
     """
-    local = dataclasses.replace(objectives, axis_name=None)
+    batch_leaves, structure = jax.tree.flatten(batch)
     size = jnp.shape(batch["cells"])[0]
 
-    def statistics(params, batch):
-        return list(local.per_example(params, batch).values())
+    def statistics(params, leaves):
+        return per_example(objectives, params, structure.unflatten(leaves))
 
     params = vary_params(objectives, params)
-    closed = trace_flat(statistics, params, batch)
+    closed = trace_flat(statistics, params, batch_leaves)
     leaves = jax.tree.leaves(params)
     kinds = [Kind(params=True)] * len(leaves) + [
-        Kind(0 if has_examples(leaf, size) else None) for leaf in jax.tree.leaves(batch)
+        Kind(0 if has_examples(leaf, size) else None) for leaf in batch_leaves
     ]
     analysis = analyse(closed.jaxpr, kinds, size)
     for atom in closed.jaxpr.outvars:
-        if getattr(analysis.kinds.get(atom), "axis", None) not in (0, None):
+        if kind_of(atom, analysis.kinds).axis not in (0, None):
             raise CoupledError("a statistic's axis is not that of the examples")
-    if analysis.opaque and analysis.positional:
-        raise CoupledError(
-            "an example's statistics depend on its position in the batch, and "
-            "parameters enter a loop"
-        )
+    if analysis.opaque:
+        if analysis.positional:
+            raise CoupledError(
+                "an example's statistics depend on its position in the batch, and "
+                "parameters enter a loop"
+            )
+        length = group_length(size, objectives.num_cells)
+        check_any_size(statistics, closed, params, batch_leaves, size, length)
     taps = () if analysis.opaque else find_taps(closed.jaxpr, analysis, size)
     model = Model(closed, analysis, taps, len(leaves), size)
     return Prepared(model, matrix_flops(closed.jaxpr))
@@ -89,30 +92,12 @@ def value_and_jacobian(
     running: RunningMeans | None,
 ) -> tuple[Values, RunningMeans | None, Jacobian]:
     """Values, running means and Jacobian of cell objectives."""
-    model = prepared.model
-    params = vary_params(objectives, params)
-    leaves, structure = jax.tree.flatten(params)
+    size = prepared.model.size
     cells = cell_order(passes)
-    layout = [windows(p, cells, objectives.cell_shares, model.size) for p in passes]
+    layout = [windows(p, cells, objectives.cell_shares, size) for p in passes]
     arranged = arrange(objectives, batch, cells)
-    rows = [jnp.asarray(leaf) for leaf in jax.tree.leaves(batch)]
-    if model.analysis.opaque:
-        local = dataclasses.replace(objectives, axis_name=None)
-        whole = jax.tree.structure(batch)
-
-        def statistics(leaves, rows):
-            inputs = jax.tree.unflatten(structure, leaves), whole.unflatten(rows)
-            return list(local.per_example(*inputs).values())
-
-        outputs, pull = jax.vjp(lambda leaves: statistics(leaves, rows), leaves)
-
-        def gradients(cotangents, blocks):
-            if blocks is None:
-                return [g[None] for g in pull(cotangents)[0]]
-            return padded_gradients(statistics, leaves, rows, cotangents, blocks)
-    else:
-        linear = linearize(model, leaves, rows)
-        outputs, gradients = linear.outputs, linear.gradients
+    leaves, structure = jax.tree.flatten(vary_params(objectives, params))
+    outputs, gradients = _linearize(objectives, prepared, structure, leaves, batch)
     by_name = dict(zip(objectives.statistics, outputs, strict=True))
     sums = objectives.cell_sums(by_name, batch)
     values, running, weights = values_and_weights(objectives, sums, running)
@@ -136,6 +121,44 @@ def value_and_jacobian(
     if objectives.axis_name is not None:
         jacobian = jax.lax.psum(jacobian, objectives.axis_name)
     return values, running, structure.unflatten(jacobian)
+
+
+def _linearize(
+    objectives: CellObjectives,
+    prepared: Prepared,
+    structure: Any,
+    leaves: list[Array],
+    batch: Batch,
+) -> tuple[Sequence[Array], Callable[..., Sequence[Array]]]:
+    """The statistics, and the function from their cotangents to gradients."""
+    model = prepared.model
+    rows, whole = jax.tree.flatten(batch)
+    rows = [jnp.asarray(row) for row in rows]
+    if not model.analysis.opaque:
+        linear = linearize(model, leaves, rows)
+        return linear.outputs, linear.gradients
+
+    def statistics(leaves, rows):
+        params = structure.unflatten(leaves)
+        return per_example(objectives, params, whole.unflatten(rows))
+
+    outputs, pull = jax.vjp(lambda leaves: statistics(leaves, rows), leaves)
+    length = group_length(model.size, objectives.num_cells)
+
+    def gradients(cotangents, blocks):
+        if blocks is None:
+            return [leaf[None] for leaf in pull(cotangents)[0]]
+        return padded_gradients(statistics, leaves, rows, cotangents, blocks, length)
+
+    return outputs, gradients
+
+
+def per_example(
+    objectives: CellObjectives, params: Params, batch: Batch
+) -> list[Array]:
+    """The statistics of this device's examples, ``[B]`` each."""
+    local = dataclasses.replace(objectives, axis_name=None)
+    return list(local.per_example(params, batch).values())
 
 
 def values_and_weights(
@@ -168,7 +191,10 @@ def values_and_weights(
 def windows(
     one: Pass, cells: np.ndarray, shares: np.ndarray, size: int
 ) -> list[tuple[int, int, int, int]]:
-    """Blocks of a pass: (segment, first cell, last cell + 1, capacity); none for one."""
+    """Blocks of a pass as (segment, first cell, one past the last, capacity).
+
+    None for a pass of a single segment, which needs no windows.
+    """
     if len(one.segments) == 1:
         return []
     pieces = runs(one.segment_of_cell[cells])
@@ -207,6 +233,11 @@ def vary_params(objectives: CellObjectives, params: Params) -> Params:
     return vary(params, (axis,)) if axis in mesh.manual_axes else params
 
 
+def vary_like(value: Array, aval: Any) -> Array:
+    """The value, which may differ between the devices that this type differs on."""
+    return vary(value, tuple(aval.manual_axis_type.varying))
+
+
 def has_examples(leaf: Any, size: int) -> bool:
     """Whether a leaf of a batch has one row an example."""
     return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[0] == size
@@ -228,9 +259,7 @@ def _cotangents(
     for row, output in zip(table, outputs, strict=True):
         per_example = jnp.where(arranged.cells < 0, 0, row[arranged.cells])
         cotangent = (per_example * arranged.weights).astype(output.dtype)
-        cotangents.append(
-            vary(cotangent, tuple(jax.typeof(output).manual_axis_type.varying))
-        )
+        cotangents.append(vary_like(cotangent, jax.typeof(output)))
     return cotangents
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 _INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint"})
 
@@ -36,7 +36,15 @@ def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
         for atom, value in zip(eqn.invars, operands, strict=True)
         if isinstance(atom, Var)
     }
-    alone = Jaxpr((), list(by_var), eqn.outvars, [eqn], eqn.effects)
+    name = eqn.primitive.name
+    alone = Jaxpr(
+        constvars=(),
+        invars=list(by_var),
+        outvars=eqn.outvars,
+        eqns=[eqn],
+        effects=eqn.effects,
+        debug_info=DebugInfo(name, name, None, None),
+    )
     return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*by_var.values())
 
 
@@ -54,6 +62,17 @@ def matrix_flops(jaxpr: Jaxpr) -> float:
     the number of iterations is not known.
     """
     return sum(_flops(eqn) for eqn in jaxpr.eqns)
+
+
+def largest_product(jaxpr: Jaxpr) -> float:
+    """Bytes of the largest result or operand of a matrix product, nested ones too."""
+    sizes = [0.0]
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            avals = [atom.aval for atom in (*eqn.invars, *eqn.outvars)]
+            sizes += [math.prod(a.shape) * float(a.dtype.itemsize) for a in avals]
+        sizes += [largest_product(inner) for inner in _inner_jaxprs(eqn)]
+    return max(sizes)
 
 
 def read(env: Mapping[Var, Any], atom: Var | Literal) -> Any:
@@ -108,9 +127,13 @@ def _flops(eqn: JaxprEqn) -> float:
     if name == "cond":
         return max(matrix_flops(branch.jaxpr) for branch in eqn.params["branches"])
     times = eqn.params["length"] if name == "scan" else 1
-    inner = [
+    return times * sum(matrix_flops(jaxpr) for jaxpr in _inner_jaxprs(eqn))
+
+
+def _inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
+    values = [*eqn.params.values(), *eqn.params.get("branches", ())]
+    return [
         value.jaxpr if isinstance(value, ClosedJaxpr) else value
-        for value in eqn.params.values()
+        for value in values
         if isinstance(value, ClosedJaxpr | Jaxpr)
     ]
-    return times * sum(matrix_flops(jaxpr) for jaxpr in inner)

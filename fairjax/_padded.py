@@ -5,12 +5,18 @@ padded, and each group is differentiated by itself, all of them at once.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
+from fairjax._jaxprs import trace_flat
 from fairjax._segments import Blocks, mix
+from fairjax._separable_ops import CoupledError
+from fairjax.types import Params
 
 
 def padded_gradients(
@@ -19,6 +25,7 @@ def padded_gradients(
     batch: Sequence[Array],
     cotangents: Sequence[Array],
     blocks: Blocks,
+    length: int,
 ) -> list[Array]:
     """Gradients of the parameters for each segment, ``[segments, *param]``.
 
@@ -29,9 +36,9 @@ def padded_gradients(
       batch: The leaves of the batch.
       cotangents: Of the statistics, ``[B]`` each.
       blocks: The segments.
+      length: Examples in a group.
     """
     size = cotangents[0].shape[0]
-    length = group_length(size, len(blocks.segments))
     # Every block has at most one group that is not full.
     groups = size // length + len(blocks.segments)
     needed = -(-(blocks.stops - blocks.starts) // length)
@@ -66,3 +73,65 @@ def padded_gradients(
 def group_length(size: int, blocks: int) -> int:
     """Examples of a group: half of what a block has on average, 1 at least."""
     return max(size // (2 * blocks), 1)
+
+
+def check_any_size(
+    statistics: Callable[..., Any],
+    closed: ClosedJaxpr,
+    params: Params,
+    batch: Sequence[Any],
+    size: int,
+    length: int,
+) -> None:
+    """Check that a group of examples is treated by the program that treats the batch.
+
+    Raises:
+      CoupledError: It is not. Statistics that are divided by the size of the batch, for
+        example, would come out wrong for a group.
+    """
+    group = [
+        leaf[:length] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == size else leaf
+        for leaf in batch
+    ]
+    other = trace_flat(statistics, params, group)
+    same_consts = len(closed.consts) == len(other.consts) and all(
+        a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
+        for a, b in zip(closed.consts, other.consts, strict=True)
+    )
+    if not same_consts or not _alike(closed.jaxpr, other.jaxpr, size, length):
+        raise CoupledError(
+            "parameters enter a loop, and the statistics depend on the number of "
+            "examples in the batch"
+        )
+
+
+def _alike(a: Any, b: Any, size: int, length: int) -> bool:
+    """Whether two parts of jaxprs differ in the number of examples alone."""
+    if isinstance(a, ClosedJaxpr):
+        return _alike(a.jaxpr, b.jaxpr, size, length)
+    if isinstance(a, Jaxpr):
+        return len(a.eqns) == len(b.eqns) and all(
+            one.primitive is other.primitive
+            and one.params.keys() == other.params.keys()
+            and all(
+                _alike(v, other.params[k], size, length) for k, v in one.params.items()
+            )
+            and all(
+                _alike_atoms(*atoms)
+                for atoms in zip(one.invars, other.invars, strict=True)
+            )
+            for one, other in zip(a.eqns, b.eqns, strict=True)
+        )
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(
+            _alike(x, y, size, length) for x, y in zip(a, b, strict=True)
+        )
+    # Functions among the parameters are derivatives, of jaxprs compared elsewhere.
+    return callable(a) or a == b or (a, b) == (size, length)
+
+
+def _alike_atoms(a: Any, b: Any) -> bool:
+    literals = isinstance(a, Literal), isinstance(b, Literal)
+    if not any(literals):
+        return True
+    return all(literals) and bool(np.array_equal(a.val, b.val))

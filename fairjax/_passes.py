@@ -36,7 +36,7 @@ class Segment(NamedTuple):
 
     @property
     def cells(self) -> np.ndarray:
-        """bool ``[C]``."""
+        """Bool ``[C]``."""
         return self.pairs.any(axis=0)
 
 
@@ -47,7 +47,7 @@ class Pass(NamedTuple):
 
     @property
     def segment_of_cell(self) -> np.ndarray:
-        """int ``[C]``, −1 for a cell in no segment."""
+        """Int ``[C]``, −1 for a cell in no segment."""
         cells = np.full(self.segments[0].cells.shape, -1)
         for i, segment in enumerate(self.segments):
             cells[segment.cells] = i
@@ -55,7 +55,7 @@ class Pass(NamedTuple):
 
     @property
     def sources(self) -> np.ndarray:
-        """int ``[S, C]``: the objective, or ``SHARED``, or ``UNREAD``."""
+        """Int ``[S, C]``: the objective, or ``SHARED``, or ``UNREAD``."""
         sources = np.full(self.segments[0].pairs.shape, UNREAD)
         for segment in self.segments:
             sources[segment.pairs] = segment.objective
@@ -63,7 +63,7 @@ class Pass(NamedTuple):
 
 
 def readers(objectives: CellObjectives) -> np.ndarray:
-    """bool ``[K, S, C]``: which objective reads which statistic of which cell."""
+    """Bool ``[K, S, C]``: which objective reads which statistic of which cell."""
     return np.stack(
         [
             np.stack([f.cells & (s in f.statistics) for s in objectives.statistics])
@@ -86,7 +86,7 @@ def choose_passes(
     if len(shared) > 4:
         choices = [(False,) * len(shared), (True,) * len(shared)]
     candidates = [
-        _pack(_segments(reads, {s for s, c in zip(shared, chosen) if c}))
+        _pack(_segments(reads, set(itertools.compress(shared, chosen))))
         for chosen in choices
     ]
     return min(candidates, key=cost)

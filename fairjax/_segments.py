@@ -65,8 +65,8 @@ def capacities(expected: Sequence[float], size: int, *, spread: float = 2) -> li
     means = np.asarray(expected, float)
     deviations = np.sqrt(np.clip(means * (1 - means / size), 0, None))
     needed = np.maximum(np.ceil(means + spread * deviations), 1)
-    # Up to the next of four steps an octave above 8.
-    step = np.maximum(2.0 ** np.floor(np.log2(needed) - 3), 8)
+    # Sixteen lengths an octave, and a multiple of eight.
+    step = np.maximum(2.0 ** np.floor(np.log2(needed) - 4), 8)
     lengths = np.ceil(needed / step) * step
     # A single length, if that is about as short as many.
     if lengths.max() * len(lengths) <= 1.1 * needed.sum():

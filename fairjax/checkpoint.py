@@ -42,8 +42,17 @@ class Checkpoints:
         )
 
     def save(self, step: int, tree: PyTree) -> None:
-        """Write ``tree`` as the checkpoint of ``step``; returns when it is whole."""
-        self._manager.save(step, args=ocp.args.StandardSave(tree))
+        """Write ``tree`` as the checkpoint of ``step``; returns when it is whole.
+
+        Raises:
+          ValueError: A step that is not after the latest checkpoint's.
+        """
+        if not self._manager.save(step, args=ocp.args.StandardSave(tree)):
+            raise ValueError(
+                f"step {step} is not after step {self._manager.latest_step()}, whose "
+                f"checkpoint lies in {self.folder}: resume from it, or use another "
+                "folder."
+            )
 
     def latest(self) -> int | None:
         """The step of the latest whole checkpoint, or None where there is none."""
@@ -53,7 +62,8 @@ class Checkpoints:
         """The latest step and its tree, or None where there is none.
 
         Args:
-          like: A tree of the same structure, shapes, dtypes and shardings.
+          like: A tree of the same structure and shapes; its dtypes and shardings are
+            given to what is read.
 
         Raises:
           ValueError: A checkpoint that cannot be read, or that has another structure;

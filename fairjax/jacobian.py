@@ -1,20 +1,67 @@
-r"""Objectives to their stacked gradients: values ``[K]`` and Jacobian ``[K, *param]``."""
+r"""Objectives to their stacked gradients: values ``[K]`` and Jacobian ``[K, *param]``.
+
+Reverse-mode differentiation of ``K`` objectives costs ``1 + 2K`` forward passes in
+general. Objectives that are functions of cell means (:mod:`fairjax.objectives`) need
+two for each statistic, however many objectives and cells there are, because each
+example lies in one cell. Which way is the cheapest follows from static sizes, by the
+cost model of ``fairjax/_costs.py``; :func:`explain` tells the choice.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
-from fairjax.objectives import Batch, CellObjectives, RunningMeans
-from fairjax.types import Jacobian, Params, Values
+from fairjax import _cells
+from fairjax._costs import (
+    MAX_PULLS,
+    Sizes,
+    cells_cost,
+    general_costs,
+    pulls_at_once,
+)
+from fairjax._jaxprs import largest_product, matrix_flops
+from fairjax._passes import Pass, cell_order, choose_passes, readers
+from fairjax._separable_ops import CoupledError
+from fairjax.objectives import CellObjectives, CellSums, RunningMeans
+from fairjax.types import Batch, Jacobian, Params, Values
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
 
+_DEFAULT_CHUNK = 8
 
-class Pullback(NamedTuple):
+
+class Plan(NamedTuple):
+    """How a Jacobian is computed, and why; made by :func:`explain`.
+
+    Attributes:
+      strategy: ``"jacrev"``, ``"pulls"``, ``"map"`` or ``"cells"``.
+      reason: One sentence.
+      costs: strategy -> its estimated cost in forward passes. Without ``"cells"``
+        where that is not possible. Empty where the strategy was given by name.
+      chunk_size: Rows at a time under ``"map"``.
+    """
+
+    strategy: str
+    reason: str
+    costs: Mapping[str, float]
+    chunk_size: int
+
+
+class _Decision(NamedTuple):
+    """A plan, and what the cells strategy has found out on the way."""
+
+    plan: Plan
+    prepared: _cells.Prepared | None = None
+    passes: tuple[Pass, ...] = ()
+
+
+class _Pullback(NamedTuple):
     """Values, what else the objectives return, and how to pull rows back."""
 
     values: Values
@@ -30,63 +77,361 @@ def value_and_jacobian(
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., tuple[Any, Jacobian]]:
-    """Values and Jacobian of several objectives."""
+    r"""Values and Jacobian of several objectives: :math:`J_k = \nabla_\theta L_k`.
+
+    Args:
+      objective_fn: ``objective_fn(params, *args) -> values [K]``, or with ``has_aux``
+        ``(values, aux)``. A :class:`~fairjax.CellObjectives` with a ``decay`` is
+        called ``(params, batch, running)`` and returns its running means as aux.
+      strategy: All agree up to rounding.
+
+        - ``"pulls"``: one forward pass, and a backward pass for each objective.
+        - ``"jacrev"``: the same, the backward passes batched.
+        - ``"map"``: a loop over ``chunk_size`` rows at a time; the least memory.
+        - ``"cells"``: for :class:`~fairjax.CellObjectives` whose statistics treat
+          examples one by one; one backward pass for each statistic. Differentiable
+          once, since it holds a loop; use another for derivatives of gradients.
+        - ``"auto"``: the cheapest by the cost model; ``"pulls"`` on a mesh of several
+          devices outside ``shard_map``, where the others would gather the batch.
+      has_aux: Whether ``objective_fn`` returns ``(values, aux)``.
+      chunk_size: Rows at a time for ``"map"``, 8 by default; under ``"auto"``, as
+        many as fit.
+
+    Returns:
+      ``f(params, *args) -> (values [K], jacobian [K, *param])``, or with ``has_aux``
+      ``((values, aux), jacobian)``. Rows have the parameters' dtypes. Within
+      ``shard_map``, objectives with an ``axis_name`` give the Jacobian over the whole
+      batch, the same on each device.
+
+    Raises:
+      ValueError: An unknown strategy; ``"cells"`` where it is not possible, saying
+        why; parameters that are not floating-point; values that are not ``[K]``.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> both = fairjax.stack_objectives(
+      ...     {"a": lambda w: w @ w, "b": lambda w: 3 * w[0]}
+      ... )
+      >>> values, jacobian = fairjax.value_and_jacobian(both)(jnp.array([1.0, 2.0]))
+      >>> print(values, jacobian.tolist())
+      [5. 3.] [[2.0, 4.0], [3.0, 0.0]]
+    """
+    _check_options(objective_fn, strategy, has_aux, chunk_size)
 
     def call(params: Params, *args: Any) -> tuple[Any, Jacobian]:
-        chosen = strategy
-        if chosen in ("auto", "cells"):
-            chosen = "pulls"
-        if isinstance(objective_fn, CellObjectives):
-            pullback = _cell_pullback(objective_fn, params, *args)
+        _check_params(params)
+        decision = _decide(objective_fn, strategy, has_aux, chunk_size, params, args)
+        plan, prepared, passes = decision
+        if prepared is not None and isinstance(objective_fn, CellObjectives):
+            batch, running = _batch_and_running(objective_fn, args)
+            values, aux, jacobian = _cells.value_and_jacobian(
+                objective_fn, prepared, passes, params, batch, running
+            )
+        elif isinstance(objective_fn, CellObjectives):
+            batch, running = _batch_and_running(objective_fn, args)
+            pullback = _cell_pullback(objective_fn, params, batch, running)
+            values, aux = pullback.values, pullback.aux
+            jacobian = _pull_rows(pullback, plan)
+            if objective_fn.axis_name is not None:
+                jacobian = jax.lax.psum(jacobian, objective_fn.axis_name)
         else:
             pullback = _plain_pullback(objective_fn, params, args, has_aux)
-        pull, cotangents = pullback.pull, pullback.cotangents
-        if chosen == "jacrev":
-            jacobian = jax.vmap(pull)(cotangents)
-        elif chosen == "map":
-            jacobian = jax.lax.map(pull, cotangents, batch_size=chunk_size or 1)
-        else:
-            rows = [
-                pull(jax.tree.map(lambda leaf, k=k: leaf[k], cotangents))
-                for k in range(pullback.values.shape[0])
-            ]
-            jacobian = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-        if isinstance(objective_fn, CellObjectives) and objective_fn.axis_name:
-            jacobian = jax.lax.psum(jacobian, objective_fn.axis_name)
-        values = (pullback.values, pullback.aux) if has_aux else pullback.values
-        return values, jacobian
+            values, aux = pullback.values, pullback.aux
+            jacobian = _pull_rows(pullback, plan)
+        return ((values, aux) if has_aux else values), jacobian
 
     return call
 
 
-def _plain_pullback(objective_fn, params, args, has_aux) -> Pullback:
+def explain(
+    objective_fn: Callable[..., Any],
+    *,
+    strategy: Strategy = "auto",
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+) -> Callable[..., Plan]:
+    """The plan that :func:`value_and_jacobian` follows for the same arguments.
+
+    Args:
+      objective_fn: As there, as are the other arguments.
+      strategy: See there.
+      has_aux: See there.
+      chunk_size: See there.
+
+    Returns:
+      ``f(params, *args) -> Plan``; arguments may be abstract
+      (``jax.ShapeDtypeStruct``).
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> both = fairjax.stack_objectives({"a": lambda w: w @ w, "b": lambda w: w[0]})
+      >>> plan = fairjax.jacobian.explain(both)(jnp.ones(2))
+      >>> print(plan.strategy, "-", plan.reason)
+      pulls - the objectives are no functions of cell means
+    """
+    _check_options(objective_fn, strategy, has_aux, chunk_size)
+
+    def call(params: Params, *args: Any) -> Plan:
+        _check_params(params)
+        return _decide(objective_fn, strategy, has_aux, chunk_size, params, args).plan
+
+    return call
+
+
+def _decide(
+    objective_fn: Callable[..., Any],
+    strategy: Strategy,
+    has_aux: bool,
+    chunk_size: int | None,
+    params: Params,
+    args: tuple[Any, ...],
+) -> _Decision:
+    if strategy not in ("auto", "cells"):
+        chunk = chunk_size or _DEFAULT_CHUNK
+        return _Decision(Plan(strategy, "chosen by name", {}, chunk))
+    if strategy == "cells":
+        return _decide_cells(objective_fn, params, args)
+    if not isinstance(objective_fn, CellObjectives):
+        reason = "the objectives are no functions of cell means"
+        closed, shape = jax.make_jaxpr(
+            lambda params: objective_fn(params, *args), return_shape=True
+        )(params)
+        values = shape[0] if has_aux else shape
+        _check_values(values)
+        sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)
+        return _general(sizes, reason, chunk_size, params, args)
+
+    batch, _ = _batch_and_running(objective_fn, args)
+    examples = jnp.shape(batch["cells"])[0]
+    sharded = _is_sharded(params, args)
+    try:
+        prepared = _cells.prepare(objective_fn, params, batch)
+    except CoupledError as error:
+        closed = jax.make_jaxpr(objective_fn.per_example)(params, batch)
+        sizes = _sizes(objective_fn.num_objectives, examples, params, closed.jaxpr)
+        return _general(sizes, str(error), chunk_size, params, args)
+    jaxpr = prepared.model.closed.jaxpr
+    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    if sharded:
+        return _general(sizes, "", chunk_size, params, args)
+    passes, cost = _cheapest_passes(objective_fn, prepared, sizes)
+    costs = {**general_costs(sizes), "cells": cost}
+    if cost > costs["pulls"]:
+        reason = "each objective by itself costs less than segments of examples"
+        return _general(sizes, reason, chunk_size, params, args, cells=cost)
+    reason = f"{len(passes)} backward passes give all {sizes.objectives} objectives"
+    return _Decision(Plan("cells", reason, costs, _DEFAULT_CHUNK), prepared, passes)
+
+
+def _decide_cells(
+    objective_fn: Callable[..., Any], params: Params, args: tuple[Any, ...]
+) -> _Decision:
+    if not isinstance(objective_fn, CellObjectives):
+        raise ValueError(
+            "strategy='cells' is for fairjax.cell_objectives only; choose "
+            "strategy='auto' for other objectives."
+        )
+    batch, _ = _batch_and_running(objective_fn, args)
+    try:
+        prepared = _cells.prepare(objective_fn, params, batch)
+    except CoupledError as error:
+        raise ValueError(
+            "strategy='cells' needs statistics that treat the examples of a batch one "
+            f"by one, and that is not proven here: {error}. Evaluate BatchNorm with "
+            "its running statistics, or use GroupNorm or LayerNorm; or choose "
+            "strategy='auto' or 'jacrev'."
+        ) from error
+    examples = prepared.model.size
+    jaxpr = prepared.model.closed.jaxpr
+    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    passes, _ = _cheapest_passes(objective_fn, prepared, sizes)
+    return _Decision(
+        Plan("cells", "chosen by name", {}, _DEFAULT_CHUNK), prepared, passes
+    )
+
+
+def _general(
+    sizes: Sizes,
+    reason: str,
+    chunk_size: int | None,
+    params: Params,
+    args: tuple[Any, ...],
+    cells: float | None = None,
+) -> _Decision:
+    """The cheapest of the strategies for any objectives."""
+    costs = general_costs(sizes)
+    if cells is not None:
+        costs["cells"] = cells
+    chunk = chunk_size or pulls_at_once(sizes)
+    if _is_sharded(params, args):
+        strategy = "pulls"
+        reason = "on a mesh of several devices, the others would gather the batch"
+    elif sizes.objectives <= MAX_PULLS and costs["pulls"] <= costs["jacrev"]:
+        strategy = "pulls"
+    elif pulls_at_once(sizes) == sizes.objectives:
+        strategy = "jacrev"
+    else:
+        strategy = "map"
+        reason = f"{reason}; the memory of all pulls at once would be too much"
+    return _Decision(Plan(strategy, reason, costs, chunk))
+
+
+def _cheapest_passes(
+    objectives: CellObjectives, prepared: _cells.Prepared, sizes: Sizes
+) -> tuple[tuple[Pass, ...], float]:
+    def cost(passes):
+        cells = cell_order(passes)
+        layout = [
+            _cells.windows(one, cells, objectives.cell_shares, sizes.examples)
+            for one in passes
+        ]
+        paddings = [
+            sum(length for *_, length in pieces) / max(sizes.examples, 1)
+            for pieces in layout
+        ]
+        grouped = prepared.model.analysis.opaque
+        return cells_cost(sizes, passes, paddings, grouped=grouped)
+
+    passes = choose_passes(readers(objectives), cost)
+    return passes, cost(passes)
+
+
+def _plain_pullback(
+    objective_fn: Callable[..., Any],
+    params: Params,
+    args: tuple[Any, ...],
+    has_aux: bool,
+) -> _Pullback:
     def values_and_aux(params):
         result = objective_fn(params, *args)
-        return result if has_aux else (result, None)
+        values, aux = result if has_aux else (result, None)
+        _check_values(values)
+        return values, aux
 
     values, pull, aux = jax.vjp(values_and_aux, params, has_aux=True)
-    eye = jnp.eye(values.shape[0], dtype=values.dtype)
-    return Pullback(values, aux, eye, lambda row: pull(row)[0])
+    rows = jnp.eye(values.shape[0], dtype=values.dtype)
+    return _Pullback(values, aux, rows, lambda row: pull(row)[0])
 
 
 def _cell_pullback(
     objectives: CellObjectives,
     params: Params,
     batch: Batch,
-    running: RunningMeans | None = None,
-) -> Pullback:
+    running: RunningMeans | None,
+) -> _Pullback:
+    """Pull rows of cell sums back to parameters, this device's examples only."""
     local = dataclasses.replace(objectives, axis_name=None)
 
-    def sums(params):
-        return local.cell_sums(local.per_example(params, batch), batch)
+    def batch_sums(params):
+        sums = local.cell_sums(local.per_example(params, batch), batch)
+        return sums.sums, sums.counts
 
-    batch_sums, pull = jax.vjp(sums, params)
+    varied = _cells.vary_params(objectives, params)
+    sums, pull, counts = jax.vjp(batch_sums, varied, has_aux=True)
+    types = jax.tree.map(jax.typeof, sums)
     if objectives.axis_name is not None:
-        batch_sums = jax.lax.psum(batch_sums, objectives.axis_name)
+        sums, counts = jax.lax.psum((sums, counts), objectives.axis_name)
+    values, aux, weights = _cells.values_and_weights(
+        objectives, CellSums(sums, counts), running
+    )
+    rows = {name: weights[:, s] for s, name in enumerate(objectives.statistics)}
+    cotangents = {
+        name: _cells.vary_like(row.astype(types[name].dtype), types[name])
+        for name, row in rows.items()
+    }
+    return _Pullback(values, aux, cotangents, lambda row: pull(row)[0])
 
-    def values(batch_sums):
-        values, new = objectives.values_from_sums(batch_sums, running)
-        return values, (values, new)
 
-    cotangents, (values, aux) = jax.jacrev(values, has_aux=True)(batch_sums)
-    return Pullback(values, aux, cotangents, lambda row: pull(row)[0])
+def _pull_rows(pullback: _Pullback, plan: Plan) -> Jacobian:
+    pull, rows = pullback.pull, pullback.cotangents
+    if plan.strategy == "jacrev":
+        return jax.vmap(pull)(rows)
+    if plan.strategy == "map":
+        return jax.lax.map(pull, rows, batch_size=plan.chunk_size)
+    pulled = [
+        pull(jax.tree.map(lambda leaf, k=k: leaf[k], rows))
+        for k in range(pullback.values.shape[0])
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulled)
+
+
+def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
+    leaves = [jax.typeof(leaf) for leaf in jax.tree.leaves(params)]
+    return Sizes(
+        objectives=objectives,
+        examples=examples,
+        params=sum(math.prod(leaf.shape) for leaf in leaves),
+        param_bytes=sum(math.prod(t.shape) * t.dtype.itemsize for t in leaves),
+        flops=matrix_flops(jaxpr),
+        largest=largest_product(jaxpr),
+    )
+
+
+def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
+    """Whether arrays may be spread over devices, outside of a manual region."""
+    meshes = [jax.sharding.get_abstract_mesh()]
+    for leaf in jax.tree.leaves((params, args)):
+        sharding = getattr(jax.typeof(leaf), "sharding", None)
+        if sharding is not None:
+            meshes.append(sharding.mesh)
+    return any(
+        size > 1 and kind != AxisType.Manual
+        for mesh in meshes
+        if not mesh.empty
+        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    )
+
+
+def _batch_and_running(
+    objectives: CellObjectives, args: tuple[Any, ...]
+) -> tuple[Batch, RunningMeans | None]:
+    if not 1 <= len(args) <= 2:
+        raise ValueError(
+            "cell objectives are differentiated at (params, batch), or with a decay "
+            f"at (params, batch, running); got {len(args)} arguments after params."
+        )
+    batch, running = args if len(args) == 2 else (args[0], None)
+    objectives.check_call(batch, running)
+    return batch, running
+
+
+def _check_options(
+    objective_fn: Callable[..., Any],
+    strategy: str,
+    has_aux: bool,
+    chunk_size: int | None,
+) -> None:
+    known = get_args(Strategy)
+    if strategy not in known:
+        raise ValueError(
+            f"unknown strategy {strategy!r}; it is one of: {', '.join(known)}."
+        )
+    if chunk_size is not None and (chunk_size < 1 or strategy not in ("map", "auto")):
+        raise ValueError(
+            "chunk_size is the number of rows at a time, 1 at least, of strategy "
+            f"'map' or 'auto'; got {chunk_size} with {strategy!r}."
+        )
+    if isinstance(objective_fn, CellObjectives):
+        carries = objective_fn.decay is not None
+        if carries != has_aux:
+            raise ValueError(
+                "cell objectives return their running means as aux if they have a "
+                f"decay: pass has_aux={carries}."
+            )
+
+
+def _check_params(params: Params) -> None:
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(jax.typeof(leaf).dtype, jnp.floating):
+            raise ValueError(
+                f"parameter {jax.tree_util.keystr(path)} is {jax.typeof(leaf).dtype}; "
+                "only floating-point parameters can be differentiated."
+            )
+
+
+def _check_values(values: Any) -> None:
+    if jnp.ndim(values) != 1:
+        raise ValueError(
+            "the objective function must return values [K], one for each objective; "
+            f"it returned shape {jnp.shape(values)}."
+        )

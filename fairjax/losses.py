@@ -313,6 +313,8 @@ def _reduce(
     if reduction == "max":
         return jnp.max(jnp.where(present, sizes, 0.0))
     # τ log mean exp(x/τ): 0 at parity, and between the mean and the maximum.
+    anyone = jnp.any(present)
     exponents = jnp.where(present, sizes / temperature, -jnp.inf)
-    exponents = jnp.where(jnp.any(present), exponents, 0.0)
-    return temperature * (jax.nn.logsumexp(exponents) - jnp.log(number))
+    exponents = jnp.where(anyone, exponents, 0.0)
+    smooth = temperature * (jax.nn.logsumexp(exponents) - jnp.log(number))
+    return jnp.where(anyone, smooth, 0.0)

@@ -100,9 +100,10 @@ class CellObjectives:
 
     def init_running(self) -> RunningMeans:
         """Running means that have seen nothing yet."""
-        zeros = jnp.zeros(self.num_cells, jnp.float32)
-        sums = {name: zeros for name in self.statistics}
-        return RunningMeans(sums, zeros, jnp.zeros((), jnp.float32))
+        # Each its own buffer, so that they can be donated.
+        sums = {s: jnp.zeros(self.num_cells, jnp.float32) for s in self.statistics}
+        counts = jnp.zeros(self.num_cells, jnp.float32)
+        return RunningMeans(sums, counts, jnp.zeros((), jnp.float32))
 
     def per_example(self, params: Params, batch: Batch) -> dict[str, Array]:
         """The statistics ``[B]`` that the objectives read, checked."""
@@ -129,7 +130,7 @@ class CellObjectives:
         inside = (cells >= 0) & (cells < self.num_cells)
         weights = jnp.where(inside, example_weights(batch), 0.0)
         counts = _sum_by_cell(weights, cells, self.num_cells)
-        # A masked-out example may hold anything, NaN included: select, then multiply.
+        # Select, then multiply, so that no NaN of an example of weight 0 is counted.
         sums = {
             name: _sum_by_cell(
                 jnp.where(weights != 0, weights * value.astype(weights.dtype), 0.0),
@@ -207,7 +208,8 @@ def cell_objectives(
       partition: The cells. A batch names each example's cell in ``batch["cells"]``
         (``[B]``, from ``partition.encode``; −1 lies in no cell), optionally with
         ``batch["weights"]`` (``[B]``, non-negative) and ``batch["mask"]`` (``[B]``,
-        False for padding).
+        False for padding). Examples of weight 0 have no influence on the values, but
+        must be finite: the derivative of a NaN is NaN whatever its weight.
       functions: name -> :class:`CellFunction`, as :mod:`fairjax.losses` makes them.
       decay: If given, the means are ratios of exponential moving averages of the
         batches' cell sums and cell counts, with this decay in [0, 1). That steadies
@@ -304,7 +306,14 @@ def stack_objectives(
 
 
 def example_weights(batch: Batch) -> Float[Array, " B"]:
-    """The batch's weights ``[B]``, zero where masked; ones where it names none."""
+    """The batch's weights ``[B]``, zero where masked; ones where it names none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> batch = {"cells": jnp.array([0, 2]), "mask": jnp.array([True, False])}
+      >>> example_weights(batch)
+      Array([1., 0.], dtype=float32)
+    """
     weights = batch.get("weights")
     if weights is None:
         weights = jnp.ones(jnp.shape(batch["cells"]), jnp.float32)

@@ -101,11 +101,11 @@ def reconcile(
 
     def init(params: Params) -> ReconcileState:
         del params
-        per_objective = jnp.zeros(num_objectives, jnp.float32)
+        # Each its own buffer, so that the state can be donated.
         return ReconcileState(
             steps=tuple(step.init(num_objectives) for step in steps),
-            weights=per_objective,
-            norms=per_objective,
+            weights=jnp.zeros(num_objectives, jnp.float32),
+            norms=jnp.zeros(num_objectives, jnp.float32),
             cosines=jnp.zeros((num_objectives, num_objectives), jnp.float32),
             conflict_share=jnp.zeros((), jnp.float32),
             nonfinite=jnp.zeros(num_objectives, jnp.int32),

@@ -294,12 +294,25 @@ def combine(
 
 
 def row_gramian(coefficients: Coefficients, gramian: Gramian) -> Float[Array, "R R"]:
-    """The current rows' own inner products, ``C G Cᵀ``."""
+    """The current rows' own inner products, ``C G Cᵀ``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> row_gramian(jnp.array([[2.0, 1.0]]), jnp.eye(2))
+      Array([[5.]], dtype=float32)
+    """
     return _matmul(_matmul(coefficients, gramian), coefficients.T)
 
 
 def row_mask(coefficients: Coefficients, mask: Mask | None) -> Bool[Array, " R"]:
-    """Which rows use at least one objective that is not masked."""
+    """Which rows use at least one objective that is not masked.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> rows = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+      >>> row_mask(rows, jnp.array([True, False]))
+      Array([ True, False], dtype=bool)
+    """
     used = coefficients != 0
     return jnp.any(used if mask is None else used & mask, axis=1)
 
@@ -314,6 +327,11 @@ def as_key(key: Array | int) -> Array:
     Raises:
       ValueError: Several keys, or a key of another kind than JAX's default, which its
         data alone could not be told from.
+
+    Example:
+      >>> import jax
+      >>> bool(as_key(3) == jax.random.key(3))
+      True
     """
     array = jnp.asarray(key)
     typed = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)

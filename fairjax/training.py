@@ -224,10 +224,18 @@ def make_loop(
 
 
 def start(state: TrainState) -> Run:
-    """A run at its first step, with nothing selected yet."""
+    """A run at its first step, with nothing selected yet.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import training
+      >>> state = training.init_state(jnp.zeros(2), optax.sgd(0.1), key=0)
+      >>> float(training.start(state).best.score)
+      -inf
+    """
     nothing = Selection(jnp.array(-jnp.inf, jnp.float32), state.step, state.params)
-    # Copies, so that a donated run does not donate one buffer twice.
-    return Run(state, jax.tree.map(jnp.copy, nothing))
+    # Copies, so that a donated run donates no buffer twice, nor the caller's own.
+    return jax.tree.map(jnp.copy, Run(state, nothing))
 
 
 def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Selection:
@@ -266,8 +274,8 @@ def evaluate(
       Array([1., 5., 9.], dtype=float32)
     """
     rows = inputs.shape[0]
-    padding = -rows % batch_size
+    batches, padding = -(-rows // batch_size), -rows % batch_size
     padded = jnp.pad(inputs, ((0, padding),) + ((0, 0),) * (inputs.ndim - 1))
-    batches = padded.reshape(-1, batch_size, *inputs.shape[1:])
-    outputs = jax.lax.map(lambda x: apply(params, x), batches)
-    return outputs.reshape(-1, *outputs.shape[2:])[:rows]
+    padded = padded.reshape(batches, batch_size, *inputs.shape[1:])
+    outputs = jax.lax.map(lambda x: apply(params, x), padded)
+    return outputs.reshape(batches * batch_size, *outputs.shape[2:])[:rows]

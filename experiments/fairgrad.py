@@ -1,0 +1,237 @@
+"""FairGrad on real patients: trains, compares, tests, and writes a report.
+
+Run ``python -m experiments.fairgrad --help`` for the options. The default is what fits
+in three minutes on two cores; ``--full`` repeats the cross-validation 20 times.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import numpy as np
+import tyro
+from jax.nn import sigmoid
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from experiments import fairgrad_report, lanes, methods, references
+from experiments.datasets import load
+from experiments.evaluation import Evaluation, Evaluator, Predictions
+from experiments.files import prepare_folder
+from experiments.protocol import CrossValidation, cross_validation
+from experiments.selection import select
+
+FULL_REPEATS = 20
+DEFAULT_ATTRIBUTES = {
+    "support2": ("sex", "race", "income", "age"),
+    "support2_sepsis": ("sex", "race", "income", "age"),
+    "rhc": ("sex", "race", "income", "insurance", "age"),
+    "rhc_sepsis": ("sex", "race", "income", "insurance", "age"),
+    "nhanes": ("sex", "race", "insured", "education", "age", "poverty"),
+}
+Dataset = Literal["support2", "support2_sepsis", "rhc", "rhc_sepsis", "nhanes"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """FairGrad and its baselines on real patients.
+
+    Attributes:
+      dataset: Which patients.
+      attributes: Sensitive attributes to make fair and audit; the data set's own
+        choice where none is named.
+      methods: Which methods; all where none is named. ERM is always among them.
+      repeats: How often the five-fold cross-validation is repeated on new splits.
+      full: Repeat it 20 times; the figures of the README come from such a run.
+      output: Folder that gets a folder for the data set.
+      seed: Of splits, weights, batches and resamples.
+      bootstrap: Resamples of the patients.
+      permutations: Shuffles of each attribute, for the noise floor.
+      tolerance: AUROC that a setting may lose on validation to be selected.
+    """
+
+    dataset: Dataset = "support2"
+    attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    repeats: int = 2
+    full: bool = False
+    output: Path = Path("results/fairgrad")
+    seed: int = 0
+    bootstrap: int = 500
+    permutations: int = 200
+    tolerance: float = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that the report is written from."""
+
+    options: Options
+    splits: CrossValidation
+    budget: lanes.Budget
+    evaluations: dict[str, Evaluation]
+    predictions: dict[str, Predictions]
+    titles: dict[str, str]
+    selected: dict[str, dict[str, int]]
+    histories: dict[str, dict[str, np.ndarray]]
+
+
+def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
+    """Train, evaluate and report; returns the folder of the results.
+
+    Raises:
+      ValueError: An option, a table or a folder that cannot be used.
+    """
+    options = _checked(options)
+    folder = prepare_folder(options.output / options.dataset)
+    table = load(options.dataset)
+    splits = cross_validation(
+        table,
+        options.attributes,
+        num_repeats=options.repeats,
+        min_level_count=20,
+        seed=options.seed,
+    )
+    chosen = methods.build(options.methods, splits)
+    # Only a run with the same options goes on from what a killed one left.
+    work = prepare_folder(folder / f".unfinished-{_fingerprint(options, budget)}")
+    console.print(
+        f"{table.title}: {len(table.label):,} patients, {table.outcome} "
+        f"{table.label.mean():.1%}; {options.repeats} × {splits.num_folds}-fold "
+        f"cross-validation, {len(chosen)} methods, {jax.device_count()} "
+        f"{jax.default_backend()} device(s)."
+    )
+    results = Results(options, splits, budget, {}, {}, {}, {}, {})
+    with _progress(console) as progress:
+        _train_and_evaluate(results, chosen, work, progress)
+    fairgrad_report.write(results, folder)
+    shutil.rmtree(work)
+    fairgrad_report.show(results, console)
+    console.print(f"Report: {folder / 'summary.md'}")
+    return folder
+
+
+def _train_and_evaluate(
+    results: Results, chosen: Sequence[lanes.Method], work: Path, progress: Progress
+) -> None:
+    splits, options = results.splits, results.options
+    evaluator = Evaluator(
+        splits,
+        num_bootstrap=options.bootstrap,
+        num_permutations=options.permutations,
+        seed=options.seed,
+    )
+
+    def evaluate(name: str, title: str, setting: str, logits: np.ndarray) -> None:
+        decisions = logits >= splits.thresholds(logits)[..., None]
+        predictions = Predictions(
+            name,
+            setting,
+            np.asarray(sigmoid(splits.pool(logits, "test"))),
+            splits.pool(decisions, "test"),
+        )
+        results.predictions[predictions.title] = predictions
+        results.evaluations[predictions.title] = evaluator(predictions)
+        results.titles[predictions.title] = title
+
+    total = len(chosen) * results.budget.steps
+    bar = progress.add_task("", total=total + len(references.ALL) * splits.num_lanes)
+    for name, (title, fit) in references.ALL.items():
+        progress.update(bar, description=title)
+        logits = fit(splits, lambda: progress.advance(bar))
+        evaluate(name, title, "", logits)
+    erm = np.empty(0)
+    for method in chosen:
+        progress.update(bar, description=method.title)
+        trained = lanes.train(
+            method,
+            splits,
+            results.budget,
+            seed=options.seed,
+            work=work,
+            advance=lambda steps: progress.advance(bar, steps),
+        )
+        if method.name == "erm":
+            erm = trained.logits[0]
+        for setting, logits in zip(method.labels, trained.logits, strict=True):
+            evaluate(method.name, method.title, setting, logits)
+        results.histories[method.name] = trained.history[-1]
+        if len(method.labels) > 1 and not method.name.endswith("_single"):
+            lane = select(trained.logits, erm, splits, tolerance=options.tolerance)
+            counts = np.bincount(lane, minlength=len(method.labels))
+            results.selected[method.name] = dict(
+                zip(method.labels, counts.tolist(), strict=True)
+            )
+            logits = trained.logits[lane, np.arange(splits.num_lanes)]
+            evaluate(method.name, method.title, "selected", logits)
+
+
+def _checked(options: Options) -> Options:
+    """The options with their defaults filled in; ERM first among the methods."""
+    for name in ("repeats", "bootstrap", "permutations"):
+        if getattr(options, name) < (1 if name == "repeats" else 2):
+            raise ValueError(f"--{name} is too small: {getattr(options, name)}.")
+    if options.tolerance < 0:
+        raise ValueError(f"--tolerance must not be negative: {options.tolerance}.")
+    wanted = options.methods or methods.names()
+    return dataclasses.replace(
+        options,
+        attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],
+        methods=("erm", *(name for name in wanted if name != "erm")),
+        repeats=FULL_REPEATS if options.full else options.repeats,
+    )
+
+
+def _fingerprint(options: Options, budget: lanes.Budget) -> str:
+    """Of everything that the bits of the training depend on."""
+    parts = {
+        **dataclasses.asdict(options),
+        **dataclasses.asdict(budget),
+        "jax": jax.__version__,
+        "devices": [str(device) for device in jax.devices()],
+    }
+    for name in ("output", "bootstrap", "permutations", "tolerance", "full", "methods"):
+        del parts[name]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: returns the exit code."""
+    options = tyro.cli(Options, args=arguments, prog="python -m experiments.fairgrad")
+    console = Console()
+    try:
+        run(options, lanes.Budget(), console)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # One device a core: the lanes of a method are spread over them.
+    jax.config.update("jax_num_cpu_devices", lanes.num_cores())
+    sys.exit(main())

@@ -1,0 +1,142 @@
+r"""What each way to a Jacobian costs: the one place where strategies are compared.
+
+Costs are in units of one forward pass, ``F``: the FLOPs of its matrix products (where
+there are none, ``2 B P``). With ``K`` objectives, ``P`` parameters of ``b`` bytes, and
+the machine balance ``β``, the FLOPs that a device does in the time in which it moves a
+byte,
+
+.. math::
+    \text{plain}  &= 3 \\
+    \text{pulls}  &= 1 + 2K + \beta\,3 K P b / F \\
+    \text{jacrev} &= 1 + 2K\eta + \beta\,3 K P b / F \\
+    \text{map}    &= 1 + 2K\mu + \beta\,3 K P b / F \\
+    \text{cells}  &= 1 + \sum_{\text{passes}} c_p
+                     + \beta\,(K + M) P b / F + 2 K M P / F \\
+    c_p &= 2 \text{ for one segment, and }
+           1 + \rho_p + \gamma + \beta\,3 s_p P b / F \text{ for } s_p > 1,
+
+where ``ρ`` is the padding of the windows (the sum of their capacities over ``B``),
+``γ`` the gathering of examples into them, ``M`` the segments to be mixed (0 if every
+segment is a row of its own), ``η`` what a batched pull costs against a plain one, and
+``μ`` the same in a loop. A model with a loop that parameters enter is differentiated in
+padded groups, forward again and backward: ``c_p = 6`` for ``s_p > 1``. ``β, γ, η, μ``
+were measured on each kind of device, or estimated where none was at hand.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fairjax._passes import SHARED, Pass
+
+
+class Machine(NamedTuple):
+    """Constants of a kind of device.
+
+    Attributes:
+      balance: FLOPs in the time of moving a byte.
+      batched: Cost of a batched pull against a plain one.
+      looped: Cost of a pull in a loop against a plain one.
+      gathered: Cost of gathering windows, in forward passes.
+      memory: Bytes that batched pulls may take before they are done in chunks.
+    """
+
+    balance: float
+    batched: float
+    looped: float
+    gathered: float
+    memory: float
+
+
+_MACHINES = {
+    "cpu": Machine(20.0, 1.4, 1.5, 0.4, 2**31),
+    "gpu": Machine(40.0, 1.0, 1.2, 0.2, 2**33),
+    "tpu": Machine(150.0, 1.0, 1.2, 0.2, 2**33),
+}
+
+# Unrolled pulls compile in proportion to their number.
+MAX_PULLS = 64
+
+
+class Sizes(NamedTuple):
+    """Static sizes of a Jacobian.
+
+    Attributes:
+      objectives: K.
+      examples: B; 1 where objectives are no functions of a batch of examples.
+      params: P.
+      param_bytes: ``P b``.
+      flops: Of the forward pass' matrix products.
+      largest: Bytes of the largest cotangent of a matrix product.
+    """
+
+    objectives: int
+    examples: int
+    params: int
+    param_bytes: float
+    flops: float
+    largest: float
+
+    @property
+    def forward(self) -> float:
+        """F, at least 1."""
+        return max(self.flops or 2.0 * self.examples * self.params, 1.0)
+
+
+def machine() -> Machine:
+    """The constants of the default device's kind."""
+    backend = jax.default_backend()
+    return _MACHINES.get(backend, _MACHINES["gpu"])
+
+
+def general_costs(sizes: Sizes) -> dict[str, float]:
+    """Costs of the strategies that work for any objectives."""
+    here, k = machine(), sizes.objectives
+    traffic = here.balance * 3 * k * sizes.param_bytes / sizes.forward
+    return {
+        "pulls": 1 + 2 * k + traffic,
+        "jacrev": 1 + 2 * k * here.batched + traffic,
+        "map": 1 + 2 * k * here.looped + traffic,
+    }
+
+
+def cells_cost(
+    sizes: Sizes,
+    passes: Sequence[Pass],
+    paddings: Sequence[float],
+    *,
+    grouped: bool = False,
+) -> float:
+    """Cost of the passes over cells.
+
+    Args:
+      sizes: The sizes.
+      passes: The backward passes.
+      paddings: pass -> the sum of its windows' capacities over the examples.
+      grouped: Whether examples are differentiated in padded groups.
+    """
+    here = machine()
+    cost = 1.0
+    for one, padding in zip(passes, paddings, strict=True):
+        number = len(one.segments)
+        traffic = here.balance * 3 * number * sizes.param_bytes / sizes.forward
+        if number == 1:
+            cost += 2 + traffic
+        elif grouped:
+            cost += 6 + 2 * traffic
+        else:
+            cost += 1 + padding + here.gathered + traffic
+    owners = [segment.objective for one in passes for segment in one.segments]
+    if SHARED in owners or len(set(owners)) < len(owners):
+        mixed = (len(owners) + sizes.objectives) * sizes.param_bytes * here.balance
+        products = 2.0 * len(owners) * sizes.objectives * sizes.params
+        cost += (mixed + products) / sizes.forward
+    return cost
+
+
+def pulls_at_once(sizes: Sizes) -> int:
+    """How many pulls may be batched within the memory that a device has for them."""
+    per_row = 3 * sizes.largest + sizes.param_bytes
+    return int(np.clip(machine().memory // max(per_row, 1), 1, sizes.objectives))

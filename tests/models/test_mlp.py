@@ -1,0 +1,120 @@
+"""NNX models as pure functions of a pytree, through the Jacobian paths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import fairjax
+from fairjax.models import MLP, functional
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
+Y = (X[:, 0] > 0).astype(jnp.float32)
+
+
+class Normed(nnx.Module):
+    """A model whose examples are coupled: batch normalisation in training mode."""
+
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, use_running_average=False, rngs=rngs)
+        self.outer = nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.outer(jax.nn.relu(self.norm(self.inner(inputs))))
+
+
+def objectives(apply):
+    def loss(params, x, y):
+        return optax.sigmoid_binary_cross_entropy(apply(params, x)[:, 0], y)
+
+    return fairjax.stack_objectives(
+        {
+            "all": lambda params, x, y: jnp.mean(loss(params, x, y)),
+            "half": lambda params, x, y: jnp.mean(loss(params, x, y)[:4]),
+        }
+    )
+
+
+def test_values_by_hand():
+    model = MLP(3, (4, 2), 1, rngs=nnx.Rngs(0))
+    apply, params = functional(model)
+    hidden = np.asarray(X)
+    for layer in params["layers"].values():
+        outputs = hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        hidden = np.maximum(outputs, 0)
+    found = apply(params, X)
+    np.testing.assert_allclose(found, outputs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found, model(X))
+
+
+def test_no_hidden_layer_is_linear():
+    apply, params = functional(MLP(3, (), 2, rngs=nnx.Rngs(0)))
+    assert jax.tree.map(jnp.shape, params) == {
+        "layers": {0: {"bias": (2,), "kernel": (3, 2)}}
+    }
+    one, two = apply(params, X), apply(params, 2 * X)
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
+
+
+def test_activation_is_the_one_given():
+    build = dict(num_inputs=3, hidden=(4,), num_outputs=1)
+    relu = MLP(**build, rngs=nnx.Rngs(0))
+    linear = MLP(**build, activation=lambda x: x, rngs=nnx.Rngs(0))
+    x = X
+    np.testing.assert_allclose(linear(2 * x), 2 * linear(x), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(relu(-x), -relu(x))
+
+
+def test_dropout_draws_in_training_mode_only():
+    model = MLP(3, (64,), 1, dropout=0.5, rngs=nnx.Rngs(0))
+    apply, params = functional(model)
+    x = X
+    first = apply(params, x, rngs=nnx.Rngs(1))
+    np.testing.assert_array_equal(first, apply(params, x, rngs=nnx.Rngs(1)))
+    assert not np.allclose(first, apply(params, x, rngs=nnx.Rngs(2)))
+    model.eval()
+    apply, params = functional(model)
+    plain, same = functional(MLP(3, (64,), 1, rngs=nnx.Rngs(0)))
+    np.testing.assert_array_equal(apply(params, x), plain(same, x))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "batch norm"])
+@pytest.mark.parametrize("strategy", ["jacrev", "pulls"])
+def test_jacobian_rows_are_the_gradients(kind, strategy):
+    rngs = nnx.Rngs(0)
+    apply, params = functional(
+        Normed(rngs) if kind == "batch norm" else MLP(3, (4,), 1, rngs=rngs)
+    )
+    both = objectives(apply)
+    differentiate = jax.jit(fairjax.value_and_jacobian(both, strategy=strategy))
+    values, jacobian = differentiate(params, X, Y)
+    for k in range(2):
+        value, gradient = jax.value_and_grad(lambda p, k=k: both(p, X, Y)[k])(params)
+        np.testing.assert_allclose(values[k], value, rtol=1e-5)
+        jax.tree.map(
+            lambda rows, row, k=k: np.testing.assert_allclose(
+                rows[k], row, rtol=1e-4, atol=1e-6
+            ),
+            jacobian,
+            gradient,
+        )
+
+
+def test_batch_norm_couples_the_examples():
+    apply, params = functional(Normed(nnx.Rngs(0)))
+    together = apply(params, X)
+    np.testing.assert_array_equal(together, apply(params, X))
+    assert not np.allclose(together[:4], apply(params, X[:4]))
+
+
+def test_maps_over_parameters():
+    x = X
+    apply, _ = functional(MLP(3, (4,), 1, rngs=nnx.Rngs(0)))
+    members = [functional(MLP(3, (4,), 1, rngs=nnx.Rngs(s)))[1] for s in (0, 1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    found = jax.jit(jax.vmap(apply, in_axes=(0, None)))(stacked, x)
+    for row, params in zip(found, members, strict=True):
+        np.testing.assert_allclose(row, apply(params, x), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,202 @@
+"""Checkpoints: what comes back, what is refused, and a run killed while it saves."""
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fairjax.checkpoint import Checkpoints
+
+TREE = {
+    "params": {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(0.1, jnp.bfloat16)},
+    "state": (jnp.array(3), [jnp.array([True, False])], ()),
+    "typed": jax.random.key(3),
+    "raw": jax.random.PRNGKey(4),
+}
+
+
+def zeros_like(tree):
+    def zero(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.zeros_like(leaf)
+
+    return jax.tree.map(zero, tree)
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    leaves = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    for a, b in leaves:
+        assert a.dtype == b.dtype
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def save(folder, *steps, tree=TREE):
+    with Checkpoints(folder) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, tree)
+
+
+def restore(folder, like=TREE):
+    with Checkpoints(folder) as checkpoints:
+        return checkpoints.restore(zeros_like(like))
+
+
+def test_the_same_bits_come_back(folder):
+    save(folder, 7)
+    step, tree = restore(folder)
+    assert step == 7
+    assert_same(tree, TREE)
+
+
+def test_nothing_there(folder):
+    assert restore(folder) is None
+
+
+def test_the_latest_are_kept(folder):
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step in (1, 5, 20):
+            checkpoints.save(step, {"w": jnp.full(2, float(step))})
+        assert {path.name for path in folder.iterdir()} == {"5", "20"}
+        step, tree = checkpoints.restore({"w": jnp.zeros(2)})
+    assert step == 20
+    np.testing.assert_array_equal(tree["w"], [20, 20])
+
+
+def test_sharded_arrays_come_back_sharded(folder):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, P("data"))
+    tree = {"w": jax.device_put(jnp.arange(8.0), sharding)}
+    save(folder, 1, tree=tree)
+    with Checkpoints(folder) as checkpoints:
+        like = {"w": jax.device_put(jnp.zeros(8), sharding)}
+        _, found = checkpoints.restore(like)
+        _, single = checkpoints.restore({"w": jnp.zeros(8)})
+    assert found["w"].sharding.is_equivalent_to(sharding, 1)
+    assert len(single["w"].sharding.device_set) == 1
+    np.testing.assert_array_equal(found["w"], np.arange(8))
+    np.testing.assert_array_equal(single["w"], np.arange(8))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_step_that_is_not_new_is_refused(folder, step):
+    save(folder, 3)
+    with pytest.raises(ValueError, match=f"step {step} is not after step 3"):
+        save(folder, step)
+
+
+def test_an_unfinished_checkpoint_is_passed_over(folder):
+    save(folder, 1)
+    left = folder / "2.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "1", left)
+    (left / "commit_success.txt").unlink(missing_ok=True)
+    step, tree = restore(folder)
+    assert step == 1
+    assert_same(tree, TREE)
+    save(folder, 2)
+    assert restore(folder)[0] == 2
+
+
+def data_files(folder):
+    return sorted(path for path in (folder / "default" / "d").iterdir())
+
+
+# Orbax reads the arrays in tasks, and leaves those after the first failure behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+def test_a_damaged_checkpoint_is_named(folder, how):
+    save(folder, 1, 2)
+    for path in data_files(folder / "2"):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        if how == "truncated":
+            path.write_bytes(content[:middle])
+        elif how == "flipped":
+            flipped = bytes([content[middle] ^ 255])
+            path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
+        else:
+            path.unlink()
+    with pytest.raises(ValueError, match="cannot be read: it is damaged") as error:
+        restore(folder)
+    assert str(folder / "2") in str(error.value)
+    del error
+    gc.collect()
+    # The remedy that the message names.
+    shutil.rmtree(folder / "2")
+    step, tree = restore(folder)
+    assert step == 1
+    assert_same(tree, TREE)
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"w": jnp.zeros(4)},
+        {"v": jnp.zeros(3)},
+        {"w": jnp.zeros(3), "v": jnp.zeros(3)},
+        {},
+    ],
+    ids=["shape", "name", "more", "fewer"],
+)
+def test_another_configuration_is_refused(folder, like):
+    save(folder, 1, tree={"w": jnp.zeros(3)})
+    with pytest.raises(ValueError, match="or belongs to another configuration"):
+        restore(folder, like)
+
+
+class Worker:
+    """One process of ``training_worker.py``."""
+
+    def __init__(self, folder, output, *kill):
+        path = Path(__file__).with_name("training_worker.py")
+        root = path.parents[1]
+        self.output = output
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), str(folder), str(output), *kill],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def end(self):
+        """The exit code and what was written to stderr."""
+        with self.process:
+            errors = self.process.communicate(timeout=300)[1]
+        return self.process.returncode, errors.decode()
+
+
+def test_a_run_killed_while_it_saves_ends_in_the_same_bits(tmp_path):
+    folder, output = tmp_path / "killed", tmp_path / "killed.bin"
+    reached = []
+    # Before the first checkpoint gets its name; while the second is written; while
+    # the first is deleted, once the third is there.
+    for kill in (("os.rename", "2"), ("open", "14"), ("shutil.rmtree", "2")):
+        code, errors = Worker(folder, output, *kill).end()
+        assert code == -signal.SIGKILL, errors
+        assert not output.exists()
+        reached.append(max((int(p.name) for p in folder.glob("[0-9]")), default=0))
+    assert reached == [0, 1, 3]
+    whole = Worker(tmp_path / "whole", tmp_path / "whole.bin")
+    for worker in (Worker(folder, output), whole):
+        code, errors = worker.end()
+        assert code == 0, errors
+    assert output.read_bytes() == whole.output.read_bytes()
+    assert len(output.read_bytes()) > 100
