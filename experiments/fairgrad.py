@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,6 +55,8 @@ class Options:
         choice where none is named.
       methods: Which methods; all where none is named. ERM is always among them.
       repeats: How often the five-fold cross-validation is repeated on new splits.
+      blind: Keep race, income and the like out of the inputs. By default a model sees
+        the attributes that it is to be fair about.
       full: Repeat it 20 times; the figures of the README come from such a run.
       output: Folder that gets a folder for the data set.
       seed: Of splits, weights, batches and resamples.
@@ -67,6 +69,7 @@ class Options:
     attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     repeats: int = 2
+    blind: bool = False
     full: bool = False
     output: Path = Path("results/fairgrad")
     seed: int = 0
@@ -103,6 +106,7 @@ def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
         options.attributes,
         num_repeats=options.repeats,
         min_level_count=20,
+        blind=options.blind,
         seed=options.seed,
     )
     chosen = methods.build(options.methods, splits)
@@ -111,7 +115,7 @@ def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
     console.print(
         f"{table.title}: {len(table.label):,} patients, {table.outcome} "
         f"{table.label.mean():.1%}; {options.repeats} × {splits.num_folds}-fold "
-        f"cross-validation, {len(chosen)} methods, {jax.device_count()} "
+        f"cross-validation, {len(options.methods)} methods, {jax.device_count()} "
         f"{jax.default_backend()} device(s)."
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
@@ -125,7 +129,7 @@ def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
 
 
 def _train_and_evaluate(
-    results: Results, chosen: Sequence[lanes.Method], work: Path, progress: Progress
+    results: Results, chosen: Sequence[lanes.Program], work: Path, progress: Progress
 ) -> None:
     splits, options = results.splits, results.options
     evaluator = Evaluator(
@@ -154,29 +158,37 @@ def _train_and_evaluate(
         logits = fit(splits, lambda: progress.advance(bar))
         evaluate(name, title, "", logits)
     erm = np.empty(0)
-    for method in chosen:
-        progress.update(bar, description=method.title)
+    for program in chosen:
+        names = dict.fromkeys(variant.name for variant in program.variants)
+        progress.update(bar, description=", ".join(methods.TITLES[n] for n in names))
         trained = lanes.train(
-            method,
+            program,
             splits,
             results.budget,
             seed=options.seed,
             work=work,
             advance=lambda steps: progress.advance(bar, steps),
         )
-        if method.name == "erm":
+        if program.name == "erm":
             erm = trained.logits[0]
-        for setting, logits in zip(method.labels, trained.logits, strict=True):
-            evaluate(method.name, method.title, setting, logits)
-        results.histories[method.name] = trained.history[-1]
-        if len(method.labels) > 1 and not method.name.endswith("_single"):
-            lane = select(trained.logits, erm, splits, tolerance=options.tolerance)
-            counts = np.bincount(lane, minlength=len(method.labels))
-            results.selected[method.name] = dict(
-                zip(method.labels, counts.tolist(), strict=True)
+        for variant, logits in zip(program.variants, trained.logits, strict=True):
+            title = methods.TITLES[variant.name]
+            evaluate(variant.name, title, variant.setting, logits)
+        for name in names:
+            rows = [i for i, v in enumerate(program.variants) if v.name == name]
+            results.histories[name] = {
+                k: values[rows] for k, values in trained.history[-1].items()
+            }
+            if name not in methods.TUNED:
+                continue
+            lane = select(
+                trained.logits[rows], erm, splits, tolerance=options.tolerance
             )
-            logits = trained.logits[lane, np.arange(splits.num_lanes)]
-            evaluate(method.name, method.title, "selected", logits)
+            chosen_count = np.bincount(lane, minlength=len(rows)).tolist()
+            settings = [program.variants[i].setting for i in rows]
+            results.selected[name] = dict(zip(settings, chosen_count, strict=True))
+            logits = trained.logits[rows][lane, np.arange(splits.num_lanes)]
+            evaluate(name, methods.TITLES[name], "selected", logits)
 
 
 def _checked(options: Options) -> Options:
@@ -186,7 +198,7 @@ def _checked(options: Options) -> Options:
             raise ValueError(f"--{name} is too small: {getattr(options, name)}.")
     if options.tolerance < 0:
         raise ValueError(f"--tolerance must not be negative: {options.tolerance}.")
-    wanted = options.methods or methods.names()
+    wanted = options.methods or tuple(methods.TITLES)
     return dataclasses.replace(
         options,
         attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],

@@ -49,11 +49,14 @@ def write(results: "Results", folder: Path) -> None:
 def show(results: "Results", console: Console) -> None:
     """The results table, in the terminal."""
     header, rows = _table(results, _tests(results))
+    narrow = ("Method", "AUROC", "Mean gap", "corrected", "p (mean gap)")
+    keep = [i for i, column in enumerate(header) if column in narrow]
     table = Table(title=f"{results.splits.table.title}: {results.splits.table.outcome}")
-    for number, column in enumerate(header):
-        table.add_column(column, justify="left" if number == 0 else "right")
+    for column in keep:
+        table.add_column(header[column], justify="left" if column == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        # Intervals are in the report; a terminal is 80 columns wide.
+        table.add_row(*(row[column].split(" [")[0] for column in keep))
     console.print(table)
 
 

@@ -1,13 +1,16 @@
-"""Trains every lane and every setting of a method in one compiled program.
+"""Trains every lane and every variant of a program in one compiled function.
 
-The program is ``vmap`` over settings of ``vmap`` over lanes of a scanned training
+It is ``vmap`` over variants of ``vmap`` over lanes of a scanned training
 loop; lanes are spread over the devices there are. The run is saved as it goes, and a
 killed one goes on from its last checkpoint to the same bits.
 """
 
+import dataclasses
+import hashlib
+import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +51,8 @@ class Budget:
     steps: int = 200
     batch_size: int = 1024
     steps_per_call: int = 25
-    learning_rate: float = 3e-3
-    weight_decay: float = 1.0
+    learning_rate: float = 1e-2
+    weight_decay: float = 3.0
     hidden: tuple[int, ...] = (32,)
     seconds_between_checkpoints: float = 5.0
 
@@ -64,6 +67,7 @@ class Phase:
       reconciler: ``reconciler(setting)`` makes the transformation of the K rows.
       decay: Of the running cell means; None for the batch's own.
       rate: Factor on the budget's learning rate: fine-tuning takes smaller steps.
+      settings: Numbers of this phase alone, beside those of the program.
     """
 
     share: float
@@ -73,27 +77,51 @@ class Phase:
     ]
     decay: float | None = None
     rate: float = 1.0
+    settings: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a method's name, and its setting where it has several."""
+
+    name: str
+    setting: str
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
-    """A way to train, at one setting or several.
+class Program:
+    """Variants that differ in numbers only: one compiled program trains them all.
 
     Attributes:
-      name: What the command line and the tables call it.
-      title: One line for readers.
+      name: Of its checkpoints.
       phases: What is done, in order.
-      labels: Names of the H settings.
-      settings: name -> ``[H, ...]``, the numbers in which the settings differ.
+      variants: The H variants.
+      settings: name -> ``[H, ...]``, the numbers in which they differ.
+        ``objective_mask`` ``[H, K]`` leaves objectives out.
       example_weights: float32 ``[L, n]``, or None for equal weights.
     """
 
     name: str
-    title: str
     phases: tuple[Phase, ...]
-    labels: tuple[str, ...] = ("",)
+    variants: tuple[Variant, ...]
     settings: Mapping[str, np.ndarray] = field(default_factory=dict)
     example_weights: np.ndarray | None = None
+
+    def take(self, keep: Sequence[int]) -> "Program":
+        """The program with some of its variants."""
+
+        def rows(settings):
+            return {name: values[list(keep)] for name, values in settings.items()}
+
+        return dataclasses.replace(
+            self,
+            variants=tuple(self.variants[i] for i in keep),
+            settings=rows(self.settings),
+            phases=tuple(
+                dataclasses.replace(phase, settings=rows(phase.settings))
+                for phase in self.phases
+            ),
+        )
 
 
 class LaneData(NamedTuple):
@@ -106,7 +134,7 @@ class LaneData(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training a method gives.
+    """What training a program gives.
 
     Attributes:
       logits: float32 ``[H, L, n]``.
@@ -119,7 +147,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    method: Method,
+    program: Program,
     splits: CrossValidation,
     budget: Budget,
     *,
@@ -127,58 +155,75 @@ def train(
     work: Path,
     advance: Callable[[int], None],
 ) -> Trained:
-    """Train a method in all lanes, or read it back where a run was killed after it.
+    """Train a program's variants in all lanes, or read them back if that was done.
 
     Args:
-      method: The method.
+      program: The variants.
       splits: The lanes.
       budget: Steps, batch size and model.
       seed: Of the weights and the batches; lane ``l`` uses its own stream.
-      work: Folder for checkpoints and finished methods.
+      work: Folder for checkpoints and finished programs.
       advance: Called with the number of steps that were just done.
 
     Raises:
       ValueError: A damaged checkpoint, or parameters that are no longer finite.
     """
-    finished = work / f"{method.name}.npz"
+    name = f"{program.name}-{_digest(program.variants)}"
+    finished = work / f"{name}.npz"
     if finished.exists():
         advance(budget.steps)
         return _read(finished)
     mesh = _lane_mesh(splits.num_lanes)
-    data, labels, cells = _lane_data(method, splits, mesh)
-    settings = {k: jnp.asarray(v) for k, v in method.settings.items()}
+    data, labels, cells = _lane_data(program, splits, mesh)
     model = _model(splits.inputs.shape[-1], budget)
     begin = jax.jit(
         model.begin, static_argnums=(0, 1), out_shardings=_lane_sharding(mesh)
     )
-    params, key_data = begin(len(method.labels), splits.num_lanes, seed)
+    params, key_data = begin(len(program.variants), splits.num_lanes, seed)
     history: list[dict[str, np.ndarray]] = []
-    for number, phase in enumerate(method.phases):
+    compiled: dict[Any, Any] = {}
+    for number, phase in enumerate(program.phases):
         calls = max(round(phase.share * budget.steps / budget.steps_per_call), 1)
-        steps = calls * budget.steps_per_call
-        start, loop = _compile(
-            phase, steps, splits, model.apply, budget, labels, cells, mesh
-        )
-        run = start(params, key_data, settings)
+        # Phases that differ in numbers only share their compiled functions.
+        same = (id(phase.functions), phase.reconciler, phase.decay)
+        if same not in compiled:
+            compiled[same] = _compile(
+                phase, splits, model.apply, budget, labels, cells, mesh
+            )
+        start, loop = compiled[same]
+        schedule = jnp.array([phase.rate, calls * budget.steps_per_call])
+        settings = {
+            k: jnp.asarray(v) for k, v in (program.settings | phase.settings).items()
+        }
+        run = start(params, key_data, settings, schedule)
         run, told = _run_phase(
-            lambda run, loop=loop: loop(run, data, settings),
+            lambda run, loop=loop, settings=settings, schedule=schedule: loop(
+                run, data, settings, schedule
+            ),
             run,
             calls,
-            folder=work / f"{method.name}-{number}",
+            folder=work / f"{name}-{number}",
             seconds=budget.seconds_between_checkpoints,
             advance=lambda: advance(budget.steps_per_call),
         )
         params, key_data = run.state.params, run.state.key_data
         history.append(told)
     logits = np.asarray(model.predict(params, data.inputs))
-    if not np.isfinite(logits).all():
-        raise ValueError(
-            f"{method.name} diverged: its parameters are no longer finite. Lower the "
-            "learning rate or the strength of its fairness objectives."
-        )
+    for variant, values in zip(program.variants, logits, strict=True):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{variant.name} {variant.setting} diverged: its predictions are not "
+                "finite. Lower the learning rate or the weight of its fairness "
+                "objectives."
+            )
     trained = Trained(logits, tuple(history))
     _write(finished, trained)
     return trained
+
+
+def _digest(variants: Sequence[Variant]) -> str:
+    text = json.dumps([[v.name, v.setting] for v in variants])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class _Model(NamedTuple):
@@ -214,8 +259,11 @@ def _model(num_inputs: int, budget: Budget) -> _Model:
     return _Model(apply, begin, predict)
 
 
-def _compile(phase, steps, splits, apply, budget, labels, cells, mesh):
-    """The start and the loop of a phase, over settings [H] and lanes [L]."""
+def _compile(phase, splits, apply, budget, labels, cells, mesh):
+    """The start and the loop of a phase, over variants [H] and lanes [L].
+
+    Its length and its rate are arguments of the two, ``schedule = [rate, steps]``.
+    """
 
     def statistics(params, batch):
         logits = apply(params, batch["inputs"])
@@ -226,21 +274,26 @@ def _compile(phase, steps, splits, apply, budget, labels, cells, mesh):
         statistics, splits.partition, phase.functions, decay=phase.decay
     )
 
-    def transform(setting):
-        schedule = optax.cosine_decay_schedule(phase.rate * budget.learning_rate, steps)
-        adamw = optax.adamw(schedule, weight_decay=budget.weight_decay)
-        return optax.chain(phase.reconciler(setting), adamw)
+    def transform(setting, schedule):
+        def rate(count):
+            done = jnp.minimum(count / schedule[1], 1.0)
+            cosine = 0.5 * (1 + jnp.cos(jnp.pi * done))
+            return budget.learning_rate * schedule[0] * cosine
 
-    def start(params, key_data, setting):
+        adamw = optax.adamw(rate, weight_decay=budget.weight_decay)
+        rest = {k: v for k, v in setting.items() if k != "objective_mask"}
+        return optax.chain(phase.reconciler(rest), adamw)
+
+    def start(params, key_data, setting, schedule):
         state = training.init_state(
             params,
-            transform(setting),
+            transform(setting, schedule),
             key=jax.random.wrap_key_data(key_data),
             objectives=objectives,
         )
         return training.start(state)
 
-    def loop(run, data, setting):
+    def loop(run, data, setting, schedule):
         def sample(key, data):
             draws = jax.random.randint(key, (budget.batch_size,), 0, data.train_count)
             rows = data.train_rows[draws]
@@ -253,7 +306,7 @@ def _compile(phase, steps, splits, apply, budget, labels, cells, mesh):
             mask = setting.get("objective_mask")
             return batch if mask is None else {**batch, "objective_mask": mask}
 
-        step = training.make_train_step(objectives, transform(setting))
+        step = training.make_train_step(objectives, transform(setting, schedule))
         one_call = training.make_loop(
             step,
             sample,
@@ -266,13 +319,15 @@ def _compile(phase, steps, splits, apply, budget, labels, cells, mesh):
         run, (infos, seen) = one_call(run, data)
         return run, {"values": infos.values, **seen}
 
-    def starts(params, key_data, settings):
-        lanes = jax.vmap(start, in_axes=(0, 0, None))
-        return jax.vmap(lanes)(params, key_data, settings)
+    def starts(params, key_data, settings, schedule):
+        lanes = jax.vmap(start, in_axes=(0, 0, None, None))
+        variants = jax.vmap(lanes, in_axes=(0, 0, 0, None))
+        return variants(params, key_data, settings, schedule)
 
-    def loops(run, data, settings):
-        lanes = jax.vmap(loop, in_axes=(0, 0, None))
-        run, told = jax.vmap(lanes, in_axes=(0, None, 0))(run, data, settings)
+    def loops(run, data, settings, schedule):
+        lanes = jax.vmap(loop, in_axes=(0, 0, None, None))
+        variants = jax.vmap(lanes, in_axes=(0, None, 0, None))
+        run, told = variants(run, data, settings, schedule)
         return run, jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
 
     # Named shardings, so that a call's result enters the next without a new compile.
@@ -331,8 +386,8 @@ def _lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, "lane"))
 
 
-def _lane_data(method, splits, mesh):
-    weights = method.example_weights
+def _lane_data(program, splits, mesh):
+    weights = program.example_weights
     if weights is None:
         shape = (splits.num_lanes, len(splits.table.label))
         weights = np.ones(shape, np.float32)

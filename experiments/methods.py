@@ -1,6 +1,11 @@
-"""The methods that the FairGrad experiment compares, each at the same budget."""
+"""The methods that the FairGrad experiment compares, each at the same budget.
+
+Methods that differ in numbers only are variants of one program, which is compiled
+once and trains all of them side by side.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +14,7 @@ import numpy as np
 import fairjax
 from experiments.baselines.group_dro import group_dro
 from experiments.baselines.reweighting import reweighting
-from experiments.lanes import Method, Phase
+from experiments.lanes import Phase, Program, Variant
 from experiments.protocol import LABEL, CrossValidation
 from fairjax import losses, steps
 from fairjax.objectives import CellFunction
@@ -17,59 +22,76 @@ from fairjax.objectives import CellFunction
 Setting = Mapping[str, jax.Array]
 
 PENALTY_WEIGHTS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
-ABSOLUTE_PENALTY_WEIGHTS = (0.1, 0.25, 0.5, 1.0)
-STRENGTHS = (0.03, 0.1, 0.2, 0.3)
-LIMITS = (2.0, 5.0, 10.0, 20.0)
+ABSOLUTE_PENALTY_WEIGHTS = (0.05, 0.1, 0.25, 0.5, 1.0)
+STRENGTHS = (0.03, 0.1, 0.2, 0.3, 0.5)
+LIMITS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+STEP_SIZES = (0.01, 0.1)
 EPSILON = 0.01
 DECAY = 0.9
 FINE_TUNING_RATE = 0.1
 SINGLE_WEIGHT = 10.0
 SINGLE_LIMIT = 10.0
 
+TITLES = {
+    "erm": "ERM",
+    "reweighting": "Reweighting",
+    "group_dro": "GroupDRO",
+    "penalty": "Fairness penalty",
+    "penalty_absolute": "Fairness penalty, absolute",
+    "penalty_single": "Penalty on one attribute",
+    "two_phase_sequential": "Two-phase, sequential",
+    "two_phase_simultaneous": "Two-phase, simultaneous",
+    "fairgrad": "FairGrad, sum",
+    "fairgrad_mean": "FairGrad, mean",
+    "fairgrad_always": "FairGrad, unconditional, sum",
+    "fairgrad_always_mean": "FairGrad, unconditional, mean",
+    "fairgrad_balanced": "FairGrad, balanced",
+    "fairgrad_limited": "FairGrad, limited",
+    "fairgrad_single": "FairGrad on one attribute",
+}
+TUNED = (
+    "group_dro",
+    "penalty",
+    "penalty_absolute",
+    "fairgrad_balanced",
+    "fairgrad_limited",
+)
 
-def build(names: Sequence[str], splits: CrossValidation) -> list[Method]:
-    """The methods of the given names, in that order.
+
+def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
+    """The programs that train the methods of the given names, and no others.
 
     Raises:
       ValueError: An unknown name; the error lists the known ones.
     """
-    makers = _makers()
-    unknown = [n for n in names if n not in makers]
+    unknown = [n for n in names if n not in TITLES]
     if unknown:
         raise ValueError(
-            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(makers)}."
+            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(TITLES)}."
         )
-    return [makers[name](name, splits) for name in names]
+    makers = (
+        _erm,
+        _reweighting,
+        _group_dro,
+        _penalty,
+        _penalty_absolute,
+        _two_phase,
+        _fairgrad("fairgrad", "conflict"),
+        _fairgrad("fairgrad_always", "always"),
+        _fairgrad_balanced,
+    )
+    programs = [_only(make(splits), names) for make in makers]
+    return [program for program in programs if program.variants]
 
 
-def names() -> tuple[str, ...]:
-    """The names of all methods, in the order of the tables."""
-    return tuple(_makers())
+def _only(program: Program, names: Sequence[str]) -> Program:
+    """The program with the variants of the given names."""
+    keep = [i for i, v in enumerate(program.variants) if v.name in names]
+    return program.take(keep)
 
 
-def _makers() -> Mapping[str, Callable[[str, CrossValidation], Method]]:
-    return {
-        "erm": _erm,
-        "reweighting": _reweighting,
-        "group_dro": _group_dro,
-        "penalty": _penalty,
-        "penalty_absolute": _penalty_absolute,
-        "penalty_single": _penalty_single,
-        "two_phase_sequential": _two_phase_sequential,
-        "two_phase_simultaneous": _two_phase_simultaneous,
-        "fairgrad": _fairgrad("FairGrad, sum", {}),
-        "fairgrad_mean": _fairgrad("FairGrad, mean", {"reduction": "mean"}),
-        "fairgrad_always": _fairgrad(
-            "FairGrad, unconditional, sum", {"condition": "always"}
-        ),
-        "fairgrad_always_mean": _fairgrad(
-            "FairGrad, unconditional, mean",
-            {"condition": "always", "reduction": "mean"},
-        ),
-        "fairgrad_balanced": _fairgrad_balanced,
-        "fairgrad_limited": _fairgrad_limited,
-        "fairgrad_single": _fairgrad_single,
-    }
+def _variants(name: str, labels: Sequence[Any]) -> list[Variant]:
+    return [Variant(name, label if label == "" else f"{label}") for label in labels]
 
 
 def _fairness(
@@ -89,28 +111,29 @@ def _objectives(
     return {"task": losses.task(splits.partition), **_fairness(splits, penalty)}
 
 
-def _erm(name: str, splits: CrossValidation) -> Method:
-    task = {"task": losses.task(splits.partition)}
-    return Method(name, "ERM", (Phase(1.0, task, _add_up(1)),))
+def _erm(splits: CrossValidation) -> Program:
+    return Program("erm", (_task_phase(splits),), tuple(_variants("erm", [""])))
 
 
-def _reweighting(name: str, splits: CrossValidation) -> Method:
+def _reweighting(splits: CrossValidation) -> Program:
     """Label made independent of the intersection of the attributes, by lane."""
-    groups = _intersection(splits)
+    _, members = splits.partition.membership(splits.attributes)
+    groups = members.argmax(axis=0)[splits.cells]
     weights = np.zeros((splits.num_lanes, len(groups)), np.float32)
     for lane in range(splits.num_lanes):
         train = splits.rows(lane, "train")
         weights[lane, train] = reweighting(groups[train], splits.table.label[train])
+    variants = tuple(_variants("reweighting", [""]))
+    phases = (_task_phase(splits),)
+    return Program("reweighting", phases, variants, example_weights=weights)
+
+
+def _task_phase(splits: CrossValidation) -> Phase:
     task = {"task": losses.task(splits.partition)}
-    return Method(
-        name,
-        "Reweighting",
-        (Phase(1.0, task, _add_up(1)),),
-        example_weights=weights,
-    )
+    return Phase(1.0, task, lambda setting: _added_up(jnp.ones(1)))
 
 
-def _group_dro(name: str, splits: CrossValidation) -> Method:
+def _group_dro(splits: CrossValidation) -> Program:
     """The worst of every attribute's groups."""
     risks = {
         group: risk
@@ -123,163 +146,139 @@ def _group_dro(name: str, splits: CrossValidation) -> Method:
             group_dro(setting["step_size"]), num_objectives=len(risks)
         )
 
-    sizes = (0.01, 0.1)
-    return Method(
-        name,
-        "GroupDRO",
+    return Program(
+        "group_dro",
         (Phase(1.0, risks, reconciler),),
-        tuple(f"{s:g}" for s in sizes),
-        {"step_size": np.array(sizes, np.float32)},
+        tuple(_variants("group_dro", [f"{s:g}" for s in STEP_SIZES])),
+        {"step_size": np.array(STEP_SIZES, np.float32)},
     )
 
 
-def _penalty(name: str, splits: CrossValidation) -> Method:
+def _penalty(splits: CrossValidation) -> Program:
+    """The penalty on all attributes, and on one at a time to see the others."""
+    number = len(splits.attributes)
+    together = [[weight] * number for weight in PENALTY_WEIGHTS]
+    alone = np.eye(number) * SINGLE_WEIGHT
+    rows = np.concatenate([np.array(together), alone])
+    return Program(
+        "penalty",
+        (_weighted_phase(_objectives(splits)),),
+        (
+            *_variants("penalty", [f"{w:g}" for w in PENALTY_WEIGHTS]),
+            *_variants("penalty_single", splits.attributes),
+        ),
+        {"weights": _with_task(rows)},
+    )
+
+
+def _penalty_absolute(splits: CrossValidation) -> Program:
+    rows = [[weight] * len(splits.attributes) for weight in ABSOLUTE_PENALTY_WEIGHTS]
+    labels = [f"{w:g}" for w in ABSOLUTE_PENALTY_WEIGHTS]
+    return Program(
+        "penalty_absolute",
+        (_weighted_phase(_objectives(splits, "absolute")),),
+        tuple(_variants("penalty_absolute", labels)),
+        {"weights": _with_task(np.array(rows))},
+    )
+
+
+def _weighted_phase(objectives: Mapping[str, CellFunction]) -> Phase:
+    return Phase(1.0, objectives, lambda setting: _added_up(setting["weights"]), DECAY)
+
+
+def _with_task(rows: np.ndarray) -> np.ndarray:
+    """Weights ``[H, 1 + attributes]`` with weight 1 for the task."""
+    return np.concatenate([np.ones((len(rows), 1)), rows], axis=1).astype(np.float32)
+
+
+def _two_phase(splits: CrossValidation) -> Program:
+    """Half the steps for the task, half for fairness alone, at a tenth of the rate.
+
+    One variant fine-tunes the attributes one after another, the other all at once.
+    """
+    number = len(splits.attributes)
     objectives = _objectives(splits)
-    return _weighted(
-        name, "Fairness penalty", objectives, PENALTY_WEIGHTS, splits.attributes
+    task = np.eye(1 + number, dtype=np.float32)[0]
+    together = 1 - task
+
+    def reconciler(setting: Setting):
+        return _added_up(setting["weights"])
+
+    def phase(share: float, rate: float, rows: list[np.ndarray]) -> Phase:
+        settings = {"weights": np.stack(rows)}
+        return Phase(share, objectives, reconciler, DECAY, rate, settings)
+
+    one = np.eye(1 + number, dtype=np.float32)[1:]
+    tuning = [phase(0.5 / number, FINE_TUNING_RATE, [row, together]) for row in one]
+    return Program(
+        "two_phase",
+        (phase(0.5, 1.0, [task, task]), *tuning),
+        (
+            *_variants("two_phase_sequential", [""]),
+            *_variants("two_phase_simultaneous", [""]),
+        ),
     )
 
 
-def _penalty_absolute(name: str, splits: CrossValidation) -> Method:
-    objectives = _objectives(splits, "absolute")
-    return _weighted(
-        name,
-        "Fairness penalty, absolute",
-        objectives,
-        ABSOLUTE_PENALTY_WEIGHTS,
-        splits.attributes,
-    )
+def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]:
+    """The published method, in the readings that its text allows."""
 
-
-def _weighted(name, title, objectives, weights, attributes) -> Method:
-    rows = np.array([[1.0] + [w] * len(attributes) for w in weights], np.float32)
-    return Method(
-        name,
-        title,
-        (Phase(1.0, objectives, _add_up(len(objectives)), DECAY),),
-        tuple(f"{w:g}" for w in weights),
-        {"weights": rows},
-    )
-
-
-def _penalty_single(name: str, splits: CrossValidation) -> Method:
-    """The penalty on one attribute at a time, to see what that does to the others."""
-    objectives = _objectives(splits)
-    rows = np.eye(len(splits.attributes), dtype=np.float32) * SINGLE_WEIGHT
-    return Method(
-        name,
-        "Penalty on one attribute",
-        (Phase(1.0, objectives, _add_up(len(objectives)), DECAY),),
-        splits.attributes,
-        {"weights": np.concatenate([np.ones((len(rows), 1), np.float32), rows], 1)},
-    )
-
-
-def _two_phase_sequential(name: str, splits: CrossValidation) -> Method:
-    fairness = _fairness(splits, "squared")
-    share = 0.5 / len(fairness)
-    tuning = [
-        Phase(share, {attribute: loss}, _add_up(1), DECAY, FINE_TUNING_RATE)
-        for attribute, loss in fairness.items()
-    ]
-    first = Phase(0.5, {"task": losses.task(splits.partition)}, _add_up(1))
-    return Method(name, "Two-phase, sequential", (first, *tuning))
-
-
-def _two_phase_simultaneous(name: str, splits: CrossValidation) -> Method:
-    fairness = _fairness(splits, "squared")
-    first = Phase(0.5, {"task": losses.task(splits.partition)}, _add_up(1))
-    second = Phase(0.5, fairness, _add_up(len(fairness)), DECAY, FINE_TUNING_RATE)
-    return Method(name, "Two-phase, simultaneous", (first, second))
-
-
-def _fairgrad(
-    title: str, options: Mapping[str, str]
-) -> Callable[[str, CrossValidation], Method]:
-    """The published method, in one of the readings that its text allows."""
-
-    def make(name: str, splits: CrossValidation) -> Method:
+    def make(splits: CrossValidation) -> Program:
         objectives = _objectives(splits, "absolute")
+        number = len(objectives)
 
         def reconciler(setting: Setting):
-            del setting
-            return fairjax.fairgrad(num_objectives=len(objectives), **options)
+            return fairjax.reconcile(
+                steps.project_conflicts(condition=condition),
+                steps.combine(setting["weights"]),
+                num_objectives=number,
+            )
 
-        return Method(name, title, (Phase(1.0, objectives, reconciler),))
+        rows = np.array([[1.0] * number, [1 / number] * number], np.float32)
+        return Program(
+            name,
+            (Phase(1.0, objectives, reconciler),),
+            (*_variants(name, [""]), *_variants(f"{name}_mean", [""])),
+            {"weights": rows},
+        )
 
     return make
 
 
-def _fairgrad_balanced(name: str, splits: CrossValidation) -> Method:
-    """Every fairness gradient at a share of the task gradient's length."""
+def _fairgrad_balanced(splits: CrossValidation) -> Program:
+    """FairGrad with its fairness gradients scaled to a share of the task gradient's.
+
+    Balanced: to ``strength`` times its length, whatever theirs. Limited: to its length,
+    but by a factor of ``limit`` at most, and projections soften as gradients shorten;
+    so near parity, where they are noise, they are neither scaled up nor made way for.
+    """
     objectives = _objectives(splits)
+    number = len(splits.attributes)
 
     def reconciler(setting: Setting):
-        return fairjax.fairgrad(
-            num_objectives=len(objectives), strength=setting["strength"]
-        )
+        return fairjax.fairgrad(num_objectives=len(objectives), **setting)
 
-    return Method(
-        name,
-        "FairGrad, balanced",
+    limits = (*LIMITS, *(SINGLE_LIMIT,) * number)
+    balanced, limited = len(STRENGTHS), len(limits)
+    everything = np.ones((balanced + len(LIMITS), 1 + number), bool)
+    alone = _with_task(np.eye(number)).astype(bool)
+    return Program(
+        "fairgrad_balanced",
         (Phase(1.0, objectives, reconciler, DECAY),),
-        tuple(f"{s:g}" for s in STRENGTHS),
-        {"strength": np.array(STRENGTHS, np.float32)},
-    )
-
-
-def _limited(num_objectives: int) -> Callable[[Setting], object]:
-    """At most the task gradient's length, at most ``limit`` times its own."""
-
-    def reconciler(setting: Setting):
-        return fairjax.fairgrad(
-            num_objectives=num_objectives,
-            strength=1.0,
-            limit=setting["limit"],
-            epsilon=EPSILON,
-        )
-
-    return reconciler
-
-
-def _fairgrad_limited(name: str, splits: CrossValidation) -> Method:
-    objectives = _objectives(splits)
-    return Method(
-        name,
-        "FairGrad, limited",
-        (Phase(1.0, objectives, _limited(len(objectives)), DECAY),),
-        tuple(f"{x:g}" for x in LIMITS),
-        {"limit": np.array(LIMITS, np.float32)},
-    )
-
-
-def _fairgrad_single(name: str, splits: CrossValidation) -> Method:
-    """FairGrad with the task and one attribute at a time."""
-    objectives = _objectives(splits)
-    one = np.eye(len(splits.attributes), dtype=bool)
-    return Method(
-        name,
-        "FairGrad on one attribute",
-        (Phase(1.0, objectives, _limited(len(objectives)), DECAY),),
-        splits.attributes,
+        (
+            *_variants("fairgrad_balanced", [f"{s:g}" for s in STRENGTHS]),
+            *_variants("fairgrad_limited", [f"{x:g}" for x in LIMITS]),
+            *_variants("fairgrad_single", splits.attributes),
+        ),
         {
-            "limit": np.full(len(one), SINGLE_LIMIT, np.float32),
-            "objective_mask": np.concatenate([np.ones((len(one), 1), bool), one], 1),
+            "strength": np.array([*STRENGTHS, *(1.0,) * limited], np.float32),
+            "limit": np.array([*(np.inf,) * balanced, *limits], np.float32),
+            "epsilon": np.array([0.0] * balanced + [EPSILON] * limited, np.float32),
+            "objective_mask": np.concatenate([everything, alone]),
         },
     )
 
 
-def _add_up(num_objectives: int) -> Callable[[Setting], object]:
-    """The plain (weighted) sum of the gradients: no reconciliation."""
-
-    def reconciler(setting: Setting):
-        weights = setting.get("weights", jnp.ones(num_objectives))
-        return fairjax.reconcile(steps.combine(weights), num_objectives=num_objectives)
-
-    return reconciler
-
-
-def _intersection(splits: CrossValidation) -> np.ndarray:
-    """Each patient's group in the intersection of all attributes."""
-    _, members = splits.partition.membership(splits.attributes)
-    return members.argmax(axis=0)[splits.cells]
+def _added_up(weights: jax.Array):
+    """The weighted sum of the gradients: no reconciliation."""
+    return fairjax.reconcile(steps.combine(weights), num_objectives=weights.shape[0])

@@ -8,9 +8,10 @@ A *lane* is one fold of one repeat; all lanes of a method train side by side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from experiments.datasets import (
     ClinicalTable,
@@ -63,7 +64,7 @@ class CrossValidation:
         return self.num_repeats * self.num_folds
 
     def rows(self, lane: int, part: str) -> np.ndarray:
-        """bool ``[n]``: the rows that a lane trains, validates or tests on."""
+        """Mask ``[n]`` of the rows that a lane trains, validates or tests on."""
         fold = self.folds[lane // self.num_folds]
         test = lane % self.num_folds
         valid = (test + 1) % self.num_folds
@@ -74,7 +75,7 @@ class CrossValidation:
         return (fold != test) & (fold != valid)
 
     def pool(self, scores: np.ndarray, part: str) -> np.ndarray:
-        """Scores ``[..., L, n]`` to those of the one lane that a row is in: ``[..., R, n]``.
+        """Scores ``[..., L, n]`` pooled over folds: ``[..., R, n]``.
 
         ``part`` is ``"test"`` or ``"valid"``: the lane in which the patient is tested,
         or validates.
@@ -85,7 +86,7 @@ class CrossValidation:
         return scores[..., lane, np.arange(scores.shape[-1])]
 
     def thresholds(self, scores: np.ndarray) -> np.ndarray:
-        """Score ``[..., L]`` at which a lane's validation fold selects its prevalence."""
+        """Scores ``[..., L]`` at which validation folds select their prevalence."""
         found = np.empty(scores.shape[:-1], scores.dtype)
         for lane in range(self.num_lanes):
             valid = self.rows(lane, "valid")
@@ -103,6 +104,7 @@ def cross_validation(
     num_repeats: int,
     num_folds: int = 5,
     min_level_count: int = 0,
+    blind: bool = False,
     seed: int,
 ) -> CrossValidation:
     """Split, encode and partition a table.
@@ -113,6 +115,8 @@ def cross_validation(
       num_repeats: How often the whole cross-validation is repeated, on new splits.
       num_folds: At least 3.
       min_level_count: Levels of an attribute with fewer rows are merged.
+      blind: Keep the attributes out of the inputs, but for those that the table itself
+        counts among its features (age and sex).
       seed: Of the splits.
 
     Raises:
@@ -125,6 +129,10 @@ def cross_validation(
             f"--attributes must name some of {', '.join(table.attributes)}, each once; "
             f"not {', '.join(attributes) or 'none'}."
         )
+    if not blind:
+        extra = [a for a in attributes if a not in table.features]
+        inputs = pd.concat([table.features, table.attributes[extra]], axis=1)
+        table = replace(table, features=inputs)
     columns = {LABEL: table.label, **{a: table.attributes[a] for a in attributes}}
     cells = partition(columns, min_level_count=min_level_count)
     folds = np.stack(

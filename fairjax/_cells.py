@@ -77,7 +77,7 @@ def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepare
                 "parameters enter a loop"
             )
         length = group_length(size, objectives.num_cells)
-        check_any_size(statistics, closed, params, batch_leaves, size, length)
+        check_any_size(statistics, params, batch_leaves, size, length)
     taps = () if analysis.opaque else find_taps(closed.jaxpr, analysis, size)
     model = Model(closed, analysis, taps, len(leaves), size)
     return Prepared(model, matrix_flops(closed.jaxpr))

@@ -7,10 +7,12 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
-_INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint"})
+CALLS = frozenset(
+    ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+)
 
 
-_OWN_DERIVATIVE = frozenset({"custom_jvp_call", "custom_vjp_call"})
+OWN_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
 def trace_flat(
@@ -21,7 +23,7 @@ def trace_flat(
     Rematerialisation is inlined as well. A function with its own derivative stays an
     equation, so that the derivative is kept, unless ``differentiable`` is False.
     """
-    inlined = _INLINED if differentiable else _INLINED | _OWN_DERIVATIVE
+    inlined = CALLS if differentiable else CALLS | OWN_DERIVATIVES
     closed = jax.make_jaxpr(function)(*args)
     flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
         *(_like(var) for var in closed.jaxpr.invars)
@@ -61,7 +63,7 @@ def matrix_flops(jaxpr: Jaxpr) -> float:
     Of a conditional, the costliest branch; of a ``while`` loop, one iteration, since
     the number of iterations is not known.
     """
-    return sum(_flops(eqn) for eqn in jaxpr.eqns)
+    return math.fsum(_flops(eqn) for eqn in jaxpr.eqns)
 
 
 def largest_product(jaxpr: Jaxpr) -> float:
@@ -127,7 +129,7 @@ def _flops(eqn: JaxprEqn) -> float:
     if name == "cond":
         return max(matrix_flops(branch.jaxpr) for branch in eqn.params["branches"])
     times = eqn.params["length"] if name == "scan" else 1
-    return times * sum(matrix_flops(jaxpr) for jaxpr in _inner_jaxprs(eqn))
+    return times * math.fsum(matrix_flops(jaxpr) for jaxpr in _inner_jaxprs(eqn))
 
 
 def _inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:

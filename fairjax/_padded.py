@@ -77,7 +77,6 @@ def group_length(size: int, blocks: int) -> int:
 
 def check_any_size(
     statistics: Callable[..., Any],
-    closed: ClosedJaxpr,
     params: Params,
     batch: Sequence[Any],
     size: int,
@@ -93,12 +92,19 @@ def check_any_size(
         leaf[:length] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == size else leaf
         for leaf in batch
     ]
-    other = trace_flat(statistics, params, group)
-    same_consts = len(closed.consts) == len(other.consts) and all(
+
+    def backward(params, batch):
+        outputs, pull = jax.vjp(lambda params: statistics(params, batch), params)
+        return outputs, pull(outputs)
+
+    # The derivatives are compared too, since a function may bring its own.
+    whole = trace_flat(backward, params, batch, differentiable=False)
+    other = trace_flat(backward, params, group, differentiable=False)
+    same_consts = len(whole.consts) == len(other.consts) and all(
         a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
-        for a, b in zip(closed.consts, other.consts, strict=True)
+        for a, b in zip(whole.consts, other.consts, strict=True)
     )
-    if not same_consts or not _alike(closed.jaxpr, other.jaxpr, size, length):
+    if not same_consts or not _alike(whole.jaxpr, other.jaxpr, size, length):
         raise CoupledError(
             "parameters enter a loop, and the statistics depend on the number of "
             "examples in the batch"
@@ -126,8 +132,8 @@ def _alike(a: Any, b: Any, size: int, length: int) -> bool:
         return len(a) == len(b) and all(
             _alike(x, y, size, length) for x, y in zip(a, b, strict=True)
         )
-    # Functions among the parameters are derivatives, of jaxprs compared elsewhere.
-    return callable(a) or a == b or (a, b) == (size, length)
+    # Functions among the parameters can be no part of a derivative, which is traced.
+    return (a, b) == (size, length) or callable(a) or bool(np.all(a == b))
 
 
 def _alike_atoms(a: Any, b: Any) -> bool:

@@ -80,7 +80,7 @@ def segment_gradients(
     """Gradients of each weight for each segment, ``[segments, *weight]``."""
     lengths = np.asarray(blocks.capacities)
     parts: list[list[Array]] = [[] for _ in contractions]
-    for length in np.unique(lengths):
+    for length in np.unique(lengths).tolist():
         chosen = np.flatnonzero(lengths == length)
         starts, stops = blocks.starts[chosen], blocks.stops[chosen]
         rows, inside = jax.vmap(lambda a, b, n=length: _rows(blocks, a, b, n))(

@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from fairjax._jaxprs import evaluate, inner_jaxpr, trace_flat
+from fairjax._jaxprs import (
+    CALLS,
+    OWN_DERIVATIVES,
+    evaluate,
+    inner_jaxpr,
+    trace_flat,
+)
 from fairjax._separable_ops import (
     ELEMENTWISE,
     OPERATIONS,
@@ -217,9 +223,9 @@ def _fixed_point(
     rows = {}
     for i in carried:
         shape = body.jaxpr.invars[i].aval.shape
-        if (inside[i].axis, inside[i].params) == (None, False):
-            if shape.count(e.size) == 1:
-                rows[i] = shape.index(e.size)
+        constant = inside[i].axis is None and not inside[i].params
+        if constant and shape.count(e.size) == 1:
+            rows[i] = shape.index(e.size)
     for aligned in (rows, {}):
         kinds = [Kind(aligned[i]) if i in aligned else k for i, k in enumerate(inside)]
         found = e.follow(body, kinds)
@@ -240,8 +246,8 @@ def _cond(e: Equation) -> Verdict:
 
 _RULES: Mapping[str, Rule] = {
     **OPERATIONS,
-    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "checkpoint"), _call),
-    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), _own_derivative),
+    **dict.fromkeys(CALLS, _call),
+    **dict.fromkeys(OWN_DERIVATIVES, _own_derivative),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp

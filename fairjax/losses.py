@@ -287,7 +287,7 @@ def _gap(
             total += _reduce(size, present, reduction, temperature)
         return total
 
-    return CellFunction(value, (statistic,), groups.any(axis=(0, 1)))
+    return CellFunction(value, (statistic,), np.logical_or.reduce(groups, axis=(0, 1)))
 
 
 def _group_means(

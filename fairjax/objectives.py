@@ -166,7 +166,7 @@ class CellObjectives:
 
     def _average(self, batch_sums: CellSums, running: RunningMeans) -> RunningMeans:
         new = RunningMeans(batch_sums.sums, batch_sums.counts, jnp.ones(()))
-        decay = self.decay
+        decay = self.decay or 0.0
         return jax.tree.map(lambda old, x: decay * old + (1 - decay) * x, running, new)
 
     def __call__(

@@ -114,7 +114,7 @@ def reconcile(
 
     def update(
         updates: Jacobian,
-        state: ReconcileState,
+        state: Any,
         params: Params | None = None,
         *,
         losses: Float[Array, " K"] | None = None,

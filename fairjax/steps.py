@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.solvers import projection
@@ -78,6 +79,7 @@ def project_conflicts(
         raise ValueError(f"condition is 'conflict' or 'always', not {condition!r}.")
 
     def init(num_objectives: int) -> ProjectConflictsState | optax.EmptyState:
+        del num_objectives
         if not named:
             return optax.EmptyState()
         # Raw key data: optax's tree arithmetic cannot handle typed keys.
@@ -119,7 +121,11 @@ def project_conflicts(
         used = row_mask(coefficients, mask)
         longest = jnp.max(jnp.where(used, jnp.diagonal(own), 0.0))
         projected = projection.project_conflicts(
-            own, orders, condition=condition, epsilon=epsilon * longest, mask=used
+            own,
+            orders,
+            condition=condition,
+            epsilon=jnp.asarray(epsilon) * longest,
+            mask=used,
         )
         return _matmul(projected, coefficients), state
 
@@ -266,6 +272,7 @@ def combine(
         raise ValueError(f"reduction is 'sum', 'mean' or weights, not {reduction!r}.")
 
     def init(num_objectives: int) -> optax.EmptyState:
+        del num_objectives
         return optax.EmptyState()
 
     def update(
@@ -349,7 +356,7 @@ def as_key(key: Array | int) -> Array:
 
 def _holds_each_row_once(orders: Array) -> bool:
     """False for an order, or one of several, that is no permutation."""
-    if isinstance(orders, jax.core.Tracer):
+    if isinstance(orders, Tracer):
         return True
     return bool((np.sort(orders) == np.arange(orders.shape[-1])).all())
 

@@ -260,7 +260,7 @@ def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Se
 def evaluate(
     apply: Callable[[Params, Array], Array],
     params: Params,
-    inputs: Float[Array, "n *features"],
+    inputs: Float[Array, "n ..."],
     *,
     batch_size: int,
 ) -> Array:

@@ -10,7 +10,7 @@ Params: TypeAlias = PyTree
 """Any pytree of floating-point arrays: the parameters of a model."""
 
 Jacobian: TypeAlias = PyTree
-"""A pytree like ``Params`` whose leaves have a leading objective axis ``[K, *param]``."""
+"""A pytree like ``Params`` with a leading objective axis: ``[K, *param]``."""
 
 Batch: TypeAlias = Mapping[str, Any]
 """Arrays whose leading axis is the example: ``cells`` and whatever the model reads."""
@@ -43,7 +43,9 @@ class Step(NamedTuple):
 class StepInit(Protocol):
     """Makes a step's state from the number of objectives."""
 
-    def __call__(self, num_objectives: int, /) -> Any: ...
+    def __call__(self, num_objectives: int, /) -> Any:
+        """The state."""
+        ...
 
 
 @runtime_checkable
@@ -57,11 +59,15 @@ class StepUpdate(Protocol):
         state: Any,
         /,
         **extra: Any,
-    ) -> tuple[Coefficients, Any]: ...
+    ) -> tuple[Coefficients, Any]:
+        """The new coefficients, of as many rows as the step leaves, and the state."""
+        ...
 
 
 @runtime_checkable
 class ObjectiveFn(Protocol):
     """``objective_fn(params, *args) -> values [K]``."""
 
-    def __call__(self, params: Params, /, *args: Any) -> Any: ...
+    def __call__(self, params: Params, /, *args: Any) -> Any:
+        """The values."""
+        ...

@@ -132,12 +132,14 @@ class TestValues:
         close(found, [VALUES, VALUES])
 
 
+FIRST = {"x": jnp.array([1.0, 3.0]), "cells": jnp.array([0, 0])}
+SECOND = {"x": jnp.array([5.0, 2.0]), "cells": jnp.array([0, 3])}
+
+
 class TestRunningMeans:
     """Decay ¾: the weights of the last two batches are 3/16 and 1/4, of 7/16."""
 
     W = jnp.array(2.0)
-    FIRST = {"x": jnp.array([1.0, 3.0]), "cells": jnp.array([0, 0])}
-    SECOND = {"x": jnp.array([5.0, 2.0]), "cells": jnp.array([0, 3])}
 
     def run(self, *batches):
         objectives = make(decay=0.75)
@@ -153,7 +155,7 @@ class TestRunningMeans:
         close(running.counts, [0.25, 0.25, 0, 0.5])
 
     def test_values_by_hand(self):
-        values, running = self.run(self.FIRST, self.SECOND)
+        values, running = self.run(FIRST, SECOND)
         # Losses: first 1, 1 in cell 0; second 9 in cell 0, 0 in cell 3.
         close(running.sums["loss"], [3 / 16 * 2 + 1 / 4 * 9, 0, 0, 0])
         close(running.counts, [3 / 16 * 2 + 1 / 4, 0, 0, 1 / 4])
@@ -167,8 +169,8 @@ class TestRunningMeans:
     def test_gradient_by_hand(self):
         """F'(m̂) times the batch's sums' derivative, over the averaged counts."""
         objectives = make(decay=0.75)
-        _, running = self.run(self.FIRST)
-        found, _ = jax.jacrev(objectives, has_aux=True)(self.W, self.SECOND, running)
+        _, running = self.run(FIRST)
+        found, _ = jax.jacrev(objectives, has_aux=True)(self.W, SECOND, running)
         # Averaged counts: cells (5/8, 0, 0, 1/4)/(7/16) = (10/7, 0, 0, 4/7), 2 in all.
         # Second batch: loss' = 2(w − x): −6 in cell 0, 0 in cell 3; score' = x: 5, 2.
         means = np.array([5 / (10 / 7), 2 / (4 / 7)])
@@ -182,20 +184,18 @@ class TestRunningMeans:
     @pytest.mark.parametrize("strategy", ["jacrev", "pulls", "map"])
     def test_gradient_by_every_strategy(self, strategy):
         objectives = make(decay=0.75)
-        _, running = self.run(self.FIRST)
-        expected, state = jax.jacrev(objectives, has_aux=True)(
-            self.W, self.SECOND, running
-        )
+        _, running = self.run(FIRST)
+        expected, state = jax.jacrev(objectives, has_aux=True)(self.W, SECOND, running)
         (values, new), found = fairjax.value_and_jacobian(
             objectives, strategy=strategy, has_aux=True
-        )(self.W, self.SECOND, running)
+        )(self.W, SECOND, running)
         close(found, expected)
-        close(values, self.run(self.FIRST, self.SECOND)[0])
+        close(values, self.run(FIRST, SECOND)[0])
         jax.tree.map(close, new, state)
 
     def test_decay_zero_is_the_batch_alone(self):
         objectives = make(decay=0.0)
-        _, running = objectives(self.W, self.FIRST, objectives.init_running())
+        _, running = objectives(self.W, FIRST, objectives.init_running())
         for fresh in (objectives.init_running(), running):
             values, _ = objectives(self.W, BATCH, fresh)
             close(values, VALUES)
@@ -215,7 +215,7 @@ class TestRunningMeans:
 
     def test_averaged_sums_are_unbiased(self):
         """Their mean over all sequences of draws is the draws' own mean."""
-        batches = (self.FIRST, self.SECOND)
+        batches = (FIRST, SECOND)
         sequences = itertools.product(batches, repeat=3)
         states = [self.run(*sequence)[1] for sequence in sequences]
         mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *states)

@@ -213,22 +213,20 @@ class TestInitState:
 
 class TestLoop:
     def test_equals_single_steps(self):
-        run, (infos, observed) = jax.jit(functools.partial(train, steps_per_call=5))(
-            3, 0.5
-        )
+        """Two calls of three steps, the second going on where the first ended."""
+        run, (infos, observed) = jax.jit(
+            functools.partial(train, calls=2, steps_per_call=3)
+        )(3, 0.5)
         state = training.init_state(PARAMS, transform(), key=3)
-        for i in range(5):
+        for i in range(6):
             key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
             state = state._replace(key_data=jax.random.key_data(key))
             state, info = compiled_step()(state, sample(draw, DATA))
-            assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], infos), info)
+            if i >= 3:
+                here = jax.tree.map(lambda leaf, i=i: leaf[i - 3], infos)
+                assert_close(here, info, rtol=1e-4)
         assert_close(run.state, state, rtol=1e-4, atol=1e-5)
         assert observed == ()
-
-    def test_calls_go_on_where_the_last_one_ended(self):
-        one, _ = jax.jit(functools.partial(train, calls=1, steps_per_call=6))(0, 0.5)
-        two, _ = jax.jit(functools.partial(train, calls=2, steps_per_call=3))(0, 0.5)
-        assert_close(one.state, two.state, rtol=1e-4, atol=1e-5)
 
     def test_maps_over_seeds_and_strengths(self):
         seeds, strengths = jnp.array([0, 1]), jnp.array([0.2, 1.5])

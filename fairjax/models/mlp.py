@@ -1,10 +1,10 @@
 """A multi-layer perceptron, and any NNX model as a pure function of a pytree."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -44,8 +44,7 @@ class MLP(nnx.Module):
         """
         widths = [num_inputs, *hidden, num_outputs]
         self.layers = nnx.List(
-            nnx.Linear(a, b, rngs=rngs)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)
         )
         self.dropout = nnx.Dropout(dropout) if dropout else None
         self.activation = activation

@@ -60,7 +60,7 @@ def test_no_hidden_layer_is_linear():
 
 
 def test_activation_is_the_one_given():
-    build = dict(num_inputs=3, hidden=(4,), num_outputs=1)
+    build = {"num_inputs": 3, "hidden": (4,), "num_outputs": 1}
     relu = MLP(**build, rngs=nnx.Rngs(0))
     linear = MLP(**build, activation=lambda x: x, rngs=nnx.Rngs(0))
     x = X
