@@ -42,7 +42,7 @@ class Predictions:
 
     @property
     def title(self) -> str:
-        """``name`` where there is one setting or a selected one, else ``name[setting]``."""
+        """``name[setting]``, or ``name`` if there is one setting or a selected one."""
         plain = self.setting in ("", "selected")
         return self.name if plain else f"{self.name}[{self.setting}]"
 

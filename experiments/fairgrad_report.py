@@ -79,7 +79,7 @@ def family(results: "Results", name: str) -> list[tuple[str, Evaluation]]:
 
 
 def _tests(results: "Results") -> dict[str, dict[str, Comparison]]:
-    """metric -> method -> difference from ERM, Holm over the methods compared.
+    """Metric -> method -> difference from ERM, Holm over the methods compared.
 
     The reference models are no candidates for fairness, so they are compared with ERM
     on their own.
@@ -141,12 +141,12 @@ def _summary(
         "methods": methods,
         "selected_settings": results.selected,
         "fronts": {
-            f"{one} − {other}": _comparison(c)
+            f"{one} - {other}": _comparison(c)
             for (one, other), c in _front_tests(results).items()
         },
         "cross_effects": {
             name: {
-                f"{target} → {measured}": _comparison(c)
+                f"{target} on {measured}": _comparison(c)
                 for (target, measured), c in found.items()
             }
             for name, found in _cross_effects(results).items()
@@ -416,7 +416,9 @@ def _answers(
         "**Does fixing one attribute worsen another, and does reconciliation prevent "
         "it?** " + _cross_answer(results, tests),
         "",
-        "**Where does a tuned penalty do as well?** " + _penalty_answer(results),
+        "**Where does a tuned penalty do as well?**",
+        "",
+        *_penalty_answer(results),
     ]
     return lines
 
@@ -427,7 +429,7 @@ def _erm_answer(results: "Results") -> str:
     gap = compare(results.evaluations[best], erm, "auroc")
     inside = gap.low <= 0
     return (
-        f"The better reference, {references.ALL[best][0].lower()}, differs from it by "
+        f"The better reference, {references.ALL[best][0]}, differs from it by "
         f"{gap.difference:+.4f} AUROC [{gap.low:+.4f}, {gap.high:+.4f}]: ERM "
         + ("matches it." if inside else "does not match it.")
     )
@@ -476,7 +478,7 @@ def _cross_answer(
         grown = [a for a, c in all_at_once.items() if c.difference > 0]
         sentences.append(
             "Reconciling all attributes at once "
-            f"({results.titles[HEADLINE].lower()}), the gaps that grew are: "
+            f"({results.titles[HEADLINE]}), the gaps that grew are: "
             + (
                 ", ".join(
                     f"{a} {all_at_once[a].difference:+.4f} (p {_p(all_at_once[a])})"
@@ -489,25 +491,27 @@ def _cross_answer(
     return " ".join(sentences) or "The methods that show it were not run."
 
 
-def _penalty_answer(results: "Results") -> str:
-    sentences = []
+def _penalty_answer(results: "Results") -> list[str]:
+    lines = []
     for (one, other), c in _front_tests(results).items():
         verdict = "no difference is shown"
         if c.p_holm < LEVEL:
-            verdict = "dominates" if c.difference > 0 else "is dominated"
-        sentences.append(
-            f"{results.titles[one]} against {results.titles[other].lower()}: the area "
-            f"under its front (AUROC × gap, from ERM's corner) differs by "
-            f"{c.difference:+.2e} [{c.low:+.2e}, {c.high:+.2e}], p {_p(c)}: {verdict}."
+            verdict = (
+                "its front is better" if c.difference > 0 else "its front is worse"
+            )
+        lines.append(
+            f"- {results.titles[one]}, against {results.titles[other]}: area dominated "
+            f"(AUROC × gap) {c.difference:+.2e} [{c.low:+.2e}, {c.high:+.2e}], p {_p(c)}: "
+            f"{verdict}."
         )
     if HEADLINE in results.evaluations and "penalty" in results.evaluations:
         one, other = results.evaluations[HEADLINE], results.evaluations["penalty"]
         gap = compare(one, other, f"{GAP}/mean")
         auroc = compare(one, other, "auroc")
-        sentences.append(
-            f"With settings chosen by validation, {results.titles[HEADLINE].lower()} "
-            f"less penalty: mean gap {gap.difference:+.4f} [{gap.low:+.4f}, "
-            f"{gap.high:+.4f}], AUROC {auroc.difference:+.4f} [{auroc.low:+.4f}, "
-            f"{auroc.high:+.4f}]."
+        lines.append(
+            f"- With settings chosen by validation, {results.titles[HEADLINE]} less "
+            f"{results.titles['penalty']}: mean gap {gap.difference:+.4f} "
+            f"[{gap.low:+.4f}, {gap.high:+.4f}], AUROC {auroc.difference:+.4f} "
+            f"[{auroc.low:+.4f}, {auroc.high:+.4f}]."
         )
-    return " ".join(sentences) or "The methods that show it were not run."
+    return lines or ["The methods that show it were not run."]

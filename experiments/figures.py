@@ -46,7 +46,7 @@ def tradeoff(
 
     Args:
       curves: Family -> its settings, drawn joined up and labelled.
-      points: Methods with one setting, drawn with their intervals.
+      points: Methods with one setting.
       title: Of the figure.
     """
     gap = f"{GAP}/mean"
@@ -74,17 +74,13 @@ def tradeoff(
                     color=COLOURS[number],
                 )
         for number, (name, evaluation) in enumerate(points.items()):
-            x, y = evaluation.mean(gap), evaluation.mean("auroc")
-            axes.errorbar(
-                x,
-                y,
-                xerr=_reach(evaluation, gap),
-                yerr=_reach(evaluation, "auroc"),
-                fmt=MARKERS[number % len(MARKERS)],
+            axes.plot(
+                evaluation.mean(gap),
+                evaluation.mean("auroc"),
+                MARKERS[number % len(MARKERS)],
                 color="#000000" if name == "ERM" else "#777777",
                 markerfacecolor="#000000" if name == "ERM" else "white",
-                markersize=5,
-                elinewidth=0.5,
+                markersize=7 if name == "ERM" else 5,
                 label=name,
             )
         axes.set_xlabel("mean equalized-odds difference over attributes (raw)")
@@ -122,6 +118,7 @@ def gaps(
             floor = np.mean([e.null[attribute] for e in evaluations.values()])
             axes.axvspan(0, floor, color="#999999", alpha=0.25, linewidth=0)
             axes.set_title(attribute)
+            axes.set_xlabel("equalized-odds difference", fontsize=8)
             axes.set_xlim(left=0)
             axes.set_yticks(rows, list(evaluations))
         panels[0].plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
@@ -134,7 +131,6 @@ def gaps(
             label="bias-corrected",
         )
         panels[0].axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
-        figure.supxlabel("equalized-odds difference", fontsize=9)
         figure.suptitle(title, fontsize=10)
         figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -73,7 +73,7 @@ class _Pullback(NamedTuple):
 def value_and_jacobian(
     objective_fn: Callable[..., Any],
     *,
-    strategy: Strategy = "auto",
+    strategy: Strategy | str = "auto",
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., tuple[Any, Jacobian]]:
@@ -146,7 +146,7 @@ def value_and_jacobian(
 def explain(
     objective_fn: Callable[..., Any],
     *,
-    strategy: Strategy = "auto",
+    strategy: Strategy | str = "auto",
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., Plan]:
@@ -180,7 +180,7 @@ def explain(
 
 def _decide(
     objective_fn: Callable[..., Any],
-    strategy: Strategy,
+    strategy: str,
     has_aux: bool,
     chunk_size: int | None,
     params: Params,
@@ -371,9 +371,8 @@ def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
     """Whether arrays may be spread over devices, outside of a manual region."""
     meshes = [jax.sharding.get_abstract_mesh()]
     for leaf in jax.tree.leaves((params, args)):
-        sharding = getattr(jax.typeof(leaf), "sharding", None)
-        if sharding is not None:
-            meshes.append(sharding.mesh)
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+            meshes.append(jax.typeof(leaf).sharding.mesh)
     return any(
         size > 1 and kind != AxisType.Manual
         for mesh in meshes

@@ -1,0 +1,326 @@
+"""Every strategy gives the same Jacobian wherever it runs; auto's choice; errors."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import fairjax
+from fairjax import losses
+from fairjax.jacobian import explain
+
+GENERAL = ["jacrev", "pulls", "map"]
+ALL = [*GENERAL, "cells", "auto"]
+DEVICES = 8
+
+
+def make_problem(size=64, width=16, groups=4, **options):
+    rng = np.random.default_rng(0)
+    cells = fairjax.partition({"group": [f"{i:03d}" for i in range(groups)]})
+
+    def statistics(params, batch):
+        hidden = jax.nn.relu(batch["x"] @ params["w"] + params["b"])
+        z = hidden @ params["v"]
+        return {"loss": jax.nn.softplus(z) - batch["y"] * z, "score": jax.nn.sigmoid(z)}
+
+    functions = {
+        "task": losses.task(cells),
+        **losses.group_risks(cells, "group"),
+        "parity": losses.demographic_parity(cells, "group", penalty="squared"),
+        "risks": losses.risk_parity(cells, "group", penalty="squared"),
+    }
+    objectives = fairjax.cell_objectives(statistics, cells, functions, **options)
+    params = {
+        "w": jnp.asarray(rng.normal(size=(3, width)), jnp.float32),
+        "b": jnp.zeros(width),
+        "v": jnp.asarray(rng.normal(size=width), jnp.float32),
+    }
+    batch = {
+        "x": jnp.asarray(rng.normal(size=(size, 3)), jnp.float32),
+        "y": jnp.asarray(rng.integers(0, 2, size), jnp.float32),
+        "cells": jnp.asarray(rng.integers(-1, groups, size), jnp.int32),
+    }
+    return objectives, params, batch
+
+
+def assert_close(got, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+        got,
+        expected,
+    )
+
+
+def two(params):
+    """w·w and 3 u: their gradients are (2w, 0) and (0, 3)."""
+    return jnp.stack([params["w"] @ params["w"], 3 * params["u"]])
+
+
+class TestAnyObjectives:
+    @pytest.mark.parametrize("strategy", [*GENERAL, "auto"])
+    def test_by_hand(self, strategy):
+        params = {"w": jnp.array([1.0, -2.0]), "u": jnp.array(0.5)}
+        run = jax.jit(fairjax.value_and_jacobian(two, strategy=strategy))
+        values, rows = run(params)
+        np.testing.assert_allclose(values, [5.0, 1.5])
+        np.testing.assert_allclose(rows["w"], [[2.0, -4.0], [0.0, 0.0]])
+        np.testing.assert_allclose(rows["u"], [0.0, 3.0])
+
+    @pytest.mark.parametrize("strategy", [*GENERAL, "auto"])
+    def test_auxiliary_outputs_and_further_arguments(self, strategy):
+        def objectives(w, scale, name):
+            return jnp.stack([scale * w, w**2, w**3]), {"name": len(name)}
+
+        run = fairjax.value_and_jacobian(objectives, strategy=strategy, has_aux=True)
+        (values, aux), rows = run(jnp.array(2.0), 5.0, "abc")
+        np.testing.assert_allclose(values, [10.0, 4.0, 8.0])
+        np.testing.assert_allclose(rows, [5.0, 4.0, 12.0])
+        assert aux == {"name": 3}
+
+    @pytest.mark.parametrize("chunk", [1, 2, 5, 7])
+    def test_any_chunk_of_rows(self, chunk):
+        def objectives(w):
+            return jnp.arange(1.0, 6.0) * w
+
+        run = fairjax.value_and_jacobian(objectives, strategy="map", chunk_size=chunk)
+        np.testing.assert_allclose(run(jnp.array(3.0))[1], [1.0, 2.0, 3.0, 4.0, 5.0])
+
+    @pytest.mark.parametrize("strategy", GENERAL)
+    def test_rows_have_the_types_of_the_parameters(self, strategy):
+        params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
+        run = fairjax.value_and_jacobian(
+            lambda p: jnp.stack([p["a"].sum() * 2.0, p["b"].sum() * 1.0]),
+            strategy=strategy,
+        )
+        _, rows = run(params)
+        assert (rows["a"].dtype, rows["b"].dtype) == (jnp.bfloat16, jnp.float16)
+        np.testing.assert_array_equal(rows["a"].astype(float), [[2, 2], [0, 0]])
+
+    def test_second_derivatives(self):
+        def norm(w):
+            _, rows = fairjax.value_and_jacobian(lambda w: jnp.stack([w**2, w**3]))(w)
+            return jnp.sum(rows**2)  # 4 w² + 9 w⁴
+
+        assert jax.grad(norm)(jnp.array(2.0)) == pytest.approx(8 * 2 + 36 * 8)
+
+
+class TestCellObjectives:
+    @pytest.mark.parametrize("strategy", ALL)
+    def test_strategies_agree_with_jacrev(self, strategy):
+        objectives, params, batch = make_problem()
+        expected = (
+            objectives(params, batch),
+            jax.jit(jax.jacrev(objectives))(params, batch),
+        )
+        run = jax.jit(fairjax.value_and_jacobian(objectives, strategy=strategy))
+        assert_close(run(params, batch), expected)
+
+    @pytest.mark.parametrize("strategy", ALL)
+    def test_running_means(self, strategy):
+        objectives, params, batch = make_problem(decay=0.7)
+        running = objectives.init_running()
+        _, running = objectives(params, batch, running)
+        later = jax.tree.map(lambda leaf: leaf[::2], batch)
+
+        def values(params):
+            return objectives(params, later, running)
+
+        rows, expected_running = jax.jit(jax.jacrev(values, has_aux=True))(params)
+        run = fairjax.value_and_jacobian(objectives, strategy=strategy, has_aux=True)
+        (found, found_running), found_rows = jax.jit(run)(params, later, running)
+        assert_close(found, values(params)[0])
+        assert_close(found_running, expected_running)
+        assert_close(found_rows, rows)
+
+    def test_running_means_by_hand(self):
+        # After losses 2 (twice) and then 4, with decay ½: sums (½·½·4 + ½·4),
+        # counts (½·½·2 + ½·1); the slope of the mean in the batch's sum is 1/N̂.
+        cells = fairjax.partition({"sex": ["f"]}, single_level="allow")
+        objectives = fairjax.cell_objectives(
+            lambda w, batch: {"loss": w * batch["x"]},
+            cells,
+            {"task": losses.task(cells)},
+            decay=0.5,
+        )
+        run = fairjax.value_and_jacobian(objectives, strategy="cells", has_aux=True)
+        first = {"x": jnp.array([2.0, 2.0]), "cells": jnp.array([0, 0])}
+        second = {"x": jnp.array([4.0]), "cells": jnp.array([0])}
+        (_, running), _ = run(jnp.array(1.0), first, objectives.init_running())
+        (values, _), rows = run(jnp.array(1.0), second, running)
+        np.testing.assert_allclose(values, [3.0 / 1.0])
+        # N̂ = (½·½·2 + ½·1) / (1 − ¼) = 4/3, and the batch's sum has slope 4.
+        np.testing.assert_allclose(rows, [4.0 / (4 / 3)], rtol=1e-6)
+
+
+def mesh_of(kind=AxisType.Auto):
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
+
+
+def on_mesh(mesh, params, batch):
+    spread = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.device_put(params, NamedSharding(mesh, PartitionSpec())), jax.device_put(
+        batch, spread
+    )
+
+
+class TestSeveralDevices:
+    @pytest.mark.parametrize("strategy", ["pulls", "auto"])
+    @pytest.mark.parametrize("in_context", [True, False])
+    def test_a_sharded_batch_is_not_gathered(self, strategy, in_context):
+        objectives, params, batch = make_problem()
+        mesh = mesh_of()
+        spread = on_mesh(mesh, params, batch)
+        run = jax.jit(fairjax.value_and_jacobian(objectives, strategy=strategy))
+        if in_context:
+            with jax.set_mesh(mesh):
+                compiled = run.lower(*spread).compile()
+        else:
+            compiled = run.lower(*spread).compile()
+        text = compiled.as_text()
+        assert "all-reduce" in text
+        assert not re.search("all-gather|all-to-all|collective-permute", text)
+        expected = fairjax.value_and_jacobian(objectives, strategy="jacrev")
+        assert_close(compiled(*spread), expected(params, batch))
+
+    def test_auto_says_why_it_pulls_on_a_mesh(self):
+        objectives, params, batch = make_problem(groups=32)
+        assert explain(objectives)(params, batch).strategy == "cells"
+        spread = on_mesh(mesh_of(), params, batch)
+        plan = explain(objectives)(*spread)
+        assert plan.strategy == "pulls"
+        assert "gather the batch" in plan.reason
+
+    @pytest.mark.parametrize("strategy", ALL)
+    @pytest.mark.parametrize("check_vma", [True, False])
+    def test_shard_map_gives_the_jacobian_of_the_whole_batch(self, strategy, check_vma):
+        objectives, params, batch = make_problem(axis_name="data")
+        alone, _, _ = make_problem()
+        run = jax.shard_map(
+            fairjax.value_and_jacobian(objectives, strategy=strategy),
+            mesh=mesh_of(),
+            in_specs=(PartitionSpec(), PartitionSpec("data")),
+            out_specs=PartitionSpec(),
+            check_vma=check_vma,
+        )
+        expected = fairjax.value_and_jacobian(alone, strategy="jacrev")(params, batch)
+        assert_close(jax.jit(run)(params, batch), expected)
+
+    def test_auto_uses_cells_within_shard_map(self):
+        objectives, params, batch = make_problem(512, groups=16, axis_name="data")
+        chosen = []
+
+        def run(params, batch):
+            chosen.append(explain(objectives)(params, batch).strategy)
+            return params
+
+        specs = (PartitionSpec(), PartitionSpec("data"))
+        jax.shard_map(run, mesh=mesh_of(), in_specs=specs, out_specs=PartitionSpec())(
+            params, batch
+        )
+        assert chosen == ["cells"]
+
+    @pytest.mark.parametrize("strategy", ["pulls", "cells"])
+    def test_an_axis_of_vmap(self, strategy):
+        objectives, params, batch = make_problem(axis_name="data")
+        alone, _, _ = make_problem()
+        parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
+        run = fairjax.value_and_jacobian(objectives, strategy=strategy)
+        found = jax.vmap(run, (None, 0), axis_name="data")(params, parts)
+        expected = fairjax.value_and_jacobian(alone, strategy="jacrev")(params, batch)
+        for i in range(4):
+            assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], found), expected)
+
+
+class TestChoice:
+    def test_many_groups_go_by_cells_and_the_costs_say_so(self):
+        objectives, params, batch = make_problem(1024, 64, groups=16)
+        plan = explain(objectives)(params, batch)
+        assert plan.strategy == "cells"
+        assert plan.costs["cells"] == min(plan.costs.values())
+        assert set(plan.costs) == {"cells", "jacrev", "map", "pulls"}
+
+    def test_one_objective_is_pulled(self):
+        objectives, params, batch = make_problem()
+        cells = fairjax.partition({"sex": ["f", "m"]})
+        women = {"f": losses.group_risk(cells, "sex", "f")}
+        alone = fairjax.cell_objectives(objectives.statistics_fn, cells, women)
+        costs = explain(alone)(params, batch).costs
+        assert costs["cells"] == costs["pulls"]
+
+    def test_other_objectives_are_pulled_or_batched_by_number(self):
+        def objectives(number):
+            return lambda w: jnp.arange(1.0, number + 1) * w
+
+        assert explain(objectives(3))(jnp.array(1.0)).strategy == "pulls"
+        assert explain(objectives(100))(jnp.array(1.0)).strategy == "jacrev"
+
+    def test_memory_makes_a_loop(self):
+        def objectives(w):
+            return (jnp.ones((100, 2**22)) @ jnp.tanh(w)).T
+
+        plan = explain(objectives)(jax.ShapeDtypeStruct((2**22,), jnp.float32))
+        assert plan.strategy == "map"
+        assert 1 <= plan.chunk_size < 100
+
+    def test_equal_shapes_compile_once(self):
+        objectives, params, batch = make_problem()
+        traces = []
+        inner = objectives.statistics_fn
+
+        def counted(params, batch):
+            traces.append(None)
+            return inner(params, batch)
+
+        object.__setattr__(objectives, "statistics_fn", counted)
+        run = jax.jit(fairjax.value_and_jacobian(objectives))
+        run(params, batch)
+        first = len(traces)
+        run(jax.tree.map(lambda leaf: leaf + 1, params), batch)
+        assert len(traces) == first > 0
+        assert run._cache_size() == 1
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"strategy": "fast"}, "'fast'.*auto, jacrev, pulls, map, cells"),
+            ({"strategy": "pulls", "chunk_size": 2}, "chunk_size"),
+            ({"strategy": "map", "chunk_size": 0}, "chunk_size"),
+        ],
+    )
+    def test_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            fairjax.value_and_jacobian(two, **options)
+
+    def test_cells_of_other_objectives(self):
+        run = fairjax.value_and_jacobian(two, strategy="cells")
+        with pytest.raises(ValueError, match="cell_objectives only"):
+            run({"w": jnp.ones(2), "u": jnp.ones(())})
+
+    @pytest.mark.parametrize("strategy", [*GENERAL, "auto"])
+    def test_values_that_are_no_vector(self, strategy):
+        run = fairjax.value_and_jacobian(lambda w: w.sum(), strategy=strategy)
+        with pytest.raises(ValueError, match=r"values \[K\].*shape \(\)"):
+            run(jnp.ones(2))
+
+    def test_integer_parameters(self):
+        with pytest.raises(ValueError, match=r"\['u'\] is int32"):
+            fairjax.value_and_jacobian(two)({"w": jnp.ones(2), "u": jnp.array(1)})
+
+    def test_running_means_and_has_aux_go_together(self):
+        objectives, _, _ = make_problem(decay=0.9)
+        with pytest.raises(ValueError, match="has_aux=True"):
+            fairjax.value_and_jacobian(objectives)
+        with pytest.raises(ValueError, match="has_aux=False"):
+            fairjax.value_and_jacobian(make_problem()[0], has_aux=True)
+
+    def test_missing_batch_and_missing_cells(self):
+        objectives, params, batch = make_problem()
+        with pytest.raises(ValueError, match="got 0 arguments"):
+            fairjax.value_and_jacobian(objectives)(params)
+        with pytest.raises(ValueError, match="no 'cells'"):
+            fairjax.value_and_jacobian(objectives)(params, {"x": batch["x"]})
