@@ -369,10 +369,13 @@ def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
 
 def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
     """Whether arrays may be spread over devices, outside of a manual region."""
-    meshes = [jax.sharding.get_abstract_mesh()]
-    for leaf in jax.tree.leaves((params, args)):
-        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-            meshes.append(jax.typeof(leaf).sharding.mesh)
+    arrays = [
+        leaf
+        for leaf in jax.tree.leaves((params, args))
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    ]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in arrays]
+    meshes.append(jax.sharding.get_abstract_mesh())
     return any(
         size > 1 and kind != AxisType.Manual
         for mesh in meshes

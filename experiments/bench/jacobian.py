@@ -1,0 +1,371 @@
+"""What a Jacobian costs: each strategy against a plain step, and against PyTorch.
+
+Run ``python -m experiments.bench.jacobian --help`` for the options. Times are ratios to
+a plain single-loss step of the same model, taken in turns with it, so that other work
+on the machine disturbs both alike.
+"""
+
+import ctypes
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import fairjax
+from fairjax import losses
+from fairjax.jacobian import explain
+
+STRATEGIES = ("pulls", "jacrev", "map", "cells")
+LEARNING_RATE = 1e-3
+BEGIN, END = "<!-- table: begin {} -->", "<!-- table: end {} -->"
+COLUMNS = (
+    *("groups", "width", "batch", "step", "ratio", "ms"),
+    *("compile s", "temporary MB", "GFLOP", "note"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time the strategies, and a reconciled step against PyTorch.
+
+    Attributes:
+      groups: Numbers of groups; each group's loss is an objective.
+      widths: Widths of the network, which has two hidden layers.
+      batches: Numbers of examples.
+      rounds: Times that each step is run, in turns with the others.
+      limit: Leave out a step that is expected to take longer, in seconds.
+      memory: Leave out a step whose rows, four times, take more, in GB.
+      keep_freed_memory: Have the C library keep freed memory, rather than return large
+        blocks to the system and fault them in again at each step (glibc only).
+      output: Folder of the results.
+      docs: Also copy the table to docs/performance.md.
+      quick: A single small size and few rounds.
+    """
+
+    groups: tuple[int, ...] = (2, 8, 32, 128)
+    widths: tuple[int, ...] = (256, 1024)
+    batches: tuple[int, ...] = (256, 4096)
+    rounds: int = 9
+    limit: float = 4.0
+    memory: float = 6.0
+    keep_freed_memory: bool = False
+    output: Path = Path("results/bench")
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured, or left out, step."""
+
+    groups: int
+    width: int
+    batch: int
+    step: str
+    ratio: float | None = None
+    milliseconds: float | None = None
+    compile_seconds: float | None = None
+    temporary_megabytes: float | None = None
+    gigaflops: float | None = None
+    note: str = ""
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        numbers = [
+            f"{number:.{digits}f}" if number is not None else "-"
+            for number, digits in (
+                (self.ratio, 2),
+                (self.milliseconds, 1),
+                (self.compile_seconds, 1),
+                (self.temporary_megabytes, 0),
+                (self.gigaflops, 2),
+            )
+        ]
+        sizes = [str(self.groups), str(self.width), str(self.batch)]
+        return [*sizes, self.step, *numbers, self.note]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network, a batch in random groups of random sizes, and each group's loss."""
+
+    params: Any
+    batch: dict[str, jax.Array]
+    objectives: fairjax.CellObjectives
+
+    @classmethod
+    def make(cls, groups: int, width: int, batch: int) -> "Problem":
+        """Groups of unequal expected sizes: shares proportional to 1 to 3."""
+        rng = np.random.default_rng(0)
+        shares = rng.uniform(1, 3, groups)
+        table = rng.choice(groups, 50_000, p=shares / shares.sum())
+        cells = fairjax.partition(
+            {"group": table}, levels={"group": list(range(groups))}
+        )
+        sizes = [width, width, width, 1]
+        params = [
+            (rng.normal(size=(a, b)) / np.sqrt(a), np.zeros(b))
+            for a, b in itertools.pairwise(sizes)
+        ]
+        chosen = rng.choice(table, batch)
+        data = {
+            "x": rng.normal(size=(batch, width)).astype(np.float32),
+            "y": rng.integers(0, 2, batch).astype(np.float32),
+            "cells": cells.encode({"group": chosen}),
+        }
+        objectives = fairjax.cell_objectives(
+            statistics, cells, losses.group_risks(cells, "group")
+        )
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+        return cls(params, jax.tree.map(jnp.asarray, data), objectives)
+
+
+def statistics(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The network's cross-entropy, one value an example."""
+    hidden = batch["x"]
+    for weights, bias in params[:-1]:
+        hidden = jax.nn.relu(hidden @ weights + bias)
+    weights, bias = params[-1]
+    logits = (hidden @ weights + bias)[:, 0]
+    return {"loss": jax.nn.softplus(logits) - batch["y"] * logits}
+
+
+def mean_of_rows(jacobian: Any) -> Any:
+    """The simplest use of all rows, and a cheap one: the rows are what is timed."""
+
+    def one(leaf):
+        weights = jnp.full(leaf.shape[0], 1 / leaf.shape[0])
+        return jnp.dot(weights, leaf.reshape(leaf.shape[0], -1)).reshape(leaf.shape[1:])
+
+    return jax.tree.map(one, jacobian)
+
+
+def jax_steps(problem: Problem) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """Each step, ``(params, state, batch) -> (params, state)``, and its first state."""
+    adamw = optax.adamw(LEARNING_RATE)
+    groups = problem.objectives.num_objectives
+    pcgrad = optax.chain(fairjax.pcgrad(num_objectives=groups), adamw)
+
+    def plain(params, batch):
+        return jax.grad(lambda p: jnp.mean(statistics(p, batch)["loss"]))(params)
+
+    def rows(strategy):
+        run = fairjax.value_and_jacobian(problem.objectives, strategy=strategy)
+        return lambda params, batch: run(params, batch)[1]
+
+    def step(gradient, transform):
+        def run(params, state, batch):
+            updates, state = transform.update(gradient(params, batch), state, params)
+            return optax.apply_updates(params, updates), state
+
+        return run, transform.init(problem.params)
+
+    made = {"plain": step(plain, adamw)}
+    for strategy in STRATEGIES:
+        gradient = rows(strategy)
+        made[strategy] = step(lambda p, b, g=gradient: mean_of_rows(g(p, b)), adamw)
+    made["fairjax PCGrad"] = step(rows("auto"), pcgrad)
+    return made
+
+
+def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
+    """All steps of one size."""
+    problem = Problem.make(groups, width, batch)
+    plan = explain(problem.objectives)(problem.params, problem.batch)
+    here = {"groups": groups, "width": width, "batch": batch}
+    calls: dict[str, Callable[[], Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    left_out: list[Row] = []
+    plain_seconds = 0.0
+    row_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(problem.params))
+    for name, (step, state) in jax_steps(problem).items():
+        cost = plan.costs.get(plan.strategy if name == "fairjax PCGrad" else name, 3.0)
+        expected = plain_seconds * cost / 3
+        needed = 4 * groups * row_bytes / 1e9
+        if expected > options.limit:
+            note = f"left out: expected to take {expected:.0f} s"
+            left_out.append(Row(**here, step=name, note=note))
+            continue
+        if name != "plain" and needed > options.memory:
+            note = f"left out: would need about {needed:.0f} GB"
+            left_out.append(Row(**here, step=name, note=note))
+            continue
+        start = time.perf_counter()
+        compiled = jax.jit(step).lower(problem.params, state, problem.batch).compile()
+        seconds = time.perf_counter() - start
+        memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+        found[name] = {
+            "compile_seconds": seconds,
+            "temporary_megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
+            "gigaflops": cost.get("flops", float("nan")) / 1e9,
+            "note": "auto" if name == plan.strategy else "",
+        }
+
+        def call(compiled=compiled, state=state):
+            jax.block_until_ready(compiled(problem.params, state, problem.batch))
+
+        calls[name] = call
+        if name == "plain":
+            call()
+            plain_seconds = min(timed(call) for _ in range(3))
+    calls |= torch_calls(problem, options, plain_seconds, left_out, here)
+    times = in_turns(calls, options.rounds)
+    rows = [
+        Row(
+            **here,
+            step=name,
+            ratio=float(np.median(taken / times["plain"])),
+            milliseconds=float(np.median(taken)) * 1e3,
+            **found.get(name, {}),
+        )
+        for name, taken in times.items()
+    ]
+    return rows + left_out
+
+
+def torch_calls(
+    problem: Problem,
+    options: Options,
+    plain_seconds: float,
+    left_out: list[Row],
+    here: dict[str, int],
+) -> dict[str, Callable[[], Any]]:
+    """PyTorch's steps on the same weights and batch, where PyTorch is installed."""
+    if importlib.util.find_spec("torchjd") is None:
+        return {}
+    from experiments.bench import torch_pcgrad
+
+    groups = here["groups"]
+    params, batch = jax.tree.map(np.array, (problem.params, problem.batch))
+    calls, values = torch_pcgrad.steps(params, batch, groups, LEARNING_RATE)
+    expected = problem.objectives(problem.params, problem.batch)
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
+    kept = {}
+    for name, call in calls.items():
+        seconds = plain_seconds * groups
+        if name != "torch plain" and seconds > options.limit:
+            note = f"left out: expected to take over {seconds:.0f} s"
+            left_out.append(Row(**here, step=name, note=note))
+        else:
+            kept[name] = call
+    return kept
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each call, ``[rounds]``, after one that is not counted."""
+    for call in calls.values():
+        call()
+    taken = [{name: timed(call) for name, call in calls.items()} for _ in range(rounds)]
+    return {name: np.array([one[name] for one in taken]) for name in calls}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def keep_freed_memory() -> None:
+    """Have glibc serve large blocks from memory that it keeps."""
+    libc = ctypes.CDLL(None)
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    libc.mallopt(mmap_threshold, 2**30)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 2**28)
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured on."""
+    device = jax.devices()[0]
+    names = ["jax", "jaxlib", "optax", "numpy"]
+    if importlib.util.find_spec("torchjd") is not None:
+        names += ["torch", "torchjd"]
+    return {
+        "device": device.device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def markdown(rows: list[Row], about: dict[str, Any]) -> str:
+    """The table, with what it was measured on."""
+    lines = [
+        "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + ".",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "--:|" * 3 + ":--|" + "--:|" * 5 + ":--|",
+    ]
+    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def copy_between_markers(path: Path, name: str, text: str) -> None:
+    """Replace what lies between a document's markers of this name.
+
+    Raises:
+      ValueError: The document has no such markers.
+    """
+    begin, end = BEGIN.format(name), END.format(name)
+    document = path.read_text(encoding="utf-8")
+    if begin not in document or end not in document:
+        raise ValueError(f"{path} has no {begin!r} and {end!r}.")
+    head, rest = document.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    path.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
+
+
+def main(options: Options) -> list[Row]:
+    """Measure, print and save."""
+    if options.quick:
+        options = dataclasses.replace(
+            options, groups=(4,), widths=(32,), batches=(128,), rounds=3
+        )
+    if options.keep_freed_memory:
+        keep_freed_memory()
+    console = Console(width=130)
+    about = environment()
+    rows: list[Row] = []
+    for width in options.widths:
+        for batch in options.batches:
+            for groups in options.groups:
+                new = measure(options, groups, width, batch)
+                table = Table(*COLUMNS)
+                for row in new:
+                    table.add_row(*row.cells())
+                console.print(table)
+                rows += new
+    backend = jax.default_backend()
+    name = f"jacobian-{backend}" + ("-kept" if options.keep_freed_memory else "")
+    options.output.mkdir(parents=True, exist_ok=True)
+    record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
+    text = json.dumps(record, indent=1)
+    (options.output / f"{name}.json").write_text(text, encoding="utf-8")
+    table = markdown(rows, about)
+    (options.output / f"{name}.md").write_text(table, encoding="utf-8")
+    if options.docs:
+        copy_between_markers(Path("docs/performance.md"), name, table)
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
