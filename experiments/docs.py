@@ -41,16 +41,28 @@ def fill(text: str, results: Path) -> str:
 def results_table(summary: Mapping[str, Any]) -> str:
     """The main methods of a summary as a Markdown table, with how it was made."""
     protocol = summary["protocol"]
+    made = (
+        f"{summary['rows']:,} patients, {summary['outcome']} "
+        f"({summary['prevalence']:.1%}); attributes "
+        f"{', '.join(protocol['attributes'])}; {protocol['repeats']} x "
+        f"{protocol['folds']}-fold cross-validation by patient, settings and "
+        "thresholds from validation folds, 95 % intervals over patients and repeats, p paired "
+        "against ERM with Holm's correction."
+    )
+    columns = (
+        "Method",
+        "AUROC",
+        "Equalized-odds difference, mean",
+        "bias-corrected",
+        "worst",
+        "p (AUROC)",
+        "p (gap)",
+    )
     lines = [
         "",
-        f"{summary['rows']:,} patients, {summary['outcome']} "
-        f"({summary['prevalence']:.1%}); attributes {', '.join(protocol['attributes'])}; "
-        f"{protocol['repeats']} x {protocol['folds']}-fold cross-validation by patient, "
-        "settings and thresholds from validation folds, 95 % intervals over patients and "
-        "repeats, p paired against ERM with Holm's correction.",
+        made,
         "",
-        "| Method | AUROC | Equalized-odds difference, mean | bias-corrected | worst | "
-        "p (AUROC) | p (gap) |",
+        f"| {' | '.join(columns)} |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, method in summary["methods"].items():

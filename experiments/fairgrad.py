@@ -10,9 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -29,70 +27,20 @@ from rich.progress import (
 
 from experiments import fairgrad_report, lanes, methods, references
 from experiments.datasets import load
-from experiments.evaluation import Evaluation, Evaluator, Predictions
+from experiments.evaluation import Evaluator, Predictions
+from experiments.fairgrad_results import (
+    DEFAULT_ATTRIBUTES,
+    FULL_REPEATS,
+    Options,
+    Results,
+)
 from experiments.files import prepare_folder
-from experiments.protocol import CrossValidation, cross_validation
+from experiments.programs import Budget, Program
+from experiments.protocol import cross_validation
 from experiments.selection import select
 
-FULL_REPEATS = 20
-DEFAULT_ATTRIBUTES = {
-    "support2": ("sex", "race", "income", "age"),
-    "support2_sepsis": ("sex", "race", "income", "age"),
-    "rhc": ("sex", "race", "income", "insurance", "age"),
-    "rhc_sepsis": ("sex", "race", "income", "insurance", "age"),
-    "nhanes": ("sex", "race", "insured", "education", "age", "poverty"),
-}
-Dataset = Literal["support2", "support2_sepsis", "rhc", "rhc_sepsis", "nhanes"]
 
-
-@dataclass(frozen=True)
-class Options:
-    """FairGrad and its baselines on real patients.
-
-    Attributes:
-      dataset: Which patients.
-      attributes: Sensitive attributes to make fair and audit; the data set's own
-        choice where none is named.
-      methods: Which methods; all where none is named. ERM is always among them.
-      repeats: How often the five-fold cross-validation is repeated on new splits.
-      blind: Keep race, income and the like out of the inputs. By default a model sees
-        the attributes that it is to be fair about.
-      full: Repeat it 20 times; the figures of the README come from such a run.
-      output: Folder that gets a folder for the data set.
-      seed: Of splits, weights, batches and resamples.
-      bootstrap: Resamples of the patients.
-      permutations: Shuffles of each attribute, for the noise floor.
-      tolerance: AUROC that a setting may lose on validation to be selected.
-    """
-
-    dataset: Dataset = "support2"
-    attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    repeats: int = 2
-    blind: bool = False
-    full: bool = False
-    output: Path = Path("results/fairgrad")
-    seed: int = 0
-    bootstrap: int = 500
-    permutations: int = 200
-    tolerance: float = 0.005
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """Everything that the report is written from."""
-
-    options: Options
-    splits: CrossValidation
-    budget: lanes.Budget
-    evaluations: dict[str, Evaluation]
-    predictions: dict[str, Predictions]
-    titles: dict[str, str]
-    selected: dict[str, dict[str, int]]
-    histories: dict[str, dict[str, np.ndarray]]
-
-
-def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
+def run(options: Options, budget: Budget, console: Console) -> Path:
     """Train, evaluate and report; returns the folder of the results.
 
     Raises:
@@ -129,7 +77,7 @@ def run(options: Options, budget: lanes.Budget, console: Console) -> Path:
 
 
 def _train_and_evaluate(
-    results: Results, chosen: Sequence[lanes.Program], work: Path, progress: Progress
+    results: Results, chosen: Sequence[Program], work: Path, progress: Progress
 ) -> None:
     splits, options = results.splits, results.options
     evaluator = Evaluator(
@@ -207,7 +155,7 @@ def _checked(options: Options) -> Options:
     )
 
 
-def _fingerprint(options: Options, budget: lanes.Budget) -> str:
+def _fingerprint(options: Options, budget: Budget) -> str:
     """Of everything that the bits of the training depend on."""
     parts = {
         **dataclasses.asdict(options),
@@ -236,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, args=arguments, prog="python -m experiments.fairgrad")
     console = Console()
     try:
-        run(options, lanes.Budget(), console)
+        run(options, Budget(), console)
     except (ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

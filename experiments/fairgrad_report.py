@@ -1,44 +1,41 @@
-"""What the FairGrad experiment writes: tables, figures and answers, all from the data."""
+"""What the FairGrad experiment writes, all of it from the data."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from experiments import figures, references
+from experiments import figures
 from experiments.evaluation import (
     GAP,
     MIN_SUPPORT,
     WORST_GROUP_SUPPORT,
     Comparison,
     Evaluation,
-    compare,
-    compare_all,
-    compare_fronts,
-    gap_metrics,
-    holm,
 )
+from experiments.fairgrad_findings import (
+    FAMILIES,
+    HEADLINE,
+    PLAIN,
+    Tests,
+    answers,
+    cross_effects,
+    front_tests,
+    p_text,
+    tests_against_erm,
+)
+from experiments.fairgrad_results import Results, family, main_methods
 from experiments.files import write_text
 
-if TYPE_CHECKING:
-    from experiments.fairgrad import Results
 
-HEADLINE = "fairgrad_limited"
-FAMILIES = ("penalty", "penalty_absolute", "fairgrad_balanced", "fairgrad_limited")
-AUROC_ALLOWANCE = 0.005
-LEVEL = 0.05
-PLAIN = ("auroc", "balanced_accuracy", "brier")
-
-
-def write(results: "Results", folder: Path) -> None:
+def write(results: Results, folder: Path) -> None:
     """All files of the report: each whole, or as it was."""
-    tests = _tests(results)
+    tests = tests_against_erm(results)
     summary = _summary(results, tests)
     _figures(results, folder)
     write_text(folder / "results.csv", _rows(results))
@@ -46,9 +43,9 @@ def write(results: "Results", folder: Path) -> None:
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
-def show(results: "Results", console: Console) -> None:
+def show(results: Results, console: Console) -> None:
     """The results table, in the terminal."""
-    header, rows = _table(results, _tests(results))
+    header, rows = _table(results, tests_against_erm(results))
     narrow = ("Method", "AUROC", "Mean gap", "corrected", "p (mean gap)")
     keep = [i for i, column in enumerate(header) if column in narrow]
     table = Table(title=f"{results.splits.table.title}: {results.splits.table.outcome}")
@@ -60,53 +57,7 @@ def show(results: "Results", console: Console) -> None:
     console.print(table)
 
 
-def main_methods(results: "Results") -> list[str]:
-    """The rows of the main table: one for each method, settings chosen by validation."""
-    return [
-        title
-        for title, found in results.predictions.items()
-        if found.setting in ("", "selected")
-    ]
-
-
-def family(results: "Results", name: str) -> list[tuple[str, Evaluation]]:
-    """A family's settings and their evaluations, in order."""
-    return [
-        (found.setting, results.evaluations[title])
-        for title, found in results.predictions.items()
-        if found.name == name and found.setting not in ("", "selected")
-    ]
-
-
-def _tests(results: "Results") -> dict[str, dict[str, Comparison]]:
-    """Metric -> method -> difference from ERM, Holm over the methods compared.
-
-    The reference models are no candidates for fairness, so they are compared with ERM
-    on their own.
-    """
-    main = main_methods(results)
-    candidates = {
-        title: results.evaluations[title]
-        for title in main
-        if title not in references.ALL
-    }
-    others = {
-        title: evaluation
-        for title, evaluation in results.evaluations.items()
-        if title not in candidates
-    }
-    erm = results.evaluations["erm"]
-    found = {}
-    for metric in (*PLAIN, *gap_metrics(results.splits.attributes)):
-        found[metric] = compare_all(candidates, "erm", metric)
-        for title, evaluation in others.items():
-            found[metric][title] = compare(evaluation, erm, metric)
-    return found
-
-
-def _summary(
-    results: "Results", tests: Mapping[str, Mapping[str, Comparison]]
-) -> dict[str, Any]:
+def _summary(results: Results, tests: Tests) -> dict[str, Any]:
     splits, options = results.splits, results.options
     attributes = splits.attributes
     methods = {}
@@ -142,19 +93,19 @@ def _summary(
         "selected_settings": results.selected,
         "fronts": {
             f"{one} - {other}": _comparison(c)
-            for (one, other), c in _front_tests(results).items()
+            for (one, other), c in front_tests(results).items()
         },
         "cross_effects": {
             name: {
                 f"{target} on {measured}": _comparison(c)
                 for (target, measured), c in found.items()
             }
-            for name, found in _cross_effects(results).items()
+            for name, found in cross_effects(results).items()
         },
     }
 
 
-def _protocol(results: "Results") -> dict[str, Any]:
+def _protocol(results: Results) -> dict[str, Any]:
     splits, options, budget = results.splits, results.options, results.budget
     return {
         "split": f"{splits.num_repeats} × {splits.num_folds}-fold cross-validation by "
@@ -178,13 +129,13 @@ def _protocol(results: "Results") -> dict[str, Any]:
         f"equalized-odds gap among settings that lose at most {options.tolerance:g} "
         "AUROC there",
         "equalized_odds_difference": "larger of the TPR and the FPR gap, groups with "
-        f"at least {MIN_SUPPORT} of each outcome; null: mean under {options.permutations} "
+        f"at least {MIN_SUPPORT} of each outcome; null: mean of {options.permutations} "
         "shuffles of the attribute within outcome; corrected: less its bias under a "
         "parametric bootstrap at empirical-Bayes rates",
         "worst_group_auroc": "intersections of all attributes with at least "
         f"{WORST_GROUP_SUPPORT} of each outcome",
         "intervals": f"95 %; variance over patients ({options.bootstrap} resamples, "
-        "joint over methods and repeats) plus variance between repeats over their number",
+        "joint over methods and repeats) plus that between repeats over their number",
         "tests": "normal, two-sided, of the paired difference from ERM with that "
         "variance; Holm over the methods, for each metric",
     }
@@ -215,7 +166,7 @@ def _number(value: Any) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
-def _rows(results: "Results") -> str:
+def _rows(results: Results) -> str:
     """results.csv: a row for each method, setting, repeat, metric and attribute."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -230,41 +181,7 @@ def _rows(results: "Results") -> str:
     return out.getvalue()
 
 
-def _front_tests(results: "Results") -> dict[tuple[str, str], Comparison]:
-    """Area of each FairGrad family's front less that of each penalty family's."""
-    erm = results.evaluations["erm"]
-    corner = (erm.mean("auroc") - 0.03, erm.mean(f"{GAP}/mean"))
-    fronts = {name: [e for _, e in family(results, name)] for name in FAMILIES}
-    found = {
-        (one, other): compare_fronts([*fronts[one], erm], [*fronts[other], erm], corner)
-        for one in ("fairgrad_balanced", "fairgrad_limited")
-        for other in ("penalty", "penalty_absolute")
-        if fronts[one] and fronts[other]
-    }
-    return dict(
-        zip(found, holm({str(k): c for k, c in found.items()}).values(), strict=True)
-    )
-
-
-def _cross_effects(
-    results: "Results",
-) -> dict[str, dict[tuple[str, str], Comparison]]:
-    """How fixing one attribute changed each attribute's gap, Holm over all pairs."""
-    erm = results.evaluations["erm"]
-    found = {}
-    for name in ("penalty_single", "fairgrad_single"):
-        pairs = {
-            (target, measured): compare(evaluation, erm, f"{GAP}/{measured}")
-            for target, evaluation in family(results, name)
-            for measured in results.splits.attributes
-        }
-        if pairs:
-            adjusted = holm({str(k): c for k, c in pairs.items()}).values()
-            found[name] = dict(zip(pairs, adjusted, strict=True))
-    return found
-
-
-def _figures(results: "Results", folder: Path) -> None:
+def _figures(results: Results, folder: Path) -> None:
     title = f"{results.splits.table.title}, {results.splits.table.outcome}"
     curves = {}
     for name in FAMILIES:
@@ -295,9 +212,7 @@ def _figures(results: "Results", folder: Path) -> None:
         figures.save(drawn, folder, "training")
 
 
-def _table(
-    results: "Results", tests: Mapping[str, Mapping[str, Comparison]]
-) -> tuple[list[str], list[list[str]]]:
+def _table(results: Results, tests: Tests) -> tuple[list[str], list[list[str]]]:
     attributes = results.splits.attributes
     header = [
         "Method",
@@ -328,8 +243,8 @@ def _table(
             f"{e.mean(f'{GAP}/worst'):.3f}",
             f"{e.mean('worst_group_auroc'):.3f}",
         ]
-        for metric in ("auroc", f"{GAP}/mean"):
-            row.append("" if title == "erm" else _p(tests[metric][title]))
+        tested = ("auroc", f"{GAP}/mean")
+        row += ["" if title == "erm" else p_text(tests[m][title]) for m in tested]
         rows.append(row)
     floor = results.evaluations["erm"].null
     rows.append(
@@ -346,21 +261,25 @@ def _table(
     return header, rows
 
 
-def _p(c: Comparison) -> str:
-    value = c.p if math.isnan(c.p_holm) else c.p_holm
-    return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _markdown(results: "Results", tests: Mapping[str, Mapping[str, Comparison]]) -> str:
+def _markdown(results: Results, tests: Tests) -> str:
     splits = results.splits
     header, rows = _table(results, tests)
+    patients = (
+        f"{len(splits.table.label):,} patients; {splits.table.outcome}: "
+        f"{splits.table.label.mean():.1%}. Sensitive attributes: "
+        f"{', '.join(splits.attributes)}. These are not the papers' data, and no "
+        "figure here reproduces one of theirs."
+    )
+    legend = (
+        "Gap: equalized-odds difference, the larger of the TPR and FPR gaps; attribute "
+        "columns are raw. Where a method has several settings, validation chose one in "
+        "each fold. p: against ERM, paired, Holm-corrected over the methods (but for "
+        "the two reference models)."
+    )
     lines = [
         f"# FairGrad on {splits.table.title}",
         "",
-        f"{len(splits.table.label):,} patients; {splits.table.outcome}: "
-        f"{splits.table.label.mean():.1%}. Sensitive attributes: "
-        f"{', '.join(splits.attributes)}. These are not the papers' data, and no figure "
-        "here reproduces one of theirs.",
+        patients,
         "",
         "## Results",
         "",
@@ -368,10 +287,7 @@ def _markdown(results: "Results", tests: Mapping[str, Mapping[str, Comparison]])
         "|" + "---|" * len(header),
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        "Gap: equalized-odds difference, the larger of the TPR and FPR gaps; attribute "
-        "columns are raw. Where a method has several settings, validation chose one in "
-        "each fold. p: against ERM, paired, Holm-corrected over the methods (not for the "
-        "two reference models).",
+        legend,
         "",
         "![AUROC against mean equalized-odds difference](tradeoff.png)",
         "",
@@ -380,7 +296,7 @@ def _markdown(results: "Results", tests: Mapping[str, Mapping[str, Comparison]])
     ]
     if any(name in results.histories for name in ("fairgrad", HEADLINE)):
         lines += ["![Conflicts during training](training.png)", ""]
-    lines += ["## Answers", "", *_answers(results, tests), ""]
+    lines += ["## Answers", "", *answers(results, tests), ""]
     lines += ["## Protocol", ""]
     for name, value in _protocol(results).items():
         text = value
@@ -395,123 +311,3 @@ def _markdown(results: "Results", tests: Mapping[str, Mapping[str, Comparison]])
         "",
     ]
     return "\n".join(lines)
-
-
-def _answers(
-    results: "Results", tests: Mapping[str, Mapping[str, Comparison]]
-) -> list[str]:
-    lines = ["**Is ERM a fair opponent?** " + _erm_answer(results), ""]
-    lines += [
-        "**Does FairGrad improve multi-attribute equalized odds significantly at "
-        "competitive AUROC?**",
-        "",
-    ]
-    lines += [
-        f"- {results.titles[title]}: {_improvement(results, tests, title)}"
-        for title in main_methods(results)
-        if title.startswith("fairgrad") and not title.endswith("_single")
-    ]
-    lines += [
-        "",
-        "**Does fixing one attribute worsen another, and does reconciliation prevent "
-        "it?** " + _cross_answer(results, tests),
-        "",
-        "**Where does a tuned penalty do as well?**",
-        "",
-        *_penalty_answer(results),
-    ]
-    return lines
-
-
-def _erm_answer(results: "Results") -> str:
-    erm = results.evaluations["erm"]
-    best = max(references.ALL, key=lambda n: results.evaluations[n].mean("auroc"))
-    gap = compare(results.evaluations[best], erm, "auroc")
-    inside = gap.low <= 0
-    return (
-        f"The better reference, {references.ALL[best][0]}, differs from it by "
-        f"{gap.difference:+.4f} AUROC [{gap.low:+.4f}, {gap.high:+.4f}]: ERM "
-        + ("matches it." if inside else "does not match it.")
-    )
-
-
-def _improvement(
-    results: "Results", tests: Mapping[str, Mapping[str, Comparison]], title: str
-) -> str:
-    erm, e = results.evaluations["erm"], results.evaluations[title]
-    auroc, gap = tests["auroc"][title], tests[f"{GAP}/mean"][title]
-    raw = -gap.difference / erm.mean(f"{GAP}/mean")
-    corrected = 1 - e.corrected["mean"] / erm.corrected["mean"]
-    better = gap.difference < 0 and gap.p_holm < LEVEL
-    kept = auroc.difference >= -AUROC_ALLOWANCE
-    verdict = (
-        "yes" if better and kept else "fairer, at a price" if better else "not shown"
-    )
-    return (
-        f"{verdict}. Mean gap {gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], "
-        f"p {_p(gap)}: {raw:.0%} of the raw gap and {corrected:.0%} of the corrected gap "
-        f"are gone. AUROC {auroc.difference:+.4f} [{auroc.low:+.4f}, {auroc.high:+.4f}], "
-        f"p {_p(auroc)}."
-    )
-
-
-def _cross_answer(
-    results: "Results", tests: Mapping[str, Mapping[str, Comparison]]
-) -> str:
-    sentences = []
-    for name, found in _cross_effects(results).items():
-        others = {k: c for k, c in found.items() if k[0] != k[1]}
-        worse = [k for k, c in others.items() if c.difference > 0]
-        shown = [k for k in worse if others[k].p_holm < LEVEL]
-        largest = max(others, key=lambda k: others[k].difference)
-        c = others[largest]
-        sentences.append(
-            f"{results.titles[f'{name}[{largest[0]}]']} at a time: "
-            f"{len(worse)} of {len(others)} other gaps grew, {len(shown)} of them beyond "
-            f"noise (Holm); the largest growth is {largest[1]} when {largest[0]} is "
-            f"fixed, {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], p {_p(c)}."
-        )
-    if HEADLINE in results.evaluations:
-        all_at_once = {
-            a: tests[f"{GAP}/{a}"][HEADLINE] for a in results.splits.attributes
-        }
-        grown = [a for a, c in all_at_once.items() if c.difference > 0]
-        sentences.append(
-            "Reconciling all attributes at once "
-            f"({results.titles[HEADLINE]}), the gaps that grew are: "
-            + (
-                ", ".join(
-                    f"{a} {all_at_once[a].difference:+.4f} (p {_p(all_at_once[a])})"
-                    for a in grown
-                )
-                or "none"
-            )
-            + "."
-        )
-    return " ".join(sentences) or "The methods that show it were not run."
-
-
-def _penalty_answer(results: "Results") -> list[str]:
-    lines = []
-    for (one, other), c in _front_tests(results).items():
-        verdict = "no difference is shown"
-        if c.p_holm < LEVEL:
-            verdict = (
-                "its front is better" if c.difference > 0 else "its front is worse"
-            )
-        lines.append(
-            f"- {results.titles[one]}, against {results.titles[other]}: area dominated "
-            f"(AUROC × gap) {c.difference:+.2e} [{c.low:+.2e}, {c.high:+.2e}], p {_p(c)}: "
-            f"{verdict}."
-        )
-    if HEADLINE in results.evaluations and "penalty" in results.evaluations:
-        one, other = results.evaluations[HEADLINE], results.evaluations["penalty"]
-        gap = compare(one, other, f"{GAP}/mean")
-        auroc = compare(one, other, "auroc")
-        lines.append(
-            f"- With settings chosen by validation, {results.titles[HEADLINE]} less "
-            f"{results.titles['penalty']}: mean gap {gap.difference:+.4f} "
-            f"[{gap.low:+.4f}, {gap.high:+.4f}], AUROC {auroc.difference:+.4f} "
-            f"[{auroc.low:+.4f}, {auroc.high:+.4f}]."
-        )
-    return lines or ["The methods that show it were not run."]

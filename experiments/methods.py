@@ -14,7 +14,7 @@ import numpy as np
 import fairjax
 from experiments.baselines.group_dro import group_dro
 from experiments.baselines.reweighting import reweighting
-from experiments.lanes import Phase, Program, Variant
+from experiments.programs import Phase, Program, Variant
 from experiments.protocol import LABEL, CrossValidation
 from fairjax import losses, steps
 from fairjax.objectives import CellFunction
@@ -130,7 +130,7 @@ def _reweighting(splits: CrossValidation) -> Program:
 
 def _task_phase(splits: CrossValidation) -> Phase:
     task = {"task": losses.task(splits.partition)}
-    return Phase(1.0, task, lambda setting: _added_up(jnp.ones(1)))
+    return Phase(1.0, task, lambda _: _added_up(jnp.ones(1)))
 
 
 def _group_dro(splits: CrossValidation) -> Program:

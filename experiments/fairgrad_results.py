@@ -1,0 +1,87 @@
+"""The FairGrad experiment's options, and what a run of it holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from experiments.evaluation import Evaluation, Predictions
+from experiments.programs import Budget
+from experiments.protocol import CrossValidation
+
+FULL_REPEATS = 20
+DEFAULT_ATTRIBUTES = {
+    "support2": ("sex", "race", "income", "age"),
+    "support2_sepsis": ("sex", "race", "income", "age"),
+    "rhc": ("sex", "race", "income", "insurance", "age"),
+    "rhc_sepsis": ("sex", "race", "income", "insurance", "age"),
+    "nhanes": ("sex", "race", "insured", "education", "age", "poverty"),
+}
+Dataset = Literal["support2", "support2_sepsis", "rhc", "rhc_sepsis", "nhanes"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """FairGrad and its baselines on real patients.
+
+    Attributes:
+      dataset: Which patients.
+      attributes: Sensitive attributes to make fair and audit; the data set's own
+        choice where none is named.
+      methods: Which methods; all where none is named. ERM is always among them.
+      repeats: How often the five-fold cross-validation is repeated on new splits.
+      blind: Keep race, income and the like out of the inputs. By default a model sees
+        the attributes that it is to be fair about.
+      full: Repeat it 20 times; the figures of the README come from such a run.
+      output: Folder that gets a folder for the data set.
+      seed: Of splits, weights, batches and resamples.
+      bootstrap: Resamples of the patients.
+      permutations: Shuffles of each attribute, for the noise floor.
+      tolerance: AUROC that a setting may lose on validation to be selected.
+    """
+
+    dataset: Dataset = "support2"
+    attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    repeats: int = 2
+    blind: bool = False
+    full: bool = False
+    output: Path = Path("results/fairgrad")
+    seed: int = 0
+    bootstrap: int = 500
+    permutations: int = 200
+    tolerance: float = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that the report is written from."""
+
+    options: Options
+    splits: CrossValidation
+    budget: Budget
+    evaluations: dict[str, Evaluation]
+    predictions: dict[str, Predictions]
+    titles: dict[str, str]
+    selected: dict[str, dict[str, int]]
+    histories: dict[str, dict[str, np.ndarray]]
+
+
+def main_methods(results: Results) -> list[str]:
+    """The rows of the main table: one for each method, settings from validation."""
+    return [
+        title
+        for title, found in results.predictions.items()
+        if found.setting in ("", "selected")
+    ]
+
+
+def family(results: Results, name: str) -> list[tuple[str, Evaluation]]:
+    """A family's settings and their evaluations, in order."""
+    return [
+        (found.setting, results.evaluations[title])
+        for title, found in results.predictions.items()
+        if found.name == name and found.setting not in ("", "selected")
+    ]
