@@ -46,8 +46,8 @@ def results_table(summary: Mapping[str, Any]) -> str:
         f"({summary['prevalence']:.1%}); attributes "
         f"{', '.join(protocol['attributes'])}; {protocol['repeats']} x "
         f"{protocol['folds']}-fold cross-validation by patient, settings and "
-        "thresholds from validation folds, 95 % intervals over patients and repeats, p paired "
-        "against ERM with Holm's correction."
+        "thresholds from validation folds, 95 % intervals over patients and repeats, "
+        "p paired against ERM with Holm's correction."
     )
     columns = (
         "Method",

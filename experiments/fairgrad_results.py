@@ -39,7 +39,8 @@ class Options:
       seed: Of splits, weights, batches and resamples.
       bootstrap: Resamples of the patients.
       permutations: Shuffles of each attribute, for the noise floor.
-      tolerance: AUROC that a setting may lose on validation to be selected.
+      tolerance: AUROC that a setting may lose on validation to be selected: less than
+        the .005 that the report allows on test, since selection favours lucky settings.
     """
 
     dataset: Dataset = "support2"
@@ -52,7 +53,7 @@ class Options:
     seed: int = 0
     bootstrap: int = 500
     permutations: int = 200
-    tolerance: float = 0.005
+    tolerance: float = 0.004
 
 
 @dataclass(frozen=True, eq=False)
