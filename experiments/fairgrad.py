@@ -17,6 +17,7 @@ import numpy as np
 import tyro
 from jax.nn import sigmoid
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,6 +40,9 @@ from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
 from experiments.selection import select
 
+# Repeats add to it, and NumPy's seeds have 32 bits.
+MAX_SEED = 2**31
+
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
     """Train, evaluate and report; returns the folder of the results.
@@ -47,7 +51,6 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
       ValueError: An option, a table or a folder that cannot be used.
     """
     options = _checked(options)
-    folder = prepare_folder(options.output / options.dataset)
     table = load(options.dataset)
     splits = cross_validation(
         table,
@@ -58,13 +61,15 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
         seed=options.seed,
     )
     chosen = methods.build(options.methods, splits)
+    # What cannot be run leaves no folder behind.
+    folder = prepare_folder(options.output / options.dataset)
     # Only a run with the same options goes on from what a killed one left.
     work = prepare_folder(folder / f".unfinished-{_fingerprint(options, budget)}")
     console.print(
-        f"{table.title}: {len(table.label):,} patients, {table.outcome} "
-        f"{table.label.mean():.1%}; {options.repeats} × {splits.num_folds}-fold "
-        f"cross-validation, {len(options.methods)} methods, {jax.device_count()} "
-        f"{jax.default_backend()} device(s)."
+        f"{escape(table.title)}: {len(table.label):,} patients, "
+        f"{escape(table.outcome)} {table.label.mean():.1%}; {options.repeats} × "
+        f"{splits.num_folds}-fold cross-validation, {len(options.methods)} methods, "
+        f"{jax.device_count()} {jax.default_backend()} device(s)."
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
     with _progress(console) as progress:
@@ -72,7 +77,7 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
     fairgrad_report.write(results, folder)
     shutil.rmtree(work)
     fairgrad_report.show(results, console)
-    console.print(f"Report: {folder / 'summary.md'}")
+    console.print(f"Report: {escape(str(folder / 'summary.md'))}")
     return folder
 
 
@@ -144,13 +149,15 @@ def _checked(options: Options) -> Options:
     for name in ("repeats", "bootstrap", "permutations"):
         if getattr(options, name) < (1 if name == "repeats" else 2):
             raise ValueError(f"--{name} is too small: {getattr(options, name)}.")
-    if options.tolerance < 0:
-        raise ValueError(f"--tolerance must not be negative: {options.tolerance}.")
+    if not options.tolerance >= 0:
+        raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
+    if not 0 <= options.seed < MAX_SEED:
+        raise ValueError(f"--seed must be in 0 to {MAX_SEED - 1}: {options.seed}.")
     wanted = options.methods or tuple(methods.TITLES)
     return dataclasses.replace(
         options,
         attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],
-        methods=("erm", *(name for name in wanted if name != "erm")),
+        methods=tuple(dict.fromkeys(("erm", *wanted))),
         repeats=FULL_REPEATS if options.full else options.repeats,
     )
 
@@ -185,8 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         run(options, Budget(), console)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, ModuleNotFoundError, OSError) as error:
+        # One line, whatever a library's message looks like.
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from experiments import references
+from experiments import markdown, references
 from experiments.evaluation import (
     GAP,
     Comparison,
@@ -132,8 +132,8 @@ def _erm_answer(results: Results) -> str:
 def _improvement(results: Results, tests: Tests, title: str) -> str:
     erm, e = results.evaluations["erm"], results.evaluations[title]
     auroc, gap = tests["auroc"][title], tests[f"{GAP}/mean"][title]
-    raw = -gap.difference / erm.mean(f"{GAP}/mean")
-    corrected = 1 - e.corrected["mean"] / erm.corrected["mean"]
+    raw = _share_gone(e.mean(f"{GAP}/mean"), erm.mean(f"{GAP}/mean"))
+    corrected = _share_gone(e.corrected["mean"], erm.corrected["mean"])
     better = gap.difference < 0 and gap.p_holm < LEVEL
     kept = auroc.difference >= -AUROC_ALLOWANCE
     verdict = (
@@ -141,25 +141,33 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
     )
     return (
         f"{verdict}. Mean gap {_span(gap)}, "
-        f"p {p_text(gap)}: {raw:.0%} of the raw gap are gone, {corrected:.0%} of the "
+        f"p {p_text(gap)}: {raw} of the raw gap are gone, {corrected} of the "
         f"corrected one. AUROC {_span(auroc)}, "
         f"p {p_text(auroc)}."
     )
+
+
+def _share_gone(gap: float, before: float) -> str:
+    # The corrected gap of a fair ERM is 0: nothing of it can go.
+    return f"{1 - gap / before:.0%}" if before else "none (ERM's is 0)"
 
 
 def _cross_answer(results: Results, tests: Tests) -> str:
     sentences = []
     for name, found in cross_effects(results).items():
         others = {k: c for k, c in found.items() if k[0] != k[1]}
+        if not others:
+            continue
         worse = [k for k, c in others.items() if c.difference > 0]
         shown = [k for k in worse if others[k].p_holm < LEVEL]
         largest = max(others, key=lambda k: others[k].difference)
         c = others[largest]
+        fixed, grew = (markdown.escape(attribute) for attribute in largest)
         sentences.append(
             f"{results.titles[f'{name}[{largest[0]}]']} at a time: "
             f"{len(worse)} of {len(others)} other gaps grew, {len(shown)} beyond noise "
-            f"(Holm); the largest growth is {largest[1]} when {largest[0]} is "
-            f"fixed, {_span(c)}, p {p_text(c)}."
+            f"(Holm); the largest growth is {grew} when {fixed} is fixed, "
+            f"{_span(c)}, p {p_text(c)}."
         )
     if HEADLINE in results.evaluations:
         all_at_once = {
@@ -171,13 +179,16 @@ def _cross_answer(results: Results, tests: Tests) -> str:
             f"({results.titles[HEADLINE]}), the gaps that grew are: "
             + (
                 ", ".join(
-                    f"{a} {all_at_once[a].difference:+.4f} (p {p_text(all_at_once[a])})"
+                    f"{markdown.escape(a)} {all_at_once[a].difference:+.4f} "
+                    f"(p {p_text(all_at_once[a])})"
                     for a in grown
                 )
                 or "none"
             )
             + "."
         )
+    if len(results.splits.attributes) == 1:
+        return "There is one attribute only."
     return " ".join(sentences) or "The methods that show it were not run."
 
 

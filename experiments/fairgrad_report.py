@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from experiments import figures
+from experiments import figures, markdown
 from experiments.evaluation import (
     GAP,
     MIN_SUPPORT,
@@ -37,10 +38,15 @@ def write(results: Results, folder: Path) -> None:
     """All files of the report: each whole, or as it was."""
     tests = tests_against_erm(results)
     summary = _summary(results, tests)
+    texts = {
+        "results.csv": _rows(results),
+        "summary.md": _markdown(results, tests),
+        "summary.json": json.dumps(summary, indent=1, allow_nan=False) + "\n",
+    }
+    # Nothing of an earlier report is touched before all of this one is known.
     _figures(results, folder)
-    write_text(folder / "results.csv", _rows(results))
-    write_text(folder / "summary.md", _markdown(results, tests))
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def show(results: Results, console: Console) -> None:
@@ -48,7 +54,8 @@ def show(results: Results, console: Console) -> None:
     header, rows = _table(results, tests_against_erm(results))
     narrow = ("Method", "AUROC", "Mean gap", "corrected", "p (mean gap)")
     keep = [i for i, column in enumerate(header) if column in narrow]
-    table = Table(title=f"{results.splits.table.title}: {results.splits.table.outcome}")
+    source = results.splits.table
+    table = Table(title=escape(f"{source.title}: {source.outcome}"))
     for column in keep:
         table.add_column(header[column], justify="left" if column == 0 else "right")
     for row in rows:
@@ -62,14 +69,14 @@ def _summary(results: Results, tests: Tests) -> dict[str, Any]:
     attributes = splits.attributes
     methods = {}
     for title, evaluation in results.evaluations.items():
-        gap = {}
+        gap: dict[str, Any] = {}
         for name in (*attributes, "mean", "worst"):
             gap[name] = {
                 **_estimate(evaluation, f"{GAP}/{name}"),
                 "null": _number(evaluation.null[name]),
                 "corrected": _number(evaluation.corrected[name]),
             }
-        test = {}
+        test: dict[str, Any] = {}
         if title != "erm":
             test = {m: _comparison(tests[m][title]) for m in PLAIN}
             test[GAP] = {
@@ -264,11 +271,12 @@ def _table(results: Results, tests: Tests) -> tuple[list[str], list[list[str]]]:
 def _markdown(results: Results, tests: Tests) -> str:
     splits = results.splits
     header, rows = _table(results, tests)
+    source = splits.table
     patients = (
-        f"{len(splits.table.label):,} patients; {splits.table.outcome}: "
-        f"{splits.table.label.mean():.1%}. Sensitive attributes: "
-        f"{', '.join(splits.attributes)}. These are not the papers' data, and no "
-        "figure here reproduces one of theirs."
+        f"{len(source.label):,} patients; {markdown.escape(source.outcome)}: "
+        f"{source.label.mean():.1%}. Sensitive attributes: "
+        f"{markdown.escape(', '.join(splits.attributes))}. These are not the papers' "
+        "data, and no figure here reproduces one of theirs."
     )
     legend = (
         "Gap: equalized-odds difference, the larger of the TPR and FPR gaps; attribute "
@@ -277,13 +285,13 @@ def _markdown(results: Results, tests: Tests) -> str:
         "the two reference models)."
     )
     lines = [
-        f"# FairGrad on {splits.table.title}",
+        f"# FairGrad on {markdown.escape(source.title)}",
         "",
         patients,
         "",
         "## Results",
         "",
-        "| " + " | ".join(header) + " |",
+        "| " + " | ".join(markdown.escape(name) for name in header) + " |",
         "|" + "---|" * len(header),
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
@@ -304,10 +312,7 @@ def _markdown(results: Results, tests: Tests) -> str:
             text = "; ".join(f"{k}: {v}" for k, v in value.items()) or "none"
         elif isinstance(value, list):
             text = ", ".join(value)
-        lines.append(f"- **{name.replace('_', ' ')}**: {text}")
-    lines += [
-        "",
-        f"Source: {splits.table.citation}. Licence: {splits.table.licence}.",
-        "",
-    ]
+        lines.append(f"- **{name.replace('_', ' ')}**: {markdown.escape(str(text))}")
+    origin = f"Source: {source.citation}. Licence: {source.licence}."
+    lines += ["", markdown.escape(origin), ""]
     return "\n".join(lines)

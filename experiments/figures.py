@@ -14,7 +14,7 @@ from experiments.files import write_whole
 # Okabe and Ito's palette: told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -23,6 +23,8 @@ _STYLE = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "svg.hashsalt": "fairjax",
+    # A name such as "$11,000 to $25,000" is no formula.
+    "text.parse_math": False,
 }
 
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.files import write_whole
-from experiments.programs import Budget, Program, Variant
+from experiments.programs import Budget, Program
 from experiments.protocol import CrossValidation
 from fairjax import training
 from fairjax.checkpoint import Checkpoints
@@ -77,7 +78,7 @@ def train(
     Raises:
       ValueError: A damaged checkpoint, or parameters that are no longer finite.
     """
-    name = f"{program.name}-{_digest(program.variants)}"
+    name = f"{program.name}-{_digest(program)}"
     finished = work / f"{name}.npz"
     if finished.exists():
         advance(budget.steps)
@@ -101,9 +102,8 @@ def train(
             )
         start, loop = compiled[same]
         schedule = jnp.array([phase.rate, calls * budget.steps_per_call])
-        settings = {
-            k: jnp.asarray(v) for k, v in (program.settings | phase.settings).items()
-        }
+        numbers = {**program.settings, **phase.settings}
+        settings = {name: jnp.asarray(values) for name, values in numbers.items()}
         run = start(params, key_data, settings, schedule)
         run, told = _run_phase(
             lambda run, loop=loop, settings=settings, schedule=schedule: loop(
@@ -130,9 +130,19 @@ def train(
     return trained
 
 
-def _digest(variants: Sequence[Variant]) -> str:
-    text = json.dumps([[v.name, v.setting] for v in variants])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _digest(program: Program) -> str:
+    """Of the variants and of all the numbers that they are trained with."""
+    plain = [
+        [[v.name, v.setting] for v in program.variants],
+        [[p.share, [*p.functions], p.decay, p.rate] for p in program.phases],
+    ]
+    digest = hashlib.sha256(json.dumps(plain).encode())
+    for settings in (program.settings, *(p.settings for p in program.phases)):
+        for name, values in sorted(settings.items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    if program.example_weights is not None:
+        digest.update(np.ascontiguousarray(program.example_weights).tobytes())
+    return digest.hexdigest()[:8]
 
 
 class _Model(NamedTuple):
@@ -260,7 +270,8 @@ def _run_phase(loop, run, calls, *, folder, seconds, advance):
                 name: np.zeros((restored, *leaf.shape), leaf.dtype)
                 for name, leaf in shapes.items()
             }
-            done, (run, stacked) = checkpoints.restore((run, blank))
+            # None only where nothing was saved, which is not so here.
+            done, (run, stacked) = checkpoints.restore((run, blank)) or (0, (run, {}))
             told = [{k: v[i] for k, v in stacked.items()} for i in range(done)]
             for _ in range(done):
                 advance()
@@ -300,24 +311,29 @@ def _lane_data(program, splits, mesh):
     if weights is None:
         shape = (splits.num_lanes, len(splits.table.label))
         weights = np.ones(shape, np.float32)
-    data = LaneData(splits.inputs, weights, splits.train_rows, splits.train_counts)
+    data = (splits.inputs, weights, splits.train_rows, splits.train_counts)
     everyone = NamedSharding(mesh, PartitionSpec())
     labels = jax.device_put(splits.table.label.astype(np.float32), everyone)
     cells = jax.device_put(splits.cells, everyone)
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
-    return jax.device_put(data, by_lane), labels, cells
+    return LaneData(*jax.device_put(data, by_lane)), labels, cells
 
 
 def _write(path: Path, trained: Trained) -> None:
-    arrays = {"logits": trained.logits}
+    arrays: dict[str, Any] = {"logits": trained.logits}
     for number, phase in enumerate(trained.history):
         arrays |= {f"{number}/{name}": values for name, values in phase.items()}
     write_whole(path, lambda temporary: np.savez(temporary, **arrays))
 
 
 def _read(path: Path) -> Trained:
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is damaged. Delete it to train that again."
+        ) from error
     phases: dict[int, dict[str, np.ndarray]] = {}
     for name, values in arrays.items():
         if "/" in name:

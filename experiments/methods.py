@@ -256,7 +256,12 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     number = len(splits.attributes)
 
     def reconciler(setting: Setting):
-        return fairjax.fairgrad(num_objectives=len(objectives), **setting)
+        return fairjax.fairgrad(
+            num_objectives=len(objectives),
+            strength=setting["strength"],
+            limit=setting["limit"],
+            epsilon=setting["epsilon"],
+        )
 
     limits = (*LIMITS, *(SINGLE_LIMIT,) * number)
     balanced, limited = len(STRENGTHS), len(limits)

@@ -18,10 +18,14 @@ from experiments.datasets import (
     check_disjoint,
     encode_splits,
     patient_folds,
+    validate,
 )
 from fairjax.groups import Partition, partition
 
 LABEL = "outcome"
+# Names of objectives and of rows in the reports; an attribute of that name would
+# silently take their place.
+RESERVED = (LABEL, "task", "mean", "worst")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +124,23 @@ def cross_validation(
       seed: Of the splits.
 
     Raises:
-      ValueError: An attribute that the table does not have, named twice or none.
+      ValueError: A table that `validate` refuses; an attribute that it does not have,
+        named twice, none, or of a name that means something else here.
     """
+    validate(table)
     attributes = tuple(attributes)
     unknown = [a for a in attributes if a not in table.attributes]
     if unknown or not attributes or len(set(attributes)) < len(attributes):
         raise ValueError(
-            f"--attributes must name some of {', '.join(table.attributes)}, each once; "
+            "--attributes must name some of "
+            f"{', '.join(map(str, table.attributes.columns))}, each once; "
             f"not {', '.join(attributes) or 'none'}."
+        )
+    taken = [a for a in attributes if a in RESERVED]
+    if taken:
+        raise ValueError(
+            f"no attribute may be named {taken[0]!r}: the reports use that name. "
+            "Rename its column."
         )
     if not blind:
         extra = [a for a in attributes if a not in table.features]
@@ -152,9 +165,10 @@ def cross_validation(
         for r in range(num_repeats)
         for k in range(num_folds)
     ]
-    for lane, train in enumerate(trains):
-        test = np.flatnonzero(folds[lane // num_folds] == lane % num_folds)
-        check_disjoint(table.patient_ids, train, test)
+    # A fold shares no patient with the others: so no two parts of a lane do.
+    for fold in folds:
+        for k in range(num_folds):
+            check_disjoint(table.patient_ids, fold != k, fold == k)
     counts = np.array([len(rows) for rows in trains], np.int32)
     padded = np.stack([np.resize(rows, counts.max()) for rows in trains])
     return CrossValidation(

@@ -42,9 +42,8 @@ def gradient_boosting(
             max_iter=100,
             max_leaf_nodes=8,
             l2_regularization=1.0,
-            early_stopping=False,
             random_state=0,
-        )
+        ).set_params(early_stopping=False)
         model.fit(inputs[train], label[train])
         for number, scores in enumerate(model.staged_decision_function(inputs)):
             if number % 10 == 9:

@@ -228,9 +228,10 @@ def vary_params(objectives: CellObjectives, params: Params) -> Params:
 
     Each gradient is summed once, when the Jacobian is complete.
     """
-    axis = objectives.axis_name
-    mesh = jax.sharding.get_abstract_mesh()
-    return vary(params, (axis,)) if axis in mesh.manual_axes else params
+    axis, mesh = objectives.axis_name, jax.sharding.get_abstract_mesh()
+    if axis is None or axis not in mesh.manual_axes:
+        return params
+    return vary(params, (axis,))
 
 
 def vary_like(value: Array, aval: Any) -> Array:

@@ -18,9 +18,10 @@ byte,
 where ``ρ`` is the padding of the windows (the sum of their capacities over ``B``),
 ``γ`` the gathering of examples into them, ``M`` the segments to be mixed (0 if every
 segment is a row of its own), ``η`` what a batched pull costs against a plain one, and
-``μ`` the same in a loop. A model with a loop that parameters enter is differentiated in
-padded groups, forward again and backward: ``c_p = 6`` for ``s_p > 1``. ``β, γ, η, μ``
-were measured on each kind of device, or estimated where none was at hand.
+``μ`` the same in a loop over chunks. A model with a loop that parameters enter is
+differentiated in padded groups, forward again and backward: ``c_p = 6`` for
+``s_p > 1``.
+``β, γ, η, μ`` were measured on a CPU, and are estimates for other devices.
 """
 
 from collections.abc import Sequence
@@ -38,9 +39,10 @@ class Machine(NamedTuple):
     Attributes:
       balance: FLOPs in the time of moving a byte.
       batched: Cost of a batched pull against a plain one.
-      looped: Cost of a pull in a loop against a plain one.
+      looped: Cost of a pull in a loop over chunks against a plain one.
       gathered: Cost of gathering windows, in forward passes.
       memory: Bytes that batched pulls may take before they are done in chunks.
+      chunk: The best number of rows in a chunk, if there is memory for it.
     """
 
     balance: float
@@ -48,12 +50,13 @@ class Machine(NamedTuple):
     looped: float
     gathered: float
     memory: float
+    chunk: int
 
 
 _MACHINES = {
-    "cpu": Machine(20.0, 1.4, 1.5, 0.4, 2**31),
-    "gpu": Machine(40.0, 1.0, 1.2, 0.2, 2**33),
-    "tpu": Machine(150.0, 1.0, 1.2, 0.2, 2**33),
+    "cpu": Machine(20.0, 1.6, 1.05, 0.4, 2**31, 8),
+    "gpu": Machine(40.0, 1.0, 1.2, 0.2, 2**33, 64),
+    "tpu": Machine(150.0, 1.0, 1.2, 0.2, 2**33, 64),
 }
 
 # Unrolled pulls compile in proportion to their number.
@@ -136,7 +139,13 @@ def cells_cost(
     return cost
 
 
-def pulls_at_once(sizes: Sizes) -> int:
-    """How many pulls may be batched within the memory that a device has for them."""
+def cheapest_general(sizes: Sizes) -> tuple[str, int]:
+    """The cheapest strategy for any objectives, and rows in a chunk if it loops."""
+    costs = general_costs(sizes)
     per_row = 3 * sizes.largest + sizes.param_bytes
-    return int(np.clip(machine().memory // max(per_row, 1), 1, sizes.objectives))
+    fit = int(np.clip(machine().memory // max(per_row, 1), 1, sizes.objectives))
+    if sizes.objectives > MAX_PULLS:
+        costs.pop("pulls")
+    if fit < sizes.objectives:
+        costs.pop("jacrev")
+    return min(costs, key=costs.__getitem__), min(fit, machine().chunk)

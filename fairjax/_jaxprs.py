@@ -34,7 +34,8 @@ def trace_flat(
     inlined = CALLS if differentiable else CALLS | OWN_DERIVATIVES
     closed = jax.make_jaxpr(function)(*args)
     flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
-        *(_like(var) for var in closed.jaxpr.invars)
+        # Of the very type, mesh axes that it varies over included.
+        *(aval(var) for var in closed.jaxpr.invars)
     )
     return _without_unused(flat)
 
@@ -60,8 +61,7 @@ def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 
 def inner_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr:
     """The jaxpr that a call equation calls."""
-    params = eqn.params
-    inner = params.get("jaxpr") or params.get("call_jaxpr") or params.get("fun_jaxpr")
+    inner = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
@@ -79,7 +79,7 @@ def largest_product(jaxpr: Jaxpr) -> float:
     sizes = [0.0]
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
-            avals = [atom.aval for atom in (*eqn.invars, *eqn.outvars)]
+            avals = [aval(atom) for atom in (*eqn.invars, *eqn.outvars)]
             sizes += [math.prod(a.shape) * float(a.dtype.itemsize) for a in avals]
         sizes += [largest_product(inner) for inner in _inner_jaxprs(eqn)]
     return max(sizes)
@@ -90,9 +90,9 @@ def read(env: Mapping[Var, Any], atom: Var | Literal) -> Any:
     return atom.val if isinstance(atom, Literal) else env[atom]
 
 
-def _like(var: Var) -> Any:
-    # A value of the very type, mesh axes it varies over included, is its own tracer.
-    return var.aval
+def aval(atom: Var | Literal) -> Any:
+    """The abstract value of an atom, an array's: JAX declares a wider type."""
+    return atom.aval
 
 
 def _inline(
@@ -126,13 +126,13 @@ def _flops(eqn: JaxprEqn) -> float:
     name = eqn.primitive.name
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
-        left = eqn.invars[0].aval.shape
+        left = aval(eqn.invars[0]).shape
         depth = math.prod(left[d] for d in contracted)
-        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
+        return 2.0 * math.prod(aval(eqn.outvars[0]).shape) * depth
     if name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval.shape
+        kernel = aval(eqn.invars[1]).shape
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        outputs = math.prod(eqn.outvars[0].aval.shape)
+        outputs = math.prod(aval(eqn.outvars[0]).shape)
         return 2.0 * outputs * math.prod(kernel) / max(features, 1)
     if name == "cond":
         return max(matrix_flops(branch.jaxpr) for branch in eqn.params["branches"])

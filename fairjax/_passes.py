@@ -37,7 +37,7 @@ class Segment(NamedTuple):
     @property
     def cells(self) -> np.ndarray:
         """Bool ``[C]``."""
-        return self.pairs.any(axis=0)
+        return np.any(self.pairs, axis=0)
 
 
 class Pass(NamedTuple):

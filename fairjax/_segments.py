@@ -55,23 +55,52 @@ class Contraction(NamedTuple):
     axis: int
 
 
-def capacities(expected: Sequence[float], size: int, *, spread: float = 2) -> list[int]:
+def capacities(
+    expected: Sequence[float], size: int, *, spread: float = 2, copying: float = 160
+) -> list[int]:
     """Windows for blocks of which so many examples are expected in a batch.
 
-    ``spread`` standard deviations more than expected, so that the loop over the rest
-    is rare and has little to add; and of few different lengths, since blocks of one
-    length share their operations.
+    Blocks of one length share their operations, and few lengths are worth it: the rows
+    of several lengths must be brought together.
+
+    Args:
+      expected: Examples expected in each block.
+      size: Examples in the batch.
+      spread: How many standard deviations more than expected a window holds, so that
+        the loop over the rest is rare and has little to add.
+      copying: The cost of bringing together, in examples of padding a block.
     """
     means = np.asarray(expected, float)
     deviations = np.sqrt(np.clip(means * (1 - means / size), 0, None))
-    needed = np.maximum(np.ceil(means + spread * deviations), 1)
-    # Sixteen lengths an octave, and a multiple of eight.
-    step = np.maximum(2.0 ** np.floor(np.log2(needed) - 4), 8)
-    lengths = np.ceil(needed / step) * step
-    # A single length, if that is about as short as many.
-    if lengths.max() * len(lengths) <= 1.1 * needed.sum():
-        lengths[:] = lengths.max()
-    return [int(min(length, size)) for length in lengths]
+    needed = np.maximum(np.ceil((means + spread * deviations) / 8), 1) * 8
+    best = np.full(len(needed), needed.max())
+    cost = best.sum()
+    for number in (2, 3, 4):
+        edges = _split(needed, number)
+        lengths = edges[np.searchsorted(edges, needed)]
+        if lengths.sum() + copying * len(lengths) < cost:
+            best, cost = lengths, lengths.sum() + copying * len(lengths)
+    return [int(min(length, size)) for length in best]
+
+
+def _split(needed: np.ndarray, number: int) -> np.ndarray:
+    """So many lengths, sorted, whose use in place of what is needed adds the least."""
+    lengths, counts = np.unique(needed, return_counts=True)
+    within = np.concatenate([[0], np.cumsum(counts)])
+    # best[i]: the cost of the first i lengths, and the lengths that are used for them.
+    best = [(0.0, ())] + [(np.inf, ())] * len(lengths)
+    for _ in range(number):
+        best = [best[0]] + [
+            min(
+                (
+                    best[i][0] + lengths[j - 1] * (within[j] - within[i]),
+                    (*best[i][1], lengths[j - 1]),
+                )
+                for i in range(j)
+            )
+            for j in range(1, len(best))
+        ]
+    return np.array(best[-1][1])
 
 
 def segment_gradients(
@@ -82,14 +111,15 @@ def segment_gradients(
     parts: list[list[Array]] = [[] for _ in contractions]
     for length in np.unique(lengths).tolist():
         chosen = np.flatnonzero(lengths == length)
-        starts, stops = blocks.starts[chosen], blocks.stops[chosen]
-        rows, inside = jax.vmap(lambda a, b, n=length: _rows(blocks, a, b, n))(
-            starts, stops
-        )
+        edges = blocks.starts[chosen], blocks.stops[chosen]
         for part, contraction in zip(parts, contractions, strict=True):
-            part.append(
-                jax.vmap(lambda r, i, c=contraction: _contract(c, r, i))(rows, inside)
-            )
+
+            def window(edges, contraction=contraction, length=length):
+                rows, inside = _rows(blocks, edges[0], edges[1], length)
+                return _contract(contraction, rows, inside)
+
+            at_once = min(_blocks_at_once(contraction, length), len(chosen))
+            part.append(jax.lax.map(window, edges, batch_size=at_once))
     sums = [_gather_segments(part, lengths, blocks) for part in parts]
     return _add_rest(contractions, blocks, sums)
 
@@ -102,6 +132,17 @@ def _rows(
     inside = place < stop
     # Elsewhere a row that belongs to some block, which cannot hold a masked NaN.
     return blocks.order[jnp.where(inside, place, 0)], inside
+
+
+def _blocks_at_once(contraction: Contraction, length: int) -> int:
+    """How many windows to fill before contracting them.
+
+    All that fit: on a GPU that is the fastest, and a CPU does as well with any number.
+    """
+    room = 2**26 if jax.default_backend() == "cpu" else 2**30
+    whole = sum(v.nbytes for v in (*contraction.operands, contraction.cotangent))
+    share = length / contraction.cotangent.shape[contraction.axis]
+    return max(int(room / max(whole * share, 1)), 1)
 
 
 def _contract(
@@ -125,12 +166,15 @@ def _gather_segments(
     parts: Sequence[Array], lengths: np.ndarray, blocks: Blocks
 ) -> Array:
     """Rows of blocks, grouped by capacity, to sums by segment."""
-    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
     segments = np.asarray(blocks.segments)[np.argsort(lengths, kind="stable")]
-    if len(segments) == blocks.num_segments:
-        ascending = bool((np.diff(segments) > 0).all())
-        return rows if ascending else rows[np.argsort(segments)]
-    return mix(jnp.asarray(segments == np.arange(blocks.num_segments)[:, None]), rows)
+    if len(segments) > blocks.num_segments:
+        rows = jnp.concatenate(parts)
+        here = segments == np.arange(blocks.num_segments)[:, None]
+        return mix(jnp.asarray(here), rows)
+    if len(parts) == 1 and (np.diff(segments) > 0).all():
+        return parts[0]
+    rows = [part[i] for part in parts for i in range(len(part))]
+    return jnp.stack([rows[i] for i in np.argsort(segments)])
 
 
 def _add_rest(

@@ -15,6 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from fairjax._jaxprs import (
     CALLS,
     OWN_DERIVATIVES,
+    aval,
     evaluate,
     inner_jaxpr,
     trace_flat,
@@ -88,7 +89,7 @@ def kind_of(atom: Var | Literal, kinds: Mapping[Var, Kind]) -> Kind:
 
 def is_uniform(atom: Any, kind: Kind, axis: int) -> bool:
     """Whether a value without examples is the same for all at this axis of theirs."""
-    shape = atom.aval.shape
+    shape = aval(atom).shape
     return not shape or shape[axis] == 1 or axis in kind.uniform
 
 
@@ -97,8 +98,8 @@ def _without_examples(eqn: JaxprEqn, operands: Sequence[Kind]) -> list[Kind]:
     # No gradient flows through integers and booleans.
     return [
         Kind(
-            params=params and jnp.issubdtype(var.aval.dtype, jnp.inexact),
-            uniform=_uniform_axes(eqn, operands, len(getattr(var.aval, "shape", ()))),
+            params=params and jnp.issubdtype(aval(var).dtype, jnp.inexact),
+            uniform=_uniform_axes(eqn, operands, len(getattr(aval(var), "shape", ()))),
         )
         for var in eqn.outvars
     ]
@@ -124,7 +125,7 @@ def _judge(e: Equation) -> Verdict:
         raise CoupledError(f"{e.title} is not known to keep examples apart")
     verdict, positional = rule(e), False
     for var, axis in zip(e.eqn.outvars, verdict.axes, strict=True):
-        if axis is not None and var.aval.shape[axis] != e.size:
+        if axis is not None and aval(var).shape[axis] != e.size:
             raise CoupledError(f"{e.title} changes the number of examples")
     for i, (atom, kind) in enumerate(zip(e.eqn.invars, e.operands, strict=True)):
         if kind.axis is not None or i == verdict.contracted:
@@ -165,8 +166,8 @@ def _own_derivative(e: Equation) -> Verdict:
 
         return jax.vjp(forward, *(arguments[i] for i in inputs))[1](cotangents)
 
-    arguments = [atom.aval for atom in e.eqn.invars]
-    cotangents = [e.eqn.outvars[i].aval for i in outputs]
+    arguments = [aval(atom) for atom in e.eqn.invars]
+    cotangents = [aval(e.eqn.outvars[i]) for i in outputs]
     closed = trace_flat(backward, arguments, cotangents, differentiable=False)
     kinds = [*e.operands, *(Kind(axes[i]) for i in outputs)]
     found = e.follow(closed, kinds)
@@ -181,7 +182,7 @@ def _differentiable(atoms: Sequence[Any], axes: Sequence[int | None]) -> list[in
     return [
         i
         for i, (atom, axis) in enumerate(zip(atoms, axes, strict=True))
-        if axis is not None and jnp.issubdtype(atom.aval.dtype, jnp.inexact)
+        if axis is not None and jnp.issubdtype(aval(atom).dtype, jnp.inexact)
     ]
 
 
@@ -222,7 +223,7 @@ def _fixed_point(
     """
     rows = {}
     for i in carried:
-        shape = body.jaxpr.invars[i].aval.shape
+        shape = aval(body.jaxpr.invars[i]).shape
         constant = inside[i].axis is None and not inside[i].params
         if constant and shape.count(e.size) == 1:
             rows[i] = shape.index(e.size)

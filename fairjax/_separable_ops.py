@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
+from fairjax._jaxprs import aval
+
 
 class CoupledError(Exception):
     """The examples of a batch are coupled, or not proven not to be."""
@@ -77,7 +79,7 @@ class Equation(NamedTuple):
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The operands' shapes."""
-        return [atom.aval.shape for atom in self.eqn.invars]
+        return [aval(atom).shape for atom in self.eqn.invars]
 
     @property
     def title(self) -> str:
@@ -90,14 +92,14 @@ class Equation(NamedTuple):
 
     def one_axis(self) -> int:
         """The axis of the examples, where all operands with examples share it."""
-        axes = {kind.axis for kind in self.operands} - {None}
+        axes = {kind.axis for kind in self.operands if kind.axis is not None}
         if len(axes) != 1:
             raise self.couples()
         return axes.pop()
 
-    def along(self, axis: int, **kwargs: Mapping[int, int]) -> Verdict:
+    def along(self, axis: int, aligned: Mapping[int, int] | None = None) -> Verdict:
         """All outputs have the examples at this axis."""
-        return Verdict([axis] * len(self.eqn.outvars), **kwargs)
+        return Verdict([axis] * len(self.eqn.outvars), aligned or {})
 
     def align(self, axis: int) -> dict[int, int]:
         """All operands without examples meet them at this axis."""
@@ -143,7 +145,7 @@ def _along(name: str) -> Callable[[Equation], Verdict]:
 
     def rule(e: Equation) -> Verdict:
         axis = e.one_axis()
-        if axis == e.eqn.params[name] % len(e.eqn.outvars[0].aval.shape):
+        if axis == e.eqn.params[name] % len(aval(e.eqn.outvars[0]).shape):
             raise e.couples()
         return e.along(axis, aligned=e.align(axis))
 
@@ -210,9 +212,7 @@ def _dot_general(e: Equation) -> Verdict:
         met = _meet_at(e, axes, pair)
         if met is not None:
             return e.along(place, aligned=met)
-    if None not in axes:
-        raise e.couples()
-    side = 0 if axes[1] is None else 1
+    side, axis = _only(e, axes)
     free = [
         [
             d
@@ -221,7 +221,7 @@ def _dot_general(e: Equation) -> Verdict:
         ]
         for s, shape in enumerate(e.shapes)
     ]
-    place = len(batched[0]) + side * len(free[0]) + free[side].index(axes[side])
+    place = len(batched[0]) + side * len(free[0]) + free[side].index(axis)
     return Verdict([place], contracted=1 - side)
 
 
@@ -239,27 +239,35 @@ def _convolution(e: Equation) -> Verdict:
 
 def _gather(e: Equation) -> Verdict:
     numbers, sizes = e.eqn.params["dimension_numbers"], e.eqn.params["slice_sizes"]
-    table, indices = axes = [kind.axis for kind in e.operands]
-    rank = len(e.eqn.outvars[0].aval.shape)
+    axes = [kind.axis for kind in e.operands]
+    rank = len(aval(e.eqn.outvars[0]).shape)
     looped = [d for d in range(rank) if d not in numbers.offset_dims]
     batched = numbers.operand_batching_dims, numbers.start_indices_batching_dims
     for pair in zip(*batched, strict=True):
         met = _meet_at(e, axes, pair)
         if met is not None:
             return e.along(looped[pair[1]], aligned=met)
-    if table is None:
-        return Verdict([looped[indices]], contracted=0)
+    side, axis = _only(e, axes)
+    if side == 1:
+        return Verdict([looped[axis]], contracted=0)
     whole = (
-        indices is None
-        and sizes[table] == e.size
-        and table not in numbers.collapsed_slice_dims
-        and table not in numbers.start_index_map
+        sizes[axis] == e.size
+        and axis not in numbers.collapsed_slice_dims
+        and axis not in numbers.start_index_map
     )
     if not whole:
         raise e.couples()
     skipped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windowed = [d for d in range(len(sizes)) if d not in skipped]
-    return e.along(numbers.offset_dims[windowed.index(table)])
+    return e.along(numbers.offset_dims[windowed.index(axis)])
+
+
+def _only(e: Equation, axes: Sequence[int | None]) -> tuple[int, int]:
+    """The one operand that has examples, and their axis."""
+    found = [(i, axis) for i, axis in enumerate(axes) if axis is not None]
+    if len(found) != 1:
+        raise e.couples()
+    return found[0]
 
 
 def _meet_at(

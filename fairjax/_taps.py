@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, PyTree
 
-from fairjax._jaxprs import evaluate, read
+from fairjax._jaxprs import aval, evaluate, read
 from fairjax._segments import Blocks, Contraction, segment_gradients
 from fairjax._separability import Analysis, is_uniform, kind_of
 from fairjax._separable_ops import CoupledError
@@ -30,8 +30,9 @@ class Tap(NamedTuple):
       atom: The parameter-only value.
       index: The equation; None for an output of the jaxpr.
       operand: Which operand of the equation.
-      axis: The examples' axis in the result (contracted), or in the repeated value.
-      contracted: Whether each example is contracted with the value.
+      axis: The examples' axis in the tap.
+      met: Where each example is contracted with the value, the examples' axis in the
+        other operand; None where the value is repeated for each example.
       shape: The tap's shape.
       dtype: Its type, that of the value it is added to.
       varying: Mesh axes that it varies over, within ``shard_map``.
@@ -41,7 +42,7 @@ class Tap(NamedTuple):
     index: int | None
     operand: int
     axis: int
-    contracted: bool
+    met: int | None
     shape: tuple[int, ...]
     dtype: Any
     varying: tuple[str, ...]
@@ -69,18 +70,22 @@ class Linearized(NamedTuple):
     """A model at given parameters and batch; made by :func:`linearize`.
 
     Attributes:
-      outputs: The model's outputs ``[B]``.
+      model: The model.
+      params: The leaves of the parameters.
+      outputs: The model's outputs, ``[B]`` each.
       pull: Cotangents of the outputs -> cotangents of the taps.
-      contractions: Cotangents of the taps -> how to sum them over examples.
-      pull_params: Cotangents of the parameter-only values -> those of the parameters.
+      met: What each weight is contracted with; None for a value that is repeated.
+      values: The parameter-only value of each tap.
+      pull_params: Cotangents of those values -> cotangents of the parameters.
     """
 
-    outputs: Sequence[Array]
-    pull: Any
-    met: Sequence[Any]
     model: Model
+    params: Sequence[Array]
+    outputs: Sequence[Array]
+    pull: Callable[..., Any]
+    met: Sequence[Any]
     values: Sequence[Array]
-    pull_params: Any
+    pull_params: Callable[..., Any]
 
     def gradients(
         self, cotangents: Sequence[Array], blocks: Blocks | None
@@ -95,6 +100,11 @@ class Linearized(NamedTuple):
         contractions = [
             self._contraction(i, cotangent) for i, cotangent in enumerate(tapped)
         ]
+        if not contractions:
+            number = 1 if blocks is None else blocks.num_segments
+            return [
+                jnp.zeros((number, *leaf.shape), leaf.dtype) for leaf in self.params
+            ]
         if blocks is None:
             sums = [c.apply(c.operands, c.cotangent)[None] for c in contractions]
         else:
@@ -103,24 +113,16 @@ class Linearized(NamedTuple):
 
     def _contraction(self, i: int, cotangent: Array) -> Contraction:
         tap, value = self.model.taps[i], self.values[i]
-        if not tap.contracted:
+        if tap.met is None or tap.index is None:
             # A sum as a product with ones, which a CPU computes many times faster
             # than a sum along an axis that is not the last.
             ones = jnp.ones(cotangent.shape[tap.axis], cotangent.dtype)
             apply = _sum_to(value, tap.axis)
             return Contraction(apply, (ones,), (0,), cotangent, tap.axis)
         eqn = self.model.closed.jaxpr.eqns[tap.index]
-        other = eqn.invars[1 - tap.operand]
-        axis = self.model.analysis.kinds[other].axis
-
-        def apply(operands: Sequence[Array], cotangent: Array) -> Array:
-            def result(weight):
-                pair = (weight, *operands) if tap.operand == 0 else (*operands, weight)
-                return eqn.primitive.bind(*pair, **eqn.params)
-
-            return jax.vjp(result, value)[1](cotangent)[0]
-
-        return Contraction(apply, (self.met[i],), (axis,), cotangent, tap.axis)
+        axes = (tap.met,)
+        apply = _pull_to(value, tap.operand, eqn)
+        return Contraction(apply, (self.met[i],), axes, cotangent, tap.axis)
 
 
 def find_taps(jaxpr: Jaxpr, analysis: Analysis, size: int) -> tuple[Tap, ...]:
@@ -128,28 +130,30 @@ def find_taps(jaxpr: Jaxpr, analysis: Analysis, size: int) -> tuple[Tap, ...]:
     taps = []
     for index, verdict in analysis.verdicts.items():
         eqn = jaxpr.eqns[index]
-        result = eqn.outvars[0].aval
+        result = aval(eqn.outvars[0])
         varying = tuple(result.manual_axis_type.varying)
         for i, atom in enumerate(eqn.invars):
             if not kind_of(atom, analysis.kinds).params:
                 continue
-            if i == verdict.contracted:
-                axis, form = verdict.axes[0], (result.shape, result.dtype)
-                taps.append(Tap(atom, index, i, axis, True, *form, varying))
+            axis = verdict.axes[0]
+            if i == verdict.contracted and axis is not None:
+                met = kind_of(eqn.invars[1 - i], analysis.kinds).axis
+                form = (result.shape, result.dtype)
+                taps.append(Tap(atom, index, i, axis, met, *form, varying))
             elif i in verdict.aligned:
                 axis = verdict.aligned[i]
-                shape = list(atom.aval.shape) or list(result.shape)
+                shape = list(aval(atom).shape) or list(result.shape)
                 shape[axis] = size
-                form = (tuple(shape), atom.aval.dtype)
-                taps.append(Tap(atom, index, i, axis, False, *form, varying))
+                form = (tuple(shape), aval(atom).dtype)
+                taps.append(Tap(atom, index, i, axis, None, *form, varying))
     for i, atom in enumerate(jaxpr.outvars):
         kind = kind_of(atom, analysis.kinds)
         if kind.params:
             if not is_uniform(atom, kind, 0):
                 raise CoupledError("a statistic has a parameter for each example")
-            form = (atom.aval.shape, atom.aval.dtype)
-            varying = tuple(atom.aval.manual_axis_type.varying)
-            taps.append(Tap(atom, None, i, 0, False, *form, varying))
+            form = (aval(atom).shape, aval(atom).dtype)
+            varying = tuple(aval(atom).manual_axis_type.varying)
+            taps.append(Tap(atom, None, i, 0, None, *form, varying))
     return tuple(taps)
 
 
@@ -189,7 +193,7 @@ def linearize(
 
     zeros = [vary(jnp.zeros(t.shape, t.dtype), t.varying) for t in model.taps]
     outputs, pull, met = jax.vjp(forward, zeros, has_aux=True)
-    return Linearized(outputs, pull, met, model, values, pull_params)
+    return Linearized(model, params, outputs, pull, met, values, pull_params)
 
 
 def _forward(
@@ -199,14 +203,17 @@ def _forward(
     taps: Sequence[Array],
 ) -> tuple[list[Array], list[Any]]:
     jaxpr = model.closed.jaxpr
-    env, met = dict(constants), [None] * len(taps)
-    at = {(tap.index, tap.operand): i for i, tap in enumerate(model.taps)}
+    env: dict[Var, Any] = dict(constants)
+    met: list[Any] = [None] * len(taps)
+    at: dict[tuple[int | None, int | None], int] = {
+        (tap.index, tap.operand): i for i, tap in enumerate(model.taps)
+    }
 
     def operand(atom, place):
         i = at.get(place)
         if i is None:
             return read(env, atom)
-        if model.taps[i].contracted:
+        if model.taps[i].met is not None:
             return values[i]
         return jnp.broadcast_to(values[i], model.taps[i].shape) + taps[i]
 
@@ -217,7 +224,7 @@ def _forward(
         tapped = at.get((index, verdict.contracted))
         if tapped is not None:
             results = [results[0] + taps[tapped]]
-            met[tapped] = operands[1 - verdict.contracted]
+            met[tapped] = operands[1 - model.taps[tapped].operand]
         env.update(zip(eqn.outvars, results, strict=True))
     outputs = [operand(a, (None, i)) for i, a in enumerate(jaxpr.outvars)]
     return outputs, met
@@ -226,7 +233,7 @@ def _forward(
 def _narrow(tap: Tap, env: Mapping[Var, Any], jaxpr: Jaxpr) -> Array:
     """The parameter-only value, once rather than once an example."""
     value = read(env, tap.atom)
-    if tap.contracted or value.ndim == 0 or value.shape[tap.axis] == 1:
+    if tap.met is not None or value.ndim == 0 or value.shape[tap.axis] == 1:
         return value
     producer = _producer(jaxpr, tap.atom)
     if producer is not None and producer.primitive.name == "broadcast_in_dim":
@@ -241,6 +248,21 @@ def _narrow(tap: Tap, env: Mapping[Var, Any], jaxpr: Jaxpr) -> Array:
 
 def _producer(jaxpr: Jaxpr, atom: Any) -> JaxprEqn | None:
     return next((eqn for eqn in jaxpr.eqns if atom in eqn.outvars), None)
+
+
+def _pull_to(
+    value: Array, operand: int, eqn: JaxprEqn
+) -> Callable[[Sequence[Array], Array], Array]:
+    """Pull a cotangent back to the weight that is one operand of a product."""
+
+    def apply(operands: Sequence[Array], cotangent: Array) -> Array:
+        def result(weight):
+            pair = (weight, *operands) if operand == 0 else (*operands, weight)
+            return eqn.primitive.bind(*pair, **eqn.params)
+
+        return jax.vjp(result, value)[1](cotangent)[0]
+
+    return apply
 
 
 def _sum_to(value: Array, axis: int) -> Callable[[Sequence[Array], Array], Array]:

@@ -8,57 +8,19 @@ cost model of ``fairjax/_costs.py``; :func:`explain` tells the choice.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
 from fairjax import _cells
-from fairjax._costs import (
-    MAX_PULLS,
-    Sizes,
-    cells_cost,
-    general_costs,
-    pulls_at_once,
-)
-from fairjax._jaxprs import largest_product, matrix_flops
-from fairjax._passes import Pass, cell_order, choose_passes, readers
-from fairjax._separable_ops import CoupledError
+from fairjax._planning import Plan, batch_and_running, check_values, decide
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans
 from fairjax.types import Batch, Jacobian, Params, Values
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
-
-_DEFAULT_CHUNK = 8
-
-
-class Plan(NamedTuple):
-    """How a Jacobian is computed, and why; made by :func:`explain`.
-
-    Attributes:
-      strategy: ``"jacrev"``, ``"pulls"``, ``"map"`` or ``"cells"``.
-      reason: One sentence.
-      costs: strategy -> its estimated cost in forward passes. Without ``"cells"``
-        where that is not possible. Empty where the strategy was given by name.
-      chunk_size: Rows at a time under ``"map"``.
-    """
-
-    strategy: str
-    reason: str
-    costs: Mapping[str, float]
-    chunk_size: int
-
-
-class _Decision(NamedTuple):
-    """A plan, and what the cells strategy has found out on the way."""
-
-    plan: Plan
-    prepared: _cells.Prepared | None = None
-    passes: tuple[Pass, ...] = ()
 
 
 class _Pullback(NamedTuple):
@@ -94,8 +56,8 @@ def value_and_jacobian(
         - ``"auto"``: the cheapest by the cost model; ``"pulls"`` on a mesh of several
           devices outside ``shard_map``, where the others would gather the batch.
       has_aux: Whether ``objective_fn`` returns ``(values, aux)``.
-      chunk_size: Rows at a time for ``"map"``, 8 by default; under ``"auto"``, as
-        many as fit.
+      chunk_size: Rows at a time for ``"map"``; 8 by default, and under ``"auto"`` by
+        the cost model.
 
     Returns:
       ``f(params, *args) -> (values [K], jacobian [K, *param])``, or with ``has_aux``
@@ -120,15 +82,15 @@ def value_and_jacobian(
 
     def call(params: Params, *args: Any) -> tuple[Any, Jacobian]:
         _check_params(params)
-        decision = _decide(objective_fn, strategy, has_aux, chunk_size, params, args)
+        decision = decide(objective_fn, strategy, has_aux, chunk_size, params, args)
         plan, prepared, passes = decision
         if prepared is not None and isinstance(objective_fn, CellObjectives):
-            batch, running = _batch_and_running(objective_fn, args)
+            batch, running = batch_and_running(objective_fn, args)
             values, aux, jacobian = _cells.value_and_jacobian(
                 objective_fn, prepared, passes, params, batch, running
             )
         elif isinstance(objective_fn, CellObjectives):
-            batch, running = _batch_and_running(objective_fn, args)
+            batch, running = batch_and_running(objective_fn, args)
             pullback = _cell_pullback(objective_fn, params, batch, running)
             values, aux = pullback.values, pullback.aux
             jacobian = _pull_rows(pullback, plan)
@@ -173,127 +135,9 @@ def explain(
 
     def call(params: Params, *args: Any) -> Plan:
         _check_params(params)
-        return _decide(objective_fn, strategy, has_aux, chunk_size, params, args).plan
+        return decide(objective_fn, strategy, has_aux, chunk_size, params, args).plan
 
     return call
-
-
-def _decide(
-    objective_fn: Callable[..., Any],
-    strategy: str,
-    has_aux: bool,
-    chunk_size: int | None,
-    params: Params,
-    args: tuple[Any, ...],
-) -> _Decision:
-    if strategy not in ("auto", "cells"):
-        chunk = chunk_size or _DEFAULT_CHUNK
-        return _Decision(Plan(strategy, "chosen by name", {}, chunk))
-    if strategy == "cells":
-        return _decide_cells(objective_fn, params, args)
-    if not isinstance(objective_fn, CellObjectives):
-        reason = "the objectives are no functions of cell means"
-        closed, shape = jax.make_jaxpr(
-            lambda params: objective_fn(params, *args), return_shape=True
-        )(params)
-        values = shape[0] if has_aux else shape
-        _check_values(values)
-        sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)
-        return _general(sizes, reason, chunk_size, params, args)
-
-    batch, _ = _batch_and_running(objective_fn, args)
-    examples = jnp.shape(batch["cells"])[0]
-    sharded = _is_sharded(params, args)
-    try:
-        prepared = _cells.prepare(objective_fn, params, batch)
-    except CoupledError as error:
-        closed = jax.make_jaxpr(objective_fn.per_example)(params, batch)
-        sizes = _sizes(objective_fn.num_objectives, examples, params, closed.jaxpr)
-        return _general(sizes, str(error), chunk_size, params, args)
-    jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
-    if sharded:
-        return _general(sizes, "", chunk_size, params, args)
-    passes, cost = _cheapest_passes(objective_fn, prepared, sizes)
-    costs = {**general_costs(sizes), "cells": cost}
-    if cost > costs["pulls"]:
-        reason = "each objective by itself costs less than segments of examples"
-        return _general(sizes, reason, chunk_size, params, args, cells=cost)
-    reason = f"{len(passes)} backward passes give all {sizes.objectives} objectives"
-    return _Decision(Plan("cells", reason, costs, _DEFAULT_CHUNK), prepared, passes)
-
-
-def _decide_cells(
-    objective_fn: Callable[..., Any], params: Params, args: tuple[Any, ...]
-) -> _Decision:
-    if not isinstance(objective_fn, CellObjectives):
-        raise ValueError(
-            "strategy='cells' is for fairjax.cell_objectives only; choose "
-            "strategy='auto' for other objectives."
-        )
-    batch, _ = _batch_and_running(objective_fn, args)
-    try:
-        prepared = _cells.prepare(objective_fn, params, batch)
-    except CoupledError as error:
-        raise ValueError(
-            "strategy='cells' needs statistics that treat the examples of a batch one "
-            f"by one, and that is not proven here: {error}. Evaluate BatchNorm with "
-            "its running statistics, or use GroupNorm or LayerNorm; or choose "
-            "strategy='auto' or 'jacrev'."
-        ) from error
-    examples = prepared.model.size
-    jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
-    passes, _ = _cheapest_passes(objective_fn, prepared, sizes)
-    return _Decision(
-        Plan("cells", "chosen by name", {}, _DEFAULT_CHUNK), prepared, passes
-    )
-
-
-def _general(
-    sizes: Sizes,
-    reason: str,
-    chunk_size: int | None,
-    params: Params,
-    args: tuple[Any, ...],
-    cells: float | None = None,
-) -> _Decision:
-    """The cheapest of the strategies for any objectives."""
-    costs = general_costs(sizes)
-    if cells is not None:
-        costs["cells"] = cells
-    chunk = chunk_size or pulls_at_once(sizes)
-    if _is_sharded(params, args):
-        strategy = "pulls"
-        reason = "on a mesh of several devices, the others would gather the batch"
-    elif sizes.objectives <= MAX_PULLS and costs["pulls"] <= costs["jacrev"]:
-        strategy = "pulls"
-    elif pulls_at_once(sizes) == sizes.objectives:
-        strategy = "jacrev"
-    else:
-        strategy = "map"
-        reason = f"{reason}; the memory of all pulls at once would be too much"
-    return _Decision(Plan(strategy, reason, costs, chunk))
-
-
-def _cheapest_passes(
-    objectives: CellObjectives, prepared: _cells.Prepared, sizes: Sizes
-) -> tuple[tuple[Pass, ...], float]:
-    def cost(passes):
-        cells = cell_order(passes)
-        layout = [
-            _cells.windows(one, cells, objectives.cell_shares, sizes.examples)
-            for one in passes
-        ]
-        paddings = [
-            sum(length for *_, length in pieces) / max(sizes.examples, 1)
-            for pieces in layout
-        ]
-        grouped = prepared.model.analysis.opaque
-        return cells_cost(sizes, passes, paddings, grouped=grouped)
-
-    passes = choose_passes(readers(objectives), cost)
-    return passes, cost(passes)
 
 
 def _plain_pullback(
@@ -305,7 +149,7 @@ def _plain_pullback(
     def values_and_aux(params):
         result = objective_fn(params, *args)
         values, aux = result if has_aux else (result, None)
-        _check_values(values)
+        check_values(values)
         return values, aux
 
     values, pull, aux = jax.vjp(values_and_aux, params, has_aux=True)
@@ -355,48 +199,6 @@ def _pull_rows(pullback: _Pullback, plan: Plan) -> Jacobian:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulled)
 
 
-def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
-    leaves = [jax.typeof(leaf) for leaf in jax.tree.leaves(params)]
-    return Sizes(
-        objectives=objectives,
-        examples=examples,
-        params=sum(math.prod(leaf.shape) for leaf in leaves),
-        param_bytes=sum(math.prod(t.shape) * t.dtype.itemsize for t in leaves),
-        flops=matrix_flops(jaxpr),
-        largest=largest_product(jaxpr),
-    )
-
-
-def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
-    """Whether arrays may be spread over devices, outside of a manual region."""
-    arrays = [
-        leaf
-        for leaf in jax.tree.leaves((params, args))
-        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
-    ]
-    meshes = [jax.typeof(leaf).sharding.mesh for leaf in arrays]
-    meshes.append(jax.sharding.get_abstract_mesh())
-    return any(
-        size > 1 and kind != AxisType.Manual
-        for mesh in meshes
-        if not mesh.empty
-        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    )
-
-
-def _batch_and_running(
-    objectives: CellObjectives, args: tuple[Any, ...]
-) -> tuple[Batch, RunningMeans | None]:
-    if not 1 <= len(args) <= 2:
-        raise ValueError(
-            "cell objectives are differentiated at (params, batch), or with a decay "
-            f"at (params, batch, running); got {len(args)} arguments after params."
-        )
-    batch, running = args if len(args) == 2 else (args[0], None)
-    objectives.check_call(batch, running)
-    return batch, running
-
-
 def _check_options(
     objective_fn: Callable[..., Any],
     strategy: str,
@@ -429,11 +231,3 @@ def _check_params(params: Params) -> None:
                 f"parameter {jax.tree_util.keystr(path)} is {jax.typeof(leaf).dtype}; "
                 "only floating-point parameters can be differentiated."
             )
-
-
-def _check_values(values: Any) -> None:
-    if jnp.ndim(values) != 1:
-        raise ValueError(
-            "the objective function must return values [K], one for each objective; "
-            f"it returned shape {jnp.shape(values)}."
-        )

@@ -75,9 +75,9 @@ def all_kinds(cells, logits=mlp, **options):
 
 
 def few_kinds(cells, logits=mlp):
-    """Both statistics, one of them read by objectives that share cells."""
-    functions = {"task": losses.task(cells), **losses.group_risks(cells, "sex")}
-    functions["parity"] = losses.demographic_parity(cells, "sex", penalty="squared")
+    """A pass of three segments, and a pass of one."""
+    parity = losses.demographic_parity(cells, "sex", penalty="squared")
+    functions = {**losses.group_risks(cells, "sex"), "parity": parity}
     return fairjax.cell_objectives(statistics(logits), cells, functions)
 
 
@@ -486,8 +486,10 @@ def test_plan_of_shared_cells_mixes_where_that_is_cheaper():
 def test_capacities_hold_two_deviations_and_share_lengths():
     lengths = _segments.capacities([128.0] * 32, 4096)
     assert set(lengths) == {152}
-    # 1000·.9 ± 2·sqrt(90) and 1000·.1 ± the same
-    assert _segments.capacities([900.0, 100.0], 1000) == [928, 120]
+    # 900 + 2·sqrt(90) = 919 and 100 + 19 = 119, in eights.
+    assert _segments.capacities([900.0, 100.0], 1000) == [920, 120]
+    # One length, 152, costs less than to bring 136 and 152 together.
+    assert _segments.capacities([112.0, 128.0], 4096) == [152, 152]
     assert _segments.capacities([0.0, 3.0], 3) == [3, 3]
 
 

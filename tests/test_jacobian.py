@@ -250,17 +250,23 @@ class TestChoice:
         costs = explain(alone)(params, batch).costs
         assert costs["cells"] == costs["pulls"]
 
-    def test_other_objectives_are_pulled_or_batched_by_number(self):
+    def test_other_objectives_are_pulled_unless_that_compiles_for_long(self):
         def objectives(number):
             return lambda w: jnp.arange(1.0, number + 1) * w
 
         assert explain(objectives(3))(jnp.array(1.0)).strategy == "pulls"
-        assert explain(objectives(100))(jnp.array(1.0)).strategy == "jacrev"
+        assert explain(objectives(100))(jnp.array(1.0)).strategy == "map"
 
-    def test_memory_makes_a_loop(self):
+    def test_the_device_decides_between_batches_and_chunks(self, monkeypatch):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        plan = explain(lambda w: jnp.arange(100.0) * w)(jnp.array(1.0))
+        assert plan.strategy == "jacrev"
+
+    def test_memory_makes_a_loop(self, monkeypatch):
         def objectives(w):
             return (jnp.ones((100, 2**22)) @ jnp.tanh(w)).T
 
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         plan = explain(objectives)(jax.ShapeDtypeStruct((2**22,), jnp.float32))
         assert plan.strategy == "map"
         assert 1 <= plan.chunk_size < 100

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +54,7 @@ class Options:
       keep_freed_memory: Have the C library keep freed memory, rather than return large
         blocks to the system and fault them in again at each step (glibc only).
       output: Folder of the results.
+      pytorch: Compare with PyTorch and TorchJD, if they are installed.
       docs: Also copy the table to docs/performance.md.
       quick: A single small size and few rounds.
     """
@@ -66,6 +67,7 @@ class Options:
     memory: float = 6.0
     keep_freed_memory: bool = False
     output: Path = Path("results/bench")
+    pytorch: bool = True
     docs: bool = False
     quick: bool = False
 
@@ -136,7 +138,7 @@ class Problem:
         return cls(params, jax.tree.map(jnp.asarray, data), objectives)
 
 
-def statistics(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def statistics(params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """The network's cross-entropy, one value an example."""
     hidden = batch["x"]
     for weights, bias in params[:-1]:
@@ -247,7 +249,7 @@ def torch_calls(
     here: dict[str, int],
 ) -> dict[str, Callable[[], Any]]:
     """PyTorch's steps on the same weights and batch, where PyTorch is installed."""
-    if importlib.util.find_spec("torchjd") is None:
+    if not options.pytorch or importlib.util.find_spec("torchjd") is None:
         return {}
     from experiments.bench import torch_pcgrad
 
@@ -283,10 +285,11 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc serve large blocks from memory that it keeps."""
+    """Have glibc keep what is freed, in one arena that grows by no mapped blocks."""
     libc = ctypes.CDLL(None)
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    libc.mallopt(mmap_threshold, 2**30)
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
+    libc.mallopt(arena_max, 1)
+    libc.mallopt(mmap_max, 0)
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(top_pad, 2**28)
 

@@ -106,7 +106,9 @@ def support2() -> ClinicalTable:
     The prediction is made at the end of the third day of study, when the vital signs
     and labs were taken; everybody lived to see it. A zero heart rate, breathing rate or
     blood pressure (103 patients, 62 of them with two or three zeros) is kept: it is the
-    worst value of the day, and two thirds of these patients died.
+    worst value of the day, and two thirds of these patients died. The day's physiology
+    score is kept too, as a published covariate, although its weights were fitted to
+    deaths among part of these patients.
 
     Returns:
         A table of 9,105 patients, of whom 46.8 % died; nobody was lost to follow-up

@@ -1,0 +1,208 @@
+"""Which strategy computes a Jacobian: decided at trace time, from static sizes."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+
+from fairjax import _cells
+from fairjax._costs import Sizes, cells_cost, cheapest_general, general_costs
+from fairjax._jaxprs import largest_product, matrix_flops
+from fairjax._passes import Pass, cell_order, choose_passes, readers
+from fairjax._separable_ops import CoupledError
+from fairjax.objectives import CellObjectives, RunningMeans
+from fairjax.types import Batch, Params
+
+_DEFAULT_CHUNK = 8
+
+
+class Plan(NamedTuple):
+    """How a Jacobian is computed, and why; made by :func:`explain`.
+
+    Attributes:
+      strategy: ``"jacrev"``, ``"pulls"``, ``"map"`` or ``"cells"``.
+      reason: One sentence.
+      costs: strategy -> its estimated cost in forward passes. Without ``"cells"``
+        where that is not possible. Empty where the strategy was given by name.
+      chunk_size: Rows at a time under ``"map"``.
+    """
+
+    strategy: str
+    reason: str
+    costs: Mapping[str, float]
+    chunk_size: int
+
+
+class Decision(NamedTuple):
+    """A plan, and what the cells strategy has found out on the way."""
+
+    plan: Plan
+    prepared: _cells.Prepared | None = None
+    passes: tuple[Pass, ...] = ()
+
+
+def decide(
+    objective_fn: Callable[..., Any],
+    strategy: str,
+    has_aux: bool,
+    chunk_size: int | None,
+    params: Params,
+    args: tuple[Any, ...],
+) -> Decision:
+    """The plan for these arguments, as :func:`fairjax.value_and_jacobian` has them."""
+    if strategy not in ("auto", "cells"):
+        chunk = chunk_size or _DEFAULT_CHUNK
+        return Decision(Plan(strategy, "chosen by name", {}, chunk))
+    if strategy == "cells":
+        return _decide_cells(objective_fn, params, args)
+    if not isinstance(objective_fn, CellObjectives):
+        reason = "the objectives are no functions of cell means"
+        closed, shape = jax.make_jaxpr(
+            lambda params: objective_fn(params, *args), return_shape=True
+        )(params)
+        values = shape[0] if has_aux else shape
+        check_values(values)
+        sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)
+        return _general(sizes, reason, chunk_size, params, args)
+
+    batch, _ = batch_and_running(objective_fn, args)
+    examples = jnp.shape(batch["cells"])[0]
+    sharded = _is_sharded(params, args)
+    try:
+        prepared = _cells.prepare(objective_fn, params, batch)
+    except CoupledError as error:
+        closed = jax.make_jaxpr(objective_fn.per_example)(params, batch)
+        sizes = _sizes(objective_fn.num_objectives, examples, params, closed.jaxpr)
+        return _general(sizes, str(error), chunk_size, params, args)
+    jaxpr = prepared.model.closed.jaxpr
+    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    if sharded:
+        return _general(sizes, "", chunk_size, params, args)
+    passes, cost = _cheapest_passes(objective_fn, prepared, sizes)
+    costs = {**general_costs(sizes), "cells": cost}
+    if cost > costs["pulls"]:
+        reason = "each objective by itself costs less than segments of examples"
+        return _general(sizes, reason, chunk_size, params, args, cells=cost)
+    reason = f"{len(passes)} backward passes give all {sizes.objectives} objectives"
+    return Decision(Plan("cells", reason, costs, _DEFAULT_CHUNK), prepared, passes)
+
+
+def _decide_cells(
+    objective_fn: Callable[..., Any], params: Params, args: tuple[Any, ...]
+) -> Decision:
+    if not isinstance(objective_fn, CellObjectives):
+        raise ValueError(
+            "strategy='cells' is for fairjax.cell_objectives only; choose "
+            "strategy='auto' for other objectives."
+        )
+    batch, _ = batch_and_running(objective_fn, args)
+    try:
+        prepared = _cells.prepare(objective_fn, params, batch)
+    except CoupledError as error:
+        raise ValueError(
+            "strategy='cells' needs statistics that treat the examples of a batch one "
+            f"by one, and that is not proven here: {error}. Evaluate BatchNorm with "
+            "its running statistics, or use GroupNorm or LayerNorm; or choose "
+            "strategy='auto' or 'jacrev'."
+        ) from error
+    examples = prepared.model.size
+    jaxpr = prepared.model.closed.jaxpr
+    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    passes, _ = _cheapest_passes(objective_fn, prepared, sizes)
+    return Decision(
+        Plan("cells", "chosen by name", {}, _DEFAULT_CHUNK), prepared, passes
+    )
+
+
+def _general(
+    sizes: Sizes,
+    reason: str,
+    chunk_size: int | None,
+    params: Params,
+    args: tuple[Any, ...],
+    cells: float | None = None,
+) -> Decision:
+    """The cheapest of the strategies for any objectives."""
+    costs = general_costs(sizes)
+    if cells is not None:
+        costs["cells"] = cells
+    strategy, chunk = cheapest_general(sizes)
+    if _is_sharded(params, args):
+        strategy = "pulls"
+        reason = "on a mesh of several devices, the others would gather the batch"
+    return Decision(Plan(strategy, reason, costs, chunk_size or chunk))
+
+
+def _cheapest_passes(
+    objectives: CellObjectives, prepared: _cells.Prepared, sizes: Sizes
+) -> tuple[tuple[Pass, ...], float]:
+    def cost(passes):
+        cells = cell_order(passes)
+        layout = [
+            _cells.windows(one, cells, objectives.cell_shares, sizes.examples)
+            for one in passes
+        ]
+        paddings = [
+            sum(length for *_, length in pieces) / max(sizes.examples, 1)
+            for pieces in layout
+        ]
+        grouped = prepared.model.analysis.opaque
+        return cells_cost(sizes, passes, paddings, grouped=grouped)
+
+    passes = choose_passes(readers(objectives), cost)
+    return passes, cost(passes)
+
+
+def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
+    leaves = [jax.typeof(leaf) for leaf in jax.tree.leaves(params)]
+    return Sizes(
+        objectives=objectives,
+        examples=examples,
+        params=sum(math.prod(leaf.shape) for leaf in leaves),
+        param_bytes=sum(math.prod(t.shape) * t.dtype.itemsize for t in leaves),
+        flops=matrix_flops(jaxpr),
+        largest=largest_product(jaxpr),
+    )
+
+
+def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
+    """Whether arrays may be spread over devices, outside of a manual region."""
+    arrays = [
+        leaf
+        for leaf in jax.tree.leaves((params, args))
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    ]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in arrays]
+    meshes.append(jax.sharding.get_abstract_mesh())
+    return any(
+        size > 1 and kind != AxisType.Manual
+        for mesh in meshes
+        if not mesh.empty
+        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    )
+
+
+def batch_and_running(
+    objectives: CellObjectives, args: tuple[Any, ...]
+) -> tuple[Batch, RunningMeans | None]:
+    """The arguments of cell objectives after the parameters, checked."""
+    if not 1 <= len(args) <= 2:
+        raise ValueError(
+            "cell objectives are differentiated at (params, batch), or with a decay "
+            f"at (params, batch, running); got {len(args)} arguments after params."
+        )
+    batch, running = args if len(args) == 2 else (args[0], None)
+    objectives.check_call(batch, running)
+    return batch, running
+
+
+def check_values(values: Any) -> None:
+    """Raise unless an objective function returned ``[K]``."""
+    if jnp.ndim(values) != 1:
+        raise ValueError(
+            "the objective function must return values [K], one for each objective; "
+            f"it returned shape {jnp.shape(values)}."
+        )

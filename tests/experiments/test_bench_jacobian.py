@@ -1,0 +1,73 @@
+"""The benchmark measures what it says, leaves out what it says, and saves it all."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fairjax
+from experiments.bench import jacobian
+
+SMALL = {"groups": (3,), "widths": (8,), "batches": (32,), "rounds": 2}
+
+
+def run(tmp_path, **changes):
+    options = jacobian.Options(output=tmp_path, pytorch=False, **(SMALL | changes))
+    return jacobian.main(options)
+
+
+def test_every_step_is_measured_and_saved(tmp_path):
+    rows = run(tmp_path)
+    assert [row.step for row in rows] == [
+        "plain",
+        *jacobian.STRATEGIES,
+        "fairjax PCGrad",
+    ]
+    assert rows[0].ratio == 1.0
+    assert all(row.ratio > 0 and row.compile_seconds > 0 for row in rows)
+    assert sum(row.note == "auto" for row in rows) == 1
+    saved = json.loads((tmp_path / "jacobian-cpu.json").read_text())
+    assert [row["ratio"] for row in saved["rows"]] == [row.ratio for row in rows]
+    assert {"device", "cores", "jax"} <= saved["environment"].keys()
+    table = (tmp_path / "jacobian-cpu.md").read_text()
+    assert table.count("| 3 | 8 | 32 |") == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"limit": 0.0}, "expected to take"), ({"memory": 0.0}, "would need about")],
+)
+def test_what_would_take_too_much_is_left_out_with_the_reason(
+    tmp_path, changes, reason
+):
+    rows = run(tmp_path, **changes)
+    assert [row.step for row in rows if row.ratio is not None] == ["plain"]
+    assert all(reason in row.note for row in rows if row.step != "plain")
+
+
+def test_rows_of_the_problem_are_its_groups():
+    problem = jacobian.Problem.make(groups=4, width=8, batch=64)
+    losses = jacobian.statistics(problem.params, problem.batch)["loss"]
+    cells = np.asarray(problem.batch["cells"])
+    expected = [np.mean(np.asarray(losses)[cells == c]) for c in range(4)]
+    values = problem.objectives(problem.params, problem.batch)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert fairjax.jacobian.explain(problem.objectives)(problem.params, problem.batch)
+
+
+def test_mean_of_rows():
+    rows = {"a": jnp.array([[1.0, 2.0], [3.0, 6.0]]), "b": jnp.array([0.0, 1.0])}
+    mean = jacobian.mean_of_rows(rows)
+    np.testing.assert_allclose(mean["a"], [2.0, 4.0])
+    np.testing.assert_allclose(mean["b"], 0.5)
+
+
+def test_a_table_replaces_the_one_between_its_markers(tmp_path):
+    path = tmp_path / "page.md"
+    begin, end = jacobian.BEGIN.format("x"), jacobian.END.format("x")
+    path.write_text(f"head\n{begin}\nold\n{end}\ntail\n")
+    jacobian.copy_between_markers(path, "x", "new")
+    assert path.read_text() == f"head\n{begin}\n\nnew\n{end}\ntail\n"
+    with pytest.raises(ValueError, match="no '<!-- table: begin y"):
+        jacobian.copy_between_markers(path, "y", "new")

@@ -1,0 +1,285 @@
+"""Metrics of real predictions, by scikit-learn and by loops; intervals and tests."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
+
+from experiments.evaluation import (
+    GAP,
+    MIN_SUPPORT,
+    WORST_GROUP_SUPPORT,
+    Comparison,
+    Evaluation,
+    Evaluator,
+    Predictions,
+    compare,
+    compare_all,
+    compare_fronts,
+    front_area,
+    gap_metrics,
+    holm,
+)
+from fairjax import metrics
+
+
+def rates_gap(label, decisions, groups, weights, min_support=MIN_SUPPORT):
+    """The equalized-odds difference by a loop."""
+    gaps = []
+    for y in (0, 1):
+        rates = []
+        for group in np.unique(groups):
+            rows = (label == y) & (groups == group)
+            support = weights[rows].sum()
+            if support >= max(min_support, 1):
+                rates.append((weights[rows] * decisions[rows]).sum() / support)
+        gaps.append(max(rates) - min(rates) if len(rates) > 1 else math.nan)
+    return max(gaps) if not any(map(math.isnan, gaps)) else math.nan
+
+
+def by_hand(splits, predictions, repeat, weights):
+    """All metrics of one repeat under integer weights."""
+    label = splits.table.label
+    scores = predictions.scores[repeat].astype(np.float64)
+    decisions = predictions.decisions[repeat]
+    found = {
+        "auroc": roc_auc_score(label, scores, sample_weight=weights),
+        "balanced_accuracy": balanced_accuracy_score(
+            label, decisions, sample_weight=weights
+        ),
+        "brier": brier_score_loss(label, scores, sample_weight=weights),
+    }
+    gaps = [
+        rates_gap(label, decisions, splits.table.attributes[a].to_numpy(), weights)
+        for a in splits.attributes
+    ]
+    for name, gap in zip(splits.attributes, gaps, strict=True):
+        found[f"{GAP}/{name}"] = gap
+    return found | {f"{GAP}/mean": np.mean(gaps), f"{GAP}/worst": np.max(gaps)}
+
+
+def test_point_metrics(splits, predictions, evaluations):
+    everyone = np.ones(len(splits.table.label))
+    for one, evaluation in zip(predictions, evaluations, strict=True):
+        for repeat in range(splits.num_repeats):
+            expected = by_hand(splits, one, repeat, everyone)
+            for metric, value in expected.items():
+                found = evaluation.repeats[metric][repeat]
+                assert found == pytest.approx(value, abs=2e-6), metric
+        assert evaluation.mean("auroc") == pytest.approx(
+            np.mean([by_hand(splits, one, r, everyone)["auroc"] for r in (0, 1)]),
+            abs=2e-6,
+        )
+    assert set(evaluations[0].repeats) == {*expected, "worst_group_auroc"}
+
+
+def test_resamples_are_of_patients_and_shared(splits, predictions, evaluations):
+    key = jax.random.fold_in(jax.random.key(7), 0)
+    rows = len(splits.table.label)
+    weights = metrics.patient_bootstrap_weights(
+        key, jnp.arange(rows), num_patients=rows, num_replicates=20
+    )
+    for one, evaluation in zip(predictions, evaluations, strict=True):
+        for b in (0, 13):
+            drawn = np.asarray(weights[b]).astype(float)
+            each = [by_hand(splits, one, repeat, drawn) for repeat in (0, 1)]
+            for metric in each[0]:
+                expected = np.mean([found[metric] for found in each])
+                assert evaluation.bootstrap[metric][b] == pytest.approx(
+                    expected, abs=2e-6
+                ), metric
+    assert "worst_group_auroc" not in evaluation.bootstrap
+
+
+def test_weighted_counts_are_the_library_s(splits, predictions, evaluator):
+    weights = np.random.default_rng(2).integers(0, 4, (3, len(splits.table.label)))
+    decisions = predictions[0].decisions[0]
+    groups = evaluator._groups["race"]
+    found = evaluator._counts(groups, 4, decisions, jnp.asarray(weights, jnp.float32))
+    for row, drawn in zip(found.counts, weights, strict=True):
+        expected = metrics.group_counts(
+            jnp.asarray(splits.table.label, jnp.int32),
+            jnp.asarray(decisions),
+            groups,
+            num_groups=4,
+            weights=jnp.asarray(drawn),
+        )
+        np.testing.assert_array_equal(row, expected.counts)
+
+
+def test_the_worst_group_has_enough_of_both_outcomes(splits, predictions, evaluations):
+    table = splits.table
+    group = table.attributes["sex"].astype(str) + table.attributes["race"].astype(str)
+    for repeat in range(2):
+        aurocs = {}
+        for name in group.unique():
+            rows = (group == name).to_numpy()
+            support = np.bincount(table.label[rows], minlength=2).min()
+            aurocs[name] = (
+                roc_auc_score(table.label[rows], predictions[0].scores[repeat][rows]),
+                support,
+            )
+        enough = [a for a, support in aurocs.values() if support >= WORST_GROUP_SUPPORT]
+        assert 1 < len(enough) < len(aurocs)
+        assert evaluations[0].repeats["worst_group_auroc"][repeat] == pytest.approx(
+            min(enough), abs=2e-6
+        )
+    # Without the rule another group would be the worst.
+    assert min(a for a, _ in aurocs.values()) < min(enough)
+
+
+def test_the_noise_floor_is_that_of_shuffles(splits, predictions, evaluations):
+    rng = np.random.default_rng(0)
+    label, decisions = splits.table.label, predictions[0].decisions
+    race = splits.table.attributes["race"].to_numpy().astype(str)
+    floors = []
+    for _ in range(200):
+        shuffled = race.copy()
+        for y in (0, 1):
+            shuffled[label == y] = rng.permutation(shuffled[label == y])
+        floors.append(rates_gap(label, decisions[0], shuffled, np.ones(len(label))))
+    error = 3 * np.std(floors) * math.sqrt(1 / 100 + 1 / 200)
+    assert evaluations[0].null["race"] == pytest.approx(np.mean(floors), abs=error)
+    raw = evaluations[0].mean(f"{GAP}/race")
+    assert 0 <= evaluations[0].corrected["race"] < raw
+    for kind in ("null", "corrected"):
+        found = getattr(evaluations[0], kind)
+        assert set(found) == {"sex", "race", "mean", "worst"}
+        assert found["mean"] == pytest.approx((found["sex"] + found["race"]) / 2)
+        assert found["worst"] >= max(found["sex"], found["race"]) - 1e-7
+
+
+def test_a_level_without_positives_is_left_out_of_that_label_s_gap(splits, predictions):
+    """It has no true positive rate; the others' gap stays, and nothing is NaN."""
+    label = splits.table.label.copy()
+    rare = splits.table.attributes["race"].value_counts().idxmin()
+    label[(splits.table.attributes["race"] == rare).to_numpy()] = 0
+    changed = dataclasses.replace(
+        splits, table=dataclasses.replace(splits.table, label=label)
+    )
+    found = Evaluator(changed, num_bootstrap=2, num_permutations=5, seed=0)(
+        predictions[0]
+    )
+    expected = by_hand(changed, predictions[0], 1, np.ones(len(label)))
+    for metric, value in expected.items():
+        assert found.repeats[metric][1] == pytest.approx(value, abs=2e-6), metric
+    for values in (*found.repeats.values(), *found.bootstrap.values()):
+        assert np.isfinite(values).all()
+    assert np.isfinite([*found.null.values(), *found.corrected.values()]).all()
+
+
+def evaluation(auroc, gap, repeats=2):
+    """An evaluation whose resamples are the given values, and repeats their mean."""
+    bootstrap = {"auroc": np.array(auroc, float), f"{GAP}/mean": np.array(gap, float)}
+    means = {k: np.full(repeats, v.mean()) for k, v in bootstrap.items()}
+    return Evaluation(means, bootstrap, {}, {}, {})
+
+
+def test_intervals_add_the_variance_of_patients_and_of_repeats():
+    one = Evaluation(
+        {"auroc": np.array([0.70, 0.74, 0.72])},
+        {"auroc": np.array([0.70, 0.71, 0.75, 0.72])},
+        {},
+        {},
+        {},
+    )
+    variance = np.var([0.70, 0.71, 0.75, 0.72], ddof=1) + 0.0004 / 3
+    reach = norm.ppf(0.975) * math.sqrt(variance)
+    assert one.interval("auroc") == pytest.approx(
+        (0.72 - reach, 0.72 + reach), abs=1e-6
+    )
+
+
+def test_intervals_stay_within_the_metric_s_range():
+    low = evaluation([0.99, 0.9], [0.0, 0.3])
+    assert low.interval(f"{GAP}/mean")[0] == 0
+    assert low.interval("auroc")[1] == 1
+
+
+def test_one_repeat_has_the_variance_of_patients_alone():
+    one = evaluation([0.6, 0.7, 0.8], [0, 0, 0], repeats=1)
+    reach = norm.ppf(0.975) * 0.1
+    assert one.interval("auroc") == pytest.approx((0.7 - reach, 0.7 + reach), abs=1e-6)
+
+
+def test_comparisons_are_paired():
+    method = evaluation([0.71, 0.72, 0.76], [0, 0, 0])
+    erm = evaluation([0.70, 0.70, 0.73], [0, 0, 0])
+    found = compare(method, erm, "auroc")
+    error = np.std([0.01, 0.02, 0.03], ddof=1)
+    assert found.difference == pytest.approx(0.02, abs=1e-6)
+    assert found.high - found.low == pytest.approx(
+        2 * norm.ppf(0.975) * error, abs=1e-6
+    )
+    assert found.p == pytest.approx(2 * norm.sf(0.02 / error), rel=1e-4)
+    assert math.isnan(found.p_holm)
+
+
+def test_a_method_that_equals_the_baseline_is_no_finding():
+    one = evaluation([0.7, 0.7], [0.1, 0.1])
+    found = compare(one, one, "auroc")
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_holm_by_hand():
+    given = {
+        name: Comparison(0.1, 0, 1, p)
+        for name, p in {"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan}.items()
+    }
+    found = holm(given)
+    assert [c.p for c in found.values()][:3] == [0.01, 0.04, 0.03]
+    adjusted = [found[name].p_holm for name in "abc"]
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06])
+    assert math.isnan(found["d"].p_holm)
+    assert found["a"].difference == 0.1
+    assert holm({}) == {}
+
+
+def test_every_method_but_the_baseline_is_compared():
+    erm = evaluation([0.70, 0.71, 0.72], [0, 0, 0])
+    better = evaluation([0.72, 0.73, 0.745], [0, 0, 0])
+    same = evaluation([0.70, 0.712, 0.72], [0, 0, 0])
+    found = compare_all({"better": better, "erm": erm, "same": same}, "erm", "auroc")
+    assert set(found) == {"better", "same"}
+    assert found["better"].p_holm == pytest.approx(2 * found["better"].p, rel=1e-5)
+
+
+def test_front_areas_by_hand():
+    erm = evaluation([0.80, 0.80], [0.10, 0.10])
+    fair = evaluation([0.78, 0.78], [0.04, 0.05])
+    dominated = evaluation([0.77, 0.77], [0.09, 0.09])
+    corner = (0.75, 0.12)
+    repeats, samples = front_area([erm, fair, dominated], corner)
+    # .05 × .02 for ERM, and what the other adds above it: .03 × (.10 − gap).
+    np.testing.assert_allclose(samples, [0.0028, 0.0025], rtol=1e-4)
+    np.testing.assert_allclose(repeats, [0.00265, 0.00265], rtol=1e-4)
+    found = compare_fronts([erm, fair], [erm], corner)
+    assert found.difference == pytest.approx(0.00165, rel=1e-4)
+
+
+def test_names():
+    assert gap_metrics(("sex",)) == (f"{GAP}/sex", f"{GAP}/mean", f"{GAP}/worst")
+    none = np.zeros((1, 1))
+    assert Predictions("erm", "", none, none).title == "erm"
+    assert Predictions("penalty", "selected", none, none).title == "penalty"
+    assert Predictions("penalty", "10", none, none).title == "penalty[10]"
+
+
+def test_rows_of_one_patient_are_drawn_together(splits, predictions):
+    """Two rows a patient: resamples are half as many draws, and vary more."""
+    paired = dataclasses.replace(
+        splits,
+        table=dataclasses.replace(
+            splits.table, patient_ids=np.arange(len(splits.table.label)) // 2
+        ),
+    )
+    weights = np.asarray(
+        Evaluator(paired, num_bootstrap=5, num_permutations=2, seed=0)._weights
+    )
+    np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
+    np.testing.assert_array_equal(weights.sum(axis=1), len(splits.table.label))

@@ -1,0 +1,274 @@
+"""Lanes: the same as trained alone, killed and resumed, and what is refused."""
+
+import dataclasses
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments import fairgrad, lanes, methods
+from experiments.fairgrad_results import Options
+from experiments.programs import Budget, Program, Variant
+from fairjax.models import MLP, functional
+
+BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
+
+
+def train(program, splits, work, *, budget=BUDGET, seed=3, advance=None):
+    return lanes.train(
+        program,
+        splits,
+        budget,
+        seed=seed,
+        work=work,
+        advance=advance or (lambda _: None),
+    )
+
+
+@pytest.fixture(scope="module")
+def erm(splits, tmp_path_factory):
+    (program,) = methods.build(["erm"], splits)
+    work = tmp_path_factory.mktemp("erm")
+    trained = train(program, splits, work)
+    return SimpleNamespace(program=program, trained=trained, work=work)
+
+
+def test_erm_is_plain_adamw_on_the_lane_s_training_rows(splits, erm):
+    """Lane by lane, with jax.grad and optax only."""
+    trained = erm.trained
+    key = jax.random.key(3)
+    label = jnp.asarray(splits.table.label, jnp.float32)
+    transform = optax.adamw(
+        optax.cosine_decay_schedule(BUDGET.learning_rate, BUDGET.steps),
+        weight_decay=BUDGET.weight_decay,
+    )
+    for lane in (0, 7):
+        inputs = jnp.asarray(splits.inputs[lane])
+        train_rows = np.flatnonzero(splits.rows(lane, "train"))
+        weights_key = jax.random.split(key, splits.num_lanes)[lane]
+        apply, params = functional(
+            MLP(inputs.shape[1], (8,), 1, rngs=nnx.Rngs(weights_key))
+        )
+        stream = jax.random.split(jax.random.fold_in(key, 1), splits.num_lanes)[lane]
+
+        def loss(params, rows, apply=apply, inputs=inputs):
+            logits = apply(params, inputs[rows])[:, 0]
+            return optax.sigmoid_binary_cross_entropy(logits, label[rows]).mean()
+
+        @jax.jit
+        def step(params, state, rows, loss=loss):
+            updates, state = transform.update(
+                jax.grad(loss)(params, rows), state, params
+            )
+            return optax.apply_updates(params, updates), state
+
+        state = transform.init(params)
+        for _ in range(BUDGET.steps):
+            stream, draw = jax.random.split(stream)
+            drawn = jax.random.randint(draw, (128,), 0, len(train_rows))
+            params, state = step(params, state, train_rows[drawn])
+        np.testing.assert_allclose(
+            trained.logits[0, lane], apply(params, inputs)[:, 0], atol=2e-4
+        )
+    assert trained.history[0]["values"].shape == (1, BUDGET.steps, 1)
+
+
+def test_variants_side_by_side_are_each_trained_alone(splits, penalty, tmp_path):
+    together = penalty.trained.logits
+    alone = train(penalty.program.take([5]), splits, tmp_path).logits
+    np.testing.assert_allclose(alone[0], together[5], atol=1e-4)
+    # The strongest differs from the weakest by far more than that.
+    assert np.abs(together[0] - together[5]).max() > 0.01
+
+
+def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
+    inputs = splits.inputs.copy()
+    inputs[1] += 1
+    for lane in range(splits.num_lanes):
+        inputs[lane, ~splits.rows(lane, "train")] = 0
+    changed = dataclasses.replace(splits, inputs=inputs)
+    after = train(erm.program, changed, tmp_path).logits[0]
+    before = erm.trained.logits[0]
+    for lane in range(splits.num_lanes):
+        rows = splits.rows(lane, "train")
+        same = (after[lane, rows] == before[lane, rows]).all()
+        assert same == (lane != 1)
+    # Each has weights and batches of its own, also on the same fold numbers.
+    assert np.abs(before[0] - before[5]).max() > 0.01
+
+
+def test_other_numbers_are_another_program(splits, erm, penalty):
+    """What a killed run left is not taken for the same method at other numbers."""
+    (phase,) = erm.program.phases
+    slower = dataclasses.replace(
+        erm.program, phases=(dataclasses.replace(phase, rate=0.1),)
+    )
+    other = train(slower, splits, erm.work)
+    assert np.abs(other.logits - erm.trained.logits).max() > 0.01
+    one = penalty.program.take([0])
+    stronger = {"weights": one.settings["weights"] * 10}
+    weights = np.ones(splits.inputs.shape[:2], np.float32)
+    programs = (
+        erm.program,
+        slower,
+        dataclasses.replace(erm.program, example_weights=weights),
+        penalty.program,
+        one,
+        dataclasses.replace(one, settings=stronger),
+    )
+    assert len({lanes._digest(program) for program in programs}) == len(programs)
+    assert lanes._digest(penalty.program.take([0])) == lanes._digest(one)
+
+
+def test_a_finished_program_is_read_back(splits, penalty):
+    assert sum(penalty.steps) == BUDGET.steps
+    told = []
+    again = train(penalty.program, splits, penalty.work, advance=told.append)
+    assert told == [BUDGET.steps]
+    np.testing.assert_array_equal(again.logits, penalty.trained.logits)
+    assert len(again.history) == 1
+    for name, values in penalty.trained.history[0].items():
+        np.testing.assert_array_equal(again.history[0][name], values)
+
+
+def test_a_history_has_the_shapes_of_variants_and_steps(splits, penalty):
+    (history,) = penalty.trained.history
+    variants, objectives = len(penalty.program.variants), 1 + len(splits.attributes)
+    shape = (variants, BUDGET.steps)
+    assert history["values"].shape == (*shape, objectives)
+    assert history["norms"].shape == (*shape, objectives)
+    assert history["cosines"].shape == (*shape, objectives, objectives)
+    assert history["conflict_share"].shape == shape
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert penalty.trained.logits.shape == (
+        variants,
+        splits.num_lanes,
+        len(splits.table.label),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"seed": 1}, False),
+        ({"repeats": 3}, False),
+        ({"blind": True}, False),
+        ({"dataset": "rhc"}, False),
+        ({"attributes": ("sex",)}, False),
+        ({"bootstrap": 7, "permutations": 9, "tolerance": 0.1}, True),
+        ({"methods": ("erm",)}, True),
+    ],
+)
+def test_what_a_killed_run_left_is_for_the_same_training(change, same):
+    options = Options(attributes=("sex", "race"))
+    one = fairgrad._fingerprint(options, BUDGET)
+    two = fairgrad._fingerprint(dataclasses.replace(options, **change), BUDGET)
+    assert (one == two) == same
+    longer = dataclasses.replace(BUDGET, steps=30)
+    assert fairgrad._fingerprint(options, longer) != one
+
+
+class KilledError(Exception):
+    pass
+
+
+def interrupted(program, splits, work):
+    """Two calls of three, with a checkpoint after each."""
+    budget = dataclasses.replace(BUDGET, steps=30, seconds_between_checkpoints=0)
+    calls = []
+
+    def advance(_):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(program, splits, work, budget=budget, advance=advance)
+    (checkpoint,) = work.glob("*-0/2")
+    return budget, checkpoint
+
+
+# Orbax reads the arrays in tasks, and leaves those after the first failure behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_checkpoint_is_named(splits, erm, tmp_path):
+    budget, checkpoint = interrupted(erm.program, splits, tmp_path / "killed")
+    (checkpoint / "default" / "manifest.ocdbt").unlink()
+    with pytest.raises(ValueError, match="it is damaged") as error:
+        train(erm.program, splits, tmp_path / "killed", budget=budget)
+    assert str(checkpoint) in str(error.value)
+    assert "\n" not in str(error.value)
+    del error
+    gc.collect()
+
+
+@pytest.mark.parametrize("content", [b"", b"half of it", None])
+def test_a_damaged_result_is_named(splits, penalty, tmp_path, content):
+    (finished,) = penalty.work.glob("*.npz")
+    damaged = tmp_path / finished.name
+    whole = finished.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match="cannot be read: it is damaged") as error:
+        train(penalty.program, splits, tmp_path)
+    assert str(damaged) in str(error.value)
+
+
+def test_training_that_diverges_says_so(splits, erm, tmp_path):
+    budget = dataclasses.replace(BUDGET, learning_rate=1e38)
+    with pytest.raises(ValueError, match="^erm  ?diverged: its predictions are not"):
+        train(erm.program, splits, tmp_path, budget=budget)
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_taking_variants_takes_their_rows():
+    program = Program(
+        "p",
+        (),
+        tuple(Variant("v", str(i)) for i in range(3)),
+        {"weights": np.arange(6.0).reshape(3, 2)},
+    )
+    taken = program.take([2, 0])
+    assert [v.setting for v in taken.variants] == ["2", "0"]
+    np.testing.assert_array_equal(taken.settings["weights"], [[4, 5], [0, 1]])
+
+
+def worker(*arguments):
+    path = Path(__file__).with_name("lanes_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(path), *map(str, arguments)],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(path.parents[2]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_killed_while_it_trains_ends_in_the_same_bits(tmp_path):
+    output, killed = tmp_path / "logits", tmp_path / "killed"
+    # The ninth: the third phase's first checkpoint, when it is all but whole.
+    code, _, errors = worker(output, killed, 9)
+    assert code == -signal.SIGKILL, errors
+    saved = [[path.name for path in killed.glob(f"*-{n}/[0-9]*")] for n in range(3)]
+    assert saved == [["3"], ["1"], ["1.orbax-checkpoint-tmp"]]
+    assert not list(killed.glob("*.npz"))
+    code, said, errors = worker(output, killed, tmp_path / "whole")
+    assert code == 0, errors
+    assert said.split() == ["killed", "16", "whole", "16"]
+    resumed = Path(f"{output}-killed").read_bytes()
+    assert resumed == Path(f"{output}-whole").read_bytes()
+    assert len(resumed) > 10_000

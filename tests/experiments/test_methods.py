@@ -1,0 +1,218 @@
+"""The methods' objectives and numbers, and the published baselines by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import methods
+from experiments.baselines.group_dro import group_dro
+from experiments.baselines.reweighting import reweighting
+
+
+@pytest.fixture(scope="module")
+def programs(splits):
+    return {
+        program.name: program for program in methods.build([*methods.TITLES], splits)
+    }
+
+
+def labels(program, name):
+    return [v.setting for v in program.variants if v.name == name]
+
+
+def test_every_method_is_trained_once(programs):
+    names = [v.name for program in programs.values() for v in program.variants]
+    assert set(names) == set(methods.TITLES)
+    pairs = [(v.name, v.setting) for p in programs.values() for v in p.variants]
+    assert len(set(pairs)) == len(pairs)
+    for program in programs.values():
+        for settings in (program.settings, *(p.settings for p in program.phases)):
+            for values in settings.values():
+                assert len(values) == len(program.variants)
+    assert next(iter(programs)) == "erm"
+    tuned = {name for name in names if names.count(name) > 1}
+    assert tuned == {*methods.TUNED, "penalty_single", "fairgrad_single"}
+
+
+def test_only_the_named_methods_are_built(splits):
+    built = methods.build(["fairgrad_single", "erm", "two_phase_sequential"], splits)
+    assert [program.name for program in built] == [
+        "erm",
+        "two_phase",
+        "fairgrad_balanced",
+    ]
+    assert [[v.name for v in program.variants] for program in built] == [
+        ["erm"],
+        ["two_phase_sequential"],
+        ["fairgrad_single"] * 2,
+    ]
+    assert methods.build([], splits) == []
+
+
+def test_an_unknown_method_is_named(splits):
+    with pytest.raises(ValueError, match="has no magic, wand; it knows: erm, rew"):
+        methods.build(["erm", "magic", "wand"], splits)
+
+
+def test_objectives(splits, programs):
+    assert [*programs["erm"].phases[0].functions] == ["task"]
+    assert [*programs["reweighting"].phases[0].functions] == ["task"]
+    groups = [
+        name for a in splits.attributes for name in splits.partition.membership(a)[0]
+    ]
+    assert [*programs["group_dro"].phases[0].functions] == groups
+    for name in ("penalty", "penalty_absolute", "fairgrad", "fairgrad_balanced"):
+        (phase,) = programs[name].phases
+        assert [*phase.functions] == ["task", *splits.attributes]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("penalty", 0.01 / 2),
+        ("penalty_absolute", 0.1),
+        ("fairgrad", 0.1),
+        ("fairgrad_balanced", 0.01 / 2),
+    ],
+)
+def test_fairness_objectives_by_hand(splits, programs, name, expected):
+    """Everybody scores .5, but for .6 among the men who died; equally many women.
+
+    The deviations among those who died are .05 on either side: squared or absolute.
+    """
+    cells = splits.partition
+    levels = dict(zip(cells.attributes, cells.codes.T, strict=True))
+    men = (levels["outcome"] == 1) & (levels["sex"] == 1)
+    score = jnp.where(men, 0.6, 0.5)
+    function = programs[name].phases[0].functions["sex"]
+    value = function.value({"score": score}, jnp.ones(cells.num_cells))
+    by_hand = 0.05 if expected == 0.1 else 0.05**2
+    assert float(value) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_weights_of_the_penalties(splits, programs):
+    program = programs["penalty"]
+    weights = program.settings["weights"]
+    assert labels(program, "penalty") == [f"{w:g}" for w in methods.PENALTY_WEIGHTS]
+    assert labels(program, "penalty_single") == ["sex", "race"]
+    number = len(methods.PENALTY_WEIGHTS)
+    for row, weight in zip(weights, methods.PENALTY_WEIGHTS, strict=False):
+        np.testing.assert_allclose(row, [1, weight, weight])
+    single = methods.SINGLE_WEIGHT
+    np.testing.assert_allclose(weights[number:], [[1, single, 0], [1, 0, single]])
+    absolute = programs["penalty_absolute"].settings["weights"]
+    np.testing.assert_allclose(absolute[:, 1], methods.ABSOLUTE_PENALTY_WEIGHTS)
+    np.testing.assert_allclose(absolute[:, 0], 1)
+
+
+def test_numbers_of_fairgrad(programs):
+    weights = programs["fairgrad"].settings["weights"]
+    np.testing.assert_allclose(weights, [[1, 1, 1], [1 / 3] * 3])
+    program = programs["fairgrad_balanced"]
+    rows = {
+        (v.name, v.setting): {k: x[i] for k, x in program.settings.items()}
+        for i, v in enumerate(program.variants)
+    }
+    for strength in methods.STRENGTHS:
+        row = rows["fairgrad_balanced", f"{strength:g}"]
+        assert row["strength"] == np.float32(strength)
+        assert row["limit"] == np.inf
+        assert row["epsilon"] == 0
+        assert row["objective_mask"].all()
+    for limit in methods.LIMITS:
+        row = rows["fairgrad_limited", f"{limit:g}"]
+        assert (row["strength"], row["limit"]) == (1, np.float32(limit))
+        assert row["epsilon"] == np.float32(methods.EPSILON)
+        assert row["objective_mask"].all()
+    row = rows["fairgrad_single", "race"]
+    assert row["objective_mask"].tolist() == [True, False, True]
+
+
+def test_the_two_phases(programs):
+    """First the task; then the attributes, one by one or together, more slowly."""
+    program = programs["two_phase"]
+    assert [v.name for v in program.variants] == [
+        "two_phase_sequential",
+        "two_phase_simultaneous",
+    ]
+    assert [phase.share for phase in program.phases] == [0.5, 0.25, 0.25]
+    assert [phase.rate for phase in program.phases] == [1.0, 0.1, 0.1]
+    rows = np.stack([phase.settings["weights"] for phase in program.phases])
+    np.testing.assert_array_equal(rows[:, 0], np.eye(3))
+    np.testing.assert_array_equal(rows[:, 1], [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
+
+
+def test_reweighting_is_fitted_on_the_training_rows(splits, programs):
+    weights = programs["reweighting"].example_weights
+    for lane in (0, 8):
+        train = splits.rows(lane, "train")
+        assert not weights[lane, ~train].any()
+        assert weights[lane, train].mean() == pytest.approx(1, abs=1e-4)
+        people = splits.table.attributes[train][["sex", "race"]].astype(str)
+        label, mine = splits.table.label[train], weights[lane, train]
+        shares = [
+            np.average(label[rows], weights=mine[rows])
+            for rows in people.groupby(["sex", "race"]).indices.values()
+            if 0 < label[rows].mean() < 1
+        ]
+        # Every intersection with both outcomes has the prevalence of all.
+        assert len(shares) >= 6
+        np.testing.assert_allclose(shares, label.mean(), atol=1e-5)
+
+
+def test_reweighting_by_hand():
+    """Six patients: P(a) P(y) / P(a, y) is 3/4, 3/2, 3/2 and 3/4."""
+    groups, label = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 1, 0, 1, 0, 0])
+    np.testing.assert_allclose(
+        reweighting(groups, label), [0.75, 0.75, 1.5, 1.5, 0.75, 0.75]
+    )
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=40).map(
+        lambda rows: rows + [(g, y) for g in range(3) for y in range(2)]
+    )
+)
+def test_reweighting_makes_label_and_group_independent(rows):
+    groups, label = np.array(rows).T
+    weights = reweighting(groups, label).astype(float)
+    joint = np.zeros((3, 2))
+    np.add.at(joint, (groups, label), weights / weights.sum())
+    expected = joint.sum(1, keepdims=True) * joint.sum(0)
+    np.testing.assert_allclose(joint, expected, atol=1e-6)
+    # The margins stay as they were.
+    np.testing.assert_allclose(joint.sum(0), np.bincount(label) / len(label), atol=1e-6)
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_group_dro_by_hand_over_two_updates():
+    """Step ln 2: weights 1/3 grow by 2^loss, then the second group is absent."""
+    step = group_dro(float(np.log(2.0)))
+    gramian, identity = jnp.eye(3), jnp.eye(3)
+    state = step.init(3)
+    first, state = step.update(
+        identity, gramian, state, losses=jnp.array([0.0, 1.0, 2.0])
+    )
+    np.testing.assert_allclose(first, [[1 / 7, 2 / 7, 4 / 7]], rtol=1e-6)
+    np.testing.assert_allclose(state.weights, first[0], rtol=1e-6)
+    # Of the 5/7 present, shares 2 and 4 to one; the absent one keeps its 2/7.
+    second, state = step.update(
+        identity,
+        gramian,
+        state,
+        losses=jnp.array([1.0, 50.0, 0.0]),
+        mask=jnp.array([True, False, True]),
+    )
+    np.testing.assert_allclose(second, [[5 / 21, 0, 10 / 21]], rtol=1e-6)
+    np.testing.assert_allclose(state.weights, [5 / 21, 6 / 21, 10 / 21], rtol=1e-6)
+
+
+def test_group_dro_combines_rows():
+    step = group_dro(0.0)
+    rows = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    found, _ = step.update(rows, jnp.eye(2), step.init(2), losses=jnp.zeros(2))
+    np.testing.assert_allclose(found, [[2.0, 3.0]])
+    with pytest.raises(ValueError, match="needs the losses"):
+        step.update(rows, jnp.eye(2), step.init(2))
