@@ -76,12 +76,16 @@ def tradeoff(
                     color=COLOURS[number],
                 )
         for number, (name, evaluation) in enumerate(points.items()):
+            # As many shapes, then the same ones filled, so that no two look alike.
+            marker = MARKERS[number % len(MARKERS)]
+            filled = name == "ERM" or number >= len(MARKERS)
+            colour = "#000000" if name == "ERM" else "#777777"
             axes.plot(
                 evaluation.mean(gap),
                 evaluation.mean("auroc"),
-                MARKERS[number % len(MARKERS)],
-                color="#000000" if name == "ERM" else "#777777",
-                markerfacecolor="#000000" if name == "ERM" else "white",
+                marker,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
                 markersize=7 if name == "ERM" else 5,
                 label=name,
             )

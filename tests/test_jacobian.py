@@ -185,6 +185,15 @@ class TestSeveralDevices:
         expected = fairjax.value_and_jacobian(objectives, strategy="jacrev")
         assert_close(compiled(*spread), expected(params, batch))
 
+    def test_a_mesh_with_explicit_axes(self):
+        objectives, params, batch = make_problem()
+        mesh = mesh_of(AxisType.Explicit)
+        with jax.set_mesh(mesh):
+            spread = on_mesh(mesh, params, batch)
+            found = jax.jit(fairjax.value_and_jacobian(objectives))(*spread)
+        expected = fairjax.value_and_jacobian(objectives, strategy="jacrev")
+        assert_close(found, expected(params, batch))
+
     def test_auto_says_why_it_pulls_on_a_mesh(self):
         objectives, params, batch = make_problem(groups=32)
         assert explain(objectives)(params, batch).strategy == "cells"

@@ -4,6 +4,7 @@ Both take the same weights, batch and groups as the JAX side, and end in AdamW.
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,6 @@ def steps(
       groups: Their number.
       learning_rate: AdamW's.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, y = (torch.tensor(batch[name], device=device) for name in ("x", "y"))
     cells = torch.tensor(batch["cells"], device=device).long()
@@ -116,6 +116,7 @@ def steps(
 
         return step
 
+    _set_fastest_threads(plain())
     made = {
         "torch plain": plain(),
         "torch loop PCGrad": loop(),
@@ -125,8 +126,16 @@ def steps(
     return made, group_losses(fresh()[0]).detach().cpu().numpy()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what is compared with."""
-    from importlib.metadata import version
-
-    return {"torch": torch.__version__, "torchjd": version("torchjd")}
+def _set_fastest_threads(step: Step) -> None:
+    """One thread a core, or a single one where the cores are busy with other work."""
+    best = {}
+    for threads in (len(os.sched_getaffinity(0)), 1):
+        torch.set_num_threads(threads)
+        step()
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - start)
+        best[threads] = min(taken)
+    torch.set_num_threads(min(best, key=best.__getitem__))

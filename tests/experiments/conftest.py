@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from experiments import fairgrad, lanes, methods, protocol, references
+from experiments import fairgrad, lanes, methods, protocol
 from experiments.datasets import load
 from experiments.evaluation import Evaluator, Predictions
 from experiments.fairgrad_results import Options
@@ -106,13 +106,6 @@ def small_run(table, folder, **options):
     write = fairgrad.fairgrad_report.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fairgrad, "load", lambda name: table)
-        # Boosting takes longer than all else; the command's own test runs it.
-        title, _ = references.ALL["gradient_boosting"]
-        patch.setitem(
-            references.ALL,
-            "gradient_boosting",
-            (title, references.logistic_regression),
-        )
         patch.setattr(
             fairgrad.fairgrad_report,
             "write",
