@@ -7,6 +7,7 @@ in three minutes on two cores; ``--full`` repeats the cross-validation 20 times.
 import dataclasses
 import hashlib
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -190,6 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: returns the exit code."""
     options = tyro.cli(Options, args=arguments, prog="python -m experiments.fairgrad")
     console = Console()
+    # Orbax leaves tasks behind when a checkpoint is damaged, and asyncio would tell of
+    # each at the end; the error below says it once.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         run(options, Budget(), console)
     except (ValueError, ModuleNotFoundError, OSError) as error:

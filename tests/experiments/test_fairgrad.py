@@ -247,16 +247,9 @@ def test_a_run_that_diverges_is_one_line(capsys, output, monkeypatch, table):
     monkeypatch.setattr(fairgrad, "Budget", lambda: budget)
     code = fairgrad.main(
         [
-            "--methods",
-            "erm",
-            "--repeats",
-            "1",
-            "--attributes",
-            "sex",
-            "--bootstrap",
-            "2",
+            *("--methods", "erm", "--repeats", "1", "--attributes", "sex"),
+            *("--bootstrap", "2", "--permutations", "2", "--output", str(output)),
         ]
-        + ["--permutations", "2", "--output", str(output)]
     )
     said = capsys.readouterr().err
     assert code == 1
