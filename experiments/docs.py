@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import markdown
 from experiments.evaluation import GAP
 from experiments.files import write_text
 
@@ -44,7 +45,9 @@ def results_table(summary: Mapping[str, Any]) -> str:
     made = (
         f"{summary['rows']:,} patients, {summary['outcome']} "
         f"({summary['prevalence']:.1%}); attributes "
-        f"{', '.join(protocol['attributes'])}; {protocol['repeats']} x "
+        f"{', '.join(protocol['attributes'])}, of which the model sees "
+        f"{', '.join(protocol['attributes_among_inputs']) or 'none'}; "
+        f"{protocol['repeats']} x "
         f"{protocol['folds']}-fold cross-validation by patient, settings and "
         "thresholds from validation folds, 95 % intervals over patients and repeats, "
         "p paired against ERM with Holm's correction."
@@ -71,28 +74,30 @@ def results_table(summary: Mapping[str, Any]) -> str:
         gap, test = method[GAP], method["test_vs_erm"]
         lines.append(
             f"| {method['title']} | {_interval(method['auroc'], 4)} | "
-            f"{_interval(gap['mean'], 4)} | {gap['mean']['corrected']:.4f} | "
-            f"{gap['worst']['mean']:.3f} | {_p(test.get('auroc'))} | "
+            f"{_interval(gap['mean'], 4)} | "
+            f"{markdown.number(gap['mean']['corrected'], 4)} | "
+            f"{markdown.number(gap['worst']['mean'], 3)} | {_p(test.get('auroc'))} | "
             f"{_p(test.get(GAP, {}).get('mean'))} |"
         )
     floor = summary["methods"]["erm"][GAP]
     lines.append(
-        f"| *noise floor* |  | {floor['mean']['null']:.4f} |  | "
-        f"{floor['worst']['null']:.3f} |  |  |"
+        f"| *noise floor* |  | {markdown.number(floor['mean']['null'], 4)} |  | "
+        f"{markdown.number(floor['worst']['null'], 3)} |  |  |"
     )
     return "\n".join([*lines, "", ""])
 
 
-def _interval(estimate: Mapping[str, float], digits: int) -> str:
-    mean, low, high = (f"{estimate[k]:.{digits}f}" for k in ("mean", "low", "high"))
+def _interval(estimate: Mapping[str, float | None], digits: int) -> str:
+    mean, low, high = (
+        markdown.number(estimate[k], digits) for k in ("mean", "low", "high")
+    )
     return f"{mean} [{low}, {high}]"
 
 
 def _p(test: Mapping[str, float | None] | None) -> str:
     if test is None:
         return ""
-    value = test["p"] if test["p_holm"] is None else test["p_holm"]
-    return "<.001" if value is None or value < 0.001 else f"{value:.3f}"
+    return markdown.p_value(test["p"] if test["p_holm"] is None else test["p_holm"])
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ class Evaluation:
       bootstrap: metric -> ``[B]``, means over repeats for each resample of patients.
       null: attribute (and summaries) -> the noise floor of the gap.
       corrected: attribute (and summaries) -> the bias-corrected gap.
-      p_noise: attribute -> p-value of the gap being more than noise.
+      p_noise: attribute (and summaries) -> p-value of no more than noise.
     """
 
     repeats: Mapping[str, np.ndarray]
@@ -121,8 +121,7 @@ class Evaluator:
         self._sizes = {
             a: len(splits.partition.membership(a)[0]) for a in splits.attributes
         }
-        self._intersection = jnp.asarray(self._members(splits.attributes)[splits.cells])
-        self._num_intersections = len(splits.partition.membership(splits.attributes)[0])
+        self._judged = jnp.asarray(self._large_intersections())
         self._measure = jax.jit(self._measure_repeat)
         self._noise = jax.jit(self._noise_repeat)
 
@@ -130,9 +129,22 @@ class Evaluator:
         """The group of each cell."""
         return self.splits.partition.membership(attributes)[1].argmax(axis=0)
 
+    def _large_intersections(self) -> np.ndarray:
+        """Rows of the intersections with enough of both outcomes, filled up by -1."""
+        group = self._members(self.splits.attributes)[self.splits.cells]
+        outcome = self.splits.table.label.astype(int)
+        number = group.max() + 1
+        counts = np.bincount(2 * group + outcome, minlength=2 * number).reshape(-1, 2)
+        judged = np.flatnonzero((counts >= WORST_GROUP_SUPPORT).all(axis=1))
+        found = [np.flatnonzero(group == g) for g in judged]
+        rows = np.full((len(found), max(map(len, found), default=0)), -1, np.int32)
+        for row, members in zip(rows, found, strict=True):
+            row[: len(members)] = members
+        return rows
+
     def __call__(self, predictions: Predictions) -> Evaluation:
         """All metrics of one method."""
-        points, samples, floors, corrected, p_values = [], [], [], [], []
+        points, samples, noises = [], [], []
         for repeat in range(self.splits.num_repeats):
             scores = jnp.asarray(predictions.scores[repeat])
             decisions = jnp.asarray(predictions.decisions[repeat])
@@ -140,29 +152,25 @@ class Evaluator:
             points.append(point)
             samples.append(sample)
             key = jax.random.fold_in(self.key, repeat + 1)
-            floor, gap, p = self._noise(key, decisions)
-            floors.append(floor)
-            corrected.append(gap)
-            p_values.append(p)
-        repeats = _stack(points)
+            noises.append(self._noise(key, decisions))
         bootstrap = {k: v.mean(axis=0) for k, v in _stack(samples).items()}
-        # Twice the mean of dependent p-values is a valid p-value.
-        p_noise = {
-            k: min(1.0, 2 * float(v.mean())) for k, v in _stack(p_values).items()
-        }
+        floor, corrected, p_noise = (
+            {k: float(v.mean()) for k, v in _stack(kind).items()}
+            for kind in zip(*noises, strict=True)
+        )
         return Evaluation(
-            repeats=repeats,
+            repeats=_stack(points),
             bootstrap=bootstrap,
-            null=_summarised(_stack(floors)),
-            corrected=_summarised(_stack(corrected)),
-            p_noise=p_noise,
+            null=floor,
+            corrected=corrected,
+            # Twice the mean of dependent p-values is a valid p-value.
+            p_noise={k: min(1.0, 2 * p) for k, p in p_noise.items()},
         )
 
     def _measure_repeat(self, scores, decisions):
         """The metrics of one repeat, and of its resamples ``[B]``."""
         everyone = jnp.ones((1, scores.shape[0]), jnp.float32)
         point = {k: v[0] for k, v in self._metrics(scores, decisions, everyone).items()}
-        point["worst_group_auroc"] = self._worst_group(scores)
         return point, self._metrics(scores, decisions, self._weights)
 
     def _metrics(self, scores, decisions, weights):
@@ -183,6 +191,7 @@ class Evaluator:
         gaps |= {"mean": stacked.mean(axis=0), "worst": stacked.max(axis=0)}
         return {
             "auroc": auroc(order, self._labels, weights),
+            "worst_group_auroc": self._worst_group(scores, weights),
             "balanced_accuracy": metrics.balanced_accuracy(total)[:, 0],
             "brier": weights @ squares / weights.sum(axis=1),
             **{f"{GAP}/{name}": gap for name, gap in gaps.items()},
@@ -194,26 +203,27 @@ class Evaluator:
         table = weights @ jax.nn.one_hot(entry, 4 * num_groups)
         return GroupCounts(table.reshape(-1, num_groups, 2, 2))
 
-    def _worst_group(self, scores):
-        """The lowest AUROC over intersections with enough of both outcomes."""
-        aurocs = metrics.group_auroc(
-            self._labels,
-            scores,
-            self._intersection,
-            num_groups=self._num_intersections,
-        )
-        counts = metrics.group_counts(
-            self._labels,
-            self._labels,
-            self._intersection,
-            num_groups=self._num_intersections,
-        )
-        enough = metrics.valid_groups(counts, WORST_GROUP_SUPPORT).all(axis=-1)
-        return metrics.worst_group(jnp.where(enough, aurocs, jnp.nan)).value
+    def _worst_group(self, scores, weights):
+        """The lowest AUROC ``[B]`` over intersections with enough of both outcomes."""
+
+        def one(rows):
+            order = metrics.score_order(scores[rows])
+            # Rows of -1 fill up: they are the last patient's, without weight.
+            mass = jnp.where(rows < 0, 0, weights[:, rows])
+            auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
+            return auroc(order, self._labels[rows], mass)
+
+        if not len(self._judged):
+            return jnp.full(weights.shape[0], jnp.nan)
+        return jax.lax.map(one, self._judged).min(axis=0)
 
     def _noise_repeat(self, key, decisions):
-        """Noise floor, corrected gap and p-value of each attribute's gap."""
-        floor, corrected, p_value = {}, {}, {}
+        """Noise floor, corrected gap and p-value of each attribute's gap.
+
+        And of their mean and of the worst: each attribute is shuffled, and its counts
+        are redrawn, by itself, draw by draw; so the worst is the worst of a draw.
+        """
+        nulls, gaps = [], []
         for number, (attribute, groups) in enumerate(self._groups.items()):
             one, two = jax.random.split(jax.random.fold_in(key, number))
             size = self._sizes[attribute]
@@ -235,8 +245,24 @@ class Evaluator:
                 num_replicates=self.num_permutations,
                 statistic=_supported_gap,
             )
-            floor[attribute], p_value[attribute] = null.mean, null.p_value
-            corrected[attribute] = gap.corrected
+            nulls.append(null)
+            gaps.append(gap)
+        floor = {a: n.mean for a, n in zip(self._groups, nulls, strict=True)}
+        p_value = {a: n.p_value for a, n in zip(self._groups, nulls, strict=True)}
+        corrected = {a: g.corrected for a, g in zip(self._groups, gaps, strict=True)}
+        raw, at_rates = (
+            jnp.stack([getattr(g, kind) for g in gaps]) for kind in ("raw", "at_rates")
+        )
+        redrawn = jnp.stack([g.replicates for g in gaps])
+        shuffled = jnp.stack([n.null for n in nulls])
+        for name, summary in (("mean", jnp.mean), ("worst", jnp.max)):
+            noise, observed = summary(shuffled, axis=0), summary(raw)
+            floor[name] = noise.mean()
+            exceeding = jnp.sum(noise >= observed)
+            p_value[name] = (1 + exceeding) / (1 + self.num_permutations)
+        corrected["mean"] = jnp.stack([g.corrected for g in gaps]).mean()
+        bias = redrawn.max(axis=0).mean() - at_rates.max()
+        corrected["worst"] = jnp.maximum(raw.max() - bias, 0)
         return floor, corrected, p_value
 
 
@@ -310,26 +336,18 @@ def compare_fronts(
 
 
 def _test(repeats: np.ndarray, bootstrap: np.ndarray) -> Comparison:
-    # One repeat says nothing of the variance between repeats: take it as none.
-    differences = repeats if len(repeats) > 1 else np.repeat(repeats, 2)
+    # One repeat says nothing of the variance between repeats: the interval is then one
+    # over patients only, and there is no test.
+    once = len(repeats) == 1
+    differences = np.repeat(repeats, 2) if once else repeats
     test = metrics.paired_test(jnp.asarray(differences), jnp.asarray(bootstrap))
     return Comparison(
         float(test.difference),
         float(test.lower),
         float(test.upper),
-        float(test.p_value),
+        float("nan") if once else float(test.p_value),
     )
 
 
 def _stack(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, np.ndarray]:
     return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}
-
-
-def _summarised(by_attribute: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over repeats, with the mean over attributes and the worst."""
-    stacked = np.stack(list(by_attribute.values()))
-    return {
-        **{name: float(values.mean()) for name, values in by_attribute.items()},
-        "mean": float(stacked.mean()),
-        "worst": float(stacked.max(axis=0).mean()),
-    }

@@ -36,7 +36,7 @@ from experiments.fairgrad_results import (
     Options,
     Results,
 )
-from experiments.files import prepare_folder
+from experiments.files import locked, prepare_folder
 from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
 from experiments.selection import select
@@ -73,10 +73,11 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
         f"{jax.device_count()} {jax.default_backend()} device(s)."
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
-    with _progress(console) as progress:
-        _train_and_evaluate(results, chosen, work, progress)
-    fairgrad_report.write(results, folder)
-    shutil.rmtree(work)
+    with locked(work):
+        with _progress(console) as progress:
+            _train_and_evaluate(results, chosen, work, progress)
+        fairgrad_report.write(results, folder)
+        shutil.rmtree(work)
     fairgrad_report.show(results, console)
     console.print(f"Report: {escape(str(folder / 'summary.md'))}")
     return folder
@@ -159,7 +160,7 @@ def _checked(options: Options) -> Options:
         options,
         attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],
         methods=tuple(dict.fromkeys(("erm", *wanted))),
-        repeats=FULL_REPEATS if options.full else options.repeats,
+        repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
     )
 
 

@@ -17,7 +17,7 @@ from experiments.fairgrad_results import Results, family, main_methods
 
 HEADLINE = "fairgrad_limited"
 FAMILIES = ("penalty", "penalty_absolute", "fairgrad_balanced", "fairgrad_limited")
-PLAIN = ("auroc", "balanced_accuracy", "brier")
+PLAIN = ("auroc", "balanced_accuracy", "brier", "worst_group_auroc")
 AUROC_ALLOWANCE = 0.005
 LEVEL = 0.05
 
@@ -85,12 +85,13 @@ def cross_effects(
 
 
 def p_text(c: Comparison) -> str:
-    value = c.p if math.isnan(c.p_holm) else c.p_holm
-    return "<.001" if value < 0.001 else f"{value:.3f}"
+    return markdown.p_value(c.p if math.isnan(c.p_holm) else c.p_holm)
 
 
 def _span(c: Comparison, digits: str = ".4f") -> str:
     """The difference and its interval."""
+    if math.isnan(c.difference):
+        return "not defined"
     return f"{c.difference:+{digits}} [{c.low:+{digits}}, {c.high:+{digits}}]"
 
 
@@ -139,6 +140,8 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
     verdict = (
         "yes" if better and kept else "fairer, at a price" if better else "not shown"
     )
+    if math.isnan(gap.p_holm):
+        verdict = "not tested, for want of repeats"
     return (
         f"{verdict}. Mean gap {_span(gap)}, "
         f"p {p_text(gap)}: {raw} of the raw gap are gone, {corrected} of the "
@@ -149,7 +152,10 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
 
 def _share_gone(gap: float, before: float) -> str:
     # The corrected gap of a fair ERM is 0: nothing of it can go.
-    return f"{1 - gap / before:.0%}" if before else "none (ERM's is 0)"
+    if not before:
+        return "none (ERM's is 0)"
+    share = 1 - gap / before
+    return "an unknown share" if math.isnan(share) else f"{share:.0%}"
 
 
 def _cross_answer(results: Results, tests: Tests) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from experiments.fairgrad_findings import (
 from experiments.fairgrad_results import Results, family, main_methods
 from experiments.files import write_text
 
+# A run of fewer methods draws fewer: those of an earlier run would not belong to it.
+_FIGURES = {
+    f"{name}.{suffix}"
+    for name in ("tradeoff", "gaps", "training")
+    for suffix in ("png", "svg")
+}
+
 
 def write(results: Results, folder: Path) -> None:
     """All files of the report: each whole, or as it was."""
@@ -43,10 +51,17 @@ def write(results: Results, folder: Path) -> None:
         "summary.md": _markdown(results, tests),
         "summary.json": json.dumps(summary, indent=1, allow_nan=False) + "\n",
     }
-    # Nothing of an earlier report is touched before all of this one is known.
-    _figures(results, folder)
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    # Nothing of an earlier report is touched before all of this one is written.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
+        made = Path(scratch)
+        _figures(results, made)
+        for name, text in texts.items():
+            write_text(made / name, text)
+        names = {path.name for path in made.iterdir()}
+        for name in sorted(names):
+            (made / name).replace(folder / name)
+    for name in _FIGURES - names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def show(results: Results, console: Console) -> None:
@@ -74,6 +89,7 @@ def _summary(results: Results, tests: Tests) -> dict[str, Any]:
             gap[name] = {
                 **_estimate(evaluation, f"{GAP}/{name}"),
                 "null": _number(evaluation.null[name]),
+                "p_null": _number(evaluation.p_noise[name]),
                 "corrected": _number(evaluation.corrected[name]),
             }
         test: dict[str, Any] = {}
@@ -86,7 +102,6 @@ def _summary(results: Results, tests: Tests) -> dict[str, Any]:
         methods[title] = {
             "title": results.titles[title],
             **{metric: _estimate(evaluation, metric) for metric in PLAIN},
-            "worst_group_auroc": _number(evaluation.mean("worst_group_auroc")),
             GAP: gap,
             "test_vs_erm": test,
         }
@@ -124,6 +139,9 @@ def _protocol(results: Results) -> dict[str, Any]:
         "attributes": list(splits.attributes),
         "inputs": f"{splits.inputs.shape[-1]} columns, imputed and encoded on each "
         "lane's training rows",
+        "attributes_among_inputs": [
+            name for name in splits.attributes if name in splits.table.features
+        ],
         "dropped_columns": dict(splits.table.dropped),
         "excluded_rows": dict(splits.table.excluded),
         "budget": f"{budget.steps} AdamW steps of {budget.batch_size} patients for "
@@ -137,14 +155,23 @@ def _protocol(results: Results) -> dict[str, Any]:
         "AUROC there",
         "equalized_odds_difference": "larger of the TPR and the FPR gap, groups with "
         f"at least {MIN_SUPPORT} of each outcome; null: mean of {options.permutations} "
-        "shuffles of the attribute within outcome; corrected: less its bias under a "
-        "parametric bootstrap at empirical-Bayes rates",
+        "shuffles of the attribute within outcome, p_null: the chance of such a gap "
+        "there, twice its mean over repeats; corrected: less its bias under a "
+        "parametric bootstrap at empirical-Bayes rates; worst: the largest of the "
+        "attributes' gaps in each repeat, shuffle and resample",
         "worst_group_auroc": "intersections of all attributes with at least "
         f"{WORST_GROUP_SUPPORT} of each outcome",
         "intervals": f"95 %; variance over patients ({options.bootstrap} resamples, "
-        "joint over methods and repeats) plus that between repeats over their number",
-        "tests": "normal, two-sided, of the paired difference from ERM with that "
-        "variance; Holm over the methods, for each metric",
+        "joint over methods and repeats) "
+        + (
+            "plus that between repeats over their number"
+            if splits.num_repeats > 1
+            else "only: one repeat tells nothing of other splits and seeds"
+        ),
+        "tests": "t, two-sided, of the paired difference from ERM with that variance "
+        "and Satterthwaite's degrees of freedom; Holm over the methods, for each metric"
+        if splits.num_repeats > 1
+        else "none: they need two repeats",
     }
 
 
@@ -248,7 +275,7 @@ def _table(results: Results, tests: Tests) -> tuple[list[str], list[list[str]]]:
             f"{e.mean(f'{GAP}/mean'):.4f} [{gap_low:.3f}, {gap_high:.3f}]",
             f"{e.corrected['mean']:.4f}",
             f"{e.mean(f'{GAP}/worst'):.3f}",
-            f"{e.mean('worst_group_auroc'):.3f}",
+            markdown.number(e.mean("worst_group_auroc"), 3),
         ]
         tested = ("auroc", f"{GAP}/mean")
         row += ["" if title == "erm" else p_text(tests[m][title]) for m in tested]

@@ -34,7 +34,7 @@ class Options:
       repeats: How often the five-fold cross-validation is repeated on new splits.
       blind: Keep race, income and the like out of the inputs. By default a model sees
         the attributes that it is to be fair about.
-      full: Repeat it 20 times; the figures of the README come from such a run.
+      full: Repeat it 20 times at least, as for the figures of the README.
       output: Folder that gets a folder for the data set.
       seed: Of splits, weights, batches and resamples.
       bootstrap: Resamples of the patients.

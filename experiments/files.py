@@ -1,9 +1,15 @@
 """Writes that are whole or not there at all, and one error for a bad folder."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; there, two runs are not kept apart.
+    fcntl = None
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -21,6 +27,25 @@ def prepare_folder(folder: Path) -> Path:
             f"the output folder {folder} cannot be written to: {error.strerror}."
         ) from error
     return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a folder; a killed one's lock ends with it.
+
+    Raises:
+      ValueError: Another process is at work there.
+    """
+    with (folder / ".lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"another run with the same options is at work in {folder}: wait "
+                    "for it, or give this one another --output."
+                ) from error
+        yield
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

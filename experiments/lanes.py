@@ -5,6 +5,7 @@ loop; lanes are spread over the devices there are. The run is saved as it goes, 
 killed one goes on from its last checkpoint to the same bits.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.files import write_whole
-from experiments.programs import Budget, Program
+from experiments.programs import Budget, Program, allot
 from experiments.protocol import CrossValidation
 from fairjax import training
 from fairjax.checkpoint import Checkpoints
@@ -92,8 +93,9 @@ def train(
     params, key_data = begin(len(program.variants), splits.num_lanes, seed)
     history: list[dict[str, np.ndarray]] = []
     compiled: dict[Any, Any] = {}
-    for number, phase in enumerate(program.phases):
-        calls = max(round(phase.share * budget.steps / budget.steps_per_call), 1)
+    per_call, calls_of = allot([p.share for p in program.phases], budget)
+    budget = dataclasses.replace(budget, steps_per_call=per_call)
+    for number, (phase, calls) in enumerate(zip(program.phases, calls_of, strict=True)):
         # Phases that differ in numbers only share their compiled functions.
         same = (id(phase.functions), phase.reconciler, phase.decay)
         if same not in compiled:
@@ -113,7 +115,7 @@ def train(
             calls,
             folder=work / f"{name}-{number}",
             seconds=budget.seconds_between_checkpoints,
-            advance=lambda: advance(budget.steps_per_call),
+            advance=lambda: advance(per_call),
         )
         params, key_data = run.state.params, run.state.key_data
         history.append(told)

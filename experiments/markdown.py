@@ -1,5 +1,6 @@
 """Words from the data, written so that Markdown shows them as they are."""
 
+import math
 import re
 
 
@@ -14,3 +15,24 @@ def escape(text: str) -> str:
     """
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def number(value: float | None, digits: int) -> str:
+    """The number, or a dash where there is none.
+
+    Example:
+      >>> number(0.12345, 3), number(None, 3)
+      ('0.123', '-')
+    """
+    missing = value is None or math.isnan(value)
+    return "-" if missing else f"{value:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value to three digits, or a dash where there is none.
+
+    Example:
+      >>> p_value(0.0004), p_value(0.0312), p_value(float("nan"))
+      ('<.001', '0.031', '-')
+    """
+    return "<.001" if value is not None and value < 0.001 else number(value, 3)

@@ -99,3 +99,42 @@ class Program:
                 for phase in self.phases
             ),
         )
+
+
+def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
+    """Steps of a call, and each phase's calls, which use up the budget exactly.
+
+    A call has as many steps as the budget asks for, or, where phases of equal share
+    would not get equally many calls, as many fewer as it takes.
+
+    Raises:
+      ValueError: More phases than steps.
+
+    Example:
+      >>> allot([0.5, 0.25, 0.25], Budget(steps=200, steps_per_call=25))
+      (25, [4, 2, 2])
+      >>> allot([0.5] + [0.1] * 5, Budget(steps=200, steps_per_call=25))
+      (20, [5, 1, 1, 1, 1, 1])
+    """
+    if budget.steps < len(shares):
+        raise ValueError(
+            f"{len(shares)} phases of training need as many steps; the budget has "
+            f"{budget.steps}."
+        )
+    quotas = np.array(shares) / sum(shares)
+    divisors = (d for d in range(budget.steps_per_call, 0, -1) if not budget.steps % d)
+    for size in divisors:
+        total = budget.steps // size
+        # Whole calls, at least 1; what is left goes to the largest remainders.
+        calls = np.maximum(np.floor(quotas * total + 1e-9), 1).astype(int)
+        left = total - calls.sum()
+        if left < 0:
+            continue
+        calls[np.argsort(calls - quotas * total, kind="stable")[:left]] += 1
+        even = all(len({*calls[quotas == share]}) == 1 for share in quotas)
+        if even or size == 1:
+            return size, calls.tolist()
+    raise ValueError(
+        f"{budget.steps} steps cannot be divided among phases with the shares "
+        f"{list(shares)}."
+    )

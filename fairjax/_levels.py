@@ -159,9 +159,9 @@ def fit_levels(
     has_other = bool(merged or merges_missing or (strays and policy.unseen == "other"))
     own = [v for v in own if count_of.get(v, 0) >= policy.min_level_count]
 
-    names = [_display(value) for value in own]
+    names = [display(value) for value in own]
     if len(set(names)) < len(names):
-        alike = [value for value in own if names.count(_display(value)) > 1]
+        alike = [value for value in own if names.count(display(value)) > 1]
         raise ValueError(f"column {name!r} has levels that look alike: {quote(alike)}")
     extra = [policy.missing_name] if has_missing and not merges_missing else []
     extra += [policy.other] if has_other else []
@@ -275,8 +275,9 @@ def _mixed_order(value: Any) -> tuple[int, Any, str]:
     return 2, type(value).__name__, str(value)
 
 
-def _display(value: Any) -> str:
+def display(value: Any) -> str:
+    """The name of a value's level."""
     # A column of integers with missing values arrives as floats.
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     return str(value)

@@ -63,7 +63,7 @@ def decide(
         closed, shape = jax.make_jaxpr(
             lambda params: objective_fn(params, *args), return_shape=True
         )(params)
-        values = shape[0] if has_aux else shape
+        values, _ = split_aux(shape, has_aux)
         check_values(values)
         sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)
         return _general(sizes, reason, chunk_size, params, args)
@@ -199,10 +199,28 @@ def batch_and_running(
     return batch, running
 
 
+def split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What an objective function returned, as ``(values, aux)``."""
+    pair = isinstance(result, tuple)
+    if pair != has_aux or (pair and len(result) != 2):
+        raise ValueError(
+            "the objective function must return "
+            + ("(values, aux), since has_aux=True" if has_aux else "values [K]")
+            + (f", not {len(result)} things" if pair else ", not one thing")
+            + ("." if has_aux else "; with has_aux=True it may return (values, aux).")
+        )
+    return result if has_aux else (result, None)
+
+
 def check_values(values: Any) -> None:
     """Raise unless an objective function returned ``[K]``."""
-    if jnp.ndim(values) != 1:
+    if not hasattr(values, "shape") or jnp.ndim(values) != 1:
         raise ValueError(
             "the objective function must return values [K], one for each objective; "
-            f"it returned shape {jnp.shape(values)}."
+            f"it returned {_described(values)}. fairjax.stack_objectives makes such a "
+            "function from scalar ones."
         )
+
+
+def _described(value: Any) -> str:
+    return f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__

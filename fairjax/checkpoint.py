@@ -4,6 +4,8 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -38,6 +40,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, enable_async_checkpointing=False
             ),
+            item_handlers=ocp.StandardCheckpointHandler(),
         )
 
     def save(self, step: int, tree: PyTree) -> None:
@@ -61,25 +64,27 @@ class Checkpoints:
         """The latest step and its tree, or None where there is none.
 
         Args:
-          like: A tree of the same structure and shapes; its dtypes and shardings are
-            given to what is read.
+          like: A tree of the same structure, shapes and kinds of number; its shardings
+            and widths (float32, bfloat16) are given to what is read.
 
         Raises:
-          ValueError: A checkpoint that cannot be read, or that has another structure;
-            the error names its folder.
+          ValueError: A checkpoint that cannot be read, or that was saved from another
+            tree; the error names its folder, and the first leaf that differs.
         """
         step = self.latest()
         if step is None:
             return None
+        path = self.folder / str(step)
+        try:
+            saved = _leaves(self._manager.item_metadata(step))
+        except Exception as error:
+            raise _damaged(path) from error
+        _check_same(saved, _leaves(like), path)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             tree = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:
-            raise ValueError(
-                f"the checkpoint {self.folder / str(step)} cannot be read: it is "
-                "damaged, or belongs to another configuration. Delete that folder to "
-                "go on from the checkpoint before it."
-            ) from error
+            raise _damaged(path) from error
         return step, tree
 
     def close(self) -> None:
@@ -98,3 +103,56 @@ class Checkpoints:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"the checkpoint {path} cannot be read: it is damaged. Delete that folder to "
+        "go on from the checkpoint before it."
+    )
+
+
+def _leaves(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Path -> shape and dtype; a key's are those of its data, as they are saved."""
+    found = {}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not hasattr(leaf, "shape"):
+            leaf = np.asarray(leaf)
+        shape, dtype = tuple(leaf.shape), leaf.dtype
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            data = jax.eval_shape(jax.random.key_data, leaf)
+            shape, dtype = data.shape, data.dtype
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found[name] = (shape, np.dtype(dtype))
+    return found
+
+
+def _check_same(
+    saved: dict[str, tuple[tuple[int, ...], np.dtype]],
+    wanted: dict[str, tuple[tuple[int, ...], np.dtype]],
+    path: Path,
+) -> None:
+    """Raise where a checkpoint was saved from another tree."""
+    for name in sorted(saved.keys() | wanted.keys()):
+        if name not in saved or name not in wanted:
+            where = "has no" if name not in saved else "has, beside what is asked for,"
+            difference = f"it {where} {name!r}"
+        elif saved[name][0] != wanted[name][0]:
+            shapes = f"{saved[name][0]}, not {wanted[name][0]}"
+            difference = f"its {name!r} has the shape {shapes}"
+        elif _kind(saved[name][1]) != _kind(wanted[name][1]):
+            difference = f"its {name!r} is {saved[name][1]}, not {wanted[name][1]}"
+        else:
+            continue
+        raise ValueError(
+            f"the checkpoint {path} belongs to another configuration: {difference}. "
+            "Resume with the configuration that it was saved with, or use another "
+            "folder."
+        )
+
+
+def _kind(dtype: np.dtype) -> type:
+    for kind in (jnp.bool_, jnp.integer, jnp.floating):
+        if jnp.issubdtype(dtype, kind):
+            return kind
+    return jnp.generic

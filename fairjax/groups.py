@@ -157,6 +157,27 @@ class Partition:
         names = _combination_names(chosen, levels, _codes(groups, shape))
         return tuple(names), groups[:, None] == group_of_cell[None, :]
 
+    def names_a_value(self, attribute: str) -> Bool[np.ndarray, " G"]:
+        """Returns which levels of an attribute stand for one value of it.
+
+        Args:
+            attribute: One of the attributes.
+
+        Returns:
+            Bool ``[G]``, in the order of ``membership(attribute)``: False for the
+            levels of missing and of merged values.
+
+        Raises:
+            ValueError: If the attribute is unknown.
+
+        Example:
+            >>> partition({"died": [0, 1, None]}).names_a_value("died")
+            array([ True,  True, False])
+        """
+        names, _ = self.membership(attribute)
+        levels = self._attribute_levels[self.attributes.index(attribute)]
+        return np.arange(len(names)) < levels.own
+
 
 def partition(
     attributes: pd.DataFrame | Mapping[str, Any],

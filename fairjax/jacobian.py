@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fairjax import _cells
-from fairjax._planning import Plan, batch_and_running, check_values, decide
+from fairjax._planning import (
+    Plan,
+    batch_and_running,
+    check_values,
+    decide,
+    split_aux,
+)
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans
 from fairjax.types import Batch, Jacobian, Params, Values
 
@@ -147,8 +153,7 @@ def _plain_pullback(
     has_aux: bool,
 ) -> _Pullback:
     def values_and_aux(params):
-        result = objective_fn(params, *args)
-        values, aux = result if has_aux else (result, None)
+        values, aux = split_aux(objective_fn(params, *args), has_aux)
         check_values(values)
         return values, aux
 

@@ -22,12 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from fairjax._levels import display
 from fairjax.groups import Partition
 from fairjax.objectives import CellFunction
+from fairjax.types import Scalar, is_known
 
 Penalty = Literal["absolute", "squared"]
 Reduction = Literal["mean", "max", "smooth_max"]
-Level = str | int
+Level = str | int | float | np.generic
 
 
 def task(partition: Partition, *, statistic: str = "loss") -> CellFunction:
@@ -55,7 +57,8 @@ def group_risk(
     Args:
       partition: The cells.
       attribute: An attribute, or several for an intersectional group.
-      level: The attribute's level; of several attributes, a level of each.
+      level: The attribute's level, as its name says it or as a number; of several
+        attributes, a level of each.
       statistic: The statistic to average.
 
     Returns:
@@ -101,7 +104,7 @@ def risk_parity(
     statistic: str = "loss",
     penalty: Penalty = "absolute",
     reduction: Reduction = "mean",
-    temperature: float = 0.01,
+    temperature: Scalar = 0.01,
 ) -> CellFunction:
     r"""Gap between the groups' losses: :math:`R_g\,\phi(\ell_g - \ell)`.
 
@@ -111,7 +114,8 @@ def risk_parity(
       statistic: The statistic whose group means are compared.
       penalty: ``"absolute"`` or ``"squared"``.
       reduction: ``"mean"``, ``"max"`` or ``"smooth_max"`` over the groups present.
-      temperature: Of the smooth maximum, in units of the penalty; smaller is sharper.
+      temperature: Of the smooth maximum, > 0, in units of the penalty; smaller is
+        sharper.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -131,7 +135,7 @@ def demographic_parity(
     statistic: str = "score",
     penalty: Penalty = "absolute",
     reduction: Reduction = "mean",
-    temperature: float = 0.01,
+    temperature: Scalar = 0.01,
 ) -> CellFunction:
     r"""Gap between the groups' mean scores: :math:`R_g\,\phi(r_g - r)`.
 
@@ -162,7 +166,7 @@ def equalized_odds(
     statistic: str = "score",
     penalty: Penalty = "absolute",
     reduction: Reduction = "mean",
-    temperature: float = 0.01,
+    temperature: Scalar = 0.01,
 ) -> CellFunction:
     r"""Soft equalized odds: :math:`\sum_y R_g\,\phi(r_{y,g} - r_y)`.
 
@@ -173,11 +177,13 @@ def equalized_odds(
       statistic: The statistic that is compared, usually the soft score in [0, 1].
       penalty: ``"absolute"`` or ``"squared"``.
       reduction: ``"mean"``, ``"max"`` or ``"smooth_max"`` over the groups present.
-      temperature: Of the smooth maximum, in units of the penalty; smaller is sharper.
+      temperature: Of the smooth maximum, > 0, in units of the penalty; smaller is
+        sharper.
 
     Returns:
       A cell function, ≥ 0, and 0 at equal soft rates. Groups without an example of
-      a label are left out of that label's sum.
+      a label are left out of that label's sum. Examples whose label is missing, or is
+      among the merged rare ones, take no part.
 
     Raises:
       ValueError: An attribute that the partition does not have, or an unknown option.
@@ -194,6 +200,7 @@ def equalized_odds(
     """
     _, groups = partition.membership(attribute)
     _, labels = partition.membership(label)
+    labels = labels[partition.names_a_value(label)]
     by_label = labels[:, None, :] & groups[None, :, :]
     return _gap(by_label, statistic, penalty, reduction, temperature)
 
@@ -207,12 +214,17 @@ def tpr_parity(
     statistic: str = "score",
     penalty: Penalty = "absolute",
     reduction: Reduction = "mean",
-    temperature: float = 0.01,
+    temperature: Scalar = 0.01,
 ) -> CellFunction:
     r"""Soft equal opportunity: :math:`R_g\,\phi(r_{1,g} - r_1)`, positives only.
 
     Arguments as in :func:`equalized_odds`, and ``positive``, the label's positive
-    level (its last one where none is named).
+    level. Where none is named it is the second of two levels; those of missing and of
+    merged labels do not count.
+
+    Raises:
+      ValueError: As :func:`equalized_odds`; no ``positive`` named for a label of other
+        than two levels.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -224,7 +236,14 @@ def tpr_parity(
     """
     _, groups = partition.membership(attribute)
     if positive is None:
-        positives = partition.membership(label)[1][-1]
+        names, labels = partition.membership(label)
+        named = np.flatnonzero(partition.names_a_value(label))
+        if len(named) != 2:
+            raise ValueError(
+                f"label {label!r} has the levels {', '.join(map(repr, names))}: say "
+                "which one is positive."
+            )
+        positives = labels[named[1]]
     else:
         positives = _group(partition, label, positive)
     by_label = (groups & positives)[None]
@@ -239,9 +258,10 @@ def _group(
     """The cells of one group, found by its levels."""
     names, groups = partition.membership(attribute)
     attributes = (attribute,) if isinstance(attribute, str) else tuple(attribute)
-    levels = (level,) if isinstance(level, str | int) else tuple(level)
+    alone = isinstance(level, Level)
+    levels = (level,) if alone else tuple(level)
     pairs = zip(attributes, levels, strict=False)
-    name = ", ".join(f"{a}={b}" for a, b in pairs)
+    name = ", ".join(f"{a}={display(b)}" for a, b in pairs)
     if len(levels) != len(attributes) or name not in names:
         raise ValueError(
             f"{attribute!r} has no group {level!r}; its groups are "
@@ -265,7 +285,7 @@ def _gap(
     statistic: str,
     penalty: Penalty,
     reduction: Reduction,
-    temperature: float,
+    temperature: Scalar,
 ) -> CellFunction:
     """Sum over strata ``Y`` of the reduced penalty of each group's deviation."""
     if penalty not in ("absolute", "squared"):
@@ -274,6 +294,8 @@ def _gap(
         raise ValueError(
             f"reduction is 'mean', 'max' or 'smooth_max', not {reduction!r}."
         )
+    if is_known(temperature) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}.")
 
     def value(means, counts):
         total = jnp.zeros((), means[statistic].dtype)
@@ -304,7 +326,7 @@ def _reduce(
     sizes: Float[Array, " G"],
     present: Bool[Array, " G"],
     reduction: Reduction,
-    temperature: float,
+    temperature: Scalar,
 ) -> Float[Array, ""]:
     """Mean, maximum or smooth maximum over the groups present; 0 where none is."""
     number = jnp.maximum(jnp.sum(present), 1)

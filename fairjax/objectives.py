@@ -20,7 +20,7 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from fairjax.groups import Partition
-from fairjax.types import Batch, CellIds, Params, Values
+from fairjax.types import Batch, CellIds, Params, Scalar, Values, is_known
 
 BATCH_KEYS = ("cells", "weights", "mask")
 
@@ -79,7 +79,7 @@ class CellObjectives:
     functions: Mapping[str, CellFunction]
     num_cells: int
     cell_shares: np.ndarray
-    decay: float | None
+    decay: Scalar | None
     axis_name: str | None
 
     @property
@@ -165,8 +165,16 @@ class CellObjectives:
         return jnp.stack(values), running
 
     def _average(self, batch_sums: CellSums, running: RunningMeans) -> RunningMeans:
-        new = RunningMeans(batch_sums.sums, batch_sums.counts, jnp.ones(()))
-        decay = self.decay or 0.0
+        # A cell whose statistics are not finite counts as empty in this batch: the
+        # averages would never be rid of a NaN.
+        finite = jnp.isfinite(batch_sums.counts)
+        for total in batch_sums.sums.values():
+            finite &= jnp.isfinite(total)
+        sums, counts = jax.tree.map(
+            lambda x: jnp.where(finite, x, 0.0), (batch_sums.sums, batch_sums.counts)
+        )
+        new = RunningMeans(sums, counts, jnp.ones(()))
+        decay = 0.0 if self.decay is None else self.decay
         return jax.tree.map(lambda old, x: decay * old + (1 - decay) * x, running, new)
 
     def __call__(
@@ -190,6 +198,13 @@ class CellObjectives:
                 "objectives with a decay are called with running means, and those "
                 "without a decay are not: pass objectives.init_running() at first."
             )
+        size = jnp.shape(batch["cells"])
+        for name in ("weights", "mask"):
+            if batch.get(name) is not None and jnp.shape(batch[name]) != size:
+                raise ValueError(
+                    f"batch[{name!r}] has shape {jnp.shape(batch[name])}; one value "
+                    f"per example is needed, shape {size}."
+                )
 
 
 def cell_objectives(
@@ -197,7 +212,7 @@ def cell_objectives(
     partition: Partition,
     functions: Mapping[str, CellFunction],
     *,
-    decay: float | None = None,
+    decay: Scalar | None = None,
     axis_name: str | None = None,
 ) -> CellObjectives:
     r"""Objectives :math:`L_k = F_k(m)` over the cell means of per-example statistics.
@@ -212,7 +227,9 @@ def cell_objectives(
         must be finite: the derivative of a NaN is NaN whatever its weight.
       functions: name -> :class:`CellFunction`, as :mod:`fairjax.losses` makes them.
       decay: If given, the means are ratios of exponential moving averages of the
-        batches' cell sums and cell counts, with this decay in [0, 1). That steadies
+        batches' cell sums and cell counts, with this decay in [0, 1), which may be
+        traced. A cell whose sums are not finite counts as empty in that batch. That
+        steadies
         gaps of cells of which a batch holds few examples. **Bias**: the averaged
         means lag: they mix the means at parameters up to about ``1/(1 − decay)``
         steps old, so a gap that is closing is over-estimated and one that opens is
@@ -250,7 +267,7 @@ def cell_objectives(
                 f"objective {name!r} was made for {function.cells.size} cells; the "
                 f"partition has {partition.num_cells}."
             )
-    if decay is not None and not 0 <= decay < 1:
+    if decay is not None and is_known(decay) and not 0 <= decay < 1:
         raise ValueError(f"decay must lie in [0, 1), not {decay}.")
     shares = partition.counts / max(int(partition.counts.sum()), 1)
     return CellObjectives(

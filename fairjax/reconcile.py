@@ -67,11 +67,13 @@ def reconcile(
       loss is not finite is left out) and ``mask=[K]`` (False leaves an objective
       out), hands others to the steps and passes over what they do not know.
       Objectives whose gradient is not finite or is exactly zero are left out and
-      counted. If all are left out the update is zero.
+      counted. If all are left out the update is zero. Squared norms are float32:
+      gradients longer than about 1e19 count as not finite, and those shorter than
+      about 1e-19 as zero.
 
     Raises:
-      ValueError: No steps, or ``num_objectives`` below 1; at the update, gradients
-        without K rows, or steps that do not end in one row.
+      ValueError: No steps, or ``num_objectives`` below 1; at the update, gradients,
+        losses or a mask without K rows, or steps that do not end in one row.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -122,17 +124,19 @@ def reconcile(
         **extra: Any,
     ) -> tuple[Params, ReconcileState]:
         del params
-        if _rows(updates) != num_objectives:
-            raise ValueError(
-                f"this reconciler was made for {num_objectives} objectives; the "
-                f"gradients have {_rows(updates)} rows."
-            )
+        _check_rows(updates, num_objectives, "this reconciler")
+        for name, given in (("losses", losses), ("mask", mask)):
+            if given is not None and jnp.shape(given) != (num_objectives,):
+                raise ValueError(
+                    f"{name} has shape {jnp.shape(given)}; one value per objective is "
+                    f"needed, shape ({num_objectives},)."
+                )
         gram = gramian(updates)
         squares = jnp.diagonal(gram)
         finite = jnp.isfinite(squares)
         if losses is not None:
             finite &= jnp.isfinite(losses)
-        asked = jnp.ones_like(finite) if mask is None else jnp.asarray(mask)
+        asked = jnp.ones_like(finite) if mask is None else jnp.asarray(mask, bool)
         used = finite & (squares > 0) & asked
         gram = jnp.where(used[:, None] & used[None, :], gram, 0.0)
         coefficients = jnp.diag(used.astype(gram.dtype))
@@ -275,6 +279,9 @@ def per_objective(
       A transformation of ``[K, *param]`` into ``[K, *param]``, to stand before a
       reconciler. Extra arguments reach ``transform`` as they are.
 
+    Raises:
+      ValueError: At the update, gradients without K rows.
+
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
       >>> clip = fairjax.per_objective(optax.clip_by_global_norm(1.0), num_objectives=2)
@@ -291,12 +298,22 @@ def per_objective(
     def update(
         updates: Jacobian, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Jacobian, Any]:
+        _check_rows(updates, num_objectives, "per_objective")
+
         def update_row(row: Params, row_state: Any) -> tuple[Params, Any]:
             return transform.update(row, row_state, params, **extra)
 
         return jax.vmap(update_row)(updates, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_rows(updates: Jacobian, num_objectives: int, what: str) -> None:
+    if _rows(updates) != num_objectives:
+        raise ValueError(
+            f"{what} was made for {num_objectives} objectives; the gradients have "
+            f"{_rows(updates)} rows."
+        )
 
 
 def _conflicts(

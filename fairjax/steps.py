@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.solvers import projection
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step
+from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
 
 Order = Literal["random", "shared"]
 
@@ -58,8 +57,9 @@ def project_conflicts(
       A step ``[R, K] -> [R, K]``.
 
     Raises:
-      ValueError: An unknown condition or order, or, at the update, an order of
-        another length or with a row's number missing.
+      ValueError: An unknown condition; an order that is unknown, or in which a row's
+        number is missing; an epsilon below 0; at the update, an order of another
+        length.
 
     References:
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
@@ -77,6 +77,13 @@ def project_conflicts(
         raise ValueError(f"order is 'random', 'shared' or numbers, not {order!r}.")
     if condition not in ("conflict", "always"):
         raise ValueError(f"condition is 'conflict' or 'always', not {condition!r}.")
+    if is_known(epsilon) and not epsilon >= 0:
+        raise ValueError(f"epsilon must be 0 or more, not {epsilon}.")
+    if not named and not _holds_each_row_once(order):
+        raise ValueError(
+            "an order holds each row's number, from 0, once; not "
+            f"{np.asarray(order).tolist()}."
+        )
 
     def init(num_objectives: int) -> ProjectConflictsState | optax.EmptyState:
         del num_objectives
@@ -110,11 +117,6 @@ def project_conflicts(
                 raise ValueError(
                     f"an order for {rows} rows has shape ({rows},) or "
                     f"({rows}, {rows}), not {orders.shape}."
-                )
-            if not _holds_each_row_once(orders):
-                raise ValueError(
-                    f"an order holds each row's number, 0 to {rows - 1}, once; not "
-                    f"{np.asarray(orders).tolist()}."
                 )
             orders = jnp.broadcast_to(orders, (rows, rows))
         own = row_gramian(coefficients, gramian)
@@ -155,7 +157,8 @@ def balance_magnitudes(
     - ``"equal_norms"``: :math:`\alpha_i = \beta_i\, \nu / \|g_i\|`, where :math:`\nu`
       is the reference norm: the mean, least or greatest norm of the rows in use, or
       the norm of row ``reference``. That row itself keeps its length, so with
-      ``reference=0, strength=0.3`` every other gradient gets 0.3 of the first's norm.
+      ``reference=0, strength=0.3`` every other gradient gets 0.3 of the first's norm;
+      where it is zero or masked there is no length to take, and all keep theirs.
     - ``"loss_ratio"``: :math:`\alpha_i = \beta_i\, r_i / \bar r` with
       :math:`r_i = \ell_i / \ell_i^0`: objectives whose loss has fallen less get more
       weight (the relative inverse training rate of GradNorm). Needs ``losses``.
@@ -224,6 +227,8 @@ def balance_magnitudes(
             norms = jnp.sqrt(jnp.where(used, squares, 1.0))
             level = _reference_norm(reference, norms, used)
             factors = factors * level / norms
+            if not isinstance(reference, str):
+                used &= used[reference]
         elif mode == "loss_ratio":
             if losses is None:
                 raise ValueError(
@@ -354,11 +359,14 @@ def as_key(key: Array | int) -> Array:
     return array if typed else jax.random.wrap_key_data(array)
 
 
-def _holds_each_row_once(orders: Array) -> bool:
+def _holds_each_row_once(order: Any) -> bool:
     """False for an order, or one of several, that is no permutation."""
-    if isinstance(orders, Tracer):
+    if not is_known(order):
         return True
-    return bool((np.sort(orders) == np.arange(orders.shape[-1])).all())
+    numbers = np.asarray(order)
+    if numbers.ndim not in (1, 2) or not np.issubdtype(numbers.dtype, np.integer):
+        return False
+    return bool((np.sort(numbers) == np.arange(numbers.shape[-1])).all())
 
 
 def _reference_norm(
@@ -370,9 +378,7 @@ def _reference_norm(
                 f"reference row {reference} does not exist: there are "
                 f"{norms.shape[0]} rows, from 0."
             )
-        # A reference without a gradient cannot set a length: leave the rows alone.
-        mean = jnp.sum(jnp.where(used, norms, 0.0)) / jnp.maximum(jnp.sum(used), 1)
-        return jnp.where(used[reference], norms[reference], mean)
+        return norms[reference]
     if reference == "min":
         return jnp.min(jnp.where(used, norms, jnp.inf))
     if reference == "max":

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Params: TypeAlias = PyTree
@@ -22,6 +23,16 @@ Coefficients: TypeAlias = Float[Array, "R K"]
 Mask: TypeAlias = Bool[Array, " K"]
 CellIds: TypeAlias = Int[Array, " B"]
 PerExample: TypeAlias = Float[Array, " B"]
+
+
+def is_known(value: Any) -> bool:
+    """Whether a value is known now, rather than traced.
+
+    Example:
+      >>> is_known(0.5)
+      True
+    """
+    return not isinstance(value, Tracer)
 
 
 class Step(NamedTuple):

@@ -322,6 +322,20 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"values \[K\].*shape \(\)"):
             run(jnp.ones(2))
 
+    @pytest.mark.parametrize("strategy", [*GENERAL, "auto"])
+    @pytest.mark.parametrize(
+        ("returned", "has_aux", "message"),
+        [
+            (lambda w: (w, w), False, r"values \[K\], not 2 things; with has_aux=True"),
+            (lambda w: w, True, r"\(values, aux\), since has_aux=True, not one thing"),
+            (lambda w: {"a": w.sum()}, False, "it returned dict.*stack_objectives"),
+        ],
+    )
+    def test_what_is_no_values(self, strategy, returned, has_aux, message):
+        run = fairjax.value_and_jacobian(returned, strategy=strategy, has_aux=has_aux)
+        with pytest.raises(ValueError, match=message):
+            run(jnp.ones(2))
+
     def test_integer_parameters(self):
         with pytest.raises(ValueError, match=r"\['u'\] is int32"):
             fairjax.value_and_jacobian(two)({"w": jnp.ones(2), "u": jnp.array(1)})

@@ -239,6 +239,30 @@ def test_smooth_maximum_lies_between_mean_and_maximum():
     np.testing.assert_allclose(found[-1], 0.45, atol=1e-3)
 
 
+def test_missing_labels_take_no_part():
+    """Neither as a class of their own, nor as the positive one."""
+    table = {"died": [0, 0, 1, 1, None, None], "site": ["a", "b"] * 3}
+    cells = fairjax.partition(table)
+    whole = fairjax.partition({name: column[:4] for name, column in table.items()})
+    score, counts = np.array([0.1, 0.4, 0.2, 0.8, 0.0, 1.0]), np.ones(6)
+    for make in (ODDS, TPR):
+        found = make(cells, "site")
+        assert found.cells.tolist() == [*make(whole, "site").cells, False, False]
+        value = found.value({"score": jnp.asarray(score)}, jnp.asarray(counts))
+        expected = make(whole, "site").value(
+            {"score": jnp.asarray(score[:4])}, jnp.asarray(counts[:4])
+        )
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", [1, 1.0, np.int64(1), np.float32(1), "1"])
+def test_a_level_may_be_any_kind_of_number(level):
+    cells = fairjax.partition({"died": [0, 1], "site": ["a", "b"]})
+    for attribute, wanted in (("died", level), (("site", "died"), ("a", level))):
+        group = losses.group_risk(cells, attribute, wanted).cells
+        assert group.sum() == (2 if attribute == "died" else 1)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("attribute", "level"),
@@ -258,6 +282,16 @@ class TestErrors:
                 make(CELLS, "sex")
         with pytest.raises(ValueError, match="no attribute 'outcome'"):
             losses.equalized_odds(CELLS, "site", label="outcome")
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan])
+    def test_temperature(self, temperature):
+        with pytest.raises(ValueError, match="temperature must be positive"):
+            losses.risk_parity(CELLS, "site", temperature=temperature)
+
+    def test_positive_level_that_is_not_clear(self):
+        cells = fairjax.partition({"stage": [0, 1, 2], "site": ["a", "b", "b"]})
+        with pytest.raises(ValueError, match="'stage=2': say which one is positive"):
+            losses.tpr_parity(cells, "site", label="stage")
 
     def test_unknown_options(self, untyped):
         with pytest.raises(ValueError, match="'absolute' or 'squared', not 'cubed'"):

@@ -238,6 +238,31 @@ class TestRunningMeans:
         gradient, _ = jax.jacrev(objectives, has_aux=True)(self.W, batch, running)
         assert float(gradient[1]) == 0
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_cell_that_is_not_finite_counts_as_empty_in_that_batch(self, bad):
+        objectives = make(decay=0.75)
+        _, before = objectives(self.W, BATCH, objectives.init_running())
+        batch = {**BATCH, "x": BATCH["x"].at[0].set(bad)}  # A woman of the first cell.
+        values, running = objectives(self.W, batch, before)
+        assert np.isfinite(values).tolist() == [False, True, False]
+        without = {**BATCH, "mask": jnp.array([False, True, True, True])}
+        expected = objectives(self.W, without, before)[1]
+        jax.tree.map(close, running, expected)
+        # And the next batch is whole again.
+        values, _ = objectives(self.W, BATCH, running)
+        close(values, objectives(self.W, BATCH, expected)[0])
+        assert np.isfinite(values).all()
+
+    def test_decay_may_be_traced(self):
+        def values(decay):
+            objectives = make(decay=decay)
+            running = objectives.init_running()
+            _, running = objectives(self.W, BATCH, running)
+            return objectives(jnp.array(3.0), BATCH, running)[0]
+
+        decays = jnp.array([0.0, 0.5, 0.9])
+        close(jax.vmap(values)(decays), [values(float(d)) for d in decays])
+
     def test_wrong_call(self):
         with pytest.raises(ValueError, match="are called with running means"):
             make(decay=0.5)(self.W, BATCH)
@@ -265,6 +290,12 @@ class TestErrors:
     def test_batch_without_cells(self):
         with pytest.raises(ValueError, match="no 'cells'"):
             make()(jnp.array(2.0), {"x": BATCH["x"]})
+
+    @pytest.mark.parametrize("name", ["weights", "mask"])
+    def test_weights_of_another_shape(self, name):
+        batch = {**BATCH, name: jnp.ones(3, bool)}
+        with pytest.raises(ValueError, match=rf"'{name}'\] has shape \(3,\); .*\(4,\)"):
+            make()(jnp.array(2.0), batch)
 
     def test_statistic_that_is_missing(self):
         objectives = dataclasses.replace(

@@ -494,6 +494,19 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             once(transform, ROWS)
 
+    @pytest.mark.parametrize("name", ["losses", "mask"])
+    def test_losses_and_masks_of_another_number(self, name):
+        transform = fairjax.pcgrad(num_objectives=3)
+        given = {name: jnp.ones(2, bool if name == "mask" else float)}
+        with pytest.raises(ValueError, match=rf"{name} has shape \(2,\); .*\(3,\)"):
+            transform.update(ROWS, transform.init(None), **given)
+
+    def test_per_objective_of_another_number(self):
+        each = fairjax.per_objective(optax.scale(1.0), num_objectives=2)
+        message = "per_objective was made for 2 objectives; the gradients have 3 rows"
+        with pytest.raises(ValueError, match=message):
+            each.update(ROWS, each.init(jnp.zeros(2)))
+
     def test_gradients_that_are_not_stacked(self):
         transform = fairjax.pcgrad(num_objectives=3)
         rows = {"a": jnp.ones((3, 2)), "b": jnp.ones(2)}

@@ -109,13 +109,21 @@ class TestProjectConflicts:
         ("order", "message"),
         [
             ([0, 1, 2], r"shape \(2,\) or \(2, 2\), not \(3,\)"),
-            ([0, 0], "each row's number, 0 to 1, once"),
-            ([1, 2], "each row's number, 0 to 1, once"),
+            ([0, 0], "each row's number, from 0, once"),
+            ([1, 2], "each row's number, from 0, once"),
+            (jnp.array([[0, 1], [1, 1]]), "each row's number, from 0, once"),
         ],
     )
     def test_order_that_does_not_fit(self, order, message):
-        with pytest.raises(ValueError, match=message):
-            run(steps.project_conflicts(order=order), CONFLICT)
+        for wrapped in (lambda f: f, jax.jit):
+            with pytest.raises(ValueError, match=message):
+                wrapped(
+                    lambda gram: run(steps.project_conflicts(order=order), gram)[0]
+                )(CONFLICT)
+
+    def test_negative_epsilon(self):
+        with pytest.raises(ValueError, match="epsilon must be 0 or more"):
+            steps.project_conflicts(epsilon=-0.1)
 
     @pytest.mark.parametrize(
         "key", [jax.random.key(0, impl="rbg"), jax.random.split(jax.random.key(0), 3)]
@@ -161,7 +169,7 @@ class TestBalanceMagnitudes:
             ("min", [1, 1 / 2, 1]),
             ("max", [2, 1, 1]),
             (0, [1, 1 / 2, 1]),
-            (2, [3 / 2, 3 / 4, 1]),  # A reference out of use: the mean instead.
+            (2, [1, 1, 1]),  # A reference out of use gives no length.
         ],
     )
     def test_rows_out_of_use(self, reference, expected):

@@ -52,7 +52,8 @@ class Options:
       limit: Leave out a step that is expected to take longer, in seconds.
       memory: Leave out a step whose rows, four times, take more, in GB.
       keep_freed_memory: Have the C library keep freed memory, rather than return large
-        blocks to the system and fault them in again at each step (glibc only).
+        blocks to the system and fault them in again at each step (glibc only; for all
+        steps alike, PyTorch's too).
       output: Folder of the results.
       pytorch: Compare with PyTorch and TorchJD, if they are installed.
       docs: Also copy the table to docs/performance.md.
@@ -65,7 +66,7 @@ class Options:
     rounds: int = 9
     limit: float = 4.0
     memory: float = 6.0
-    keep_freed_memory: bool = False
+    keep_freed_memory: bool = True
     output: Path = Path("results/bench")
     pytorch: bool = True
     docs: bool = False
@@ -284,18 +285,25 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, in one arena that grows by no mapped blocks."""
+def keep_freed_memory() -> bool:
+    """Have glibc keep what is freed, in one arena that grows by no mapped blocks.
+
+    Returns:
+      Whether it does: other C libraries have no such setting.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
     libc = ctypes.CDLL(None)
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
     libc.mallopt(arena_max, 1)
     libc.mallopt(mmap_max, 0)
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(top_pad, 2**28)
+    return True
 
 
-def environment() -> dict[str, Any]:
-    """What the figures were measured on."""
+def environment(kept: bool) -> dict[str, Any]:
+    """What the figures were measured on; ``kept``: whether freed memory is kept."""
     device = jax.devices()[0]
     names = ["jax", "jaxlib", "optax", "numpy"]
     if importlib.util.find_spec("torchjd") is not None:
@@ -304,6 +312,7 @@ def environment() -> dict[str, Any]:
         "device": device.device_kind,
         "cores": len(os.sched_getaffinity(0)),
         "load before": f"{os.getloadavg()[0]:.1f}",
+        "freed memory": "kept" if kept else "returned",
         "machine": platform.machine(),
         "python": platform.python_version(),
         **{name: version(name) for name in names},
@@ -343,10 +352,9 @@ def main(options: Options) -> list[Row]:
         options = dataclasses.replace(
             options, groups=(4,), widths=(32,), batches=(128,), rounds=3
         )
-    if options.keep_freed_memory:
-        keep_freed_memory()
+    kept = options.keep_freed_memory and keep_freed_memory()
     console = Console(width=130)
-    about = environment()
+    about = environment(kept)
     rows: list[Row] = []
     for width in options.widths:
         for batch in options.batches:
@@ -358,7 +366,7 @@ def main(options: Options) -> list[Row]:
                 console.print(table)
                 rows += new
     backend = jax.default_backend()
-    name = f"jacobian-{backend}" + ("-kept" if options.keep_freed_memory else "")
+    name = f"jacobian-{backend}" + ("" if kept or backend != "cpu" else "-returned")
     options.output.mkdir(parents=True, exist_ok=True)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     text = json.dumps(record, indent=1)

@@ -65,7 +65,10 @@ _OTHER_SOURCES = [
 _QUESTIONNAIRE = "the diabetes questionnaire: the answer follows from the diagnosis"
 _DIET = "a special diet: the diabetic diet is one, so that it reveals the diagnosis"
 _RECALL = "what was eaten, which a diabetes diagnosis changes"
-_SOCIAL = "social position: audited as an attribute or left out, never a model input"
+_SOCIAL = (
+    "social position: no clinical feature; enters only as one of the attributes that "
+    "are made fair, and not in a blind run"
+)
 _LEAKS = {
     "Glycohemoglobin": "the outcome itself",
     **dict.fromkeys(

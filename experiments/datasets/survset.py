@@ -19,7 +19,10 @@ _INTERVIEW = (
     "asked in an interview after the day of prediction; patients who died early were "
     "never asked, so that a missing answer gives the outcome away"
 )
-_SOCIAL = "social position: audited as an attribute or left out, never a model input"
+_SOCIAL = (
+    "social position: no clinical feature; enters only as one of the attributes that "
+    "are made fair, and not in a blind run"
+)
 _BOOKKEEPING = "identifies the row or is part of the outcome"
 
 _SUPPORT2_DROPPED = {

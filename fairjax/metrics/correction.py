@@ -46,11 +46,16 @@ class CorrectedGap(NamedTuple):
       raw: Scalar, the statistic as observed.
       bias: Scalar, its estimated bias.
       corrected: Scalar, ``max(0, raw - bias)``.
+      replicates: ``[num_replicates]``, the statistic of the redrawn counts.
+      at_rates: Scalar, the statistic of the rates that they were drawn at; the bias is
+        the mean of the replicates less this.
     """
 
     raw: Float[Array, ""]
     bias: Float[Array, ""]
     corrected: Float[Array, ""]
+    replicates: Float[Array, " num_replicates"]
+    at_rates: Float[Array, ""]
 
 
 def bias_corrected_gap(
@@ -111,7 +116,7 @@ def bias_corrected_gap(
     replicates = jax.vmap(statistic)(_from_positives(support, drawn))
     at_rates = statistic(_from_positives(support, support * rates))
     bias = jnp.mean(replicates) - at_rates
-    return CorrectedGap(raw, bias, jnp.maximum(raw - bias, 0))
+    return CorrectedGap(raw, bias, jnp.maximum(raw - bias, 0), replicates, at_rates)
 
 
 def shrunken_rates(counts: GroupCounts) -> Float[Array, "groups 2"]:

@@ -13,6 +13,7 @@ import pytest
 
 from experiments import datasets, fairgrad, protocol
 from experiments.datasets import files, survset, validate
+from experiments.files import locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -269,6 +270,23 @@ def test_methods_and_attributes_have_defaults():
     )
     assert options.methods == ("erm", "penalty")
     assert options.repeats == 20
+
+
+def test_full_is_a_least_number_of_repeats():
+    for given, wanted in ((2, 20), (40, 40)):
+        options = fairgrad._checked(fairgrad.Options(full=True, repeats=given))
+        assert options.repeats == wanted
+
+
+def test_two_runs_with_the_same_options_are_kept_apart(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(ValueError, match="another run .* is at work"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
 
 
 def test_every_data_set_has_default_attributes():

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import fairgrad_findings, fairgrad_report, figures, markdown
+from experiments import docs, fairgrad_findings, fairgrad_report, figures, markdown
 from experiments.evaluation import GAP, Evaluation, Predictions
+from experiments.fairgrad_findings import PLAIN
 from tests.experiments.conftest import ATTRIBUTES, REPLICATES, small_run
 
 MAIN = (
@@ -64,6 +65,9 @@ def test_summary_has_the_keys_that_readers_rely_on(summary, splits):
     assert protocol["excluded_rows"] == {"lost to follow-up before day 180": 0}
     assert "fac_sfdm2" in protocol["dropped_columns"]
     assert f"{REPLICATES} resamples" in protocol["intervals"]
+    assert protocol["attributes_among_inputs"] == [*ATTRIBUTES]
+    for name, reason in protocol["dropped_columns"].items():
+        assert "never a model input" not in reason, name
     assert set(MAIN) <= set(summary["methods"])
     assert {"penalty[1]", "penalty_single[race]", "fairgrad_limited[5]"} <= set(
         summary["methods"]
@@ -74,21 +78,21 @@ def test_every_number_is_finite_and_in_its_interval(summary):
     for name, method in summary["methods"].items():
         gaps = method[GAP]
         assert set(gaps) == {*ATTRIBUTES, "mean", "worst"}
-        estimates = [method[m] for m in ("auroc", "balanced_accuracy", "brier")]
+        estimates = [method[metric] for metric in PLAIN]
         for estimate in (*estimates, *gaps.values()):
             assert 0 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1
         for gap in gaps.values():
-            assert set(gap) == {"mean", "low", "high", "null", "corrected"}
+            assert set(gap) == {"mean", "low", "high", "null", "p_null", "corrected"}
+            assert 0 < gap["p_null"] <= 1
             assert 0 <= gap["corrected"] <= 1
             assert 0 < gap["null"] < 1
-        assert 0 < method["worst_group_auroc"] < 1
         mean = np.mean([gaps[a]["mean"] for a in ATTRIBUTES])
         assert gaps["mean"]["mean"] == pytest.approx(mean, abs=1e-6)
         test = method["test_vs_erm"]
         if name == "erm":
             assert test == {}
             continue
-        assert set(test) == {"auroc", "balanced_accuracy", "brier", GAP}
+        assert set(test) == {*PLAIN, GAP}
         assert set(test[GAP]) == {*ATTRIBUTES, "mean", "worst"}
         erm = summary["methods"]["erm"]["auroc"]["mean"]
         found = test["auroc"]
@@ -215,6 +219,27 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(
     assert (tmp_path / "summary.md").read_text() == "as it was"
 
 
+def test_figures_that_fail_leave_the_old_report(finished, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("no figure")
+
+    (tmp_path / "gaps.png").write_text("as it was")
+    monkeypatch.setattr(fairgrad_report.figures, "training", fail)
+    with pytest.raises(ValueError, match="no figure"):
+        fairgrad_report.write(finished.results, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["gaps.png"]
+    assert (tmp_path / "gaps.png").read_text() == "as it was"
+
+
+def test_a_figure_that_is_no_longer_drawn_goes(finished, tmp_path):
+    (tmp_path / "training.png").write_text("of an earlier run")
+    (tmp_path / "notes.txt").write_text("mine")
+    results = dataclasses.replace(finished.results, histories={})
+    fairgrad_report.write(results, tmp_path)
+    assert not (tmp_path / "training.png").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 HOSTILE = "<script>alert(1)</script>|`x`"
 
 
@@ -240,6 +265,9 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     assert {len(row) for row in (rule, *rows)} == {len(header)}
     assert markdown.escape(HOSTILE) in header
     assert "There is one attribute only." in text
+    # One repeat: there are intervals over patients, but no tests.
+    assert "not tested, for want of repeats" in text
+    assert "one repeat tells nothing of other splits" in text
     svg = (done.folder / "gaps.svg").read_text(encoding="utf-8")
     assert "<script" not in svg
     console = Console(width=100, record=True, file=io.StringIO())
@@ -247,6 +275,13 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     assert "Own [bold]patients[/bold] | <b>" in console.export_text()
     summary = json.loads((done.folder / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["methods"]["erm"][GAP]) == {HOSTILE, "mean", "worst"}
+    tests = [
+        m["test_vs_erm"] for name, m in summary["methods"].items() if name != "erm"
+    ]
+    assert all(test["auroc"]["p"] is None for test in tests)
+    table = docs.results_table(summary)
+    assert "| - | - |" in table
+    assert "<.001" not in table
 
 
 def test_escaping():
@@ -259,6 +294,7 @@ def test_escaping():
 def made(auroc, gap, corrected):
     """An evaluation with one attribute and hardly any noise."""
     values = {"auroc": auroc, "balanced_accuracy": 0.7, "brier": 0.2}
+    values["worst_group_auroc"] = 0.7
     values |= dict.fromkeys((f"{GAP}/sex", f"{GAP}/mean", f"{GAP}/worst"), gap)
     spread = np.array([-1e-4, 0.0, 1e-4])
     names = ("sex", "mean", "worst")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from experiments import methods
 from experiments.baselines.group_dro import group_dro
 from experiments.baselines.reweighting import reweighting
+from experiments.programs import Budget, allot
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,25 @@ def test_the_two_phases(programs):
     rows = np.stack([phase.settings["weights"] for phase in program.phases])
     np.testing.assert_array_equal(rows[:, 0], np.eye(3))
     np.testing.assert_array_equal(rows[:, 1], [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
+
+
+@pytest.mark.parametrize("attributes", range(1, 14))
+@pytest.mark.parametrize("budget", [Budget(), Budget(steps=30, steps_per_call=7)])
+def test_phases_use_up_the_budget_exactly(attributes, budget):
+    size, calls = allot([0.5] + [0.5 / attributes] * attributes, budget)
+    assert 1 <= size <= budget.steps_per_call
+    assert size * sum(calls) == budget.steps
+    # Half for the task, and the same for each attribute, or to within a step.
+    assert max(calls[1:]) - min(calls[1:]) <= (size == 1)
+    assert abs(calls[0] * size - budget.steps / 2) <= max(
+        size, budget.steps / 2 / attributes
+    )
+    assert min(calls) >= 1
+
+
+def test_more_phases_than_steps():
+    with pytest.raises(ValueError, match="3 phases of training need as many steps"):
+        allot([0.5, 0.25, 0.25], Budget(steps=2))
 
 
 def test_reweighting_is_fitted_on_the_training_rows(splits, programs):
