@@ -26,6 +26,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 
 from experiments import fairgrad_report, lanes, methods, references
 from experiments.datasets import load
@@ -180,7 +181,7 @@ def _fingerprint(options: Options, budget: Budget) -> str:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:28}"),
+        TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
