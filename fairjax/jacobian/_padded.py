@@ -13,9 +13,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
-from fairjax._jaxprs import trace_flat
-from fairjax._segments import Blocks, mix
-from fairjax._separable_ops import CoupledError
+from fairjax.jacobian._jaxprs import trace_flat
+from fairjax.jacobian._segments import Blocks, mix
+from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.types import Params
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from fairjax._jaxprs import aval
+from fairjax.jacobian._jaxprs import aval
 
 
 class CoupledError(Exception):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import fairjax
-from fairjax import _segments, losses
-from fairjax._jaxprs import matrix_flops, trace_flat
-from fairjax._passes import SHARED, choose_passes, readers
-from fairjax._separability import analyse
-from fairjax._separable_ops import CoupledError, Kind
+from fairjax import losses
+from fairjax.jacobian import _segments
+from fairjax.jacobian._jaxprs import matrix_flops, trace_flat
+from fairjax.jacobian._passes import SHARED, choose_passes, readers
+from fairjax.jacobian._separability import analyse
+from fairjax.jacobian._separable_ops import CoupledError, Kind
 
 FEATURES, EXAMPLES = 6, 40
 

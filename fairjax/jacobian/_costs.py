@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fairjax._passes import SHARED, Pass
+from fairjax.jacobian._passes import SHARED, Pass
 
 
 class Machine(NamedTuple):

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, PyTree
 
-from fairjax._jaxprs import aval, evaluate, read
-from fairjax._segments import Blocks, Contraction, segment_gradients
-from fairjax._separability import Analysis, is_uniform, kind_of
-from fairjax._separable_ops import CoupledError
+from fairjax.jacobian._jaxprs import aval, evaluate, read
+from fairjax.jacobian._segments import Blocks, Contraction, segment_gradients
+from fairjax.jacobian._separability import Analysis, is_uniform, kind_of
+from fairjax.jacobian._separable_ops import CoupledError
 
 
 class Tap(NamedTuple):

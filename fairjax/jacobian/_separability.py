@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from fairjax._jaxprs import (
+from fairjax.jacobian._jaxprs import (
     CALLS,
     OWN_DERIVATIVES,
     aval,
@@ -20,7 +20,7 @@ from fairjax._jaxprs import (
     inner_jaxpr,
     trace_flat,
 )
-from fairjax._separable_ops import (
+from fairjax.jacobian._separable_ops import (
     ELEMENTWISE,
     OPERATIONS,
     CoupledError,

@@ -1,10 +1,10 @@
-r"""Objectives to their stacked gradients: values ``[K]`` and Jacobian ``[K, *param]``.
+r"""The five ways from objectives to their Jacobian, under one function.
 
 Reverse-mode differentiation of ``K`` objectives costs ``1 + 2K`` forward passes in
 general. Objectives that are functions of cell means (:mod:`fairjax.objectives`) need
 two for each statistic, however many objectives and cells there are, because each
 example lies in one cell. Which way is the cheapest follows from static sizes, by the
-cost model of ``fairjax/_costs.py``; :func:`explain` tells the choice.
+cost model of ``fairjax/jacobian/_costs.py``; :func:`explain` tells the choice.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fairjax import _cells
-from fairjax._planning import (
+from fairjax.jacobian import _cells
+from fairjax.jacobian._planning import (
     Plan,
     batch_and_running,
     check_values,

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax._jaxprs import matrix_flops, trace_flat
-from fairjax._padded import check_any_size, group_length, padded_gradients
-from fairjax._passes import SHARED, Pass, cell_order, readers, runs
-from fairjax._segments import Blocks, capacities, mix
-from fairjax._separability import analyse, kind_of
-from fairjax._separable_ops import CoupledError, Kind
-from fairjax._taps import Model, find_taps, linearize, vary
+from fairjax.jacobian._jaxprs import matrix_flops, trace_flat
+from fairjax.jacobian._padded import check_any_size, group_length, padded_gradients
+from fairjax.jacobian._passes import SHARED, Pass, cell_order, readers, runs
+from fairjax.jacobian._segments import Blocks, capacities, mix
+from fairjax.jacobian._separability import analyse, kind_of
+from fairjax.jacobian._separable_ops import CoupledError, Kind
+from fairjax.jacobian._taps import Model, find_taps, linearize, vary
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans, example_weights
 from fairjax.types import Batch, Jacobian, Params, Values
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
-from fairjax import _cells
-from fairjax._costs import Sizes, cells_cost, cheapest_general, general_costs
-from fairjax._jaxprs import largest_product, matrix_flops
-from fairjax._passes import Pass, cell_order, choose_passes, readers
-from fairjax._separable_ops import CoupledError
+from fairjax.jacobian import _cells
+from fairjax.jacobian._costs import Sizes, cells_cost, cheapest_general, general_costs
+from fairjax.jacobian._jaxprs import largest_product, matrix_flops
+from fairjax.jacobian._passes import Pass, cell_order, choose_passes, readers
+from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.objectives import CellObjectives, RunningMeans
 from fairjax.types import Batch, Params
 

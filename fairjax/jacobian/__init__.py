@@ -1,0 +1,6 @@
+"""Objectives to stacked gradients: values ``[K]`` and Jacobian ``[K, *param]``."""
+
+from fairjax.jacobian._planning import Plan
+from fairjax.jacobian.strategies import Strategy, explain, value_and_jacobian
+
+__all__ = ["Plan", "Strategy", "explain", "value_and_jacobian"]
