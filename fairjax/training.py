@@ -13,8 +13,8 @@ import optax
 from jaxtyping import Array, Float, Int, UInt
 
 from fairjax.jacobian import Strategy, value_and_jacobian
+from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives
-from fairjax.steps import as_key
 from fairjax.types import Batch, Params
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]

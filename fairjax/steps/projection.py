@@ -1,0 +1,140 @@
+"""Projecting rows off those that they conflict with."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, UInt
+
+from fairjax.keys import as_key
+from fairjax.solvers import projection
+from fairjax.steps._rows import matmul, row_gramian, row_mask
+from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+
+Order = Literal["random", "shared"]
+
+
+class ProjectConflictsState(NamedTuple):
+    """Carried by :func:`project_conflicts`.
+
+    Attributes:
+      key_data: The data of the key from which the next order is drawn.
+    """
+
+    key_data: UInt[Array, " words"]
+
+
+def project_conflicts(
+    *,
+    condition: projection.Condition = "conflict",
+    order: Order | Sequence[int] | Int[Array, "R R"] = "random",
+    epsilon: Scalar = 0.0,
+    key: Array | int = 0,
+) -> Step:
+    r"""Project each row off the rows that it conflicts with.
+
+    See :func:`fairjax.solvers.project_conflicts` for the formula.
+
+    Args:
+      condition: ``"conflict"`` (the default, as PCGrad) or ``"always"``.
+      order: In which order a row meets the others. ``"random"`` (default) draws one
+        for each row, ``"shared"`` one for all rows; a sequence of the rows' numbers
+        is an order for all rows; ``[R, R]`` gives each row its own.
+      epsilon: A share ε ≥ 0 of the greatest squared norm among the rows in use, added
+        to the squared norms that are divided by; may be traced. A row that is short
+        beside the others (a fairness gradient near parity is mostly noise) is then
+        projected off in part only, and the step stays equivariant to scale.
+      key: A key, or a seed, from which random orders are drawn; may be traced.
+
+    Returns:
+      A step ``[R, K] -> [R, K]``.
+
+    Raises:
+      ValueError: An unknown condition; an order that is unknown, or in which a row's
+        number is missing; an epsilon below 0; at the update, an order of another
+        length.
+
+    References:
+      Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.project_conflicts(order=[0, 1])
+      >>> gram = jnp.array([[1.0, -1.0], [-1.0, 2.0]])
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0]
+      Array([[1. , 0.5],
+             [1. , 1. ]], dtype=float32)
+    """
+    named = isinstance(order, str)
+    if named and order not in ("random", "shared"):
+        raise ValueError(f"order is 'random', 'shared' or numbers, not {order!r}.")
+    if condition not in ("conflict", "always"):
+        raise ValueError(f"condition is 'conflict' or 'always', not {condition!r}.")
+    if is_known(epsilon) and not epsilon >= 0:
+        raise ValueError(f"epsilon must be 0 or more, not {epsilon}.")
+    if not named and not _holds_each_row_once(order):
+        raise ValueError(
+            "an order holds each row's number, from 0, once; not "
+            f"{np.asarray(order).tolist()}."
+        )
+
+    def init(num_objectives: int) -> ProjectConflictsState | optax.EmptyState:
+        del num_objectives
+        if not named:
+            return optax.EmptyState()
+        # Raw key data: optax's tree arithmetic cannot handle typed keys.
+        return ProjectConflictsState(jax.random.key_data(as_key(key)))
+
+    def update(
+        coefficients: Coefficients,
+        gramian: Gramian,
+        state: Any,
+        *,
+        mask: Mask | None = None,
+        **extra: Any,
+    ) -> tuple[Coefficients, Any]:
+        del extra
+        rows = coefficients.shape[0]
+        if named:
+            key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
+            state = ProjectConflictsState(jax.random.key_data(key))
+            if order == "random":
+                keys = jax.random.split(draw, rows)
+                orders = jax.vmap(lambda k: jax.random.permutation(k, rows))(keys)
+            else:
+                shared = jax.random.permutation(draw, rows)
+                orders = jnp.broadcast_to(shared, (rows, rows))
+        else:
+            orders = jnp.asarray(order)
+            if orders.shape not in ((rows,), (rows, rows)):
+                raise ValueError(
+                    f"an order for {rows} rows has shape ({rows},) or "
+                    f"({rows}, {rows}), not {orders.shape}."
+                )
+            orders = jnp.broadcast_to(orders, (rows, rows))
+        own = row_gramian(coefficients, gramian)
+        used = row_mask(coefficients, mask)
+        longest = jnp.max(jnp.where(used, jnp.diagonal(own), 0.0))
+        projected = projection.project_conflicts(
+            own,
+            orders,
+            condition=condition,
+            epsilon=jnp.asarray(epsilon) * longest,
+            mask=used,
+        )
+        return matmul(projected, coefficients), state
+
+    return Step(init, update)
+
+
+def _holds_each_row_once(order: Any) -> bool:
+    """False for an order, or one of several, that is no permutation."""
+    if not is_known(order):
+        return True
+    numbers = np.asarray(order)
+    if numbers.ndim not in (1, 2) or not np.issubdtype(numbers.dtype, np.integer):
+        return False
+    return bool((np.sort(numbers) == np.arange(numbers.shape[-1])).all())

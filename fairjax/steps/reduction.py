@@ -1,0 +1,64 @@
+"""Adding the rows up into one."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from fairjax.steps._rows import row_mask
+from fairjax.types import Coefficients, Gramian, Mask, Step
+
+
+def combine(
+    reduction: Literal["sum", "mean"] | Sequence[float] | Float[Array, " R"] = "sum",
+) -> Step:
+    r"""Add the rows up into the one row that becomes the update.
+
+    ``"sum"`` is :math:`\sum_i g_i`; ``"mean"`` divides by the number of rows in use;
+    weights ``[R]`` give :math:`\sum_i w_i g_i`.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: An unknown reduction, or weights that do not fit the rows.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.combine("mean")
+      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2))[0]
+      Array([[0.5, 0.5]], dtype=float32)
+    """
+    named = isinstance(reduction, str)
+    if named and reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction is 'sum', 'mean' or weights, not {reduction!r}.")
+
+    def init(num_objectives: int) -> optax.EmptyState:
+        del num_objectives
+        return optax.EmptyState()
+
+    def update(
+        coefficients: Coefficients,
+        gramian: Gramian,
+        state: Any,
+        *,
+        mask: Mask | None = None,
+        **extra: Any,
+    ) -> tuple[Float[Array, "1 K"], Any]:
+        del gramian, extra
+        rows = coefficients.shape[0]
+        used = row_mask(coefficients, mask).astype(coefficients.dtype)
+        if not named:
+            weights = jnp.asarray(reduction, coefficients.dtype)
+            if weights.shape != (rows,):
+                raise ValueError(
+                    f"combine needs {rows} weights, one a row; not {weights.shape}."
+                )
+            used = used * weights
+        elif reduction == "mean":
+            used = used / jnp.maximum(jnp.sum(used), 1)
+        return jnp.sum(used[:, None] * coefficients, axis=0, keepdims=True), state
+
+    return Step(init, update)
