@@ -5,8 +5,7 @@ Patients are resampled jointly for all methods and repeats, so that differences 
 paired and patients who are in every repeat are not counted as new ones.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -102,7 +101,11 @@ class Evaluator:
         num_permutations: int,
         seed: int,
     ):
-        """Draw the resamples that all methods share."""
+        """Draw the resamples that all methods share.
+
+        Raises:
+          ValueError: An attribute with fewer than two groups that can be compared.
+        """
         self.splits = splits
         self.num_permutations = num_permutations
         self.key = jax.random.key(seed)
@@ -121,6 +124,15 @@ class Evaluator:
         self._sizes = {
             a: len(splits.partition.membership(a)[0]) for a in splits.attributes
         }
+        # Once, from all patients: a resample may not change who is compared.
+        self._compared = {a: self._enough(a, MIN_SUPPORT) for a in splits.attributes}
+        for attribute, enough in self._compared.items():
+            if enough.sum() < 2:
+                raise ValueError(
+                    f"attribute {attribute!r} has {enough.sum()} levels with "
+                    f"{MIN_SUPPORT} patients of each outcome or more; a gap needs two. "
+                    "Leave it out with --attributes."
+                )
         self._judged = jnp.asarray(self._large_intersections())
         self._measure = jax.jit(self._measure_repeat)
         self._noise = jax.jit(self._noise_repeat)
@@ -129,13 +141,32 @@ class Evaluator:
         """The group of each cell."""
         return self.splits.partition.membership(attributes)[1].argmax(axis=0)
 
+    def _enough(self, attributes: str | Sequence[str], support: int) -> np.ndarray:
+        """Which groups have so many patients of each outcome, bool ``[G]``."""
+        names, _ = self.splits.partition.membership(attributes)
+        group = self._members(attributes)[self.splits.cells]
+        outcome = self.splits.table.label.astype(int)
+        counts = np.bincount(2 * group + outcome, minlength=2 * len(names))
+        return np.all(counts.reshape(-1, 2) >= support, axis=1)
+
+    def _gap(self, attribute: str) -> Callable[[GroupCounts], jax.Array]:
+        """The equalized-odds difference of an attribute's compared groups."""
+        valid = jnp.asarray(self._compared[attribute])
+
+        def gap(counts):
+            rates = (
+                metrics.true_positive_rate(counts),
+                metrics.false_positive_rate(counts),
+            )
+            return jnp.maximum(*(metrics.difference(rate, valid) for rate in rates))
+
+        return gap
+
     def _large_intersections(self) -> np.ndarray:
         """Rows of the intersections with enough of both outcomes, filled up by -1."""
-        group = self._members(self.splits.attributes)[self.splits.cells]
-        outcome = self.splits.table.label.astype(int)
-        number = group.max() + 1
-        counts = np.bincount(2 * group + outcome, minlength=2 * number).reshape(-1, 2)
-        judged = np.flatnonzero((counts >= WORST_GROUP_SUPPORT).all(axis=1))
+        attributes = self.splits.attributes
+        group = self._members(attributes)[self.splits.cells]
+        judged = np.flatnonzero(self._enough(attributes, WORST_GROUP_SUPPORT))
         found = [np.flatnonzero(group == g) for g in judged]
         rows = np.full((len(found), max(map(len, found), default=0)), -1, np.int32)
         for row, members in zip(rows, found, strict=True):
@@ -164,7 +195,7 @@ class Evaluator:
             null=floor,
             corrected=corrected,
             # Twice the mean of dependent p-values is a valid p-value.
-            p_noise={k: min(1.0, 2 * p) for k, p in p_noise.items()},
+            p_noise={k: float(np.minimum(1, 2 * p)) for k, p in p_noise.items()},
         )
 
     def _measure_repeat(self, scores, decisions):
@@ -181,9 +212,8 @@ class Evaluator:
         everyone = jnp.zeros_like(self._labels)
         total = self._counts(everyone, 1, decisions, weights)
         gaps = {
-            attribute: metrics.equalized_odds_difference(
-                self._counts(groups, self._sizes[attribute], decisions, weights),
-                min_support=MIN_SUPPORT,
+            attribute: self._gap(attribute)(
+                self._counts(groups, self._sizes[attribute], decisions, weights)
             )
             for attribute, groups in self._groups.items()
         }
@@ -234,7 +264,7 @@ class Evaluator:
                 groups,
                 num_groups=size,
                 num_permutations=self.num_permutations,
-                statistic=_supported_gap,
+                statistic=self._gap(attribute),
             )
             counts = metrics.group_counts(
                 self._labels, decisions, groups, num_groups=size
@@ -243,7 +273,7 @@ class Evaluator:
                 two,
                 counts,
                 num_replicates=self.num_permutations,
-                statistic=_supported_gap,
+                statistic=self._gap(attribute),
             )
             nulls.append(null)
             gaps.append(gap)
@@ -256,19 +286,13 @@ class Evaluator:
         redrawn = jnp.stack([g.replicates for g in gaps])
         shuffled = jnp.stack([n.null for n in nulls])
         for name, summary in (("mean", jnp.mean), ("worst", jnp.max)):
-            noise, observed = summary(shuffled, axis=0), summary(raw)
+            noise = summary(shuffled, axis=0)
             floor[name] = noise.mean()
-            exceeding = jnp.sum(noise >= observed)
-            p_value[name] = (1 + exceeding) / (1 + self.num_permutations)
+            p_value[name] = metrics.permutation_p_value(summary(raw), noise)
         corrected["mean"] = jnp.stack([g.corrected for g in gaps]).mean()
         bias = redrawn.max(axis=0).mean() - at_rates.max()
         corrected["worst"] = jnp.maximum(raw.max() - bias, 0)
         return floor, corrected, p_value
-
-
-_supported_gap = functools.partial(
-    metrics.equalized_odds_difference, min_support=MIN_SUPPORT
-)
 
 
 def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison:

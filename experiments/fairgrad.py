@@ -44,6 +44,8 @@ from experiments.selection import select
 
 # Repeats add to it, and NumPy's seeds have 32 bits.
 MAX_SEED = 2**31
+# More would only fill the memory.
+MAX_REPEATS, MAX_DRAWS = 1000, 10_000
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
@@ -63,6 +65,12 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
         seed=options.seed,
     )
     chosen = methods.build(options.methods, splits)
+    evaluator = Evaluator(
+        splits,
+        num_bootstrap=options.bootstrap,
+        num_permutations=options.permutations,
+        seed=options.seed,
+    )
     # What cannot be run leaves no folder behind.
     folder = prepare_folder(options.output / options.dataset)
     # Only a run with the same options goes on from what a killed one left.
@@ -76,7 +84,7 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
     with locked(work):
         with _progress(console) as progress:
-            _train_and_evaluate(results, chosen, work, progress)
+            _train_and_evaluate(results, chosen, evaluator, work, progress)
         fairgrad_report.write(results, folder)
         shutil.rmtree(work)
     fairgrad_report.show(results, console)
@@ -85,15 +93,13 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
 
 
 def _train_and_evaluate(
-    results: Results, chosen: Sequence[Program], work: Path, progress: Progress
+    results: Results,
+    chosen: Sequence[Program],
+    evaluator: Evaluator,
+    work: Path,
+    progress: Progress,
 ) -> None:
     splits, options = results.splits, results.options
-    evaluator = Evaluator(
-        splits,
-        num_bootstrap=options.bootstrap,
-        num_permutations=options.permutations,
-        seed=options.seed,
-    )
 
     def evaluate(name: str, title: str, setting: str, logits: np.ndarray) -> None:
         decisions = logits >= splits.thresholds(logits)[..., None]
@@ -149,9 +155,15 @@ def _train_and_evaluate(
 
 def _checked(options: Options) -> Options:
     """The options with their defaults filled in; ERM first among the methods."""
-    for name in ("repeats", "bootstrap", "permutations"):
-        if getattr(options, name) < (1 if name == "repeats" else 2):
-            raise ValueError(f"--{name} is too small: {getattr(options, name)}.")
+    for name, low, high in (
+        ("repeats", 1, MAX_REPEATS),
+        ("bootstrap", 2, MAX_DRAWS),
+        ("permutations", 2, MAX_DRAWS),
+    ):
+        if not low <= getattr(options, name) <= high:
+            raise ValueError(
+                f"--{name} must be {low} to {high:,}, not {getattr(options, name)}."
+            )
     if not options.tolerance >= 0:
         raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
     if not 0 <= options.seed < MAX_SEED:

@@ -146,8 +146,10 @@ def cross_validation(
         extra = [a for a in attributes if a not in table.features]
         inputs = pd.concat([table.features, table.attributes[extra]], axis=1)
         table = replace(table, features=inputs)
-    columns = {LABEL: table.label, **{a: table.attributes[a] for a in attributes}}
-    cells = partition(columns, min_level_count=min_level_count)
+    # Rare levels of the attributes are merged; a rare outcome is what it is about.
+    merged = {a: _merged(table.attributes[[a]], min_level_count) for a in attributes}
+    columns = {LABEL: table.label, **merged}
+    cells = partition(columns)
     folds = np.stack(
         [
             patient_folds(
@@ -181,3 +183,11 @@ def cross_validation(
         train_rows=padded.astype(np.int32),
         train_counts=counts,
     )
+
+
+def _merged(attribute: pd.DataFrame, min_level_count: int) -> pd.Categorical:
+    """An attribute's levels, the rare ones merged."""
+    levels = partition(attribute, min_level_count=min_level_count)
+    codes = levels.codes[levels.encode(attribute), 0]
+    names = pd.CategoricalDtype(list(levels.levels[0]))
+    return pd.Categorical.from_codes(codes, dtype=names)

@@ -56,11 +56,11 @@ def validate(table: ClinicalTable) -> ClinicalTable:
         The same table.
 
     Raises:
-        ValueError: If the parts differ in length; the label has NaN, values other
-            than 0 and 1, or a single class; a feature is infinite, missing in every
-            row, or neither float nor categorical; an attribute is not categorical,
-            has NaN, or has a single level; a patient id is missing; a column name
-            is repeated. The message names the column.
+        ValueError: If the parts differ in length, or the frames in their index; the
+            label has NaN, values other than 0 and 1, or a single class; a feature is
+            infinite, missing in every row, or neither float nor categorical; an
+            attribute is not categorical, has NaN, or has a single level; a patient id
+            is missing; a column name is repeated. The message names the column.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -85,6 +85,12 @@ def validate(table: ClinicalTable) -> ClinicalTable:
             raise ValueError(
                 f"{table.name}: {part} has {length} rows but features has {rows}"
             )
+    if not table.features.index.equals(table.attributes.index):
+        raise ValueError(
+            f"{table.name}: features and attributes have different indexes, so that "
+            "their rows may be of different patients; put them in the same order and "
+            "reset_index(drop=True) on both"
+        )
     _check_label(table)
     for frame, kind in ((table.features, "feature"), (table.attributes, "attribute")):
         repeated = frame.columns[frame.columns.duplicated()]

@@ -20,6 +20,7 @@ from fairjax.jacobian._jaxprs import (
     inner_jaxpr,
     trace_flat,
 )
+from fairjax.jacobian._linearity import is_linear
 from fairjax.jacobian._separable_ops import (
     ELEMENTWISE,
     OPERATIONS,
@@ -169,6 +170,12 @@ def _own_derivative(e: Equation) -> Verdict:
     arguments = [aval(atom) for atom in e.eqn.invars]
     cotangents = [aval(e.eqn.outvars[i]) for i in outputs]
     closed = trace_flat(backward, arguments, cotangents, differentiable=False)
+    pulled = [False] * len(arguments) + [True] * len(cotangents)
+    # A rule for tangents is linear, or JAX could not transpose it.
+    if e.eqn.primitive.name == "custom_vjp_call" and not is_linear(closed, pulled):
+        raise CoupledError(
+            f"{e.title} has its own derivative, not known to be linear in cotangents"
+        )
     kinds = [*e.operands, *(Kind(axes[i]) for i in outputs)]
     found = e.follow(closed, kinds)
     for i, axis in zip(inputs, found.axes, strict=True):

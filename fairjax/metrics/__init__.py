@@ -17,6 +17,7 @@ from fairjax.metrics.inference import (
     paired_test,
     patient_bootstrap_weights,
     permutation_null,
+    permutation_p_value,
 )
 from fairjax.metrics.pareto import hypervolume
 from fairjax.metrics.ranking import (
@@ -70,6 +71,7 @@ __all__ = [
     "paired_test",
     "patient_bootstrap_weights",
     "permutation_null",
+    "permutation_p_value",
     "positive_predictive_value",
     "predictions_at",
     "score_order",

@@ -121,10 +121,40 @@ def permutation_null(
         shuffled = tables.reshape(-1, num_groups, 2, 2)
     observed = statistic(counts)
     null = jax.vmap(statistic)(GroupCounts(shuffled))
-    exceeding = jnp.sum(jnp.isnan(null) | (null >= observed - _TIE))
-    p_value = (1 + exceeding) / (1 + num_permutations)
-    p_value = jnp.where(jnp.isnan(observed), jnp.nan, p_value)
+    p_value = permutation_p_value(observed, null)
     return PermutationNull(observed, null, jnp.nanmean(null), p_value)
+
+
+def permutation_p_value(
+    observed: Float[Array | np.ndarray, ""],
+    null: Float[Array | np.ndarray, " num_permutations"],
+) -> Float[Array, ""]:
+    r"""How often noise does at least as much, counting the observed one.
+
+    .. math:: p = \frac{1 + \#\{\text{null} \ge \text{observed}\}}{1 + N}
+
+    For a statistic made of several nulls, such as the worst of many gaps, draw by draw.
+
+    Args:
+      observed: The statistic of the rows as they are.
+      null: ``[N]``, the statistic of each shuffle.
+
+    Returns:
+      In (0, 1]; NaN where the statistic is not defined. Shuffles where it is not count
+      against it.
+
+    Phipson and Smyth, "Permutation p-values should never be zero", Statistical
+    Applications in Genetics and Molecular Biology 9 (2010).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> permutation_p_value(jnp.array(0.3), jnp.array([0.1, 0.4, 0.2])).item()
+      0.5
+    """
+    observed, null = jnp.asarray(observed), jnp.asarray(null)
+    exceeding = jnp.sum(jnp.isnan(null) | (null >= observed - _TIE))
+    p_value = (1 + exceeding) / (1 + null.shape[0])
+    return jnp.where(jnp.isnan(observed), jnp.nan, p_value)
 
 
 def holm(
