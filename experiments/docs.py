@@ -8,6 +8,7 @@ A document marks where a data set's table goes, and no figure in it is typed:
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,22 @@ def _p(test: Mapping[str, float | None] | None) -> str:
     return markdown.p_value(test["p"] if test["p_holm"] is None else test["p_holm"])
 
 
-def main() -> None:
-    """Fill the tables of all documents."""
-    for document in DOCUMENTS:
-        path = ROOT / document
-        write_text(path, fill(path.read_text(encoding="utf-8"), ROOT / RESULTS))
+def main() -> int:
+    """Fill the tables of all documents, or of none; returns the exit code."""
+    try:
+        filled = {
+            ROOT / document: fill(
+                (ROOT / document).read_text(encoding="utf-8"), ROOT / RESULTS
+            )
+            for document in DOCUMENTS
+        }
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path, text in filled.items():
+        write_text(path, text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

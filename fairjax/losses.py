@@ -258,7 +258,7 @@ def _group(
     """The cells of one group, found by its levels."""
     names, groups = partition.membership(attribute)
     attributes = (attribute,) if isinstance(attribute, str) else tuple(attribute)
-    alone = isinstance(level, Level)
+    alone = isinstance(level, Level | None)
     levels = (level,) if alone else tuple(level)
     pairs = zip(attributes, levels, strict=False)
     name = ", ".join(f"{a}={display(b)}" for a, b in pairs)

@@ -228,8 +228,8 @@ def cell_objectives(
       functions: name -> :class:`CellFunction`, as :mod:`fairjax.losses` makes them.
       decay: If given, the means are ratios of exponential moving averages of the
         batches' cell sums and cell counts, with this decay in [0, 1), which may be
-        traced. A cell whose sums are not finite counts as empty in that batch. That
-        steadies
+        traced. A cell whose sums are not finite counts as empty in that batch's
+        averages; objectives that read it are not finite in that step. That steadies
         gaps of cells of which a batch holds few examples. **Bias**: the averaged
         means lag: they mix the means at parameters up to about ``1/(1 − decay)``
         steps old, so a gap that is closing is over-estimated and one that opens is

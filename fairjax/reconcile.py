@@ -134,6 +134,7 @@ def reconcile(
         gram = gramian(updates)
         squares = jnp.diagonal(gram)
         finite = jnp.isfinite(squares)
+        norms = jnp.sqrt(jnp.where(finite, squares, jnp.nan))
         if losses is not None:
             finite &= jnp.isfinite(losses)
         asked = jnp.ones_like(finite) if mask is None else jnp.asarray(mask, bool)
@@ -156,7 +157,7 @@ def reconcile(
         new_state = ReconcileState(
             steps=tuple(states),
             weights=weights.astype(jnp.float32),
-            norms=jnp.sqrt(squares).astype(jnp.float32),
+            norms=norms.astype(jnp.float32),
             cosines=cosines.astype(jnp.float32),
             conflict_share=conflict_share.astype(jnp.float32),
             nonfinite=state.nonfinite + (asked & ~finite),
@@ -228,13 +229,17 @@ def fairgrad(
     Args:
       num_objectives: K: the task and K − 1 fairness losses.
       strength: None (as published) or :math:`\beta` ≥ 0; may be traced.
-      limit: The greatest factor that a fairness gradient is scaled by, if any; read
-        with a strength only; may be traced.
+      limit: The greatest factor that a fairness gradient is scaled by, if any; with a
+        strength only; may be traced.
       reduction: ``"sum"`` or ``"mean"``.
       condition: ``"conflict"`` or ``"always"`` (unconditional projection).
       order: See :func:`fairjax.steps.project_conflicts`.
       epsilon: Likewise.
       key: Likewise.
+
+    Raises:
+      ValueError: A negative strength or limit, a limit without a strength, and as the
+        steps do.
 
     References:
       Wang and Yang, *Balancing Fairness and Performance in Healthcare AI: A Gradient
@@ -254,6 +259,8 @@ def fairgrad(
         ),
         coefficient_steps.combine(reduction),
     ]
+    if strength is None and limit is not None:
+        raise ValueError("a limit is of what a strength scales: give a strength too.")
     if strength is not None:
         clamp = None if limit is None else (0.0, limit)
         balance = coefficient_steps.balance_magnitudes(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import jax
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -32,7 +33,7 @@ def is_known(value: Any) -> bool:
       >>> is_known(0.5)
       True
     """
-    return not isinstance(value, Tracer)
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
 
 
 class Step(NamedTuple):

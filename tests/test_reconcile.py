@@ -507,6 +507,10 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             each.update(ROWS, each.init(jnp.zeros(2)))
 
+    def test_a_limit_of_nothing(self):
+        with pytest.raises(ValueError, match="give a strength too"):
+            fairjax.fairgrad(num_objectives=2, limit=3.0)
+
     def test_gradients_that_are_not_stacked(self):
         transform = fairjax.pcgrad(num_objectives=3)
         rows = {"a": jnp.ones((3, 2)), "b": jnp.ones(2)}

@@ -132,6 +132,14 @@ class TestProjectConflicts:
         with pytest.raises(ValueError, match="one key of JAX's default kind"):
             steps.project_conflicts(key=key).init(2)
 
+    def test_factors_that_cannot_be(self):
+        for strength in (-1.0, np.nan, [1.0, -0.5]):
+            with pytest.raises(ValueError, match="strength must be 0 or more"):
+                steps.balance_magnitudes(strength=strength)
+        for clamp in ((2.0, 1.0), (-1.0, 1.0), (0.0, np.nan)):
+            with pytest.raises(ValueError, match="clamp is the least and the greatest"):
+                steps.balance_magnitudes(clamp=clamp)
+
     def test_unknown_options(self, untyped):
         with pytest.raises(ValueError, match="'random', 'shared' or numbers"):
             steps.project_conflicts(order="sorted")

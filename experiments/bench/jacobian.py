@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fairjax
+from experiments.files import prepare_folder, write_text
 from fairjax import losses
 from fairjax.jacobian import explain
 
@@ -343,11 +345,22 @@ def copy_between_markers(path: Path, name: str, text: str) -> None:
         raise ValueError(f"{path} has no {begin!r} and {end!r}.")
     head, rest = document.split(begin, 1)
     tail = rest.split(end, 1)[1]
-    path.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
+    write_text(path, f"{head}{begin}\n\n{text}\n{end}{tail}")
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save."""
+    """Measure, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used.
+    """
+    for name, least in (("groups", 2), ("widths", 1), ("batches", 1)):
+        given = getattr(options, name)
+        if not given or min(given) < least:
+            raise ValueError(f"--{name} must be {least} or more: {given}.")
+    if options.rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more: {options.rounds}.")
+    prepare_folder(options.output)
     if options.quick:
         options = dataclasses.replace(
             options, groups=(4,), widths=(32,), batches=(128,), rounds=3
@@ -367,16 +380,18 @@ def main(options: Options) -> list[Row]:
                 rows += new
     backend = jax.default_backend()
     name = f"jacobian-{backend}" + ("" if kept or backend != "cpu" else "-returned")
-    options.output.mkdir(parents=True, exist_ok=True)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     text = json.dumps(record, indent=1)
-    (options.output / f"{name}.json").write_text(text, encoding="utf-8")
+    write_text(options.output / f"{name}.json", text)
     table = markdown(rows, about)
-    (options.output / f"{name}.md").write_text(table, encoding="utf-8")
+    write_text(options.output / f"{name}.md", table)
     if options.docs:
         copy_between_markers(Path("docs/performance.md"), name, table)
     return rows
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -11,9 +11,7 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from experiments.datasets.table import ClinicalTable
-
-_MISSING = "missing"
+from experiments.datasets.table import MISSING, ClinicalTable
 
 
 class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -137,7 +135,7 @@ def encode_splits(
 
 def _levels(column: pd.Series) -> list[object]:
     declared = list(column.cat.categories)
-    return [*declared, _MISSING] if column.isna().any() else declared
+    return [*declared, MISSING] if column.isna().any() else declared
 
 
 def _numeric() -> Pipeline:
@@ -187,4 +185,4 @@ def _indicator_names(_: object, names: Iterable[str]) -> list[str]:
 
 def _missing_level(frame: pd.DataFrame) -> pd.DataFrame:
     objects = frame.astype(object)
-    return objects.where(objects.notna(), _MISSING)
+    return objects.where(objects.notna(), MISSING)

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 NOT_RECORDED = "not recorded"
+# The level that stands for a missing value of a categorical feature.
+MISSING = "missing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +98,17 @@ def validate(table: ClinicalTable) -> ClinicalTable:
         repeated = frame.columns[frame.columns.duplicated()]
         if len(repeated):
             raise ValueError(f"{table.name}: {kind} {repeated[0]!r} appears twice")
+        unnamed = [column for column in frame.columns if not isinstance(column, str)]
+        if unnamed:
+            raise ValueError(
+                f"{table.name}: the name of {kind} {unnamed[0]!r} must be a string"
+            )
     for column in table.features.columns:
         _check_feature(table.name, table.features[column])
     for column in table.attributes.columns:
         _check_attribute(table.name, table.attributes[column])
+    if not isinstance(table.patient_ids, np.ndarray):
+        raise ValueError(f"{table.name}: patient_ids must be a NumPy array")
     missing = int(pd.isna(table.patient_ids).sum())
     if missing:
         raise ValueError(f"{table.name}: patient_ids is missing in {missing} rows")
@@ -152,6 +161,17 @@ def _check_feature(name: str, column: pd.Series) -> None:
     if column.isna().all():
         raise ValueError(f"{name}: feature {column.name!r} is missing in every row")
     if isinstance(column.dtype, pd.CategoricalDtype):
+        odd = [level for level in column.cat.categories if not isinstance(level, str)]
+        if odd:
+            raise ValueError(
+                f"{name}: the levels of feature {column.name!r} must be strings, "
+                f"found {odd[0]!r}"
+            )
+        if column.isna().any() and MISSING in column.cat.categories:
+            raise ValueError(
+                f"{name}: feature {column.name!r} has a level {MISSING!r} and missing "
+                "values as well; make them one"
+            )
         return
     if not pd.api.types.is_float_dtype(column.dtype):
         raise ValueError(

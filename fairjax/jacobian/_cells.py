@@ -56,6 +56,8 @@ def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepare
     """
     batch_leaves, structure = jax.tree.flatten(batch)
     size = jnp.shape(batch["cells"])[0]
+    if not size:
+        raise CoupledError("the batch is empty")
 
     def statistics(params, leaves):
         return per_example(objectives, params, structure.unflatten(leaves))

@@ -71,8 +71,11 @@ def padded_gradients(
 
 
 def group_length(size: int, blocks: int) -> int:
-    """Examples of a group: half of what a block has on average, 1 at least."""
-    return max(size // (2 * blocks), 1)
+    """Examples of a group: half of what a block has on average.
+
+    Not 1 alone, of which some operations are traced to other programs than of many.
+    """
+    return max(size // (2 * blocks), min(size, 2))
 
 
 def check_any_size(

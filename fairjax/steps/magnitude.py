@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step
+from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
 
 
 class BalanceMagnitudesState(NamedTuple):
@@ -51,7 +52,8 @@ def balance_magnitudes(
       A step ``[R, K] -> [R, K]``. Zero and masked rows keep the factor 1.
 
     Raises:
-      ValueError: An unknown mode or reference; at the update, mode ``"loss_ratio"``
+      ValueError: An unknown mode or reference; a negative strength, or limits that
+        are negative or exchanged; at the update, mode ``"loss_ratio"``
         without losses, after a step that changed the number of rows, or a strength or
         reference that does not fit the number of rows.
 
@@ -69,6 +71,12 @@ def balance_magnitudes(
     if mode not in ("equal_norms", "loss_ratio", "none"):
         raise ValueError(
             f"mode is 'equal_norms', 'loss_ratio' or 'none', not {mode!r}."
+        )
+    if is_known(strength) and not np.all(np.asarray(strength) >= 0):
+        raise ValueError(f"strength must be 0 or more, not {strength}.")
+    if clamp is not None and is_known(clamp) and not 0 <= clamp[0] <= clamp[1]:
+        raise ValueError(
+            f"clamp is the least and the greatest factor, 0 or more, not {clamp}."
         )
     if isinstance(reference, str) and reference not in ("mean", "min", "max"):
         raise ValueError(

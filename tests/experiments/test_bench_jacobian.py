@@ -48,6 +48,26 @@ def test_what_would_take_too_much_is_left_out_with_the_reason(
     assert all(reason in row.note for row in rows if row.step != "plain")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": (1,)}, "--groups must be 2 or more"),
+        ({"batches": ()}, "--batches must be 1 or more"),
+        ({"rounds": 0}, "--rounds must be 1 or more"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **changes)
+
+
+def test_a_folder_that_cannot_be_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("as it was")
+    with pytest.raises(ValueError, match="cannot be written to"):
+        run(tmp_path / "file", groups=(10**9,))
+    assert (tmp_path / "file").read_text() == "as it was"
+
+
 def test_rows_of_the_problem_are_its_groups():
     problem = jacobian.Problem.make(groups=4, width=8, batch=64)
     losses = jacobian.statistics(problem.params, problem.batch)["loss"]

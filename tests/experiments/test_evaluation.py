@@ -28,18 +28,21 @@ from experiments.evaluation import (
 from fairjax import metrics
 
 
-def rates_gap(label, decisions, groups, weights, min_support=MIN_SUPPORT):
-    """The equalized-odds difference by a loop."""
+def rates_gap(label, decisions, groups, weights):
+    """The equalized-odds difference by a loop, over groups with enough patients."""
+    compared = [
+        group
+        for group in np.unique(groups)
+        if np.bincount(label[groups == group], minlength=2).min() >= MIN_SUPPORT
+    ]
     gaps = []
     for y in (0, 1):
         rates = []
-        for group in np.unique(groups):
+        for group in compared:
             rows = (label == y) & (groups == group)
-            support = weights[rows].sum()
-            if support >= max(min_support, 1):
-                rates.append((weights[rows] * decisions[rows]).sum() / support)
-        gaps.append(max(rates) - min(rates) if len(rates) > 1 else math.nan)
-    return max(gaps) if not any(map(math.isnan, gaps)) else math.nan
+            rates.append(np.average(decisions[rows], weights=weights[rows]))
+        gaps.append(max(rates) - min(rates))
+    return max(gaps)
 
 
 def by_hand(splits, predictions, repeat, weights):
@@ -130,8 +133,7 @@ def test_weighted_counts_are_the_library_s(splits, predictions, evaluator):
 
 def test_no_intersection_with_enough_of_both_outcomes(splits, predictions):
     label = splits.table.label.copy()
-    label[49:] = 0
-    label[:49] = 1
+    label[:] = np.arange(len(label)) % 12 == 0
     rare = dataclasses.replace(
         splits, table=dataclasses.replace(splits.table, label=label)
     )
@@ -165,8 +167,8 @@ def test_the_noise_floor_is_that_of_shuffles(splits, predictions, evaluations):
         assert found["mean"] == pytest.approx((found["sex"] + found["race"]) / 2)
 
 
-def test_a_level_without_positives_is_left_out_of_that_label_s_gap(splits, predictions):
-    """It has no true positive rate; the others' gap stays, and nothing is NaN."""
+def test_a_level_without_positives_is_not_compared(splits, predictions):
+    """The others' gap stays, and nothing is NaN."""
     label = splits.table.label.copy()
     rare = splits.table.attributes["race"].value_counts().idxmin()
     label[(splits.table.attributes["race"] == rare).to_numpy()] = 0
@@ -182,6 +184,39 @@ def test_a_level_without_positives_is_left_out_of_that_label_s_gap(splits, predi
     for values in (*found.repeats.values(), *found.bootstrap.values()):
         assert np.isfinite(values).all()
     assert np.isfinite([*found.null.values(), *found.corrected.values()]).all()
+
+
+def test_a_resample_compares_the_groups_that_all_patients_do(splits, predictions):
+    """A group just below the minimum is above it in many resamples."""
+    race = splits.table.attributes["race"]
+    rare = (race == race.value_counts().idxmin()).to_numpy()
+    label = splits.table.label.copy()
+    label[rare] = 0
+    label[np.flatnonzero(rare)[: MIN_SUPPORT - 1]] = 1
+    changed = dataclasses.replace(
+        splits, table=dataclasses.replace(splits.table, label=label)
+    )
+    evaluator = Evaluator(changed, num_bootstrap=40, num_permutations=5, seed=0)
+    found = evaluator(predictions[0])
+    weights = np.asarray(evaluator._weights)
+    assert (weights[:, rare & (label == 1)].sum(axis=1) >= MIN_SUPPORT).any()
+    for b in range(0, 40, 7):
+        each = [
+            rates_gap(label, predictions[0].decisions[r], race.to_numpy(), weights[b])
+            for r in (0, 1)
+        ]
+        gap = found.bootstrap[f"{GAP}/race"][b]
+        assert gap == pytest.approx(np.mean(each), abs=2e-6)
+
+
+def test_an_attribute_without_two_groups_to_compare_is_refused(splits):
+    label = splits.table.label.copy()
+    label[(splits.table.attributes["sex"] == "male").to_numpy()] = 0
+    changed = dataclasses.replace(
+        splits, table=dataclasses.replace(splits.table, label=label)
+    )
+    with pytest.raises(ValueError, match="'sex' has 1 levels with 10 patients of each"):
+        Evaluator(changed, num_bootstrap=2, num_permutations=2, seed=0)
 
 
 def evaluation(auroc, gap, repeats=2):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import protocol
+from experiments import datasets, protocol
 from experiments.datasets import encoder
 
 
@@ -134,6 +134,24 @@ def test_small_levels_are_merged(table):
     names, _ = splits.partition.membership("race")
     assert f"race={counts.idxmin()}" not in names
     assert "race=Other" in names
+
+
+def test_a_rare_outcome_is_not_merged(table):
+    rare = np.zeros_like(table.label)
+    rare[::80] = 1
+    table = dataclasses.replace(table, label=rare)
+    splits = protocol.cross_validation(
+        table, ("sex",), num_repeats=1, min_level_count=20, seed=0
+    )
+    assert rare.sum() < 20
+    assert splits.partition.levels[0] == ("0", "1")
+    assert splits.partition.names_a_value(protocol.LABEL).all()
+
+
+def test_frames_of_different_orders_are_refused(table):
+    shuffled = table.attributes.sample(frac=1, random_state=0)
+    with pytest.raises(ValueError, match="features and attributes have different ind"):
+        datasets.validate(dataclasses.replace(table, attributes=shuffled))
 
 
 @pytest.mark.parametrize("attributes", [("sex", "height"), (), ("sex", "sex")])

@@ -401,6 +401,41 @@ COUPLED = {
 }
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def with_gradient(change, x):
+    """The identity, with its gradient changed on the way back."""
+    return x
+
+
+with_gradient.defvjp(lambda change, x: (x, None), lambda change, _, g: (change(g),))
+COUPLED["clipped gradient"] = lambda p, b: with_gradient(
+    lambda g: jnp.clip(g, -1e-3, 1e-3), dense(p, b)
+)
+COUPLED["normalised gradient"] = lambda p, b: with_gradient(
+    lambda g: g / (1e-6 + jnp.abs(g)), dense(p, b)
+)
+COUPLED["shifted gradient"] = lambda p, b: with_gradient(lambda g: g + 1, dense(p, b))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: -2 * g,
+        lambda g: jnp.where(jnp.arange(2) > 0, g.reshape(-1, 1), 0.0).sum(1) / 3,
+        lambda g: (g[:, None] @ jnp.ones((1, 2))).astype(jnp.float32)[:, 0] + 0.0,
+    ],
+    ids=["scaled", "selected", "multiplied"],
+)
+def test_a_linear_derivative_of_a_users_own(change):
+    def logits(params, batch):
+        return with_gradient(change, dense(params, batch))
+
+    objectives, batch = few_kinds(make_cells(), logits), make_batch()
+    params = mlp_params()
+    plain = fairjax.value_and_jacobian(objectives, strategy="jacrev")(params, batch)
+    assert_close(by_cells(objectives)(params, batch), plain)
+
+
 @pytest.mark.parametrize("name", COUPLED)
 def test_coupled_examples_are_found_and_take_the_general_path(name):
     objectives, batch = few_kinds(make_cells(), COUPLED[name]), make_batch()

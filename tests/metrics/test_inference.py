@@ -159,6 +159,14 @@ def test_undefined_gaps_have_no_p_value_and_undefined_shuffles_count_against_it(
     np.testing.assert_allclose(some.p_value, (1 + exceeding.sum()) / 201, rtol=1e-6)
 
 
+def test_p_value_of_a_null_made_elsewhere():
+    null = np.array([0.1, 0.3, np.nan, 0.2])
+    p_value = inference.permutation_p_value
+    np.testing.assert_allclose(p_value(jnp.array(0.2), null), 4 / 5)
+    np.testing.assert_allclose(p_value(jnp.array(0.9), null), 2 / 5)
+    assert np.isnan(p_value(jnp.array(np.nan), null))
+
+
 def test_no_permutations_is_an_error():
     ones = np.ones(4, int)
     with pytest.raises(ValueError, match="num_permutations"):
