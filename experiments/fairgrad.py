@@ -88,7 +88,8 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
         fairgrad_report.write(results, folder)
         shutil.rmtree(work)
     fairgrad_report.show(results, console)
-    console.print(f"Report: {escape(str(folder / 'summary.md'))}")
+    # A path that is broken into lines cannot be opened.
+    console.print(f"Report: {escape(str(folder / 'summary.md'))}", soft_wrap=True)
     return folder
 
 
