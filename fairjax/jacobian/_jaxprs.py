@@ -65,6 +65,15 @@ def inner_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr:
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
+def scan_parts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are carried."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    # Since JAX 0.12.
+    consts, carry, _ = eqn.params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
 def matrix_flops(jaxpr: Jaxpr) -> float:
     """FLOPs of the matrix products and convolutions of a jaxpr, nested ones too.
 

@@ -117,7 +117,7 @@ def check_any_size(
 def _alike(a: Any, b: Any, size: int, length: int) -> bool:
     """Whether two parts of jaxprs differ in the number of examples alone."""
     if isinstance(a, ClosedJaxpr):
-        return _alike(a.jaxpr, b.jaxpr, size, length)
+        a, b = a.jaxpr, b.jaxpr  # Themselves, since JAX 0.12.
     if isinstance(a, Jaxpr):
         return len(a.eqns) == len(b.eqns) and all(
             one.primitive is other.primitive

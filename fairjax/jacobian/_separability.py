@@ -18,6 +18,7 @@ from fairjax.jacobian._jaxprs import (
     aval,
     evaluate,
     inner_jaxpr,
+    scan_parts,
     trace_flat,
 )
 from fairjax.jacobian._linearity import is_linear
@@ -194,7 +195,7 @@ def _differentiable(atoms: Sequence[Any], axes: Sequence[int | None]) -> list[in
 
 
 def _scan(e: Equation) -> Verdict:
-    consts, carry = e.eqn.params["num_consts"], e.eqn.params["num_carry"]
+    consts, carry = scan_parts(e.eqn)
     inside = list(e.operands)
     for i in range(consts + carry, len(inside)):
         axis = inside[i].axis
