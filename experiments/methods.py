@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import fairjax
-from experiments.baselines.group_dro import group_dro
 from experiments.baselines.reweighting import reweighting
 from experiments.programs import Phase, Program, Variant
 from experiments.protocol import LABEL, CrossValidation
@@ -143,7 +142,7 @@ def _group_dro(splits: CrossValidation) -> Program:
 
     def reconciler(setting: Setting):
         return fairjax.reconcile(
-            group_dro(setting["step_size"]), num_objectives=len(risks)
+            steps.group_dro(setting["step_size"]), num_objectives=len(risks)
         )
 
     return Program(

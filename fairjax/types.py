@@ -1,6 +1,6 @@
 """Array aliases and protocols that the rooms share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -18,6 +18,12 @@ Batch: TypeAlias = Mapping[str, Any]
 """Arrays whose leading axis is the example: ``cells`` and whatever the model reads."""
 
 Scalar: TypeAlias = Float[Array, ""] | Float[np.ndarray, ""] | float | int
+Numbers: TypeAlias = (
+    Sequence[float | int]
+    | Float[Array, " R"]
+    | Float[np.ndarray, " R"]
+    | Int[Array, " R"]
+)
 Values: TypeAlias = Float[Array, " K"]
 Gramian: TypeAlias = Float[Array, "K K"]
 Coefficients: TypeAlias = Float[Array, "R K"]

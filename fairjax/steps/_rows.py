@@ -1,9 +1,9 @@
 """What every step asks of the current rows, ``C G Cᵀ``."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax.solvers._units import matmul
 from fairjax.types import Coefficients, Gramian, Mask
 
 
@@ -29,8 +29,3 @@ def row_mask(coefficients: Coefficients, mask: Mask | None) -> Bool[Array, " R"]
     """
     used = coefficients != 0
     return jnp.any(used if mask is None else used & mask, axis=1)
-
-
-def matmul(left: Array, right: Array) -> Array:
-    """The product in full float32, which a TPU does not give unless asked."""
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -1,6 +1,5 @@
 """Scaling rows, so that no objective drowns another."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -8,8 +7,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
+from fairjax.steps._losses import loss_ratios
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import Coefficients, Gramian, Mask, Numbers, Scalar, Step, is_known
 
 
 class BalanceMagnitudesState(NamedTuple):
@@ -27,7 +27,7 @@ def balance_magnitudes(
     mode: Literal["equal_norms", "loss_ratio", "none"] = "equal_norms",
     *,
     reference: Literal["mean", "min", "max"] | int = "mean",
-    strength: Scalar | Sequence[float] | Float[Array, " R"] = 1.0,
+    strength: Scalar | Numbers = 1.0,
     clamp: tuple[Scalar, Scalar] | None = None,
 ) -> Step:
     r"""Scale each row by a positive factor, so that no objective drowns another.
@@ -126,7 +126,8 @@ def balance_magnitudes(
                     f"{rows} rows, losses of shape {losses.shape}. Put it before "
                     "steps that change the number of rows."
                 )
-            ratios, state, known = _loss_ratios(losses, state, used)
+            ratios, initial, known = loss_ratios(losses, state.initial_losses, used)
+            state = BalanceMagnitudesState(initial)
             factors = jnp.where(known, factors * ratios, factors)
         if clamp is not None:
             factors = jnp.clip(factors, clamp[0], clamp[1])
@@ -152,18 +153,3 @@ def _reference_norm(
     if reference == "max":
         return jnp.max(jnp.where(used, norms, 0.0))
     return jnp.sum(jnp.where(used, norms, 0.0)) / jnp.maximum(jnp.sum(used), 1)
-
-
-def _loss_ratios(
-    losses: Float[Array, " K"],
-    state: BalanceMagnitudesState,
-    used: Bool[Array, " K"],
-) -> tuple[Float[Array, " K"], BalanceMagnitudesState, Bool[Array, " K"]]:
-    usable = jnp.isfinite(losses) & (losses > 0) & used
-    fresh = (state.initial_losses == 0) & usable
-    initial = jnp.where(fresh, losses, state.initial_losses)
-    known = usable & (initial > 0)
-    ratios = jnp.where(known, losses / jnp.where(known, initial, 1.0), 0.0)
-    mean = jnp.sum(ratios) / jnp.maximum(jnp.sum(known), 1)
-    ratios = ratios / jnp.where(mean > 0, mean, 1.0)
-    return ratios, BalanceMagnitudesState(initial), known

@@ -1,20 +1,19 @@
 """Projecting rows off those that they conflict with."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Int, UInt
 
 from fairjax.keys import as_key
 from fairjax.solvers import projection
-from fairjax.steps._rows import matmul, row_gramian, row_mask
+from fairjax.solvers._units import matmul
+from fairjax.steps._orders import Order, check_order, row_orders
+from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
-
-Order = Literal["random", "shared"]
 
 
 class ProjectConflictsState(NamedTuple):
@@ -68,18 +67,12 @@ def project_conflicts(
       Array([[1. , 0.5],
              [1. , 1. ]], dtype=float32)
     """
-    named = isinstance(order, str)
-    if named and order not in ("random", "shared"):
-        raise ValueError(f"order is 'random', 'shared' or numbers, not {order!r}.")
     if condition not in ("conflict", "always"):
         raise ValueError(f"condition is 'conflict' or 'always', not {condition!r}.")
     if is_known(epsilon) and not epsilon >= 0:
         raise ValueError(f"epsilon must be 0 or more, not {epsilon}.")
-    if not named and not _holds_each_row_once(order):
-        raise ValueError(
-            "an order holds each row's number, from 0, once; not "
-            f"{np.asarray(order).tolist()}."
-        )
+    check_order(order)
+    named = isinstance(order, str)
 
     def init(num_objectives: int) -> ProjectConflictsState | optax.EmptyState:
         del num_objectives
@@ -98,23 +91,9 @@ def project_conflicts(
     ) -> tuple[Coefficients, Any]:
         del extra
         rows = coefficients.shape[0]
-        if named:
-            key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
-            state = ProjectConflictsState(jax.random.key_data(key))
-            if order == "random":
-                keys = jax.random.split(draw, rows)
-                orders = jax.vmap(lambda k: jax.random.permutation(k, rows))(keys)
-            else:
-                shared = jax.random.permutation(draw, rows)
-                orders = jnp.broadcast_to(shared, (rows, rows))
-        else:
-            orders = jnp.asarray(order)
-            if orders.shape not in ((rows,), (rows, rows)):
-                raise ValueError(
-                    f"an order for {rows} rows has shape ({rows},) or "
-                    f"({rows}, {rows}), not {orders.shape}."
-                )
-            orders = jnp.broadcast_to(orders, (rows, rows))
+        orders, key_data = row_orders(order, rows, state.key_data if named else None)
+        if key_data is not None:
+            state = ProjectConflictsState(key_data)
         own = row_gramian(coefficients, gramian)
         used = row_mask(coefficients, mask)
         longest = jnp.max(jnp.where(used, jnp.diagonal(own), 0.0))
@@ -128,13 +107,3 @@ def project_conflicts(
         return matmul(projected, coefficients), state
 
     return Step(init, update)
-
-
-def _holds_each_row_once(order: Any) -> bool:
-    """False for an order, or one of several, that is no permutation."""
-    if not is_known(order):
-        return True
-    numbers = np.asarray(order)
-    if numbers.ndim not in (1, 2) or not np.issubdtype(numbers.dtype, np.integer):
-        return False
-    return bool((np.sort(numbers) == np.arange(numbers.shape[-1])).all())

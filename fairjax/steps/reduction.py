@@ -1,6 +1,5 @@
 """Adding the rows up into one."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -8,11 +7,11 @@ import optax
 from jaxtyping import Array, Float
 
 from fairjax.steps._rows import row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Step
+from fairjax.types import Coefficients, Gramian, Mask, Numbers, Step
 
 
 def combine(
-    reduction: Literal["sum", "mean"] | Sequence[float] | Float[Array, " R"] = "sum",
+    reduction: Literal["sum", "mean"] | Numbers = "sum",
 ) -> Step:
     r"""Add the rows up into the one row that becomes the update.
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import methods
-from experiments.baselines.group_dro import group_dro
 from experiments.baselines.reweighting import reweighting
 from experiments.programs import Budget, allot
 
@@ -205,34 +204,3 @@ def test_reweighting_makes_label_and_group_independent(rows):
     # The margins stay as they were.
     np.testing.assert_allclose(joint.sum(0), np.bincount(label) / len(label), atol=1e-6)
     assert weights.mean() == pytest.approx(1, abs=1e-5)
-
-
-def test_group_dro_by_hand_over_two_updates():
-    """Step ln 2: weights 1/3 grow by 2^loss, then the second group is absent."""
-    step = group_dro(float(np.log(2.0)))
-    gramian, identity = jnp.eye(3), jnp.eye(3)
-    state = step.init(3)
-    first, state = step.update(
-        identity, gramian, state, losses=jnp.array([0.0, 1.0, 2.0])
-    )
-    np.testing.assert_allclose(first, [[1 / 7, 2 / 7, 4 / 7]], rtol=1e-6)
-    np.testing.assert_allclose(state.weights, first[0], rtol=1e-6)
-    # Of the 5/7 present, shares 2 and 4 to one; the absent one keeps its 2/7.
-    second, state = step.update(
-        identity,
-        gramian,
-        state,
-        losses=jnp.array([1.0, 50.0, 0.0]),
-        mask=jnp.array([True, False, True]),
-    )
-    np.testing.assert_allclose(second, [[5 / 21, 0, 10 / 21]], rtol=1e-6)
-    np.testing.assert_allclose(state.weights, [5 / 21, 6 / 21, 10 / 21], rtol=1e-6)
-
-
-def test_group_dro_combines_rows():
-    step = group_dro(0.0)
-    rows = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    found, _ = step.update(rows, jnp.eye(2), step.init(2), losses=jnp.zeros(2))
-    np.testing.assert_allclose(found, [[2.0, 3.0]])
-    with pytest.raises(ValueError, match="needs the losses"):
-        step.update(rows, jnp.eye(2), step.init(2))

@@ -1,0 +1,231 @@
+r"""Quadratic programs over the non-negative orthant, from a Gram matrix alone.
+
+Every method of this package that solves a constrained problem comes down to
+
+.. math:: \min_{z \ge 0} \tfrac12 z^\top G z + q^\top z
+
+with a Gram matrix :math:`G` that may be singular and, rounded to float32, may even have
+slightly negative eigenvalues.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.solvers._units import matmul
+
+MAX_ITERATIONS = 100
+# Newton directions are shortened by one of these. They reach far down, since on
+# dependent rows a direction may be a million times too long.
+_SHARES = 2.0 ** -np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 22])
+# Iterations without a decrease of the objective before the solver gives up.
+_PATIENCE = 6
+# Problems that take more steps are degenerate: the residual need not be as small,
+_EXACT = 8
+# and from here on their steps are damped more.
+_EASY = 12
+
+
+class NonnegativeQP(NamedTuple):
+    """What :func:`nonnegative_qp` found.
+
+    Attributes:
+      solution: ``z [K]``, ≥ 0.
+      residual: ``[]``, the greatest ``|min(z, G z + q)|`` over the greatest ``|q|``.
+      iterations: ``[]``, Newton steps taken, at most 100.
+    """
+
+    solution: Float[Array, " K"]
+    residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+class Rows(NamedTuple):
+    """A Gram matrix brought to rows of about one length.
+
+    Attributes:
+      gramian: ``[K, K]`` inner products of the scaled rows, whose lengths are from 1/2
+        to 1; an unused row has length one and is orthogonal to all others.
+      lengths: ``[K]``, of the scaled rows.
+      scales: ``[K]``, powers of two, by which rows were divided; 1 for an unused row.
+      used: ``[K]``, rows that are neither masked nor zero.
+    """
+
+    gramian: Float[Array, "K K"]
+    lengths: Float[Array, " K"]
+    scales: Float[Array, " K"]
+    used: Bool[Array, " K"]
+
+
+def scale_rows(
+    gramian: Float[Array, "K K"], mask: Bool[Array, " K"] | None = None
+) -> Rows:
+    """Scale the rows behind a Gram matrix to about one length, without rounding.
+
+    Scaling ``z`` likewise leaves a problem over ``z ≥ 0`` what it is, and makes it
+    about as well conditioned as a scaling can. Division by the rows' norms would round
+    the inner products, and where rows nearly cancel each other that is another problem.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scale_rows(jnp.array([[4.0, -3.0], [-3.0, 9.0]])).gramian
+      Array([[ 0.25  , -0.1875],
+             [-0.1875,  0.5625]], dtype=float32)
+    """
+    squares = jnp.diagonal(gramian)
+    used = squares > 0
+    if mask is not None:
+        used &= mask
+    norms = jnp.sqrt(jnp.where(used, squares, 1.0))
+    scales = jnp.ldexp(jnp.ones_like(norms), jnp.frexp(norms)[1])
+    scales = jnp.where(used, scales, 1.0)
+    scaled = gramian / scales[:, None] / scales[None, :]
+    scaled = jnp.where(used[:, None] & used[None, :], scaled, 0.0)
+    scaled = scaled + jnp.diag(jnp.where(used, 0.0, 1.0).astype(gramian.dtype))
+    return Rows(scaled, norms / scales, scales, used)
+
+
+def nonnegative_qp(
+    gramian: Float[Array, "K K"],
+    linear: Float[Array, " K"],
+    start: Float[Array, " K"] | None = None,
+) -> NonnegativeQP:
+    r"""Minimise :math:`\tfrac12 z^\top G z + q^\top z` over :math:`z \ge 0`.
+
+    Projected Newton steps (Bertsekas): with :math:`w = G z + q`, coordinates at zero
+    whose :math:`w` is positive stay there, the others move by
+    :math:`-(G + \delta I)^{-1} w`, and of twelve lengths of the step, each projected,
+    the one of the least objective is taken. The damping :math:`\delta` grows while
+    steps are cut short and shrinks again to a few units of rounding, as in
+    Levenberg and Marquardt's method. It damps the step, not the solution: at the end
+    :math:`w` is that of :math:`G` itself, computed with the error of a product in
+    about twice the precision, so that the steps also refine the solution.
+
+    The optimum exists where :math:`q` is ``G u`` or :math:`G` is positive definite.
+    Elsewhere the objective may have no minimum; ``z`` then grows, and the residual
+    says so.
+
+    Args:
+      gramian: ``G [K, K]``, symmetric, of diagonal at most about 1; see
+        :func:`scale_rows`.
+      linear: ``q [K]``.
+      start: ``[K]``, ≥ 0, where to start; zero by default.
+
+    Returns:
+      ``z``, its residual, and the number of steps.
+
+    References:
+      Bertsekas, *Projected Newton methods for optimization problems with simple
+      constraints*, SIAM J. Control and Optimization, 1982.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram = jnp.array([[1.0, -0.5], [-0.5, 1.0]])
+      >>> nonnegative_qp(gram, jnp.array([1.0, -0.5])).solution
+      Array([0. , 0.5], dtype=float32)
+    """
+    size = gramian.shape[0]
+    dtype = gramian.dtype
+    unit = jnp.finfo(dtype).eps
+    identity = jnp.eye(size, dtype=dtype)
+    shares = jnp.asarray(_SHARES, dtype)
+    least_damping = unit * (8 + size / 4)
+    scale = jnp.max(jnp.abs(linear))
+    scale = jnp.where(scale > 0, scale, 1.0)
+    linear = linear / scale
+    bits = _slice_bits(size, dtype)
+    parts = jnp.stack(_slices(gramian, bits))
+
+    def gradient(z: Array) -> Array:
+        return _product(parts, z, bits) + linear
+
+    def error(z: Array, w: Array) -> Array:
+        return jnp.max(jnp.abs(jnp.minimum(z, w)))
+
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        count, z, w, residual, damping, idle, best_z, least = carry
+        floor = jnp.where(count < _EASY, 0.0, residual / 10)
+        added = jnp.maximum(damping, floor) * identity
+        free = (z > jnp.minimum(1e-3, residual)) | (w <= 0)
+        system = jnp.where(free[:, None] & free[None, :], gramian + added, identity)
+        newton = _solve(system, jnp.where(free, -w, 0.0))
+        solved = jnp.all(jnp.isfinite(newton))
+        direction = jnp.where(free, newton, -jnp.maximum(w, z))
+        direction = jnp.where(solved, direction, 0.0)
+        moves = jnp.maximum(z + shares[:, None] * direction, 0.0) - z
+        # The damping in the objective keeps rounding from being followed downhill.
+        change = jnp.sum(
+            moves * (w + matmul(moves, gramian) / 2 + least_damping * moves / 2),
+            axis=1,
+        )
+        best = jnp.argmin(change)
+        z = jnp.where(change[best] < 0, z + moves[best], z)
+        w = gradient(z)
+        residual = error(z, w)
+        best_z = jnp.where(residual < least, z, best_z)
+        least = jnp.minimum(residual, least)
+        whole = solved & (shares[best] > 0.3)
+        damping = jnp.where(whole, jnp.maximum(damping / 4, least_damping), 4 * damping)
+        idle = jnp.where(change[best] < -100 * unit**2, 0, idle + 1)
+        return count + 1, z, w, residual, damping, idle, best_z, least
+
+    def unfinished(carry: tuple[Array, ...]) -> Array:
+        count, _, _, residual, _, idle, _, _ = carry
+        enough = jnp.where(count < _EXACT, 2 * unit, 8 * unit)
+        unsolved = (residual > enough) & (idle < _PATIENCE)
+        return unsolved & (count < MAX_ITERATIONS)
+
+    z = jnp.zeros_like(linear) if start is None else start / scale
+    w = linear if start is None else gradient(z)
+    residual = error(z, w)
+    damping = jnp.asarray(least_damping, dtype)
+    zero = jnp.zeros((), jnp.int32)
+    first = zero, z, w, residual, damping, zero, z, residual
+    last = jax.lax.while_loop(unfinished, step, first)
+    # On a matrix that rounding made indefinite the last iterate may be a worse one.
+    return NonnegativeQP(last[6] * scale, last[7], last[0])
+
+
+def _solve(matrix: Array, vector: Array) -> Array:
+    """NaN where the matrix is not positive definite."""
+    factor = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    half = jax.lax.linalg.triangular_solve(
+        factor, vector[:, None], left_side=True, lower=True
+    )
+    return jax.lax.linalg.triangular_solve(
+        factor, half, left_side=True, lower=True, transpose_a=True
+    )[:, 0]
+
+
+def _slice_bits(size: int, dtype: np.dtype) -> int:
+    """How many bits a slice may have for sums of products of slices to be exact."""
+    return max((jnp.finfo(dtype).nmant + 1 - max(size - 1, 1).bit_length()) // 2, 1)
+
+
+def _slices(array: Array, bits: int) -> list[Array]:
+    """Addends of ``array``, |entries| ≲ 1: three of so many bits, and what is left."""
+    parts = []
+    for number in range(1, 4):
+        scale = 2.0 ** (bits * number)
+        parts.append(jnp.round(array * scale) / scale)
+        array = array - parts[-1]
+    return [*parts, array]
+
+
+def _product(parts: Array, vector: Array, bits: int) -> Array:
+    """``G v`` in about twice the precision, from slices of ``G`` (Ozaki's scheme)."""
+    largest = jnp.max(jnp.abs(vector))
+    # A power of two, exactly, or the division would round.
+    scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1])
+    others = _slices(vector / scale, bits)
+    # All products of slices at once: [slices of G, K, slices of v].
+    products = matmul(parts, jnp.stack(others, axis=1))
+    total = jnp.zeros_like(vector)
+    for level in range(5):
+        for number in range(len(others)):
+            if 0 <= level - number < len(others):
+                total = total + products[number, :, level - number]
+    return total * scale

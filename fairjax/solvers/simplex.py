@@ -1,0 +1,244 @@
+r"""Convex combinations of gradients: the simplex problems of MGDA and CAGrad."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.solvers._units import matmul
+from fairjax.solvers.quadratic import NonnegativeQP, Rows, nonnegative_qp, scale_rows
+
+MAX_SEARCHES = 40
+# By how much the radius of CAGrad's ball may be missed, as a share of it.
+_RADIUS_TOLERANCE = 1e-5
+# Where CAGrad's search for a margin gives up: 0 is then in the gradients' hull, or so
+# near that float32 does not tell.
+_MOST = 1e4
+
+
+class SimplexPoint(NamedTuple):
+    """What the solvers over the simplex found.
+
+    Attributes:
+      weights: ``[K]``; the update is ``Jᵀ weights``.
+      simplex: ``w [K]``, ≥ 0 and of sum 1: the point of the simplex.
+      residual: ``[]``, how far from optimal, free of scale; see each solver.
+      iterations: ``[]``, Newton steps in all.
+    """
+
+    weights: Float[Array, " K"]
+    simplex: Float[Array, " K"]
+    residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+def min_norm(
+    gramian: Float[Array, "K K"], *, mask: Bool[Array, " K"] | None = None
+) -> SimplexPoint:
+    r"""The shortest convex combination of gradients (MGDA).
+
+    .. math:: \min_w\; w^\top G w \quad\text{subject to } w \ge 0,\; 1^\top w = 1 .
+
+    For any :math:`\rho > 0`, the minimum of
+    :math:`z^\top G z + \rho (1^\top z - 1)^2` over :math:`z \ge 0` is a multiple of
+    the minimum over the simplex: with the sum held at :math:`t` the first term is
+    :math:`t^2` times its least value there. So the simplex needs no solver of its own.
+
+    At the optimum every gradient has :math:`g_i \cdot g_w \ge \|g_w\|^2`. The residual
+    is by how much one of them misses that, as a share of :math:`\|g_i\|` times the
+    length of the shortest gradient.
+
+    Args:
+      gramian: ``G [K, K]`` inner products of the gradients.
+      mask: ``[K]``; rows where it is False, and rows that are zero, are left out and
+        have the weight 0. If none is left all weights are 0.
+
+    References:
+      Désidéri, *Multiple-gradient descent algorithm*, 2012; Sener and Koltun,
+      *Multi-Task Learning as Multi-Objective Optimization*, NeurIPS 2018.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import solvers
+      >>> gram = jnp.array([[18.0, -22.0], [-22.0, 38.0]])
+      >>> solvers.min_norm(gram).weights.round(1)
+      Array([0.6, 0.4], dtype=float32)
+    """
+    rows = scale_rows(gramian, mask)
+    shares, shortest = _shares(rows)
+    found = nonnegative_qp(_penalised(rows, shares), -shares)
+    simplex = _to_simplex(found.solution * shares)
+    # In units of the shortest row, so that nothing overflows.
+    lengths = jnp.where(rows.used, simplex * rows.scales / shortest, 0.0)
+    inner = matmul(rows.gramian, lengths)
+    gap = _gap(rows, jnp.sum(lengths * inner) * shares, inner)
+    least = jnp.min(jnp.where(rows.used, rows.lengths / shares, jnp.inf))
+    gap = jnp.where(jnp.any(rows.used), gap / least, 0.0)
+    return SimplexPoint(simplex, simplex, gap, found.iterations)
+
+
+def conflict_averse(
+    gramian: Float[Array, "K K"],
+    c: float | Float[Array, ""] = 0.5,
+    *,
+    mask: Bool[Array, " K"] | None = None,
+) -> SimplexPoint:
+    r"""The best worst case within a ball around the mean gradient (CAGrad).
+
+    .. math:: \max_d \min_i\; g_i \cdot d
+        \quad\text{subject to } \|d - \bar g\| \le c \|\bar g\| .
+
+    Its dual is :math:`w^* = \arg\min_w\; \bar g \cdot g_w + c \|\bar g\| \|g_w\|` over
+    the simplex, with :math:`g_w = J^\top w`, and
+    :math:`d = \bar g + c \|\bar g\|\, g_{w^*} / \|g_{w^*}\|`.
+
+    Solved through margins: the largest :math:`\mu` such that the point closest to
+    :math:`\bar g` with :math:`g_i \cdot d \ge \mu` for all :math:`i` is in the ball.
+    That point is :math:`\bar g + J^\top z` with :math:`z \ge 0` minimising
+    :math:`\tfrac12 z^\top G z + z^\top (G 1/m - \mu)`, and its distance grows with
+    :math:`\mu`, so :math:`\mu` is found by bracketing. To have a minimum for every
+    :math:`\mu`, it enters through a penalty :math:`\tfrac12 (1^\top z - s)^2`, of which
+    :math:`\mu = s - 1^\top z`. Where the gradients have 0 in their convex hull, the
+    published formula divides by :math:`\|g_{w^*}\| = 0`; here the update is then the
+    projection of :math:`\bar g` onto the dual cone, if that is in the ball.
+
+    At the optimum every gradient has :math:`g_i \cdot d \ge \sum_j w_j\, g_j \cdot d`.
+    The residual is by how much one of them misses that, as a share of
+    :math:`\|g_i\| \|\bar g\|`.
+
+    Args:
+      gramian: ``G [K, K]`` inner products of the gradients.
+      c: ``c`` ≥ 0, below 1 for convergence to a stationary point of the mean loss.
+      mask: ``[K]``; rows where it is False, and rows that are zero, are left out of
+        the mean too, and have the weight 0.
+
+    References:
+      Liu et al., *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS
+      2021.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import solvers
+      >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+      >>> solvers.conflict_averse(rows @ rows.T).weights.round(1)
+      Array([0.7, 0.5], dtype=float32)
+    """
+    rows = scale_rows(gramian, mask)
+    dtype = gramian.dtype
+    shares, _ = _shares(rows)
+    number = jnp.maximum(jnp.sum(rows.used), 1).astype(dtype)
+    longest = jnp.max(jnp.where(rows.used, rows.scales, 0.0))
+    longest = jnp.where(longest > 0, longest, 1.0)
+    # Lengths below are in units of the longest row.
+    mean = jnp.where(rows.used, rows.scales / longest, 0.0) / number
+    towards = jnp.where(rows.used, matmul(rows.gramian, mean), 0.0)
+    length = _norm(rows, mean)
+    radius = jnp.asarray(c, dtype) * length
+    matrix = _penalised(rows, shares)
+
+    def closest(s: Array, start: Array) -> NonnegativeQP:
+        return nonnegative_qp(matrix, towards - s * shares, start)
+
+    # At this s, no row needs anything and the distance is 0.
+    ratio = jnp.where(rows.used, towards / jnp.where(rows.used, shares, 1.0), jnp.inf)
+    low = jnp.min(ratio)
+    low = jnp.where(jnp.isfinite(low), low, 0.0)
+    unit = jnp.maximum(jnp.maximum(radius, length), jnp.finfo(dtype).tiny)
+
+    def search(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        count, steps, low, high, below, above, z, _, _, side = carry
+        bracketed = jnp.isfinite(above)
+        # Until the radius is passed, ever further; then false position, halving the
+        # weight of an end that stays (the Illinois rule).
+        slope = (radius - below) / jnp.maximum(above - below, jnp.finfo(dtype).tiny)
+        inside = low + jnp.clip(slope, 0.01, 0.99) * (high - low)
+        s = jnp.where(bracketed, inside, high)
+        found = closest(s, z)
+        distance = _norm(rows, found.solution)
+        beyond = distance >= radius
+        close = jnp.abs(distance - radius) <= _RADIUS_TOLERANCE * radius
+        stays = jnp.where(beyond, side > 0, side < 0)
+        above = jnp.where(
+            beyond, distance, jnp.where(stays, (above + radius) / 2, above)
+        )
+        below = jnp.where(
+            beyond, jnp.where(stays, (below + radius) / 2, below), distance
+        )
+        grown = jnp.where(bracketed, high, low + 4 * (high - low))
+        high = jnp.where(beyond, s, grown)
+        low = jnp.where(beyond | ~bracketed, low, s)
+        given_up = ~jnp.isfinite(above) & (high - low > _MOST * unit)
+        side = jnp.where(beyond, 1, -1)
+        return (
+            count + 1,
+            steps + found.iterations,
+            low,
+            high,
+            below,
+            above,
+            found.solution,
+            distance,
+            close | given_up,
+            side,
+        )
+
+    def unfinished(carry: tuple[Array, ...]) -> Array:
+        return ~carry[8] & (carry[0] < MAX_SEARCHES)
+
+    zero = jnp.zeros((), jnp.int32)
+    nothing = jnp.zeros((), dtype)
+    infinite = jnp.full((), jnp.inf, dtype)
+    first = (
+        zero,
+        zero,
+        low,
+        jnp.maximum(low, 0.0) + unit,
+        nothing,
+        infinite,
+        jnp.zeros_like(mean),
+        nothing,
+        radius <= 0,
+        zero,
+    )
+    last = jax.lax.while_loop(unfinished, search, first)
+    z, distance = last[6], last[7]
+    # Exactly on the ball, where its surface was reached at all.
+    reached = jnp.isfinite(last[5]) & (distance > 0)
+    z = jnp.where(reached, z * radius / jnp.where(reached, distance, 1.0), z)
+    simplex = _to_simplex(z * shares)
+    inner = towards + matmul(rows.gramian, z)
+    margin = jnp.sum(simplex * inner * rows.scales)
+    gap = _gap(rows, margin / rows.scales, inner) / jnp.where(length > 0, length, 1.0)
+    weights = jnp.where(rows.used, 1 / number + z * longest / rows.scales, 0.0)
+    gap = jnp.where(radius > 0, gap, 0.0)
+    return SimplexPoint(weights, simplex, gap, last[1])
+
+
+def _shares(rows: Rows) -> tuple[Array, Array]:
+    """Each row's 1/scale as a share of the greatest, and the least scale."""
+    shortest = jnp.min(jnp.where(rows.used, rows.scales, jnp.inf))
+    shortest = jnp.where(jnp.isfinite(shortest), shortest, 1.0)
+    return jnp.where(rows.used, shortest / rows.scales, 0.0), shortest
+
+
+def _gap(rows: Rows, margin: Array, inner: Array) -> Array:
+    """By how much a row in use misses the margin that the combination reaches."""
+    missed = (margin - inner) / rows.lengths
+    return jnp.max(jnp.where(rows.used, missed, 0.0), initial=0.0)
+
+
+def _penalised(rows: Rows, shares: Array) -> Array:
+    """The matrix of ``zᵀ G z + (shares · z)²``."""
+    return rows.gramian + shares[:, None] * shares[None, :]
+
+
+def _to_simplex(weights: Array) -> Array:
+    total = jnp.sum(weights)
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def _norm(rows: Rows, weights: Array) -> Array:
+    """The length of a combination of the rows of length one."""
+    square = jnp.sum(weights * matmul(rows.gramian, weights))
+    return jnp.sqrt(jnp.maximum(square, 0.0))

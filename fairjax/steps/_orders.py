@@ -1,0 +1,70 @@
+"""In which order a row meets the others."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt
+
+from fairjax.types import is_known
+
+Order = Literal["random", "shared"]
+
+
+def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
+    """Refuse an order that is unknown, or in which a row's number is missing.
+
+    Example:
+      >>> check_order([1, 0])
+    """
+    if isinstance(order, str):
+        if order not in ("random", "shared"):
+            raise ValueError(f"order is 'random', 'shared' or numbers, not {order!r}.")
+    elif not _holds_each_row_once(order):
+        raise ValueError(
+            "an order holds each row's number, from 0, once; not "
+            f"{np.asarray(order).tolist()}."
+        )
+
+
+def row_orders(
+    order: Order | Sequence[int] | Int[Array, "R R"],
+    rows: int,
+    key_data: UInt[Array, " words"] | None,
+) -> tuple[Int[Array, "R R"], UInt[Array, " words"] | None]:
+    """Each row's own order, and the data of the next key where orders are drawn.
+
+    Example:
+      >>> row_orders([1, 0], 2, None)
+      (Array([[1, 0],
+             [1, 0]], dtype=int32), None)
+    """
+    if isinstance(order, str):
+        assert key_data is not None
+        after, draw = jax.random.split(jax.random.wrap_key_data(key_data))
+        key_data = jax.random.key_data(after)
+        if order == "shared":
+            orders = jax.random.permutation(draw, rows)
+        else:
+            keys = jax.random.split(draw, rows)
+            orders = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
+    else:
+        orders = jnp.asarray(order)
+        if orders.shape not in ((rows,), (rows, rows)):
+            raise ValueError(
+                f"an order for {rows} rows has shape ({rows},) or "
+                f"({rows}, {rows}), not {orders.shape}."
+            )
+    return jnp.broadcast_to(orders, (rows, rows)), key_data
+
+
+def _holds_each_row_once(order: Any) -> bool:
+    """False for an order, or one of several, that is no permutation."""
+    if not is_known(order):
+        return True
+    numbers = np.asarray(order)
+    if numbers.ndim not in (1, 2) or not np.issubdtype(numbers.dtype, np.integer):
+        return False
+    return bool((np.sort(numbers) == np.arange(numbers.shape[-1])).all())

@@ -1,0 +1,230 @@
+"""Reconciling blocks of objectives first, and then the blocks."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, Union
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from fairjax.solvers._units import matmul
+from fairjax.steps._rows import row_gramian, row_mask
+from fairjax.types import Coefficients, Gramian, Mask, Step
+
+Levels: TypeAlias = Sequence[Union[int, "Levels"]]
+"""Rows' numbers, nested: ``[[0, 1, 2], [3, 4]]`` are two blocks."""
+
+
+def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
+    r"""Reconcile the rows of each block into one, then the blocks' rows, and so on.
+
+    ``by_level([[0, 1, 2], [3, 4]], inner, outer)`` reconciles rows 0, 1 and 2 into one
+    row by ``inner``, rows 3 and 4 into another, and the two by ``outer``: groups within
+    a modality, say, then modalities. Blocks may be of any size and nested to any depth,
+    and a block may hold numbers beside blocks.
+
+    A block's rows are combinations :math:`C_b` of the gradients, with the inner
+    products :math:`C_b G C_b^\top`. Its step sees these as if they were all there is:
+    as many objectives as the block has rows, and leaves weights :math:`w_b`, so that
+    the block's one row is :math:`w_b C_b`. Nothing but :math:`G` is ever read.
+
+    Args:
+      levels: The rows' numbers, nested. Each number from 0 stands once.
+      *steps: One for each level, from the finest to the coarsest; or one for all. Each
+        is a step, or a sequence of steps, that leaves one row. A block's level is that
+        of its deepest block, plus one: in ``[[0, 1], [[2, 3], 4]]`` blocks
+        ``[0, 1]`` and ``[2, 3]`` are of the finest level.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``. Its state is the tuple of the blocks' states, a block
+      after those inside it, from the left. Random steps keep their key's data in
+      ``key_data``, and each block gets a key of its own. Masked, zero and cancelled-out
+      rows are masked in their block. The loss of a block is the mean of the losses of
+      its rows in use; other extra arguments reach every step as they are.
+
+    Raises:
+      ValueError: An empty block, a number that is negative, missing or stands twice, or
+        a number of steps that fits no level; at the update, another number of rows, or
+        steps that do not leave one row.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> from fairjax import steps
+      >>> step = steps.by_level(
+      ...     [[0, 1], [2]], steps.combine("sum"), steps.combine("mean")
+      ... )
+      >>> step.update(jnp.eye(3), jnp.eye(3), step.init(3))[0]
+      Array([[0.5, 0.5, 0.5]], dtype=float32)
+    """
+    _check_levels(levels)
+    depth = _level(levels)
+    if len(steps) not in (1, depth):
+        raise ValueError(
+            f"levels {_shown(levels)} have {depth} levels: by_level takes one step for "
+            f"each, from the finest, or one for all; not {len(steps)}."
+        )
+    chains = [(s,) if isinstance(s, Step) else tuple(s) for s in steps]
+    chains = chains * depth if len(chains) == 1 else chains
+    if not all(chains):
+        raise ValueError("a level needs at least one step.")
+    blocks = _blocks(levels)
+    rows = len(_numbers(levels))
+
+    def init(num_objectives: int) -> tuple[Any, ...]:
+        _check_rows(rows, num_objectives)
+        states = []
+        for place, block in enumerate(blocks):
+            chain = chains[_level(block) - 1]
+            own = tuple(step.init(len(block)) for step in chain)
+            states.append(_with_own_keys(own, place))
+        return tuple(states)
+
+    def update(
+        coefficients: Coefficients,
+        gramian: Gramian,
+        state: tuple[Any, ...],
+        *,
+        losses: Float[Array, " K"] | None = None,
+        mask: Mask | None = None,
+        **extra: Any,
+    ) -> tuple[Float[Array, "1 K"], tuple[Any, ...]]:
+        _check_rows(rows, coefficients.shape[0])
+        if losses is not None and losses.shape != (rows,):
+            raise ValueError(
+                f"by_level needs one loss for each row: {rows} rows, losses of shape "
+                f"{losses.shape}."
+            )
+        states = []
+
+        def reconcile(block: Any) -> tuple[Array, Array | None, Array]:
+            """The one row of a number or a block, its loss, and whether it is used."""
+            if not isinstance(block, Sequence):
+                row = coefficients[block]
+                loss = None if losses is None else losses[block]
+                return row, loss, row_mask(row[None], mask)[0]
+            found = [reconcile(child) for child in block]
+            inside = jnp.stack([row for row, _, _ in found])
+            gram = row_gramian(inside, gramian)
+            used = jnp.stack([use for _, _, use in found])
+            used &= jnp.diagonal(gram) > 0
+            own_losses = None
+            if losses is not None:
+                own_losses = jnp.stack([jnp.asarray(loss) for _, loss, _ in found])
+            weights, after = _reconcile_block(
+                chains[_level(block) - 1],
+                gram,
+                state[len(states)],
+                used,
+                own_losses,
+                extra,
+            )
+            states.append(after)
+            loss = None
+            if own_losses is not None:
+                total = jnp.sum(jnp.where(used, own_losses, 0.0))
+                loss = total / jnp.maximum(jnp.sum(used), 1)
+            row = matmul(weights[None], inside)[0]
+            return row, loss, jnp.any(row != 0)
+
+        row, _, _ = reconcile(levels)
+        return row[None], tuple(states)
+
+    return Step(init, update)
+
+
+def _reconcile_block(
+    chain: tuple[Step, ...],
+    gram: Float[Array, "B B"],
+    states: tuple[Any, ...],
+    used: Bool[Array, " B"],
+    losses: Float[Array, " B"] | None,
+    extra: dict[str, Any],
+) -> tuple[Float[Array, " B"], tuple[Any, ...]]:
+    """The weights of a block's rows that its steps arrive at, and their states."""
+    gram = jnp.where(used[:, None] & used[None, :], gram, 0.0)
+    weights = jnp.diag(used.astype(gram.dtype))
+    after = []
+    for step, state in zip(chain, states, strict=True):
+        weights, state = step.update(
+            weights, gram, state, losses=losses, mask=used, **extra
+        )
+        after.append(state)
+    if weights.shape[0] != 1:
+        raise ValueError(
+            f"a block's steps end with {weights.shape[0]} rows, not one: give by_level "
+            "[..., steps.combine('sum')] or another step that leaves one row."
+        )
+    return jnp.where(used, weights[0], 0.0), tuple(after)
+
+
+def _with_own_keys(state: Any, place: int) -> Any:
+    """The state, its keys replaced by others that differ from block to block."""
+
+    def own(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = getattr(path[-1], "name", None) if path else None
+        if name != "key_data":
+            return leaf
+        key = jax.random.fold_in(jax.random.wrap_key_data(leaf), place)
+        return jax.random.key_data(key)
+
+    return jax.tree_util.tree_map_with_path(own, state)
+
+
+def _blocks(levels: Levels) -> list[Levels]:
+    """All blocks, each after those inside it."""
+    inside = [
+        b for child in levels if isinstance(child, Sequence) for b in _blocks(child)
+    ]
+    return [*inside, levels]
+
+
+def _numbers(levels: Any) -> list[Any]:
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        return [levels]
+    return [number for child in levels for number in _numbers(child)]
+
+
+def _level(levels: Any) -> int:
+    """How many levels there are in a block, itself included; 0 for a number."""
+    if not isinstance(levels, Sequence):
+        return 0
+    return 1 + max(_level(child) for child in levels)
+
+
+def _check_levels(levels: Any) -> None:
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        raise ValueError(
+            f"levels is a nested sequence of rows' numbers, not {_shown(levels)}."
+        )
+    _check_filled(levels, levels)
+    numbers = _numbers(levels)
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise ValueError(f"levels hold rows' numbers, not {number!r}.")
+        if number < 0:
+            raise ValueError(f"levels number the rows from 0, not {number}.")
+    repeated = sorted({number for number in numbers if numbers.count(number) > 1})
+    if repeated:
+        raise ValueError(f"row {repeated[0]} stands in levels more than once.")
+    missing = sorted(set(range(max(numbers) + 1)) - set(numbers))
+    if missing:
+        raise ValueError(f"row {missing[0]} is missing from levels {_shown(levels)}.")
+
+
+def _check_filled(block: Any, levels: Any) -> None:
+    if isinstance(block, Sequence) and not isinstance(block, str):
+        if not block:
+            raise ValueError(f"levels {_shown(levels)} have an empty block.")
+        for child in block:
+            _check_filled(child, levels)
+
+
+def _check_rows(rows: int, found: int) -> None:
+    if rows != found:
+        raise ValueError(f"the levels have {rows} rows; there are {found}.")
+
+
+def _shown(levels: Any) -> str:
+    text = repr(levels)
+    return text if len(text) <= 60 else f"{text[:57]}..."

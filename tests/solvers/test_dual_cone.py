@@ -1,0 +1,319 @@
+"""Projection onto the dual cone, against an active-set method in float64."""
+
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import optimize
+
+from fairjax import solvers
+from fairjax.solvers.quadratic import MAX_ITERATIONS
+
+# How many matrices of each kind for each number of rows.
+COUNTS = {1: 4, 2: 16, 3: 16, 5: 16, 8: 16, 16: 12, 32: 10, 64: 6, 128: 4}
+project = jax.jit(solvers.dual_cone)
+closest = jax.jit(solvers.closest_update, static_argnames="reference")
+
+
+def random(rng, size):
+    return rng.normal(size=(size, 2 * size + 4))
+
+
+def of_rank(rank, rng, size):
+    rank = max(min(rank, size), 1)
+    return rng.normal(size=(size, rank)) @ rng.normal(size=(rank, 2 * size + 4))
+
+
+def pairs(sign, least, rng, size):
+    """Rows in pairs, alike or opposite but for a share of down to ``least``."""
+    half = rng.normal(size=((size + 1) // 2, 2 * size + 4))
+    noise = 10 ** rng.uniform(np.log10(least), -0.5)
+    both = np.concatenate([half, sign * half])[:size]
+    return both + noise * rng.normal(size=both.shape)
+
+
+def one_sum(rng, size):
+    """The first row is the mean of the others, as a task's loss is of its groups'."""
+    rows = random(rng, size)
+    if size > 1:
+        rows[0] = rows[1:].mean(axis=0)
+    return rows
+
+
+def one_zero(rng, size):
+    rows = random(rng, size)
+    rows[rng.integers(size)] = 0
+    return rows
+
+
+def scaled(rng, size):
+    return random(rng, size) * 10 ** rng.uniform(-10, 10)
+
+
+def scaled_rows(rng, size):
+    return random(rng, size) * 10 ** rng.uniform(-9, 9, (size, 1))
+
+
+def all_conflicting(rng, size):
+    """Unit vectors pulled so far from their sum that all pairs conflict."""
+    corners = np.eye(size, 2 * size + 4) * rng.uniform(0.9, 1.1, (size, 1))
+    return corners - rng.uniform(0.9, 0.99) * corners.mean(axis=0)
+
+
+KINDS = {
+    "random": random,
+    "half_rank": lambda rng, size: of_rank(size // 4, rng, size),
+    "rank_3": functools.partial(of_rank, 3),
+    "near_equal": functools.partial(pairs, 1, 1e-5),
+    "near_opposite": functools.partial(pairs, -1, 3e-2),
+    "repeated": lambda rng, size: random(rng, size)[np.arange(size) // 2],
+    "one_sum": one_sum,
+    "one_zero": one_zero,
+    "scaled": scaled,
+    "scaled_rows": scaled_rows,
+    "all_conflicting": all_conflicting,
+}
+# Matrices of which float32 holds too little for that.
+HARD = {
+    "nearer_opposite": functools.partial(pairs, -1, 1e-3),
+    # As many rows as twice the dimension: as likely as not 0 is in their hull.
+    "critical_rank": lambda rng, size: of_rank(size // 2, rng, size),
+}
+# Of these the rounding of G alone may move the solution: the float32 G is solved.
+ROUNDED = ("near_equal", "near_opposite", "nearer_opposite")
+
+
+def gram_of(rows):
+    return (rows @ rows.T).astype(np.float32)
+
+
+def factor_of(gram):
+    """Columns whose inner products are the matrix, in float64."""
+    values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
+    return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+
+
+def reference(columns, wanted):
+    """The projection of ``columns @ wanted``, by Lawson and Hanson's method."""
+    norms = np.linalg.norm(columns, axis=0)
+    unit = columns / np.where(norms > 0, norms, 1)
+    start = columns @ wanted
+    size = np.linalg.norm(start) or 1.0
+    raised, _ = optimize.nnls(unit, -start / size, maxiter=100 * len(wanted))
+    return start + size * (unit @ raised)
+
+
+def preferences(rng, size):
+    """The mean, one row, and any weights."""
+    one = np.eye(size)[rng.integers(size)]
+    return np.stack([np.full(size, 1 / size), one, rng.uniform(size=size)])
+
+
+def problems(kind, size):
+    """Yields the columns, ``u`` and ``v`` of each, all in float64."""
+    rng = np.random.default_rng([size, *kind.encode()])
+    for _ in range(COUNTS[size]):
+        rows = (KINDS | HARD)[kind](rng, size)
+        gram = gram_of(rows)
+        columns = factor_of(gram) if kind in ROUNDED else rows.T
+        wanted = preferences(rng, size).astype(np.float32)
+        solved = project(gram, wanted)
+        assert (np.asarray(solved.iterations) <= MAX_ITERATIONS).all()
+        weights = np.asarray(solved.weights, np.float64)
+        assert (weights[:, np.diagonal(gram) == 0] == 0).all()
+        for one, given in zip(weights, wanted.astype(np.float64), strict=True):
+            yield columns, given, one
+
+
+def test_there_are_a_thousand_matrices():
+    assert sum(COUNTS.values()) * len(KINDS) >= 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", COUNTS)
+def test_equals_the_float64_solution(kind, size):
+    """But for 1e-4 of the length of the vector that is projected."""
+    for columns, wanted, found in problems(kind, size):
+        error = np.linalg.norm(columns @ found - reference(columns, wanted))
+        assert error <= 1e-4 * np.linalg.norm(columns @ wanted)
+
+
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.parametrize("size", COUNTS)
+def test_float32_at_its_limit(kind, size):
+    """But for 3e-3 of the lengths of the rows that are projected."""
+    for columns, wanted, found in problems(kind, size):
+        error = np.linalg.norm(columns @ found - reference(columns, wanted))
+        assert error <= 3e-3 * (np.linalg.norm(columns, axis=0) @ wanted)
+
+
+@pytest.mark.parametrize("size", [8])
+def test_float64_has_no_such_limit(size):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(size)
+        rows = pairs(-1, 1e-4, rng, size)
+        wanted = preferences(rng, size)
+        solved = solvers.dual_cone(jnp.asarray(rows @ rows.T), jnp.asarray(wanted))
+        found = np.asarray(solved.weights)
+        assert found.dtype == np.float64
+    for one, given in zip(found, wanted, strict=True):
+        error = np.linalg.norm(rows.T @ one - reference(rows.T, given))
+        assert error < 1e-6 * np.linalg.norm(rows.T @ given)
+
+
+@pytest.mark.parametrize("kind", ["random", "one_sum", "all_conflicting", "scaled"])
+def test_every_row_projected_at_128(kind):
+    """As UPGrad does, all side by side."""
+    rows = KINDS[kind](np.random.default_rng(0), 128)
+    solved = project(gram_of(rows), np.eye(128, dtype=np.float32))
+    assert np.asarray(solved.residual).max() < 1e-6
+    assert np.asarray(solved.iterations).max() <= 12
+    weights = np.asarray(solved.weights, np.float64)
+    for row in range(0, 128, 16):
+        error = rows.T @ weights[row] - reference(rows.T, np.eye(128)[row])
+        assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(rows[row])
+
+
+def test_by_hand():
+    # (1, 0) against (−1, 1): half of the second is added.
+    found = solvers.dual_cone(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jnp.eye(2))
+    np.testing.assert_allclose(found.weights, [[1, 0.5], [1, 1]], rtol=1e-6)
+    np.testing.assert_array_less(found.residual, 1e-6)
+
+
+def test_masked_and_zero_rows_do_not_count():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(6, 9))
+    rows[2] = 0
+    used = np.array([True, False, True, True, True, True])
+    wanted = rng.uniform(size=6).astype(np.float32)
+    found = project(gram_of(rows), wanted, mask=used).weights
+    kept = [0, 3, 4, 5]
+    alone = project(gram_of(rows[kept]), wanted[kept]).weights
+    np.testing.assert_array_equal(np.asarray(found)[[1, 2]], 0)
+    np.testing.assert_allclose(np.asarray(found)[kept], alone, rtol=1e-5)
+
+
+def test_no_rows_in_use():
+    found = project(np.zeros((3, 3), np.float32), np.ones(3, np.float32))
+    np.testing.assert_array_equal(found.weights, 0)
+    assert found.residual == 0
+
+
+def test_no_minimum_is_not_silent():
+    """A linear term that the matrix does not bound."""
+    found = solvers.nonnegative_qp(jnp.zeros((2, 2)), jnp.array([-1.0, 1.0]))
+    assert found.residual >= 1
+    assert found.iterations == MAX_ITERATIONS
+
+
+# Whole numbers: zero, equal and opposite rows are frequent.
+matrices = st.sampled_from([1, 2, 3, 5]).flatmap(
+    lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
+)
+
+
+@hypothesis.given(matrices)
+def test_kkt_conditions(rows):
+    size = len(rows)
+    solved = project(rows @ rows.T, np.eye(size, dtype=np.float32))
+    used = (rows != 0).any(axis=1)
+    for row in np.flatnonzero(used):
+        raised = np.asarray(solved.weights[row], np.float64) - np.eye(size)[row]
+        update = (raised + np.eye(size)[row]) @ rows
+        slack = rows @ update
+        scale = np.abs(rows).max() * np.abs(rows[row]).max() + 1
+        assert (raised[used] >= 0).all()
+        assert (slack >= -2e-3 * scale).all()
+        assert (np.minimum(raised[used], slack[used] / scale) <= 2e-3).all()
+
+
+@hypothesis.given(matrices, st.integers(-8, 8))
+def test_weights_do_not_depend_on_a_common_scale(rows, exponent):
+    gram = rows @ rows.T
+    wanted = np.ones(len(rows), np.float32)
+    one, other = project(gram, wanted), project(gram * 4.0**exponent, wanted)
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
+class TestClosestUpdate:
+    def solve(self, rows, margins=None, **options):
+        rows = np.asarray(rows, np.float64)
+        if margins is not None:
+            margins = jnp.asarray(margins, jnp.float32)
+        found = closest(gram_of(rows), margins, **options)
+        return found, np.asarray(found.weights, np.float64) @ rows
+
+    def test_by_hand(self):
+        found, update = self.solve([[1, 0], [-1, 1]])
+        np.testing.assert_allclose(update, [0.5, 0.5], atol=1e-6)
+        # A cosine of .5 with (0, 1) beside (1, 0).
+        found, update = self.solve([[1, 0], [0, 1]], [0, 0.5])
+        np.testing.assert_allclose(update, [1, 0.5], atol=1e-6)
+        assert found.feasible
+
+    def test_no_conflict_leaves_the_reference(self):
+        _, update = self.solve([[1, 0], [1, 1], [0, 3]], reference=1)
+        np.testing.assert_array_equal(update, [1, 1])
+
+    def test_contradictory_margins_fall_back_to_none(self):
+        rows = [[1, 0], [0, 1], [0, -1]]
+        found, update = self.solve(rows, [0, 0.1, 0.1])
+        assert not found.feasible
+        np.testing.assert_allclose(update, [1, 0], atol=1e-6)
+        assert found.residual < 1e-6
+
+    def test_limit(self):
+        rows = [[1, 0], [-1, 0.1]]
+        free, _ = self.solve(rows, [0, 0.5])
+        bound, update = self.solve(rows, [0, 0.5], limit=1.2)
+        assert free.feasible
+        assert not bound.feasible
+        np.testing.assert_allclose(update @ rows[1], 0, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [3, 32])
+    def test_kkt_conditions(self, size):
+        rng = np.random.default_rng(size)
+        feasible = 0
+        for _ in range(30):
+            rows = random(rng, size) * rng.uniform(0.1, 10, (size, 1))
+            margins = rng.uniform(-0.1, 0.3, size) * (rng.random(size) < 0.5)
+            reference = int(rng.choice([0, size - 1]))
+            found, update = self.solve(rows, margins, reference=reference)
+            feasible += bool(found.feasible)
+            lengths = np.linalg.norm(rows, axis=1)
+            lengths *= lengths[reference]
+            others = np.arange(size) != reference
+            pull = np.asarray(found.weights)[others]
+            slack = (rows @ update / lengths - margins)[others]
+            assert np.asarray(found.weights)[reference] == 1
+            assert (pull >= 0).all()
+            assert (slack >= -1e-5).all()
+            np.testing.assert_array_less(slack[pull > 1e-4], 1e-5)
+        assert feasible == 30
+
+    @pytest.mark.parametrize("size", [2, 16])
+    def test_equals_a_projection_in_float64(self, size):
+        rng = np.random.default_rng(size)
+        for _ in range(20):
+            rows = random(rng, size)
+            _, update = self.solve(rows)
+            unit = rows[1:].T
+            raised, _ = optimize.nnls(unit, -rows[0])
+            expected = rows[0] + unit @ raised
+            error = np.linalg.norm(update - expected)
+            assert error < 1e-5 * np.linalg.norm(rows[0])
+            # The task is not harmed either.
+            np.testing.assert_allclose(update @ rows[0], update @ update, rtol=1e-3)
+
+    @pytest.mark.parametrize("masked", [0, 1])
+    def test_masked_and_zero_rows(self, masked):
+        mask = jnp.arange(3) != masked
+        found, update = self.solve([[1, 0], [-1, 1], [0, 0]], mask=mask)
+        np.testing.assert_array_equal(update, [0, 0] if masked == 0 else [1, 0])
+        np.testing.assert_array_equal(np.asarray(found.weights)[[masked, 2]], 0)

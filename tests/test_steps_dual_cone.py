@@ -1,0 +1,282 @@
+"""Steps that harm no objective, and those over the simplex."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax
+import pytest
+
+import fairjax
+from fairjax import steps
+
+KNOWN = jnp.array([[-4.0, 1, 1], [6, 1, 1]])
+# Step and whether it sees every row alike.
+ALL = {
+    "upgrad": steps.upgrad(),
+    "upgrad_sum": steps.upgrad("sum"),
+    "dualproj": steps.dualproj(),
+    "positive_sum": steps.positive_sum(),
+    "mgda": steps.mgda(),
+    "cagrad": steps.cagrad(),
+    "cagrad_rescaled": steps.cagrad(rescale=True),
+}
+every = pytest.mark.parametrize("name", ALL)
+
+
+@pytest.fixture
+def untyped():
+    """Lets a wrong option through to the function's own check of it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+compiled = functools.cache(lambda step: jax.jit(step.update))
+
+
+def weights(step, rows, coefficients=None, **extra):
+    rows = jnp.asarray(rows)
+    if coefficients is None:
+        coefficients = jnp.eye(len(rows))
+    update = compiled(step)
+    return update(coefficients, rows @ rows.T, step.init(len(rows)), **extra)[0]
+
+
+def update(step, rows, coefficients=None, **extra):
+    found = weights(step, rows, coefficients, **extra)
+    assert found.shape == (1, len(rows))
+    return np.asarray(found[0] @ jnp.asarray(rows))
+
+
+def draw(size, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(size, size + 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        # Worked out: each row less its part along the other, halved.
+        (steps.upgrad(), [0.292398, 1.900585, 1.900585]),
+        (steps.upgrad("sum"), [0.584795, 3.801170, 3.801170]),
+        (steps.dualproj(), [5 / 9, 10 / 9, 10 / 9]),
+        (steps.positive_sum(), [-4 + 6 * 22 / 38, 1 + 22 / 38, 1 + 22 / 38]),
+        (steps.positive_sum(1), [6 - 4 * 22 / 18, 1 + 22 / 18, 1 + 22 / 18]),
+        # As published by TorchJD, whose ridge moves the third digit.
+        (steps.upgrad(ridge=1e-4), [0.2929, 1.9004, 1.9004]),
+        (steps.dualproj(ridge=1e-4), [0.5563, 1.1109, 1.1109]),
+        (steps.mgda(), [0, 1, 1]),
+        (steps.cagrad(c=0.5), [0.1835, 1.2041, 1.2041]),
+        (steps.cagrad(c=0.5, rescale=True), [0.1468, 0.9633, 0.9633]),
+        (steps.cagrad(c=0.0), [1, 1, 1]),
+    ],
+)
+def test_known_updates(step, expected):
+    np.testing.assert_allclose(update(step, KNOWN), expected, atol=5e-5)
+
+
+@every
+def test_one_objective(name):
+    expected = {"cagrad": 1.5, "cagrad_rescaled": 1.2}.get(name, 1.0)
+    np.testing.assert_allclose(weights(ALL[name], [[3.0, 4.0]]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("upgrad", [0.5, 0.5]),
+        ("upgrad_sum", [1, 1]),
+        ("dualproj", [0.5, 0.5]),
+        ("positive_sum", [1, 0]),
+    ],
+)
+def test_no_conflict_is_left_exactly(name, expected):
+    found = weights(ALL[name], [[1.0, 0.1], [0.2, 3.0]])
+    np.testing.assert_array_equal(found, [expected])
+
+
+@pytest.mark.parametrize("name", ["upgrad", "dualproj", "mgda", "positive_sum"])
+@pytest.mark.parametrize("size", [2, 5, 16])
+def test_update_harms_no_objective(name, size):
+    for seed in range(5):
+        rows = draw(size, seed)
+        rows -= 0.5 * rows.mean(axis=0)
+        inner = rows @ update(ALL[name], rows)
+        assert inner.min() >= -1e-4 * np.square(rows).sum(axis=1).max()
+
+
+@every
+def test_zero_and_masked_rows_do_not_count(name):
+    rows = draw(5)
+    expected = update(ALL[name], rows[[0, 2, 3]])
+    rows[1] = 0
+    found = weights(ALL[name], rows, mask=jnp.arange(5) != 4)
+    np.testing.assert_array_equal(found[0, jnp.array([1, 4])], 0)
+    np.testing.assert_allclose(found[0] @ rows, expected, atol=1e-4)
+
+
+@every
+def test_no_row_in_use(name):
+    nothing = jnp.zeros(3, bool)
+    np.testing.assert_array_equal(weights(ALL[name], draw(3), mask=nothing), 0)
+    np.testing.assert_array_equal(weights(ALL[name], np.zeros((3, 4))), 0)
+
+
+@every
+def test_rows_that_are_combinations(name):
+    """As many rows as there are coefficients, not as there are objectives."""
+    gradients = draw(4)
+    coefficients = jnp.array([[1.0, 1, 0, 0], [0, 0, 2, 0], [0, -1, 0, 1]])
+    found = update(ALL[name], gradients, coefficients)
+    expected = update(ALL[name], np.asarray(coefficients) @ gradients)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "positive_sum"])
+def test_permuted_rows(name):
+    rows = draw(6)
+    order = np.random.default_rng(1).permutation(6)
+    one, other = weights(ALL[name], rows), weights(ALL[name], rows[order])
+    np.testing.assert_allclose(other[0], one[0, order], atol=2e-4)
+
+
+@every
+@pytest.mark.parametrize("exponent", [-10, 10])
+def test_scale(name, exponent):
+    rows = draw(6)
+    one = weights(ALL[name], rows)
+    other = weights(ALL[name], rows * np.float32(10.0**exponent))
+    np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+@every
+def test_jit_vmap_and_diagnostics(name):
+    step = ALL[name]
+    rows = jnp.stack([jnp.asarray(draw(4, seed)) for seed in range(3)])
+
+    def solve(rows):
+        return step.update(jnp.eye(4), rows @ rows.T, step.init(4))
+
+    found, state = jax.jit(jax.vmap(solve))(rows)
+    for one, each in zip(found, rows, strict=True):
+        np.testing.assert_allclose(one, weights(step, each), atol=1e-5)
+    assert optax.tree.get(state, "residual").shape == (3,)
+    assert (optax.tree.get(state, "residual") < 1e-4).all()
+    assert (optax.tree.get(state, "iterations") >= 0).all()
+    start = step.init(4)
+    for before, after in zip(start, state, strict=True):
+        assert before.dtype == after.dtype
+        assert before.shape == after.shape[1:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: steps.upgrad(ridge=value),
+        lambda value: steps.dualproj(ridge=value),
+        lambda value: steps.cagrad(value),
+        lambda value: steps.positive_sum(
+            baseline_losses=jnp.zeros(3), strength=value, limit=value + 1e3
+        ),
+    ],
+)
+def test_settings_may_be_traced(make):
+    rows = draw(3)
+    values = jnp.array([0.0, 0.1, 0.3])
+
+    def solve(value):
+        return weights(make(value), rows, losses=jnp.ones(3))
+
+    found = jax.jit(jax.vmap(solve))(values)
+    np.testing.assert_allclose(found[1], solve(0.1), atol=1e-5)
+
+
+@every
+def test_scan_in_a_reconciler(name):
+    transform = fairjax.reconcile(ALL[name], num_objectives=3)
+    rows = jnp.stack([jnp.asarray(draw(3, seed)) for seed in range(4)])
+
+    def body(state, rows):
+        updates, state = transform.update(rows, state)
+        return state, updates
+
+    _, found = jax.lax.scan(body, transform.init(jnp.zeros(6)), rows)
+    for one, each in zip(found, rows, strict=True):
+        np.testing.assert_allclose(one, update(ALL[name], each), atol=1e-4)
+
+
+class TestPositiveSum:
+    def solve(self, rows, step=None, losses=None, **options):
+        step = step or steps.positive_sum(**options)
+        rows = jnp.asarray(rows)
+        state = step.init(len(rows))
+        update = compiled(step)
+        return update(jnp.eye(len(rows)), rows @ rows.T, state, losses=losses)
+
+    def test_groups_that_are_behind_have_a_margin(self):
+        rows = jnp.array([[2.0, 0, 0], [0, 3, 0], [0, 0, 1]])
+        found, state = self.solve(
+            rows,
+            baseline_losses=[9.0, 0.5, 0.5],
+            strength=0.25,
+            losses=jnp.array([1.0, 0.6, 0.4]),
+        )
+        # A cosine of .25 with the first group, of the task's length 2.
+        np.testing.assert_allclose(found @ rows, [[2, 0.5, 0]], atol=1e-6)
+        assert state.fallbacks == 0
+
+    def test_the_margins_are_met(self):
+        rng = np.random.default_rng(0)
+        step = steps.positive_sum(baseline_losses=np.zeros(5), strength=0.2)
+        for _ in range(10):
+            rows = rng.normal(size=(5, 12)).astype(np.float32)
+            found, _ = self.solve(rows, step, losses=jnp.ones(5))
+            lengths = np.linalg.norm(rows, axis=1)
+            cosines = rows @ np.asarray(found[0] @ rows) / lengths / lengths[0]
+            assert cosines[1:].min() >= 0.2 - 1e-5
+
+    def test_fallbacks_are_counted(self):
+        rows = jnp.array([[1.0, 0], [0, 1], [0, -1]])
+        step = steps.positive_sum(baseline_losses=[0.0, 0, 0])
+        state = step.init(3)
+        for losses, fallbacks in ((1.0, 1), (-1.0, 1), (2.0, 2)):
+            found, state = compiled(step)(
+                jnp.eye(3), rows @ rows.T, state, losses=jnp.full(3, losses)
+            )
+            np.testing.assert_allclose(found @ rows, [[1, 0]], atol=1e-5)
+            assert state.fallbacks == fallbacks
+
+    def test_no_update_without_harm_is_none(self):
+        found, state = self.solve([[1.0, 0], [-1, 1], [-1, -1]])
+        np.testing.assert_allclose(found, [[1, 0.5, 0.5]], atol=1e-4)
+        assert state.residual < 1e-5
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"strength": 1.5}, "strength is a cosine from 0 to 1, not 1.5"),
+            ({"limit": 0.0}, "limit must be above 0"),
+            ({"reference": 2}, "reference row 2 does not exist"),
+            ({"baseline_losses": [0.0, 0.0]}, "needs the losses"),
+            (
+                {"baseline_losses": [0.0], "losses": jnp.ones(2)},
+                "one loss and one baseline for each row: 2 rows",
+            ),
+        ],
+    )
+    def test_bad_input(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            self.solve([[1.0, 0], [0, 1]], **options)
+
+
+def test_unknown_options(untyped):
+    with pytest.raises(ValueError, match="'mean' or 'sum', not 'median'"):
+        steps.upgrad("median")
+    for make in (steps.upgrad, steps.dualproj):
+        with pytest.raises(ValueError, match="ridge must be 0 or more"):
+            make(ridge=-0.1)
+    with pytest.raises(ValueError, match="c must be 0 or more"):
+        steps.cagrad(-0.5)
