@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from fairjax.stacked import num_objectives
 from fairjax.types import Gramian, Jacobian, Params
 
 
@@ -75,27 +76,6 @@ def combine(
         )
     sums = [combine(row, jacobian) for row in weights]
     return jax.tree.map(lambda *rows: jnp.stack(rows), *sums)
-
-
-def num_objectives(jacobian: Jacobian) -> int:
-    """K, the length of the leading axis that all leaves share.
-
-    Raises:
-      ValueError: No leaves, a scalar leaf, or leaves whose leading axes differ.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> num_objectives({"w": jnp.zeros((3, 2)), "b": jnp.zeros(3)})
-      3
-    """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(jacobian)]
-    leading = {shape[:1] for shape in shapes}
-    if len(leading) != 1 or leading == {()}:
-        raise ValueError(
-            "stacked gradients need one leading axis of the same length on every "
-            f"leaf: [K, *param]. The leaves' shapes are {shapes}."
-        )
-    return shapes[0][0]
 
 
 def _leaf_gramian(leaf: Array) -> Gramian:

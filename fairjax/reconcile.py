@@ -6,20 +6,15 @@ AdamW in a chain, say. It reads the rows twice: once for their Gram matrix, once
 the weighted sum that the steps arrive at.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax import steps as coefficient_steps
 from fairjax.gramian import combine, gramian
-from fairjax.gramian import num_objectives as _rows
-from fairjax.solvers import projection
-from fairjax.steps import Order
-from fairjax.types import Gramian, Jacobian, Params, Scalar, Step
+from fairjax.stacked import check_per_objective, check_rows
+from fairjax.types import Gramian, Jacobian, Params, Step
 
 
 class ReconcileState(NamedTuple):
@@ -123,14 +118,9 @@ def reconcile(
         mask: Bool[Array, " K"] | None = None,
         **extra: Any,
     ) -> tuple[Params, ReconcileState]:
-        del params
-        _check_rows(updates, num_objectives, "this reconciler")
-        for name, given in (("losses", losses), ("mask", mask)):
-            if given is not None and jnp.shape(given) != (num_objectives,):
-                raise ValueError(
-                    f"{name} has shape {jnp.shape(given)}; one value per objective is "
-                    f"needed, shape ({num_objectives},)."
-                )
+        check_rows(updates, num_objectives, "this reconciler", params)
+        check_per_objective("losses", losses, num_objectives)
+        check_per_objective("mask", mask, num_objectives)
         gram = gramian(updates)
         squares = jnp.diagonal(gram)
         finite = jnp.isfinite(squares)
@@ -166,161 +156,6 @@ def reconcile(
         return combine(weights, updates), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def pcgrad(
-    *,
-    num_objectives: int,
-    reduction: Literal["sum", "mean"] = "sum",
-    condition: projection.Condition = "conflict",
-    order: Order | Sequence[int] | Int[Array, "K K"] = "random",
-    epsilon: Scalar = 0.0,
-    key: Array | int = 0,
-) -> optax.GradientTransformationExtraArgs:
-    """Gradient surgery: project conflicting gradients off each other, then add up.
-
-    ``reconcile(steps.project_conflicts(...), steps.combine(reduction))``; the
-    arguments are theirs.
-
-    References:
-      Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
-
-    Example:
-      >>> import jax.numpy as jnp, fairjax
-      >>> tx = fairjax.pcgrad(num_objectives=2)
-      >>> rows = jnp.array([[1.0, 0.0], [-1.0, -1.0]])
-      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
-      Array([ 0.5, -1.5], dtype=float32)
-    """
-    return reconcile(
-        coefficient_steps.project_conflicts(
-            condition=condition, order=order, epsilon=epsilon, key=key
-        ),
-        coefficient_steps.combine(reduction),
-        num_objectives=num_objectives,
-    )
-
-
-def fairgrad(
-    *,
-    num_objectives: int,
-    strength: Scalar | None = None,
-    limit: Scalar | None = None,
-    reduction: Literal["sum", "mean"] = "sum",
-    condition: projection.Condition = "conflict",
-    order: Order | Sequence[int] | Int[Array, "K K"] = "random",
-    epsilon: Scalar = 0.0,
-    key: Array | int = 0,
-) -> optax.GradientTransformationExtraArgs:
-    r"""FairGrad: reconcile the task's gradient with one of each sensitive attribute.
-
-    Objective 0 is the task's loss, the others fairness losses, such as
-    :func:`fairjax.losses.equalized_odds` of each attribute. Every gradient is projected
-    onto the orthogonal plane of the others (:func:`fairjax.pcgrad`), and they are added
-    up. With a ``strength`` :math:`\beta`, each fairness gradient is first scaled to
-    :math:`\beta` times the length of the task's gradient, by a factor of ``limit`` at
-    most: that is ours, not the paper's. It keeps a fairness gradient whose surrogate
-    happens to be small from being lost, and one that is large from taking over; the
-    limit keeps the noise that is left near parity from being scaled up to a gradient.
-
-    The paper leaves the condition, the order and the reduction open; ours are
-    arguments, with PCGrad's as defaults.
-
-    Args:
-      num_objectives: K: the task and K − 1 fairness losses.
-      strength: None (as published) or :math:`\beta` ≥ 0; may be traced.
-      limit: The greatest factor that a fairness gradient is scaled by, if any; with a
-        strength only; may be traced.
-      reduction: ``"sum"`` or ``"mean"``.
-      condition: ``"conflict"`` or ``"always"`` (unconditional projection).
-      order: See :func:`fairjax.steps.project_conflicts`.
-      epsilon: Likewise.
-      key: Likewise.
-
-    Raises:
-      ValueError: A negative strength or limit, a limit without a strength, and as the
-        steps do.
-
-    References:
-      Wang and Yang, *Balancing Fairness and Performance in Healthcare AI: A Gradient
-      Reconciliation Approach*, 2025. Not the alpha-fair FairGrad of Ban and Ji (2024),
-      nor the reweighting FairGrad of Maheshwari and Perrot (2022).
-
-    Example:
-      >>> import jax.numpy as jnp, fairjax
-      >>> tx = fairjax.fairgrad(num_objectives=2, strength=0.5)
-      >>> rows = jnp.array([[2.0, 0.0], [0.0, 10.0]])
-      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
-      Array([2., 1.], dtype=float32)
-    """
-    steps = [
-        coefficient_steps.project_conflicts(
-            condition=condition, order=order, epsilon=epsilon, key=key
-        ),
-        coefficient_steps.combine(reduction),
-    ]
-    if strength is None and limit is not None:
-        raise ValueError("a limit is of what a strength scales: give a strength too.")
-    if strength is not None:
-        clamp = None if limit is None else (0.0, limit)
-        balance = coefficient_steps.balance_magnitudes(
-            reference=0, strength=strength, clamp=clamp
-        )
-        steps.insert(0, balance)
-    return reconcile(*steps, num_objectives=num_objectives)
-
-
-def per_objective(
-    transform: optax.GradientTransformation, *, num_objectives: int
-) -> optax.GradientTransformationExtraArgs:
-    """Run an optax transformation on each objective's row by itself.
-
-    ``optax.clip_by_global_norm`` on stacked gradients clips all rows as one vector;
-    ``per_objective`` of it clips each row. Each row has its own state.
-
-    Args:
-      transform: Any optax transformation of ``[*param]``.
-      num_objectives: K.
-
-    Returns:
-      A transformation of ``[K, *param]`` into ``[K, *param]``, to stand before a
-      reconciler. Extra arguments reach ``transform`` as they are.
-
-    Raises:
-      ValueError: At the update, gradients without K rows.
-
-    Example:
-      >>> import jax.numpy as jnp, optax, fairjax
-      >>> clip = fairjax.per_objective(optax.clip_by_global_norm(1.0), num_objectives=2)
-      >>> rows = jnp.array([[3.0, 4.0], [0.3, 0.4]])
-      >>> clip.update(rows, clip.init(jnp.zeros(2)))[0]
-      Array([[0.6, 0.8],
-             [0.3, 0.4]], dtype=float32)
-    """
-    transform = optax.with_extra_args_support(transform)
-
-    def init(params: Params) -> Any:
-        return jax.vmap(lambda _: transform.init(params))(jnp.arange(num_objectives))
-
-    def update(
-        updates: Jacobian, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Jacobian, Any]:
-        _check_rows(updates, num_objectives, "per_objective")
-
-        def update_row(row: Params, row_state: Any) -> tuple[Params, Any]:
-            return transform.update(row, row_state, params, **extra)
-
-        return jax.vmap(update_row)(updates, state)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_rows(updates: Jacobian, num_objectives: int, what: str) -> None:
-    if _rows(updates) != num_objectives:
-        raise ValueError(
-            f"{what} was made for {num_objectives} objectives; the gradients have "
-            f"{_rows(updates)} rows."
-        )
 
 
 def _conflicts(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt
 from fairjax.jacobian import Strategy, value_and_jacobian
 from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives
-from fairjax.types import Batch, Params
+from fairjax.types import Batch, Jacobian, Params
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]
 
@@ -165,6 +165,41 @@ def make_train_step(
         return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
 
     return step
+
+
+def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:
+    """``apply_gradients`` for Flax's ``TrainState``, with extra arguments.
+
+    ``flax.training.train_state.TrainState.apply_gradients(grads=...)`` hands a
+    transformation neither losses nor a mask, and takes other keywords for fields of the
+    state. This hands all of them over.
+
+    Args:
+      state: A Flax ``TrainState``, or any state with ``step``, ``params``, ``tx``,
+        ``opt_state`` and ``replace``.
+      jacobian: ``[K, *param]``, what ``state.tx`` takes.
+      **extra: ``losses=[K]``, ``mask=[K]``, and whatever else ``state.tx`` reads.
+
+    Returns:
+      The state after the step.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, fairjax
+      >>> from flax.training.train_state import TrainState
+      >>> from fairjax import training
+      >>> tx = optax.chain(fairjax.famo(num_objectives=2), optax.sgd(1.0))
+      >>> state = TrainState.create(apply_fn=None, params=jnp.zeros(2), tx=tx)
+      >>> losses = jnp.array([1.0, 3.0])
+      >>> state = training.apply_gradients(state, jnp.eye(2), losses=losses)
+      >>> state.params, state.step
+      (Array([-0.75, -0.25], dtype=float32), 1)
+    """
+    transform = optax.with_extra_args_support(state.tx)
+    updates, opt_state = transform.update(
+        jacobian, state.opt_state, state.params, **extra
+    )
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def make_loop(

@@ -141,7 +141,7 @@ class TestProjectConflicts:
                 steps.balance_magnitudes(clamp=clamp)
 
     def test_unknown_options(self, untyped):
-        with pytest.raises(ValueError, match="'random', 'shared' or numbers"):
+        with pytest.raises(ValueError, match="'numbered' or numbers, not 'sorted'"):
             steps.project_conflicts(order="sorted")
         with pytest.raises(ValueError, match="'conflict' or 'always'"):
             steps.project_conflicts(condition="never")

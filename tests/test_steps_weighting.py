@@ -212,7 +212,7 @@ class TestGradVac:
     def test_bad_options(self, untyped):
         with pytest.raises(ValueError, match=r"beta lies in \[0, 1\], not 2"):
             steps.gradvac(beta=2.0)
-        with pytest.raises(ValueError, match="'random', 'shared' or numbers"):
+        with pytest.raises(ValueError, match="'numbered' or numbers, not 'sorted'"):
             steps.gradvac(order="sorted")
         step = steps.gradvac()
         with pytest.raises(ValueError, match="of 3 rows; there are 2 rows"):

@@ -57,6 +57,7 @@ class _Search(NamedTuple):
     iterations: Int[Array, ""]
 
 
+@jax.jit
 def nash_mtl(
     gramian: Float[Array, "R R"], *, mask: Bool[Array, " R"] | None = None
 ) -> Bargain:
@@ -89,6 +90,7 @@ def nash_mtl(
     return fairgrad_alpha(gramian, alpha=1.0, mask=mask)
 
 
+@jax.jit
 def fairgrad_alpha(
     gramian: Float[Array, "R R"],
     *,

@@ -5,6 +5,7 @@ The dual cone of the rows :math:`g_k` of :math:`J` holds the vectors :math:`x` w
 :math:`x` increases no loss.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -50,6 +51,7 @@ class ClosestUpdate(NamedTuple):
     feasible: Bool[Array, ""]
 
 
+@jax.jit
 def dual_cone(
     gramian: Float[Array, "K K"],
     preference: Float[Array, "*batch K"],
@@ -113,6 +115,7 @@ def dual_cone(
     return DualCone(*project(preference.astype(gramian.dtype)))
 
 
+@functools.partial(jax.jit, static_argnames="reference")
 def closest_update(
     gramian: Float[Array, "K K"],
     margins: Float[Array, " K"] | None = None,

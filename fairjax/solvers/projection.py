@@ -1,5 +1,6 @@
 r"""Pairwise orthogonal projection of gradients, from their Gram matrix alone."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -9,11 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 Condition = Literal["conflict", "always"]
 
 
+@functools.partial(jax.jit, static_argnames=("condition", "include_self"))
 def project_conflicts(
     gramian: Float[Array, "R R"],
     order: Int[Array, "R R"],
     *,
     condition: Condition = "conflict",
+    include_self: bool = False,
     epsilon: float | Float[Array, ""] = 0.0,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, "R R"]:
@@ -36,9 +39,11 @@ def project_conflicts(
     Args:
       gramian: ``[R, R]`` inner products of the rows.
       order: ``[R, R]``; row ``i`` names the order in which the others are met. The
-        row itself is passed over wherever it stands.
+        row itself is passed over wherever it stands, unless ``include_self``.
       condition: ``"conflict"`` projects where the inner product is negative;
         ``"always"`` projects off every other row.
+      include_self: Whether a row also meets itself, as it was at the start: once
+        projected, it may conflict with that. Some published code does so.
       epsilon: Added to the squared norm that is divided by.
       mask: ``[R]``; a row where it is False is neither projected nor projected off.
 
@@ -72,7 +77,9 @@ def project_conflicts(
         coefficients, products = carry
         other = order[:, step]
         inner = products[row, other]
-        applies = (other != row) & usable & usable[other]
+        applies = usable & usable[other]
+        if not include_self:
+            applies &= other != row
         if condition == "conflict":
             applies &= inner < 0
         share = jnp.where(applies, inner / jnp.where(applies, norms[other], 1.0), 0.0)

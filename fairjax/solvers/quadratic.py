@@ -88,6 +88,7 @@ def scale_rows(
     return Rows(scaled, norms / scales, scales, used)
 
 
+@jax.jit
 def nonnegative_qp(
     gramian: Float[Array, "K K"],
     linear: Float[Array, " K"],

@@ -33,6 +33,7 @@ class SimplexPoint(NamedTuple):
     iterations: Int[Array, ""]
 
 
+@jax.jit
 def min_norm(
     gramian: Float[Array, "K K"], *, mask: Bool[Array, " K"] | None = None
 ) -> SimplexPoint:
@@ -78,6 +79,7 @@ def min_norm(
     return SimplexPoint(simplex, simplex, gap, found.iterations)
 
 
+@jax.jit
 def conflict_averse(
     gramian: Float[Array, "K K"],
     c: float | Float[Array, ""] = 0.5,

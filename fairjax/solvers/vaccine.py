@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fairjax.solvers._units import usable_rows
 
 
+@jax.jit
 def gradvac(
     gramian: Float[Array, "R R"],
     order: Int[Array, "R R"],

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, UInt
 
 from fairjax.types import is_known
 
-Order = Literal["random", "shared"]
+Order = Literal["random", "shared", "numbered"]
 
 
 def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
@@ -20,13 +20,25 @@ def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
       >>> check_order([1, 0])
     """
     if isinstance(order, str):
-        if order not in ("random", "shared"):
-            raise ValueError(f"order is 'random', 'shared' or numbers, not {order!r}.")
+        if order not in ("random", "shared", "numbered"):
+            raise ValueError(
+                f"order is 'random', 'shared', 'numbered' or numbers, not {order!r}."
+            )
     elif not _holds_each_row_once(order):
         raise ValueError(
             "an order holds each row's number, from 0, once; not "
             f"{np.asarray(order).tolist()}."
         )
+
+
+def is_drawn(order: Order | Sequence[int] | Int[Array, "R R"]) -> bool:
+    """Whether orders are drawn anew at each update.
+
+    Example:
+      >>> is_drawn("random"), is_drawn([1, 0])
+      (True, False)
+    """
+    return isinstance(order, str) and order != "numbered"
 
 
 def row_orders(
@@ -41,8 +53,7 @@ def row_orders(
       (Array([[1, 0],
              [1, 0]], dtype=int32), None)
     """
-    if isinstance(order, str):
-        assert key_data is not None
+    if key_data is not None:
         after, draw = jax.random.split(jax.random.wrap_key_data(key_data))
         key_data = jax.random.key_data(after)
         if order == "shared":
@@ -51,7 +62,8 @@ def row_orders(
             keys = jax.random.split(draw, rows)
             orders = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
     else:
-        orders = jnp.asarray(order)
+        numbered = isinstance(order, str)
+        orders = jnp.arange(rows) if numbered else jnp.asarray(order)
         if orders.shape not in ((rows,), (rows, rows)):
             raise ValueError(
                 f"an order for {rows} rows has shape ({rows},) or "

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from fairjax.steps._losses import loss_ratios, present_rows, require_losses
 from fairjax.steps._rows import row_gramian
 from fairjax.steps._weighting import one_row
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import Coefficients, Gramian, Mask, Numbers, Scalar, Step, is_known
 
 Likelihood = Literal["regression", "classification"]
 
@@ -134,7 +134,7 @@ def famo(
     *,
     learning_rate: Scalar = 0.025,
     weight_decay: Scalar = 1e-5,
-    minimum: Scalar | Float[Array, " K"] = 0.0,
+    minimum: Scalar | Numbers = 0.0,
 ) -> Step:
     r"""Let all losses fall at one relative rate (FAMO).
 
@@ -192,7 +192,7 @@ def famo(
         return FAMOState(logits, adam.init(logits), none)
 
     def above(losses: Float[Array, " K"]) -> Float[Array, " K"]:
-        return jnp.maximum(losses - minimum, _FLOOR)
+        return jnp.maximum(losses - jnp.asarray(minimum), _FLOOR)
 
     def update(
         coefficients: Coefficients,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, UInt
 from fairjax.keys import as_key
 from fairjax.solvers import projection
 from fairjax.solvers._units import matmul
-from fairjax.steps._orders import Order, check_order, row_orders
+from fairjax.steps._orders import Order, check_order, is_drawn, row_orders
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
 
@@ -30,6 +30,7 @@ def project_conflicts(
     *,
     condition: projection.Condition = "conflict",
     order: Order | Sequence[int] | Int[Array, "R R"] = "random",
+    include_self: bool = False,
     epsilon: Scalar = 0.0,
     key: Array | int = 0,
 ) -> Step:
@@ -40,8 +41,11 @@ def project_conflicts(
     Args:
       condition: ``"conflict"`` (the default, as PCGrad) or ``"always"``.
       order: In which order a row meets the others. ``"random"`` (default) draws one
-        for each row, ``"shared"`` one for all rows; a sequence of the rows' numbers
-        is an order for all rows; ``[R, R]`` gives each row its own.
+        for each row, ``"shared"`` one for all rows; ``"numbered"`` is from
+        row 0 on; a sequence of the rows' numbers is an order for all rows; ``[R, R]``
+        gives each row its own.
+      include_self: Whether a row also meets itself, as it was at the start. Not so in
+        the paper, but in some of its implementations.
       epsilon: A share ε ≥ 0 of the greatest squared norm among the rows in use, added
         to the squared norms that are divided by; may be traced. A row that is short
         beside the others (a fairness gradient near parity is mostly noise) is then
@@ -72,11 +76,11 @@ def project_conflicts(
     if is_known(epsilon) and not epsilon >= 0:
         raise ValueError(f"epsilon must be 0 or more, not {epsilon}.")
     check_order(order)
-    named = isinstance(order, str)
+    drawn = is_drawn(order)
 
     def init(num_objectives: int) -> ProjectConflictsState | optax.EmptyState:
         del num_objectives
-        if not named:
+        if not drawn:
             return optax.EmptyState()
         # Raw key data: optax's tree arithmetic cannot handle typed keys.
         return ProjectConflictsState(jax.random.key_data(as_key(key)))
@@ -91,7 +95,7 @@ def project_conflicts(
     ) -> tuple[Coefficients, Any]:
         del extra
         rows = coefficients.shape[0]
-        orders, key_data = row_orders(order, rows, state.key_data if named else None)
+        orders, key_data = row_orders(order, rows, state.key_data if drawn else None)
         if key_data is not None:
             state = ProjectConflictsState(key_data)
         own = row_gramian(coefficients, gramian)
@@ -101,6 +105,7 @@ def project_conflicts(
             own,
             orders,
             condition=condition,
+            include_self=include_self,
             epsilon=jnp.asarray(epsilon) * longest,
             mask=used,
         )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt
 from fairjax.keys import as_key
 from fairjax.solvers import vaccine
 from fairjax.solvers._units import matmul
-from fairjax.steps._orders import Order, check_order, row_orders
+from fairjax.steps._orders import Order, check_order, is_drawn, row_orders
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
 
@@ -73,11 +73,11 @@ def gradvac(
     if is_known(beta) and not 0 <= beta <= 1:
         raise ValueError(f"beta lies in [0, 1], not {beta}.")
     check_order(order)
-    named = isinstance(order, str)
+    drawn = is_drawn(order)
 
     def init(num_objectives: int) -> GradVacState:
         shape = (num_objectives, num_objectives)
-        data = jax.random.key_data(as_key(key)) if named else None
+        data = jax.random.key_data(as_key(key)) if drawn else None
         return GradVacState(jnp.zeros(shape, jnp.float32), data)
 
     def update(

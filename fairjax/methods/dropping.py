@@ -1,0 +1,141 @@
+r"""Gradient sign dropout: the one method that needs more than the Gram matrix.
+
+It decides at each coordinate, by the signs of the gradients there, so it is no step:
+:math:`K \times K` inner products do not hold what it asks.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt
+
+from fairjax.keys import as_key
+from fairjax.stacked import as_rows, check_rows, taking_part
+from fairjax.types import Jacobian, Numbers, Params, Scalar, is_known
+
+
+class GradDropState(NamedTuple):
+    """Carried by :func:`graddrop`.
+
+    Attributes:
+      key_data: The data of the key from which the next signs are drawn.
+      nonfinite: ``[K]``, how often an objective was left out for a gradient (or a
+        loss, where losses are passed) that was not finite.
+    """
+
+    key_data: UInt[Array, " words"]
+    nonfinite: Int[Array, " K"]
+
+
+def graddrop(
+    *,
+    num_objectives: int,
+    leak: Scalar | Numbers = 0.0,
+    key: Array | int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""GradDrop: at each coordinate keep the gradients of one sign, drawn at random.
+
+    With :math:`g_k` the gradients and :math:`\ell_k` their leaks, at each coordinate
+
+    .. math:: P = \tfrac12 \Big(1 + \frac{\sum_k g_k}{\sum_k |g_k|}\Big), \qquad
+        d = \sum_k \big(\ell_k + (1 - \ell_k)\, [\operatorname{sign} g_k = s]\big)\, g_k
+
+    where the sign :math:`s` is + with probability :math:`P`, else −. The paper drops
+    gradients of activations; this drops those of parameters, as TorchJD does.
+
+    It reads every coordinate of every gradient and draws a number for each parameter,
+    so its cost grows with the parameters rather than with K×K, and no step can follow
+    or precede it; optax transformations can.
+
+    Args:
+      num_objectives: K.
+      leak: What part of a dropped gradient stays, one number or one for each
+        objective, 0 to 1; may be traced. 1 is the plain sum.
+      key: A key, or a seed; may be traced.
+
+    Returns:
+      A transformation of ``[K, *param]`` into ``[*param]``. Objectives that are masked
+      (``mask=[K]``), or whose gradient or loss (``losses=[K]``) is not finite, are left
+      out.
+
+    Raises:
+      ValueError: A leak outside 0 to 1 or not one for each objective;
+        ``num_objectives`` below 1; at the update, gradients, losses or a mask without K
+        rows.
+
+    References:
+      Chen et al., *Just Pick a Sign: Optimizing Deep Multitask Models with Gradient
+      Sign Dropout*, NeurIPS 2020, algorithm 1.
+
+    Example:
+      The first coordinate has no conflict:
+
+      >>> import jax.numpy as jnp, fairjax
+      >>> tx = fairjax.graddrop(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 4.0], [2.0, -4.0]])
+      >>> update, _ = tx.update(rows, tx.init(jnp.zeros(2)))
+      >>> update[0], abs(update[1])
+      (Array(3., dtype=float32), Array(4., dtype=float32))
+    """
+    if num_objectives < 1:
+        raise ValueError(f"num_objectives is at least 1, not {num_objectives}.")
+    shape = jnp.shape(jnp.asarray(leak))
+    if shape not in ((), (num_objectives,)):
+        raise ValueError(
+            f"leak is one number or {num_objectives}, one for each objective; not "
+            f"{shape}."
+        )
+    if is_known(leak):
+        least, greatest = jnp.min(jnp.asarray(leak)), jnp.max(jnp.asarray(leak))
+        if not (least >= 0 and greatest <= 1):
+            raise ValueError(f"leak lies in [0, 1], not {leak}.")
+
+    def init(params: Params) -> GradDropState:
+        del params
+        counts = jnp.zeros(num_objectives, jnp.int32)
+        return GradDropState(jax.random.key_data(as_key(key)), counts)
+
+    def update(
+        updates: Jacobian,
+        state: Any,
+        params: Params | None = None,
+        *,
+        losses: Float[Array, " K"] | None = None,
+        mask: Bool[Array, " K"] | None = None,
+        **extra: Any,
+    ) -> tuple[Params, GradDropState]:
+        del extra
+        check_rows(updates, num_objectives, "graddrop", params)
+        asked, finite = taking_part(updates, losses=losses, mask=mask)
+        after, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
+        leaves, tree = jax.tree.flatten(updates)
+        keys = jax.random.split(draw, len(leaves))
+        used = asked & finite
+        kept = jnp.broadcast_to(jnp.asarray(leak, jnp.float32), used.shape)
+        dropped = [
+            _drop(leaf, used, kept, key) for leaf, key in zip(leaves, keys, strict=True)
+        ]
+        state = GradDropState(
+            jax.random.key_data(after), state.nonfinite + (asked & ~finite)
+        )
+        return jax.tree.unflatten(tree, dropped), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _drop(
+    leaf: Float[Array, "K ..."],
+    used: Bool[Array, " K"],
+    leak: Float[Array, " K"],
+    key: Array,
+) -> Float[Array, "..."]:
+    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    rows = jnp.where(as_rows(used, leaf), leaf, 0).astype(wide)
+    size = jnp.sum(jnp.abs(rows), axis=0)
+    positive = 0.5 * (1 + jnp.sum(rows, axis=0) / jnp.where(size > 0, size, 1.0))
+    chosen = jnp.where(jax.random.uniform(key, positive.shape) < positive, 1.0, -1.0)
+    leak = as_rows(leak.astype(wide), leaf)
+    shares = jnp.where(jnp.sign(rows) == chosen, 1.0, leak)
+    return jnp.sum(shares * rows, axis=0).astype(leaf.dtype)

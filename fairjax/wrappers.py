@@ -1,0 +1,268 @@
+"""Wrappers that fit optax transformations and stacked gradients to each other."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.stacked import as_rows, check_rows, taking_part
+from fairjax.types import Jacobian, Params
+
+
+class AccumulateState(NamedTuple):
+    """Carried by :func:`accumulate`.
+
+    Attributes:
+      sums: ``[K, *param]``, the gradients since the last update, added up.
+      losses: ``[K]``, the losses likewise.
+      counts: ``[K]``, how many of them there are.
+      micro_step: ``[]``, how many calls there have been since the last update.
+      skipped: ``[K]``, how often an objective was left out of the sums, for a gradient
+        or a loss that was not finite.
+      inner: The state of the transformation.
+    """
+
+    sums: Jacobian
+    losses: Float[Array, " K"]
+    counts: Int[Array, " K"]
+    micro_step: Int[Array, ""]
+    skipped: Int[Array, " K"]
+    inner: Any
+
+
+def per_objective(
+    transform: optax.GradientTransformation, *, num_objectives: int
+) -> optax.GradientTransformationExtraArgs:
+    """Run an optax transformation on each objective's row by itself.
+
+    ``optax.clip_by_global_norm`` on stacked gradients clips all rows as one vector;
+    ``per_objective`` of it clips each row. Each row has its own state.
+
+    Args:
+      transform: Any optax transformation of ``[*param]``.
+      num_objectives: K.
+
+    Returns:
+      A transformation of ``[K, *param]`` into ``[K, *param]``, to stand before a
+      reconciler. Extra arguments reach ``transform`` as they are.
+
+    Raises:
+      ValueError: At the update, gradients without K rows.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, fairjax
+      >>> clip = fairjax.per_objective(optax.clip_by_global_norm(1.0), num_objectives=2)
+      >>> rows = jnp.array([[3.0, 4.0], [0.3, 0.4]])
+      >>> clip.update(rows, clip.init(jnp.zeros(2)))[0]
+      Array([[0.6, 0.8],
+             [0.3, 0.4]], dtype=float32)
+    """
+    transform = optax.with_extra_args_support(transform)
+
+    def init(params: Params) -> Any:
+        return jax.vmap(lambda _: transform.init(params))(jnp.arange(num_objectives))
+
+    def update(
+        updates: Jacobian, state: Any, params: Params | None = None, **extra: Any
+    ) -> tuple[Jacobian, Any]:
+        check_rows(updates, num_objectives, "per_objective", params)
+
+        def update_row(row: Params, row_state: Any) -> tuple[Params, Any]:
+            return transform.update(row, row_state, params, **extra)
+
+        return jax.vmap(update_row)(updates, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def accumulate(
+    transform: optax.GradientTransformation, *, every: int, num_objectives: int
+) -> optax.GradientTransformationExtraArgs:
+    r"""Average stacked gradients over several calls, and only then reconcile them.
+
+    Reconciling each micro-batch and averaging the updates, as ``optax.MultiSteps``
+    after a reconciler does, is another algorithm: conflicts are then settled between
+    noisier gradients. ``MultiSteps`` around a reconciler fails, because its sums have
+    the shape of the parameters.
+
+    An objective's gradient is the mean over the calls in which it took part: where its
+    mask was set, and its gradient and loss were finite. One that took part in none is
+    masked. The mean over micro-batches is the whole batch's gradient where objectives
+    are means over equally many examples; of ratios, such as equalized odds, and of
+    groups of varying size it is an estimate (:func:`fairjax.cell_objectives` with a
+    ``decay`` carries cell means over batches instead).
+
+    Args:
+      transform: A reconciler, and what follows it in ``optax.chain``.
+      every: Calls for one update, ≥ 1.
+      num_objectives: K.
+
+    Returns:
+      A transformation of ``[K, *param]`` into ``[*param]``: zero but at every
+      ``every``-th call. ``losses=[K]`` and ``mask=[K]`` are those of the call; means
+      reach ``transform``. Other extra arguments reach it as they are at the last call.
+      Gradients are added up in float32 at least.
+
+    Raises:
+      ValueError: An ``every`` below 1; at the update, gradients without K rows.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> tx = fairjax.accumulate(
+      ...     fairjax.pcgrad(num_objectives=2), every=2, num_objectives=2
+      ... )
+      >>> state = tx.init(jnp.zeros(2))
+      >>> first = jnp.array([[2.0, 0.0], [0.0, 0.0]])
+      >>> update, state = tx.update(first, state)
+      >>> update
+      Array([0., 0.], dtype=float32)
+      >>> tx.update(jnp.array([[0.0, 0.0], [-2.0, -2.0]]), state)[0]
+      Array([ 0.5, -1.5], dtype=float32)
+    """
+    if every < 1:
+        raise ValueError(f"every is at least 1, not {every}.")
+    transform = optax.with_extra_args_support(transform)
+
+    def init(params: Params) -> AccumulateState:
+        def rows(leaf: Any) -> Array:
+            wide = jnp.promote_types(leaf.dtype, jnp.float32)
+            return jnp.zeros((num_objectives, *leaf.shape), wide)
+
+        return AccumulateState(
+            sums=jax.tree.map(rows, params),
+            losses=jnp.zeros(num_objectives, jnp.float32),
+            counts=jnp.zeros(num_objectives, jnp.int32),
+            micro_step=jnp.zeros((), jnp.int32),
+            skipped=jnp.zeros(num_objectives, jnp.int32),
+            inner=transform.init(params),
+        )
+
+    def update(
+        updates: Jacobian,
+        state: Any,
+        params: Params | None = None,
+        *,
+        losses: Float[Array, " K"] | None = None,
+        mask: Bool[Array, " K"] | None = None,
+        **extra: Any,
+    ) -> tuple[Params, AccumulateState]:
+        check_rows(updates, num_objectives, "accumulate", params)
+        asked, finite = taking_part(updates, losses=losses, mask=mask)
+        used = asked & finite
+
+        def add(total: Array, rows: Array) -> Array:
+            kept = jnp.where(as_rows(used, rows), rows, 0)
+            return total + kept.astype(total.dtype)
+
+        sums = jax.tree.map(add, state.sums, updates)
+        counts = state.counts + used
+        known = jnp.zeros(num_objectives) if losses is None else losses
+        added = state.losses + jnp.where(used, known, 0.0).astype(jnp.float32)
+        shares = 1.0 / jnp.maximum(counts, 1)
+
+        def reconciled() -> tuple[Params, Any]:
+            def mean(total: Array, rows: Array) -> Array:
+                return (total * as_rows(shares, total)).astype(rows.dtype)
+
+            return transform.update(
+                jax.tree.map(mean, sums, updates),
+                state.inner,
+                params,
+                losses=None if losses is None else added * shares,
+                mask=counts > 0,
+                **extra,
+            )
+
+        def nothing() -> tuple[Params, Any]:
+            kinds = jax.eval_shape(reconciled)[0]
+            zeros = jax.tree.map(
+                lambda kind, rows: jnp.zeros_like(rows[0], kind.dtype), kinds, updates
+            )
+            return zeros, state.inner
+
+        due = state.micro_step + 1 == every
+        found, inner = jax.lax.cond(due, reconciled, nothing)
+        return found, AccumulateState(
+            sums=jax.tree.map(lambda total: jnp.where(due, 0, total), sums),
+            losses=jnp.where(due, 0.0, added),
+            counts=jnp.where(due, 0, counts),
+            micro_step=jnp.where(due, 0, state.micro_step + 1),
+            skipped=state.skipped + (asked & ~finite),
+            inner=inner,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def per_label(
+    transforms: Mapping[Hashable, optax.GradientTransformation],
+    labels: Any | Callable[[Params], Any],
+) -> optax.GradientTransformationExtraArgs:
+    """Give parts of the parameters reconcilers of their own, by label.
+
+    ``optax.partition``, checked: a shared trunk is reconciled and heads are summed up,
+    or each layer is reconciled for itself, from its own gradients alone.
+
+    Args:
+      transforms: A transformation of ``[K, *param]`` into ``[*param]`` for each label.
+      labels: A tree of labels like the parameters' tree, or a prefix of it; or a
+        function that makes one from the parameters.
+
+    Returns:
+      A transformation of ``[K, *param]`` into ``[*param]``. Diagnostics are found in
+      ``state.inner_states[label].inner_state``.
+
+    Raises:
+      ValueError: At ``init``, a parameter without a label, a label of no parameter, or
+        a label without a transformation.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> tx = fairjax.per_label(
+      ...     {
+      ...         "shared": fairjax.pcgrad(num_objectives=2),
+      ...         "own": fairjax.scalarize(num_objectives=2),
+      ...     },
+      ...     {"trunk": "shared", "heads": "own"},
+      ... )
+      >>> params = {"trunk": jnp.zeros(2), "heads": jnp.zeros(2)}
+      >>> rows = {
+      ...     "trunk": jnp.array([[1.0, 0.0], [-1.0, -1.0]]),
+      ...     "heads": jnp.array([[3.0, 0.0], [0.0, 4.0]]),
+      ... }
+      >>> updates, _ = tx.update(rows, tx.init(params), params)
+      >>> updates["trunk"], updates["heads"]
+      (Array([ 0.5, -1.5], dtype=float32), Array([3., 4.], dtype=float32))
+    """
+    inner = optax.partition(dict(transforms), labels)
+
+    def init(params: Params) -> Any:
+        tree = labels(params) if callable(labels) else labels
+        _check_labels(tree, params, transforms)
+        return inner.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, inner.update)
+
+
+def _check_labels(tree: Any, params: Params, transforms: Mapping[Any, Any]) -> None:
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in leaves:
+        # A label of a whole branch is that of each parameter in it.
+        found = [label for start, label in named if path[: len(start)] == start]
+        name = f"parameter {jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)}"
+        if not found:
+            raise ValueError(f"the labels miss {name}.")
+        if found[0] not in transforms:
+            raise ValueError(
+                f"{name} has the label {found[0]!r}, for which there is no "
+                f"transformation; there are {', '.join(map(repr, transforms))}."
+            )
+    for start, label in named:
+        if not any(path[: len(start)] == start for path, _ in leaves):
+            raise ValueError(
+                f"label {label!r} at {jax.tree_util.keystr(start)} is of no parameter."
+            )
