@@ -1,8 +1,10 @@
 """Random keys, however a user has them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 
 def as_key(key: Array | int) -> Array:
@@ -29,3 +31,28 @@ def as_key(key: Array | int) -> Array:
             f"whose data have shape {words.shape}; not {data.shape}."
         )
     return array if typed else jax.random.wrap_key_data(array)
+
+
+def own_keys(state: Any, number: int | Int[Array, ""]) -> Any:
+    """A state whose random keys are its own: folded with a number.
+
+    Copies of one state would otherwise draw the same numbers. Keys are leaves of a
+    key's type, and raw data in fields called ``key_data``, ``rng_key`` or ``key``.
+
+    Example:
+      >>> import jax
+      >>> one, other = own_keys(jax.random.key(0), 1), own_keys(jax.random.key(0), 2)
+      >>> bool(one == other)
+      False
+    """
+
+    def own(path: tuple[Any, ...], leaf: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            return jax.random.fold_in(leaf, number)
+        name = getattr(path[-1], "name", None) if path else None
+        if name not in ("key_data", "rng_key", "key"):
+            return leaf
+        key = jax.random.fold_in(jax.random.wrap_key_data(leaf), number)
+        return jax.random.key_data(key)
+
+    return jax.tree_util.tree_map_with_path(own, state)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.gramian import combine, gramian
 from fairjax.stacked import check_per_objective, check_rows
-from fairjax.types import Gramian, Jacobian, Params, Step
+from fairjax.types import Gramian, Jacobian, Params, Step, check_whole
 
 
 class ReconcileState(NamedTuple):
@@ -93,8 +93,7 @@ def reconcile(
         raise ValueError(
             "reconcile needs at least one step, such as steps.combine('sum')."
         )
-    if num_objectives < 1:
-        raise ValueError(f"num_objectives is at least 1, not {num_objectives}.")
+    check_whole("num_objectives", num_objectives)
 
     def init(params: Params) -> ReconcileState:
         del params

@@ -42,6 +42,21 @@ def is_known(value: Any) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
 
 
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Refuse a setting that shapes depend on, unless it is a whole number known now.
+
+    Example:
+      >>> check_whole("num_objectives", 3)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(
+            f"{name} is a whole number that shapes depend on, so it is no array, not "
+            f"{value!r}; with optax.inject_hyperparams, name it in static_args."
+        )
+    if value < least:
+        raise ValueError(f"{name} is at least {least}, not {value}.")
+
+
 class Step(NamedTuple):
     """A step of reconciliation in coefficient space: a pair of pure functions.
 

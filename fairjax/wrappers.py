@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from fairjax.keys import own_keys
 from fairjax.stacked import as_rows, check_rows, taking_part
-from fairjax.types import Jacobian, Params
+from fairjax.types import Jacobian, Params, check_whole
 
 
 class AccumulateState(NamedTuple):
@@ -39,7 +40,8 @@ def per_objective(
     """Run an optax transformation on each objective's row by itself.
 
     ``optax.clip_by_global_norm`` on stacked gradients clips all rows as one vector;
-    ``per_objective`` of it clips each row. Each row has its own state.
+    ``per_objective`` of it clips each row. Each row has its own state, and where that
+    holds a random key (``optax.add_noise``), a key of its own.
 
     Args:
       transform: Any optax transformation of ``[*param]``.
@@ -60,10 +62,14 @@ def per_objective(
       Array([[0.6, 0.8],
              [0.3, 0.4]], dtype=float32)
     """
+    check_whole("num_objectives", num_objectives)
     transform = optax.with_extra_args_support(transform)
 
     def init(params: Params) -> Any:
-        return jax.vmap(lambda _: transform.init(params))(jnp.arange(num_objectives))
+        def init_row(row: Int[Array, ""]) -> Any:
+            return own_keys(transform.init(params), row)
+
+        return jax.vmap(init_row)(jnp.arange(num_objectives))
 
     def update(
         updates: Jacobian, state: Any, params: Params | None = None, **extra: Any
@@ -122,8 +128,8 @@ def accumulate(
       >>> tx.update(jnp.array([[0.0, 0.0], [-2.0, -2.0]]), state)[0]
       Array([ 0.5, -1.5], dtype=float32)
     """
-    if every < 1:
-        raise ValueError(f"every is at least 1, not {every}.")
+    check_whole("num_objectives", num_objectives)
+    check_whole("every", every)
     transform = optax.with_extra_args_support(transform)
 
     def init(params: Params) -> AccumulateState:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.keys import as_key
 from fairjax.stacked import as_rows, check_rows, taking_part
-from fairjax.types import Jacobian, Numbers, Params, Scalar, is_known
+from fairjax.types import Jacobian, Numbers, Params, Scalar, check_whole, is_known
 
 
 class GradDropState(NamedTuple):
@@ -79,8 +79,7 @@ def graddrop(
       >>> update[0], abs(update[1])
       (Array(3., dtype=float32), Array(4., dtype=float32))
     """
-    if num_objectives < 1:
-        raise ValueError(f"num_objectives is at least 1, not {num_objectives}.")
+    check_whole("num_objectives", num_objectives)
     shape = jnp.shape(jnp.asarray(leak))
     if shape not in ((), (num_objectives,)):
         raise ValueError(

@@ -10,7 +10,15 @@ from fairjax.solvers import bargaining
 from fairjax.solvers._units import matmul, normalised
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.steps._weighting import one_row
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import (
+    Coefficients,
+    Gramian,
+    Mask,
+    Scalar,
+    Step,
+    check_whole,
+    is_known,
+)
 
 
 class NashMTLState(NamedTuple):
@@ -82,8 +90,7 @@ def nash_mtl(
       >>> step.update(jnp.eye(2), gram, step.init(2))[0]
       Array([[1. , 0.5]], dtype=float32)
     """
-    if update_every < 1:
-        raise ValueError(f"update_every is at least 1, not {update_every}.")
+    check_whole("update_every", update_every)
     if max_norm is not None and is_known(max_norm) and not max_norm > 0:
         raise ValueError(f"max_norm must be positive, not {max_norm}.")
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias, Union
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from fairjax.keys import own_keys
 from fairjax.solvers._units import matmul
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.types import Coefficients, Gramian, Mask, Step
@@ -77,7 +77,7 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
         for place, block in enumerate(blocks):
             chain = chains[_level(block) - 1]
             own = tuple(step.init(len(block)) for step in chain)
-            states.append(_with_own_keys(own, place))
+            states.append(own_keys(own, place))
         return tuple(states)
 
     def update(
@@ -156,19 +156,6 @@ def _reconcile_block(
             "[..., steps.combine('sum')] or another step that leaves one row."
         )
     return jnp.where(used, weights[0], 0.0), tuple(after)
-
-
-def _with_own_keys(state: Any, place: int) -> Any:
-    """The state, its keys replaced by others that differ from block to block."""
-
-    def own(path: tuple[Any, ...], leaf: Any) -> Any:
-        name = getattr(path[-1], "name", None) if path else None
-        if name != "key_data":
-            return leaf
-        key = jax.random.fold_in(jax.random.wrap_key_data(leaf), place)
-        return jax.random.key_data(key)
-
-    return jax.tree_util.tree_map_with_path(own, state)
 
 
 def _blocks(levels: Levels) -> list[Levels]:

@@ -9,7 +9,16 @@ from jaxtyping import Array, Bool, Float
 
 from fairjax.steps._losses import loss_ratios
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Numbers, Scalar, Step, is_known
+from fairjax.types import (
+    Coefficients,
+    Gramian,
+    Mask,
+    Numbers,
+    Scalar,
+    Step,
+    check_whole,
+    is_known,
+)
 
 
 class BalanceMagnitudesState(NamedTuple):
@@ -82,6 +91,8 @@ def balance_magnitudes(
         raise ValueError(
             f"reference is 'mean', 'min', 'max' or a row's number, not {reference!r}."
         )
+    if not isinstance(reference, str):
+        check_whole("reference", reference, 0)
 
     def init(num_objectives: int) -> BalanceMagnitudesState | optax.EmptyState:
         if mode != "loss_ratio":

@@ -8,7 +8,16 @@ from jaxtyping import Array, Float, Int
 from fairjax.solvers.dual_cone import closest_update
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.steps._weighting import one_row
-from fairjax.types import Coefficients, Gramian, Mask, Numbers, Scalar, Step, is_known
+from fairjax.types import (
+    Coefficients,
+    Gramian,
+    Mask,
+    Numbers,
+    Scalar,
+    Step,
+    check_whole,
+    is_known,
+)
 
 
 class PositiveSumState(NamedTuple):
@@ -106,6 +115,7 @@ def positive_sum(
       >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(3)
       Array([[1. , 0.5]], dtype=float32)
     """
+    check_whole("reference", reference, 0)
     if is_known(strength) and not 0 <= strength <= 1:
         raise ValueError(f"strength is a cosine from 0 to 1, not {strength}.")
     if is_known(limit) and not limit > 0:

@@ -10,7 +10,15 @@ from fairjax.keys import as_key
 from fairjax.steps._losses import present_rows, require_losses
 from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.steps._weighting import one_row
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import (
+    Coefficients,
+    Gramian,
+    Mask,
+    Scalar,
+    Step,
+    check_whole,
+    is_known,
+)
 
 
 class RandomWeightingState(NamedTuple):
@@ -197,8 +205,7 @@ def dwa(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
       >>> weights.round(2)
       Array([[1.5, 0.5]], dtype=float32)
     """
-    if every < 1:
-        raise ValueError(f"every is at least 1, not {every}.")
+    check_whole("every", every)
     if is_known(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}.")
 

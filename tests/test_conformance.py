@@ -1,0 +1,529 @@
+"""Every public transformation under every rule of composition.
+
+The rules are functions of a case of the table in :mod:`tests.conformance`.
+"""
+
+import functools
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from flax.training.train_state import TrainState
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fairjax
+from fairjax import losses as group_losses
+from fairjax import methods, training
+from tests.conformance import CASES, LOSSES, PARAMS, ROWS, K, draw
+
+RULES = {}
+
+
+def rule(function):
+    RULES[function.__name__] = function
+    return function
+
+
+def update(transform, rows=ROWS, state=None, params=PARAMS, **extra):
+    """An update of the tree that all rules share, and the state after it."""
+    state = transform.init(params) if state is None else state
+    extra = {"losses": LOSSES} | extra
+    return transform.update(rows, state, params, **extra)
+
+
+def plain(case, rows=ROWS, **settings):
+    """The update of the transformation alone."""
+    return update(case.make(num_objectives=K, **settings), rows)[0]
+
+
+def scaled(tree, factor):
+    return jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+def close(one, other, rtol=2e-4, atol=2e-5):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def same_kind(one, other):
+    """Equal trees, shapes and dtypes: what a scan's carry needs."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert jnp.shape(a) == jnp.shape(b)
+        assert jnp.result_type(a) == jnp.result_type(b)
+
+
+# Before and after in a chain.
+
+
+@rule
+def clip_each_row_before(case):
+    clip = fairjax.per_objective(optax.clip_by_global_norm(1.0), num_objectives=K)
+    found, _ = update(optax.chain(clip, case.make(num_objectives=K)))
+    norms = np.sqrt(np.diagonal(fairjax.gramian(ROWS)))
+    shares = jnp.asarray(np.minimum(1, 1 / norms))
+    clipped = jax.tree.map(
+        lambda leaf: leaf * shares.reshape((-1,) + (1,) * (leaf.ndim - 1)), ROWS
+    )
+    close(found, plain(case, clipped), rtol=2e-3, atol=2e-4)
+
+
+@rule
+def noise_on_each_row_before(case):
+    noise = fairjax.per_objective(
+        optax.add_noise(eta=0.01, gamma=0.5, key=3), num_objectives=K
+    )
+    found, _ = update(optax.chain(noise, case.make(num_objectives=K)))
+    noisy, _ = update(noise)
+    close(found, plain(case, noisy))
+
+
+AFTER = {
+    "adamw": optax.adamw(0.1),
+    "lion": optax.lion(0.1),
+    "schedule_free": optax.contrib.schedule_free_sgd(0.1),
+    "ema": optax.ema(0.9),
+}
+
+
+@rule
+def optimizers_after(case):
+    alone = plain(case)
+    for after in AFTER.values():
+        found, _ = update(optax.chain(case.make(num_objectives=K), after))
+        expected, _ = after.update(alone, after.init(PARAMS), PARAMS)
+        close(found, expected)
+
+
+@rule
+def parts_by_label(case):
+    """A trunk reconciled from its own rows, and heads that are summed."""
+    transform = fairjax.per_label(
+        {
+            "shared": case.make(num_objectives=K),
+            "own": fairjax.scalarize(num_objectives=K),
+        },
+        {"trunk": "shared", "head": "own"},
+    )
+    found, _ = update(transform)
+    alone = case.make(num_objectives=K)
+    trunk, _ = update(alone, ROWS["trunk"], params=PARAMS["trunk"])
+    close(found, {"trunk": trunk, "head": ROWS["head"].sum(axis=0)})
+
+
+@rule
+def layer_by_layer(case):
+    labels = {"trunk": {"w": "w", "b": "b"}, "head": "head"}
+    make = functools.partial(case.make, num_objectives=K)
+    found, _ = update(
+        optax.partition({name: make() for name in ("w", "b", "head")}, labels)
+    )
+    layer, _ = update(make(), ROWS["head"], params=PARAMS["head"])
+    close(found["head"], layer)
+    layer, _ = update(make(), ROWS["trunk"]["w"], params=PARAMS["trunk"]["w"])
+    close(found["trunk"]["w"], layer)
+
+
+@rule
+def masked(case):
+    chosen = {"trunk": True, "head": False}
+    rest = {"trunk": False, "head": True}
+    found, _ = update(
+        optax.chain(
+            optax.masked(case.make(num_objectives=K), chosen),
+            optax.masked(fairjax.scalarize(num_objectives=K), rest),
+        )
+    )
+    trunk, _ = update(
+        case.make(num_objectives=K), ROWS["trunk"], params=PARAMS["trunk"]
+    )
+    close(found, {"trunk": trunk, "head": ROWS["head"].sum(axis=0)})
+
+
+@rule
+def schedules_over_settings(case):
+    static = ("num_objectives", *case.static)
+    inject = optax.inject_hyperparams(case.make, static_args=static)
+    settings = {}
+    if case.setting is not None:
+        name, first, second = case.setting
+        settings[name] = lambda count: jnp.where(count < 1, first, second)
+    transform = inject(num_objectives=K, **settings)
+    run = jax.jit(functools.partial(update, transform))
+    found, state = run(state=transform.init(PARAMS))
+    if case.setting is None:
+        close(found, plain(case))
+        return
+    close(found, plain(case, **{name: first}))
+    other, _ = run(state=state)
+    own = case.make(num_objectives=K, **{name: second})
+    expected, _ = update(own, state=state.inner_state)
+    close(other, expected)
+    assert not all(
+        np.allclose(a, b, atol=1e-6)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True)
+    )
+
+
+@rule
+def accumulated_rows(case):
+    transform = fairjax.accumulate(
+        optax.chain(case.make(num_objectives=K), optax.sgd(0.5)),
+        every=2,
+        num_objectives=K,
+    )
+    run = jax.jit(functools.partial(update, transform))
+    found, state = run(state=transform.init(PARAMS))
+    close(found, scaled(PARAMS, 0.0))
+    found, after = run(draw(2), state=state, losses=3 * LOSSES)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, ROWS, draw(2))
+    expected, _ = update(case.make(num_objectives=K), mean, losses=2 * LOSSES)
+    close(found, scaled(expected, -0.5))
+    same_kind(state, after)
+
+
+@rule
+def multi_steps_after(case):
+    every_second = optax.MultiSteps(optax.sgd(1.0), every_k_schedule=2)
+    transform = optax.chain(
+        case.make(num_objectives=K), every_second.gradient_transformation()
+    )
+    found, state = update(transform)
+    close(found, scaled(PARAMS, 0.0))
+    found, _ = update(transform, state=state)
+    first, own = update(case.make(num_objectives=K))
+    second, _ = update(case.make(num_objectives=K), state=own)
+    close(found, jax.tree.map(lambda a, b: -(a + b) / 2, first, second))
+
+
+@rule
+def apply_if_finite_after(case):
+    transform = optax.chain(
+        case.make(num_objectives=K),
+        optax.apply_if_finite(optax.sgd(1.0), max_consecutive_errors=3),
+    )
+    broken = dict(ROWS, head=ROWS["head"].at[1, 0].set(jnp.nan))
+    found, state = update(transform, broken)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert optax.tree.get(state, "total_notfinite") == 0
+    np.testing.assert_array_equal(optax.tree.get(state, "nonfinite"), [0, 1, 0])
+
+
+# What is left out, what is told, what is passed.
+
+
+@rule
+def left_out_objectives(case):
+    """A row that is not finite does as one that is masked, to the bit."""
+    broken = dict(ROWS, head=ROWS["head"].at[1, 0].set(jnp.inf))
+    transform = case.make(num_objectives=K)
+    found, state = update(transform, broken)
+    expected, other = update(transform, mask=jnp.array([True, False, True]))
+    close(found, expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(state.nonfinite, [0, 1, 0])
+    np.testing.assert_array_equal(other.nonfinite, [0, 0, 0])
+    nothing, _ = update(transform, mask=jnp.zeros(K, bool))
+    close(nothing, scaled(PARAMS, 0.0), rtol=0, atol=0)
+
+
+@rule
+def one_objective(case):
+    if case.single is None:
+        return
+    rows = jax.tree.map(lambda leaf: leaf[:1], ROWS)
+    found, _ = update(case.make(num_objectives=1), rows, losses=LOSSES[:1])
+    close(found, jax.tree.map(lambda leaf: case.single * leaf[0], rows))
+
+
+@rule
+def diagnostics(case):
+    transform = optax.chain(case.make(num_objectives=K), optax.adamw(0.1))
+    _, state = update(transform)
+    np.testing.assert_array_equal(optax.tree.get(state, "nonfinite"), [0, 0, 0])
+    if isinstance(state[0], fairjax.ReconcileState):
+        norms = np.sqrt(np.diagonal(fairjax.gramian(ROWS)))
+        np.testing.assert_allclose(state[0].norms, norms, rtol=1e-5)
+        close(plain(case), fairjax.combine(state[0].weights, ROWS))
+    if optax.tree.get(state, "residual") is not None:
+        assert 0 <= optax.tree.get(state, "residual") < 1e-3
+        assert 0 <= optax.tree.get(state, "iterations") <= 200
+
+
+@rule
+def extra_arguments(case):
+    transform = optax.chain(case.make(num_objectives=K), optax.sgd(1.0))
+    found, _ = update(transform, unknown="text", value=3.0)
+    close(found, scaled(plain(case), -1.0))
+
+
+# Models of every kind.
+
+
+@rule
+def flax_train_state(case):
+    transform = optax.chain(case.make(num_objectives=K), optax.adamw(0.1))
+    state = TrainState.create(apply_fn=None, params=PARAMS, tx=transform)
+    after = training.apply_gradients(state, ROWS, losses=LOSSES)
+    updates, opt_state = update(transform)
+    close(after.params, optax.apply_updates(PARAMS, updates))
+    close(after.opt_state, opt_state)
+    assert int(after.step) == 1
+
+
+@rule
+def nnx_optimizer(case):
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    transform = optax.chain(case.make(num_objectives=K), optax.sgd(0.1))
+    optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    before = jax.tree.map(jnp.copy, nnx.to_pure_dict(params))
+    rows = jax.tree.map(lambda leaf: _rows_like(leaf, 5), params)
+    optimizer.update(model, rows, losses=LOSSES)
+    found = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    alone, _ = update(
+        case.make(num_objectives=K), nnx.to_pure_dict(rows), params=before
+    )
+    close(found, jax.tree.map(lambda p, u: p - 0.1 * u, before, alone))
+
+
+def _rows_like(leaf, seed):
+    rng = np.random.default_rng([seed, *leaf.shape])
+    return jnp.asarray(rng.normal(size=(K, *leaf.shape)), leaf.dtype)
+
+
+class Tower(linen.Module):
+    @linen.compact
+    def __call__(self, inputs):
+        return linen.Dense(1)(nnx.relu(linen.Dense(3)(inputs)))[:, 0]
+
+
+@functools.cache
+def linen_problem():
+    """Params, and three groups' losses under a rematerialised Linen model."""
+    rng = np.random.default_rng(0)
+    cells = fairjax.partition({"group": rng.integers(0, K, 60).astype(str)})
+    inputs = rng.normal(size=(60, 4)).astype(np.float32)
+    batch = {
+        "inputs": jnp.asarray(inputs),
+        "target": jnp.asarray(inputs @ [1.0, -1, 0.5, 0] + rng.normal(size=60)),
+        "cells": jnp.asarray(rng.integers(0, K, 60), jnp.int32),
+    }
+    batch["target"] = batch["target"].astype(jnp.float32)
+    model = Tower()
+    params = model.init(jax.random.key(0), batch["inputs"])
+    apply = jax.checkpoint(model.apply)
+
+    def statistics(params, batch):
+        return {"loss": (apply(params, batch["inputs"]) - batch["target"]) ** 2}
+
+    objectives = fairjax.cell_objectives(
+        statistics, cells, group_losses.group_risks(cells, "group")
+    )
+    return params, batch, jax.jit(fairjax.value_and_jacobian(objectives))
+
+
+@rule
+def linen_under_jit_with_checkpoint(case):
+    """A compiled step: a model that rematerialises, a reconciler that does, Adam."""
+    params, batch, differentiate = linen_problem()
+    transform = optax.chain(case.make(num_objectives=K), optax.adam(0.01))
+
+    @jax.jit
+    def step(params, state):
+        values, rows = differentiate(params, batch)
+        run = jax.checkpoint(
+            lambda rows: transform.update(rows, state, params, losses=values)
+        )
+        updates, state = run(rows)
+        return optax.apply_updates(params, updates), state, values
+
+    state = transform.init(params)
+    found, after, values = step(params, state)
+    same_kind(state, after)
+    rows = differentiate(params, batch)[1]
+    expected, _ = transform.update(rows, state, params, losses=values)
+    close(found, optax.apply_updates(params, expected), rtol=1e-3, atol=1e-4)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Tree:
+    """A module as Equinox has them: a tree with static fields, and with gaps."""
+
+    weight: Any
+    layers: list[Any]
+    bias: Any = None
+    name: str = field(default="model", metadata={"static": True})
+
+
+def as_module(tree):
+    return Tree(tree["head"], [tree["trunk"]["b"], (tree["trunk"]["w"],)])
+
+
+@rule
+def modules_that_are_trees(case):
+    make = functools.partial(case.make, num_objectives=K)
+    found, state = update(make(), as_module(ROWS), params=as_module(PARAMS))
+    assert isinstance(found, Tree)
+    assert (found.bias, found.name) == (None, "model")
+    close(found, as_module(plain(case)), rtol=2e-3, atol=2e-4)
+    same_kind(make().init(as_module(PARAMS)), state)
+
+
+# Numbers, loops and devices.
+
+
+@rule
+def bfloat16_parameters(case):
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+    rows = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), ROWS)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rows)
+    transform = case.make(num_objectives=K)
+    found, state = update(transform, rows, params=params)
+    expected, other = update(transform, wide)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
+    to_bfloat16 = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), expected)
+    as_float = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
+    close(as_float(found), as_float(to_bfloat16), rtol=1e-2, atol=1e-3)
+    same_kind(state, other)
+
+
+@rule
+def donated_buffers(case):
+    transform = optax.chain(case.make(num_objectives=K), optax.adamw(0.1))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state):
+        updates, state = update(transform, params=params, state=state)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.copy, PARAMS)
+    state = transform.init(params)
+    old = jax.tree.leaves(state)
+    for _ in range(2):
+        params, state = step(params, state)
+    assert any(leaf.is_deleted() for leaf in old)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@rule
+def scans_mapped_over_seeds_and_settings(case):
+    """A scan of updates, mapped over keys and a setting, equals single updates."""
+    has_key = "key" in inspect.signature(case.make).parameters
+    name, *values = case.setting or ("", 0.0, 0.0)
+
+    def make(key, value):
+        settings = {"key": key} if has_key else {}
+        settings |= {name: value} if name else {}
+        return case.make(num_objectives=K, **settings)
+
+    def run(key, value):
+        transform = make(key, value)
+
+        def one(state, scale):
+            found, state = update(transform, scaled(ROWS, scale), state)
+            return state, found
+
+        return jax.lax.scan(one, transform.init(PARAMS), jnp.array([1.0, 2.0]))
+
+    keys, values = jnp.array([0, 1]), jnp.array(values)
+    _, found = jax.jit(jax.vmap(run))(keys, values)
+    for number, (key, value) in enumerate(zip(keys, values, strict=True)):
+        transform = make(key, value)
+        state = transform.init(PARAMS)
+        for place, scale in enumerate((1.0, 2.0)):
+            expected, state = update(transform, scaled(ROWS, scale), state)
+            ours = jax.tree.map(lambda leaf, n=number, p=place: leaf[n, p], found)
+            close(ours, expected, rtol=1e-3, atol=1e-4)
+
+
+@functools.cache
+def wide_tree():
+    """Rows and parameters that four by two devices divide, and their specs."""
+    params = {"w": jnp.zeros((8, 4)), "b": jnp.zeros(4), "s": jnp.zeros(())}
+    rows = jax.tree.map(lambda leaf: _rows_like(leaf, 7), params)
+    specs = {"w": P("data", "model"), "b": P("model"), "s": P()}
+    return params, rows, specs
+
+
+def sharded_update(case, types):
+    params, rows, specs = wide_tree()
+    transform = optax.chain(case.make(num_objectives=K), optax.adamw(0.1))
+    expected, _ = update(transform, rows, params=params)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(types,) * 2)
+    with jax.set_mesh(mesh):
+        put = functools.partial(
+            jax.tree.map, lambda leaf, spec: jax.device_put(leaf, _on(mesh, spec))
+        )
+        params = put(params, specs)
+        rows = put(rows, {name: P(None, *spec) for name, spec in specs.items()})
+        state = jax.jit(transform.init)(params)
+        run = jax.jit(functools.partial(update, transform))
+        found, _ = run(rows, state, params)
+        for name, spec in specs.items():
+            assert found[name].sharding.is_equivalent_to(
+                _on(mesh, spec), found[name].ndim
+            )
+        close(jax.device_get(found), expected, rtol=1e-3, atol=1e-4)
+
+
+def _on(mesh, spec):
+    return NamedSharding(mesh, spec)
+
+
+@rule
+def sharded_fully_auto(case):
+    sharded_update(case, AxisType.Auto)
+
+
+@rule
+def sharded_fully_explicit(case):
+    sharded_update(case, AxisType.Explicit)
+
+
+# What is wrong is said at once, with the leaf and its shape.
+
+
+@rule
+def bad_gradients(case):
+    transform = case.make(num_objectives=K)
+    with pytest.raises(ValueError, match=r"\['b'\] has shape \(2,\)"):
+        update(transform, dict(ROWS, trunk={"w": ROWS["trunk"]["w"], "b": jnp.ones(2)}))
+    two = jax.tree.map(lambda leaf: leaf[:2], ROWS)
+    with pytest.raises(ValueError, match=r"for 3 objectives; .* 2 rows: leaf \['head'"):
+        jax.eval_shape(functools.partial(update, transform), two)
+    with pytest.raises(ValueError, match=r"losses has shape \(2,\)"):
+        update(transform, losses=LOSSES[:2])
+    unstacked = {"w": jnp.ones((K, 2))}
+    message = r"leaf \['w'\] has shape \(3, 2\), and its parameter \(3, 2\)"
+    with pytest.raises(ValueError, match=message):
+        update(transform, unstacked, params=unstacked)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("which", RULES)
+def test_every_transformation_keeps_every_rule(which, name):
+    RULES[which](CASES[name])
+
+
+def test_every_public_transformation_is_in_the_table():
+    """Under its own name, so that none is forgotten."""
+    public = {
+        name
+        for name, value in vars(fairjax).items()
+        if getattr(value, "__module__", "").startswith(methods.__name__)
+        and inspect.isfunction(inspect.unwrap(value))
+    }
+    assert len(public) > 20
+    assert public <= set(CASES)
+    for name in public:
+        made = CASES[name].make
+        assert getattr(made, "func", made) is getattr(fairjax, name)
