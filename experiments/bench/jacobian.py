@@ -5,18 +5,13 @@ a plain single-loss step of the same model, taken in turns with it, so that othe
 on the machine disturbs both alike.
 """
 
-import ctypes
 import dataclasses
 import importlib.util
 import itertools
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +24,22 @@ from rich.console import Console
 from rich.table import Table
 
 import fairjax
-from experiments.files import prepare_folder, write_text
+from experiments.bench.timing import (
+    decimals,
+    environment,
+    in_turns,
+    keep_freed_memory,
+    markdown,
+    save,
+    setting,
+    timed,
+)
+from experiments.files import prepare_folder
 from fairjax import losses
 from fairjax.jacobian import explain
 
 STRATEGIES = ("pulls", "jacrev", "map", "cells")
 LEARNING_RATE = 1e-3
-BEGIN, END = "<!-- table: begin {} -->", "<!-- table: end {} -->"
 COLUMNS = (
     *("groups", "width", "batch", "step", "ratio", "ms"),
     *("compile s", "temporary MB", "GFLOP", "note"),
@@ -93,14 +97,11 @@ class Row:
     def cells(self) -> list[str]:
         """As shown in the table."""
         numbers = [
-            f"{number:.{digits}f}" if number is not None else "-"
-            for number, digits in (
-                (self.ratio, 2),
-                (self.milliseconds, 1),
-                (self.compile_seconds, 1),
-                (self.temporary_megabytes, 0),
-                (self.gigaflops, 2),
-            )
+            decimals(self.ratio, 2),
+            decimals(self.milliseconds, 1),
+            decimals(self.compile_seconds, 1),
+            decimals(self.temporary_megabytes, 0),
+            decimals(self.gigaflops, 2),
         ]
         sizes = [str(self.groups), str(self.width), str(self.batch)]
         return [*sizes, self.step, *numbers, self.note]
@@ -272,82 +273,6 @@ def torch_calls(
     return kept
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each call, ``[rounds]``, after one that is not counted."""
-    for call in calls.values():
-        call()
-    taken = [{name: timed(call) for name, call in calls.items()} for _ in range(rounds)]
-    return {name: np.array([one[name] for one in taken]) for name in calls}
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, in one arena that grows by no mapped blocks.
-
-    Returns:
-      Whether it does: other C libraries have no such setting.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    libc.mallopt(arena_max, 1)
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
-    libc.mallopt(top_pad, 2**28)
-    return True
-
-
-def environment(kept: bool) -> dict[str, Any]:
-    """What the figures were measured on; ``kept``: whether freed memory is kept."""
-    device = jax.devices()[0]
-    names = ["jax", "jaxlib", "optax", "numpy"]
-    if importlib.util.find_spec("torchjd") is not None:
-        names += ["torch", "torchjd"]
-    return {
-        "device": device.device_kind,
-        "cores": len(os.sched_getaffinity(0)),
-        "load before": f"{os.getloadavg()[0]:.1f}",
-        "freed memory": "kept" if kept else "returned",
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-
-
-def markdown(rows: list[Row], about: dict[str, Any]) -> str:
-    """The table, with what it was measured on."""
-    lines = [
-        "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + ".",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "--:|" * 3 + ":--|" + "--:|" * 5 + ":--|",
-    ]
-    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def copy_between_markers(path: Path, name: str, text: str) -> None:
-    """Replace what lies between a document's markers of this name.
-
-    Raises:
-      ValueError: The document has no such markers.
-    """
-    begin, end = BEGIN.format(name), END.format(name)
-    document = path.read_text(encoding="utf-8")
-    if begin not in document or end not in document:
-        raise ValueError(f"{path} has no {begin!r} and {end!r}.")
-    head, rest = document.split(begin, 1)
-    tail = rest.split(end, 1)[1]
-    write_text(path, f"{head}{begin}\n\n{text}\n{end}{tail}")
-
-
 def main(options: Options) -> list[Row]:
     """Measure, print and save.
 
@@ -378,15 +303,9 @@ def main(options: Options) -> list[Row]:
                     table.add_row(*row.cells())
                 console.print(table)
                 rows += new
-    backend = jax.default_backend()
-    name = f"jacobian-{backend}" + ("" if kept or backend != "cpu" else "-returned")
-    record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
-    text = json.dumps(record, indent=1)
-    write_text(options.output / f"{name}.json", text)
-    table = markdown(rows, about)
-    write_text(options.output / f"{name}.md", table)
-    if options.docs:
-        copy_between_markers(Path("docs/performance.md"), name, table)
+    cells = [row.cells() for row in rows]
+    text = markdown(COLUMNS, "rrrl" + "r" * 5 + "l", cells, about)
+    save(options.output, f"jacobian-{setting(kept)}", rows, text, about, options.docs)
     return rows
 
 

@@ -116,7 +116,7 @@ def steps(
 
         return step
 
-    _set_fastest_threads(plain())
+    set_fastest_threads(plain())
     made = {
         "torch plain": plain(),
         "torch loop PCGrad": loop(),
@@ -126,7 +126,7 @@ def steps(
     return made, group_losses(fresh()[0]).detach().cpu().numpy()
 
 
-def _set_fastest_threads(step: Step) -> None:
+def set_fastest_threads(step: Step) -> None:
     """One thread a core, or a single one where the cores are busy with other work."""
     best = {}
     for threads in (len(os.sched_getaffinity(0)), 1):

@@ -83,13 +83,3 @@ def test_mean_of_rows():
     mean = jacobian.mean_of_rows(rows)
     np.testing.assert_allclose(mean["a"], [2.0, 4.0])
     np.testing.assert_allclose(mean["b"], 0.5)
-
-
-def test_a_table_replaces_the_one_between_its_markers(tmp_path):
-    path = tmp_path / "page.md"
-    begin, end = jacobian.BEGIN.format("x"), jacobian.END.format("x")
-    path.write_text(f"head\n{begin}\nold\n{end}\ntail\n")
-    jacobian.copy_between_markers(path, "x", "new")
-    assert path.read_text() == f"head\n{begin}\n\nnew\n{end}\ntail\n"
-    with pytest.raises(ValueError, match="no '<!-- table: begin y"):
-        jacobian.copy_between_markers(path, "y", "new")

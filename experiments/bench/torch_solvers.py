@@ -1,0 +1,80 @@
+"""TorchJD's methods on the benchmark's rows: weights from the Gram matrix alone.
+
+Where TorchJD itself needs the rows, as Nash-MTL and ConFIG do, it is given the rows,
+which are few enough that their Gram matrix costs next to nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchjd import aggregation
+
+from experiments.bench.torch_pcgrad import set_fastest_threads
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Theirs:
+    """One method of TorchJD, on one set of rows after another.
+
+    Args:
+      name: The class in ``torchjd.aggregation``.
+      options: Its arguments.
+      draws: Rows ``[K, P]``, float32.
+    """
+
+    def __init__(
+        self, name: str, options: dict[str, Any], draws: Sequence[np.ndarray]
+    ) -> None:
+        aggregator = getattr(aggregation, name)(**options)
+        rows = [torch.tensor(one, device=DEVICE) for one in draws]
+        self._draws, self._inputs, self._method = draws, rows, aggregator
+        self._weighs = isinstance(aggregator, aggregation.WeightedAggregator)
+        if isinstance(aggregator, aggregation.GramianWeightedAggregator):
+            self._method = aggregator.gramian_weighting
+            self._inputs = [one @ one.T for one in rows]
+        elif isinstance(aggregator, aggregation.WeightedAggregator):
+            self._method = aggregator.weighting
+
+    def __call__(self, draw: int) -> torch.Tensor:
+        """The weights ``[K]``, or where there are none the update ``[P]``."""
+        found = self._method(self._inputs[draw])
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return found
+
+    def result(self, draw: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The update, in float64, and the weights if there are any.
+
+        Args:
+          draw: The number of the rows.
+          seed: Of TorchJD's own draws.
+        """
+        torch.manual_seed(seed)
+        found = self(draw).detach().cpu().numpy().astype(np.float64)
+        return (found @ self._draws[draw], found) if self._weighs else (found, None)
+
+    def set_fastest_threads(self) -> None:
+        """One thread a core, or a single one, which small matrices often want."""
+        set_fastest_threads(lambda: self(0))
+
+
+def seeded_orders(name: str, size: int, seed: int) -> np.ndarray:
+    """``[K, K]``, the orders in which a method meets the other rows after a seed.
+
+    Args:
+      name: ``"PCGrad"``, which draws an order of all rows, or ``"GradVac"``, which
+        draws one of the others.
+      size: K.
+      seed: As given to :meth:`Theirs.result`.
+    """
+    torch.manual_seed(seed)
+    if name == "PCGrad":
+        return np.stack([torch.randperm(size).numpy() for _ in range(size)])
+    if name != "GradVac":
+        raise ValueError(f"{name} draws no orders.")
+    others = [np.delete(np.arange(size), row) for row in range(size)]
+    drawn = [one[torch.randperm(size - 1).numpy()] for one in others]
+    return np.stack([np.append(one, row) for row, one in enumerate(drawn)])

@@ -1,0 +1,31 @@
+"""Drawn orders: permutations, each row's its own, every one as likely as another."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from fairjax.steps._orders import row_orders
+
+
+def drawn(seed, rows):
+    return np.asarray(row_orders("random", rows, jax.random.PRNGKey(seed))[0])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 64])
+def test_each_row_draws_a_permutation_of_its_own(rows):
+    orders = drawn(0, rows)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(rows), (rows, 1)))
+    if rows == 64:
+        assert len(np.unique(orders, axis=0)) == rows
+
+
+def test_permutations_are_equally_likely():
+    """Of three rows; 600 draws, and a χ² of five degrees of freedom."""
+    keys = jax.random.split(jax.random.PRNGKey(1), 200)
+    orders = jax.vmap(lambda key: row_orders("random", 3, key)[0])(keys)
+    found = [tuple(order) for order in np.asarray(orders).reshape(-1, 3).tolist()]
+    counts = np.array([found.count(one) for one in itertools.permutations(range(3))])
+    assert counts.sum() == 600
+    assert ((counts - 100) ** 2 / 100).sum() < 20.5
