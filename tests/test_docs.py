@@ -1,17 +1,32 @@
 """The documents: their code runs, their links lead somewhere, their tables are real."""
 
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
+import optax
 import pytest
 
+import fairjax
 from experiments import docs
+from fairjax import methods, steps
 
-DOCUMENTS = sorted([docs.ROOT / "README.md", *(docs.ROOT / "docs").glob("*.md")])
+REPORTS = docs.ROOT / "docs" / "results"
+PAGES = sorted((docs.ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [
+    docs.ROOT / "README.md",
+    *(page for page in PAGES if not page.is_relative_to(REPORTS)),
+]
 COMMANDS = (
     'pip install -e ".[experiments]" && python -m experiments.fairgrad',
     'pip install -e ".[test]" && pytest',
 )
+
+
+def name(document: Path) -> str:
+    return document.relative_to(docs.ROOT).as_posix()
 
 
 def text(document: Path) -> str:
@@ -23,20 +38,55 @@ def test_readme_opens_with_the_two_commands():
     assert tuple(blocks[:2]) == COMMANDS
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_python_blocks_run(document, capsys):
     blocks = re.findall(r"```python\n(.*?)```", text(document), re.DOTALL)
     namespace: dict[str, object] = {}
-    exec(compile("\n".join(blocks), document.name, "exec"), namespace)
-    if document.name == "README.md":
+    exec(compile("\n".join(blocks), name(document), "exec"), namespace)
+    if name(document) == "README.md":
         assert "weights" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_links_lead_to_files(document):
     links = re.findall(r"\]\(([^)#:]+)\)", text(document))
     missing = [link for link in links if not (document.parent / link).exists()]
     assert not missing
+
+
+def named_in(document):
+    return set(re.findall(r"\bfairjax((?:\.[A-Za-z]\w*)+)", text(document)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_names_exist(document):
+    for path in named_in(document):
+        pkgutil.resolve_name(f"fairjax{path}")
+
+
+def test_every_method_and_step_is_in_the_table():
+    table = text(docs.ROOT / "docs" / "reconcilers" / "README.md")
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| [")]
+    made = {row[2].strip(" `") for row in rows} - {"none"}
+    public = {n for n in methods.__all__ if inspect.isfunction(getattr(methods, n))}
+    assert made == public
+    used = {found for row in rows for found in re.findall(r"`(\w+)`", row[3])}
+    assert used == {n for n in steps.__all__ if n != "Order"}
+
+
+def test_equivalent_lines_can_be_called():
+    """The code in the tables for users of other libraries, such as they have it."""
+    document = text(docs.ROOT / "docs" / "coming-from.md")
+    lines = re.findall(r"`((?:fairjax|optax)\.[^`]*num_objectives=K[^`]*)`", document)
+    assert len(lines) > 40
+    options = {"alpha": 1.0, "c": 0.5, "labels": "own", "leak": 0.1, "n": 4}
+    shares = np.array([0.5, 0.5], np.float32)
+    given = {"K": 2, "p": shares, "weights": shares, "step": steps.combine(), **options}
+    tx = fairjax.upgrad(num_objectives=2)
+    names = {"fairjax": fairjax, "optax": optax, "steps": steps, "tx": tx, **given}
+    for line in lines:
+        made = eval(line, dict(names))
+        assert isinstance(made, optax.GradientTransformation), line
 
 
 @pytest.mark.parametrize("document", docs.DOCUMENTS, ids=str)
