@@ -102,7 +102,7 @@ class TestGroupDRO:
         np.testing.assert_allclose(weights[0], [1 / 7, 2 / 7, 4 / 7], rtol=1e-6)
         # Of the 5/7 present, shares 2 and 4 to one; the absent one keeps its 2/7.
         np.testing.assert_allclose(weights[1], [5 / 21, 0, 10 / 21], rtol=1e-6)
-        np.testing.assert_allclose(state.weights, [5 / 21, 6 / 21, 10 / 21], rtol=1e-6)
+        np.testing.assert_allclose(state.shares, [5 / 21, 6 / 21, 10 / 21], rtol=1e-6)
 
     def test_combines_rows(self):
         step = steps.group_dro(0.0)
@@ -257,7 +257,7 @@ class TestGradNorm:
     def test_a_zero_gradient_keeps_its_weight(self):
         gram = jnp.diag(jnp.array([1.0, 9.0, 0.0]))
         _, state = follow(steps.gradnorm(), [[1.0, 1.0, 1.0]] * 3, gram)
-        assert state.weights[2] == 1
-        np.testing.assert_allclose(state.weights.sum(), 3, rtol=1e-5)
+        assert state.shares[2] == 1
+        np.testing.assert_allclose(state.shares.sum(), 3, rtol=1e-5)
         with pytest.raises(ValueError, match="alpha must be 0 or more"):
             steps.gradnorm(alpha=-1.0)

@@ -90,8 +90,9 @@ def aligned_mtl(
     .. math:: w = \sigma\, V \Lambda^{-1/2} V^\top p.
 
     The aligned rows :math:`\sigma V \Lambda^{-1/2} V^\top J` are orthogonal to each
-    other, so that none conflicts with another. ``"min"`` is as the paper has it, and
-    fades with the least eigenvalue: nearly dependent gradients give a short update.
+    other, so that no aligned row conflicts with another; the update may still conflict
+    with a row as it was. ``"min"`` is as the paper has it, and fades with the least
+    eigenvalue: nearly dependent gradients give a short update.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.

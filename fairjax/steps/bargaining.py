@@ -25,14 +25,14 @@ class NashMTLState(NamedTuple):
     """Carried by :func:`nash_mtl`.
 
     Attributes:
-      weights: ``[K]``, the weights last solved for, before the limit of the norm; None
+      solution: ``[K]``, the weights last solved for, before the limit of the norm; None
         where every update solves.
       count: ``[]``, the number of updates so far; None likewise.
       residual: ``[]``, of the last solution; see :class:`fairjax.solvers.Bargain`.
       iterations: ``[]``, likewise.
     """
 
-    weights: Float[Array, " K"] | None
+    solution: Float[Array, " K"] | None
     count: Int[Array, ""] | None
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
@@ -118,19 +118,19 @@ def nash_mtl(
         def solve() -> bargaining.Bargain:
             return _solve(own, used, 1.0, normalize)
 
-        if state.weights is None or state.count is None:
+        if state.solution is None or state.count is None:
             found = solve()
             state = state._replace(residual=found.residual, iterations=found.iterations)
             weights = found.weights
         else:
-            if state.weights.shape != used.shape:
+            if state.solution.shape != used.shape:
                 raise ValueError(
                     f"nash_mtl(update_every={update_every}) keeps "
-                    f"{len(state.weights)} weights; there are {len(used)} rows. Put it "
-                    "before steps that change the number of rows."
+                    f"{len(state.solution)} weights; there are {len(used)} rows. "
+                    "Put it before steps that change the number of rows."
                 )
             kept = bargaining.Bargain(
-                state.weights.astype(own.dtype), state.residual, state.iterations
+                state.solution.astype(own.dtype), state.residual, state.iterations
             )
             due = state.count % update_every == 0
             found = jax.lax.cond(due, solve, lambda: kept)

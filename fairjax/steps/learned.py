@@ -46,12 +46,12 @@ class GradNormState(NamedTuple):
     """Carried by :func:`gradnorm`.
 
     Attributes:
-      weights: ``[K]``; they sum to K.
+      shares: ``[K]``, the objectives' weights; they sum to K.
       initial_losses: ``[K]``, the first finite positive loss seen of each objective;
         0 until then.
     """
 
-    weights: Float[Array, " K"]
+    shares: Float[Array, " K"]
     initial_losses: Float[Array, " K"]
 
 
@@ -262,7 +262,7 @@ def gradnorm(*, alpha: Scalar = 1.5, learning_rate: Scalar = 0.025) -> Step:
       >>> weights, state = step.update(
       ...     jnp.eye(2), gram, step.init(2), losses=jnp.ones(2)
       ... )
-      >>> weights, [round(float(weight), 3) for weight in state.weights]
+      >>> weights, [round(float(weight), 3) for weight in state.shares]
       (Array([[1., 1.]], dtype=float32), [1.5, 0.5])
     """
     if is_known(alpha) and not alpha >= 0:
@@ -291,17 +291,17 @@ def gradnorm(*, alpha: Scalar = 1.5, learning_rate: Scalar = 0.025) -> Step:
         ratios, initial, known = loss_ratios(losses, state.initial_losses, present)
         known &= squares > 0
         norms = jnp.sqrt(jnp.where(known, squares, 0.0))
-        lengths = state.weights * norms
+        lengths = state.shares * norms
         mean = jnp.sum(lengths) / jnp.maximum(jnp.sum(known), 1)
         mean = jnp.where(mean > 0, mean, 1.0)
         slopes = norms / mean * jnp.sign(lengths / mean - ratios**alpha)
-        moved = jnp.maximum(state.weights - learning_rate * slopes, 0.0)
+        moved = jnp.maximum(state.shares - learning_rate * slopes, 0.0)
         # Those known share what they had, so that absence costs nothing.
-        share = jnp.sum(jnp.where(known, state.weights, 0.0))
+        share = jnp.sum(jnp.where(known, state.shares, 0.0))
         total = jnp.sum(jnp.where(known, moved, 0.0))
         moved = moved * (share / jnp.where(total > 0, total, 1.0))
-        weights = jnp.where(known & (total > 0), moved, state.weights)
-        used = jnp.where(present, state.weights, 0.0)
+        weights = jnp.where(known & (total > 0), moved, state.shares)
+        used = jnp.where(present, state.shares, 0.0)
         state = GradNormState(weights.astype(jnp.float32), initial.astype(jnp.float32))
         return one_row(used, coefficients), state
 

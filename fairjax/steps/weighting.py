@@ -35,10 +35,10 @@ class GroupDROState(NamedTuple):
     """Carried by :func:`group_dro`.
 
     Attributes:
-      weights: ``[K]``, the groups' weights; they sum to 1.
+      shares: ``[K]``, the groups' weights; they sum to 1.
     """
 
-    weights: Float[Array, " K"]
+    shares: Float[Array, " K"]
 
 
 class DWAState(NamedTuple):
@@ -152,12 +152,12 @@ def group_dro(step_size: Scalar) -> Step:
         exponents = step_size * jnp.where(present, losses, 0.0)
         # Only what would overflow is moved; the shares are the same.
         exponents -= jnp.maximum(jnp.max(exponents) - 60.0, 0.0)
-        grown = state.weights * jnp.exp(exponents)
+        grown = state.shares * jnp.exp(exponents)
         # Only the weights present share what they had, so that absence costs nothing.
-        share = jnp.sum(jnp.where(present, state.weights, 0.0))
+        share = jnp.sum(jnp.where(present, state.shares, 0.0))
         total = jnp.sum(jnp.where(present, grown, 0.0))
         scale = share / jnp.where(total > 0, total, 1.0)
-        weights = jnp.where(present, grown * scale, state.weights)
+        weights = jnp.where(present, grown * scale, state.shares)
         weights = weights.astype(jnp.float32)
         used = jnp.where(present, weights, 0.0)
         return one_row(used, coefficients), GroupDROState(weights)
