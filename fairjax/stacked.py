@@ -1,5 +1,6 @@
 """What stacked gradients ``[K, *param]`` are, and what is asked of them at the door."""
 
+from collections import Counter
 from typing import Any
 
 import jax
@@ -21,8 +22,11 @@ def num_objectives(jacobian: Jacobian) -> int:
       3
     """
     leaves = jax.tree_util.tree_leaves_with_path(jacobian)
-    leading = {jnp.shape(leaf)[:1] for _, leaf in leaves}
-    if len(leading) != 1 or leading == {()}:
+    found = Counter(jnp.shape(leaf)[:1] for _, leaf in leaves)
+    if len(found) != 1 or () in found:
+        # What most leaves have is likely right: those that differ come first.
+        usual, _ = (found or Counter([()])).most_common(1)[0]
+        leaves.sort(key=lambda named: jnp.shape(named[1])[:1] == usual)
         shown = "; ".join(_named(path, leaf) for path, leaf in leaves[:8])
         raise ValueError(
             "stacked gradients need one leading axis of the same length on every "
@@ -52,7 +56,17 @@ def check_rows(
             f"{what} was made for {expected} objectives; the gradients have {rows} "
             f"rows: {_named(*leaves[0])}, where ({expected}, *param) is needed."
         )
-    if params is None or jax.tree.structure(params) != jax.tree.structure(updates):
+    if params is None:
+        return
+    if jax.tree.structure(params) != jax.tree.structure(updates):
+        have = {path for path, _ in leaves}
+        for path, param in jax.tree_util.tree_leaves_with_path(params):
+            # Trees of other kinds with as many leaves may name their parts otherwise.
+            if path not in have and len(jax.tree.leaves(params)) > len(leaves):
+                raise ValueError(
+                    f"the gradients miss parameter {jax.tree_util.keystr(path)} of "
+                    f"shape {jnp.shape(param)}."
+                )
         return
     for (path, leaf), param in zip(leaves, jax.tree.leaves(params), strict=True):
         if jnp.shape(leaf) != (expected, *jnp.shape(param)):

@@ -222,8 +222,10 @@ def per_label(
       ``state.inner_states[label].inner_state``.
 
     Raises:
-      ValueError: At ``init``, a parameter without a label, a label of no parameter, or
-        a label without a transformation.
+      ValueError: At ``init``, a parameter without a label, a label of no parameter,
+        or a label without a transformation; at the update, a transformation that leaves
+        stacked gradients (chain ``optax.set_to_zero()`` after ``fairjax.scalarize`` to
+        freeze a part).
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -250,7 +252,21 @@ def per_label(
         _check_labels(tree, params, transforms)
         return inner.init(params)
 
-    return optax.GradientTransformationExtraArgs(init, inner.update)
+    def update(
+        updates: Jacobian, state: Any, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, Any]:
+        found, state = inner.update(updates, state, params, **extra)
+        rows = jax.tree_util.tree_leaves_with_path(updates)
+        for (path, leaf), after in zip(rows, jax.tree.leaves(found), strict=True):
+            if jnp.shape(after) != jnp.shape(leaf)[1:]:
+                raise ValueError(
+                    f"the transformation of {jax.tree_util.keystr(path)} leaves the "
+                    f"shape {jnp.shape(after)} of stacked gradients {jnp.shape(leaf)}: "
+                    "each label needs a reconciler, fairjax.scalarize at least."
+                )
+        return found, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _check_labels(tree: Any, params: Params, transforms: Mapping[Any, Any]) -> None:

@@ -407,6 +407,25 @@ def bfloat16_parameters(case):
 
 
 @rule
+def float64(case):
+    with jax.enable_x64(True):
+        widen = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
+        params, rows = widen(PARAMS), widen(ROWS)
+        extra = {"params": params, "losses": LOSSES.astype(jnp.float64)}
+        transform = case.make(num_objectives=K)
+        start = transform.init(params)
+        found, state = update(transform, rows, state=start, **extra)
+        again, after = update(transform, rows, state=state, **extra)
+        same_kind(start, state)
+        same_kind(state, after)
+        kinds = {leaf.dtype for leaf in jax.tree.leaves((found, again))}
+        assert kinds == {jnp.dtype(jnp.float64)}
+    if "key" not in inspect.signature(case.make).parameters:
+        # Draws are others in float64.
+        close(found, plain(case), rtol=2e-3, atol=2e-4)
+
+
+@rule
 def donated_buffers(case):
     transform = optax.chain(case.make(num_objectives=K), optax.adamw(0.1))
 
@@ -507,6 +526,11 @@ def bad_gradients(case):
     transform = case.make(num_objectives=K)
     with pytest.raises(ValueError, match=r"\['b'\] has shape \(2,\)"):
         update(transform, dict(ROWS, trunk={"w": ROWS["trunk"]["w"], "b": jnp.ones(2)}))
+    many = {f"l{number}": jnp.ones((K, 2)) for number in range(100)}
+    with pytest.raises(ValueError, match=r"\['l99'\] has shape \(2,\)"):
+        update(transform, many | {"l99": jnp.ones(2)}, params=None)
+    with pytest.raises(ValueError, match=r"miss parameter \['head'\] of shape \(2,\)"):
+        update(transform, {"trunk": ROWS["trunk"]})
     two = jax.tree.map(lambda leaf: leaf[:2], ROWS)
     with pytest.raises(ValueError, match=r"for 3 objectives; .* 2 rows: leaf \['head'"):
         jax.eval_shape(functools.partial(update, transform), two)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import fairjax
 from fairjax import steps
 
 # Orthogonal rows of the lengths 2, 4 and 6.
@@ -272,7 +273,7 @@ class TestCombine:
         [
             ("sum", [1, 5, 5]),
             ("mean", [0.5, 2.5, 2.5]),
-            ([2.0, -1.0], [2, 1, -5]),
+            ([2.0, 1.0], [2, 7, 5]),
             (jnp.array([0.0, 1.0]), [0, 3, 5]),
         ],
     )
@@ -329,3 +330,13 @@ def test_strength_is_the_length_in_terms_of_the_reference(lengths, strength):
     found = factors(gram, reference=0, strength=strength) * np.array(lengths)
     expected = lengths[0] * np.array([1, strength, strength])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_weights_that_would_ascend(bad):
+    message = f"that of row 1 is {bad}, which would ascend"
+    for weights in ([1.0, bad, 1.0], np.array([1.0, bad, 1.0]), jnp.array([1.0, bad])):
+        with pytest.raises(ValueError, match=message):
+            steps.combine(weights)
+        with pytest.raises(ValueError, match=message):
+            fairjax.equal_norms(num_objectives=3, reduction=weights)

@@ -208,6 +208,31 @@ def test_scan_in_a_reconciler(name):
         np.testing.assert_allclose(one, update(ALL[name], each), atol=1e-4)
 
 
+class TestPreference:
+    def test_by_hand(self):
+        # Row 1 alone, projected off row 0, which is not harmed though it adds nothing.
+        step = steps.upgrad(preference=[0.0, 1.0])
+        expected = np.array([6, 1, 1]) + 22 / 18 * np.array([-4, 1, 1])
+        np.testing.assert_allclose(update(step, KNOWN), expected, rtol=1e-5)
+        step = steps.dualproj(preference=[0.0, 1.0])
+        np.testing.assert_allclose(update(step, KNOWN), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("size", [2, 5])
+    def test_equal_preferences_are_the_default(self, size):
+        rows, equal = draw(size), [1 / size] * size
+        for make in (steps.upgrad, steps.dualproj):
+            found = update(make(preference=equal), rows)
+            np.testing.assert_allclose(found, update(make(), rows), atol=1e-5)
+
+    @pytest.mark.parametrize("make", [steps.upgrad, steps.dualproj])
+    def test_bad_preferences(self, make):
+        for bad in ([-1.0, 1.0], [0.0, 0.0]):
+            with pytest.raises(ValueError, match="preference holds one number of 0"):
+                make(preference=bad)
+        with pytest.raises(ValueError, match="each of the 3 rows"):
+            weights(make(preference=[1.0, 2.0]), draw(3))
+
+
 class TestPositiveSum:
     def solve(self, rows, step=None, losses=None, **options):
         step = step or steps.positive_sum(**options)

@@ -165,7 +165,7 @@ def test_steps_and_rows_that_do_not_fit():
     with pytest.raises(ValueError, match="a level needs at least one step"):
         steps.by_level([[0, 1], [2]], [])
     step = steps.by_level([[0, 1], [2]], MEAN)
-    with pytest.raises(ValueError, match="the levels have 3 rows; there are 4"):
+    with pytest.raises(ValueError, match="the rows 0 to 2; there are 4 rows"):
         step.init(4)
-    with pytest.raises(ValueError, match="the levels have 3 rows; there are 2"):
+    with pytest.raises(ValueError, match="the rows 0 to 2; there are 2 rows"):
         step.update(jnp.eye(2), jnp.eye(2), step.init(3))

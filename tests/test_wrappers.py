@@ -215,6 +215,17 @@ class TestPerLabel:
             jax.eval_shape(self.make(labels).init, PARAMS)
 
 
+def test_a_part_that_stays_stacked():
+    transform = fairjax.per_label(
+        {"shared": fairjax.pcgrad(num_objectives=2), "frozen": optax.set_to_zero()},
+        {"trunk": "shared", "head": "frozen"},
+    )
+    rows = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape)), PARAMS)
+    message = r"\['head'\] leaves the shape \(2, 3\) of stacked gradients \(2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        transform.update(rows, transform.init(PARAMS), PARAMS)
+
+
 def test_whole_numbers_with_injected_settings(untyped):
     """An integer that shapes depend on cannot be injected; the error says so."""
     transform = optax.inject_hyperparams(fairjax.pcgrad)(num_objectives=2)

@@ -13,6 +13,7 @@ def upgrad(
     *,
     num_objectives: int,
     reduction: Literal["mean", "sum"] = "mean",
+    preference: Numbers | None = None,
     ridge: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """UPGrad: each gradient projected onto the cone that harms none, then averaged.
@@ -31,12 +32,12 @@ def upgrad(
       >>> [round(float(entry), 3) for entry in update]
       [0.25, 0.75]
     """
-    step = steps.upgrad(reduction, ridge=ridge)
+    step = steps.upgrad(reduction, preference=preference, ridge=ridge)
     return reconcile(step, num_objectives=num_objectives)
 
 
 def dualproj(
-    *, num_objectives: int, ridge: Scalar = 0.0
+    *, num_objectives: int, preference: Numbers | None = None, ridge: Scalar = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """DualProj: the update closest to the mean gradient that harms no objective.
 
@@ -55,7 +56,8 @@ def dualproj(
       >>> [round(float(entry), 3) for entry in update]
       [0.0, 0.5]
     """
-    return reconcile(steps.dualproj(ridge=ridge), num_objectives=num_objectives)
+    step = steps.dualproj(preference=preference, ridge=ridge)
+    return reconcile(step, num_objectives=num_objectives)
 
 
 def positive_sum(

@@ -171,7 +171,7 @@ def conflict_averse(
         high = jnp.where(beyond, s, grown)
         low = jnp.where(beyond | ~bracketed, low, s)
         given_up = ~jnp.isfinite(above) & (high - low > _MOST * unit)
-        side = jnp.where(beyond, 1, -1)
+        side = jnp.where(beyond, 1, -1).astype(jnp.int32)
         return (
             count + 1,
             steps + found.iterations,
@@ -213,7 +213,9 @@ def conflict_averse(
     margin = jnp.sum(simplex * inner * rows.scales)
     gap = _gap(rows, margin / rows.scales, inner) / jnp.where(length > 0, length, 1.0)
     weights = jnp.where(rows.used, 1 / number + z * longest / rows.scales, 0.0)
-    gap = jnp.where(radius > 0, gap, 0.0)
+    gap = jnp.where(radius <= 0, 0.0, gap)
+    # A comparison with NaN is false, so that NaN would pass for a solution.
+    gap = jnp.where(jnp.isfinite(length + jnp.sum(z)), gap, jnp.nan)
     return SimplexPoint(weights, simplex, gap, last[1])
 
 

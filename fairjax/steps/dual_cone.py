@@ -7,22 +7,37 @@ from jaxtyping import Array, Bool, Float
 
 from fairjax.solvers.dual_cone import dual_cone
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.steps._weighting import SolverState, one_row, unsolved
+from fairjax.steps._weighting import (
+    Preference,
+    SolverState,
+    check_preference,
+    one_row,
+    row_preference,
+    unsolved,
+)
 from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
 
 
-def upgrad(reduction: Literal["mean", "sum"] = "mean", *, ridge: Scalar = 0.0) -> Step:
+def upgrad(
+    reduction: Literal["mean", "sum"] = "mean",
+    *,
+    preference: Preference = None,
+    ridge: Scalar = 0.0,
+) -> Step:
     r"""Project each row onto the dual cone of all rows, then add up (UPGrad).
 
     .. math:: w = \sum_i \arg\min_{v \ge u_i} v^\top G v
 
     with :math:`u_i = e_i / m` (``"mean"``, over the :math:`m` rows in use, as
-    published) or :math:`u_i = e_i` (``"sum"``). The update conflicts with no row. Where
+    published), :math:`u_i = e_i` (``"sum"``) or :math:`u_i = p_i e_i` with a
+    ``preference`` :math:`p`. The update conflicts with no row. Where
     no rows conflict it is their mean, or their sum. See
     :func:`fairjax.solvers.dual_cone` for what is solved, and how exactly.
 
     Args:
-      reduction: See above.
+      reduction: See above; not read with a preference.
+      preference: Weights ≥ 0 of the projected rows, one a row. A row of weight 0 adds
+        nothing, but is not harmed.
       ridge: Added to the diagonal of G, as a share of its trace, ≥ 0; may be traced. 0
         is exact. TorchJD's default is 1e-4, which is more stable from one update to the
         next where rows nearly depend on each other, but leaves a little conflict.
@@ -31,7 +46,8 @@ def upgrad(reduction: Literal["mean", "sum"] = "mean", *, ridge: Scalar = 0.0) -
       A step ``[R, K] -> [1, K]``, of state ``SolverState``.
 
     Raises:
-      ValueError: An unknown reduction, or a ridge below 0.
+      ValueError: An unknown reduction, a ridge below 0, or a preference that is
+        negative, all 0 or does not fit the rows.
 
     References:
       Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization*, 2024.
@@ -46,15 +62,19 @@ def upgrad(reduction: Literal["mean", "sum"] = "mean", *, ridge: Scalar = 0.0) -
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is 'mean' or 'sum', not {reduction!r}.")
     _check_at_least_zero("ridge", ridge)
+    check_preference(preference)
 
-    def preferences(used: Bool[Array, " R"]) -> Array:
-        one_each = jnp.diag(used.astype(jnp.float32))
+    def preferences(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
+        given = row_preference(preference, own)
+        if given is not None:
+            return jnp.diag(jnp.where(used, given, 0.0))
+        one_each = jnp.diag(used.astype(own.dtype))
         return one_each / _number(used) if reduction == "mean" else one_each
 
     return _dual_cone_step(preferences, ridge)
 
 
-def dualproj(*, ridge: Scalar = 0.0) -> Step:
+def dualproj(*, preference: Preference = None, ridge: Scalar = 0.0) -> Step:
     r"""Project the mean of the rows onto their dual cone (DualProj).
 
     .. math:: w = \arg\min_{v \ge 1/m} v^\top G v ,
@@ -63,13 +83,15 @@ def dualproj(*, ridge: Scalar = 0.0) -> Step:
     conflicts with no row.
 
     Args:
+      preference: Weights ≥ 0 of the rows instead of :math:`1/m`, one a row.
       ridge: As in :func:`upgrad`.
 
     Returns:
       A step ``[R, K] -> [1, K]``, of state ``SolverState``.
 
     Raises:
-      ValueError: A ridge below 0.
+      ValueError: A ridge below 0, or a preference that is negative, all 0 or does not
+        fit the rows.
 
     References:
       Lopez-Paz and Ranzato, *Gradient Episodic Memory for Continual Learning*, NeurIPS
@@ -83,9 +105,13 @@ def dualproj(*, ridge: Scalar = 0.0) -> Step:
       Array([[1. , 0.5]], dtype=float32)
     """
     _check_at_least_zero("ridge", ridge)
+    check_preference(preference)
 
-    def preferences(used: Bool[Array, " R"]) -> Array:
-        return used.astype(jnp.float32)[None] / _number(used)
+    def preferences(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
+        given = row_preference(preference, own)
+        if given is not None:
+            return jnp.where(used, given, 0.0)[None]
+        return used.astype(own.dtype)[None] / _number(used)
 
     return _dual_cone_step(preferences, ridge)
 
@@ -105,7 +131,7 @@ def _dual_cone_step(preferences: Any, ridge: Scalar) -> Step:
         used = row_mask(coefficients, mask) & (squares > 0)
         added = jnp.asarray(ridge, own.dtype) * jnp.sum(jnp.where(used, squares, 0.0))
         own = own + jnp.diag(jnp.where(used, added, 0.0))
-        found = dual_cone(own, preferences(used), mask=used)
+        found = dual_cone(own, preferences(own, used), mask=used)
         weights = jnp.sum(found.weights, axis=0)
         solved = SolverState(
             jnp.max(found.residual).astype(jnp.float32), jnp.max(found.iterations)

@@ -206,6 +206,13 @@ def famo(
     ) -> tuple[Float[Array, "1 K"], FAMOState]:
         del gramian, extra
         losses = require_losses("famo", losses, coefficients)
+        for name, given in (("minimum", minimum), ("replayed_losses", replayed_losses)):
+            shape = () if given is None else jnp.asarray(given).shape
+            if shape not in ((), losses.shape):
+                raise ValueError(
+                    f"famo needs one {name} for each row: {len(losses)} rows, not the "
+                    f"shape {shape}."
+                )
         present = present_rows(losses, coefficients, mask)
         after = losses if replayed_losses is None else replayed_losses
         known = present & jnp.isfinite(state.losses) & jnp.isfinite(after)

@@ -196,7 +196,10 @@ def _check_levels(levels: Any) -> None:
         raise ValueError(f"row {repeated[0]} stands in levels more than once.")
     missing = sorted(set(range(max(numbers) + 1)) - set(numbers))
     if missing:
-        raise ValueError(f"row {missing[0]} is missing from levels {_shown(levels)}.")
+        raise ValueError(
+            f"row {missing[0]} is missing from levels {_shown(levels)}, which go up to "
+            f"row {max(numbers)}."
+        )
 
 
 def _check_filled(block: Any, levels: Any) -> None:
@@ -209,7 +212,10 @@ def _check_filled(block: Any, levels: Any) -> None:
 
 def _check_rows(rows: int, found: int) -> None:
     if rows != found:
-        raise ValueError(f"the levels have {rows} rows; there are {found}.")
+        raise ValueError(
+            f"levels hold the rows 0 to {rows - 1}; there are {found} rows, at first "
+            "one for each objective."
+        )
 
 
 def _shown(levels: Any) -> str:

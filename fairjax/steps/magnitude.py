@@ -138,7 +138,7 @@ def balance_magnitudes(
                     "steps that change the number of rows."
                 )
             ratios, initial, known = loss_ratios(losses, state.initial_losses, used)
-            state = BalanceMagnitudesState(initial)
+            state = BalanceMagnitudesState(initial.astype(jnp.float32))
             factors = jnp.where(known, factors * ratios, factors)
         if clamp is not None:
             factors = jnp.clip(factors, clamp[0], clamp[1])

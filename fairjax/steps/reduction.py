@@ -3,11 +3,12 @@
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
 from fairjax.steps._rows import row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Numbers, Step
+from fairjax.types import Coefficients, Gramian, Mask, Numbers, Step, is_known
 
 
 def combine(
@@ -22,7 +23,8 @@ def combine(
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: An unknown reduction, or weights that do not fit the rows.
+      ValueError: An unknown reduction, a weight that is negative or not finite (where
+        it is known, rather than traced), or weights that do not fit the rows.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -33,6 +35,15 @@ def combine(
     named = isinstance(reduction, str)
     if named and reduction not in ("sum", "mean"):
         raise ValueError(f"reduction is 'sum', 'mean' or weights, not {reduction!r}.")
+
+    if not named and is_known(reduction):
+        given = np.asarray(reduction)
+        bad = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
+        if given.ndim == 1 and bad.size:
+            raise ValueError(
+                f"weights are finite and 0 or more; that of row {bad[0]} is "
+                f"{given[bad[0]]}, which would ascend its objective."
+            )
 
     def init(num_objectives: int) -> optax.EmptyState:
         del num_objectives

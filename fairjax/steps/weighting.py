@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from fairjax.keys import as_key
 from fairjax.steps._losses import present_rows, require_losses
-from fairjax.steps._rows import row_gramian, row_mask
+from fairjax.steps._rows import row_mask
 from fairjax.steps._weighting import one_row
 from fairjax.types import (
     Coefficients,
@@ -95,7 +95,9 @@ def random_weighting(*, key: Array | int = 0) -> Step:
         **extra: Any,
     ) -> tuple[Float[Array, "1 K"], RandomWeightingState]:
         del extra
-        used = row_mask(coefficients, mask) & (_squares(coefficients, gramian) > 0)
+        # Zero gradients are told from the diagonal alone: no product of K×K matrices.
+        present = jnp.diagonal(gramian) > 0
+        used = row_mask(coefficients, present if mask is None else present & mask)
         after, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
         drawn = jax.random.normal(draw, used.shape, coefficients.dtype)
         weights = jax.nn.softmax(drawn, where=used)
@@ -252,7 +254,3 @@ def dwa(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
         return one_row(weights, coefficients), state
 
     return Step(init, update)
-
-
-def _squares(coefficients: Coefficients, gramian: Gramian) -> Float[Array, " R"]:
-    return jnp.diagonal(row_gramian(coefficients, gramian))

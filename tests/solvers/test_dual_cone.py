@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
-from fairjax import solvers
+from fairjax import solvers, steps
 from fairjax.solvers.quadratic import MAX_ITERATIONS
 
 # How many matrices of each kind for each number of rows.
 COUNTS = {1: 4, 2: 16, 3: 16, 5: 16, 8: 16, 16: 12, 32: 10, 64: 6, 128: 4}
 project = jax.jit(solvers.dual_cone)
 closest = jax.jit(solvers.closest_update, static_argnames="reference")
+
+
+@jax.jit
+def upgrad(gram):
+    step = steps.upgrad()
+    return step.update(jnp.eye(len(gram)), gram, step.init(len(gram)))
 
 
 def random(rng, size):
@@ -141,6 +147,70 @@ def test_equals_the_float64_solution(kind, size):
     for columns, wanted, found in problems(kind, size):
         error = np.linalg.norm(columns @ found - reference(columns, wanted))
         assert error <= 1e-4 * np.linalg.norm(columns @ wanted)
+
+
+def others_of(rng, rows):
+    """Columns of the task and the groups, and margins that some update leaves."""
+    columns = rows.T
+    lengths = np.linalg.norm(columns, axis=0)
+    point = columns @ (rng.normal(size=len(rows)) / np.where(lengths > 0, lengths, 1))
+    point *= 0.2 * lengths[0] / max(np.linalg.norm(point), 1e-300)
+    both = np.where(lengths > 0, lengths, 1) * max(lengths[0], 1e-300)
+    return columns, point, (columns.T @ point / both).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ROUNDED])
+@pytest.mark.parametrize("size", COUNTS)
+def test_closest_update_equals_the_float64_solution(kind, size):
+    """But for 1e-4 of the task's length; with margins, m = Jp, in p's coordinates."""
+    rng = np.random.default_rng([size, 1, *kind.encode()])
+    for _ in range(COUNTS[size]):
+        rows = (KINDS | HARD)[kind](rng, size)
+        if kind == "scaled_rows":
+            # Margins are cosines; where lengths differ by 1e18 they are beyond float32.
+            rows = random(rng, size) * 10 ** rng.uniform(-3, 3, (size, 1))
+        if not rows[0].any():
+            continue
+        gram = gram_of(rows)
+        columns, point, margins = others_of(rng, rows)
+        unit = columns[:, 1:] / np.maximum(
+            np.linalg.norm(columns[:, 1:], axis=0), 1e-300
+        )
+        length = np.linalg.norm(columns[:, 0])
+        for asked, shift in ((None, 0.0), (margins, point)):
+            if asked is not None and kind in ("repeated", "rank_3", "half_rank"):
+                # Rounded margins of dependent rows contradict each other.
+                continue
+            found = closest(gram, asked)
+            assert int(found.iterations) <= 2 * MAX_ITERATIONS
+            assert bool(found.feasible)
+            start = columns[:, 0] - shift
+            size_of = np.linalg.norm(start) or 1.0
+            expected = columns[:, 0].copy()
+            if size > 1:
+                raised, _ = optimize.nnls(unit, -start / size_of, maxiter=100 * size)
+                expected += size_of * (unit @ raised)
+            update = columns @ np.asarray(found.weights, np.float64)
+            assert np.linalg.norm(update - expected) <= 1e-4 * length
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", COUNTS)
+def test_upgrad_equals_the_float64_solution(kind, size):
+    """But for 1e-4 of the rows' mean length: the sum of as many projections as rows."""
+    rng = np.random.default_rng([size, 2, *kind.encode()])
+    for _ in range(COUNTS[size] if size <= 16 else 2 if size <= 32 else 1):
+        rows = KINDS[kind](rng, size)
+        gram = gram_of(rows)
+        columns = factor_of(gram) if kind in ROUNDED else rows.T
+        weights, state = upgrad(gram)
+        assert int(state.iterations) <= MAX_ITERATIONS
+        used = np.flatnonzero(np.diagonal(gram) > 0)
+        wanted = np.eye(size)[used] / max(len(used), 1)
+        expected = sum(reference(columns, one) for one in wanted)
+        update = columns @ np.asarray(weights[0], np.float64)
+        scale = np.linalg.norm(columns, axis=0).sum() / max(len(used), 1)
+        assert np.linalg.norm(update - expected) <= 1e-4 * scale
 
 
 @pytest.mark.parametrize("kind", HARD)

@@ -10,6 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
 from fairjax import solvers
+from fairjax.solvers.quadratic import MAX_ITERATIONS
+from fairjax.solvers.simplex import MAX_SEARCHES
 
 min_norm = jax.jit(solvers.min_norm)
 conflict_averse = jax.jit(solvers.conflict_averse)
@@ -121,6 +123,7 @@ def test_min_norm_is_zero_where_pareto_stationary():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
 def test_conflict_averse_is_optimal(kind, size):
+    """Within a bounded number of steps."""
     for draw, rows in enumerate(draws(kind, size, 6)):
         c = np.float32([0.1, 0.5, 0.9][draw % 3])
         found = conflict_averse(gram_of(rows), c)
@@ -137,6 +140,27 @@ def test_conflict_averse_is_optimal(kind, size):
         error = missed(rows, update, simplex, length)
         assert error < 5e-4
         np.testing.assert_allclose(found.residual, error, atol=1e-4)
+        assert int(found.iterations) <= MAX_SEARCHES * MAX_ITERATIONS
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_conflict_averse_tells_where_lengths_are_beyond_float32(size):
+    rng = np.random.default_rng(size)
+    for _ in range(10):
+        rows = random(rng, size) * 10 ** rng.uniform(-4, 4, (size, 1))
+        found = conflict_averse(gram_of(rows), 0.5)
+        mean = rows.mean(axis=0)
+        update = np.asarray(found.weights, np.float64) @ rows
+        simplex = np.asarray(found.simplex, np.float64)
+        error = missed(rows, update, simplex, np.linalg.norm(mean))
+        assert found.residual >= error - 1e-3
+        assert int(found.iterations) <= MAX_SEARCHES * MAX_ITERATIONS
+
+
+def test_nan_is_no_solution():
+    for solve in (min_norm, conflict_averse):
+        found = solve(jnp.full((2, 2), jnp.nan))
+        assert not found.residual < 1 or not np.asarray(found.weights).any()
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
