@@ -10,8 +10,6 @@ import optax
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 import fairjax
 from fairjax import steps
@@ -279,40 +277,6 @@ class TestEveryWayToRun:
             wanted,
         )
 
-    @each
-    def test_bfloat16(self, make):
-        rows = jnp.asarray(ROWS, jnp.bfloat16)
-        update, state = reconciled(make, rows)
-        expected, wide = reconciled(make, rows.astype(jnp.float32))
-        assert update.dtype == jnp.bfloat16
-        assert state.weights.dtype == state.cosines.dtype == jnp.float32
-        np.testing.assert_allclose(state.weights, wide.weights, rtol=1e-5)
-        np.testing.assert_array_equal(update, expected.astype(jnp.bfloat16))
-
-    @each
-    def test_jit_scan_and_vmap_over_keys(self, make):
-        """A scan over updates, mapped over seeds, equals loops of single updates."""
-        updates = 3
-
-        def run(key):
-            transform = make(num_objectives=3, key=key)
-
-            def one(state, _):
-                update, state = transform.update(jnp.asarray(ROWS), state)
-                return state, (update, state.weights)
-
-            return jax.lax.scan(one, transform.init(None), length=updates)[1]
-
-        keys = jnp.array([0, 1])
-        found = jax.jit(jax.vmap(run))(keys)
-        single = jax.jit(make(num_objectives=3).update)
-        for i, key in enumerate(keys):
-            state = make(num_objectives=3, key=key).init(None)
-            for step in range(updates):
-                update, state = single(ROWS, state)
-                np.testing.assert_allclose(found[0][i, step], update, atol=1e-5)
-                np.testing.assert_allclose(found[1][i, step], state.weights, atol=1e-5)
-
     def test_vmap_over_hyper_parameters(self):
         def run(strength, epsilon, limit):
             transform = fairjax.fairgrad(
@@ -369,20 +333,6 @@ class TestEveryWayToRun:
             strict=True,
         ):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
-
-    @pytest.mark.parametrize("types", [AxisType.Auto, AxisType.Explicit])
-    def test_sharded_parameters(self, types):
-        rows = {"w": np.tile(ROWS, (1, 4)).reshape(3, 8, 4)}
-        transform = balanced(num_objectives=3)
-        expected, _ = reconciled(balanced, rows)
-        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(types,) * 2)
-        with jax.set_mesh(mesh):
-            sharding = NamedSharding(mesh, P(None, "data", "model"))
-            state = transform.init(None)
-            update, _ = jax.jit(transform.update)(jax.device_put(rows, sharding), state)
-            wanted = NamedSharding(mesh, P("data", "model"))
-            assert update["w"].sharding.is_equivalent_to(wanted, 2)
-            np.testing.assert_allclose(update["w"], expected["w"], rtol=1e-4, atol=1e-5)
 
 
 class TestOptax:
