@@ -57,6 +57,16 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name} is at least {least}, not {value}.")
 
 
+def check_nonnegative(name: str, value: Any) -> None:
+    """Refuse a number below 0, or NaN, if it is known now.
+
+    Example:
+      >>> check_nonnegative("epsilon", 0.0)
+    """
+    if is_known(value) and not value >= 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}.")
+
+
 class Step(NamedTuple):
     """A step of reconciliation in coefficient space: a pair of pure functions.
 

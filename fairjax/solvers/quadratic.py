@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.solvers._units import matmul
+from fairjax.solvers._units import matmul, usable_rows
 
 MAX_ITERATIONS = 100
 # Newton directions are shortened by one of these. They reach far down, since on
@@ -75,11 +75,8 @@ def scale_rows(
       Array([[ 0.25  , -0.1875],
              [-0.1875,  0.5625]], dtype=float32)
     """
-    squares = jnp.diagonal(gramian)
-    used = squares > 0
-    if mask is not None:
-        used &= mask
-    norms = jnp.sqrt(jnp.where(used, squares, 1.0))
+    used = usable_rows(gramian, mask)
+    norms = jnp.sqrt(jnp.where(used, jnp.diagonal(gramian), 1.0))
     scales = jnp.ldexp(jnp.ones_like(norms), jnp.frexp(norms)[1])
     scales = jnp.where(used, scales, 1.0)
     scaled = gramian / scales[:, None] / scales[None, :]

@@ -1,7 +1,7 @@
 """The steps of methods that are functions from the rows' Gram matrix to weights."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,9 @@ from fairjax.types import Coefficients, Gramian, Mask, Numbers, Step, is_known
 
 Preference = Numbers | None
 
+Solved: TypeAlias = tuple[Float[Array, " R"], Float[Array, ""], Int[Array, ""]]
+"""Weights, the residual and the iterations of a solver."""
+
 
 class SolverState(NamedTuple):
     """How the last update's problem was solved.
@@ -25,17 +28,6 @@ class SolverState(NamedTuple):
 
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
-
-
-def unsolved(num_objectives: int) -> SolverState:
-    """The state before the first update.
-
-    Example:
-      >>> unsolved(3).iterations
-      Array(0, dtype=int32)
-    """
-    del num_objectives
-    return SolverState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
 
 def weighting(
@@ -65,6 +57,40 @@ def weighting(
         del extra
         own = row_gramian(coefficients, gramian)
         return one_row(weigh(own, row_mask(coefficients, mask)), coefficients), state
+
+    return Step(init, update)
+
+
+def solving(
+    solve: Callable[[Float[Array, "R R"], Bool[Array, " R"]], Solved],
+) -> Step:
+    """A step of state :class:`SolverState`: ``solve(own_gramian, used) -> Solved``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> step = solving(lambda own, used: (jnp.ones(2), jnp.array(0.1), jnp.array(3)))
+      >>> weights, state = step.update(jnp.eye(2), jnp.eye(2), step.init(2))
+      >>> weights, int(state.iterations)
+      (Array([[1., 1.]], dtype=float32), 3)
+    """
+
+    def init(num_objectives: int) -> SolverState:
+        del num_objectives
+        return SolverState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+
+    def update(
+        coefficients: Coefficients,
+        gramian: Gramian,
+        state: Any,
+        *,
+        mask: Mask | None = None,
+        **extra: Any,
+    ) -> tuple[Float[Array, "1 K"], SolverState]:
+        del state, extra
+        own = row_gramian(coefficients, gramian)
+        weights, residual, iterations = solve(own, row_mask(coefficients, mask))
+        solved = SolverState(residual.astype(jnp.float32), iterations)
+        return one_row(weights, coefficients), solved
 
     return Step(init, update)
 

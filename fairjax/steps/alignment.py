@@ -9,7 +9,7 @@ from fairjax.steps._weighting import (
     row_preference,
     weighting,
 )
-from fairjax.types import Scalar, Step, is_known
+from fairjax.types import Scalar, Step, check_nonnegative
 
 
 def imtl_g(
@@ -47,7 +47,8 @@ def imtl_g(
         raise ValueError(
             f"normalization is 'sum' or 'absolute', not {normalization!r}."
         )
-    _check_tolerance(tolerance)
+    if tolerance is not None:
+        check_nonnegative("tolerance", tolerance)
 
     def weigh(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
         return alignment.imtl_g(
@@ -94,7 +95,8 @@ def aligned_mtl(
     if scale not in ("min", "median", "rmse"):
         raise ValueError(f"scale is 'min', 'median' or 'rmse', not {scale!r}.")
     check_preference(preference)
-    _check_tolerance(tolerance)
+    if tolerance is not None:
+        check_nonnegative("tolerance", tolerance)
 
     def weigh(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
         return alignment.aligned_mtl(
@@ -137,7 +139,8 @@ def config(*, preference: Preference = None, tolerance: Scalar | None = None) ->
       Array([[1.5 , 0.75]], dtype=float32)
     """
     check_preference(preference)
-    _check_tolerance(tolerance)
+    if tolerance is not None:
+        check_nonnegative("tolerance", tolerance)
 
     def weigh(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
         return alignment.config(
@@ -148,8 +151,3 @@ def config(*, preference: Preference = None, tolerance: Scalar | None = None) ->
         )
 
     return weighting(weigh)
-
-
-def _check_tolerance(tolerance: Scalar | None) -> None:
-    if tolerance is not None and is_known(tolerance) and not tolerance >= 0:
-        raise ValueError(f"tolerance must be 0 or more, not {tolerance}.")

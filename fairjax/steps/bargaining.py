@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fairjax.solvers import bargaining
 from fairjax.solvers._units import matmul, normalised
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.steps._weighting import one_row
+from fairjax.steps._weighting import Solved, one_row, solving
 from fairjax.types import (
     Coefficients,
     Gramian,
@@ -34,18 +34,6 @@ class NashMTLState(NamedTuple):
 
     solution: Float[Array, " K"] | None
     count: Int[Array, ""] | None
-    residual: Float[Array, ""]
-    iterations: Int[Array, ""]
-
-
-class FairGradAlphaState(NamedTuple):
-    """Carried by :func:`fairgrad_alpha`.
-
-    Attributes:
-      residual: ``[]``, of the last solution; see :class:`fairjax.solvers.Bargain`.
-      iterations: ``[]``, the Newton steps that it took.
-    """
-
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
 
@@ -180,25 +168,11 @@ def fairgrad_alpha(alpha: Scalar = 1.0, *, normalize: bool = False) -> Step:
     if is_known(alpha) and not alpha > 0:
         raise ValueError(f"alpha must be positive, not {alpha}.")
 
-    def init(num_objectives: int) -> FairGradAlphaState:
-        del num_objectives
-        return FairGradAlphaState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+    def solve(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Solved:
+        found = _solve(own, used, alpha, normalize)
+        return found.weights, found.residual, found.iterations
 
-    def update(
-        coefficients: Coefficients,
-        gramian: Gramian,
-        state: FairGradAlphaState,
-        *,
-        mask: Mask | None = None,
-        **extra: Any,
-    ) -> tuple[Float[Array, "1 K"], FairGradAlphaState]:
-        del state, extra
-        own = row_gramian(coefficients, gramian)
-        found = _solve(own, row_mask(coefficients, mask), alpha, normalize)
-        state = FairGradAlphaState(found.residual, found.iterations)
-        return one_row(found.weights, coefficients), state
-
-    return Step(init, update)
+    return solving(solve)
 
 
 def _solve(

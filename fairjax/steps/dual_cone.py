@@ -6,16 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fairjax.solvers.dual_cone import dual_cone
-from fairjax.steps._rows import row_gramian, row_mask
 from fairjax.steps._weighting import (
     Preference,
-    SolverState,
+    Solved,
     check_preference,
-    one_row,
     row_preference,
-    unsolved,
+    solving,
 )
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import Scalar, Step, check_nonnegative
 
 
 def upgrad(
@@ -61,7 +59,7 @@ def upgrad(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is 'mean' or 'sum', not {reduction!r}.")
-    _check_at_least_zero("ridge", ridge)
+    check_nonnegative("ridge", ridge)
     check_preference(preference)
 
     def preferences(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
@@ -104,7 +102,7 @@ def dualproj(*, preference: Preference = None, ridge: Scalar = 0.0) -> Step:
       >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(3)
       Array([[1. , 0.5]], dtype=float32)
     """
-    _check_at_least_zero("ridge", ridge)
+    check_nonnegative("ridge", ridge)
     check_preference(preference)
 
     def preferences(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
@@ -117,34 +115,17 @@ def dualproj(*, preference: Preference = None, ridge: Scalar = 0.0) -> Step:
 
 
 def _dual_cone_step(preferences: Any, ridge: Scalar) -> Step:
-    def update(
-        coefficients: Coefficients,
-        gramian: Gramian,
-        state: Any,
-        *,
-        mask: Mask | None = None,
-        **extra: Any,
-    ) -> tuple[Float[Array, "1 K"], SolverState]:
-        del state, extra
-        own = row_gramian(coefficients, gramian)
+    def solve(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Solved:
         squares = jnp.diagonal(own)
-        used = row_mask(coefficients, mask) & (squares > 0)
+        used = used & (squares > 0)
         added = jnp.asarray(ridge, own.dtype) * jnp.sum(jnp.where(used, squares, 0.0))
         own = own + jnp.diag(jnp.where(used, added, 0.0))
         found = dual_cone(own, preferences(own, used), mask=used)
         weights = jnp.sum(found.weights, axis=0)
-        solved = SolverState(
-            jnp.max(found.residual).astype(jnp.float32), jnp.max(found.iterations)
-        )
-        return one_row(weights, coefficients), solved
+        return weights, jnp.max(found.residual), jnp.max(found.iterations)
 
-    return Step(unsolved, update)
+    return solving(solve)
 
 
 def _number(used: Bool[Array, " R"]) -> Array:
     return jnp.maximum(jnp.sum(used), 1)
-
-
-def _check_at_least_zero(name: str, value: Any) -> None:
-    if is_known(value) and not value >= 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}.")

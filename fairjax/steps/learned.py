@@ -10,7 +10,15 @@ from jaxtyping import Array, Bool, Float
 from fairjax.steps._losses import loss_ratios, present_rows, require_losses
 from fairjax.steps._rows import row_gramian
 from fairjax.steps._weighting import one_row
-from fairjax.types import Coefficients, Gramian, Mask, Numbers, Scalar, Step, is_known
+from fairjax.types import (
+    Coefficients,
+    Gramian,
+    Mask,
+    Numbers,
+    Scalar,
+    Step,
+    check_nonnegative,
+)
 
 Likelihood = Literal["regression", "classification"]
 
@@ -103,7 +111,7 @@ def uncertainty_weighting(
         raise ValueError(
             f"likelihood is 'regression' or 'classification', not {likelihood!r}."
         )
-    _check_rate(learning_rate)
+    check_nonnegative("learning_rate", learning_rate)
     share = 0.5 if likelihood == "regression" else 1.0
 
     def init(num_objectives: int) -> UncertaintyWeightingState:
@@ -178,9 +186,8 @@ def famo(
       >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0]
       Array([[0.75, 0.25]], dtype=float32)
     """
-    _check_rate(learning_rate)
-    if is_known(weight_decay) and not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be 0 or more, not {weight_decay}.")
+    check_nonnegative("learning_rate", learning_rate)
+    check_nonnegative("weight_decay", weight_decay)
     adam = optax.chain(
         optax.add_decayed_weights(jnp.asarray(weight_decay)),
         optax.adam(jnp.asarray(learning_rate)),
@@ -272,9 +279,8 @@ def gradnorm(*, alpha: Scalar = 1.5, learning_rate: Scalar = 0.025) -> Step:
       >>> weights, [round(float(weight), 3) for weight in state.shares]
       (Array([[1., 1.]], dtype=float32), [1.5, 0.5])
     """
-    if is_known(alpha) and not alpha >= 0:
-        raise ValueError(f"alpha must be 0 or more, not {alpha}.")
-    _check_rate(learning_rate)
+    check_nonnegative("alpha", alpha)
+    check_nonnegative("learning_rate", learning_rate)
 
     def init(num_objectives: int) -> GradNormState:
         return GradNormState(
@@ -336,8 +342,3 @@ def _move_logits(
 
     optimizer = jax.tree.map(keep_or_take, state.optimizer, optimizer)
     return logits.astype(jnp.float32), optimizer
-
-
-def _check_rate(learning_rate: Scalar) -> None:
-    if is_known(learning_rate) and not learning_rate >= 0:
-        raise ValueError(f"learning_rate must be 0 or more, not {learning_rate}.")

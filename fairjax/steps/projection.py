@@ -13,7 +13,7 @@ from fairjax.solvers import projection
 from fairjax.solvers._units import matmul
 from fairjax.steps._orders import Order, check_order, is_drawn, row_orders
 from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, check_nonnegative
 
 
 class ProjectConflictsState(NamedTuple):
@@ -73,8 +73,7 @@ def project_conflicts(
     """
     if condition not in ("conflict", "always"):
         raise ValueError(f"condition is 'conflict' or 'always', not {condition!r}.")
-    if is_known(epsilon) and not epsilon >= 0:
-        raise ValueError(f"epsilon must be 0 or more, not {epsilon}.")
+    check_nonnegative("epsilon", epsilon)
     check_order(order)
     drawn = is_drawn(order)
 

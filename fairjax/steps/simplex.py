@@ -1,15 +1,11 @@
 """Updates from the best convex combination of the rows: MGDA and CAGrad."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from fairjax.solvers.simplex import SimplexPoint, conflict_averse, min_norm
-from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.steps._weighting import SolverState, one_row, unsolved
-from fairjax.types import Coefficients, Gramian, Mask, Scalar, Step, is_known
+from fairjax.solvers.simplex import conflict_averse, min_norm
+from fairjax.steps._weighting import Solved, solving
+from fairjax.types import Scalar, Step, check_nonnegative
 
 
 def mgda() -> Step:
@@ -36,7 +32,12 @@ def mgda() -> Step:
       >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(3)
       Array([[0.8, 0.2]], dtype=float32)
     """
-    return _weighting(min_norm)
+
+    def solve(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Solved:
+        found = min_norm(own, mask=used)
+        return found.weights, found.residual, found.iterations
+
+    return solving(solve)
 
 
 def cagrad(c: Scalar = 0.5, *, rescale: bool = False) -> Step:
@@ -69,33 +70,12 @@ def cagrad(c: Scalar = 0.5, *, rescale: bool = False) -> Step:
       >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(1)
       Array([[0.7, 0.5]], dtype=float32)
     """
-    if is_known(c) and not c >= 0:
-        raise ValueError(f"c must be 0 or more, not {c}.")
+    check_nonnegative("c", c)
 
-    def solve(gramian: Array, *, mask: Array) -> SimplexPoint:
-        radius = jnp.asarray(c, gramian.dtype)
-        found = conflict_averse(gramian, radius, mask=mask)
-        if rescale:
-            found = found._replace(weights=found.weights / (1 + radius**2))
-        return found
+    def solve(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Solved:
+        radius = jnp.asarray(c, own.dtype)
+        found = conflict_averse(own, radius, mask=used)
+        weights = found.weights / (1 + radius**2) if rescale else found.weights
+        return weights, found.residual, found.iterations
 
-    return _weighting(solve)
-
-
-def _weighting(solve: Callable[..., SimplexPoint]) -> Step:
-    def update(
-        coefficients: Coefficients,
-        gramian: Gramian,
-        state: Any,
-        *,
-        mask: Mask | None = None,
-        **extra: Any,
-    ) -> tuple[Float[Array, "1 K"], SolverState]:
-        del state, extra
-        own = row_gramian(coefficients, gramian)
-        found = solve(own, mask=row_mask(coefficients, mask))
-        residual = found.residual.astype(jnp.float32)
-        row = one_row(found.weights, coefficients)
-        return row, SolverState(residual, found.iterations)
-
-    return Step(unsolved, update)
+    return solving(solve)

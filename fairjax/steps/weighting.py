@@ -16,6 +16,7 @@ from fairjax.types import (
     Mask,
     Scalar,
     Step,
+    check_nonnegative,
     check_whole,
     is_known,
 )
@@ -133,8 +134,7 @@ def group_dro(step_size: Scalar) -> Step:
       >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0]
       Array([[0.75, 0.25]], dtype=float32)
     """
-    if is_known(step_size) and not step_size >= 0:
-        raise ValueError(f"step_size must be 0 or more, not {step_size}.")
+    check_nonnegative("step_size", step_size)
 
     def init(num_objectives: int) -> GroupDROState:
         return GroupDROState(jnp.full(num_objectives, 1 / num_objectives, jnp.float32))
