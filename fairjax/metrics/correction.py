@@ -137,16 +137,50 @@ def shrunken_rates(counts: GroupCounts) -> Float[Array, "groups 2"]:
     """
     table = jnp.asarray(counts.counts).astype(float)
     support, positives = jnp.sum(table, axis=-1), table[..., 1]
-    total = jnp.sum(support, axis=0)
-    pooled = _ratio(jnp.sum(positives, axis=0), total)
+    pooled, between = rate_moments(positives, support)
     deviation = jnp.where(support > 0, _ratio(positives, support) - pooled, 0)
-    binomial = pooled * (1 - pooled)
-    spare_groups = jnp.sum(support > 0, axis=0) - 1
-    excess = jnp.sum(support * deviation**2, axis=0) - spare_groups * binomial
-    scale = total - _ratio(jnp.sum(support**2, axis=0), total) - spare_groups
-    between = jnp.clip(_ratio(excess, scale), 0, binomial)
-    within = _ratio(binomial - between, support)
+    within = _ratio(pooled * (1 - pooled) - between, support)
     return pooled + jnp.sqrt(_ratio(between, between + within)) * deviation
+
+
+class RateMoments(NamedTuple):
+    """Mean and variance of the rates that groups were drawn from.
+
+    Attributes:
+      mean: ``[...]``, the pooled rate; 0 without rows.
+      between: ``[...]``, the variance between groups, in [0, mean (1 - mean)].
+    """
+
+    mean: Float[Array, "..."]
+    between: Float[Array, "..."]
+
+
+def rate_moments(
+    successes: Float[Array, "groups ..."], trials: Float[Array, "groups ..."]
+) -> RateMoments:
+    """Moments of the true rates of groups, without their sampling noise.
+
+    Args:
+      successes: ``[G, ...]``.
+      trials: ``[G, ...]``; groups without any take no part.
+
+    Returns:
+      The moments, as in the module's docstring, each ``[...]``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> moments = rate_moments(jnp.array([40.0, 60.0]), jnp.array([100.0, 100.0]))
+      >>> moments.mean.item(), round(moments.between.item(), 3)
+      (0.5, 0.018)
+    """
+    total = jnp.sum(trials, axis=0)
+    pooled = _ratio(jnp.sum(successes, axis=0), total)
+    deviation = jnp.where(trials > 0, _ratio(successes, trials) - pooled, 0)
+    binomial = pooled * (1 - pooled)
+    spare_groups = jnp.sum(trials > 0, axis=0) - 1
+    excess = jnp.sum(trials * deviation**2, axis=0) - spare_groups * binomial
+    scale = total - _ratio(jnp.sum(trials**2, axis=0), total) - spare_groups
+    return RateMoments(pooled, jnp.clip(_ratio(excess, scale), 0, binomial))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

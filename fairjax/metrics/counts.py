@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from fairjax.metrics._tally import tally
+
 # A binary column may come as booleans, integers or floats, from JAX or NumPy.
 BinaryRows: TypeAlias = (
     Bool[Array | np.ndarray, " rows"] | Real[Array | np.ndarray, " rows"]
@@ -50,8 +52,8 @@ def group_counts(
     .. math:: N_{g,y,p} = \sum_i w_i [g_i = g] [y_i = y] [p_i = p]
 
     Without weights, or with integer ones (bootstrap multiplicities), the counts are
-    int32 and exact; with floating-point weights they have the weights' type. An integer
-    weight counts a row as many times as repeating it would.
+    JAX's default integers (int32) and exact; with floating-point weights they have the
+    weights' type. An integer weight counts a row as many times as repeating it would.
 
     Args:
       labels: ``[rows]``, 0 or 1.
@@ -78,36 +80,201 @@ def group_counts(
       ... ).counts.tolist()
       [[[1, 0], [1, 1]], [[0, 0], [0, 1]]]
     """
-    if num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, got {num_groups}.")
-    columns = {"labels": labels, "predictions": predictions, "groups": groups}
-    if weights is not None:
-        columns["weights"] = weights
-    lengths = {name: column.shape for name, column in columns.items()}
-    if len(set(lengths.values())) != 1 or len(labels.shape) != 1:
-        raise ValueError(
-            f"The columns must be one-dimensional and of one length, got {lengths}."
-        )
+    _check_sizes(num_groups=num_groups)
+    _check_columns(
+        labels=labels, predictions=predictions, groups=groups, weights=weights
+    )
     return GroupCounts(_tabulate(labels, predictions, groups, weights, num_groups))
 
 
-@functools.partial(jax.jit, static_argnames="num_groups")
+def one_vs_rest_counts(
+    labels: Int[Array | np.ndarray, " rows"],
+    predictions: Int[Array | np.ndarray, " rows"],
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    num_classes: int,
+    weights: WeightRows | None = None,
+) -> GroupCounts:
+    """Counts a multi-class problem as one binary problem for each class.
+
+    In problem ``c`` a label or prediction is positive where it is ``c``, so that every
+    rate and gap of this package gives one value for each class.
+
+    Args:
+      labels: ``[rows]``, class ids in ``0 .. num_classes - 1``.
+      predictions: ``[rows]``, likewise.
+      groups: ``[rows]``, as in ``group_counts``.
+      num_groups: Number of groups declared, ``G``.
+      num_classes: Number of classes declared, ``C``, at least 2.
+      weights: ``[rows]``, as in ``group_counts``.
+
+    Returns:
+      Counts ``[C, G, 2, 2]``. A row whose label or prediction is no class is counted
+      nowhere.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1, ``num_classes`` below 2, or the columns
+        differ in length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, predictions = jnp.array([0, 1, 2, 2]), jnp.array([0, 1, 1, 2])
+      >>> one_vs_rest_counts(
+      ...     labels, predictions, jnp.zeros(4, int), num_groups=1, num_classes=3
+      ... ).counts[2].tolist()
+      [[[2, 0], [1, 1]]]
+    """
+    _check_sizes(num_groups=num_groups)
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+    _check_columns(
+        labels=labels, predictions=predictions, groups=groups, weights=weights
+    )
+    table = _confusion(labels, predictions, groups, weights, num_groups, num_classes)
+    return GroupCounts(table)
+
+
+def multilabel_counts(
+    labels: Bool[Array | np.ndarray, "rows outcomes"]
+    | Real[Array | np.ndarray, "rows outcomes"],
+    predictions: Bool[Array | np.ndarray, "rows outcomes"]
+    | Real[Array | np.ndarray, "rows outcomes"],
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    weights: WeightRows | None = None,
+) -> GroupCounts:
+    """Counts several binary outcomes of the same rows, such as findings in an image.
+
+    Args:
+      labels: ``[rows, L]``, 0 or 1 for each of ``L`` outcomes. Another value, such as
+        NaN or -1 for an uncertain one, leaves the row out of that outcome alone.
+      predictions: ``[rows, L]``, 0 or 1.
+      groups: ``[rows]``, as in ``group_counts``.
+      num_groups: Number of groups declared, ``G``.
+      weights: ``[rows]``, as in ``group_counts``.
+
+    Returns:
+      Counts ``[L, G, 2, 2]``.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the tables differ in shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, predictions = jnp.array([[1, 0], [1, 1]]), jnp.array([[1, 1], [0, 1]])
+      >>> multilabel_counts(
+      ...     labels, predictions, jnp.zeros(2, int), num_groups=1
+      ... ).counts.tolist()
+      [[[[0, 0], [1, 1]]], [[[0, 1], [0, 1]]]]
+    """
+    _check_sizes(num_groups=num_groups)
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            "The labels and predictions must have one column for each outcome, got "
+            f"{labels.shape} and {predictions.shape}."
+        )
+    _check_columns(labels=labels[:, 0], groups=groups, weights=weights)
+    count = jax.vmap(_tabulate, in_axes=(1, 1, None, None, None))
+    return GroupCounts(count(labels, predictions, groups, weights, num_groups))
+
+
+def conditional_counts(
+    labels: BinaryRows,
+    predictions: BinaryRows,
+    groups: GroupRows,
+    strata: GroupRows,
+    *,
+    num_groups: int,
+    num_strata: int,
+    weights: WeightRows | None = None,
+) -> GroupCounts:
+    """Counts by group within each stratum of a control attribute.
+
+    Gaps of the result compare groups among rows alike in the control attribute, such
+    as the severity of disease; ``fairjax.metrics.conditional`` sums them up.
+
+    Args:
+      labels: ``[rows]``, 0 or 1.
+      predictions: ``[rows]``, 0 or 1.
+      groups: ``[rows]``, as in ``group_counts``.
+      strata: ``[rows]``, ids in ``0 .. num_strata - 1``; -1 marks a row in no stratum,
+        counted nowhere. Several control attributes are crossed to one.
+      num_groups: Number of groups declared, ``G``.
+      num_strata: Number of strata declared, ``S``.
+      weights: ``[rows]``, as in ``group_counts``.
+
+    Returns:
+      Counts ``[S, G, 2, 2]``.
+
+    Raises:
+      ValueError: If a number is below 1 or the columns differ in length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> ones = jnp.ones(3, int)
+      >>> conditional_counts(
+      ...     ones, ones, jnp.array([0, 1, 1]), jnp.array([0, 0, 1]),
+      ...     num_groups=2, num_strata=2,
+      ... ).counts[:, :, 1, 1].tolist()
+      [[1, 1], [0, 1]]
+    """
+    _check_sizes(num_groups=num_groups, num_strata=num_strata)
+    _check_columns(
+        labels=labels,
+        predictions=predictions,
+        groups=groups,
+        strata=strata,
+        weights=weights,
+    )
+    groups, strata = (jnp.asarray(ids).astype(jnp.int32) for ids in (groups, strata))
+    known = (groups >= 0) & (groups < num_groups) & (strata >= 0)
+    crossed = jnp.where(known, strata * num_groups + groups, -1)
+    table = _tabulate(labels, predictions, crossed, weights, num_strata * num_groups)
+    return GroupCounts(table.reshape(num_strata, num_groups, 2, 2))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def _check_columns(**columns: Array | np.ndarray | None) -> None:
+    shapes = {
+        name: column.shape for name, column in columns.items() if column is not None
+    }
+    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
+        raise ValueError(
+            f"The columns must be one-dimensional and of one length, got {shapes}."
+        )
+
+
+@functools.partial(jax.jit, static_argnums=4)
 def _tabulate(labels, predictions, groups, weights, num_groups: int) -> Array:
     labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
-    # Narrow ids (int8) would overflow where they are multiplied below.
-    groups = jnp.asarray(groups).astype(jnp.int32)
-    weights = jnp.int32(1) if weights is None else jnp.asarray(weights)[:, None]
-    if not jnp.issubdtype(weights.dtype, jnp.floating):
-        weights = weights.astype(jnp.int32)
     binary = ((labels == 0) | (labels == 1)) & ((predictions == 0) | (predictions == 1))
-    counted = binary & (groups >= 0) & (groups < num_groups)
-    cell = 4 * groups + 2 * (labels == 1) + (predictions == 1)
-    cell = jnp.where(counted, cell, -1)
-    # Compare and sum rather than scatter: XLA fuses it without storing the [rows, 4G]
-    # array, it runs on a row-sharded mesh, and under vmap it does not serialise.
-    hit = cell[:, None] == jnp.arange(4 * num_groups)
-    counts = jnp.sum(jnp.where(hit, weights, 0), axis=0, dtype=weights.dtype)
+    value = jnp.where(binary, 2 * (labels == 1) + (predictions == 1), -1)
+    counts = tally(value, groups, weights, num_groups, 4)
     return counts.reshape(num_groups, 2, 2)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _confusion(
+    labels, predictions, groups, weights, num_groups: int, num_classes: int
+) -> Array:
+    labels, predictions = (jnp.asarray(c).astype(int) for c in (labels, predictions))
+    known = (labels >= 0) & (labels < num_classes)
+    known &= (predictions >= 0) & (predictions < num_classes)
+    value = jnp.where(known, labels * num_classes + predictions, -1)
+    table = tally(value, groups, weights, num_groups, num_classes**2)
+    table = table.reshape(num_groups, num_classes, num_classes)
+    is_class = jnp.eye(num_classes, dtype=table.dtype)
+    # Sums, not differences from a total, so that no small cell is lost to rounding.
+    split = jnp.stack([1 - is_class, is_class], axis=1)
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("gab,cya,czb->cgyz", table, split, split, precision=exact)
 
 
 def merge(*counts: GroupCounts) -> GroupCounts:

@@ -1,10 +1,11 @@
-"""Fairness gaps: how far the groups' rates lie apart.
+"""Gaps between groups: how far any of their rates lie apart.
 
 A gap is the largest rate minus the smallest one over the groups that are valid, so it
-is never negative, and it does not say which group is worse off. A group without the
-rows that a rate needs is skipped, never counted as a rate of zero; with fewer than two
-valid groups there is nothing to compare and the gap is NaN. ``valid_groups`` says who
-was compared.
+is never negative, and it does not say which group is worse off; against a reference
+group it is signed, one value for each group. A group without the rows that a rate needs
+is skipped, never counted as a rate of zero; with fewer than two valid groups there is
+nothing to compare and the gap is NaN. ``compared_groups`` says who was compared.
+``fairjax.metrics.parity`` has the other gaps of the literature by name.
 
 An observed gap is biased upwards: sampling noise alone separates the groups.
 ``fairjax.metrics.permutation_null`` gives the size of that noise, and
@@ -17,48 +18,296 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from fairjax.metrics import rates
 from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.rates import group_rate, rate_support
 
-_Gap: TypeAlias = Float[Array, "*batch"]
-_Support: TypeAlias = float | int | Real[Array | np.ndarray, ""]
+# [...], or [..., G] against a reference group.
+Gap: TypeAlias = Float[Array, "..."]
+Support: TypeAlias = float | int | Real[Array | np.ndarray, ""]
+Reference: TypeAlias = int | np.integer
+_Rates: TypeAlias = Float[Array | np.ndarray, "*batch groups"]
+_Valid: TypeAlias = Bool[Array | np.ndarray, "*#batch groups"]
 
 
 def difference(
-    group_rates: Float[Array | np.ndarray, "*batch groups"],
-    valid: Bool[Array | np.ndarray, "*#batch groups"] | None = None,
-) -> _Gap:
-    """Largest minus smallest rate over the valid groups.
+    group_rates: _Rates,
+    valid: _Valid | None = None,
+    *,
+    reference: Reference | None = None,
+) -> Gap:
+    r"""Largest minus smallest rate over the valid groups, or each less a reference's.
+
+    .. math:: \max_g r_g - \min_g r_g, \qquad \text{reference: } r_g - r_{\text{ref}}
 
     Args:
       group_rates: ``[..., G]``; NaN entries are skipped.
       valid: ``[..., G]``, False to leave a group out; all by default.
+      reference: Position of the group that every group is compared with. Each
+        difference is then signed: a negative one says that the group's rate is lower.
 
     Returns:
-      ``[...]``, at least 0; NaN where fewer than two groups are left.
+      ``[...]``, at least 0; NaN where fewer than two groups are left. With a reference
+      ``[..., G]``; NaN for a group that is left out, and for all if the reference is.
+
+    Raises:
+      ValueError: If there is no such reference.
 
     Example:
       >>> import jax.numpy as jnp
       >>> difference(jnp.array([0.25, 0.75, jnp.nan])).item()
       0.5
+      >>> difference(jnp.array([0.25, 0.75, jnp.nan]), reference=1).tolist()
+      [-0.5, 0.0, nan]
     """
-    group_rates = jnp.asarray(group_rates)
-    kept = ~jnp.isnan(group_rates)
-    if valid is not None:
-        kept &= jnp.asarray(valid)
-    highest = jnp.max(jnp.where(kept, group_rates, -jnp.inf), axis=-1)
-    lowest = jnp.min(jnp.where(kept, group_rates, jnp.inf), axis=-1)
+    known, kept = _known(group_rates, valid)
+    if reference is not None:
+        return known - _of_reference(known, reference)
+    highest, lowest = _extremes(known, kept)
     return jnp.where(jnp.sum(kept, axis=-1) >= 2, highest - lowest, jnp.nan)
 
 
-def _supported(
-    support: Real[Array, "*shape"], min_support: _Support
-) -> Bool[Array, "*shape"]:
-    return (support > 0) & (support >= min_support)
+def ratio(
+    group_rates: _Rates,
+    valid: _Valid | None = None,
+    *,
+    reference: Reference | None = None,
+) -> Gap:
+    r"""Smallest over largest rate of the valid groups, or each over a reference's.
+
+    .. math:: \min_g r_g / \max_g r_g, \qquad \text{reference: } r_g / r_{\text{ref}}
+
+    Args:
+      group_rates: ``[..., G]``, at least 0; NaN entries are skipped.
+      valid: ``[..., G]``, False to leave a group out; all by default.
+      reference: Position of the group that every group is compared with. The ratios
+        are then not clipped: one above 1 says that the group's rate is higher.
+
+    Returns:
+      ``[...]`` in [0, 1], 1 at parity; NaN where fewer than two groups are left, and
+      0/0, where all rates are 0. With a reference ``[..., G]``: a positive rate over 0
+      is infinite and 0/0 is NaN, both flagged by ``zero_reference``.
+
+    Raises:
+      ValueError: If there is no such reference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> ratio(jnp.array([0.25, 0.5, jnp.nan])).item()
+      0.5
+      >>> ratio(jnp.array([0.25, 0.5, 0.0]), reference=0).tolist()
+      [1.0, 2.0, 0.0]
+      >>> ratio(jnp.array([0.25, 0.5, 0.0]), reference=2).tolist()
+      [inf, inf, nan]
+    """
+    known, kept = _known(group_rates, valid)
+    if reference is not None:
+        return known / _of_reference(known, reference)
+    highest, lowest = _extremes(known, kept)
+    return jnp.where(jnp.sum(kept, axis=-1) >= 2, lowest / highest, jnp.nan)
+
+
+def zero_reference(
+    group_rates: _Rates, valid: _Valid | None = None, *, reference: Reference
+) -> Bool[Array, "*batch"]:
+    """Flags that a reference group's rate is 0, so that no ratio to it is a number.
+
+    Args:
+      group_rates: ``[..., G]``.
+      valid: ``[..., G]``, False to leave a group out; all by default.
+      reference: Position of the reference group.
+
+    Returns:
+      ``[...]``, True where every ratio to the reference is infinite or 0/0. False where
+      the reference is left out: then the ratios are NaN for want of rows.
+
+    Raises:
+      ValueError: If there is no such reference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> zero_reference(jnp.array([[0.5, 0.0], [0.5, 0.5]]), reference=1).tolist()
+      [True, False]
+    """
+    known, _ = _known(group_rates, valid)
+    return jnp.squeeze(_of_reference(known, reference), -1) == 0
+
+
+def rate_difference(
+    counts: GroupCounts,
+    name: str,
+    min_support: Support = 0,
+    *,
+    reference: Reference | None = None,
+) -> Gap:
+    """The difference of any rate, by the rate's name.
+
+    Args:
+      counts: ``[..., G, 2, 2]``.
+      name: Name of a rate, such as ``"f1_score"``.
+      min_support: Fewest rows under a group's rate (``rate_support``) for the group to
+        be compared. One with none never is.
+      reference: As in ``difference``.
+
+    Returns:
+      As ``difference``.
+
+    Raises:
+      ValueError: If there is no such rate or reference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
+      >>> rate_difference(counts, "true_positive_rate").item()
+      0.25
+    """
+    valid = compared_groups(counts, name, min_support)
+    return difference(group_rate(counts, name), valid, reference=reference)
+
+
+def rate_ratio(
+    counts: GroupCounts,
+    name: str,
+    min_support: Support = 0,
+    *,
+    reference: Reference | None = None,
+) -> Gap:
+    """The ratio of any rate, by the rate's name.
+
+    Args:
+      counts: ``[..., G, 2, 2]``.
+      name: Name of a rate, such as ``"error_rate"``.
+      min_support: As in ``rate_difference``.
+      reference: As in ``ratio``.
+
+    Returns:
+      As ``ratio``.
+
+    Raises:
+      ValueError: If there is no such rate or reference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[10, 2], [0, 8]], [[9, 3], [4, 4]]]))
+      >>> rate_ratio(counts, "true_positive_rate").item()
+      0.5
+    """
+    valid = compared_groups(counts, name, min_support)
+    return ratio(group_rate(counts, name), valid, reference=reference)
+
+
+def equalized_odds_difference(
+    counts: GroupCounts,
+    agg: Literal["max", "mean"] = "max",
+    min_support: Support = 0,
+    *,
+    reference: Reference | None = None,
+) -> Gap:
+    r"""The true and the false positive rates' gaps in one (Hardt et al. 2016).
+
+    .. math:: \Delta_y = \max_g r_{y,g} - \min_g r_{y,g}, \qquad
+              \text{max: } \max(\Delta_0, \Delta_1), \quad
+              \text{mean: } (\Delta_0 + \Delta_1) / 2
+
+    with :math:`r_{y,g}` the share predicted positive among the rows of group :math:`g`
+    with label :math:`y`; against a reference,
+    :math:`\Delta_y = |r_{y,g} - r_{y,\text{ref}}|` for each group. Either is zero
+    exactly where predictions are independent of the group given the label. Signed
+    averages of the two, which cancel, are ``fairjax.metrics.average_odds_difference``.
+
+    Args:
+      counts: ``[..., G, 2, 2]``.
+      agg: ``"max"``, the worse of the two gaps, or ``"mean"``.
+      min_support: Fewest positives (negatives) for a group's true (false) positive
+        rate to be compared; a group may be valid for one alone.
+      reference: Position of a group to compare every other with.
+
+    Returns:
+      ``[...]`` in [0, 1]; NaN if either gap has fewer than two valid groups. With a
+      reference ``[..., G]``, not signed.
+
+    Raises:
+      ValueError: If ``agg`` is neither, or there is no such reference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
+      >>> equalized_odds_difference(counts).item()
+      0.25
+      >>> round(equalized_odds_difference(counts, agg="mean").item(), 4)
+      0.1667
+    """
+    if agg not in ("max", "mean"):
+        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
+    positives, negatives = (
+        jnp.abs(rate_difference(counts, name, min_support, reference=reference))
+        for name in ("true_positive_rate", "false_positive_rate")
+    )
+    if agg == "mean":
+        return (positives + negatives) / 2
+    return jnp.maximum(positives, negatives)
+
+
+def equalized_odds_ratio(
+    counts: GroupCounts,
+    agg: Literal["min", "mean"] = "min",
+    min_support: Support = 0,
+) -> Gap:
+    """The true and the false positive rates' ratios in one, each smallest over largest.
+
+    Args:
+      counts: ``[..., G, 2, 2]``.
+      agg: ``"min"``, the worse of the two ratios, or ``"mean"``.
+      min_support: As in ``equalized_odds_difference``.
+
+    Returns:
+      ``[...]`` in [0, 1], 1 at parity; NaN if either ratio is, such as that of false
+      positive rates that are all 0.
+
+    Raises:
+      ValueError: If ``agg`` is neither.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
+      >>> round(equalized_odds_ratio(counts).item(), 4)
+      0.6667
+    """
+    if agg not in ("min", "mean"):
+        raise ValueError(f"agg must be 'min' or 'mean', got {agg!r}.")
+    positives = rate_ratio(counts, "true_positive_rate", min_support)
+    negatives = rate_ratio(counts, "false_positive_rate", min_support)
+    if agg == "mean":
+        return (positives + negatives) / 2
+    return jnp.minimum(positives, negatives)
+
+
+def compared_groups(
+    counts: GroupCounts, name: str, min_support: Support = 0
+) -> Bool[Array, "*batch groups"]:
+    """Says which groups have the rows that a rate's gap asks for.
+
+    Args:
+      counts: ``[..., G, 2, 2]``.
+      name: Name of the rate.
+      min_support: As in ``rate_difference``.
+
+    Returns:
+      ``[..., G]``, True for the groups that the gap compares.
+
+    Raises:
+      ValueError: If there is no such rate.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [0, 0]]]))
+      >>> compared_groups(counts, "true_positive_rate").tolist()
+      [True, False]
+    """
+    return _supported(rate_support(counts, name), min_support)
 
 
 def valid_groups(
-    counts: GroupCounts, min_support: _Support = 0
+    counts: GroupCounts, min_support: Support = 0
 ) -> Bool[Array, "*batch groups 2"]:
     """Says which groups have enough negatives and enough positives.
 
@@ -81,112 +330,31 @@ def valid_groups(
     return _supported(jnp.sum(jnp.asarray(counts.counts), axis=-1), min_support)
 
 
-def demographic_parity_difference(
-    counts: GroupCounts, min_support: _Support = 0
-) -> _Gap:
-    """Largest minus smallest selection rate.
-
-    Args:
-      counts: ``[..., G, 2, 2]``.
-      min_support: Fewest rows of either label for a group to be compared.
-
-    Returns:
-      ``[...]`` in [0, 1]; NaN with fewer than two valid groups.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(demographic_parity_difference(counts).item(), 4)
-      0.0667
-    """
-    valid = _supported(jnp.sum(jnp.asarray(counts.counts), axis=(-2, -1)), min_support)
-    return difference(rates.selection_rate(counts), valid)
+def _supported(
+    support: Real[Array, "*shape"], min_support: Support
+) -> Bool[Array, "*shape"]:
+    return (support > 0) & (support >= min_support)
 
 
-def equal_opportunity_difference(
-    counts: GroupCounts, min_support: _Support = 0
-) -> _Gap:
-    """Largest minus smallest true positive rate (Hardt, Price and Srebro 2016).
-
-    Args:
-      counts: ``[..., G, 2, 2]``.
-      min_support: Fewest positives for a group to be compared.
-
-    Returns:
-      ``[...]`` in [0, 1]; NaN with fewer than two valid groups.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> equal_opportunity_difference(counts).item()
-      0.25
-    """
-    valid = valid_groups(counts, min_support)[..., 1]
-    return difference(rates.true_positive_rate(counts), valid)
+def _known(group_rates: _Rates, valid: _Valid | None) -> tuple[Array, Array]:
+    """Rates with NaN for every group left out, and which groups are not."""
+    group_rates = jnp.asarray(group_rates)
+    kept = ~jnp.isnan(group_rates)
+    if valid is not None:
+        kept &= jnp.asarray(valid)
+    return jnp.where(kept, group_rates, jnp.nan), kept
 
 
-def false_positive_rate_difference(
-    counts: GroupCounts, min_support: _Support = 0
-) -> _Gap:
-    """Largest minus smallest false positive rate, also called predictive equality.
-
-    Args:
-      counts: ``[..., G, 2, 2]``.
-      min_support: Fewest negatives for a group to be compared.
-
-    Returns:
-      ``[...]`` in [0, 1]; NaN with fewer than two valid groups.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(false_positive_rate_difference(counts).item(), 4)
-      0.0833
-    """
-    valid = valid_groups(counts, min_support)[..., 0]
-    return difference(rates.false_positive_rate(counts), valid)
+def _extremes(known: Array, kept: Array) -> tuple[Array, Array]:
+    highest = jnp.max(jnp.where(kept, known, -jnp.inf), axis=-1)
+    return highest, jnp.min(jnp.where(kept, known, jnp.inf), axis=-1)
 
 
-def equalized_odds_difference(
-    counts: GroupCounts,
-    agg: Literal["max", "mean"] = "max",
-    min_support: _Support = 0,
-) -> _Gap:
-    r"""The true and the false positive rates' gaps in one (Hardt et al. 2016).
-
-    .. math:: \Delta_y = \max_g r_{y,g} - \min_g r_{y,g}, \qquad
-              \text{max: } \max(\Delta_0, \Delta_1), \quad
-              \text{mean: } (\Delta_0 + \Delta_1) / 2
-
-    with :math:`r_{y,g}` the share predicted positive among the rows of group :math:`g`
-    with label :math:`y`. Either is zero exactly where predictions are independent of
-    the group given the label. Signed averages of the two, which cancel, are another
-    metric.
-
-    Args:
-      counts: ``[..., G, 2, 2]``.
-      agg: ``"max"``, the worse of the two gaps, or ``"mean"``.
-      min_support: Fewest positives (negatives) for a group's true (false) positive
-        rate to be compared; a group may be valid for one alone.
-
-    Returns:
-      ``[...]`` in [0, 1]; NaN if either gap has fewer than two valid groups.
-
-    Raises:
-      ValueError: If ``agg`` is neither.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> equalized_odds_difference(counts).item()
-      0.25
-      >>> round(equalized_odds_difference(counts, agg="mean").item(), 4)
-      0.1667
-    """
-    if agg not in ("max", "mean"):
-        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
-    positives = equal_opportunity_difference(counts, min_support)
-    negatives = false_positive_rate_difference(counts, min_support)
-    if agg == "mean":
-        return (positives + negatives) / 2
-    return jnp.maximum(positives, negatives)
+def _of_reference(known: Array, reference: Reference) -> Array:
+    groups = known.shape[-1]
+    if not 0 <= reference < groups:
+        raise ValueError(
+            f"reference must be the position of one of {groups} groups, got "
+            f"{reference}."
+        )
+    return known[..., reference, None]

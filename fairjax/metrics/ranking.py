@@ -1,66 +1,73 @@
-"""Ranking and calibration of scores: AUROC, by group and in the worst group; Brier.
+"""Ranking of scores: AUROC, exact with ties and weights, overall and by group.
 
-The AUROC is exact, ties and weights included. Sorting is its only cost above O(n) and
-depends on the scores alone, so ``score_order`` does it once and ``auroc_from_order``
-reuses it for every group and every bootstrap replicate.
+Sorting is the only cost above O(n) and depends on the scores and groups alone, so
+``grouped_score_order`` does it once, and ``grouped_auroc_from_order`` reuses it for
+every bootstrap replicate. The memory does not grow with the number of groups.
 """
 
-from typing import NamedTuple, TypeAlias
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
+from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
+from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
-
-_Scores: TypeAlias = Float[Array | np.ndarray, " rows"]
-
-
-class ScoreOrder(NamedTuple):
-    """The rows of one score column sorted, with its tied runs.
-
-    Attributes:
-      order: int32 ``[rows]``, row ids by ascending score.
-      first: int32 ``[rows]``, for each sorted position, that of the first equal score.
-      last: int32 ``[rows]``, one past that of the last equal score.
-      missing: bool ``[rows]``, where the sorted score is NaN.
-    """
-
-    order: Int[Array, " rows"]
-    first: Int[Array, " rows"]
-    last: Int[Array, " rows"]
-    missing: Bool[Array, " rows"]
+from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
 
 
-def score_order(scores: _Scores) -> ScoreOrder:
-    """Sorts the scores once, for many calls of ``auroc_from_order``.
+@jax.jit
+def grouped_auroc_from_order(
+    order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
+) -> Float[Array, " groups"]:
+    """AUROC of each group from scores already sorted, in O(n).
+
+    Map it over weights ``[B, n]`` to bootstrap, some at a time:
+    ``lax.map(lambda w: grouped_auroc_from_order(order, labels, w), weights,
+    batch_size=16)``.
 
     Args:
-      scores: ``[rows]``; only their order matters. Without JAX's 64-bit mode, float64
-        scores are rounded to float32 and may become tied.
+      order: From ``grouped_score_order``.
+      labels: ``[rows]``, 0 or 1, in the original order of rows.
+      weights: ``[rows]``, at least 0, in the original order; ones by default. Integers
+        (bootstrap multiplicities) are faster than floats; a group's may add up to at
+        most 2³¹ - 1.
 
     Returns:
-      The order and its ties.
+      ``[G]``, as ``auroc`` of each group.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> score_order(jnp.array([0.7, 0.1, 0.7])).first.tolist()
-      [0, 1, 1]
+      >>> order = grouped_score_order(
+      ...     jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.zeros(4, int), num_groups=1
+      ... )
+      >>> grouped_auroc_from_order(order, jnp.array([0, 0, 1, 1])).tolist()
+      [0.75]
     """
-    scores = jnp.asarray(scores)
-    order = jnp.argsort(scores).astype(jnp.int32)
-    ranked = scores[order]
-    position = jnp.arange(ranked.size, dtype=jnp.int32)
-    new = jnp.concatenate([jnp.ones(1, bool), ranked[1:] != ranked[:-1]])[: ranked.size]
-    first = jax.lax.cummax(jnp.where(new, position, 0))
-    end = jnp.roll(new, -1).at[-1:].set(True)
-    last = jax.lax.cummin(jnp.where(end, position + 1, ranked.size), reverse=True)
-    return ScoreOrder(order, first, last, jnp.isnan(ranked))
+    mass = sorted_mass(order, labels, weights)
+    # A tied negative counts half: the mean of those before the run and through it.
+    before, through = before_and_through(order, mass.negative)
+    positives = group_sums(mass.positive, order.group, order.num_groups)
+    negatives = group_sums(mass.negative, order.group, order.num_groups)
+    defined = (positives > 0) & (negatives > 0)
+    # Shares, not counts, are summed: products of counts would leave the integers that
+    # floats hold.
+    # And they are divided by the total, not multiplied by its inverse: a perfect order
+    # is 1, not almost.
+    share = mean_share(before, through, jnp.append(negatives, 0)[order.group])
+    won = mass.positive * share
+    won = group_sums(
+        jnp.where(mass.undefined, jnp.nan, won), order.group, order.num_groups
+    )
+    return jnp.where(defined, won / jnp.where(defined, positives, 1), jnp.nan)
 
 
 def auroc_from_order(
-    order: ScoreOrder, labels: BinaryRows, weights: WeightRows | None = None
+    order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
     """AUROC of already sorted scores, in O(n).
 
@@ -80,29 +87,12 @@ def auroc_from_order(
       >>> auroc_from_order(order, jnp.array([0, 0, 1, 1])).item()
       0.75
     """
-    positive = jnp.asarray(labels)[order.order] == 1
-    negative = jnp.asarray(labels)[order.order] == 0
-    if weights is None:
-        mass = jnp.ones(positive.shape)
-    else:
-        mass = jnp.asarray(weights, jnp.result_type(weights, float))[order.order]
-    mass = jnp.where(order.missing & (mass > 0), jnp.nan, mass)
-    positives = jnp.where(positive, mass, 0)
-    below = jnp.cumsum(jnp.where(negative, mass, 0))
-    below = jnp.concatenate([jnp.zeros(1, below.dtype), below])
-    total_positive, total_negative = jnp.sum(positives), below[-1]
-    defined = (total_positive > 0) & (total_negative > 0)
-    # A tied negative counts half: the mean of those before the run and through it.
-    # Shares, not counts, are summed: products of counts would leave float32's integers.
-    share = (below[order.first] + below[order.last]) / jnp.where(
-        defined, 2 * total_negative, 1
-    )
-    area = jnp.sum(positives * share) / jnp.where(defined, total_positive, 1)
-    return jnp.where(defined, area, jnp.nan)
+    return grouped_auroc_from_order(order, labels, weights)[0]
 
 
+@jax.jit
 def auroc(
-    labels: BinaryRows, scores: _Scores, weights: WeightRows | None = None
+    labels: BinaryRows, scores: ScoreRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
     r"""Area under the receiver operating characteristic, exact with ties.
 
@@ -129,12 +119,14 @@ def auroc(
       >>> auroc(jnp.array([0, 0, 1, 1]), jnp.array([0.1, 0.5, 0.5, 0.8])).item()
       0.875
     """
+    check_rows(1, labels=labels, scores=scores, weights=weights)
     return auroc_from_order(score_order(scores), labels, weights)
 
 
+@functools.partial(jax.jit, static_argnames="num_groups")
 def group_auroc(
     labels: BinaryRows,
-    scores: _Scores,
+    scores: ScoreRows,
     groups: GroupRows,
     *,
     num_groups: int,
@@ -143,14 +135,18 @@ def group_auroc(
     """AUROC within each group, sorting once.
 
     Args:
-      labels: ``[rows]``, 0 or 1.
+      labels: ``[rows]``, 0 or 1; other values take no part.
       scores: ``[rows]``, higher for the positive class.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      ``[G]`` in [0, 1]; NaN for a group that lacks a class.
+      ``[G]`` in [0, 1]; NaN for a group that lacks a class or has a NaN score with
+      weight.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,14 +156,9 @@ def group_auroc(
       ... ).tolist()
       [1.0, 0.0]
     """
-    order = score_order(scores)
-    mass = jnp.ones(1) if weights is None else jnp.asarray(weights)
-    groups = jnp.asarray(groups)
-    return jax.vmap(
-        lambda group: auroc_from_order(
-            order, labels, jnp.where(groups == group, mass, 0)
-        )
-    )(jnp.arange(num_groups))
+    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    order = grouped_score_order(scores, groups, num_groups=num_groups)
+    return grouped_auroc_from_order(order, labels, weights)
 
 
 class WorstGroup(NamedTuple):
@@ -200,35 +191,3 @@ def worst_group(values: Float[Array | np.ndarray, " groups"]) -> WorstGroup:
     known = ~jnp.isnan(values)
     group = jnp.argmin(jnp.where(known, values, jnp.inf)).astype(jnp.int32)
     return WorstGroup(values[group], jnp.where(known[group], group, -1))
-
-
-def brier_score(
-    labels: BinaryRows,
-    scores: _Scores,
-    weights: WeightRows | None = None,
-) -> Float[Array, ""]:
-    r"""Mean squared error of a predicted probability.
-
-    .. math:: \frac{\sum_i w_i (s_i - y_i)^2}{\sum_i w_i}
-
-    Args:
-      labels: ``[rows]``, 0 or 1.
-      scores: ``[rows]``, probabilities in [0, 1].
-      weights: ``[rows]``, at least 0; ones by default.
-
-    Returns:
-      In [0, 1], lower is better; NaN without weight.
-
-    Brier, "Verification of forecasts expressed in terms of probability", Monthly
-    Weather Review 78 (1950).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> brier_score(jnp.array([1, 0]), jnp.array([0.5, 0.0])).item()
-      0.125
-    """
-    scores = jnp.asarray(scores)
-    mass = jnp.ones(scores.shape) if weights is None else jnp.asarray(weights)
-    total = jnp.sum(mass)
-    errors = jnp.sum(mass * (scores - jnp.asarray(labels)) ** 2)
-    return jnp.where(total > 0, errors / jnp.where(total > 0, total, 1), jnp.nan)

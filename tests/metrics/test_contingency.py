@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fairjax.metrics.contingency import random_tables
+from fairjax.metrics.contingency import _hypergeometric, random_tables
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,19 @@ def test_margins_hold(groups, random):
     assert (tables >= 0).all()
     np.testing.assert_array_equal(tables.sum(2), np.tile(rows, (8, 1)))
     np.testing.assert_array_equal(tables.sum(1), np.tile(columns, (8, 1)))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "draws"),
+    [(3000, 90_000, 45_000), (5 * 10**6, 5 * 10**6, 10**6), (2000, 10**5, 60_000)],
+)
+def test_large_cells_come_from_the_right_quantiles(good, bad, draws):
+    """Beyond 20 standard deviations of a cell its quantiles are expanded."""
+    uniform = (np.arange(2000) + 0.5) / 2000
+    sizes = [jnp.asarray(size) for size in (good, bad, draws)]
+    found = jax.vmap(lambda u: _hypergeometric(u, *sizes, 433))(
+        jnp.asarray(uniform, jnp.float32)
+    )
+    exact = stats.hypergeom(good + bad, good, draws)
+    error = np.abs(exact.cdf(found) - uniform) - exact.pmf(found)
+    assert error.max() < 1e-4

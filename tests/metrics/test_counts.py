@@ -5,9 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
-from fairjax.metrics import GroupCounts, group_counts, merge, predictions_at
+from fairjax.metrics import (
+    GroupCounts,
+    conditional_counts,
+    group_counts,
+    merge,
+    multilabel_counts,
+    one_vs_rest_counts,
+    predictions_at,
+)
 
 NUM_GROUPS = 4
 
@@ -130,22 +138,148 @@ def test_jit_vmap_and_sharded_sum_agree():
     np.testing.assert_array_equal(summed, one_by_one[0])
 
 
+@pytest.mark.parametrize("num_groups", [2, 60])
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-def test_rows_sharded_over_a_mesh(kind):
+def test_rows_sharded_over_a_mesh(kind, num_groups):
     rng = np.random.default_rng(1)
-    columns = rng.integers(0, 2, (3, 32))
+    columns = [*rng.integers(0, 2, (2, 4096)), rng.integers(-1, num_groups, 4096)]
     axis = getattr(jax.sharding.AxisType, kind)
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(axis,))
     sharding = jax.NamedSharding(mesh, PartitionSpec("rows"))
     placed = [jax.device_put(column, sharding) for column in columns]
     with jax.set_mesh(mesh):
-        counts = group_counts(*placed, num_groups=2).counts
-    expected = group_counts(*columns, num_groups=2).counts
+        counts = group_counts(*placed, num_groups=num_groups).counts
+    expected = group_counts(*columns, num_groups=num_groups).counts
     np.testing.assert_array_equal(counts, expected)
+
+
+def test_a_float_total_of_many_rows_keeps_its_digits():
+    # Added one by one in float32, ones stop counting at 2^24.
+    weights = np.ones(100_000, np.float32)
+    weights[0] = 2**24
+    zeros = np.zeros(100_000, np.int8)
+    counts = group_counts(zeros, zeros, zeros, num_groups=1, weights=weights).counts
+    np.testing.assert_allclose(counts[0, 0, 0], 2**24 + 99_999, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_groups", [60, 5000])
+def test_memory_does_not_grow_with_groups(num_groups):
+    rows = 20_000
+    column = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    count = jax.jit(lambda *columns: group_counts(*columns, num_groups=num_groups))
+    memory = count.lower(column, column, column).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 40 * rows + 16 * 4 * num_groups
+
+
+@pytest.mark.parametrize("how", ["vmap", "scan"])
+def test_many_groups_count_alike_under(how):
+    rng = np.random.default_rng(3)
+    labels, predictions = rng.integers(0, 2, (2, 3, 3000))
+    groups = rng.integers(-1, 301, (3, 3000))
+
+    def count(columns):
+        return group_counts(*columns, num_groups=300).counts
+
+    expected = np.zeros((3, 302, 2, 2), int)
+    batch = np.arange(3)[:, None]
+    np.add.at(expected, (batch, groups, labels, predictions), 1)
+    mapped = jax.vmap if how == "vmap" else (lambda f: lambda x: jax.lax.map(f, x))
+    found = mapped(count)((labels, predictions, groups))
+    np.testing.assert_array_equal(found, expected[:, :300])
+
+
+def test_integer_counts_under_x64():
+    one = np.ones(2, np.int32)
+    with jax.enable_x64(True):
+        heavy = np.full(2, 2**31 - 1, np.int32)
+        counts = group_counts(one, one, one, num_groups=2, weights=heavy).counts
+        assert int(counts[1, 1, 1]) == 2**32 - 2
+
+
+@given(tables(), st.lists(st.integers(0, 3), min_size=20, max_size=20))
+def test_one_vs_rest_equals_sklearn(table, values):
+    groups, weights = table[2:]
+    # Class 3 is declared neither as a label nor as a prediction.
+    labels, predictions = np.array(values), np.array(values[::-1])
+    found = one_vs_rest_counts(
+        labels,
+        predictions,
+        groups,
+        num_groups=NUM_GROUPS,
+        num_classes=3,
+        weights=weights,
+    ).counts
+    known = (labels < 3) & (predictions < 3)
+    expected = np.zeros((3, NUM_GROUPS, 2, 2), int)
+    for group in range(NUM_GROUPS):
+        at = known & (groups == group)
+        if weights[at].any():
+            expected[:, group] = multilabel_confusion_matrix(
+                labels[at], predictions[at], sample_weight=weights[at], labels=range(3)
+            )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_one_vs_rest_keeps_the_digits_of_float_weights():
+    labels, predictions = np.array([0, 1, 2]), np.array([0, 1, 1])
+    weights = np.array([1e8, 1e8, 1.0], np.float32)
+    zeros = np.zeros(3, int)
+    counts = one_vs_rest_counts(
+        labels, predictions, zeros, num_groups=1, num_classes=3, weights=weights
+    ).counts
+    assert counts[2, 0].tolist() == [[2e8, 0.0], [1.0, 0.0]]
+
+
+@given(tables())
+def test_multilabel_counts_are_those_of_each_outcome(table):
+    labels, predictions, groups, weights = table
+    # The second outcome is unknown for some rows.
+    both = np.stack([labels, np.where(weights > 1, -1, predictions)], axis=1)
+    guessed = np.stack([predictions, labels], axis=1)
+    found = multilabel_counts(
+        both, guessed, groups, num_groups=NUM_GROUPS, weights=weights
+    ).counts
+    for outcome in range(2):
+        alone = group_counts(
+            both[:, outcome],
+            guessed[:, outcome],
+            groups,
+            num_groups=NUM_GROUPS,
+            weights=weights,
+        )
+        np.testing.assert_array_equal(found[outcome], alone.counts)
+
+
+@given(tables(), st.lists(st.integers(-1, 2), min_size=20, max_size=20))
+def test_conditional_counts_are_those_of_each_stratum(table, strata):
+    strata = np.array(strata)
+    labels, predictions, groups, weights = table
+    found = conditional_counts(
+        labels,
+        predictions,
+        groups,
+        strata,
+        num_groups=NUM_GROUPS,
+        num_strata=2,
+        weights=weights,
+    ).counts
+    for stratum in range(2):
+        alone = group_counts(
+            labels,
+            predictions,
+            np.where(strata == stratum, groups, -1),
+            num_groups=NUM_GROUPS,
+            weights=weights,
+        )
+        np.testing.assert_array_equal(found[stratum], alone.counts)
 
 
 def test_errors_name_the_argument():
     ones = np.ones(3, int)
+    with pytest.raises(ValueError, match="num_strata must be at least 1"):
+        conditional_counts(ones, ones, ones, ones, num_groups=1, num_strata=0)
+    with pytest.raises(ValueError, match="num_classes must be at least 2"):
+        one_vs_rest_counts(ones, ones, ones, num_groups=1, num_classes=1)
     with pytest.raises(ValueError, match="num_groups must be at least 1"):
         group_counts(ones, ones, ones, num_groups=0)
     with pytest.raises(ValueError, match="over the same groups"):

@@ -18,6 +18,10 @@ EXPECTED = {
     "positive_predictive_value": [6 / 8, 3 / 6, 0.0],
     "negative_predictive_value": [10 / 12, 9 / 12, 1.0],
     "accuracy": [16 / 20, 12 / 18, 4 / 8],
+    "prevalence": [8 / 20, 6 / 18, 0.0],
+    "error_rate": [4 / 20, 6 / 18, 4 / 8],
+    "f1_score": [12 / 16, 6 / 12, 0.0],
+    "treatment_ratio": [2 / 2, 3 / 3, 0.0],
     "balanced_accuracy": [(6 / 8 + 10 / 12) / 2, (3 / 6 + 9 / 12) / 2, NAN],
 }
 
@@ -42,3 +46,57 @@ def test_batched_and_mapped_and_compiled_agree(name):
     expected = np.stack([EXPECTED[name], EXPECTED[name][::-1]])
     np.testing.assert_allclose(rate(batch), expected, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.vmap(rate))(batch), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_rate_has_its_name_and_is_known_where_it_has_support(name):
+    found = metrics.group_rate(COUNTS, name)
+    np.testing.assert_array_equal(found, getattr(metrics, name)(COUNTS))
+    support = np.asarray(metrics.rate_support(COUNTS, name))
+    np.testing.assert_array_equal(np.isnan(found), support == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accuracy", [20, 18, 8]),
+        ("positive_predictive_value", [8, 6, 4]),
+        ("balanced_accuracy", [8, 6, 0]),
+        ("f1_score", [10, 9, 4]),
+        ("treatment_ratio", [4, 6, 4]),
+    ],
+)
+def test_support_is_the_rows_that_a_rate_rests_on(name, expected):
+    assert metrics.rate_support(COUNTS, name).tolist() == expected
+
+
+def test_hits_and_trials_give_the_rate():
+    shares = set(EXPECTED) - {"balanced_accuracy", "f1_score", "treatment_ratio"}
+    assert len(shares) == 10
+    for name in shares:
+        hits, trials = metrics.rate_trials(COUNTS, name)
+        found = np.divide(hits, trials, out=np.full(3, NAN), where=trials > 0)
+        np.testing.assert_allclose(found, EXPECTED[name], rtol=1e-6)
+    with pytest.raises(ValueError, match="f1_score"):
+        metrics.rate_trials(COUNTS, "f1_score")
+
+
+def test_treatment_ratio_is_infinite_or_unknown_without_false_positives():
+    counts = GroupCounts(jnp.array([[[5, 0], [2, 6]], [[5, 0], [0, 6]]]))
+    assert metrics.treatment_ratio(counts).tolist()[0] == np.inf
+    assert np.isnan(metrics.treatment_ratio(counts)[1])
+
+
+def test_an_unknown_rate_is_an_error():
+    for function in (metrics.group_rate, metrics.rate_support, metrics.rate_trials):
+        with pytest.raises(ValueError, match="'recall'"):
+            function(COUNTS, "recall")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_double_precision_if_asked(name):
+    table = np.asarray(COUNTS.counts)
+    with jax.enable_x64(True):
+        found = metrics.group_rate(GroupCounts(jnp.asarray(table)), name)
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, EXPECTED[name], rtol=1e-15)

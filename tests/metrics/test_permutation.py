@@ -6,21 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from fairjax.metrics import (
     GroupCounts,
+    cluster_permutation_null,
     demographic_parity_difference,
+    difference,
     equal_opportunity_difference,
     equalized_odds_difference,
+    group_auroc,
     group_counts,
-    holm,
-    inference,
-    paired_test,
-    patient_bootstrap_weights,
     permutation_null,
+    permutation_p_value,
+    score_permutation_null,
 )
 
 
@@ -161,7 +159,7 @@ def test_undefined_gaps_have_no_p_value_and_undefined_shuffles_count_against_it(
 
 def test_p_value_of_a_null_made_elsewhere():
     null = np.array([0.1, 0.3, np.nan, 0.2])
-    p_value = inference.permutation_p_value
+    p_value = permutation_p_value
     np.testing.assert_allclose(p_value(jnp.array(0.2), null), 4 / 5)
     np.testing.assert_allclose(p_value(jnp.array(0.9), null), 2 / 5)
     assert np.isnan(p_value(jnp.array(np.nan), null))
@@ -175,133 +173,132 @@ def test_no_permutations_is_an_error():
         )
 
 
-def test_holm_hand_values():
-    adjusted = holm(np.array([0.01, 0.02, np.nan, 0.03, 0.005], np.float32))
-    np.testing.assert_allclose(adjusted, [0.03, 0.04, np.nan, 0.04, 0.02], rtol=1e-5)
+def clustered(key, num_patients, rates):
+    """Patients with four or eight rows of either label, all of one random level."""
+    rng = np.random.default_rng(key)
+    patients = np.repeat(np.arange(num_patients), np.resize([8, 8, 4], num_patients))
+    groups = (np.arange(num_patients) % 2)[patients]
+    labels = np.arange(patients.size) % 2
+    level = rng.random(num_patients)[patients]
+    return labels, (level < np.asarray(rates)[groups]).astype(int), groups, patients
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5))
-def test_holm_equals_closed_testing_with_bonferroni(p_values):
-    p = np.array(p_values, np.float32)
-    expected = np.zeros(len(p))
-    for size in range(1, len(p) + 1):
-        for subset in itertools.combinations(range(len(p)), size):
-            bound = min(1, size * min(p[list(subset)].astype(float)))
-            for member in subset:
-                expected[member] = max(expected[member], bound)
-    np.testing.assert_allclose(jax.jit(holm)(p), expected, rtol=1e-5, atol=1e-30)
-
-
-def test_bootstrap_draws_whole_patients():
-    codes = np.array([0, 3, 1, 1, 2, 0, 3])
-    weights = np.asarray(
-        patient_bootstrap_weights(
-            jax.random.key(0), codes, num_patients=5, num_replicates=4000
-        )
+def test_whole_patients_are_shuffled_exactly():
+    """All exchanges of four patients, two of either profile, by enumeration."""
+    patients = np.array([0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4])
+    groups = np.array([0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0])
+    labels = np.array([1, 0, 0, 1, 1, 1, 0, 1, 0, 1, 1])
+    predictions = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1])
+    statistic = equal_opportunity_difference
+    values = []
+    for first, second in itertools.product([(0, 1), (1, 0)], repeat=2):
+        owner = np.array([*first, *second, 0])
+        counts = group_counts(labels, predictions, owner[patients], num_groups=2)
+        values.append(float(statistic(counts)))
+    test = cluster_permutation_null(
+        jax.random.key(0),
+        labels,
+        predictions,
+        groups,
+        # The codes themselves mean nothing.
+        patients * 7 + 3,
+        num_groups=2,
+        num_permutations=2000,
+        statistic=statistic,
     )
-    assert weights.dtype == np.int32
-    for patient in (0, 1, 3):
-        rows = weights[:, codes == patient]
-        np.testing.assert_array_equal(rows[:, :1].repeat(rows.shape[1], 1), rows)
-    times = weights[:, [0, 2, 4, 1]]
-    # Multinomial(5, 1/5): mean 1, variance 5 · .2 · .8, covariance −5 · .2 · .2.
-    np.testing.assert_allclose(times.mean(0), 1, atol=0.06)
-    expected = np.eye(4) - 0.2
-    np.testing.assert_allclose(np.cov(times.T), expected, atol=0.08)
-    # Patient 4 has no rows and is drawn all the same.
-    assert (times.sum(1) <= 5).all()
-    assert (times.sum(1) < 5).any()
+    np.testing.assert_allclose(test.observed, values[0], rtol=1e-6)
+    for value in np.unique(values):
+        share = np.mean(np.isclose(values, value))
+        found = np.mean(np.isclose(test.null, value, atol=1e-6))
+        np.testing.assert_allclose(found, share, atol=0.05)
+    assert np.isclose(np.asarray(test.null)[:, None], values).any(axis=1).all()
 
 
-def test_bootstrap_sizes_must_be_positive():
-    with pytest.raises(ValueError, match="num_patients"):
-        patient_bootstrap_weights(
-            jax.random.key(0), np.zeros(1, int), num_patients=0, num_replicates=1
+def test_rows_alone_are_their_own_patients():
+    rng = np.random.default_rng(0)
+    labels, predictions, groups = rng.integers(0, 2, (3, 80))
+    arguments = (jax.random.key(0), labels, predictions, groups)
+    size = {"num_groups": 2, "num_permutations": 4000}
+    by_row = permutation_null(*arguments, **size)
+    by_patient = cluster_permutation_null(*arguments, np.arange(80), **size)
+    assert by_patient.observed == by_row.observed
+    np.testing.assert_allclose(by_patient.mean, by_row.mean, rtol=0.05)
+    np.testing.assert_allclose(by_patient.p_value, by_row.p_value, atol=0.03)
+
+
+def test_rows_of_a_patient_are_not_independent():
+    """Where a patient's rows are copies, the test by row rejects far too often."""
+    runs, rejected = 60, {"row": 0, "patient": 0}
+    size = {
+        "num_groups": 2,
+        "num_permutations": 99,
+        "statistic": equal_opportunity_difference,
+    }
+    for run in range(runs):
+        *columns, patients = clustered(run, 60, (0.5, 0.5))
+        key = jax.random.key(run)
+        by_row = permutation_null(key, *columns, **size)
+        by_patient = cluster_permutation_null(key, *columns, patients, **size)
+        rejected["row"] += bool(by_row.p_value <= 0.05)
+        rejected["patient"] += bool(by_patient.p_value <= 0.05)
+    # Three standard errors above 5 %.
+    assert rejected["patient"] / runs < 0.14
+    assert rejected["row"] / runs > 0.2
+
+
+def test_a_group_that_varies_within_patients_is_refused():
+    ones = np.ones(4, int)
+    with pytest.raises(ValueError, match="varies within 1 of 2 patients"):
+        cluster_permutation_null(
+            jax.random.key(0),
+            ones,
+            ones,
+            np.array([0, 1, 0, 0]),
+            np.array([0, 0, 1, 1]),
+            num_groups=2,
+            num_permutations=9,
         )
 
 
-def test_paired_test_hand_values():
-    repeats = np.array([0.02, 0.04, 0.06], np.float32)
-    replicates = np.array([0.02, 0.04, 0.06, 0.08], np.float32)
-    test = jax.jit(functools.partial(paired_test, confidence=0.9))(repeats, replicates)
-    error = np.sqrt(0.002 / 3 + 0.0004 / 3)
-    np.testing.assert_allclose(test.difference, 0.04, rtol=1e-5)
-    np.testing.assert_allclose(test.standard_error, error, rtol=1e-5)
-    # Variances .002/3 of 3 degrees and .0004/3 of 2, Satterthwaite: 5/6 and 1/6 of all.
-    degrees = 1 / ((5 / 6) ** 2 / 3 + (1 / 6) ** 2 / 2)
-    np.testing.assert_allclose(test.degrees_of_freedom, degrees, rtol=1e-4)
-    interval = stats.t.interval(0.9, degrees, 0.04, error)
-    np.testing.assert_allclose((test.lower, test.upper), interval, rtol=1e-4)
-    p_value = 2 * stats.t.sf(0.04 / error, degrees)
-    np.testing.assert_allclose(test.p_value, p_value, rtol=1e-4)
+def test_shuffled_scores_have_the_law_of_a_numpy_shuffle():
+    rng = np.random.default_rng(1)
+    labels, groups = rng.integers(0, 2, 60), rng.integers(-1, 2, 60)
+    scores = rng.random(60).astype(np.float32)
+    test = score_permutation_null(
+        jax.random.key(0), labels, scores, groups, num_groups=2, num_permutations=500
+    )
+    gap = jax.jit(lambda g: difference(group_auroc(labels, scores, g, num_groups=2)))
+    np.testing.assert_allclose(test.observed, gap(groups), rtol=1e-6)
+    null = []
+    for _ in range(500):
+        shuffled = groups.copy()
+        for label in (0, 1):
+            inside = (labels == label) & (groups >= 0)
+            shuffled[inside] = rng.permutation(groups[inside])
+        null.append(float(gap(shuffled)))
+    quantiles = [0.1, 0.5, 0.9]
+    np.testing.assert_allclose(
+        np.quantile(test.null, quantiles), np.quantile(null, quantiles), atol=0.04
+    )
 
 
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.9999])
-@pytest.mark.parametrize("degrees", [1.0, 1.7, 4.0, 19.0, 518.0])
-def test_t_distribution_is_scipys(degrees, confidence):
-    found = inference._t_quantile(confidence, jnp.array(degrees))
-    expected = stats.t.ppf(0.5 + confidence / 2, degrees)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
-    for score in (0.0, 0.3, 2.0, 9.0):
-        tails = inference._t_tails(jnp.array(score), jnp.array(degrees))
-        expected = 2 * stats.t.sf(score, degrees)
-        np.testing.assert_allclose(tails, expected, rtol=2e-3)
+def test_scores_of_patients_take_any_statistic():
+    labels, hits, groups, patients = clustered(3, 40, (0.5, 0.5))
 
+    def mean_gap(labels, scores, groups):
+        sums = jnp.zeros(2).at[groups].add(scores)
+        return jnp.abs(jnp.diff(sums / jnp.bincount(groups, length=2)))[0]
 
-def test_few_repeats_that_vary_do_not_pretend_to_be_many():
-    """Where splits are all of the noise, tests of two repeats keep their level."""
-
-    def run(key):
-        differences = jax.random.normal(key, (2,))
-        return paired_test(differences, jnp.full(200, differences.mean())).p_value
-
-    p_values = jax.vmap(run)(jax.random.split(jax.random.key(1), 2000))
-    assert 0.03 < np.mean(np.asarray(p_values) < 0.05) < 0.07
-
-
-def test_paired_test_keeps_tiny_p_values_and_knows_identical_methods():
-    replicates = np.linspace(7.5, 12.5, 400)
-    far = paired_test(np.array([10.0, 10.0]), replicates)
-    score = 10 / np.std(replicates, ddof=1)
-    np.testing.assert_allclose(far.p_value, 2 * stats.t.sf(score, 399), rtol=1e-2)
-    same = paired_test(np.zeros(3), np.zeros(5))
-    assert (same.p_value, same.lower, same.upper) == (1, 0, 0)
-
-
-def test_repeats_on_shared_patients_are_not_independent():
-    runs, patients, repeats, replicates = 300, 80, 10, 200
-
-    def run(key):
-        keys = jax.random.split(key, 4)
-        # No true difference; a patient's own effect is shared by all repeats.
-        patient = jax.random.normal(keys[0], (patients, 1))
-        split = 0.1 * jax.random.normal(keys[1], (1, repeats))
-        noise = 0.3 * jax.random.normal(keys[2], (patients, repeats))
-        differences = patient + split + noise
-        weights = patient_bootstrap_weights(
-            keys[3],
-            jnp.arange(patients),
-            num_patients=patients,
-            num_replicates=replicates,
-        )
-        boot = weights @ differences.mean(1) / patients
-        return paired_test(differences.mean(0), boot).p_value, differences.mean(0)
-
-    keys = jax.random.split(jax.random.key(0), runs)
-    p_values, differences = jax.jit(jax.vmap(run))(keys)
-    naive = stats.ttest_1samp(np.asarray(differences), 0, axis=1).pvalue
-    assert 0.01 < np.mean(np.asarray(p_values) < 0.05) < 0.09
-    assert np.mean(naive < 0.05) > 0.3
-
-
-@pytest.mark.parametrize(
-    ("repeats", "replicates", "confidence", "message"),
-    [
-        (1, 5, 0.95, "at least two repeats"),
-        (5, 1, 0.95, "at least two repeats"),
-        (5, 5, 1.0, "confidence"),
-    ],
-)
-def test_paired_test_errors(repeats, replicates, confidence, message):
-    with pytest.raises(ValueError, match=message):
-        paired_test(np.zeros(repeats), np.zeros(replicates), confidence=confidence)
+    test = score_permutation_null(
+        jax.random.key(0),
+        labels,
+        hits.astype(np.float32),
+        groups,
+        num_groups=2,
+        num_permutations=200,
+        statistic=mean_gap,
+        patients=patients,
+    )
+    means = [hits[groups == group].mean() for group in (0, 1)]
+    np.testing.assert_allclose(test.observed, abs(means[0] - means[1]), rtol=1e-5)
+    assert 0 < test.p_value <= 1

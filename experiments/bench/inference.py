@@ -1,0 +1,288 @@
+"""Do the intervals and tests hold? Coverage and errors where the truth is known.
+
+Run ``python -m experiments.bench.inference --help`` for the options. Data are drawn
+from groups with known rates; each method's interval either holds the truth or does not,
+and claims a gap or does not. fairlearn's percentile interval is among the methods,
+computed from counts (a test compares it with fairlearn's own).
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.simulations import (
+    Clusters,
+    Scenario,
+    Sizes,
+    find,
+    find_clustered,
+    single_auroc,
+    single_rate,
+    spread,
+)
+from experiments.bench.timing import copy_between_markers
+from experiments.files import prepare_folder, write_text
+
+DOCUMENT = Path("docs/inference.md")
+_SLACK = 1e-6
+"""Of single precision, at an end that is the truth itself."""
+
+RATES = [(n, rate) for n in (10, 25, 100) for rate in (0.05, 0.3, 0.75)]
+AUROCS = [(n, area) for n in (10, 25, 100) for area in (0.75, 0.9, 0.97)]
+SPREAD = (25, 50, 100, 200, 300, 400)
+SCENARIOS = [
+    *(
+        Scenario("TPR", (each,) * groups)
+        for groups in (2, 6)
+        for each in (25, 100, 400)
+    ),
+    Scenario("TPR", SPREAD),
+    *(Scenario("odds", (each,) * groups) for groups in (2, 6) for each in (25, 100)),
+    *(Scenario("AUROC", (25,) * groups) for groups in (2, 6)),
+]
+CLUSTERS = [
+    *(Clusters(each, groups) for groups in (2, 6) for each in (25, 100)),
+    *(Clusters(100, groups, varying=True) for groups in (2, 6)),
+]
+GAPS = (0.0, 0.1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Simulate coverage and errors of the intervals and tests.
+
+    Attributes:
+      runs: Data sets for each line; the standard error of a share of 95 % is
+        .0049 with 2,000.
+      replicates: Bootstrap replicates of each.
+      permutations: Shuffles of each.
+      draws: Size of the simulation of a gap's quantile.
+      seed: Of everything.
+      output: Folder of the results.
+      docs: Also copy the tables to docs/inference.md.
+      quick: A tenth of the runs.
+    """
+
+    runs: int = 2000
+    replicates: int = 400
+    permutations: int = 99
+    draws: int = 4000
+    seed: int = 0
+    output: Path = Path("results/bench")
+    docs: bool = False
+    quick: bool = False
+
+    @property
+    def sizes(self) -> Sizes:
+        """What each run computes."""
+        return Sizes(self.replicates, self.permutations, self.draws)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: what was simulated, shares and widths, mean intervals."""
+
+    setting: tuple[str, ...]
+    found: tuple[float, ...]
+    ends: tuple[tuple[float, float], ...] = ()
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        found = [f"{value:.3f}" for value in self.found]
+        ends = [f"[{lower:.3f}, {upper:.3f}]" for lower, upper in self.ends]
+        return [*self.setting, *found, *ends]
+
+
+def many(one: Callable[..., Any], options: Options, truth: Any, *settings: Any) -> Any:
+    """A run ``one(key, truth, *settings)`` for every key; arrays ``[runs, ...]``."""
+    keys = jax.random.split(jax.random.key(options.seed), options.runs)
+    truth = jnp.asarray(truth, float)
+    return jax.tree.map(np.asarray, _mapped(one, keys, truth, settings))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _mapped(one, keys, truth, settings):
+    batch = min(50, keys.shape[0])
+    return jax.lax.map(lambda key: one(key, truth, *settings), keys, batch_size=batch)
+
+
+def covers(intervals: np.ndarray, truth: float | np.ndarray) -> float:
+    """The share of intervals ``[..., 2]`` that hold the truth."""
+    lower, upper = intervals[..., 0], intervals[..., 1]
+    return float(np.mean((lower <= truth + _SLACK) & (upper >= truth - _SLACK)))
+
+
+def width(intervals: np.ndarray) -> float:
+    """The mean width of intervals ``[..., 2]``."""
+    return float(np.mean(intervals[..., 1] - intervals[..., 0]))
+
+
+def claims(intervals: np.ndarray) -> float:
+    """The share of intervals ``[..., 2]`` that lie above 0."""
+    return float(np.mean(intervals[..., 0] > _SLACK))
+
+
+def rate_line(options: Options, trials: int, rate: float) -> Line:
+    """Intervals of one rate."""
+    found = many(single_rate, options, (trials, rate), options.replicates)
+    shares = [covers(found[:, method], rate) for method in range(3)]
+    widths = [width(found[:, method]) for method in range(3)]
+    return Line((str(trials), f"{rate:g}"), (*shares, *widths))
+
+
+def auroc_line(options: Options, positives: int, area: float) -> Line:
+    """Intervals of one AUROC."""
+    found = many(single_auroc, options, area, positives)
+    shares = [covers(found[:, method], area) for method in range(2)]
+    return Line((str(positives), f"{area:g}"), tuple(shares))
+
+
+def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
+    """Intervals and the permutation test of a gap."""
+    found = many(find, options, gap, scenario, options.sizes)
+    low, high = min(scenario.positives), max(scenario.positives)
+    setting = (
+        {"TPR": "TPR", "odds": "equalized odds", "AUROC": "AUROC"}[scenario.metric],
+        str(len(scenario.positives)),
+        str(low) if low == high else f"{low} to {high}",
+        f"{gap:g}",
+    )
+    return Line(
+        setting,
+        (
+            covers(found.percentile, gap),
+            covers(found.interval, gap),
+            claims(found.percentile),
+            claims(found.interval),
+            float(np.mean(found.p_value <= 0.05)),
+        ),
+        tuple(
+            (float(lower), float(upper))
+            for lower, upper in (found.percentile.mean(0), found.interval.mean(0))
+        ),
+    )
+
+
+def cluster_line(options: Options, scenario: Clusters, gap: float) -> Line:
+    """Intervals where patients have several rows."""
+    found = many(find_clustered, options, gap, scenario, options.draws)
+    values = np.asarray(spread(jnp.asarray(gap), scenario.groups))
+    setting = (
+        "row" if scenario.varying else "patient",
+        str(scenario.groups),
+        str(scenario.patients),
+        f"{gap:g}",
+    )
+    pairs = [
+        (
+            covers(found.rates[:, way], values),
+            covers(found.gap[:, way], gap),
+            claims(found.gap[:, way]),
+        )
+        for way in (0, 1)
+    ]
+    return Line(setting, tuple(np.stack(pairs, axis=1).ravel().tolist()))
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Options], list[Line]]]] = {
+    "rates": (
+        (
+            *("rows", "true rate", "Wilson", "Jeffreys", "percentile"),
+            *("width: Wilson", "Jeffreys", "percentile"),
+        ),
+        lambda options: [rate_line(options, *one) for one in RATES],
+    ),
+    "aurocs": (
+        ("positives", "true AUROC", "`auroc_interval`", "DeLong without logit"),
+        lambda options: [auroc_line(options, *one) for one in AUROCS],
+    ),
+    "gaps": (
+        (
+            *("gap of", "groups", "positives each", "true gap"),
+            *("holds it: percentile", "`gap_interval`"),
+            *("claims a gap: percentile", "`gap_interval`", "permutation test"),
+            *("mean ends: percentile", "`gap_interval`"),
+        ),
+        lambda options: [
+            gap_line(options, one, gap) for one in SCENARIOS for gap in GAPS
+        ],
+    ),
+    "clusters": (
+        (
+            *("group is of the", "groups", "patients each", "true gap"),
+            *("rates held: by row", "by patient", "gap held: by row", "by patient"),
+            *("claims a gap: by row", "by patient"),
+        ),
+        lambda options: [
+            cluster_line(options, one, gap) for one in CLUSTERS for gap in GAPS
+        ],
+    ),
+}
+
+
+def main(options: Options) -> dict[str, list[Line]]:
+    """Simulate, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used.
+    """
+    for name in ("runs", "replicates", "permutations", "draws"):
+        if getattr(options, name) < 10:
+            raise ValueError(f"--{name} must be 10 or more: {getattr(options, name)}.")
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(options, runs=max(10, options.runs // 10))
+    made = (
+        f"{options.runs:,} data sets a line (standard error of a share of .95: "
+        f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "
+        f"{(0.25 / options.runs) ** 0.5:.3f}), {options.replicates} bootstrap "
+        f"replicates, {options.permutations} shuffles, {options.draws:,} draws, seed "
+        f"{options.seed}, jax {version('jax')}."
+    )
+    console, found = Console(width=150), {}
+    for name, (columns, simulate) in TABLES.items():
+        found[name] = simulate(options)
+        cells = [line.cells() for line in found[name]]
+        shown = Table(*columns)
+        for row in cells:
+            shown.add_row(*row)
+        console.print(shown)
+        text = table(columns, cells, made)
+        write_text(options.output / f"inference-{name}.md", text)
+        if options.docs:
+            copy_between_markers(DOCUMENT, f"inference-{name}", text)
+    record = {
+        "options": {**dataclasses.asdict(options), "output": str(options.output)},
+        "tables": {
+            name: [dataclasses.asdict(line) for line in lines]
+            for name, lines in found.items()
+        },
+    }
+    write_text(options.output / "inference.json", json.dumps(record, indent=1))
+    return found
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], made: str) -> str:
+    """A Markdown table, with how it was made."""
+    lines = [made, "", "| " + " | ".join(columns) + " |", "|--:" * len(columns) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

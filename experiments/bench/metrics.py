@@ -1,0 +1,322 @@
+"""What metrics with intervals cost: against fairlearn and scikit-learn, and at size.
+
+Run ``python -m experiments.bench.metrics --help`` for the options. Both sides get the
+same NumPy columns, and what they compute is compared.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from experiments.bench.metric_frame import (
+    Cohort,
+    compared,
+    metric_frame,
+    rates_with_intervals,
+)
+from experiments.bench.timing import (
+    decimals,
+    environment,
+    keep_freed_memory,
+    markdown,
+    save,
+    setting,
+    timed,
+)
+from experiments.files import prepare_folder
+from fairjax import metrics
+
+COLUMNS = (
+    *("task", "rows", "groups", "replicates", "ms", "compile s"),
+    *("against", "theirs s", "ratio", "difference", "note"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time metrics with intervals against other libraries, and at size.
+
+    Attributes:
+      sizes: Numbers of rows for the comparison with fairlearn.
+      groups: Number of groups.
+      replicates: Bootstrap replicates of ours, to which the others are extrapolated.
+      fairlearn_replicates: Replicates that fairlearn is timed with.
+      auroc_rows: Rows for the bootstrap of the AUROC.
+      auroc_replicates: Its replicates.
+      sklearn_replicates: Replicates that scikit-learn is timed with.
+      delong_rows: Rows for DeLong's covariance of two models.
+      count_rows: Rows to count.
+      rounds: Times that each of our calls is made, after the first.
+      keep_freed_memory: As for ``experiments.bench.jacobian``.
+      output: Folder of the results.
+      fairlearn: Compare with fairlearn, if it is installed.
+      docs: Also copy the table to docs/performance.md.
+      quick: Small sizes and few rounds.
+    """
+
+    sizes: tuple[int, ...] = (10_000, 100_000)
+    groups: int = 6
+    replicates: int = 2000
+    fairlearn_replicates: int = 50
+    auroc_rows: int = 20_000
+    auroc_replicates: int = 1000
+    sklearn_replicates: int = 10
+    delong_rows: int = 223_414
+    count_rows: int = 10_000_000
+    rounds: int = 9
+    keep_freed_memory: bool = True
+    output: Path = Path("results/bench")
+    fairlearn: bool = True
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task."""
+
+    task: str
+    rows: int
+    groups: int
+    replicates: int | None = None
+    milliseconds: float | None = None
+    compile_seconds: float | None = None
+    against: str = "-"
+    their_seconds: float | None = None
+    ratio: float | None = None
+    difference: float | None = None
+    note: str = ""
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        return [
+            self.task,
+            f"{self.rows:,}",
+            str(self.groups),
+            "-" if self.replicates is None else f"{self.replicates:,}",
+            decimals(self.milliseconds, 2),
+            decimals(self.compile_seconds, 1),
+            self.against,
+            decimals(self.their_seconds, 1),
+            "-" if self.ratio is None else f"{self.ratio:,.0f}",
+            "-" if self.difference is None else f"{self.difference:.0e}",
+            self.note,
+        ]
+
+
+def clocked(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
+    """Milliseconds of a call, the median, and the seconds of the first one."""
+
+    def wait() -> None:
+        jax.block_until_ready(call())
+
+    first = timed(wait)
+    return 1e3 * float(np.median([timed(wait) for _ in range(rounds)])), first
+
+
+def measure_rates(options: Options, rows: int) -> Row:
+    """Rates with intervals, against fairlearn."""
+    cohort = Cohort.make(rows, options.groups)
+    run = functools.partial(
+        rates_with_intervals,
+        jax.random.key(0),
+        cohort.labels,
+        cohort.predictions,
+        cohort.groups,
+        num_groups=options.groups,
+        num_replicates=options.replicates,
+    )
+    milliseconds, first = clocked(run, options.rounds)
+    row = Row(
+        "rates with bootstrap intervals",
+        rows,
+        options.groups,
+        options.replicates,
+        milliseconds,
+        first,
+    )
+    if not options.fairlearn or importlib.util.find_spec("fairlearn") is None:
+        return row
+    seconds, frame = metric_frame(cohort, options.fairlearn_replicates)
+    theirs = seconds * options.replicates / options.fairlearn_replicates
+    estimates, _, replicates = run()
+    difference, score = compared(
+        estimates, replicates, frame, options.fairlearn_replicates
+    )
+    # Of a hundred ends, the largest of a normal score's is seldom above 4; the ends of
+    # few replicates have a longer tail.
+    note = f"{options.fairlearn_replicates} replicates took {seconds:.1f} s; "
+    note += f"largest normal score of an end {score:.1f}"
+    if difference > 1e-6:
+        note = f"THE ESTIMATES DIFFER; {note}"
+    if score > 6:
+        note = f"THE INTERVALS DIFFER; {note}"
+    return dataclasses.replace(
+        row,
+        against="fairlearn MetricFrame",
+        their_seconds=theirs,
+        ratio=1e3 * theirs / milliseconds,
+        difference=difference,
+        note=note,
+    )
+
+
+def measure_auroc(options: Options) -> Row:
+    """The AUROC's bootstrap by group, against a loop over scikit-learn's."""
+    cohort = Cohort.make(options.auroc_rows, options.groups)
+    columns = (cohort.labels, cohort.scores, cohort.groups)
+    run = jax.jit(
+        lambda key, *columns: metrics.bootstrap_auroc(
+            key,
+            *columns,
+            num_groups=options.groups,
+            num_replicates=options.auroc_replicates,
+        )
+    )
+    milliseconds, first = clocked(
+        lambda: run(jax.random.key(0), *columns), options.rounds
+    )
+    rng = np.random.default_rng(0)
+    cells = [
+        np.flatnonzero((cohort.groups == group) & (cohort.labels == label))
+        for group in range(options.groups)
+        for label in (0, 1)
+    ]
+
+    def theirs(draw: Callable[[np.ndarray], np.ndarray]) -> list[float]:
+        found = []
+        for group in range(options.groups):
+            rows = np.concatenate([draw(cell) for cell in cells[2 * group :][:2]])
+            found.append(roc_auc_score(cohort.labels[rows], cohort.scores[rows]))
+        return found
+
+    def loop() -> None:
+        for _ in range(options.sklearn_replicates):
+            theirs(lambda cell: rng.choice(cell, cell.size))
+
+    seconds = timed(loop)
+    extrapolated = seconds * options.auroc_replicates / options.sklearn_replicates
+    ours = metrics.group_auroc(*columns, num_groups=options.groups)
+    difference = np.abs(np.asarray(ours) - theirs(lambda cell: cell)).max()
+    return Row(
+        "AUROC bootstrap",
+        options.auroc_rows,
+        options.groups,
+        options.auroc_replicates,
+        milliseconds,
+        first,
+        "scikit-learn roc_auc_score",
+        extrapolated,
+        1e3 * extrapolated / milliseconds,
+        float(difference),
+        f"{options.sklearn_replicates} replicates took {seconds:.2f} s",
+    )
+
+
+def measure_delong(options: Options) -> Row:
+    """Two models' AUROCs and their covariance in every group."""
+    cohort = Cohort.make(options.delong_rows, options.groups)
+    other = cohort.scores + Cohort.make(options.delong_rows, 2, seed=1).scores
+    both = np.stack([cohort.scores, other])
+    milliseconds, first = clocked(
+        lambda: metrics.delong(
+            cohort.labels, both, cohort.groups, num_groups=options.groups
+        ),
+        options.rounds,
+    )
+    return Row(
+        "DeLong covariance of 2 models",
+        options.delong_rows,
+        options.groups,
+        milliseconds=milliseconds,
+        compile_seconds=first,
+    )
+
+
+def measure_counts(options: Options, groups: int) -> Row:
+    """Counting rows by group, label and prediction."""
+    cohort = Cohort.make(options.count_rows, groups)
+    milliseconds, first = clocked(
+        lambda: metrics.group_counts(
+            cohort.labels, cohort.predictions, cohort.groups, num_groups=groups
+        ),
+        options.rounds,
+    )
+    return Row(
+        "counts",
+        options.count_rows,
+        groups,
+        milliseconds=milliseconds,
+        compile_seconds=first,
+        note=f"{1e-3 * options.count_rows / milliseconds:.0f} million rows a second",
+    )
+
+
+def main(options: Options) -> list[Row]:
+    """Measure, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used.
+    """
+    if not options.sizes:
+        raise ValueError("--sizes must have one number of rows or more.")
+    for field in dataclasses.fields(options):
+        given = getattr(options, field.name)
+        numbers = given if isinstance(given, tuple) else (given,)
+        if any(type(number) is int and number < 1 for number in numbers):
+            raise ValueError(f"--{field.name} must be 1 or more: {given}.")
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(
+            options,
+            sizes=(2000,),
+            replicates=100,
+            fairlearn_replicates=5,
+            auroc_rows=2000,
+            auroc_replicates=20,
+            sklearn_replicates=2,
+            delong_rows=2000,
+            count_rows=100_000,
+            rounds=3,
+        )
+    kept = options.keep_freed_memory and keep_freed_memory()
+    about = environment(kept) | {"scikit-learn": version("scikit-learn")}
+    if importlib.util.find_spec("fairlearn") is not None:
+        about["fairlearn"] = version("fairlearn")
+    console = Console(width=150)
+    tasks = [
+        *(functools.partial(measure_rates, options, rows) for rows in options.sizes),
+        functools.partial(measure_auroc, options),
+        functools.partial(measure_delong, options),
+        functools.partial(measure_counts, options, options.groups),
+        functools.partial(measure_counts, options, 10 * options.groups),
+    ]
+    table, rows = Table(*COLUMNS), []
+    for task in tasks:
+        rows.append(row := task())
+        table.add_row(*row.cells())
+    console.print(table)
+    alignment = "l" + "r" * 5 + "l" + "r" * 3 + "l"
+    text = markdown(COLUMNS, alignment, [row.cells() for row in rows], about)
+    save(options.output, f"metrics-{setting(kept)}", rows, text, about, options.docs)
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

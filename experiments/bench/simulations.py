@@ -1,0 +1,261 @@
+"""Simulated groups with known gaps, and what each method says of them.
+
+Every function here is one run, of one key: it draws rows or counts from groups whose
+true values are given, and returns what the methods conclude. They are mapped over many
+keys within one compiled program, which serves all true values.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+from fairjax import metrics
+from fairjax.metrics import GroupCounts
+
+NEGATIVES = 3
+"""Negatives to a positive: a prevalence of one quarter."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Groups and what is compared.
+
+    Attributes:
+      metric: ``"TPR"``, ``"odds"`` or ``"AUROC"``.
+      positives: Positives of each group.
+    """
+
+    metric: Literal["TPR", "odds", "AUROC"]
+    positives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each run computes: replicates, shuffles, draws."""
+
+    replicates: int = 400
+    permutations: int = 99
+    draws: int = 4000
+
+
+def spread(gap: jax.Array, groups: int) -> jax.Array:
+    """True values of the groups: evenly spaced about three quarters."""
+    return 0.75 + gap * jnp.linspace(-0.5, 0.5, groups)
+
+
+class Findings(NamedTuple):
+    """What the methods say of one data set.
+
+    Attributes:
+      interval: ``[2]``, this package's.
+      percentile: ``[2]``, the percentile bootstrap's.
+      p_value: Of the permutation test.
+    """
+
+    interval: jax.Array
+    percentile: jax.Array
+    p_value: jax.Array
+
+
+def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Findings:
+    """One data set of this true gap, judged by every method."""
+    run = _find_auroc if scenario.metric == "AUROC" else _find_rates
+    return run(key, spread(gap, len(scenario.positives)), scenario, sizes)
+
+
+def _columns(scenario: Scenario) -> tuple[jax.Array, jax.Array]:
+    """Labels and groups of all rows."""
+    groups, labels = [], []
+    for group, positives in enumerate(scenario.positives):
+        groups.append(np.full(positives * (1 + NEGATIVES), group))
+        labels.append(np.repeat([1, 0], [positives, NEGATIVES * positives]))
+    return jnp.asarray(np.concatenate(labels)), jnp.asarray(np.concatenate(groups))
+
+
+def _find_rates(
+    key: jax.Array, values: jax.Array, scenario: Scenario, sizes: Sizes
+) -> Findings:
+    data, simulation, resample, shuffle = jax.random.split(key, 4)
+    labels, groups = _columns(scenario)
+    number = len(scenario.positives)
+    # The false positive rates are equal, so the gap of the odds is that of the TPR.
+    rates = jnp.where(labels == 1, values[groups], 0.2)
+    predictions = jax.random.bernoulli(data, rates)
+    counts = metrics.group_counts(labels, predictions, groups, num_groups=number)
+    options = {"num_draws": sizes.draws}
+    if scenario.metric == "odds":
+        statistic = metrics.equalized_odds_difference
+        found = metrics.equalized_odds_interval(simulation, counts, **options)
+    else:
+        statistic = metrics.equal_opportunity_difference
+        positive = counts.counts[:, 1]
+        found = metrics.rate_gap_interval(
+            simulation, positive[:, 1], positive.sum(1), **options
+        )
+    test = metrics.permutation_null(
+        shuffle,
+        labels,
+        predictions,
+        groups,
+        num_groups=number,
+        num_permutations=sizes.permutations,
+        statistic=statistic,
+    )
+    percentile = percentile_interval(resample, counts, statistic, sizes.replicates)
+    interval = jnp.stack([found.lower, found.upper])
+    return Findings(interval, jnp.stack(percentile), test.p_value)
+
+
+def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
+    """As fairlearn's ``MetricFrame.difference_ci``: percentiles over resampled rows."""
+    drawn = metrics.multinomial_bootstrap(
+        key, counts, num_replicates=replicates, within="table"
+    )
+    return metrics.bootstrap_interval(statistic(drawn), statistic(counts))
+
+
+def _find_auroc(
+    key: jax.Array, values: jax.Array, scenario: Scenario, sizes: Sizes
+) -> Findings:
+    data, simulation, resample, shuffle = jax.random.split(key, 4)
+    labels, groups = _columns(scenario)
+    number = len(scenario.positives)
+    scores = _scores(data, labels, values[groups])
+    found = metrics.delong(labels, scores, groups, num_groups=number)
+    positives = jnp.asarray(scenario.positives)
+    gap = metrics.auroc_gap_interval(
+        simulation,
+        found.auroc[0],
+        jnp.diag(found.covariance[:, 0, 0]),
+        positives,
+        NEGATIVES * positives,
+        num_draws=sizes.draws,
+    )
+    replicates = metrics.bootstrap_auroc(
+        resample,
+        labels,
+        scores,
+        groups,
+        num_groups=number,
+        num_replicates=sizes.replicates,
+    )
+    percentile = metrics.bootstrap_interval(
+        metrics.difference(replicates), metrics.difference(found.auroc[0])
+    )
+    test = metrics.score_permutation_null(
+        shuffle,
+        labels,
+        scores,
+        groups,
+        num_groups=number,
+        num_permutations=sizes.permutations,
+    )
+    interval = jnp.stack([gap.lower, gap.upper])
+    return Findings(interval, jnp.stack(percentile), test.p_value)
+
+
+def _scores(key: jax.Array, labels: jax.Array, areas: jax.Array) -> jax.Array:
+    """Normal scores whose AUROC is known."""
+    shift = jnp.sqrt(2.0) * ndtri(areas)
+    return jax.random.normal(key, labels.shape) + jnp.where(labels == 1, shift, 0)
+
+
+def single_rate(key: jax.Array, given: jax.Array, replicates: int) -> jax.Array:
+    """Wilson's, Jeffreys' and the percentile interval, ``[3, 2]``, of trials, rate."""
+    trials, rate = given
+    data, resample = jax.random.split(key)
+    successes = jax.random.binomial(data, trials, rate)
+    drawn = jax.random.binomial(
+        resample, trials, successes / trials, shape=(replicates,)
+    )
+    intervals = (
+        metrics.wilson_interval(successes, trials),
+        metrics.jeffreys_interval(successes, trials),
+        metrics.bootstrap_interval(drawn / trials, successes / trials),
+    )
+    return jnp.stack([jnp.stack(interval) for interval in intervals])
+
+
+def single_auroc(key: jax.Array, area: jax.Array, positives: int) -> jax.Array:
+    """The AUROC's interval, and DeLong's without the logit, ``[2, 2]``."""
+    negatives = NEGATIVES * positives
+    labels = jnp.repeat(jnp.array([1, 0]), np.array([positives, negatives]))
+    scores = _scores(key, labels, jnp.full(labels.shape, area))
+    found = metrics.delong(labels, scores, jnp.zeros_like(labels), num_groups=1)
+    estimate, error = found.auroc[0, 0], jnp.sqrt(found.covariance[0, 0, 0])
+    smooth = metrics.auroc_interval(estimate, error, positives, negatives)
+    reach = 1.959964 * error
+    return jnp.stack(
+        [jnp.stack(smooth), jnp.stack([estimate - reach, estimate + reach])]
+    )
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Patients with several rows each.
+
+    Attributes:
+      patients: Of each group.
+      groups: Their number.
+      varying: Whether the group varies from row to row of a patient, as a site does.
+      correlation: Of two rows of a patient.
+      rows: Rows of a patient, in turn.
+    """
+
+    patients: int
+    groups: int
+    varying: bool = False
+    correlation: float = 0.4
+    rows: tuple[int, ...] = (1, 2, 4, 8)
+
+
+class ClusterFindings(NamedTuple):
+    """Of one data set, with rows taken for independent and by patient: ``[2, ...]``.
+
+    Attributes:
+      rates: ``[2, groups, 2]``, the intervals of the groups' rates.
+      gap: ``[2, 2]``, the interval of the gap.
+    """
+
+    rates: jax.Array
+    gap: jax.Array
+
+
+def find_clustered(
+    key: jax.Array, gap: jax.Array, scenario: Clusters, draws: int
+) -> ClusterFindings:
+    """One data set of clustered rows, of this true gap."""
+    data, simulation = jax.random.split(key)
+    number, total = scenario.groups, scenario.groups * scenario.patients
+    patients = np.repeat(np.arange(total), np.resize(scenario.rows, total))
+    groups = (np.arange(patients.size) if scenario.varying else patients) % number
+    values = spread(gap, number)
+    # A row repeats its patient's draw with a chance whose square is the correlation.
+    shared, repeats, own = jax.random.split(data, 3)
+    of_patient = jax.random.uniform(shared, (total,))[patients]
+    chance = np.sqrt(scenario.correlation)
+    repeated = jax.random.bernoulli(repeats, chance, patients.shape)
+    uniform = jax.random.uniform(own, patients.shape)
+    hits = jnp.where(repeated, of_patient, uniform) < values[groups]
+    found = metrics.cluster_rate_covariance(
+        hits,
+        jnp.ones(patients.size),
+        groups,
+        patients,
+        num_groups=number,
+        num_patients=total,
+    )
+    trials = jnp.asarray(np.bincount(groups, minlength=number))
+    judge = functools.partial(metrics.rate_gap_interval, simulation, num_draws=draws)
+    naive = judge(found.rates * trials, trials)
+    robust = judge(found.rates * trials, trials, clusters=found)
+    by_row = metrics.wilson_interval(found.rates * trials, trials)
+    by_patient = metrics.cluster_interval(found)
+    rates = [jnp.stack(one, axis=-1) for one in (by_row, by_patient)]
+    gaps = [jnp.stack([one.lower, one.upper]) for one in (naive, robust)]
+    return ClusterFindings(jnp.stack(rates), jnp.stack(gaps))

@@ -1,0 +1,168 @@
+"""Pairs of groups compared all at once: limits of contrasts, quantile, p-value."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from fairjax.metrics.intervals import Interval
+
+_HALVINGS = 40
+_FURTHEST = 40.0  # standard errors; a p-value there is 0 in float32
+_DRAWS_AT_ONCE = 2**20
+
+
+class Families(NamedTuple):
+    """Estimates of groups, in families that are compared within themselves.
+
+    Attributes:
+      estimates: ``[F, G]``, 0 where a group is left out.
+      valid: ``[F, G]``, False where it is.
+      comparable: ``[F, G, G]``, whether two groups are compared.
+      correlation: ``[F * G, F * G]`` of all estimates; None if independent.
+      limits: Gives the groups' intervals at a number of standard errors.
+    """
+
+    estimates: Float[Array, "families groups"]
+    valid: Bool[Array, "families groups"]
+    comparable: Bool[Array, "families groups groups"]
+    correlation: Float[Array, "all all"] | None
+    limits: Callable[[Float[Array, ""]], Interval]
+
+    def arms(self, standard_errors: Array) -> tuple[Array, Array]:
+        """How far the groups' limits lie below and above their estimates."""
+        lower, upper = self.limits(standard_errors)
+        below = self.estimates - jnp.reshape(lower, self.valid.shape)
+        above = jnp.reshape(upper, self.valid.shape) - self.estimates
+        return jnp.where(self.valid, below, 0), jnp.where(self.valid, above, 0)
+
+    def within(self) -> Array:
+        """The correlations within families, ``[F, G, G]``."""
+        number, groups = self.estimates.shape
+        if self.correlation is None:
+            return jnp.zeros((number, groups, groups), self.estimates.dtype)
+        blocks = self.correlation.reshape(number, groups, number, groups)
+        return jnp.stack([blocks[family, :, family] for family in range(number)])
+
+    def lower_limits(self, standard_errors: Array, ratio: Array | int = 1) -> Array:
+        """Lower limits of the first group's less ``ratio`` of the second's estimate."""
+        below, above = self.arms(standard_errors)
+        return self._contrast(ratio) - self._reach(below, ratio * above)
+
+    def upper_limits(self, standard_errors: Array, ratio: Array | int = 1) -> Array:
+        """Upper limits of the same."""
+        below, above = self.arms(standard_errors)
+        return self._contrast(ratio) + self._reach(above, ratio * below)
+
+    def _contrast(self, ratio: Array | int) -> Array:
+        return self.estimates[:, :, None] - ratio * self.estimates[:, None, :]
+
+    def _reach(self, first: Array, second: Array) -> Array:
+        first, second = first[:, :, None], second[:, None, :]
+        square = first**2 + second**2 - 2 * self.within() * first * second
+        return jnp.sqrt(jnp.maximum(square, 0))
+
+
+def make_families(
+    estimates: Array | np.ndarray,
+    limits: Callable[[Array], Interval],
+    covariance: Array | np.ndarray | None,
+    valid: Array | np.ndarray | None,
+) -> Families:
+    """Estimates ``[G]`` or ``[F, G]``, NaN left out, ready to be compared."""
+    estimates = jnp.asarray(estimates)
+    kept = ~jnp.isnan(estimates)
+    if valid is not None:
+        kept &= jnp.asarray(valid)
+    groups = estimates.shape[-1]
+    families = jnp.where(kept, estimates, 0).reshape(-1, groups)
+    kept = kept.reshape(families.shape)
+    comparable = kept[:, :, None] & kept[:, None, :] & ~jnp.eye(groups, dtype=bool)
+    correlation = None if covariance is None else _correlation(jnp.asarray(covariance))
+    return Families(families, kept, comparable, correlation, limits)
+
+
+def _correlation(covariance: Array) -> Array:
+    """Correlations; none with an estimate whose variance is 0 or unknown."""
+    variance = jnp.diagonal(covariance)
+    known = variance > 0
+    deviation = jnp.sqrt(jnp.where(known, variance, 1))
+    scaled = covariance / (deviation[:, None] * deviation)
+    scaled = jnp.where(known[:, None] & known, jnp.clip(scaled, -1, 1), 0)
+    return jnp.where(jnp.eye(variance.size, dtype=bool), 1, scaled)
+
+
+def simultaneous(
+    key: PRNGKeyArray, families: Families, confidence: float, num_draws: int
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The standard errors by which pairs must differ, and the p-value that none does.
+
+    Args:
+      key: Of the simulation.
+      families: What is compared.
+      confidence: In (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      The quantile of the largest studentised difference, and how likely it is, without
+      any difference, that some pair's lower limit excludes 0 by as much as it does.
+    """
+    maxima = jnp.sort(_largest_differences(key, families, num_draws))
+    # Bounds that hold whatever the correlation, and are exact for one pair.
+    pairs = jnp.maximum(jnp.sum(families.comparable) / 2, 1)
+    alpha = 1 - confidence
+    rank = int(np.ceil(confidence * (num_draws + 1) - 1e-9)) - 1
+    critical = jnp.clip(
+        maxima[min(rank, num_draws - 1)],
+        -jax.scipy.special.ndtri(jnp.asarray(alpha / 2, maxima.dtype)),
+        -jax.scipy.special.ndtri(alpha / 2 / pairs),
+    )
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        lower = families.lower_limits(middle)
+        shown = jnp.max(jnp.where(families.comparable, lower, -1)) > 0
+        return jnp.where(shown, middle, low), jnp.where(shown, high, middle)
+
+    ends = jnp.zeros_like(critical), jnp.full_like(critical, _FURTHEST)
+    reached = jax.lax.fori_loop(0, _HALVINGS, halve, ends)[0]
+    simulated = (1 + jnp.sum(maxima >= reached)) / (1 + num_draws)
+    single = 2 * jax.scipy.special.ndtr(-reached)
+    return critical, jnp.clip(simulated, single, jnp.minimum(pairs * single, 1))
+
+
+def _largest_differences(
+    key: PRNGKeyArray, families: Families, num_draws: int
+) -> Float[Array, " draws"]:
+    """Draws of the largest studentised difference where all groups are alike."""
+    number, groups = families.estimates.shape
+    dtype = families.estimates.dtype
+    below, above = families.arms(jnp.ones((), dtype))
+    deviations = ((below + above) / 2).reshape(-1)
+    first, second = np.triu_indices(groups, 1)
+    first = np.concatenate([family * groups + first for family in range(number)])
+    second = np.concatenate([family * groups + second for family in range(number)])
+    covariance = deviations[first] * deviations[second]
+    if families.correlation is None:
+        root = None
+        covariance = 0 * covariance
+    else:
+        values, vectors = jnp.linalg.eigh(families.correlation)
+        root = vectors * jnp.sqrt(jnp.maximum(values, 0))
+        covariance = covariance * families.correlation[first, second]
+    spread = deviations[first] ** 2 + deviations[second] ** 2 - 2 * covariance
+    valid = families.valid.reshape(-1)
+    compared = valid[first] & valid[second] & (spread > 0)
+    scale = jnp.where(compared, jax.lax.rsqrt(jnp.where(compared, spread, 1)), 0)
+
+    def largest(draw: Array) -> Array:
+        noise = (draw if root is None else root @ draw) * deviations
+        return jnp.max(jnp.abs(noise[first] - noise[second]) * scale, initial=0)
+
+    draws = jax.random.normal(key, (num_draws, number * groups), dtype)
+    batch = max(1, _DRAWS_AT_ONCE // max(1, first.size))
+    return jax.lax.map(largest, draws, batch_size=min(batch, num_draws))

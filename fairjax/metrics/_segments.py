@@ -1,0 +1,87 @@
+"""Sums and running sums within groups of rows, in memory that grows with the rows only.
+
+Single precision is what makes this a matter of its own. A running sum over all rows
+loses the digits of the groups that come late, and a sequential sum of ten million
+terms stops growing; so floats are summed in blocks and run afresh in each group, and
+whole numbers are summed as integers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+_BLOCK = 4096
+
+
+def group_sums(
+    values: Shaped[Array, " rows"], ids: Int[Array, " rows"], num_ids: int
+) -> Shaped[Array, " ids"]:
+    """Sums of ``values`` by id; ids outside ``0 .. num_ids - 1`` are left out.
+
+    Args:
+      values: ``[rows]``. Integers are summed exactly, floats in blocks.
+      ids: ``[rows]``, in any order.
+      num_ids: Number of sums.
+
+    Returns:
+      ``[num_ids]``.
+    """
+    values = jnp.asarray(values)
+    ids = jnp.where((ids >= 0) & (ids < num_ids), ids, num_ids).astype(jnp.int32)
+    width = num_ids + 1
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.int32)
+        return jnp.zeros(width, values.dtype).at[ids].add(values)[:num_ids]
+    block = max(_BLOCK, width)
+    number = max(1, -(-values.size // block))
+    slot = jnp.arange(values.size, dtype=jnp.int32) // block * width + ids
+    table = jnp.zeros(number * width, values.dtype).at[slot].add(values)
+    return jnp.sum(table.reshape(number, width), axis=0)[:num_ids]
+
+
+def mean_by(
+    mass: Shaped[Array, " rows"],
+    values: Float[Array, " rows"],
+    ids: Int[Array, " rows"],
+    num_ids: int,
+) -> Float[Array, " ids"]:
+    """Weighted means by id; NaN without weight."""
+    total = group_sums(mass, ids, num_ids)
+    summed = group_sums(mass * values, ids, num_ids)
+    return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1), jnp.nan)
+
+
+def running_sums(
+    values: Shaped[Array, " rows"],
+    groups: Int[Array, " rows"],
+    starts: Int[Array, " bounds"],
+    *,
+    reverse: bool = False,
+) -> Shaped[Array, " rows"]:
+    """Cumulative sums that begin anew in each group of consecutive rows.
+
+    Args:
+      values: ``[rows]``, 0 in rows of no group.
+      groups: ``[rows]``, ascending; ``G`` for a row in no group.
+      starts: ``[G + 1]``, the first row of each group and one past the last group's
+        last.
+      reverse: Sum from a group's last row up instead of from its first one down.
+
+    Returns:
+      ``[rows]``, each including its own row.
+    """
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        # Integers may even wrap around between groups: the difference is exact.
+        upto = jnp.concatenate([jnp.zeros(1, values.dtype), jnp.cumsum(values)])
+        if reverse:
+            ends = upto[jnp.append(starts[1:], starts[-1])]
+            return ends[groups] - upto[:-1]
+        return upto[1:] - upto[starts][groups]
+    if starts.shape[0] == 2:
+        return jax.lax.cumsum(values, reverse=reverse)
+
+    def join(left, right):
+        (head, head_group), (tail, tail_group) = left, right
+        return jnp.where(head_group == tail_group, head + tail, tail), tail_group
+
+    return jax.lax.associative_scan(join, (values, groups), reverse=reverse)[0]

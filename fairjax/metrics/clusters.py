@@ -1,0 +1,287 @@
+r"""Rates of groups whose rows are clustered in patients.
+
+A patient with several rows (images, visits) brings less news than as many patients.
+The variance of a rate is then that of a ratio of sums over patients,
+
+.. math:: \hat r_g = \frac{\sum_p H_{pg}}{\sum_p B_{pg}}, \qquad
+          \widehat{\mathrm{Cov}}(\hat r_g, \hat r_h) = \sqrt{f_g f_h}
+          \sum_p u_{pg} u_{ph}, \qquad
+          u_{pg} = \frac{H_{pg} - \hat r_g B_{pg}}{\sum_p B_{pg}},
+
+with :math:`H_{pg}, B_{pg}` the patient's hits and rows in group ``g`` and
+:math:`f_g = m_g / (m_g - 1)` for the :math:`m_g` patients in it: linearisation with
+whole patients as units, whatever the correlation within them. Groups share patients
+where an attribute varies within them (a site, a scanner), and are then correlated.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fairjax.metrics._numbers import Numbers
+from fairjax.metrics._rows import check_rows
+from fairjax.metrics._segments import group_sums
+from fairjax.metrics.counts import BinaryRows, GroupRows
+from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
+
+_ROUNDING = 1e-6
+
+
+class ClusterRates(NamedTuple):
+    """Rates of groups of clustered rows.
+
+    Attributes:
+      rates: ``[G]`` in [0, 1]; NaN for a group without rows.
+      covariance: ``[G, G]`` of the rates; NaN for a group of fewer than two patients.
+      trials: ``[G]``, effective numbers of trials, for Wilson's interval.
+      patients: int32 ``[G]``, the patients with rows in each group.
+      degrees_of_freedom: ``[G]``, of the variance, at least 1.
+    """
+
+    rates: Float[Array, " groups"]
+    covariance: Float[Array, "groups groups"]
+    trials: Float[Array, " groups"]
+    patients: Int[Array, " groups"]
+    degrees_of_freedom: Float[Array, " groups"]
+
+
+def cluster_rate_covariance(
+    hits: BinaryRows,
+    base: BinaryRows,
+    groups: GroupRows,
+    patients: Int[Array | np.ndarray, " rows"],
+    *,
+    num_groups: int,
+    num_patients: int,
+) -> ClusterRates:
+    r"""Rates of groups with covariance and effective trials, by patient.
+
+    The effective trials are those of independent rows with the same variance,
+
+    .. math:: \tilde n_g = \min\!\left(n_g,\
+              \frac{\hat r_g (1 - \hat r_g)}{\widehat{\mathrm{Var}}(\hat r_g)}\right),
+
+    no more than there are rows. Where the rate is 0 or 1, or the variance is 0 or
+    unknown, they are :math:`n_g^2 / \sum_p B_{pg}^2`, which takes the rows of a patient
+    for copies of one: the fewest that it can be. That same number less 1 stands for the
+    degrees of freedom of the variance, of which a few large patients leave few.
+    ``cluster_interval`` and the intervals of gaps take all of it into account.
+
+    For true and false positive rates together, with the covariance between them, use
+    ``cluster_label_rates``. Costs O(rows x groups) time and O(rows) memory.
+
+    Args:
+      hits: ``[rows]``, 0 or 1, such as predictions.
+      base: ``[rows]``, 1 where a row counts for the rate: the labels for a true
+        positive rate, ones for a selection rate.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``.
+      num_groups: Number of groups declared, ``G``.
+      num_patients: Number of patients, including any without rows.
+
+    Returns:
+      Rates, covariance, effective trials and numbers of patients.
+
+    Raises:
+      ValueError: If a number is below 1 or the columns differ in length.
+
+    Korn and Graubard, "Confidence intervals for proportions with small expected number
+    of positive counts estimated from survey data", Survey Methodology 24 (1998);
+    Rao and Scott, "A simple method for the analysis of clustered binary data",
+    Biometrics 48 (1992).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> hits = jnp.array([1, 1, 0, 0, 1, 1])
+      >>> patients = jnp.array([0, 0, 1, 1, 2, 2])
+      >>> found = cluster_rate_covariance(
+      ...     hits, jnp.ones(6), jnp.zeros(6, int), patients, num_groups=1,
+      ...     num_patients=3,
+      ... )
+      >>> round(found.rates[0].item(), 3), round(found.trials[0].item(), 3)
+      (0.667, 2.0)
+    """
+    if num_groups < 1 or num_patients < 1:
+        raise ValueError(
+            "num_groups and num_patients must be at least 1, got "
+            f"{num_groups} and {num_patients}."
+        )
+    check_rows(num_groups, hits=hits, base=base, groups=groups, patients=patients)
+    return _cluster_rates(hits, base, groups, patients, num_groups, num_patients)
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def _cluster_rates(
+    hits, base, groups, patients, num_groups: int, num_patients: int
+) -> ClusterRates:
+    dtype = jnp.result_type(float)
+    groups = jnp.asarray(groups).astype(jnp.int32)
+    patients = jnp.asarray(patients)
+    hits = jnp.asarray(hits)
+    counted = (groups >= 0) & (groups < num_groups) & (jnp.asarray(base) == 1)
+    counted &= (hits == 0) | (hits == 1)
+    groups = jnp.where(counted, groups, num_groups)  # one more, left out at the end
+    hit = (counted & (hits == 1)).astype(jnp.int32)
+
+    by_group = functools.partial(group_sums, ids=groups, num_ids=num_groups)
+    rows = by_group(counted.astype(jnp.int32))
+    rates = jnp.where(rows > 0, by_group(hit) / jnp.maximum(rows, 1), jnp.nan)
+    rates = rates.astype(dtype)
+    residuals = jnp.where(counted, hit - _of_rows(rates, groups), 0)
+    shares = residuals / _of_rows(jnp.maximum(rows, 1), groups)
+
+    def column(group):
+        here = groups == group
+        of_patient = jnp.zeros(num_patients, jnp.int32).at[patients].add(here)
+        influence = jnp.zeros(num_patients, dtype)
+        influence = influence.at[patients].add(jnp.where(here, shares, 0))
+        products = by_group(shares * influence[patients])
+        squares = jnp.sum(of_patient.astype(dtype) ** 2)
+        return products, squares, jnp.sum(of_patient > 0)
+
+    # One group at a time, so that no [patients, groups] array is made.
+    products, squares, members = jax.lax.map(column, jnp.arange(num_groups))
+    factor = jnp.where(members > 1, members / jnp.maximum(members - 1, 1), jnp.nan)
+    covariance = products * jnp.sqrt(factor[:, None] * factor)
+    covariance = ((covariance + covariance.T) / 2).astype(dtype)
+    variance = jnp.diagonal(covariance)
+    binomial = rates * (1 - rates)
+    # Not what rounding leaves where all patients have the same rate.
+    smooth = (variance * rows > _ROUNDING * binomial) & (binomial > 0)
+    effective = binomial / jnp.where(smooth, variance, 1)
+    copies = rows**2.0 / jnp.maximum(squares, 1)
+    trials = jnp.minimum(jnp.where(smooth, effective, copies), rows)
+    return ClusterRates(
+        rates,
+        covariance,
+        trials.astype(dtype),
+        members.astype(jnp.int32),
+        jnp.maximum(copies - 1, 1).astype(dtype),
+    )
+
+
+def _of_rows(values: Array, groups: Array) -> Array:
+    return jnp.append(values, 0)[groups]
+
+
+def cluster_interval(
+    found: ClusterRates, *, confidence: float = 0.95, z: Numbers | None = None
+) -> Interval:
+    r"""Intervals of the groups' rates: Wilson's, with effective trials and Student's t.
+
+    The standard errors to either side are those of a t distribution of the rates'
+    degrees of freedom :math:`\nu`, by Wallace's approximation
+
+    .. math:: t = \sqrt{\nu \left(e^{w^2 / \nu} - 1\right)}, \qquad
+              w = z\, \frac{8 \nu + 3}{8 \nu + 1}.
+
+    Args:
+      found: From ``cluster_rate_covariance`` or ``cluster_label_rates``.
+      confidence: Two-sided, in (0, 1).
+      z: Normal standard errors to either side, instead of ``confidence``.
+
+    Returns:
+      Ends ``[G]`` in [0, 1]; NaN for a group without rows.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Wallace, "Bounds on normal approximations to Student's and the chi-square
+    distributions", Annals of Mathematical Statistics 30 (1959); Korn and Graubard,
+    Survey Methodology 24 (1998).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> hits, patients = jnp.arange(60) % 6 < 4, jnp.arange(60) // 3
+      >>> found = cluster_rate_covariance(
+      ...     hits, jnp.ones(60), jnp.zeros(60, int), patients, num_groups=1,
+      ...     num_patients=20,
+      ... )
+      >>> lower, upper = cluster_interval(found)
+      >>> round(lower[0].item(), 2), round(upper[0].item(), 2)
+      (0.5, 0.8)
+    """
+    z = normal_quantile(confidence) if z is None else z
+    score = student_equivalent(z, found.degrees_of_freedom)
+    return wilson_interval(found.rates * found.trials, found.trials, z=score)
+
+
+def student_equivalent(
+    z: Numbers, degrees_of_freedom: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """The quantile of Student's t where the normal distribution's is ``z``.
+
+    Wallace's approximation, as in ``cluster_interval``.
+
+    Args:
+      z: Normal standard errors, at least 0.
+      degrees_of_freedom: Any shape, at least 1.
+
+    Returns:
+      Of that shape, at least ``z``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(student_equivalent(1.96, jnp.array(10.0)).item(), 2)
+      2.23
+    """
+    degrees = degrees_of_freedom
+    scaled = jnp.asarray(z, degrees.dtype) * (8 * degrees + 3) / (8 * degrees + 1)
+    # Far out an exponential overflows; no interval is wider than all of [0, 1].
+    return jnp.sqrt(degrees * jnp.expm1(jnp.minimum(scaled**2 / degrees, 60)))
+
+
+def cluster_label_rates(
+    labels: BinaryRows,
+    predictions: BinaryRows,
+    groups: GroupRows,
+    patients: Int[Array | np.ndarray, " rows"],
+    *,
+    num_groups: int,
+    num_patients: int,
+) -> ClusterRates:
+    """False and true positive rates of groups, jointly, by patient.
+
+    A patient may have rows of both labels, so the two families of rates are
+    correlated, which the interval of equalized odds should know.
+
+    Args:
+      labels: ``[rows]``, 0 or 1; other values take no part.
+      predictions: ``[rows]``, 0 or 1.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``.
+      num_groups: Number of groups declared, ``G``.
+      num_patients: Number of patients.
+
+    Returns:
+      As ``cluster_rate_covariance`` of ``2 G`` groups: first the false positive rates
+      of all groups, then their true positive rates. ``rates.reshape(2, G)`` is indexed
+      ``[label, group]``.
+
+    Raises:
+      ValueError: As ``cluster_rate_covariance``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, predictions = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 1, 1])
+      >>> found = cluster_label_rates(
+      ...     labels, predictions, jnp.zeros(4, int), jnp.arange(4), num_groups=1,
+      ...     num_patients=4,
+      ... )
+      >>> found.rates.tolist()
+      [0.5, 1.0]
+    """
+    labels, groups = jnp.asarray(labels), jnp.asarray(groups).astype(jnp.int32)
+    inside = (groups >= 0) & (groups < num_groups)
+    return cluster_rate_covariance(
+        predictions,
+        (labels == 0) | (labels == 1),
+        jnp.where(inside, groups + num_groups * (labels == 1), -1),
+        patients,
+        num_groups=2 * num_groups,
+        num_patients=num_patients,
+    )

@@ -1,0 +1,305 @@
+r"""Variance and covariance of AUROCs: DeLong's, and Obuchowski's for clustered rows.
+
+The placement of a positive is the share of negatives ranked below it, that of a
+negative the share of positives ranked above it; a tie counts half. Either kind's mean
+is the AUROC :math:`\theta`, and how they vary gives its variance. Placements come from
+one sort for each model, not from all pairs (Sun and Xu 2014).
+
+Over models :math:`r, s` of one group with :math:`M` positives and :math:`N` negatives,
+and with :math:`X^r_i`, :math:`Y^r_j` the placements less :math:`\theta_r`,
+
+.. math:: \frac{1}{M(M-1)} \sum_i X^r_i X^s_i + \frac{1}{N(N-1)} \sum_j Y^r_j Y^s_j
+
+(DeLong). Where a patient has several rows these are dependent. With :math:`X^r_p`,
+:math:`Y^r_p` their sums over the rows of patient :math:`p`, and with :math:`I_1`,
+:math:`I_0`, :math:`I` the number of patients with a positive, a negative or either row,
+
+.. math:: \frac{I_1}{I_1-1} \frac{\sum_p X^r_p X^s_p}{M^2}
+          + \frac{I_0}{I_0-1} \frac{\sum_p Y^r_p Y^s_p}{N^2}
+          + \frac{I}{I-1} \frac{\sum_p (X^r_p Y^s_p + Y^r_p X^s_p)}{MN}
+
+(Obuchowski), which is DeLong's where every patient has one row.
+"""
+
+import functools
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
+from fairjax.metrics._rows import check_rows
+from fairjax.metrics._segments import group_sums
+from fairjax.metrics.counts import BinaryRows, GroupRows
+from fairjax.metrics.order import grouped_score_order
+
+ModelScores: TypeAlias = (
+    Float[Array | np.ndarray, "models rows"] | Float[Array | np.ndarray, " rows"]
+)
+PatientRows: TypeAlias = Int[Array | np.ndarray, " rows"]
+
+
+class DeLong(NamedTuple):
+    """AUROCs of every model in every group, with their covariance over models.
+
+    Attributes:
+      auroc: ``[m, G]``.
+      covariance: ``[G, m, m]``. A perfect AUROC, 0 or 1, has variance 0, which is no
+        statement of certainty: take its interval from elsewhere.
+    """
+
+    auroc: Float[Array, "models groups"]
+    covariance: Float[Array, "groups models models"]
+
+
+class JointDeLong(NamedTuple):
+    """AUROCs of every model in every group, with the covariance of all of them.
+
+    Attributes:
+      auroc: ``[m, G]``.
+      covariance: ``[m, G, m, G]``; reshaped to ``[mG, mG]`` it is that of
+        ``auroc.ravel()``.
+    """
+
+    auroc: Float[Array, "models groups"]
+    covariance: Float[Array, "models groups models groups"]
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def delong(
+    labels: BinaryRows,
+    scores: ModelScores,
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    patients: PatientRows | None = None,
+    num_patients: int | None = None,
+) -> DeLong:
+    """AUROC by group with DeLong's covariance, paired over models, in O(n log n).
+
+    The variance of the difference of models 0 and 1 is ``c[g, 0, 0] + c[g, 1, 1] -
+    2 c[g, 0, 1]``. Groups are independent, so their AUROCs' variances add, unless a
+    patient has rows in several of them: see ``delong_joint``.
+
+    Args:
+      labels: ``[rows]``, 0 or 1; other values take no part.
+      scores: ``[m, rows]``, of several models for the same rows, or ``[rows]`` of one.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
+        depend on each other: the covariance is then Obuchowski's. Rows are independent
+        by default.
+      num_patients: Number of codes; by default the number of rows.
+
+    Returns:
+      Estimates and covariance. Both are NaN for a group that lacks a class or has a NaN
+      score, of any model for the covariance; the covariance also where a class has one
+      row, or the rows of one patient.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
+    receiver operating characteristic curves: a nonparametric approach", Biometrics 44
+    (1988); Sun and Xu, "Fast implementation of DeLong's algorithm for comparing the
+    areas under correlated receiver operating characteristic curves", IEEE Signal
+    Processing Letters 21 (2014); Obuchowski, "Nonparametric analysis of clustered ROC
+    curve data", Biometrics 53 (1997).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> result = delong(
+      ...     jnp.array([0, 0, 1, 1]), jnp.array([0.1, 0.4, 0.35, 0.8]),
+      ...     jnp.zeros(4, int), num_groups=1,
+      ... )
+      >>> result.auroc.item(), result.covariance.item()
+      (0.75, 0.125)
+    """
+    table = _placements(labels, scores, groups, num_groups)
+    if patients is not None:
+        joint = _clustered(table, patients, num_groups, num_patients, across=False)
+        return DeLong(table.auroc, joint)
+
+    def within(label, size):
+        part = jnp.where(table.labels == label, table.centred, 0)
+        products = _products(part, part, table.groups, num_groups)
+        scale = jnp.where(size > 1, size * (size - 1.0), jnp.nan)
+        return products / scale[:, None, None]
+
+    return DeLong(table.auroc, within(1, table.positives) + within(0, table.negatives))
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def delong_joint(
+    labels: BinaryRows,
+    scores: ModelScores,
+    groups: GroupRows,
+    patients: PatientRows,
+    *,
+    num_groups: int,
+    num_patients: int | None = None,
+) -> JointDeLong:
+    """AUROCs with their covariance over models and groups that share patients.
+
+    For an attribute that varies within a patient, such as the site or the scanner.
+    Between two groups, each small-sample factor of Obuchowski's formula is the
+    geometric mean of the two groups' factors. The matrix is symmetric; it may have an
+    eigenvalue below zero by a share of one over the number of patients.
+
+    Time is O(n log n + nGm²) and memory O(nm).
+
+    Args:
+      labels: ``[rows]``, 0 or 1; other values take no part.
+      scores: ``[m, rows]``, of several models for the same rows, or ``[rows]`` of one.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
+        depend on each other, in one group or in several.
+      num_groups: Number of groups declared, ``G``.
+      num_patients: Number of codes; by default the number of rows.
+
+    Returns:
+      As ``delong`` with patients, which is the part of it within groups.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> result = delong_joint(
+      ...     jnp.array([0, 0, 1, 1] * 2), jnp.array([0.1, 0.4, 0.35, 0.8] * 2),
+      ...     jnp.array([0] * 4 + [1] * 4), jnp.array([0, 1, 2, 3] * 2), num_groups=2,
+      ... )
+      >>> result.covariance.reshape(2, 2).round(4).tolist()
+      [[0.125, 0.125], [0.125, 0.125]]
+    """
+    table = _placements(labels, scores, groups, num_groups)
+    joint = _clustered(table, patients, num_groups, num_patients, across=True)
+    return JointDeLong(table.auroc, joint)
+
+
+class _Placements(NamedTuple):
+    """Rows' placements less their AUROC ``[m, rows]``, and the sizes of the groups."""
+
+    auroc: Array
+    centred: Array
+    labels: Array
+    groups: Array
+    positives: Array
+    negatives: Array
+
+
+def _placements(labels, scores, groups, num_groups: int) -> _Placements:
+    scores = jnp.asarray(scores)
+    scores = scores[None] if scores.ndim == 1 else scores
+    check_rows(num_groups, labels=labels, scores=scores[0], groups=groups)
+    labels, groups = jnp.asarray(labels), jnp.asarray(groups).astype(jnp.int32)
+    member = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
+    groups = jnp.where(member, groups, -1)
+    labels = (labels == 1).astype(jnp.int32)
+    positives = group_sums(member & (labels == 1), groups, num_groups)
+    negatives = group_sums(member & (labels == 0), groups, num_groups)
+    defined = (positives > 0) & (negatives > 0)
+
+    def place(column):
+        order = grouped_score_order(column, groups, num_groups=num_groups)
+        mass = sorted_mass(order, labels)
+        below = mean_share(
+            *before_and_through(order, mass.negative),
+            jnp.append(negatives, 0)[order.group],
+        )
+        # Shares from below are exact sums; those from above follow by subtraction of
+        # numbers of one size.
+        above = 1 - mean_share(
+            *before_and_through(order, mass.positive),
+            jnp.append(positives, 0)[order.group],
+        )
+        share = jnp.where(mass.positive > 0, below, above)
+        share = jnp.where(mass.undefined, jnp.nan, share)
+        total = group_sums(
+            jnp.where(mass.undefined | (mass.positive > 0), share, 0),
+            order.group,
+            num_groups,
+        )
+        theta = jnp.where(
+            defined, total / jnp.where(defined, positives, 1), jnp.nan
+        ).astype(share.dtype)
+        centred = share - jnp.append(theta, 0)[order.group]
+        back = jnp.zeros_like(centred).at[order.order].set(centred, unique_indices=True)
+        return theta, jnp.where(groups >= 0, back, 0)
+
+    auroc, centred = jax.lax.map(place, scores)
+    return _Placements(auroc, centred, labels, groups, positives, negatives)
+
+
+def _products(left, right, ids, num_ids: int) -> Float[Array, "ids left right"]:
+    """Sums over rows, by id, of the products of two stacks ``[k, rows]``."""
+    pairs = jnp.stack(
+        jnp.meshgrid(jnp.arange(len(left)), jnp.arange(len(right)), indexing="ij"), -1
+    )
+    sums = jax.lax.map(
+        lambda pair: group_sums(left[pair[0]] * right[pair[1]], ids, num_ids),
+        pairs.reshape(-1, 2),
+    )
+    return jnp.moveaxis(sums.reshape(len(left), len(right), num_ids), -1, 0)
+
+
+def _clustered(table: _Placements, patients, num_groups, num_patients, *, across):
+    """Obuchowski's covariance: ``[G, m, m]``, or ``[m, G, m, G]`` across groups."""
+    check_rows(num_groups, labels=table.labels, patients=patients)
+    patients = jnp.asarray(patients).astype(jnp.int32)
+    number = patients.size if num_patients is None else num_patients
+    models, dtype = len(table.centred), table.centred.dtype
+    # A mean over the group, so that the sums below stay near 1 whatever its size.
+    size = jnp.stack([table.negatives, table.positives])
+    size = jnp.where(size > 0, size, 1)
+    row_size = size[table.labels, jnp.maximum(table.groups, 0)]
+    scaled = table.centred / row_size
+
+    def by_patient(group):
+        """Each patient's sums in one group, ``[label, m, patients]``, and factors."""
+
+        def one(label):
+            mine = (table.groups == group) & (table.labels == label)
+            ids = jnp.where(mine, patients, -1)
+            sums = jax.lax.map(
+                lambda column: _patient_sums(column, ids, number), scaled
+            )
+            return sums, _patient_sums(mine, ids, number) > 0
+
+        (negative, has_0), (positive, has_1) = one(0), one(1)
+        counts = [jnp.sum(has, dtype=dtype) for has in (has_0, has_1, has_0 | has_1)]
+        factor_0, factor_1, factor = (
+            jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), jnp.nan) for n in counts
+        )
+        factors = jnp.array([[factor_0, factor], [factor, factor_1]])
+        return jnp.stack([negative, positive]), factors
+
+    def block(group):
+        sums, factors = by_patient(group)
+        if not across:
+            inner = jnp.einsum("amp,bnp->abmn", sums, sums, precision="highest")
+            return jnp.einsum("ab,abmn->mn", factors, inner), factors
+        flat = sums.reshape(2 * models, number)[:, patients]
+        ids = jnp.where(table.groups >= 0, 2 * table.groups + table.labels, -1)
+        inner = _products(flat, scaled, ids, 2 * num_groups)
+        return inner.reshape(num_groups, 2, 2, models, models), factors
+
+    inner, factors = jax.lax.map(block, jnp.arange(num_groups))
+    if not across:
+        return inner
+    # inner is [g, h, label in h, label in g, model in g, model in h].
+    factors = jnp.sqrt(factors[:, None] * factors[None, :])
+    joint = jnp.einsum("ghbamn,ghab->mgnh", inner, factors, precision="highest")
+    # Exactly symmetric, whichever way its halves were rounded.
+    return (joint + jnp.transpose(joint, (2, 3, 0, 1))) / 2
+
+
+def _patient_sums(values, ids, number: int):
+    """Sums by patient, who has few rows: no blocks needed."""
+    kept = (ids >= 0) & (ids < number)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.int32)
+    empty = jnp.zeros(number + 1, values.dtype)
+    return empty.at[jnp.where(kept, ids, number)].add(values)[:number]

@@ -1,0 +1,254 @@
+"""Inequality of outcomes: differential fairness, and entropy indices of benefits.
+
+Differential fairness bounds every ratio between groups, of the favourable and of the
+unfavourable outcome. The entropy indices treat what each person gets as a benefit, and
+split its inequality into a part between groups and one within them.
+"""
+
+import functools
+from typing import Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Real
+
+from fairjax.metrics._tally import tally
+from fairjax.metrics.counts import GroupCounts, GroupRows, WeightRows
+
+_Column: TypeAlias = (
+    Bool[Array | np.ndarray, " rows"] | Real[Array | np.ndarray, " rows"]
+)
+
+
+def differential_fairness(
+    counts: GroupCounts,
+    concentration: float | int = 1.0,
+    of: Literal["predictions", "labels"] = "predictions",
+) -> Float[Array, "*batch"]:
+    r"""The widest log ratio between any two groups' chances of either outcome.
+
+    .. math:: \epsilon = \max_{y,\, g,\, h}
+              \left| \log \frac{p_g(y)}{p_h(y)} \right|, \qquad
+              p_g(y) = \frac{N_{g,y} + c / 2}{N_g + c}
+
+    so that every ratio of chances lies between :math:`e^{-\epsilon}` and
+    :math:`e^{\epsilon}`. Half the concentration :math:`c` is the parameter
+    :math:`\alpha` of the symmetric Dirichlet prior that smooths small groups.
+
+    Args:
+      counts: ``[..., G, 2, 2]``, of the intersections of all protected attributes.
+      concentration: :math:`c`, at least 0; 0 gives the empirical value, which is
+        infinite where one group has an outcome that another never has.
+      of: ``"predictions"``, or ``"labels"`` for the data's own. The former less the
+        latter is the bias that the model adds.
+
+    Returns:
+      ``[...]``, at least 0, 0 at parity. A group without rows is left out; NaN where
+      fewer than two are left.
+
+    Raises:
+      ValueError: If the concentration is negative, or ``of`` neither.
+
+    Reference:
+      Foulds et al., "An intersectional definition of fairness", ICDE 2020.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[6, 2], [0, 0]], [[4, 4], [0, 0]]]))
+      >>> jnp.exp(differential_fairness(counts, concentration=0)).item()
+      2.0
+    """
+    if concentration < 0:
+        raise ValueError(f"concentration must be at least 0, got {concentration}.")
+    if of not in ("predictions", "labels"):
+        raise ValueError(f"of must be 'predictions' or 'labels', got {of!r}.")
+    outcomes = jnp.sum(jnp.asarray(counts.counts), axis=-2 if of != "labels" else -1)
+    rows = jnp.sum(outcomes, axis=-1, keepdims=True)
+    present = rows > 0
+    dtype = jnp.result_type(outcomes, float)
+    outcomes, rows = outcomes.astype(dtype), rows.astype(dtype)
+    chance = (outcomes + concentration / 2) / (rows + concentration)
+    highest = jnp.max(chance, axis=-2, initial=0.0, where=present)
+    lowest = jnp.min(chance, axis=-2, initial=1.0, where=present)
+    # An outcome that no group has sets none apart: 0/0 is a ratio of 1 here.
+    unequal = highest > lowest
+    widest = jnp.where(unequal, highest, 1.0) / jnp.where(unequal, lowest, 1.0)
+    epsilon = jnp.max(jnp.log(widest), axis=-1)
+    return jnp.where(jnp.sum(present, axis=(-2, -1)) >= 2, epsilon, jnp.nan)
+
+
+def generalized_entropy_index(
+    labels: _Column,
+    predictions: _Column,
+    alpha: float | int = 2,
+    *,
+    weights: WeightRows | None = None,
+) -> Float[Array, ""]:
+    r"""Inequality of the benefits that predictions hand out.
+
+    .. math:: b_i = \hat y_i - y_i + 1, \qquad
+              \mathcal{E}_\alpha = \frac{1}{n \alpha (\alpha - 1)}
+              \sum_i \left[ (b_i / \mu)^\alpha - 1 \right]
+
+    with :math:`\mu` the mean benefit. The limits are the Theil index
+    :math:`\frac1n \sum_i \frac{b_i}{\mu} \log \frac{b_i}{\mu}` at
+    :math:`\alpha = 1`, and the mean log deviation
+    :math:`-\frac1n \sum_i \log \frac{b_i}{\mu}` at 0. Every row counts, whatever its
+    group.
+
+    Args:
+      labels: ``[rows]``, 0 or 1.
+      predictions: ``[rows]``, 0 or 1, or chances between them.
+      alpha: Weight of the well-off; half the squared coefficient of variation at 2.
+      weights: ``[rows]``, at least 0; ones by default.
+
+    Returns:
+      At least 0, and 0 where all benefits are equal. With ``alpha`` at most 0 infinite
+      if a benefit is 0, as a false negative's is; NaN without rows, or if all benefits
+      are 0.
+
+    Raises:
+      ValueError: If the columns differ in length.
+
+    Reference:
+      Speicher et al., "A unified approach to quantifying algorithmic unfairness",
+      KDD 2018.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, predictions = jnp.array([1, 1, 0, 0]), jnp.array([0, 1, 1, 0])
+      >>> generalized_entropy_index(labels, predictions).item()
+      0.25
+    """
+    groups = jnp.zeros(np.shape(labels), int)
+    return entropy_split(
+        labels, predictions, groups, alpha, num_groups=1, weights=weights
+    ).total
+
+
+class EntropySplit(NamedTuple):
+    """A generalized entropy index and the two parts that add up to it.
+
+    Attributes:
+      total: The index over all rows that are in a group.
+      between: What would remain if everybody had the mean benefit of their group.
+      within: What would remain if the groups' mean benefits were equal.
+    """
+
+    total: Float[Array, ""]
+    between: Float[Array, ""]
+    within: Float[Array, ""]
+
+
+def entropy_split(
+    labels: _Column,
+    predictions: _Column,
+    groups: GroupRows,
+    alpha: float | int = 2,
+    *,
+    num_groups: int,
+    weights: WeightRows | None = None,
+) -> EntropySplit:
+    r"""Splits the generalized entropy index between and within groups.
+
+    .. math:: \mathcal{E} = \mathcal{E}(\mu_{g(1)}, \dots, \mu_{g(n)}) +
+              \sum_g \frac{n_g}{n} \left( \frac{\mu_g}{\mu} \right)^\alpha
+              \mathcal{E}_g
+
+    with :math:`n_g`, :math:`\mu_g` and :math:`\mathcal{E}_g` the rows, the mean benefit
+    and the index of group :math:`g`. The between-group part is a measure of group
+    unfairness that is 0 for groups of equal mean benefit; lowering it can raise the
+    other part.
+
+    Args:
+      labels: ``[rows]``, 0 or 1.
+      predictions: ``[rows]``, 0 or 1, or chances between them.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 leaves the row out.
+      alpha: As in ``generalized_entropy_index``.
+      num_groups: Number of groups declared, ``G``.
+      weights: ``[rows]``, at least 0; ones by default.
+
+    Returns:
+      The index and its two parts.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    Reference:
+      Speicher et al., "A unified approach to quantifying algorithmic unfairness",
+      KDD 2018.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, predictions = jnp.array([1, 1, 0, 0]), jnp.array([0, 1, 1, 0])
+      >>> total, between, within = entropy_split(
+      ...     labels, predictions, jnp.array([0, 0, 1, 1]), num_groups=2
+      ... )
+      >>> [round(part.item(), 3) for part in (total, between, within)]
+      [0.25, 0.125, 0.125]
+    """
+    if num_groups < 1:
+        raise ValueError(f"num_groups must be at least 1, got {num_groups}.")
+    columns = {"labels": labels, "predictions": predictions, "groups": groups}
+    if weights is not None:
+        columns["weights"] = weights
+    lengths = {name: column.shape for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"The columns must be of one length, got {lengths}.")
+    return _split(labels, predictions, groups, weights, alpha, num_groups)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _split(
+    labels, predictions, groups, weights, alpha: float | int, num_groups: int
+) -> EntropySplit:
+    labels, predictions, groups = map(jnp.asarray, (labels, predictions, groups))
+    dtype = jnp.result_type(labels, predictions, float)
+    benefits = predictions.astype(dtype) - labels.astype(dtype) + 1
+    kept = (groups >= 0) & (groups < num_groups)
+    weights = jnp.ones_like(benefits) if weights is None else jnp.asarray(weights)
+    weights = jnp.where(kept, weights.astype(dtype), 0)
+    # A row that is left out has no benefit to speak of, and no weight.
+    benefits = jnp.where(kept, benefits, 1)
+
+    def total_of(values):
+        return tally(jnp.zeros_like(groups), groups, values, num_groups, 1)
+
+    rows, benefit = total_of(weights), total_of(weights * benefits)
+    all_rows = jnp.sum(rows)
+    overall = jnp.sum(benefit) / all_rows
+    mean = jnp.where(rows > 0, benefit / jnp.where(rows > 0, rows, 1), overall)
+    total = jnp.sum(total_of(_deviations(weights, benefits, overall, alpha)))
+    between = jnp.sum(_deviations(rows, mean, overall, alpha))
+    # A group without any benefit has no inequality, whatever 0 over 0 is.
+    some = mean[groups] > 0
+    own = jnp.where(some, mean[groups], 1)
+    index = total_of(_deviations(weights, jnp.where(some, benefits, 1), own, alpha))
+    scale = jnp.where(index > 0, (mean / overall) ** alpha, 1)
+    within = jnp.sum(scale * index)
+    return EntropySplit(total / all_rows, between / all_rows, within / all_rows)
+
+
+def _deviations(
+    weights: Array, benefits: Array, mean: Array, alpha: float | int
+) -> Array:
+    """The rows' terms of the index, times their weights."""
+    # The tangent at the mean is taken off each term. Over all rows it adds up to 0,
+    # and without it a small index would be the difference of large terms.
+    excess = (benefits - mean) / mean
+    relative = benefits / mean
+    if alpha == 0:
+        term = excess - jnp.log(relative)
+    elif alpha == 1:
+        term = jax.scipy.special.xlogy(relative, relative) - excess
+    else:
+        term = (relative**alpha - 1 - alpha * excess) / (alpha * (alpha - 1))
+    # Near the mean that is a difference of large terms too: there, the power series.
+    series = jnp.ones_like(excess)
+    for power in range(8, 2, -1):
+        series = 1 + (alpha - power + 1) * excess / power * series
+    near = jnp.abs(excess) < jnp.finfo(excess.dtype).eps ** (1 / 8)
+    term = jnp.where(near, excess**2 / 2 * series, term)
+    # An infinite term of no weight is none.
+    return jnp.where(weights > 0, weights * term, 0)

@@ -1,0 +1,77 @@
+"""Standard errors from the influence of each row, or patient, on an estimate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fairjax.metrics._rows import check_rows
+from fairjax.metrics._segments import group_sums
+from fairjax.metrics.counts import GroupRows
+
+
+def influence_variance(
+    influence: Float[Array | np.ndarray, " rows"],
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    num_patients: int | None = None,
+) -> Float[Array, " groups"]:
+    r"""Variance of each group's estimate, robust to what rows of a patient share.
+
+    .. math:: \widehat{\mathrm{Var}}(\hat\theta_g) = \frac{m_g}{m_g - 1}
+              \sum_p \Big(\sum_{i \in g, p} u_i\Big)^2
+
+    over the :math:`m_g` patients :math:`p` of the group, or its rows where no patients
+    are given, with :math:`u_i` the row's first-order share in the estimate's error: for
+    a mean :math:`(x_i - \bar x_g) / n_g`, for a maximum-likelihood estimate its score
+    times the inverse information (the sandwich).
+
+    Args:
+      influence: ``[rows]``; sums to about 0 in each group.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``; None if every row is another's.
+      num_patients: Number of patients; needed with ``patients``.
+
+    Returns:
+      ``[G]``, at least 0; NaN for a group of fewer than two patients.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1, the columns differ in length, or
+        patients come without their number.
+
+    Huber, "The behavior of maximum likelihood estimates under nonstandard conditions",
+    Proc. Fifth Berkeley Symposium 1 (1967); Liang and Zeger, "Longitudinal data
+    analysis using generalized linear models", Biometrika 73 (1986).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> values, one = jnp.array([1.0, 2.0, 3.0]), jnp.zeros(3, int)
+      >>> variance = influence_variance((values - 2) / 3, one, num_groups=1)
+      >>> round(variance.item(), 4)  # the sample variance over the rows, 1 / 3
+      0.3333
+    """
+    check_rows(num_groups, influence=influence, groups=groups, patients=patients)
+    if patients is not None and num_patients is None:
+        raise ValueError("num_patients is needed with patients.")
+    influence = jnp.asarray(influence)
+    groups = jnp.asarray(groups).astype(jnp.int32)
+    if patients is None:
+        members = group_sums(jnp.ones_like(groups), groups, num_groups)
+        squares = group_sums(influence**2, groups, num_groups)
+    else:
+        people = jnp.asarray(patients)
+
+        def of_group(group: Array) -> tuple[Array, Array]:
+            inside = groups == group
+            sums = jnp.zeros(num_patients, influence.dtype)
+            sums = sums.at[people].add(jnp.where(inside, influence, 0))
+            rows = jnp.zeros(num_patients, jnp.int32).at[people].add(inside)
+            return jnp.sum(rows > 0), jnp.sum(sums**2)
+
+        # One group at a time, so that no [patients, groups] array is made.
+        members, squares = jax.lax.map(of_group, jnp.arange(num_groups))
+    factor = jnp.where(members > 1, members / jnp.maximum(members - 1, 1), jnp.nan)
+    return factor * squares

@@ -1,0 +1,104 @@
+"""Rows sorted by group and score, once for every rank statistic of every group.
+
+Sorting is what costs above O(n), and it depends on the scores and groups alone, not on
+labels or weights. The memory does not grow with the number of groups.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics.counts import GroupRows
+
+
+class GroupedOrder(NamedTuple):
+    """The rows of a score column sorted by group and score, with their tied runs.
+
+    Attributes:
+      order: int32 ``[rows]``, row ids by group, then by ascending score; rows in no
+        group come last.
+      group: int32 ``[rows]``, the group at each sorted position; ``G`` for no group.
+      first: int32 ``[rows]``, for each sorted position, that of the first equal score
+        of its group.
+      last: int32 ``[rows]``, one past that of the last equal score.
+      missing: bool ``[rows]``, where the sorted score is NaN.
+      starts: int32 ``[G + 1]``, the position of each group's first row, and one past
+        that of the last group's last.
+    """
+
+    order: Int[Array, " rows"]
+    group: Int[Array, " rows"]
+    first: Int[Array, " rows"]
+    last: Int[Array, " rows"]
+    missing: Bool[Array, " rows"]
+    starts: Int[Array, " bounds"]
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups declared, ``G``; static."""
+        return self.starts.shape[0] - 1
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def grouped_score_order(
+    scores: ScoreRows, groups: GroupRows, *, num_groups: int
+) -> GroupedOrder:
+    """Sorts the scores within each group, once for all that is computed from it.
+
+    Args:
+      scores: ``[rows]``; only their order matters. Without JAX's 64-bit mode, float64
+        scores are rounded to float32 and may become tied. A NaN comes last in its
+        group.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+
+    Returns:
+      The order, its groups and its ties.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> order = grouped_score_order(
+      ...     jnp.array([0.7, 0.1, 0.2, 0.1]), jnp.array([0, 1, 0, 1]), num_groups=2
+      ... )
+      >>> order.order.tolist(), order.starts.tolist(), order.first.tolist()
+      ([2, 0, 1, 3], [0, 2, 4], [0, 1, 2, 2])
+    """
+    check_rows(num_groups, scores=scores, groups=groups)
+    scores, groups = jnp.asarray(scores), jnp.asarray(groups).astype(jnp.int32)
+    groups = jnp.where((groups >= 0) & (groups < num_groups), groups, num_groups)
+    rows = jnp.arange(scores.size, dtype=jnp.int32)
+    group, ranked, order = jax.lax.sort((groups, scores, rows), num_keys=2)
+    new = (ranked[1:] != ranked[:-1]) | (group[1:] != group[:-1])
+    edge = jnp.ones(min(1, scores.size), bool)
+    first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, new]), rows, 0))
+    end = jnp.where(jnp.concatenate([new, edge]), rows + 1, scores.size)
+    last = jax.lax.cummin(end, reverse=True)
+    bounds = jnp.arange(num_groups + 1, dtype=jnp.int32)
+    starts = jnp.searchsorted(group, bounds).astype(jnp.int32)
+    return GroupedOrder(order, group, first, last, jnp.isnan(ranked), starts)
+
+
+def score_order(scores: ScoreRows) -> GroupedOrder:
+    """Sorts the scores of one group, for many calls of ``auroc_from_order``.
+
+    Args:
+      scores: ``[rows]``, as for ``grouped_score_order``.
+
+    Returns:
+      The order and its ties.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> score_order(jnp.array([0.7, 0.1, 0.7])).first.tolist()
+      [0, 1, 1]
+    """
+    everyone = jnp.zeros(np.shape(scores), jnp.int32)
+    return grouped_score_order(scores, everyone, num_groups=1)

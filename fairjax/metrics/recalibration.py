@@ -1,0 +1,252 @@
+"""Calibration intercept and slope by group: logistic recalibration of the risks."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.metrics._rows import ScoreRows, binary_rows
+from fairjax.metrics._segments import group_sums, mean_by
+from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
+from fairjax.metrics.influence import influence_variance
+
+_MAX_ITERATIONS = 50
+
+
+class Recalibration(NamedTuple):
+    """The logistic models that would recalibrate each group's risks.
+
+    Attributes:
+      intercept: ``[G]``, calibration in the large, with the slope fixed at 1. Above 0:
+        the risks are too low.
+      intercept_se: ``[G]``, its standard error.
+      slope: ``[G]``, the calibration slope. Below 1: the risks are too extreme.
+      slope_se: ``[G]``, its standard error.
+      slope_intercept: ``[G]``, the intercept that belongs to the slope; alone it says
+        nothing about calibration in the large.
+      converged: ``[G]``, whether both fits exist and were found.
+    """
+
+    intercept: Float[Array, " groups"]
+    intercept_se: Float[Array, " groups"]
+    slope: Float[Array, " groups"]
+    slope_se: Float[Array, " groups"]
+    slope_intercept: Float[Array, " groups"]
+    converged: Bool[Array, " groups"]
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def logistic_recalibration(
+    labels: BinaryRows,
+    scores: ScoreRows,
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    weights: WeightRows | None = None,
+    clip: float | Float[Array, ""] = 1e-6,
+    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    num_patients: int | None = None,
+) -> Recalibration:
+    r"""Fits the outcome to the logit of the predicted risk, within each group.
+
+    .. math:: \mathrm{logit}\,P(y = 1) = \alpha + \mathrm{logit}\,s, \qquad
+              \mathrm{logit}\,P(y = 1) = \alpha' + \beta\,\mathrm{logit}\,s
+
+    by maximum likelihood, with Newton's method. Perfect calibration is
+    :math:`\alpha = 0` and :math:`\beta = 1`. Standard errors are those of the model,
+    for independent rows; weights count as repetitions in them. With patients they are
+    the sandwich's, whatever the correlation of a patient's rows.
+
+    Args:
+      labels: ``[rows]``, 0 or 1; other values take no part.
+      scores: ``[rows]``, probabilities in [0, 1].
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+      weights: ``[rows]``, at least 0; ones by default.
+      clip: Scores are kept this far from 0 and 1, whose logits are infinite. Where a
+        model gives such scores, the slope depends on it.
+      patients: ``[rows]``, codes of the rows' patients, if they have several rows.
+      num_patients: Number of codes; needed with ``patients``.
+
+    Returns:
+      The estimates. All are NaN for a group that lacks a class or has a NaN score. The
+      slope alone is NaN where it has no finite estimate: the scores separate the
+      classes, or are all the same.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    Cox, "Two further applications of a model for binary regression", Biometrika 45
+    (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
+    analytics", BMC Medicine 17 (2019).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> fit = logistic_recalibration(
+      ...     jnp.array([0, 0, 0, 1, 0, 1, 1, 1]), jnp.repeat(jnp.array([0.1, 0.9]), 4),
+      ...     jnp.zeros(8, int), num_groups=1,
+      ... )
+      >>> round(fit.slope.item(), 3), abs(round(fit.intercept.item(), 3))
+      (0.5, 0.0)
+    """
+    table = binary_rows(labels, scores, groups, num_groups, weights)
+    dtype = jnp.result_type(table.scores, float)
+    risk = jnp.clip(table.scores.astype(dtype), clip, 1 - clip)
+    logit = jnp.log(risk) - jnp.log1p(-risk)
+    # Centred within the group, so that intercept and slope are nearly uncorrelated.
+    centre = mean_by(table.mass, logit, table.groups, num_groups)
+    row = jnp.maximum(table.groups, 0)
+    rows = _Rows(
+        table.labels,
+        jnp.where(table.groups >= 0, logit - centre[row], 0),
+        table.groups,
+        row,
+        table.mass.astype(dtype),
+    )
+    overlap, both = _overlap(table, logit, num_groups)
+    large = _fit(rows, num_groups, both, free_slope=False)
+    line = _fit(rows, num_groups, overlap, free_slope=True)
+    s0, s1, s2 = line.information
+    determinant = s0 * s2 - s1**2
+
+    def known(fit, value):
+        return jnp.where(fit.converged(), value, jnp.nan)
+
+    intercept_variance, slope_variance = 1 / large.information[0], s0 / determinant
+    if patients is not None:
+
+        def robust(fit, direction):
+            risk = jax.nn.sigmoid(fit.intercept[row] + fit.slope[row] * rows.logit)
+            share = direction * rows.mass * (rows.labels - risk)
+            return influence_variance(
+                jnp.where(rows.groups >= 0, share, 0),
+                rows.groups,
+                num_groups=num_groups,
+                patients=patients,
+                num_patients=num_patients,
+            )
+
+        intercept_variance = robust(large, intercept_variance[row])
+        along = (s0[row] * rows.logit - s1[row]) / determinant[row]
+        slope_variance = robust(line, along)
+    return Recalibration(
+        known(large, large.intercept - centre),
+        known(large, jnp.sqrt(intercept_variance)),
+        known(line, line.slope),
+        known(line, jnp.sqrt(slope_variance)),
+        known(line, line.intercept - line.slope * centre),
+        large.converged() & line.converged(),
+    )
+
+
+class _Rows(NamedTuple):
+    labels: Array
+    logit: Array
+    groups: Array
+    row: Array
+    mass: Array
+
+
+class _Fit(NamedTuple):
+    """Newton's iterate of every group, and what is kept at the last accepted point."""
+
+    intercept: Array
+    slope: Array
+    log_likelihood: Array
+    step: Array
+    information: Array
+    near: Array
+    active: Array
+    iteration: Array
+
+    def converged(self) -> Array:
+        return self.near & ~self.active
+
+
+def _overlap(table, logit, num_groups):
+    """Which groups have a slope, and which both classes.
+
+    A slope is infinite where a score divides the classes, ties on it included.
+    """
+
+    def extremes(label):
+        mine = (table.labels == label) & (table.groups >= 0)
+        ids = jnp.where(mine, table.groups, num_groups)
+        low = jax.ops.segment_min(logit, ids, num_groups + 1)[:num_groups]
+        high = jax.ops.segment_max(logit, ids, num_groups + 1)[:num_groups]
+        return low, high, group_sums(mine, table.groups, num_groups) > 0
+
+    low_0, high_0, any_0 = extremes(0)
+    low_1, high_1, any_1 = extremes(1)
+    both = any_0 & any_1
+    return both & (low_1 < high_0) & (low_0 < high_1), both
+
+
+def _fit(rows: _Rows, num_groups: int, exists, *, free_slope: bool) -> _Fit:
+    dtype = rows.logit.dtype
+    epsilon = jnp.finfo(dtype).eps
+
+    def totals(intercept, slope):
+        predictor = intercept[rows.row] + slope[rows.row] * rows.logit
+        risk = jax.nn.sigmoid(predictor)
+        residual = rows.mass * (rows.labels - risk)
+        weight = rows.mass * risk * (1 - risk)
+        gain = rows.mass * (rows.labels * predictor - jax.nn.softplus(predictor))
+        return [
+            group_sums(column, rows.groups, num_groups)
+            for column in (
+                gain,
+                residual,
+                residual * rows.logit,
+                weight,
+                weight * rows.logit,
+                weight * rows.logit**2,
+            )
+        ]
+
+    def advance(fit: _Fit) -> _Fit:
+        intercept, slope = fit.intercept + fit.step[0], fit.slope + fit.step[1]
+        value, g0, g1, s0, s1, s2 = totals(intercept, slope)
+        # A step that loses likelihood, beyond what rounding does, is halved.
+        noise = 8 * epsilon * jnp.abs(value)
+        better = fit.near | (value >= fit.log_likelihood - noise)
+        better &= fit.active
+        if free_slope:
+            step = jnp.stack([s2 * g0 - s1 * g1, s0 * g1 - s1 * g0])
+            step = step / (s0 * s2 - s1**2)
+        else:
+            step = jnp.stack([g0 / s0, jnp.zeros_like(g0)])
+        # Newton's decrement is the squared distance left, in standard errors. Where
+        # that is small one step more is the last: it leaves about its square.
+        left = step[0] * g0 + step[1] * g1
+        return _Fit(
+            jnp.where(better, intercept, fit.intercept),
+            jnp.where(better, slope, fit.slope),
+            jnp.where(better, value, fit.log_likelihood),
+            jnp.where(better, step, fit.step / 2),
+            jnp.where(better, jnp.stack([s0, s1, s2]), fit.information),
+            fit.near | (better & (left <= 32 * epsilon)),
+            fit.active & ~fit.near,
+            fit.iteration + 1,
+        )
+
+    prevalence = mean_by(rows.mass, rows.labels.astype(dtype), rows.groups, num_groups)
+    zero = jnp.zeros(num_groups, dtype)
+    start = _Fit(
+        jnp.where(exists, jnp.log(prevalence) - jnp.log1p(-prevalence), 0),
+        zero if free_slope else zero + 1,
+        zero - jnp.inf,
+        jnp.zeros((2, num_groups), dtype),
+        jnp.zeros((3, num_groups), dtype),
+        jnp.zeros(num_groups, bool),
+        exists,
+        jnp.zeros((), jnp.int32),
+    )
+    return jax.lax.while_loop(
+        lambda fit: jnp.any(fit.active) & (fit.iteration < _MAX_ITERATIONS),
+        advance,
+        start,
+    )

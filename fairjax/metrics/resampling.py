@@ -1,0 +1,266 @@
+"""Resamples of rows within strata, and of whole patients, as row weights.
+
+A metric that takes weights is bootstrapped by mapping it over these; counts and AUROCs
+are done here, some replicates at a time, so that memory does not grow with the number
+of replicates times the rows.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from fairjax.metrics._rows import check_rows
+from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
+from fairjax.metrics.ranking import (
+    ScoreRows,
+    grouped_auroc_from_order,
+    grouped_score_order,
+)
+
+# Row weights held at a time, whatever the number of replicates.
+_WEIGHTS_AT_ONCE = 2**22
+
+
+def stratified_bootstrap_weights(
+    key: PRNGKeyArray,
+    strata: GroupRows,
+    *,
+    num_strata: int,
+    num_replicates: int,
+) -> Int[Array, "num_replicates rows"]:
+    """Row weights that resample rows within strata, which keep their sizes.
+
+    With a stratum for every group and label, no replicate lacks positives of a group,
+    and the uncertainty is that of scores given group and label.
+
+    Args:
+      key: A random key.
+      strata: ``[rows]`` in ``0 .. num_strata - 1``; a row outside them is never drawn.
+      num_strata: Number of strata.
+      num_replicates: Number of resamples, ``B``.
+
+    Returns:
+      int32 ``[B, rows]``: how often each row was drawn.
+
+    Raises:
+      ValueError: If a number is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weights = stratified_bootstrap_weights(
+      ...     jax.random.key(0), jnp.array([0, 1, 1, 0, 1]), num_strata=2,
+      ...     num_replicates=2,
+      ... )
+      >>> weights[:, jnp.array([0, 3])].sum(axis=1).tolist()
+      [2, 2]
+    """
+    _check_sizes(num_strata=num_strata, num_replicates=num_replicates)
+    return _stratified_draws(key, jnp.asarray(strata), num_strata, num_replicates)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _stratified_draws(
+    key: PRNGKeyArray, strata: Array, num_strata: int, num_replicates: int
+) -> Array:
+    strata = jnp.where((strata >= 0) & (strata < num_strata), strata, num_strata)
+    order = jnp.argsort(strata, stable=True)
+    stratum = strata[order]
+    ends = jnp.searchsorted(stratum, jnp.arange(num_strata + 2))
+    start, size = ends[stratum], (ends[1:] - ends[:-1])[stratum]
+
+    def draw(replicate_key):
+        within = jax.random.randint(replicate_key, strata.shape, 0, size)
+        times = jnp.zeros(strata.shape, jnp.int32).at[order[start + within]].add(1)
+        return jnp.where(strata < num_strata, times, 0)
+
+    return jax.vmap(draw)(jax.random.split(key, num_replicates))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_groups", "num_patients", "num_replicates")
+)
+def patient_bootstrap_counts(
+    key: PRNGKeyArray,
+    labels: BinaryRows,
+    predictions: BinaryRows,
+    groups: GroupRows,
+    patients: Int[Array | np.ndarray, " rows"],
+    *,
+    num_groups: int,
+    num_patients: int,
+    num_replicates: int,
+) -> GroupCounts:
+    """Counts of resampled patients, all rows of a patient together.
+
+    Args:
+      key: A random key.
+      labels: ``[rows]``, 0 or 1.
+      predictions: ``[rows]``, 0 or 1.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``.
+      num_groups: Number of groups declared, ``G``.
+      num_patients: Number of patients.
+      num_replicates: Number of resamples, ``B``.
+
+    Returns:
+      ``[B, G, 2, 2]``, int32. The memory does not grow with ``B`` times the rows.
+
+    Raises:
+      ValueError: If a number is below 1, and as ``group_counts``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> ones = jnp.ones(4, int)
+      >>> drawn = patient_bootstrap_counts(
+      ...     jax.random.key(0), ones, ones, ones - 1, jnp.array([0, 0, 1, 1]),
+      ...     num_groups=1, num_patients=2, num_replicates=2,
+      ... )
+      >>> drawn.counts[:, 0, 1, 1].tolist()
+      [4, 4]
+    """
+    _check_sizes(num_patients=num_patients, num_replicates=num_replicates)
+    check_rows(num_groups, labels=labels, predictions=predictions, patients=patients)
+
+    def replicate(replicate_key):
+        weights = patient_bootstrap_weights(
+            replicate_key, patients, num_patients=num_patients, num_replicates=1
+        )
+        return group_counts(
+            labels, predictions, groups, num_groups=num_groups, weights=weights[0]
+        )
+
+    keys = jax.random.split(key, num_replicates)
+    return jax.lax.map(replicate, keys, batch_size=_at_once(len(labels)))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_groups", "num_patients", "num_replicates")
+)
+def bootstrap_auroc(
+    key: PRNGKeyArray,
+    labels: BinaryRows,
+    scores: ScoreRows,
+    groups: GroupRows,
+    *,
+    num_groups: int,
+    num_replicates: int,
+    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    num_patients: int | None = None,
+) -> Float[Array, "num_replicates groups"]:
+    """AUROC of each group in resamples of the rows or patients, sorting once.
+
+    Args:
+      key: A random key.
+      labels: ``[rows]``, 0 or 1.
+      scores: ``[rows]``, higher for the positive class.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+      num_replicates: Number of resamples, ``B``.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``, to resample whole patients.
+        By default rows are resampled within group and label, which keeps the numbers
+        of positives and negatives.
+      num_patients: Number of patients.
+
+    Returns:
+      ``[B, G]``. Some replicates at a time, so that memory does not grow with ``B``
+      times the rows. NaN where a resample leaves a group without a class. For two
+      models, use the same key: the differences of their replicates are then paired.
+
+    Raises:
+      ValueError: If a number is below 1, the columns differ in length, or only one of
+        ``patients`` and ``num_patients`` is given.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> areas = bootstrap_auroc(
+      ...     jax.random.key(0), jnp.array([0, 0, 1, 1]),
+      ...     jnp.array([0.1, 0.2, 0.7, 0.9]), jnp.zeros(4, int), num_groups=1,
+      ...     num_replicates=3,
+      ... )
+      >>> areas.tolist()
+      [[1.0], [1.0], [1.0]]
+    """
+    _check_sizes(num_replicates=num_replicates)
+    if (patients is None) != (num_patients is None):
+        raise ValueError("Give patients and num_patients together, or neither.")
+    check_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, patients=patients
+    )
+    order = grouped_score_order(scores, groups, num_groups=num_groups)
+    labels, groups = jnp.asarray(labels), jnp.asarray(groups)
+    cell = 2 * groups.astype(jnp.int32) + (labels == 1)
+    usable = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
+    strata = jnp.where(usable, cell, -1)
+
+    def replicate(replicate_key):
+        if patients is None or num_patients is None:
+            weights = _stratified_draws(replicate_key, strata, 2 * num_groups, 1)
+        else:
+            weights = patient_bootstrap_weights(
+                replicate_key, patients, num_patients=num_patients, num_replicates=1
+            )
+        return grouped_auroc_from_order(order, labels, weights[0])
+
+    keys = jax.random.split(key, num_replicates)
+    return jax.lax.map(replicate, keys, batch_size=_at_once(len(labels)))
+
+
+def patient_bootstrap_weights(
+    key: PRNGKeyArray,
+    patient_codes: Int[Array | np.ndarray, " rows"],
+    *,
+    num_patients: int,
+    num_replicates: int,
+) -> Int[Array, "num_replicates rows"]:
+    """Row weights that resample whole patients.
+
+    Every replicate draws ``num_patients`` patients with replacement; a row's weight is
+    how often its patient was drawn. Use one set of weights for every method and every
+    repeat that is compared, so that the comparison is paired. Weights are integers, so
+    ``group_counts`` stays exact.
+
+    Args:
+      key: A random key.
+      patient_codes: ``[rows]`` in ``0 .. num_patients - 1``.
+      num_patients: Number of patients, including any without rows.
+      num_replicates: Number of resamples, ``B``.
+
+    Returns:
+      int32 ``[B, rows]``.
+
+    Raises:
+      ValueError: If a number is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weights = patient_bootstrap_weights(
+      ...     jax.random.key(0), jnp.array([0, 0, 1, 2]), num_patients=3,
+      ...     num_replicates=2,
+      ... )
+      >>> (weights[:, 0] == weights[:, 1]).all().item()
+      True
+      >>> weights[:, 1:].sum(axis=1).tolist()
+      [3, 3]
+    """
+    if num_patients < 1 or num_replicates < 1:
+        raise ValueError(
+            "num_patients and num_replicates must be at least 1, got "
+            f"{num_patients} and {num_replicates}."
+        )
+    drawn = jax.random.randint(key, (num_replicates, num_patients), 0, num_patients)
+    replicate = jnp.arange(num_replicates)[:, None]
+    times = jnp.zeros((num_replicates, num_patients), jnp.int32)
+    return times.at[replicate, drawn].add(1)[:, jnp.asarray(patient_codes)]
+
+
+def _check_sizes(**numbers: int) -> None:
+    if min(numbers.values()) < 1:
+        given = " and ".join(str(number) for number in numbers.values())
+        raise ValueError(f"{' and '.join(numbers)} must be at least 1, got {given}.")
+
+
+def _at_once(rows: int) -> int:
+    return max(1, _WEIGHTS_AT_ONCE // max(1, rows))

@@ -1,0 +1,134 @@
+r"""Empirical-Bayes rates, to be shown beside the raw ones.
+
+A small group's raw rate is mostly noise, so the worst of many groups is mostly the
+smallest one. With rates drawn from :math:`\mathrm{Beta}(Mm, M(1-m))` around a common
+mean, a group's posterior is
+
+.. math:: \theta_g \mid x_g, n_g \sim \mathrm{Beta}(Mm + x_g,\ M(1-m) + n_g - x_g),
+          \qquad E[\theta_g] = \frac{M m + x_g}{M + n_g},
+
+between the common mean and its own rate, by its size. Mean and prior size are estimated
+from all groups: ``m`` is the pooled rate, and ``M = m (1 - m) / τ² - 1`` from the
+variance between groups by the method of moments
+(:func:`fairjax.metrics.correction.rate_moments`).
+
+Limits. Groups are taken for exchangeable: nothing but their counts says that one may
+differ. A rare group that truly differs is drawn to the others, which hides harm, so
+these go beside the raw values, never in their place, and gaps between shrunken rates
+are too small. Few groups know ``M`` badly, and the interval takes it for known. ``M``
+is at most the number of rows: where groups seem all alike, the interval is still as
+wide as the pooled rate is uncertain. Rows must be independent.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fairjax.metrics._numbers import Numbers, as_floats
+from fairjax.metrics.correction import rate_moments
+from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.intervals import beta_quantile, normal_quantile
+
+
+class PosteriorRates(NamedTuple):
+    """Shrunken rates with their intervals.
+
+    Attributes:
+      mean: The posterior means, of the shape of the rates.
+      lower: The lower ends of the intervals.
+      upper: The upper ends.
+      prior_mean: The common mean, a scalar or one a label.
+      prior_size: How many rows the prior counts for, likewise.
+    """
+
+    mean: Float[Array, "*shape"]
+    lower: Float[Array, "*shape"]
+    upper: Float[Array, "*shape"]
+    prior_mean: Float[Array, "*prior"]
+    prior_size: Float[Array, "*prior"]
+
+
+def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> PosteriorRates:
+    """Posterior false and true positive rates of the groups.
+
+    Args:
+      counts: ``[G, 2, 2]``, unweighted.
+      confidence: Of the intervals, in (0, 1).
+
+    Returns:
+      ``[G, 2]``, indexed ``[group, label]``; the prior is ``[2]``. A group without rows
+      of a label gets the prior. NaN where no group has any.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    See the module's docstring for method and limits. Morris, "Parametric empirical
+    Bayes inference", JASA 78 (1983); Kleinman, "Proportions with extraneous variance",
+    JASA 68 (1973).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[4, 6], [9, 1]], [[600, 400], [500, 500]]]))
+      >>> rates = posterior_rates(counts)
+      >>> [round(rate, 2) for rate in rates.mean[:, 1].tolist()]
+      [0.18, 0.5]
+    """
+    normal_quantile(confidence)
+    table = jnp.asarray(counts.counts)
+    posterior = functools.partial(_posterior, confidence=confidence)
+    found = jax.vmap(posterior, in_axes=1)(table[..., 1], jnp.sum(table, axis=-1))
+    return PosteriorRates(found.mean.T, found.lower.T, found.upper.T, *found[3:])
+
+
+def beta_binomial_posterior(
+    successes: Numbers, trials: Numbers, *, confidence: float = 0.95
+) -> PosteriorRates:
+    """Posterior rates of groups from any numbers of successes and trials.
+
+    Args:
+      successes: ``[G]``, in ``[0, trials]``, such as a group's selected rows.
+      trials: ``[G]``, such as its rows.
+      confidence: Of the intervals, in (0, 1).
+
+    Returns:
+      ``[G]``, with a scalar prior. A group without trials gets the prior.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> rates = beta_binomial_posterior(jnp.array([1, 500]), jnp.array([10, 1000]))
+      >>> [round(rate, 2) for rate in rates.mean.tolist()]
+      [0.18, 0.5]
+    """
+    normal_quantile(confidence)
+    return _posterior(successes, trials, confidence)
+
+
+def _posterior(
+    successes: Numbers, trials: Numbers, confidence: float
+) -> PosteriorRates:
+    successes, trials = as_floats(successes, trials)
+    mean, between = rate_moments(successes, trials)
+    total = jnp.sum(trials)
+    within = mean * (1 - mean)
+    size = jnp.where(
+        between > 0, within / jnp.where(between > 0, between, 1) - 1, total
+    )
+    size = jnp.clip(size, 0, total)
+    a = size * mean + successes
+    b = size * (1 - mean) + trials - successes
+    # A rate of 0 or 1 in all groups leaves a shape of 0; Jeffreys' halves keep the
+    # interval proper, and open on the inner side only.
+    inner_a, inner_b = jnp.where(a > 0, a, 0.5), jnp.where(b > 0, b, 0.5)
+    tail = (1 - confidence) / 2
+    lower = jnp.where(a > 0, beta_quantile(tail, inner_a, inner_b), 0)
+    upper = jnp.where(b > 0, beta_quantile(1 - tail, inner_a, inner_b), 1)
+    known = total > 0
+    center = a / jnp.where(known, a + b, 1)
+    found = PosteriorRates(center, lower, upper, mean, size)
+    return PosteriorRates._make(jnp.where(known, value, jnp.nan) for value in found)

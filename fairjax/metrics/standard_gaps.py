@@ -1,0 +1,243 @@
+"""Intervals for the gaps that are asked for most: of rates, odds and AUROCs.
+
+Each is ``gap_interval`` or ``ratio_interval`` with the groups' limits chosen, compiled
+once for a number of groups. Groups that are padded with 0 trials are left out, so
+attributes with different numbers of levels can share a program.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
+
+from fairjax.metrics.auroc_intervals import auroc_interval
+from fairjax.metrics.clusters import ClusterRates, cluster_interval
+from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.gap_intervals import GapInterval, gap_interval, ratio_interval
+from fairjax.metrics.gaps import valid_groups
+from fairjax.metrics.intervals import Interval, wilson_interval
+
+_STATIC = ("confidence", "num_draws")
+_NUM_DRAWS = 20_000
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def rate_gap_interval(
+    key: PRNGKeyArray,
+    successes: Real[Array | np.ndarray, " groups"],
+    trials: Real[Array | np.ndarray, " groups"],
+    *,
+    clusters: ClusterRates | None = None,
+    valid: Bool[Array | np.ndarray, " groups"] | None = None,
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> GapInterval:
+    """Interval of the largest minus the smallest rate, from Wilson's intervals.
+
+    Args:
+      key: A random key.
+      successes: ``[G]``, in ``[0, trials]``, such as true positives.
+      trials: ``[G]``, such as positives. A group without any is left out.
+      clusters: From ``cluster_rate_covariance`` of the same rows, where patients have
+        several.
+      valid: False to leave a group out.
+      confidence: Two-sided, in (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      As ``gap_interval``.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> gap = rate_gap_interval(
+      ...     jax.random.key(0), jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
+      ... )
+      >>> round(gap.estimate.item(), 3), round(gap.lower.item(), 2)
+      (0.3, 0.1)
+    """
+    estimates, limits = _limits(successes, trials, clusters)
+    return gap_interval(
+        key,
+        estimates,
+        limits,
+        covariance=None if clusters is None else clusters.covariance,
+        valid=valid,
+        confidence=confidence,
+        num_draws=num_draws,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def rate_ratio_interval(
+    key: PRNGKeyArray,
+    successes: Real[Array | np.ndarray, " groups"],
+    trials: Real[Array | np.ndarray, " groups"],
+    *,
+    clusters: ClusterRates | None = None,
+    valid: Bool[Array | np.ndarray, " groups"] | None = None,
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> GapInterval:
+    """Interval of the smallest over the largest rate, such as disparate impact.
+
+    Args:
+      key: A random key.
+      successes: ``[G]``, as in ``rate_gap_interval``.
+      trials: ``[G]``.
+      clusters: As there.
+      valid: False to leave a group out.
+      confidence: Two-sided, in (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      As ``ratio_interval``.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> ratio = rate_ratio_interval(
+      ...     jax.random.key(0), jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
+      ... )
+      >>> round(ratio.estimate.item(), 3), round(ratio.upper.item(), 2)
+      (0.667, 0.88)
+    """
+    estimates, limits = _limits(successes, trials, clusters)
+    return ratio_interval(
+        key,
+        estimates,
+        limits,
+        covariance=None if clusters is None else clusters.covariance,
+        valid=valid,
+        confidence=confidence,
+        num_draws=num_draws,
+    )
+
+
+def _limits(successes, trials, clusters: ClusterRates | None):
+    """Rates, and their intervals as a function of the standard errors."""
+    successes, trials = jnp.asarray(successes), jnp.asarray(trials)
+    some = trials > 0
+    estimates = jnp.where(some, successes / jnp.where(some, trials, 1), jnp.nan)
+
+    def limits(z: Array) -> Interval:
+        if clusters is None:
+            return wilson_interval(successes, trials, z=z)
+        lower, upper = cluster_interval(clusters, z=z)
+        return Interval(lower.reshape(trials.shape), upper.reshape(trials.shape))
+
+    return estimates, limits
+
+
+@functools.partial(jax.jit, static_argnames=("agg", *_STATIC))
+def equalized_odds_interval(
+    key: PRNGKeyArray,
+    counts: GroupCounts,
+    *,
+    agg: Literal["max", "mean"] = "max",
+    min_support: float | int | Real[Array | np.ndarray, ""] = 0,
+    clusters: ClusterRates | None = None,
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> GapInterval:
+    """Interval of the equalized odds difference, from both families of rates together.
+
+    Args:
+      key: A random key.
+      counts: ``[G, 2, 2]``, unweighted.
+      agg: ``"max"``, the worse of the gaps of true and false positive rates, or
+        ``"mean"``.
+      min_support: Fewest positives (negatives) for a group's true (false) positive
+        rate to be compared.
+      clusters: From ``cluster_label_rates``, where patients have several rows.
+      confidence: Two-sided, in (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      As ``equalized_odds_difference``, with its interval; ``highest`` and ``lowest``
+      are ``[2]``, of the false and of the true positive rates.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1), or another ``agg``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> counts = GroupCounts(jnp.array([[[80, 20], [10, 40]], [[75, 25], [25, 25]]]))
+      >>> gap = equalized_odds_interval(jax.random.key(0), counts)
+      >>> round(gap.estimate.item(), 2), gap.highest.tolist(), gap.lowest.tolist()
+      (0.3, [1, 0], [0, 1])
+      >>> gap.p_value.item() < 0.01
+      True
+    """
+    table = jnp.moveaxis(jnp.asarray(counts.counts), 1, 0)  # [label, G, prediction]
+    estimates, limits = _limits(table[..., 1], jnp.sum(table, axis=-1), clusters)
+    return gap_interval(
+        key,
+        estimates,
+        limits,
+        covariance=None if clusters is None else clusters.covariance,
+        valid=valid_groups(counts, min_support).T,
+        agg=agg,
+        confidence=confidence,
+        num_draws=num_draws,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def auroc_gap_interval(
+    key: PRNGKeyArray,
+    aurocs: Float[Array | np.ndarray, " groups"],
+    covariance: Float[Array | np.ndarray, "groups groups"],
+    positives: Real[Array | np.ndarray, " groups"],
+    negatives: Real[Array | np.ndarray, " groups"],
+    *,
+    valid: Bool[Array | np.ndarray, " groups"] | None = None,
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> GapInterval:
+    """Interval of the largest minus the smallest AUROC, from ``auroc_interval``.
+
+    Args:
+      key: A random key.
+      aurocs: ``[G]``; NaN is left out.
+      covariance: ``[G, G]``, DeLong's: diagonal where groups share no patients,
+        cluster-robust where patients have several rows.
+      positives: ``[G]``; of clustered rows, the patients with any.
+      negatives: ``[G]``, likewise.
+      valid: False to leave a group out.
+      confidence: Two-sided, in (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      As ``gap_interval``.
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> aurocs, covariance = jnp.array([0.9, 0.7]), jnp.diag(jnp.array([4e-4, 9e-4]))
+      >>> gap = auroc_gap_interval(
+      ...     jax.random.key(0), aurocs, covariance, jnp.array([80, 80]),
+      ...     jnp.array([200, 200]),
+      ... )
+      >>> round(gap.lower.item(), 2), round(gap.upper.item(), 2)
+      (0.13, 0.27)
+    """
+    errors = jnp.sqrt(jnp.maximum(jnp.diagonal(jnp.asarray(covariance)), 0))
+    return gap_interval(
+        key,
+        aurocs,
+        lambda z: auroc_interval(aurocs, errors, positives, negatives, z=z),
+        covariance=covariance,
+        valid=valid,
+        confidence=confidence,
+        num_draws=num_draws,
+    )

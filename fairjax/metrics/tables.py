@@ -1,0 +1,159 @@
+"""Tables by group: every rate and count as a pandas DataFrame.
+
+The arrays' functions compute in float32 inside ``jit``; these run once, on the host, in
+float64, and name groups by their levels. Groups are declared: a category that no row
+has keeps its line. With ``compat`` they reproduce fairlearn's or AIF360's values, with
+what those put where a rate does not exist.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from fairjax.groups import Partition, partition
+from fairjax.metrics import _presets
+from fairjax.metrics._presets import Compat, rate_by_group
+from fairjax.metrics._table_columns import Rows, count_rows, read_attributes, read_rows
+from fairjax.metrics.ranking import group_auroc
+from fairjax.metrics.rates import RATES
+
+_SCORE_METRICS = {"auroc": group_auroc}
+_DEFAULT = (
+    "selection_rate",
+    "true_positive_rate",
+    "false_positive_rate",
+    "positive_predictive_value",
+    "accuracy",
+)
+_OVERALL = "overall"
+
+
+def by_group(
+    labels: Any,
+    predictions: Any,
+    attributes: Any,
+    *,
+    threshold: float | int | None = None,
+    metrics: Sequence[str] = _DEFAULT,
+    weights: Any = None,
+    min_positives: int = 0,
+    min_negatives: int = 0,
+    overall: bool = False,
+    compat: Compat = None,
+) -> pd.DataFrame:
+    """Counts and metrics of every group, or of the intersections of several attributes.
+
+    Args:
+      labels: ``[n]``, 0 or 1.
+      predictions: ``[n]``, 0 or 1; scores if a threshold is given.
+      attributes: A column, or a data frame or mapping of several, which are crossed.
+        Columns are matched by position, not by index. `fairjax.partition` says how
+        values become levels: missing ones are a level of their own.
+      threshold: Scores of at least this are positive predictions.
+      metrics: Names of rates, as in `fairjax.metrics.rates`; with scores also
+        ``"auroc"``.
+      weights: ``[n]``, at least 0. Metrics are weighted, counts of rows are not.
+      min_positives: Fewest positives for a group to be sufficient. One without
+        positives never is.
+      min_negatives: Fewest negatives, likewise.
+      overall: Whether to add a last line for all rows.
+      compat: ``"fairlearn"`` for what its MetricFrame has by group, with scikit-learn's
+        functions: 0 for a rate without a denominator. ``"aif360"`` for what its
+        ClassificationMetric has: 0 for such predictive values, NaN for other rates.
+
+    Returns:
+      One line a group, indexed by level, or by the levels of each attribute; columns
+      ``rows``, ``positives``, ``negatives``, the metrics, and ``status``: ``"ok"``,
+      ``"insufficient"`` (too few positives or negatives), or ``"empty"``.
+
+    Raises:
+      ValueError: If a column or an option cannot be used; the message says which.
+
+    Example:
+      >>> table = by_group([1, 0, 1, 0], [1, 0, 0, 0], {"sex": list("ffmm")})
+      >>> table[["rows", "true_positive_rate", "status"]]
+           rows  true_positive_rate status
+      sex
+      f       2                 1.0     ok
+      m       2                 0.0     ok
+    """
+    rows = read_rows(labels, predictions, threshold, weights)
+    _check_metrics(metrics, rows, compat)
+    columns = read_attributes(attributes, len(rows.labels))
+    groups = partition(columns, single_level="allow")
+    codes = groups.encode(columns)
+    index = _index(groups)
+    lines = _lines(rows, codes, groups.num_cells, metrics, compat)
+    if overall:
+        if any(_OVERALL in levels for levels in groups.levels):
+            raise ValueError(f"A level is named {_OVERALL!r}, as is the line for all.")
+        everyone = np.zeros(len(codes), np.int32)
+        whole = _lines(rows, everyone, 1, metrics, compat)
+        lines = {name: np.append(lines[name], whole[name]) for name in lines}
+        own = _OVERALL if index.nlevels == 1 else (_OVERALL,) * index.nlevels
+        index = index.append(_like(index, [own]))
+    table = pd.DataFrame(lines, index=index)
+    enough = (table["positives"] >= max(min_positives, 1)) & (
+        table["negatives"] >= max(min_negatives, 1)
+    )
+    status = np.where(enough, "ok", "insufficient")
+    return table.assign(status=np.where(table["rows"] > 0, status, "empty"))
+
+
+def _check_metrics(metrics: Sequence[str], rows: Rows, compat: Compat) -> None:
+    if compat not in (None, "fairlearn", "aif360"):
+        raise ValueError(f"compat must be 'fairlearn' or 'aif360', got {compat!r}.")
+    known = RATES if compat is None else _presets.RATES[compat]
+    if compat is None and rows.scores is not None:
+        known = (*known, *_SCORE_METRICS)
+    unknown = [name for name in metrics if name not in known]
+    if unknown:
+        whose = f" with compat={compat!r}" if compat else ""
+        needs = " (it needs scores and a threshold)" if "auroc" in unknown else ""
+        raise ValueError(
+            f"There is no metric {unknown[0]!r}{whose}{needs}; there are "
+            f"{', '.join(known)}."
+        )
+
+
+def _index(groups: Partition) -> pd.Index:
+    if len(groups.attributes) == 1:
+        return pd.Index(groups.levels[0], name=groups.attributes[0])
+    return pd.MultiIndex.from_product(groups.levels, names=groups.attributes)
+
+
+def _like(index: pd.Index, values: list[Any]) -> pd.Index:
+    if index.nlevels == 1:
+        return pd.Index(values, name=index.name)
+    return pd.MultiIndex.from_tuples(values, names=index.names)
+
+
+def _lines(
+    rows: Rows, codes: np.ndarray, num_groups: int, metrics: Sequence[str], compat: Any
+) -> dict[str, np.ndarray]:
+    """Counts of rows and the metrics by group, each [G]."""
+    tally = np.bincount(2 * codes + rows.labels, minlength=2 * num_groups)
+    negatives, positives = tally.reshape(num_groups, 2).T
+    lines = {
+        "rows": negatives + positives,
+        "positives": positives,
+        "negatives": negatives,
+    }
+    counts = count_rows(rows, codes, num_groups)
+    for name in metrics:
+        if name in _SCORE_METRICS and rows.scores is not None:
+            with jax.enable_x64(True):
+                value = _SCORE_METRICS[name](
+                    rows.labels,
+                    rows.scores,
+                    codes,
+                    num_groups=num_groups,
+                    weights=rows.weights,
+                )
+                lines[name] = np.asarray(value)
+        else:
+            lines[name] = rate_by_group(counts, name, compat)
+    return lines

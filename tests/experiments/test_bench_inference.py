@@ -1,0 +1,102 @@
+"""Coverage and errors of the intervals and tests, in a short form of the benchmark."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.bench import inference
+from experiments.bench.inference import Options, claims, covers, many
+from experiments.bench.simulations import Clusters, Scenario, find, find_clustered
+from experiments.docs import ROOT
+
+OPTIONS = Options(runs=400, replicates=100, permutations=99, draws=2000)
+# Three standard errors of a share of 95 % over the runs.
+SLACK = 3 * (0.95 * 0.05 / OPTIONS.runs) ** 0.5
+SIX = Scenario("TPR", (60,) * 6)
+
+
+def test_gap_intervals_hold_where_the_percentile_interval_fails():
+    parity, apart = (
+        many(find, OPTIONS, gap, SIX, OPTIONS.sizes) for gap in (0.0, 0.15)
+    )
+    assert covers(parity.interval, 0) > 0.95 - SLACK
+    assert covers(apart.interval, 0.15) > 0.95 - SLACK
+    assert claims(parity.interval) < 0.05 + SLACK
+    assert np.mean(parity.p_value <= 0.05) < 0.05 + SLACK
+    # It knows more than nothing: some gaps are found, and more than at parity.
+    assert claims(apart.interval) > 0.15
+    assert np.mean(apart.p_value <= 0.05) > 0.15
+    assert claims(parity.percentile) > 0.2
+    assert covers(apart.percentile, 0.15) < 0.8
+    # Far from 0, not only just above it.
+    assert np.median(parity.percentile[:, 0]) > 0.05
+
+
+def test_patients_are_what_counts():
+    found = many(find_clustered, OPTIONS, 0.0, Clusters(40, 3), OPTIONS.draws)
+    by_row, by_patient = found.gap[:, 0], found.gap[:, 1]
+    assert claims(by_row) > 0.2
+    assert claims(by_patient) < 0.05 + SLACK
+    # Three intervals a run make this more certain than one.
+    assert covers(found.rates[:, 1], 0.75) > 0.95 - SLACK
+    assert covers(found.rates[:, 0], 0.75) < 0.85
+
+
+def test_single_rates_and_aurocs():
+    wilson, jeffreys, percentile = inference.rate_line(OPTIONS, 10, 0.05).found[:3]
+    # An interval of ten rows is conservative or not by chance: the exact shares are
+    # .914 and .988.
+    np.testing.assert_allclose((wilson, jeffreys), (0.914, 0.988), atol=SLACK + 0.01)
+    assert percentile < 0.5
+    smooth, plain = inference.auroc_line(OPTIONS, 12, 0.9).found
+    assert smooth > 0.95 - SLACK
+    assert plain < 0.9
+
+
+def test_the_command_writes_every_table(tmp_path, monkeypatch):
+    document = tmp_path / "inference.md"
+    marks = [
+        f"<!-- table: begin inference-{name} -->\n<!-- table: end inference-{name} -->"
+        for name in inference.TABLES
+    ]
+    document.write_text("\n".join(marks))
+    monkeypatch.setattr(inference, "DOCUMENT", document)
+    monkeypatch.setattr(inference, "RATES", [(10, 0.5)])
+    monkeypatch.setattr(inference, "AUROCS", [(12, 0.9)])
+    monkeypatch.setattr(inference, "SCENARIOS", [Scenario("AUROC", (12,) * 2)])
+    monkeypatch.setattr(inference, "CLUSTERS", [Clusters(12, 2)])
+    monkeypatch.setattr(inference, "GAPS", (0.0,))
+    found = inference.main(
+        Options(
+            runs=20,
+            replicates=20,
+            permutations=19,
+            draws=200,
+            output=tmp_path,
+            docs=True,
+        )
+    )
+    assert [len(lines) for lines in found.values()] == [1, 1, 1, 1]
+    saved = json.loads((tmp_path / "inference.json").read_text())
+    assert saved["options"]["runs"] == 20
+    text = document.read_text()
+    for name, (columns, _) in inference.TABLES.items():
+        cells = found[name][0].cells()
+        assert len(cells) == len(columns)
+        assert f"| {' | '.join(cells)} |" in text
+        assert (tmp_path / f"inference-{name}.md").read_text() in text
+    assert "20 data sets a line" in text
+
+
+def test_the_tables_of_the_document_come_from_full_runs():
+    text = (ROOT / inference.DOCUMENT).read_text(encoding="utf-8")
+    made = f"{Options().runs:,} data sets a line"
+    assert text.count(made) == len(inference.TABLES)
+    for columns, _ in inference.TABLES.values():
+        assert f"| {' | '.join(columns)} |" in text
+
+
+def test_options_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="--runs must be 10 or more"):
+        inference.main(Options(runs=5, output=tmp_path))

@@ -1,0 +1,155 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+from statsmodels.stats.proportion import proportion_confint
+
+from fairjax.metrics import (
+    auroc_interval,
+    beta_quantile,
+    jeffreys_interval,
+    logit_interval,
+    newcombe_interval,
+    wilson_interval,
+)
+from fairjax.metrics.intervals import normal_quantile
+
+LEVELS = (0.8, 0.95, 0.999)
+RATES = [
+    (x, n)
+    for n in (1, 5, 10, 100, 1000, 10**5, 10**7)
+    for x in sorted({0, 1, 2, n // 3, n // 2, n - 1, n})
+    if x <= n
+]
+
+
+@pytest.mark.parametrize("confidence", LEVELS)
+def test_wilson_is_that_of_statsmodels(confidence):
+    x, n = np.array(RATES, float).T
+    lower, upper = wilson_interval(x, n, confidence=confidence)
+    expected = proportion_confint(x, n, alpha=1 - confidence, method="wilson")
+    width = expected[1] - expected[0]
+    assert (np.abs(lower - expected[0]) <= 1e-6 + 1e-3 * width).all()
+    assert (np.abs(upper - expected[1]) <= 1e-6 + 1e-3 * width).all()
+
+
+@pytest.mark.parametrize("confidence", LEVELS)
+def test_jeffreys_is_that_of_statsmodels_but_at_the_ends(confidence):
+    x, n = np.array(RATES, float).T
+    lower, upper = jeffreys_interval(x, n, confidence=confidence)
+    low, high = proportion_confint(x, n, alpha=1 - confidence, method="jeffreys")
+    width = high - low
+    np.testing.assert_array_equal(np.asarray(lower)[x == 0], 0)
+    np.testing.assert_array_equal(np.asarray(upper)[x == n], 1)
+    # In float32, a rate of a hundred thousandth below 1 has three digits left.
+    assert (np.abs(lower - low) <= 6e-8 + 5e-3 * width)[x > 0].all()
+    assert (np.abs(upper - high) <= 6e-8 + 5e-3 * width)[x < n].all()
+
+
+def test_intervals_have_closed_ends_and_no_trials_no_interval():
+    for interval in (wilson_interval, jeffreys_interval):
+        lower, upper = interval(np.array([0, 7, 0]), np.array([7, 7, 0]))
+        assert lower[0] == 0
+        assert upper[1] == 1
+        assert 0 < upper[0] < 0.5 < lower[1] < 1
+        assert np.isnan([lower[2], upper[2]]).all()
+
+
+def test_wilson_hand_values():
+    # (.8 + .19207 ± 1.96 sqrt(.016 + .009604)) / 1.38415 with 8 of 10.
+    z = 1.959964
+    reach = z * np.sqrt(0.16 / 10 + z**2 / 400)
+    expected = (0.8 + z**2 / 20 + np.array([-reach, reach])) / (1 + z**2 / 10)
+    np.testing.assert_allclose(wilson_interval(8, 10), expected, rtol=1e-5)
+    np.testing.assert_allclose(wilson_interval(8, 10, z=z), expected, rtol=1e-5)
+
+
+@given(st.floats(0, 1), st.floats(0.5, 500))
+def test_wilson_ends_are_where_the_score_test_just_rejects(rate, trials):
+    """With real-valued trials too."""
+    lower, upper = wilson_interval(rate * trials, trials, z=2.0)
+    for end in (float(lower), float(upper)):
+        if 1e-5 < end < 1 - 1e-5:
+            score = abs(rate - end) / np.sqrt(end * (1 - end) / trials)
+            np.testing.assert_allclose(score, 2, rtol=2e-2)
+
+
+def test_beta_quantiles_are_those_of_scipy():
+    a = np.array([0.5, 0.5, 1.0, 3.5, 60.0, 300.0, 2000.0, 51.0])
+    b = np.array([0.5, 9.5, 1.0, 1e6, 80.0, 90.0, 51.0, 2e6])
+    for probability in (0.001, 0.025, 0.5, 0.975):
+        for first, second in ((a, b), (b, a)):
+            found = beta_quantile(probability, first, second)
+            expected = stats.beta.ppf(probability, first, second)
+            deviation = stats.beta.std(first, second)
+            assert (np.abs(found - expected) <= 6e-8 + 4e-3 * deviation).all()
+
+
+def test_logit_interval_hand_values_and_its_ends():
+    z, logit, reach = 1.959964, np.log(9), 1.959964 * 0.05 / 0.09
+    assert z * 0.05 / 0.09 == reach
+    expected = 1 / (1 + np.exp(-(logit + np.array([-reach, reach]))))
+    np.testing.assert_allclose(logit_interval(0.9, 0.05), expected, rtol=1e-5)
+    estimate, error = np.array([0.0, 1.0, 0.5, np.nan]), np.array([0.1, 0.1, 0, 0.1])
+    lower, upper = logit_interval(estimate, error)
+    np.testing.assert_array_equal(lower, [0, 0, 0, np.nan])
+    np.testing.assert_array_equal(upper, [1, 1, 1, np.nan])
+
+
+def newcombe_oracle(area, m, n, z):
+    def excess(theta):
+        bends = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        mean = (m + n) / 2 - 1
+        variance = theta * (1 - theta) * (1 + mean * bends) / (m * n)
+        return (area - theta) ** 2 - z**2 * variance
+
+    edge = 1e-12
+    lower = optimize.brentq(excess, edge, area) if area > 0.0 else 0.0
+    upper = optimize.brentq(excess, area, 1 - edge) if area < 1.0 else 1.0
+    return lower, upper
+
+
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.99])
+@pytest.mark.parametrize(("m", "n"), [(5, 40), (60, 30)])
+def test_newcombe_solves_its_equation(area, m, n):
+    expected = newcombe_oracle(area, m, n, normal_quantile(0.95))
+    found = newcombe_interval(area, m, n)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    mirrored = newcombe_interval(1 - area, n, m)
+    np.testing.assert_allclose(1 - np.asarray(mirrored)[::-1], expected, rtol=1e-4)
+
+
+def test_auroc_of_one_has_an_interval():
+    area, error = jnp.array([1.0, 0.8, 0.0]), jnp.array([0.0, 0.04, 0.0])
+    lower, upper = auroc_interval(area, error, 12, 40)
+    exact = newcombe_interval(area, 12, 40)
+    smooth = logit_interval(area, error)
+    np.testing.assert_allclose(lower, [exact.lower[0], smooth.lower[1], 0], rtol=1e-6)
+    np.testing.assert_allclose(upper, [1, smooth.upper[1], exact.upper[2]], rtol=1e-6)
+    assert 0.7 < lower[0] < 0.95
+    assert np.isnan(auroc_interval(np.nan, 0.1, 12, 40)).all()
+    assert np.isnan(auroc_interval(1.0, 0.0, 12, 0)).all()
+
+
+def test_intervals_can_be_compiled_mapped_and_doubled():
+    x, n = np.array([0.0, 3, 8]), np.array([4.0, 5, 8])
+    for interval in (wilson_interval, jeffreys_interval):
+        whole = interval(x, n)
+        compiled = jax.jit(jax.vmap(interval))(x, n)
+        for one, other in zip(whole, compiled, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    with jax.enable_x64(True):
+        lower, upper = wilson_interval(x, n)
+        assert lower.dtype == np.float64
+        low, high = proportion_confint(x, n, method="wilson")
+        np.testing.assert_allclose((lower, upper), (low, high), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_confidence_lies_between_0_and_1(confidence):
+    for interval in (wilson_interval, jeffreys_interval):
+        with pytest.raises(ValueError, match="confidence must lie in"):
+            interval(1, 2, confidence=confidence)
