@@ -10,29 +10,14 @@ from matplotlib.figure import Figure
 
 from experiments.evaluation import GAP, Evaluation
 from experiments.files import write_whole
-
-# Okabe and Ito's palette: told apart by readers with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE: dict[Any, Any] = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "svg.hashsalt": "fairjax",
-    # A name such as "$11,000 to $25,000" is no formula.
-    "text.parse_math": False,
-}
+from fairjax.audit.figures import COLOURS, MARKERS, STYLE
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name.png`` and ``name.svg``, the same bytes for the same figure."""
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         path = folder / f"{name}.{suffix}"
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             write_whole(
                 path, lambda p, m=metadata: figure.savefig(p, dpi=150, metadata=m)
             )
@@ -52,7 +37,7 @@ def tradeoff(
       title: Of the figure.
     """
     gap = f"{GAP}/mean"
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.8), layout="constrained")
         axes = figure.subplots()
         for number, (family, settings) in enumerate(curves.items()):
@@ -100,7 +85,7 @@ def gaps(
     evaluations: Mapping[str, Evaluation], attributes: Sequence[str], *, title: str
 ) -> Figure:
     """Each attribute's gap with its interval, beside its noise floor."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(
             figsize=(2.2 + 1.7 * len(attributes), 4.4), layout="constrained"
         )
@@ -153,7 +138,7 @@ def training(
       attributes: The other objectives, in order.
       title: Of the figure.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.6), layout="constrained")
         panels = figure.subplots(1, 1 + len(histories), sharex=True, squeeze=False)[0]
         for number, (name, history) in enumerate(histories.items()):

@@ -1,0 +1,9 @@
+"""Audits of a table of predictions: who is served worse, and how sure that is."""
+
+from fairjax.audit._errors import AuditError
+from fairjax.audit.document import audit
+from fairjax.audit.options import Options
+from fairjax.audit.output import write
+from fairjax.audit.rules import Rule, gate_fails
+
+__all__ = ["AuditError", "Options", "Rule", "audit", "gate_fails", "write"]

@@ -1,0 +1,335 @@
+"""The arguments of ``fairjax audit``: names, help, and how they are read."""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fairjax.audit._errors import AuditError
+from fairjax.audit.options import Options
+
+_DESCRIPTION = """\
+Audits a table of predictions: one row a prediction, with the outcome, one or more
+scores, and the attributes whose groups are compared. Writes a folder with report.html,
+audit.json, tables/*.csv and figures/*.svg; the same table, options and seed give the
+same bytes.
+"""
+_EPILOG = """\
+rules
+  --fail-on takes what must not be: [model:] metric(WHERE) OP NUMBER, such as
+    'equalized_odds_difference(race) > 0.1'      a gap between an attribute's groups
+    'equalized_odds_difference(sex * race) > .2' between those of an intersection
+    'true_positive_rate(race=black) < 0.6'       a metric of one group
+    'true_positive_rate(race) < 0.6'             of each group of an attribute
+    'auroc() < 0.7'                              of all rows
+    'new_risk: auroc() < 0.7'                    of one model of several
+  A rule fails where the whole interval lies beyond the number, not the estimate alone.
+  What cannot be estimated, because groups are too small, is not a pass: it exits with 1
+  too, unless --allow-undecided is given.
+
+exit code
+  0  the audit is written
+  1  it is written, and a rule failed or could not be decided
+  2  the input cannot be audited; one line says why, and nothing is written
+
+examples
+  fairjax audit predictions.csv --outcome died --score risk \\
+      --attributes sex race insurance --patient-id pid --threshold 0.3 --output audit/
+  fairjax audit predictions.parquet --outcome died --score old new \\
+      --attributes sex age --bins age=18,40,65 \\
+      --validation split=validation --threshold-rule sensitivity:0.9
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AuditError(f"{message} (see {self.prog} --help)")
+
+
+def read_arguments(argv: Sequence[str] | None) -> tuple[Options, Path, bool]:
+    """Returns the options, the folder to write, and whether it may be replaced.
+
+    Raises:
+        AuditError: If the arguments cannot be understood.
+        SystemExit: After help or the version was shown.
+    """
+    given = vars(_parser().parse_args(argv))
+    for name in ("bins", "levels"):
+        given[name] = _by_attribute(name, given[name])
+    if given["validation"] is not None:
+        given["validation"] = _pair("--validation", given["validation"])
+    folder, overwrite = Path(given.pop("output")), given.pop("overwrite")
+    del given["command"]
+    return Options(**given), folder, overwrite
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fairjax", description="Fairness of clinical models.")
+    parser.add_argument(
+        "--version", action="version", version=f"fairjax {version('fairjax')}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    audit = commands.add_parser(
+        "audit",
+        help="audit a table of predictions",
+        usage="fairjax audit TABLE --outcome COLUMN --score COLUMN [COLUMN ...]\n"
+        "                     --attributes COLUMN [COLUMN ...] [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # A pipeline should not break when an option with the same start is added.
+        allow_abbrev=False,
+    )
+    audit.add_argument("table", metavar="TABLE", help=".csv, .tsv, .gz or .parquet")
+    _add_columns(audit.add_argument_group("what is in which column"))
+    _add_attributes(audit.add_argument_group("attributes and their groups"))
+    _add_decisions(audit.add_argument_group("from scores to decisions"))
+    _add_inference(audit.add_argument_group("intervals, tests and small groups"))
+    _add_gate(audit.add_argument_group("the gate of a pipeline"))
+    _add_files(audit.add_argument_group("files"))
+    return parser
+
+
+def _add_columns(group: Any) -> None:
+    add = group.add_argument
+    add("--outcome", required=True, metavar="COLUMN", help="what happened")
+    add(
+        "--positive",
+        metavar="VALUE",
+        help="the outcome's value that counts as 1 (default: 1 or true)",
+    )
+    add(
+        "--score",
+        dest="scores",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="predicted risk, a column for each model; the first is the baseline that "
+        "the others are compared with",
+    )
+    add(
+        "--name",
+        dest="names",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="what to call the models (default: their columns)",
+    )
+    add("--logits", action="store_true", help="scores are log-odds")
+    add("--patient-id", metavar="COLUMN", help="whose row it is, if some have several")
+    add(
+        "--missing-scores",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="drop leaves rows without a score out, and counts them (default: refuse)",
+    )
+    add(
+        "--missing-outcomes",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="likewise for the outcome (default: refuse)",
+    )
+
+
+def _add_attributes(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--attributes",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="columns whose groups are compared: sex, race, insurance, site, scanner",
+    )
+    add(
+        "--bins",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ATTRIBUTE=CUTS",
+        help="cut numbers into levels: age=18,40,65 or age=quantile:4",
+    )
+    add(
+        "--levels",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ATTRIBUTE=LEVELS",
+        help="all levels, in order: race=white,black,asian; others are refused, and "
+        "those without rows stay in the report",
+    )
+    add(
+        "--missing",
+        choices=("level", "refuse"),
+        default="level",
+        help="whether a missing attribute is a level of its own (default: level)",
+    )
+    add(
+        "--no-intersections",
+        dest="intersections",
+        action="store_false",
+        help="do not cross the attributes",
+    )
+    add(
+        "--max-intersection-depth",
+        type=int,
+        default=2,
+        metavar="N",
+        help="most attributes in an intersection (default: 2)",
+    )
+
+
+def _add_decisions(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--threshold",
+        dest="thresholds",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="T",
+        help="scores of T and above are flagged; one for all models, or one for each "
+        "(default: 0.5, and a warning)",
+    )
+    add(
+        "--validation",
+        metavar="COLUMN=VALUE",
+        help="choose the threshold on these rows, and audit the others",
+    )
+    add(
+        "--threshold-rule",
+        metavar="RULE",
+        help="how to choose it: youden, prevalence, f1 or sensitivity:S",
+    )
+    add(
+        "--decisions",
+        nargs="+",
+        default=(),
+        metavar="COLUMN",
+        help="decisions already taken, a column for each model, instead of a threshold",
+    )
+
+
+def _add_inference(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--min-positives",
+        type=int,
+        default=10,
+        metavar="N",
+        help="groups with fewer are not compared on them (default: 10)",
+    )
+    add("--min-negatives", type=int, default=10, metavar="N", help="likewise")
+    add(
+        "--suppress-below",
+        type=int,
+        default=0,
+        metavar="N",
+        help="do not show counts below N, nor what would give them away (default: 0, "
+        "show all)",
+    )
+    add("--confidence", type=float, default=0.95, metavar="C", help="default: 0.95")
+    add(
+        "--replicates",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="bootstrap samples and permutations (default: 2000)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="default: 0")
+    add(
+        "--margin",
+        type=float,
+        default=0.0,
+        metavar="D",
+        help="a group's loss of AUROC by at most D is no harm (default: 0)",
+    )
+    add(
+        "--correction",
+        choices=("holm", "benjamini-hochberg"),
+        default="holm",
+        help="of p-values, over the gaps tested (default: holm)",
+    )
+
+
+def _add_gate(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="what must not be, as below; may be repeated",
+    )
+    add(
+        "--allow-undecided",
+        action="store_true",
+        help="exit with 0 where a rule cannot be decided",
+    )
+
+
+def _add_files(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--output",
+        default="audit",
+        metavar="DIR",
+        help="where to write the report (default: audit)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier audit there; a folder with other files is never "
+        "touched",
+    )
+    add("--title", metavar="TEXT", help="of the report")
+    add(
+        "--separator",
+        type=lambda text: "\t" if text in ("tab", "\\t") else text,
+        metavar="MARK",
+        help="between the fields of a CSV file: ';' or tab (default: ,)",
+    )
+    add(
+        "--decimal",
+        choices=(".", ","),
+        default=".",
+        help="the decimal mark of a CSV file (default: .)",
+    )
+
+
+def _by_attribute(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Reads ``ATTRIBUTE=...``, once for each attribute."""
+    flag = f"--{name}"
+    found: dict[str, Any] = {}
+    for text in texts:
+        attribute, value = _pair(flag, text)
+        if attribute in found:
+            raise AuditError(f"{flag} names {attribute!r} twice")
+        if name == "bins":
+            found[attribute] = _cuts(text, value)
+        else:
+            # Quotes hold a level with a comma together.
+            found[attribute] = next(csv.reader([value], skipinitialspace=True))
+    return found
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (sign and name and value):
+        raise AuditError(f"{flag} must be NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _cuts(text: str, value: str) -> int | list[float]:
+    kind, sign, number = value.partition(":")
+    try:
+        if sign and kind == "quantile":
+            return int(number)
+        return [float(edge) for edge in value.split(",")]
+    except ValueError:
+        raise AuditError(
+            f"--bins must be like age=18,40,65 or age=quantile:4, not {text!r}"
+        ) from None

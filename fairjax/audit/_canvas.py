@@ -1,0 +1,142 @@
+"""What all figures of an audit share: palette, layout in inches, SVG of fixed bytes."""
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fairjax.audit.formats import Number
+
+# Okabe and Ito's palette: told apart by readers with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (6, 1.5)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (8, 3)),
+)
+STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "svg.hashsalt": "fairjax",
+    # A name such as "$11,000 to $25,000" is no formula.
+    "text.parse_math": False,
+}
+# Text stays text, so that a name in any script shows in a font that the reader has.
+AUDIT_STYLE: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "axes.axisbelow": True}
+INK, FAINT, BAND = "#1a1a1a", "#5f6368", "#f2f4f7"
+
+
+class Drawing(NamedTuple):
+    """One figure of the report.
+
+    Attributes:
+      kind: "forest", "roc", "calibration", "decision", "sensitivity", "gaps" or
+        "quadrant".
+      model: Name of the model, or "" where the figure shows several.
+      attribute: Name of the attribute, or "" likewise.
+      slug: The file's name without suffix.
+      title: Its caption.
+      alt: What is seen, for who cannot see it.
+      svg: The picture.
+    """
+
+    kind: str
+    model: str
+    attribute: str
+    slug: str
+    title: str
+    alt: str
+    svg: bytes
+
+
+def render(figure: Figure) -> bytes:
+    """The figure as SVG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with warnings.catch_warnings():
+        # The bundled font measures text only; the reader's fonts show it.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="svg", metadata=metadata)
+    return buffer.getvalue()
+
+
+def panel(
+    figure: Figure, left: float, top: float, width: float, height: float, **options: Any
+) -> Axes:
+    """Axes placed by inches from the figure's left and top edges."""
+    across, down = figure.get_size_inches()
+    box = (left / across, 1 - (top + height) / down, width / across, height / down)
+    return figure.add_axes(box, **options)
+
+
+def sheet(figure: Figure) -> Axes:
+    """Invisible axes over the whole figure whose data are inches from the top left."""
+    across, down = figure.get_size_inches()
+    axes = panel(figure, 0.0, 0.0, across, down)
+    axes.set_axis_off()
+    axes.set_xlim(0, across)
+    axes.set_ylim(down, 0)
+    return axes
+
+
+def plain(text: str) -> str:
+    """The text on one line, without characters that do not print.
+
+    Control characters would make the SVG ill-formed, and others turn text around.
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def wrap(text: str, width: int, lines: int = 3) -> list[str]:
+    """The text broken into lines of about ``width`` letters, cut after ``lines``.
+
+    Words longer than a line are broken too; wide letters count double.
+    """
+    found, line, used = [], "", 0
+    for word in plain(text).split(" "):
+        size = _width(word)
+        if line and used + 1 + size > width:
+            found.append(line)
+            line, used = "", 0
+        if line:
+            line, used = f"{line} {word}", used + 1 + size
+            continue
+        for letter in word:
+            step = _width(letter)
+            if line and used + step > width:
+                found.append(line)
+                line, used = "", 0
+            line, used = line + letter, used + step
+    found.append(line)
+    if len(found) > lines:
+        found = [*found[: lines - 1], found[lines - 1].rstrip() + "…"]
+    return found
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def limits(
+    values: Sequence[Number], *, bounded: bool, least: float = 0.1
+) -> tuple[Number, Number]:
+    """Range of an axis with room around all values, within 0 and 1 if bounded."""
+    low, high = min(values), max(values)
+    room = max(0.06 * (high - low), (least - (high - low)) / 2, 0.01)
+    low, high = low - room, high + room
+    return (max(low, -0.005), min(high, 1.005)) if bounded else (low, high)

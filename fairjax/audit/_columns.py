@@ -1,0 +1,283 @@
+"""Columns gathered batch by batch into compact arrays.
+
+A column is read as numbers, as codes among its distinct values, or as keys that only
+say which rows have the same value. Each reader takes Arrow arrays in the order of the
+rows; nothing here loops over rows.
+"""
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int32
+
+from fairjax._levels import display
+from fairjax.audit._errors import AuditError, row_count, share, shown
+from fairjax.audit._sources import is_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Bounds the memory and the time of a column that is no category after all.
+_MAX_VALUES = 10_000
+
+
+class Codes(NamedTuple):
+    """A column as positions among its distinct values.
+
+    Attributes:
+        codes: Position of each row's value, [n]; -1 where it is missing.
+        values: The distinct values as text, in order.
+        numeric: Whether every value is a number.
+    """
+
+    codes: Int32[np.ndarray, " n"]
+    values: tuple[str, ...]
+    numeric: bool
+
+
+class _Rows:
+    """An array that grows by batches of rows.
+
+    It doubles into memory that the system does not hand out before it is written to,
+    and one large array, unlike many small ones, is given back when it is let go.
+    """
+
+    def __init__(self, dtype: type) -> None:
+        self._array = np.empty(1 << 18, dtype)
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def add(self, rows: np.ndarray) -> None:
+        """Appends the next rows."""
+        end = self._used + len(rows)
+        if end > len(self._array):
+            grown = np.empty(max(end, 2 * len(self._array)), self._array.dtype)
+            grown[: self._used] = self._array[: self._used]
+            self._array = grown
+        self._array[self._used : end] = rows
+        self._used = end
+
+    def all(self) -> np.ndarray:
+        """Returns every row."""
+        return self._array[: self._used]
+
+
+class NumberReader:
+    """Reads a column of numbers; text is parsed with the decimal mark given.
+
+    What is no number is counted, not raised at once, so that the message can say in
+    how many rows of the whole table.
+    """
+
+    def __init__(self, what: str, decimal: str = ".") -> None:
+        self._what, self._decimal = what, decimal
+        self._numbers = _Rows(np.float64)
+        self._bad = self._commas = 0
+        self._first: tuple[int, Any] = (0, None)
+
+    def add(self, array: "pa.Array") -> None:
+        """Takes the next rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        array = _decoded(array)
+        if is_text(array.type):
+            numbers = self._parse(array)
+        else:
+            try:
+                numbers = pc.cast(array, pa.float64(), safe=False)
+            except pa.ArrowException:
+                raise AuditError(
+                    f"{self._what} holds {array.type}, not numbers"
+                ) from None
+            numbers = _floats(numbers)
+        self._numbers.add(numbers)
+
+    def finish(self) -> Float64[np.ndarray, " n"]:
+        """Returns the numbers, NaN where missing.
+
+        Raises:
+            AuditError: If a row holds something that is no number.
+        """
+        if self._bad:
+            row, value = self._first
+            hint = ""
+            if self._commas:
+                hint = "; if a comma is the decimal mark, say so with --decimal ,"
+            elif self._decimal == "," and "." in str(value):
+                hint = "; --decimal , was given, but here a point is the decimal mark"
+            where = share(self._bad, len(self._numbers))
+            raise AuditError(
+                f"{self._what} is not a number in {where}, "
+                f"first in data row {row:,}: {shown(value)}{hint}"
+            )
+        return self._numbers.all()
+
+    def _parse(self, array: "pa.Array") -> np.ndarray:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = pc.call_function("utf8_trim_whitespace", [array])
+        blank = pc.call_function("equal", [texts, ""])
+        texts = pc.call_function("if_else", [blank, None, texts])
+        if self._decimal == ",":
+            # A point would group thousands: 1.234 is not 1,234.
+            point, swap = pc.MatchSubstringOptions("."), pc.ReplaceSubstringOptions
+            grouped = pc.call_function("match_substring", [texts], point)
+            texts = pc.call_function("replace_substring", [texts], swap(",", "."))
+            texts = pc.call_function("if_else", [grouped, "no number", texts])
+        try:
+            return _floats(pc.cast(texts, pa.float64()))
+        except pa.ArrowInvalid:
+            found = texts.to_pandas()
+        numbers = pd.to_numeric(found, errors="coerce").to_numpy(float)
+        bad = np.isnan(numbers) & found.notna().to_numpy()
+        bad &= (found.str.lower() != "nan").to_numpy(bool)
+        if bad.any():
+            row = int(np.argmax(bad))
+            if not self._bad:
+                self._first = (len(self._numbers) + row + 1, array[row].as_py())
+            self._bad += int(bad.sum())
+            if self._decimal == ".":
+                commas = found[bad].str.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?")
+                self._commas += int(commas.sum())
+        return numbers
+
+
+class CodeReader:
+    """Reads a column of categories: few distinct values, of any type.
+
+    Whole numbers are named without a fraction, ``1.0`` as ``1``, because a column of
+    whole numbers with missing values is often written so; text that is blank is
+    missing.
+    """
+
+    def __init__(self, what: str, hint: str, decimal: str = ".") -> None:
+        self._what, self._hint = what, hint
+        self._whole = re.compile(rf"(-?\d+){re.escape(decimal)}0+")
+        self._index: dict[Any, int] = {}
+        self._codes = _Rows(np.int32)
+
+    def add(self, array: "pa.Array") -> None:
+        """Takes the next rows.
+
+        Raises:
+            AuditError: If the values are far too many, or of a type that has none.
+        """
+        import pyarrow as pa
+
+        if not isinstance(array, pa.DictionaryArray):
+            try:
+                array = array.dictionary_encode()
+            except pa.ArrowException:
+                raise AuditError(
+                    f"{self._what} holds {array.type}, which cannot be categories"
+                ) from None
+        if len(array.dictionary) > _MAX_VALUES:
+            self._refuse(len(array.dictionary), len(array))
+        index = self._index
+        places = [
+            -1
+            if value is None or value != value
+            else index.setdefault(value, len(index))
+            for value in array.dictionary.to_pylist()
+        ]
+        if len(index) > _MAX_VALUES:
+            self._refuse(len(index), len(array))
+        positions = array.indices.fill_null(len(places)).to_numpy(zero_copy_only=False)
+        self._codes.add(np.array([*places, -1], np.int32)[positions])
+
+    def _refuse(self, found: int, rows: int) -> None:
+        raise AuditError(
+            f"{self._what} has {found:,} different values in "
+            f"{row_count(len(self._codes) + rows)}{self._hint}"
+        )
+
+    def finish(self) -> Codes:
+        """Returns the codes; the values are sorted, numbers by size."""
+        codes = self._codes.all()
+        texts = [self._text(value) for value in self._index]
+        names = list(dict.fromkeys(text for text in texts if text is not None))
+        numeric = bool(names)
+        try:
+            names.sort(key=float)
+        except ValueError:
+            numeric = False
+            names.sort()
+        place = {name: i for i, name in enumerate(names)}
+        # The last entry is the missing value's, which is where code -1 points.
+        lookup = [-1 if text is None else place[text] for text in texts]
+        return Codes(np.array([*lookup, -1], np.int32)[codes], tuple(names), numeric)
+
+    def _text(self, value: Any) -> str | None:
+        text = display(value)
+        if not text.strip():
+            return None
+        whole = self._whole.fullmatch(text)
+        return whole[1] if whole else text
+
+
+class KeyReader:
+    """Reads a column of identifiers, however many: who is the same, not who it is."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._keys = _Rows(np.uint64)
+        self._missing = self._first = 0
+
+    def add(self, array: "pa.Array") -> None:
+        """Takes the next rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not isinstance(array, pa.DictionaryArray):
+            if pa.types.is_integer(array.type) and not array.null_count:
+                numbers = array.to_numpy(zero_copy_only=False)
+                self._keys.add(numbers.astype(np.int64).view(np.uint64))
+                return
+            if not is_text(array.type):
+                array = array.cast(pa.string())
+            array = array.dictionary_encode()
+        texts = array.dictionary
+        blank = np.zeros(len(texts), bool)
+        if is_text(texts.type):
+            trimmed = pc.call_function("utf8_trim_whitespace", [texts])
+            blank = pc.call_function("equal", [trimmed, ""])
+        # 64 bits: ten million patients share a key with a chance of 3 in a million.
+        objects = texts.to_numpy(zero_copy_only=False).astype(object)
+        keys = pd.util.hash_array(objects, categorize=False)
+        # The last entry is the missing value's.
+        gone = np.append(np.asarray(blank), True)
+        positions = array.indices.fill_null(len(keys)).to_numpy(zero_copy_only=False)
+        missing = gone[positions]
+        if missing.any() and not self._missing:
+            self._first = len(self._keys) + int(np.argmax(missing)) + 1
+        self._missing += int(missing.sum())
+        self._keys.add(np.append(keys, np.uint64(0))[positions])
+
+    def finish(self) -> np.ndarray:
+        """Returns the keys, uint64 [n], equal where the identifiers are.
+
+        Raises:
+            AuditError: If an identifier is missing.
+        """
+        if self._missing:
+            raise AuditError(
+                f"{self._what} is missing in {share(self._missing, len(self._keys))}, "
+                f"first in data row {self._first:,}; every row needs its patient"
+            )
+        return self._keys.all()
+
+
+def _floats(array: "pa.Array") -> np.ndarray:
+    return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+
+
+def _decoded(array: Any) -> "pa.Array":
+    import pyarrow as pa
+
+    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array

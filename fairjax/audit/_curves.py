@@ -1,0 +1,291 @@
+"""Curves by group: ROC, calibration, decision and threshold sensitivity."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fairjax.audit._canvas import (
+    COLOURS,
+    FAINT,
+    INK,
+    LINES,
+    MARKERS,
+    panel,
+    render,
+    sheet,
+    wrap,
+)
+from fairjax.audit.formats import Number, count, number
+
+_SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
+# One more than the palette has, for eight curves in one plot.
+_COLOURS, _MARKERS = (*COLOURS, "#7f7f7f"), (*MARKERS, "*")
+
+
+def roc(
+    curves: Sequence[Any],
+    aurocs: Mapping[str, Number | None],
+    points: Mapping[str, tuple[Number, Number]],
+) -> bytes:
+    """ROC curves laid over each other, with each group's operating point.
+
+    Args:
+      curves: Entries of the document, at most eight.
+      aurocs: Group -> AUROC, for the legend.
+      points: Group -> false and true positive rate at the threshold.
+    """
+    figure = Figure(figsize=(7.4, 4.4))
+    axes = panel(figure, 0.6, 0.15, 3.7, 3.7)
+    page = sheet(figure)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+    y = 0.3
+    for n, curve in enumerate(curves):
+        colour, line, marker = (
+            kind[n % len(kind)] for kind in (_COLOURS, LINES, _MARKERS)
+        )
+        axes.plot(*_drawn(curve["fpr"], curve["tpr"]), color=colour, linestyle=line)
+        point = points.get(curve["group"])
+        if point is not None:
+            axes.plot(*point, marker, color=colour, markersize=6, markeredgecolor="w")
+        lines = wrap(curve["group"], 34, 2)
+        page.plot([4.6, 5.0], [y, y], color=colour, linestyle=line)
+        page.plot(4.8, y, marker, color=colour, markersize=5, markeredgecolor="w")
+        auroc = aurocs.get(curve["group"])
+        lines[-1] += "" if auroc is None else f"  (AUROC {number(auroc)})"
+        page.text(5.1, y - 0.07, "\n".join(lines), va="top", color=INK, fontsize=8)
+        y += 0.16 * len(lines) + 0.1
+    if points:
+        note = "Markers: operating point at the\nthreshold used."
+        page.text(4.6, y + 0.1, note, va="top", color=FAINT, fontsize=7.5)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_xlabel("False positive rate")
+    axes.set_ylabel("True positive rate")
+    return render(figure)
+
+
+def calibration(curves: Sequence[Any]) -> bytes:
+    """A panel for each group: observed share against mean score, and bins' rows."""
+    values = [
+        v
+        for curve in curves
+        for key in ("predicted", "observed", "upper")
+        for v in curve[key]
+        if v is not None
+    ]
+    top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
+    figure, panels = _grid(curves, "Mean score", "Observed share of the outcome")
+    for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
+        axes.plot([0, top], [0, top], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+        rows = np.array([r or 0 for r in curve["rows"]], float)
+        x, y, lower, upper = (
+            _numbers(curve[key]) for key in ("predicted", "observed", "lower", "upper")
+        )
+        if rows.max(initial=0) > 0:
+            axes.vlines(
+                x, 0, 0.16 * top * rows / rows.max(), color="#bdc1c6", linewidth=3.5
+            )
+        axes.vlines(x, lower, upper, color=COLOURS[0], linewidth=1)
+        axes.plot(x, y, "o-", color=COLOURS[0], markersize=3.2, linewidth=0.9)
+        axes.set_xlim(-0.01 * top, 1.01 * top)
+        axes.set_ylim(-0.01 * top, 1.01 * top)
+        _title(axes, curve["group"], f"n = {count(int(rows.sum()))}")
+        _ticks(axes, n)
+    return render(figure)
+
+
+def decision(curves: Sequence[Any]) -> bytes:
+    """A panel for each group: net benefit of the model, of all and of none."""
+    model = np.concatenate([_numbers(c["net_benefit"]) for c in curves])
+    every = np.concatenate([_numbers(c["treat_all"]) for c in curves])
+    top = max(np.nanmax(model, initial=0.01), np.nanmax(every, initial=0.01))
+    figure, panels = _grid(curves, "Threshold", "Net benefit per patient", legend=True)
+    for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
+        x = _numbers(curve["threshold"])
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        axes.plot(
+            x, _numbers(curve["treat_all"]), color=COLOURS[1], linestyle="--", lw=1.1
+        )
+        axes.plot(x, _numbers(curve["net_benefit"]), color=COLOURS[0], lw=1.5)
+        axes.set_ylim(-0.25 * top, 1.08 * top)
+        axes.set_xlim(left=0)
+        _title(axes, curve["group"], "")
+        _ticks(axes, n)
+    page = sheet(figure)
+    named = (
+        (COLOURS[0], "-", "the model's decisions"),
+        (COLOURS[1], "--", "everyone selected"),
+        (FAINT, "-", "no one selected"),
+    )
+    y = figure.get_size_inches()[1] - 0.14
+    for k, (colour, line, name) in enumerate(named):
+        x = _LEFT + 1.65 * k
+        page.plot([x, x + 0.3], [y, y], color=colour, linestyle=line)
+        page.text(x + 0.36, y, name, va="center", fontsize=7.5, color=INK)
+    return render(figure)
+
+
+def sensitivity(
+    entries: Sequence[Any],
+    titles: Mapping[str, str],
+    thresholds: Mapping[str, Number | None],
+) -> bytes:
+    """A panel for each metric: the gap against the threshold, a line for each model.
+
+    Args:
+      entries: Of one attribute.
+      titles: Metric -> its panel's title.
+      thresholds: Model -> the threshold it is used at.
+    """
+    metrics = list(dict.fromkeys(e["metric"] for e in entries))
+    models = list(dict.fromkeys(e["model"] for e in entries))
+    figure, panels = _grid(metrics, "Threshold", "Gap between groups", legend=True)
+    tops = [v for e in entries for v in (*e["estimate"], *e["upper"]) if v is not None]
+    for n, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
+        for entry in (e for e in entries if e["metric"] == metric):
+            k = models.index(entry["model"])
+            colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
+            x = _numbers(entry["threshold"])
+            axes.fill_between(
+                x,
+                _numbers(entry["lower"]),
+                _numbers(entry["upper"]),
+                color=colour,
+                alpha=0.13,
+                linewidth=0,
+            )
+            axes.plot(x, _numbers(entry["estimate"]), color=colour, linestyle=line)
+            used = thresholds.get(entry["model"])
+            if used is not None:
+                axes.axvline(used, color=colour, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.set_ylim(0, 1.05 * max(tops, default=1.0))
+        _title(axes, titles[metric], "")
+        _ticks(axes, n)
+    page = sheet(figure)
+    x, y = _LEFT, figure.get_size_inches()[1] - 0.14
+    for k, model in enumerate(models):
+        name = wrap(model, 24, 1)[0]
+        colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
+        page.plot([x, x + 0.3], [y, y], color=colour, linestyle=line)
+        page.text(x + 0.36, y, name, va="center", fontsize=7.5, color=INK)
+        x += 0.62 + 0.075 * len(name)
+    return render(figure)
+
+
+def quadrant(entries: Sequence[Any]) -> bytes:
+    """Overall gain in AUROC against the worst-off group's, a point per attribute."""
+    figure = Figure(figsize=(7.4, 4.2))
+    axes = panel(figure, 0.75, 0.2, 3.7, 3.4)
+    page = sheet(figure)
+    margin = max(entry["margin"] or 0.0 for entry in entries)
+    values = [
+        v
+        for e in entries
+        for side in (e["gain"], e["worst"])
+        for v in (side["estimate"], side["lower"], side["upper"])
+        if v is not None
+    ]
+    reach = 1.15 * max([abs(v) for v in values] + [2 * margin, 0.01])
+    axes.fill_between([0, reach], -margin, reach, color="#009E73", alpha=0.10, lw=0)
+    axes.fill_between(
+        [-reach, reach], -reach, -margin, color="#D55E00", alpha=0.08, lw=0
+    )
+    axes.axhline(0, color=FAINT, linewidth=0.8)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    if margin:
+        axes.axhline(-margin, color=COLOURS[1], linewidth=0.9, linestyle=(0, (4, 2)))
+    y = 0.3
+    for n, entry in enumerate(entries):
+        gain, worst = entry["gain"], entry["worst"]
+        if gain["estimate"] is None or worst["estimate"] is None:
+            continue
+        colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
+        at = gain["estimate"], worst["estimate"]
+        if None not in (gain["lower"], gain["upper"]):
+            ends = [gain["lower"], gain["upper"]]
+            axes.plot(ends, [at[1]] * 2, color=colour, linewidth=1.1)
+        if None not in (worst["lower"], worst["upper"]):
+            ends = [worst["lower"], worst["upper"]]
+            axes.plot([at[0]] * 2, ends, color=colour, linewidth=1.1)
+        axes.plot(*at, marker, color=colour, markersize=6, markeredgecolor="w")
+        name = f"{entry['model']}, {entry['attribute']}: {entry['verdict']}"
+        lines = wrap(name, 36, 3)
+        page.plot(4.75, y, marker, color=colour, markersize=6, markeredgecolor="w")
+        page.text(4.9, y - 0.07, "\n".join(lines), va="top", fontsize=8, color=INK)
+        y += 0.16 * len(lines) + 0.12
+    note = (
+        "Green: the whole gains, and no group loses\nmore than the margin (dashed).\n"
+        "Red: a group loses more than the margin."
+    )
+    page.text(4.7, y + 0.1, note, va="top", fontsize=7.5, color=FAINT)
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-reach, reach)
+    axes.set_xlabel("Change of the overall AUROC")
+    axes.set_ylabel("Change of the worst-off group's AUROC")
+    return render(figure)
+
+
+def _grid(
+    items: Sequence[Any], across: str, up: str, *, legend: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Square panels in rows of four, with the axes' names at the edges."""
+    columns = min(len(items), 4)
+    rows = -(-len(items) // 4)
+    width = max(_LEFT + columns * (_SIDE + _GAP), 5.8 if legend else 3.2)
+    height = rows * (_SIDE + _TOP + 0.22) + 0.28 + 0.22 * legend
+    figure = Figure(figsize=(width, height))
+    panels = [
+        panel(
+            figure,
+            _LEFT + (n % 4) * (_SIDE + _GAP),
+            _TOP + (n // 4) * (_SIDE + _TOP + 0.22),
+            _SIDE,
+            _SIDE,
+        )
+        for n in range(len(items))
+    ]
+    page = sheet(figure)
+    bottom = height - 0.12 - 0.22 * legend
+    middle = _LEFT + (columns * (_SIDE + _GAP) - _GAP) / 2
+    page.text(middle, bottom, across, ha="center", va="center", fontsize=8.5, color=INK)
+    page.text(
+        0.13,
+        (height - 0.5) / 2,
+        up,
+        rotation=90,
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        color=INK,
+    )
+    return figure, panels
+
+
+def _title(axes: Axes, name: str, note: str) -> None:
+    lines = wrap(name, 32, 1 if note else 2)
+    if note:
+        lines = [*lines, note]
+    axes.set_title("\n".join(lines), fontsize=8, loc="left", pad=3, color=INK)
+
+
+def _ticks(axes: Axes, n: int) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(labelsize=7, length=2, labelleft=n % 4 == 0, colors=FAINT)
+
+
+def _numbers(values: Sequence[Number | None]) -> np.ndarray:
+    return np.array([np.nan if v is None else v for v in values], float)
+
+
+def _drawn(x: Sequence[Number | None], y: Sequence[Number | None]) -> Any:
+    """The curve's points, fewer of them where the eye could not tell."""
+    points = np.stack([_numbers(x), _numbers(y)])
+    if points.shape[1] <= 200:
+        return points
+    kept = np.unique(np.linspace(0, points.shape[1] - 1, 200).astype(int))
+    return points[:, kept]

@@ -1,0 +1,353 @@
+"""The document's entries from arrays: names for indices, JSON numbers for floats."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fairjax import metrics
+from fairjax.audit._comparisons import SHARE_GAPS, Gap, Support
+from fairjax.audit._families import Family
+from fairjax.audit._measures import SHARES, Measured
+from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS, THRESHOLDS, Curves
+from fairjax.audit.data import Attribute
+
+Entry = dict[str, Any]
+_WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
+METHODS = {
+    **dict.fromkeys(SHARES, _WILSON),
+    "true_negative_rate": _WILSON,
+    "false_negative_rate": _WILSON,
+    "error_rate": _WILSON,
+    "f1_score": "Wilson, transformed",
+    "balanced_accuracy": _MOVER,
+    "auroc": "DeLong, logit",
+    "auprc": "logit, of the positives",
+    "brier_score": "normal",
+    "calibration_intercept": "Wald",
+    "calibration_slope": "Wald",
+    "expected_calibration_error": None,
+}
+_BY_PATIENT = ", by patient"
+_PERMUTATION = "permutation within the rows compared"
+_SIMULTANEOUS = "simultaneous interval over pairs"
+
+
+def number(value: Any) -> float | None:
+    """Seven significant digits, so that files stay readable; None if not finite."""
+    value = float(value)
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def numbers(values: Iterable[Any]) -> list[float | None]:
+    """Each as `number`."""
+    return [number(value) for value in np.asarray(values).ravel().tolist()]
+
+
+def family(of: Family) -> Entry:
+    """What the groups of a family are."""
+    return {
+        "name": of.name,
+        "levels": list(of.levels),
+        "binned": of.binned,
+        "intersection": of.intersection,
+    }
+
+
+def cohort(
+    family: Family,
+    measured: Measured,
+    patients: np.ndarray | None,
+    enough: np.ndarray,
+) -> Iterator[Entry]:
+    """A group's size, outcome and whether it can be compared.
+
+    Args:
+      family: The groups.
+      measured: For their counts and prevalence.
+      patients: ``[G]`` patients of each; None without patients' ids.
+      enough: ``[G]``, whether there are enough positives and negatives.
+    """
+    outcomes = np.asarray(measured.counts.counts).sum(axis=2)
+    for i, level in enumerate(family.levels):
+        negatives, positives = outcomes[i].tolist()
+        total = negatives + positives
+        status = "ok" if enough[i] else "insufficient"
+        yield {
+            "attribute": family.name,
+            "group": level,
+            "rows": total,
+            "patients": None if patients is None else int(patients[i]),
+            "positives": positives,
+            "negatives": negatives,
+            "prevalence": number(measured.prevalence.value[i]),
+            "lower": number(measured.prevalence.lower[i]),
+            "upper": number(measured.prevalence.upper[i]),
+            "status": status if total else "empty",
+        }
+
+
+def method(metric: str, by_patient: bool) -> str | None:
+    """How the interval of a metric is made."""
+    name = METHODS[metric]
+    return f"{name}{_BY_PATIENT}" if name and by_patient else name
+
+
+def overall(model: str, measured: Measured) -> Iterator[Entry]:
+    """Metrics over all rows, the first group of a family of one."""
+    by_patient = measured.shares.covariance is not None
+    for metric, found in measured.estimates.items():
+        yield {
+            "model": model,
+            "metric": metric,
+            "estimate": number(found.value[0]),
+            "lower": number(found.lower[0]),
+            "upper": number(found.upper[0]),
+            "method": method(metric, by_patient),
+        }
+
+
+def groups(
+    model: str,
+    family: Family,
+    measured: Measured,
+    supported: Support,
+) -> Iterator[Entry]:
+    """Each metric of each group."""
+    by_patient = measured.shares.covariance is not None
+    shrunken = _shrunken(np.asarray(measured.shrunken))
+    outcomes = np.asarray(measured.counts.counts).sum(axis=2)
+    enough = enough_for(supported)
+    for metric, found in measured.estimates.items():
+        for i, level in enumerate(family.levels):
+            total = int(outcomes[i].sum())
+            known = bool(enough[metric][i])
+            yield {
+                "model": model,
+                "attribute": family.name,
+                "group": level,
+                "metric": metric,
+                "estimate": number(found.value[i]),
+                "lower": number(found.lower[i]),
+                "upper": number(found.upper[i]),
+                "method": method(metric, by_patient),
+                "shrunken": number(shrunken[metric][i]) if metric in shrunken else None,
+                "rows": total,
+                "positives": int(outcomes[i, 1]),
+                "denominator": number(found.rows[i]),
+                "status": ("ok" if known else "insufficient") if total else "empty",
+            }
+
+
+def _shrunken(rates: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "false_positive_rate": rates[:, 0],
+        "true_positive_rate": rates[:, 1],
+        "true_negative_rate": 1 - rates[:, 0],
+        "false_negative_rate": 1 - rates[:, 1],
+    }
+
+
+def enough_for(supported: Support) -> dict[str, np.ndarray]:
+    """Metric -> which groups have enough rows for it."""
+    shares = dict(zip(SHARES, np.asarray(supported.shares), strict=True))
+    shares["true_negative_rate"] = shares["false_positive_rate"]
+    shares["false_negative_rate"] = shares["true_positive_rate"]
+    shares["error_rate"] = shares["accuracy"]
+    shares["f1_score"] = shares.pop("jaccard")
+    both = np.asarray(supported.both)
+    rest = {name: both for name in METHODS if name not in shares}
+    return shares | rest
+
+
+def gaps(
+    model: str,
+    family: Family,
+    found: Mapping[str, Gap],
+    supported: Support,
+    *,
+    by_patient: bool,
+) -> Iterator[Entry]:
+    """Each gap of the family; the p-values are adjusted later."""
+    enough = enough_for(supported)
+    for metric, gap in found.items():
+        compared, left_out = _who(family, gap_metrics(metric), enough)
+        estimate = number(gap.interval.estimate)
+        shuffled = number(gap.noise) is not None
+        test = _PERMUTATION if shuffled or metric == "demographic_parity_ratio" else ""
+        if by_patient or not test:
+            test = _SIMULTANEOUS + (_BY_PATIENT if by_patient else "")
+        highest, lowest = _extremes(family, gap)
+        yield {
+            "model": model,
+            "attribute": family.name,
+            "metric": metric,
+            "estimate": estimate,
+            "lower": number(gap.interval.lower),
+            "upper": number(gap.interval.upper),
+            "corrected": number(gap.corrected),
+            "noise_floor": number(gap.noise),
+            "p": number(gap.p_value),
+            "p_adjusted": None,
+            "test": None if estimate is None else test,
+            "highest": highest,
+            "lowest": lowest,
+            "compared": compared,
+            "left_out": left_out,
+            "status": "insufficient" if estimate is None else "ok",
+        }
+
+
+def _who(
+    family: Family, rates: Sequence[str], enough: Mapping[str, np.ndarray]
+) -> tuple[list[str], list[str]]:
+    """Who is compared, and who is not: of several rates, by which one."""
+    compared, left_out = [], []
+    for i, level in enumerate(family.levels):
+        lacking = [rate for rate in rates if not enough[rate][i]]
+        if len(lacking) < len(rates):
+            compared.append(level)
+            left_out += [f"{level} ({rate.replace('_', ' ')})" for rate in lacking]
+        else:
+            left_out.append(level)
+    return compared, left_out
+
+
+def gap_metrics(metric: str) -> Sequence[str]:
+    """The groups' metrics that a gap is of."""
+    if metric == "equalized_odds_difference":
+        return ("true_positive_rate", "false_positive_rate")
+    if metric == "demographic_parity_ratio":
+        return ("selection_rate",)
+    return (SHARE_GAPS.get(metric, metric.removesuffix("_difference")),)
+
+
+def _extremes(family: Family, gap: Gap) -> tuple[str | None, str | None]:
+    # Of equalized odds there are two pairs; the gap's table has each in its own row.
+    ends = [np.asarray(end) for end in (gap.interval.highest, gap.interval.lowest)]
+    if ends[0].ndim or min(int(end) for end in ends) < 0:
+        return None, None
+    highest, lowest = (family.levels[int(end)] for end in ends)
+    return highest, lowest
+
+
+def adjust(entries: Sequence[Entry], correction: str) -> None:
+    """Fills in ``p_adjusted``, over all tests of a model."""
+    adjusted = {"holm": metrics.holm, "benjamini-hochberg": metrics.benjamini_hochberg}
+    for model in dict.fromkeys(entry["model"] for entry in entries):
+        tested = [e for e in entries if e["model"] == model and e["p"] is not None]
+        if tested:
+            values = adjusted[correction](np.array([e["p"] for e in tested]))
+            for entry, value in zip(tested, np.asarray(values), strict=True):
+                entry["p_adjusted"] = number(value)
+
+
+def curves(
+    model: str, family: Family, found: Curves, enough: np.ndarray
+) -> dict[str, list[Entry]]:
+    """The three kinds of curves of every group with enough rows."""
+    kinds: dict[str, list[Entry]] = {"roc": [], "calibration": [], "decision": []}
+    for i, level in enumerate(family.levels):
+        if not enough[i]:
+            continue
+        head = {"model": model, "attribute": family.name, "group": level}
+        roc = found.roc
+        kinds["roc"].append(
+            head | {"fpr": numbers(roc.fpr), "tpr": numbers(roc.tpr[i])}
+        )
+        bins = found.calibration
+        filled = np.asarray(bins.rows[i]) > 0
+        columns = {
+            "predicted": bins.mean_score,
+            "observed": bins.observed,
+            "lower": found.observed.lower,
+            "upper": found.observed.upper,
+            "rows": bins.rows,
+        }
+        kinds["calibration"].append(
+            head | {k: numbers(np.asarray(v[i])[filled]) for k, v in columns.items()}
+        )
+        decision = found.decision
+        kinds["decision"].append(
+            head
+            | {
+                "threshold": numbers(THRESHOLDS),
+                "net_benefit": numbers(decision.model[i]),
+                "treat_all": numbers(decision.treat_all[i]),
+            }
+        )
+    return kinds
+
+
+def sensitivity(model: str, family: Family, found: Mapping[str, Any]) -> Entry:
+    """Equalized odds against the threshold."""
+    return {
+        "model": model,
+        "attribute": family.name,
+        "metric": "equalized_odds_difference",
+        "threshold": numbers(SENSITIVITY_THRESHOLDS),
+        **{name: numbers(column) for name, column in found.items()},
+    }
+
+
+def discovery(
+    model: str,
+    metric: str,
+    found: metrics.Intersections,
+    attributes: Sequence[Attribute],
+    labels: np.ndarray,
+) -> Iterator[Entry]:
+    """The worst intersections, by name."""
+    for i, row in enumerate(np.asarray(found.levels)):
+        held = {a: a.levels[j] for a, j in zip(attributes, row, strict=True) if j >= 0}
+        inside = np.ones(len(labels), bool)
+        for attribute, level in held.items():
+            inside &= attribute.codes == attribute.levels.index(level)
+        yield {
+            "model": model,
+            "metric": metric,
+            "group": ", ".join(f"{a.name} = {level}" for a, level in held.items()),
+            "attributes": {a.name: level for a, level in held.items()},
+            "rows": int(inside.sum()),
+            "positives": int(labels[inside].sum()),
+            "estimate": number(found.estimate[i]),
+            "rest": number(found.rest[i]),
+            "difference": number(found.difference[i]),
+            "p": number(found.p_value[i]),
+            "p_corrected": number(found.corrected_p_value[i]),
+            "searched": found.searched,
+        }
+
+
+def comparison(
+    model: str,
+    baseline: str,
+    attribute: str,
+    found: metrics.PositiveSum,
+    levels: Sequence[str],
+    margin: float,
+) -> Entry:
+    """A model held against the baseline."""
+    worst = int(found.worst_group)
+    return {
+        "model": model,
+        "baseline": baseline,
+        "attribute": attribute,
+        "gain": _change(found.gain, found.gain_lower, found.gain_upper),
+        "worst": _change(found.worst, found.worst_lower, found.worst_upper)
+        | {"group": levels[worst] if worst >= 0 else None},
+        "margin": margin,
+        "verdict": metrics.VERDICTS[int(found.verdict)],
+        "groups": [
+            _change(found.group_gains[i], found.group_lower[i], found.group_upper[i])
+            | {"group": level}
+            for i, level in enumerate(levels)
+            if bool(found.compared[i])
+        ],
+    }
+
+
+def _change(estimate: Any, lower: Any, upper: Any) -> Entry:
+    ends = {"estimate": estimate, "lower": lower, "upper": upper}
+    return {name: number(value) for name, value in ends.items()}

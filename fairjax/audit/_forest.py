@@ -1,0 +1,187 @@
+"""Forest plots: estimates with intervals in rows, and the numbers beside them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fairjax.audit._canvas import (
+    BAND,
+    COLOURS,
+    FAINT,
+    INK,
+    limits,
+    panel,
+    render,
+    sheet,
+    wrap,
+)
+from fairjax.audit.formats import STATUS, Number, count, interval, number
+
+_NAMES, _COUNT, _PLOT, _TEXT, _EDGE = 1.75, 0.66, 1.6, 1.35, 0.08
+_LINE, _HEAD, _FOOT = 0.155, 0.42, 0.34
+
+
+class Row(NamedTuple):
+    """A row: its name, its counts, and an entry for each column or None."""
+
+    name: str
+    counts: tuple[str, ...]
+    cells: tuple[Any, ...]
+    status: str = "ok"
+    bold: bool = False
+
+
+class Column(NamedTuple):
+    """A panel: heading, axis range's bound, reference line, and where shading ends."""
+
+    title: str
+    bounded: bool = True
+    reference: Number | None = None
+
+
+def forest(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    counts: Sequence[str],
+    *,
+    confidence: float,
+    heading: str = "Group",
+) -> bytes:
+    """The SVG of a forest plot.
+
+    A cell is a mapping with ``estimate``, ``lower``, ``upper`` and, if they are to be
+    drawn, ``corrected`` and ``noise_floor``.
+    """
+    names = [wrap(row.name, 25) for row in rows]
+    heights = [_LINE * len(lines) + 0.11 for lines in names]
+    left = _EDGE + _NAMES + _COUNT * len(counts)
+    width = left + len(columns) * (_PLOT + _TEXT + 0.16)
+    height = _HEAD + sum(heights) + _FOOT
+    figure = Figure(figsize=(width, height))
+    page = sheet(figure)
+    tops = [_HEAD + sum(heights[:n]) for n in range(len(rows))]
+    for n, (row, lines) in enumerate(zip(rows, names, strict=True)):
+        if n % 2 == 0:
+            page.axhspan(tops[n], tops[n] + heights[n], color=BAND, linewidth=0)
+        middle = tops[n] + heights[n] / 2
+        weight = "bold" if row.bold else "normal"
+        page.text(
+            _EDGE,
+            middle,
+            "\n".join(lines),
+            va="center",
+            color=INK,
+            weight=weight,
+            fontsize=8.5,
+            linespacing=1.1,
+        )
+        for k, text in enumerate(row.counts):
+            x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
+            page.text(x, middle, text, va="center", ha="right", color=INK, fontsize=8)
+    page.text(_EDGE, 0.3, heading, weight="bold", color=INK, fontsize=8.5)
+    for k, text in enumerate(counts):
+        x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
+        page.text(x, 0.3, text, weight="bold", ha="right", color=INK, fontsize=8)
+    middles = [top + h / 2 for top, h in zip(tops, heights, strict=True)]
+    for k, column in enumerate(columns):
+        start = left + k * (_PLOT + _TEXT + 0.16) + 0.12
+        axes = panel(figure, start, _HEAD, _PLOT, sum(heights), facecolor="none")
+        _column(axes, rows, k, column, [m - _HEAD for m in middles], sum(heights))
+        page.text(start, 0.3, column.title, weight="bold", color=INK, fontsize=8.5)
+        for row, middle in zip(rows, middles, strict=True):
+            _beside(page, row, row.cells[k], start + _PLOT + _TEXT, middle)
+        page.text(
+            start + _PLOT + _TEXT,
+            0.3,
+            f"{100 * confidence:g} % interval",
+            ha="right",
+            color=FAINT,
+            fontsize=7,
+        )
+    return render(figure)
+
+
+def _column(
+    axes: Axes,
+    rows: Sequence[Row],
+    k: int,
+    column: Column,
+    middles: Sequence[float],
+    height: float,
+) -> None:
+    """Draws one panel: interval, estimate, corrected estimate and noise floor."""
+    shown = [] if column.reference is None else [column.reference]
+    axes.set_ylim(height, 0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=True, axis="x", alpha=0.35)
+    for row, middle in zip(rows, middles, strict=True):
+        cell = row.cells[k]
+        if cell is None or cell["estimate"] is None:
+            continue
+        ends = [cell["lower"], cell["upper"]]
+        shown += [v for v in (cell["estimate"], *ends) if v is not None]
+        floor = cell.get("noise_floor")
+        if floor is not None:
+            axes.barh(
+                middle, floor, height=0.17, color="#9aa0a6", alpha=0.55, linewidth=0
+            )
+            shown.append(floor)
+        if None not in ends:
+            axes.plot(ends, [middle] * 2, color=COLOURS[0], linewidth=1.4)
+        marker, size = ("s", 5.0) if row.bold else ("o", 4.5)
+        axes.plot(
+            cell["estimate"],
+            middle,
+            marker,
+            color=COLOURS[0],
+            markersize=size,
+            # Hollow where the group is too small for its status to be "ok".
+            markerfacecolor=COLOURS[0] if row.status == "ok" else "white",
+        )
+        corrected = cell.get("corrected")
+        if corrected is not None:
+            axes.plot(
+                corrected,
+                middle,
+                "D",
+                markersize=4,
+                color=COLOURS[1],
+                markerfacecolor="white",
+            )
+            shown.append(corrected)
+    if column.reference is not None:
+        axes.axvline(
+            column.reference, color=FAINT, linewidth=0.9, linestyle=(0, (4, 2))
+        )
+    axes.set_xlim(limits(shown or [0.0, 1.0], bounded=column.bounded))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(axis="x", labelsize=7.5, length=2, colors=FAINT)
+
+
+def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> None:
+    """Writes a cell's numbers, or why there are none."""
+    if cell is not None and cell["estimate"] is not None:
+        text = number(cell["estimate"])
+        if cell["lower"] is not None or cell["upper"] is not None:
+            text += f" [{interval(cell['lower'], cell['upper'], between=', ')}]"
+        page.text(right, middle, text, ha="right", va="center", color=INK, fontsize=8)
+        return
+    page.text(
+        right,
+        middle,
+        STATUS.get(row.status) or "not defined",
+        ha="right",
+        va="center",
+        color=FAINT,
+        fontsize=7.5,
+        style="italic",
+    )
+
+
+def counts_of(entry: Any) -> tuple[str, str]:
+    """Rows and positives of a group's entry."""
+    return count(entry["rows"]), count(entry["positives"])

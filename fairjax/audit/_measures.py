@@ -1,0 +1,269 @@
+"""What is measured of one model in one family of groups, in one compiled program.
+
+All families and models of an audit are padded to one number of groups, so that the
+program is compiled once; a padded group is empty, and an empty group has no numbers.
+"""
+
+import functools
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax import metrics
+from fairjax.metrics import GroupCounts, Interval
+
+# Shares of rows: hits and base as cells of (label, prediction): TN, FP, FN, TP.
+_SHARES = {
+    "selection_rate": ((0, 1, 0, 1), (1, 1, 1, 1)),
+    "true_positive_rate": ((0, 0, 0, 1), (0, 0, 1, 1)),
+    "false_positive_rate": ((0, 1, 0, 0), (1, 1, 0, 0)),
+    "positive_predictive_value": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "negative_predictive_value": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
+    "prevalence": ((0, 0, 1, 1), (1, 1, 1, 1)),
+    # Of all but the true negatives. F1 grows with it: F1 = 2 J / (1 + J).
+    "jaccard": ((0, 0, 0, 1), (0, 1, 1, 1)),
+}
+SHARES = tuple(_SHARES)
+_HITS, _BASE = (np.array([v[i] for v in _SHARES.values()]) for i in range(2))
+_COMPLEMENTS = {
+    "true_negative_rate": "false_positive_rate",
+    "false_negative_rate": "true_positive_rate",
+    "error_rate": "accuracy",
+}
+CALIBRATION_BINS = 10
+
+
+class Rows(NamedTuple):
+    """One model's rows.
+
+    Attributes:
+      labels: ``[n]``, 0 or 1.
+      scores: ``[n]`` in [0, 1].
+      decisions: ``[n]``.
+      patients: ``[n]`` codes; None where every row is a patient.
+    """
+
+    labels: Int[Array, " n"]
+    scores: Float[Array, " n"]
+    decisions: Bool[Array, " n"]
+    patients: Int[Array, " n"] | None
+
+
+class Estimate(NamedTuple):
+    """A metric of every group.
+
+    Attributes:
+      value: ``[G]``.
+      lower: ``[G]``, NaN where there is no interval.
+      upper: ``[G]``.
+      rows: ``[G]``, the rows that the metric is a mean over.
+    """
+
+    value: Float[Array, " groups"]
+    lower: Float[Array, " groups"]
+    upper: Float[Array, " groups"]
+    rows: Array
+
+
+class Shares(NamedTuple):
+    """The rates of `SHARES`, in order, as gaps and their intervals need them.
+
+    Attributes:
+      rates: ``[M, G]``.
+      trials: ``[M, G]``, effective where patients have several rows.
+      covariance: ``[M, G, G]``; None where rows are patients.
+      degrees: ``[M, G]``, degrees of freedom of the variances; None likewise.
+    """
+
+    rates: Float[Array, "rates groups"]
+    trials: Float[Array, "rates groups"]
+    covariance: Float[Array, "rates groups groups"] | None
+    degrees: Float[Array, "rates groups"] | None
+
+
+class Measured(NamedTuple):
+    """Everything measured in one family.
+
+    Attributes:
+      counts: ``[G, 2, 2]``.
+      shares: The rates.
+      estimates: metric -> the groups' values and intervals.
+      auroc_errors: ``[G]``, standard errors.
+      auroc_covariance: ``[G, G]``, of groups that may share patients; None where rows
+        are patients.
+      recalibration: Intercepts and slopes.
+      prevalence: The share of rows with the outcome.
+      shrunken: ``[G, 2]``, false and true positive rates drawn towards the others'.
+    """
+
+    counts: GroupCounts
+    shares: Shares
+    estimates: dict[str, Estimate]
+    auroc_errors: Float[Array, " groups"]
+    auroc_covariance: Float[Array, "groups groups"] | None
+    recalibration: metrics.Recalibration
+    prevalence: Estimate
+    shrunken: Float[Array, "groups 2"]
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_groups", "num_patients", "confidence")
+)
+def measure(
+    rows: Rows,
+    codes: Int[Array, " n"],
+    *,
+    num_groups: int,
+    num_patients: int,
+    confidence: float,
+) -> Measured:
+    """All metrics of all groups with their intervals.
+
+    Args:
+      rows: The model's.
+      codes: ``[n]``, each row's group.
+      num_groups: Number of groups, padded.
+      num_patients: Number of patients.
+      confidence: Of the intervals.
+    """
+    groups = {"num_groups": num_groups}
+    clusters: dict[str, Any] = {}
+    if rows.patients is not None:
+        clusters = {"patients": rows.patients, "num_patients": num_patients}
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    counts = metrics.group_counts(
+        rows.labels, rows.decisions, codes, num_groups=num_groups
+    )
+    shares = _shares(rows, codes, counts, num_groups, num_patients)
+    limits = share_limits(shares.rates, shares.trials, shares.degrees, z)
+    cells = counts.counts.reshape(num_groups, 4)
+    base = jnp.asarray(_BASE) @ cells.T
+    found = {
+        name: Estimate(shares.rates[i], limits.lower[i], limits.upper[i], base[i])
+        for i, name in enumerate(SHARES)
+    }
+    found["f1_score"] = _f1(found.pop("jaccard"))
+    found["balanced_accuracy"] = _balanced(
+        found["true_positive_rate"], found["false_positive_rate"]
+    )
+    total = jnp.sum(cells, axis=1)
+    area, errors, covariance = _auroc(rows, codes, num_groups, num_patients)
+    negatives, positives = counts.counts.sum(axis=2).T
+    limits = metrics.auroc_interval(area, errors, positives, negatives, z=z)
+    found["auroc"] = Estimate(area, *limits, total)
+    area = metrics.group_auprc(rows.labels, rows.scores, codes, **groups)
+    # Of the positives' proportion: Boyd, Eng and Page (2013).
+    spread = jnp.sqrt(area * (1 - area) / positives)
+    found["auprc"] = Estimate(
+        area, *metrics.logit_interval(area, spread, z=z), positives
+    )
+    found["brier_score"] = _brier(rows, codes, total, z, num_groups, num_patients)
+    table = (rows.labels, rows.scores, codes)
+    ece = metrics.group_calibration_error(*table, **groups, num_bins=CALIBRATION_BINS)
+    unknown = jnp.full_like(ece, jnp.nan)
+    found["expected_calibration_error"] = Estimate(ece, unknown, unknown, total)
+    again = metrics.logistic_recalibration(*table, **groups, **clusters)
+    for name in ("intercept", "slope"):
+        value, error = getattr(again, name), getattr(again, f"{name}_se")
+        found[f"calibration_{name}"] = Estimate(
+            value, value - z * error, value + z * error, total
+        )
+    for name, of in _COMPLEMENTS.items():
+        value, lower, upper, base = found[of]
+        found[name] = Estimate(1 - value, 1 - upper, 1 - lower, base)
+    prevalence = found.pop("prevalence")
+    shrunken = metrics.posterior_rates(counts).mean
+    return Measured(
+        counts, shares, found, errors, covariance, again, prevalence, shrunken
+    )
+
+
+def share_limits(
+    rates: Array, trials: Array, degrees: Array | None, z: Array | float
+) -> Interval:
+    """Wilson's limits of rates; with Student's t where variances are by patient."""
+    if degrees is not None:
+        z = metrics.student_equivalent(z, degrees)
+    return metrics.wilson_interval(rates * trials, trials, z=z)
+
+
+def _shares(rows, codes, counts, num_groups: int, num_patients: int) -> Shares:
+    cells = counts.counts.reshape(num_groups, 4)
+    if rows.patients is None:
+        trials = (jnp.asarray(_BASE) @ cells.T).astype(float)
+        hits = jnp.asarray(_HITS) @ cells.T
+        rates = jnp.where(trials > 0, hits / jnp.maximum(trials, 1), jnp.nan)
+        return Shares(rates, trials, None, None)
+    cell = 2 * rows.labels.astype(jnp.int32) + rows.decisions
+
+    def one(tables):
+        hits, base = tables
+        found = metrics.cluster_rate_covariance(
+            hits[cell],
+            base[cell],
+            codes,
+            rows.patients,
+            num_groups=num_groups,
+            num_patients=num_patients,
+        )
+        return found.rates, found.trials, found.covariance, found.degrees_of_freedom
+
+    return Shares(*jax.lax.map(one, (jnp.asarray(_HITS), jnp.asarray(_BASE))))
+
+
+def _auroc(
+    rows: Rows, codes: Array, num_groups: int, num_patients: int
+) -> tuple[Array, Array, Array | None]:
+    """Areas, standard errors, and the covariance of groups that share patients."""
+    table = (rows.labels, rows.scores, codes)
+    if rows.patients is None:
+        found = metrics.delong(*table, num_groups=num_groups)
+        return found.auroc[0], jnp.sqrt(found.covariance[:, 0, 0]), None
+    found = metrics.delong_joint(
+        *table, rows.patients, num_groups=num_groups, num_patients=num_patients
+    )
+    covariance = found.covariance[0, :, 0, :]
+    return found.auroc[0], jnp.sqrt(jnp.diag(covariance)), covariance
+
+
+def _f1(jaccard: Estimate) -> Estimate:
+    """F1 is an increasing function of Jaccard's share, so its interval is too."""
+    value, lower, upper = (2 * v / (1 + v) for v in jaccard[:3])
+    return Estimate(value, lower, upper, jaccard.rows)
+
+
+def _balanced(sensitivity: Estimate, fall_out: Estimate) -> Estimate:
+    """The mean of two independent rates, with its limits recovered from theirs."""
+    value = (sensitivity.value + 1 - fall_out.value) / 2
+    below = jnp.hypot(
+        sensitivity.value - sensitivity.lower, fall_out.upper - fall_out.value
+    )
+    above = jnp.hypot(
+        sensitivity.upper - sensitivity.value, fall_out.value - fall_out.lower
+    )
+    rows = jnp.minimum(sensitivity.rows, fall_out.rows)
+    return Estimate(value, value - below / 2, value + above / 2, rows)
+
+
+def _brier(rows, codes, total, z, num_groups: int, num_patients: int) -> Estimate:
+    """The mean squared error, with limits from the spread of patients' sums."""
+    table = (rows.labels, rows.scores, codes)
+    value = metrics.group_brier(*table, num_groups=num_groups)
+    squares = (rows.scores - rows.labels) ** 2
+    shares = (squares - value[codes]) / jnp.maximum(total, 1)[codes]
+
+    variance = metrics.influence_variance(
+        shares,
+        codes,
+        num_groups=num_groups,
+        patients=rows.patients,
+        num_patients=None if rows.patients is None else num_patients,
+    )
+    reach = z * jnp.sqrt(variance)
+    lower, upper = jnp.maximum(value - reach, 0), jnp.minimum(value + reach, 1)
+    return Estimate(value, lower, upper, total)

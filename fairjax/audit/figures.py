@@ -1,0 +1,352 @@
+"""The figures of an audit, drawn from its document alone."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib as mpl
+
+from fairjax.audit import _curves
+from fairjax.audit._canvas import (
+    AUDIT_STYLE,
+    COLOURS,
+    LINES,
+    MARKERS,
+    STYLE,
+    Drawing,
+    plain,
+)
+from fairjax.audit._forest import Column, Row, counts_of, forest
+from fairjax.audit.formats import (
+    Document,
+    count,
+    interval,
+    joined,
+    number,
+    plural,
+    select,
+)
+from fairjax.audit.glossary import describe, phrase
+from fairjax.audit.wording import explain
+
+__all__ = ["COLOURS", "LINES", "MARKERS", "STYLE", "Drawing", "draw", "largest"]
+
+# Panels that stand side by side in one forest plot.
+PAIRS = (
+    ("Discrimination and calibration", ("auroc", "calibration_slope")),
+    ("Error rates at the threshold", ("true_positive_rate", "false_positive_rate")),
+    ("Selection and its worth", ("selection_rate", "positive_predictive_value")),
+)
+GAPS = (
+    "equalized_odds_difference",
+    "predictive_parity_difference",
+    "demographic_parity_difference",
+    "auroc_difference",
+)
+CURVES_AT_MOST = 8
+
+
+def draw(document: Document) -> tuple[Drawing, ...]:
+    """All figures of the document, in the report's order; same document, same bytes.
+
+    Example:
+      >>> empty = {"data": {"models": [], "attributes": []}, "comparison": []}
+      >>> draw({**empty, "gaps": [], "sensitivity": []})
+      ()
+    """
+    with mpl.rc_context(AUDIT_STYLE):
+        drawings = list(_drawings(document))
+    taken: set[str] = set()
+    for n, drawing in enumerate(drawings):
+        slug, more = drawing.slug, 2
+        while slug in taken:
+            slug, more = f"{drawing.slug}-{more}", more + 1
+        taken.add(slug)
+        drawings[n] = drawing._replace(slug=slug)
+    return tuple(drawings)
+
+
+def largest(document: Document, attribute: str, curves: list[Any]) -> list[Any]:
+    """The curves of the groups with the most rows, at most eight, in their order.
+
+    Example:
+      >>> cohort = [{"attribute": "site", "group": str(n), "rows": n} for n in range(9)]
+      >>> curves = [{"group": str(n)} for n in range(9)]
+      >>> [c["group"] for c in largest({"cohort": cohort}, "site", curves)][:2]
+      ['1', '2']
+    """
+    rows = {
+        c["group"]: c["rows"] or 0
+        for c in select(document["cohort"], attribute=attribute)
+    }
+    kept = sorted(curves, key=lambda c: -rows.get(c["group"], 0))[:CURVES_AT_MOST]
+    return [c for c in curves if any(c is k for k in kept)]
+
+
+def _slug(*words: str) -> str:
+    """A file name of the words: ASCII letters, digits and hyphens."""
+    parts = [re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-")[:40] for w in words]
+    return "-".join(part.strip("-") or "x" for part in parts)
+
+
+def _drawings(document: Document) -> Iterator[Drawing]:
+    data = document["data"]
+    models = [m["name"] for m in data["models"]]
+    attributes = [a["name"] for a in data["attributes"]]
+    for model in models:
+        for attribute in attributes:
+            yield from _forests(document, model, attribute)
+            yield from _curves_of(document, model, attribute)
+    for model in models:
+        yield from _gaps(document, model)
+    for attribute in attributes:
+        yield from _sensitivity(document, attribute)
+    if document["comparison"]:
+        yield _quadrant(document)
+
+
+def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing]:
+    entries = select(document["groups"], model=model, attribute=attribute)
+    cells = {(e["group"], e["metric"]): e for e in entries}
+    overall = {e["metric"]: e for e in select(document["overall"], model=model)}
+    found = {e["metric"] for e in entries}
+    cohort = select(document["cohort"], attribute=attribute)
+    data = document["data"]
+    for title, metrics in PAIRS:
+        shown = [m for m in metrics if m in found]
+        if not shown:
+            continue
+        everyone = Row(
+            "All patients",
+            (count(data["rows_used"]), count(data["positives"])),
+            tuple(overall.get(m) for m in shown),
+            bold=True,
+        )
+        rows = [
+            Row(
+                c["group"],
+                counts_of(c),
+                tuple(cells.get((c["group"], m)) for m in shown),
+                c["status"],
+            )
+            for c in cohort
+        ]
+        columns = [
+            Column(
+                describe(m).short,
+                describe(m).bounded,
+                overall[m]["estimate"] if m in overall else None,
+            )
+            for m in shown
+        ]
+        svg = forest(
+            [everyone, *rows],
+            columns,
+            ("Rows", "Positives"),
+            confidence=document["settings"]["confidence"],
+            heading=plain(attribute)[:24],
+        )
+        yield Drawing(
+            "forest",
+            model,
+            attribute,
+            _slug("forest", model, attribute, title.split(" ")[0]),
+            f"{title} by {attribute}, {model}",
+            _seen_in_forest(rows, shown),
+            svg,
+        )
+
+
+def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
+    """Alternative text: each panel's extremes, and the groups without estimate."""
+    parts = []
+    for k, metric in enumerate(metrics):
+        known = [
+            (r.cells[k]["estimate"], r.name)
+            for r in rows
+            if r.cells[k] is not None and r.cells[k]["estimate"] is not None
+        ]
+        if known:
+            (low, least), (high, most) = min(known), max(known)
+            parts.append(
+                f"{describe(metric).short} from {number(low)} ({least}) to "
+                f"{number(high)} ({most})"
+            )
+    few = [r.name for r in rows if r.status != "ok"]
+    text = f"Forest plot of {plural(len(rows), 'group')}: {'; '.join(parts) or 'none'}."
+    return f"{text} Without estimate: {joined(few)}." if few else text
+
+
+def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawing]:
+    who = {"model": model, "attribute": attribute}
+    estimates = {
+        (e["group"], e["metric"]): e["estimate"]
+        for e in select(document["groups"], **who)
+    }
+
+    def drawing(kind: str, title: str, seen: str, shown: int, every: int, svg: bytes):
+        note = f"; the {shown} largest of {every} groups" if every > shown else ""
+        title = f"{title} by {attribute}, {model}{note}"
+        return Drawing(
+            kind, model, attribute, _slug(kind, model, attribute), title, seen, svg
+        )
+
+    every = select(document["curves"]["roc"], **who)
+    if every:
+        kept = largest(document, attribute, every)
+        aurocs = {c["group"]: estimates.get((c["group"], "auroc")) for c in kept}
+        points = {}
+        for c in kept:
+            point = tuple(
+                estimates.get((c["group"], m))
+                for m in ("false_positive_rate", "true_positive_rate")
+            )
+            if None not in point:
+                points[c["group"]] = point
+        known = [f"{g} {number(a)}" for g, a in aurocs.items() if a is not None]
+        seen = f"ROC curves of {plural(len(kept), 'group')}. AUROC: {joined(known)}."
+        svg = _curves.roc(kept, aurocs, points)
+        yield drawing("roc", "ROC curves", seen, len(kept), len(every), svg)
+    every = select(document["curves"]["calibration"], **who)
+    if every:
+        kept = largest(document, attribute, every)
+        seen = (
+            f"Calibration curves of {plural(len(kept), 'group')}, a panel each. "
+            f"{'; '.join(_miscalibration(c) for c in kept)}."
+        )
+        svg = _curves.calibration(kept)
+        yield drawing("calibration", "Calibration", seen, len(kept), len(every), svg)
+    every = select(document["curves"]["decision"], **who)
+    if every:
+        kept = largest(document, attribute, every)
+        seen = (
+            f"Decision curves of {plural(len(kept), 'group')}, a panel each. "
+            f"{'; '.join(_useful(c) for c in kept)}."
+        )
+        svg = _curves.decision(kept)
+        yield drawing("decision", "Decision curves", seen, len(kept), len(every), svg)
+
+
+def _miscalibration(curve: Any) -> str:
+    """How a calibration curve lies against the diagonal."""
+    pairs = [
+        (o - p, n or 0)
+        for p, o, n in zip(
+            curve["predicted"], curve["observed"], curve["rows"], strict=True
+        )
+        if p is not None and o is not None
+    ]
+    rows = sum(n for _, n in pairs)
+    if not rows:
+        return f"{curve['group']}: no bins"
+    mean = sum(d * n for d, n in pairs) / rows
+    if abs(mean) < 0.01:
+        return f"{curve['group']}: observed and predicted agree on average"
+    side = "above" if mean > 0 else "below"
+    return f"{curve['group']}: observed {number(abs(mean))} {side} predicted on average"
+
+
+def _useful(curve: Any) -> str:
+    """Over which thresholds the model beats selecting everyone and no one."""
+    better = [
+        t
+        for t, m, a in zip(
+            curve["threshold"], curve["net_benefit"], curve["treat_all"], strict=True
+        )
+        if None not in (t, m, a) and m > max(a, 0.0)
+    ]
+    if not better:
+        return f"{curve['group']}: nowhere above both alternatives"
+    span = interval(min(better), max(better), 2)
+    return f"{curve['group']}: above both alternatives at thresholds within {span}"
+
+
+def _gaps(document: Document, model: str) -> Iterator[Drawing]:
+    entries = select(document["gaps"], model=model)
+    cells = {(e["attribute"], e["metric"]): e for e in entries}
+    metrics = [m for m in GAPS if any(e["metric"] == m for e in entries)]
+    confidence = document["settings"]["confidence"]
+    for part in (metrics[:2], metrics[2:]):
+        if not part:
+            continue
+        rows = [
+            Row(
+                a["name"],
+                (),
+                tuple(cells.get((a["name"], m)) for m in part),
+                _judged(cells, a["name"], part),
+            )
+            for a in document["data"]["attributes"]
+        ]
+        columns = [Column(describe(m).short, describe(m).bounded, 0.0) for m in part]
+        seen = [
+            f"{phrase(m)} {number(cell['estimate'])} over {r.name}, "
+            f"{explain(cell, confidence)}"
+            for k, m in enumerate(part)
+            for r in rows
+            if (cell := r.cells[k]) is not None and cell["estimate"] is not None
+        ]
+        yield Drawing(
+            "gaps",
+            model,
+            "",
+            _slug("gaps", model, part[0].split("_")[0]),
+            f"Gaps between groups, {model}: raw with interval (dot), corrected for "
+            "chance (diamond), what chance alone gives (grey)",
+            f"Gaps by attribute. {'; '.join(seen)}.",
+            forest(rows, columns, (), confidence=confidence, heading="Attribute"),
+        )
+
+
+def _judged(cells: Any, attribute: str, metrics: Sequence[str]) -> str:
+    """The status of an attribute's gaps: that of the first that is not ok."""
+    found = [cells[key]["status"] for m in metrics if (key := (attribute, m)) in cells]
+    return next((status for status in found if status != "ok"), "ok")
+
+
+def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
+    entries = select(document["sensitivity"], attribute=attribute)
+    if not entries:
+        return
+    thresholds = {m["name"]: m["threshold"] for m in document["data"]["models"]}
+    titles = {e["metric"]: describe(e["metric"]).title for e in entries}
+    seen = []
+    for entry in entries:
+        known = [
+            (gap, t)
+            for gap, t in zip(entry["estimate"], entry["threshold"], strict=True)
+            if gap is not None
+        ]
+        if known:
+            (high, at), (low, _) = max(known), min(known)
+            seen.append(
+                f"{phrase(entry['metric'])} in {entry['model']} from {number(low)} to "
+                f"{number(high)}, the largest at {number(at, 2)}"
+            )
+    yield Drawing(
+        "sensitivity",
+        "",
+        attribute,
+        _slug("sensitivity", attribute),
+        f"Gaps over {attribute} against the threshold",
+        f"Gap against threshold. {'; '.join(seen)}.",
+        _curves.sensitivity(entries, titles, thresholds),
+    )
+
+
+def _quadrant(document: Document) -> Drawing:
+    entries = document["comparison"]
+    seen = [
+        f"{e['model']} over {e['attribute']}: overall {number(e['gain']['estimate'])}, "
+        f"worst group {number(e['worst']['estimate'])}, {e['verdict']}"
+        for e in entries
+    ]
+    return Drawing(
+        "quadrant",
+        "",
+        "",
+        "quadrant",
+        "Overall gain against the worst-off group's gain, over the baseline",
+        f"Quadrant plot of AUROC changes. {'; '.join(seen)}.",
+        _curves.quadrant(entries),
+    )

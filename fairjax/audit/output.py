@@ -1,0 +1,167 @@
+"""Writes an audit's folder: all of it, or nothing."""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from fairjax.audit._errors import AuditError, require
+from fairjax.audit.formats import Document
+from fairjax.audit.schema import NAME
+
+REPORT, DOCUMENT = "report.html", "audit.json"
+# In the order in which they are put in place: the document comes last, for it says
+# that a folder is an audit's.
+_ENTRIES = ("tables", "figures", REPORT, DOCUMENT)
+_SCRATCH = ".fairjax-audit-"
+
+
+def write(
+    document: Document, folder: str | os.PathLike[str], overwrite: bool = False
+) -> Path:
+    """Writes the audit into the folder, and returns the path of its report.
+
+    The same document gives the same bytes. Everything is made first and written
+    aside, then moved in place; what fails leaves nothing behind, and an audit already
+    there as it was.
+
+    Args:
+      document: The audit.
+      folder: Made where it does not exist; its parents too.
+      overwrite: Whether an audit already there is replaced. A folder that holds
+        anything else is never touched.
+
+    Raises:
+      AuditError: The folder cannot be written, holds an audit that is not to be
+        replaced, or files that are not an audit's; or a package of the extra
+        ``audit`` is not installed.
+      ValueError: The document holds NaN or infinity, which JSON has no words for.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = Path(folder, "mine.txt").write_text("notes")
+      ...     write({}, folder)
+      Traceback (most recent call last):
+      fairjax.audit._errors.AuditError: ...: holds mine.txt, which no audit wrote...
+    """
+    target = Path(folder)
+    check(target, overwrite)
+    made = _files(document)
+    # A link keeps its place; the folder it names is written.
+    target = target.resolve()
+    parents = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
+    scratch = f"{_SCRATCH}{secrets.token_hex(4)}"
+    # A folder that exists may be a mount, which cannot be moved: its entries are.
+    aside = (target if target.exists() else target.parent) / scratch
+    try:
+        for name in ("tables", "figures"):
+            (aside / "new" / name).mkdir(parents=True)
+        for name, data in made.items():
+            (aside / "new" / name).write_bytes(data)
+        if target.exists():
+            _swap(target, aside)
+        else:
+            (aside / "new").rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AuditError(f"{folder}: cannot be written: {reason}") from error
+    finally:
+        # Former files that could not be put back are the user's to save.
+        if not (aside / "old").exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        for parent in parents:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
+    return Path(folder) / REPORT
+
+
+def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuses a folder that ``write`` would refuse, before anything is computed.
+
+    Raises:
+      AuditError: As ``write``.
+
+    Example:
+      >>> check("a/folder/that/is/not/there")
+    """
+    target = Path(folder)
+    if not target.exists():
+        if target.is_symlink():
+            raise AuditError(f"{folder}: is a link to nothing; give another folder.")
+        return
+    if not target.is_dir():
+        raise AuditError(f"{folder}: is a file; give a folder for the audit.")
+    paths = [
+        path.relative_to(target)
+        for path in sorted(target.rglob("*"))
+        # What an audit that was killed may have left behind.
+        if not path.relative_to(target).parts[0].startswith(_SCRATCH)
+    ]
+    strange = next((p for p in paths if not _known(p)), None)
+    if strange is None and paths and not _is_audit(target / DOCUMENT):
+        strange = paths[0]
+    if strange is not None:
+        raise AuditError(
+            f"{folder}: holds {strange.as_posix()}, which no audit wrote; give "
+            "another folder."
+        )
+    if paths and not overwrite:
+        raise AuditError(
+            f"{folder}: holds an audit already; replace it with --overwrite, or give "
+            "another folder."
+        )
+
+
+def _known(path: Path) -> bool:
+    """Whether an audit may have written the path, which is relative to its folder."""
+    return (
+        path.as_posix() in _ENTRIES
+        or (path.parts[0] == "tables" and path.suffix == ".csv")
+        or (path.parts[0] == "figures" and path.suffix == ".svg")
+    )
+
+
+def _is_audit(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == NAME
+
+
+def _swap(target: Path, aside: Path) -> None:
+    """Moves the new entries in place; the former ones go back if that fails."""
+    (aside / "old").mkdir()
+    try:
+        for name in _ENTRIES:
+            if (target / name).exists():
+                (target / name).rename(aside / "old" / name)
+            (aside / "new" / name).rename(target / name)
+    except BaseException:
+        for name in _ENTRIES:
+            if not (aside / "new" / name).exists():
+                (target / name).rename(aside / "new" / name)
+            if (aside / "old" / name).exists():
+                (aside / "old" / name).rename(target / name)
+        (aside / "old").rmdir()
+        raise
+    shutil.rmtree(aside / "old")
+
+
+def _files(document: Document) -> dict[str, bytes]:
+    """Every file of the audit: relative path -> bytes."""
+    require("jinja2", "matplotlib")
+    # Loaded here, so that the command line starts without them.
+    from fairjax.audit.figures import draw
+    from fairjax.audit.page import page
+    from fairjax.audit.sheets import sheets
+
+    drawings = draw(document)
+    text = json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1)
+    found = {DOCUMENT: f"{text}\n", REPORT: page(document, drawings)}
+    found |= {f"tables/{name}.csv": table for name, table in sheets(document).items()}
+    # A lone surrogate, which some tables' text holds, has no bytes in UTF-8.
+    made = {name: text.encode("utf-8", "replace") for name, text in found.items()}
+    return made | {f"figures/{drawing.slug}.svg": drawing.svg for drawing in drawings}

@@ -1,0 +1,336 @@
+"""The audit's report: one HTML file that opens anywhere, with nothing fetched."""
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import jinja2
+
+from fairjax.audit import _tables
+from fairjax.audit._canvas import Drawing
+from fairjax.audit._tables import Table
+from fairjax.audit.figures import PAIRS, largest
+from fairjax.audit.formats import (
+    Document,
+    count,
+    joined,
+    number,
+    percent,
+    plural,
+    select,
+)
+from fairjax.audit.glossary import describe
+from fairjax.audit.reproduce import command
+from fairjax.audit.tripod import GUIDELINE
+from fairjax.audit.wording import headlines, judge
+
+# Anchor of each section, its title, and the document's entry that it needs.
+SECTIONS = (
+    ("summary", "Summary", None),
+    ("audited", "What was audited", None),
+    ("quality", "Data quality", None),
+    ("cohort", "Cohort", None),
+    ("performance", "Performance by group", "groups"),
+    ("curves", "Curves by group", "curves"),
+    ("gaps", "Gaps between groups", "gaps"),
+    ("sensitivity", "Threshold sensitivity", "sensitivity"),
+    ("discovery", "Worst intersections", "discovery"),
+    ("comparison", "Models compared", "comparison"),
+    ("limits", "What the data cannot tell", None),
+    ("tripod", "TRIPOD+AI topics", None),
+    ("reproduce", "How to reproduce", None),
+    ("glossary", "Glossary of metrics", None),
+)
+_FIXED_SETTINGS = {
+    "confidence": "Confidence of intervals",
+    "seed": "Seed",
+    "replicates": "Permutations and resamples",
+    "min_positives": "Fewest positives for a group to be judged",
+    "min_negatives": "Fewest negatives for a group to be judged",
+    "suppress_below": "Cells suppressed below",
+    "margin": "Margin of no harm (AUROC)",
+    "correction": "Correction for multiple tests",
+    "intersections": "Intersections",
+}
+
+
+class Picture(NamedTuple):
+    """A figure of the page: the drawing, its source, its size and its numbers."""
+
+    drawing: Drawing
+    source: str
+    width: int
+    height: int
+    table: Table | None
+
+
+def page(document: Document, drawings: Sequence[Drawing]) -> str:
+    """The text of ``report.html``; the same document and figures give the same text.
+
+    All text of the document is escaped; scripts other than the page's own cannot run.
+
+    Example:
+      >>> from fairjax.audit.wording import words
+      >>> document = {"cohort": [], "groups": [], "gaps": [], "gate": [],
+      ...     "settings": {"confidence": 0.95}, "quality": [], "overall": [],
+      ...     "discovery": [], "comparison": [], "sensitivity": [],
+      ...     "fairjax_version": "0.1.0", "schema_version": "1.0",
+      ...     "curves": {"roc": [], "calibration": [], "decision": []},
+      ...     "data": {"models": [], "attributes": [], "rows_used": 3,
+      ...         "rows_read": 3, "rows_left_out": {}, "patients": None,
+      ...         "source": "<b>.csv", "sha256": None,
+      ...         "outcome": {"column": "died", "positive": "1"},
+      ...         "positives": 1, "prevalence": 1 / 3}}
+      >>> text = page(document | words(document), ())
+      >>> "&lt;b&gt;.csv" in text, "<b>.csv" in text
+      (True, False)
+    """
+    script, style = _file("report.js"), _file("report.css")
+    digest = hashlib.sha256(script.encode()).digest()
+    pictures = [_picture(document, drawing) for drawing in drawings]
+    curves = any(document["curves"].values())
+    data = document["data"]
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            document=document,
+            data=data,
+            title=document.get("title") or _title(document),
+            sections=[
+                (anchor, title)
+                for anchor, title, needs in SECTIONS
+                if needs is None or (curves if needs == "curves" else document[needs])
+            ],
+            section_titles={anchor: title for anchor, title, _ in SECTIONS}
+            | {"tripod_ai": "TRIPOD+AI topics"},
+            verdict=_verdict(document),
+            facts=_facts(document),
+            command=document.get("command") or command(document),
+            settings=_settings(document),
+            quality=_tables.quality(document),
+            gate=_tables.gate(document) if document["gate"] else None,
+            cohorts=[
+                (a, _tables.cohort(document, a["name"])) for a in data["attributes"]
+            ],
+            performance=_performance(document, pictures),
+            curves=_by_attribute(
+                document, pictures, ("roc", "calibration", "decision")
+            ),
+            gap_blocks=[
+                (
+                    m["name"],
+                    [p for p in pictures if _is(p, "gaps", m["name"])],
+                    _tables.gaps(document, m["name"]),
+                )
+                for m in data["models"]
+            ],
+            sensitivity=[p for p in pictures if p.drawing.kind == "sensitivity"],
+            quadrants=[p for p in pictures if p.drawing.kind == "quadrant"],
+            discovery=_tables.discovery(document),
+            comparison=_tables.comparison(document),
+            glossary=_glossary(document),
+            guideline=GUIDELINE,
+            script=script,
+            style=style,
+            script_hash=base64.b64encode(digest).decode(),
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"count": count, "percent": percent, "plural": plural}
+    return environment
+
+
+def _file(name: str) -> str:
+    """A file beside this module; lines end in a line feed, as the hash expects."""
+    data = resources.files("fairjax.audit").joinpath(name).read_bytes()
+    return data.decode("utf-8").replace("\r\n", "\n")
+
+
+def _title(document: Document) -> str:
+    models = [m["name"] for m in document["data"]["models"]]
+    return f"Subgroup audit of {joined(models) or document['data']['source']}"
+
+
+def _verdict(document: Document) -> dict[str, str]:
+    """The one line above the summary, and its colour."""
+    statuses = [g["status"] for g in document["gate"]]
+    if "failed" in statuses:
+        text = f"{plural(statuses.count('failed'), 'gate rule')} failed"
+        return {"kind": "failed", "text": text}
+    if "undecided" in statuses:
+        text = "The gate is undecided: not enough patients to tell"
+        return {"kind": "undecided", "text": text}
+    gate = "All gate rules passed. " if statuses else ""
+    confidence = document["settings"]["confidence"]
+    found = [judge(gap, confidence) for gap in headlines(document)]
+    if "clear" in found:
+        text = "Groups are served differently, beyond what chance explains"
+    elif not found or set(found) == {"unknown"}:
+        text = "There are too few patients to judge any group against another"
+    else:
+        text = "No difference between groups was shown; that is not proof of equality"
+    return {"kind": "passed" if gate else "neutral", "text": f"{gate}{text}"}
+
+
+def _facts(document: Document) -> list[tuple[str, list[str]]]:
+    """What was audited: terms and their descriptions."""
+    data = document["data"]
+    left_out = [f"{k}: {count(n)}" for k, n in data["rows_left_out"].items() if n]
+    outcome = f"{data['outcome']['column']} = {data['outcome']['positive']}"
+    positives = f"{count(data['positives'])} rows ({percent(data['prevalence'])})"
+    facts = [
+        ("Table", [data["source"]]),
+        ("Rows", [f"{count(data['rows_used'])} of {count(data['rows_read'])} read"]),
+        ("Left out", left_out or ["none"]),
+        (
+            "Patients",
+            [
+                count(data["patients"])
+                if data["patients"] is not None
+                else "no identifier given; each row counts as a patient"
+            ],
+        ),
+        ("Outcome", [f"{outcome}: {positives}"]),
+    ]
+    for model in data["models"]:
+        given = (
+            "decisions as given"
+            if model["threshold"] is None
+            else f"selected at {model['threshold']:g} or above"
+        )
+        source = model["threshold_source"]
+        told = f"column {model['column']}; {given} (threshold: {source})"
+        facts.append((f"Model {model['name']}", [told]))
+    for attribute in data["attributes"]:
+        if not attribute["intersection"]:
+            binned = f" ({attribute['binned']})" if attribute["binned"] else ""
+            levels = ", ".join(attribute["levels"])
+            facts.append((f"Attribute {attribute['name']}{binned}", [levels]))
+    crossed = [a["name"] for a in data["attributes"] if a["intersection"]]
+    if crossed:
+        facts.append(("Intersections", crossed))
+    return facts
+
+
+def _settings(document: Document) -> list[tuple[str, str]]:
+    found = []
+    for key, value in sorted(document["settings"].items(), key=_order):
+        if value is None or value == [] or value == {}:
+            continue
+        if isinstance(value, str):
+            text = value
+        elif isinstance(value, bool):
+            text = "yes" if value else "no"
+        else:
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+        name = _FIXED_SETTINGS.get(key, key.replace("_", " ").capitalize())
+        found.append((name, text))
+    return found
+
+
+def _order(item: tuple[str, Any]) -> tuple[int, str]:
+    names = list(_FIXED_SETTINGS)
+    return (names.index(item[0]) if item[0] in names else len(names)), item[0]
+
+
+def _is(picture: Picture, kind: str, model: str, attribute: str = "") -> bool:
+    drawing = picture.drawing
+    return (drawing.kind, drawing.model, drawing.attribute) == (kind, model, attribute)
+
+
+def _performance(document: Document, pictures: list[Picture]) -> list[Any]:
+    """For each model, each attribute's tables and forest plots."""
+    return [
+        (
+            model["name"],
+            [
+                (
+                    attribute["name"],
+                    _tables.performance(document, model["name"], attribute["name"]),
+                    [
+                        p
+                        for p in pictures
+                        if _is(p, "forest", model["name"], attribute["name"])
+                    ],
+                )
+                for attribute in document["data"]["attributes"]
+            ],
+        )
+        for model in document["data"]["models"]
+    ]
+
+
+def _by_attribute(
+    document: Document, pictures: list[Picture], kinds: tuple[str, ...]
+) -> list[tuple[str, str, list[Picture]]]:
+    blocks = [
+        (
+            model["name"],
+            attribute["name"],
+            [p for k in kinds for p in pictures if _is(p, k, model["name"], name)],
+        )
+        for model in document["data"]["models"]
+        for attribute in document["data"]["attributes"]
+        for name in (attribute["name"],)
+    ]
+    return [block for block in blocks if block[2]]
+
+
+def _picture(document: Document, drawing: Drawing) -> Picture:
+    encoded = base64.b64encode(drawing.svg).decode()
+    size = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing.svg)
+    tall = re.search(rb'<svg[^>]* height="([\d.]+)pt"', drawing.svg)
+    # Points to pixels, so that the page does not jump while pictures load.
+    width, height = (round(float(m[1]) * 4 / 3) if m else 0 for m in (size, tall))
+    source = f"data:image/svg+xml;base64,{encoded}"
+    return Picture(drawing, source, width, height, _numbers(document, drawing))
+
+
+def _numbers(document: Document, drawing: Drawing) -> Table | None:
+    """The table beside a figure; none where the section has the same table."""
+    model, attribute = drawing.model, drawing.attribute
+    if drawing.kind == "forest":
+        metrics = next(m for title, m in PAIRS if drawing.title.startswith(title))
+        return _tables.details(document, model, attribute, metrics)
+    if drawing.kind == "sensitivity":
+        return _tables.sensitivity(select(document["sensitivity"], attribute=attribute))
+    make = {
+        "roc": _tables.roc,
+        "calibration": _tables.calibration,
+        "decision": _tables.decision,
+    }.get(drawing.kind)
+    if make is None:
+        return None
+    who: Mapping[str, str] = {"model": model, "attribute": attribute}
+    return make(
+        largest(document, attribute, select(document["curves"][drawing.kind], **who))
+    )
+
+
+def _glossary(document: Document) -> list[tuple[str, str, str, str]]:
+    """The metrics that the document has: name, title, formula, perfect value."""
+    kinds = ("overall", "groups", "gaps", "sensitivity", "discovery")
+    used = {entry["metric"] for kind in kinds for entry in document[kind]}
+    found = []
+    for metric in sorted(used, key=_tables.place):
+        entry = describe(metric)
+        perfect = "" if entry.perfect is None else number(entry.perfect, 0)
+        found.append((metric, entry.title, entry.formula, perfect))
+    return found

@@ -1,0 +1,78 @@
+"""The command line that makes an audit again, from the audit's settings."""
+
+import csv
+import io
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fairjax.audit.formats import Document
+
+# Setting -> flag, where they differ by more than hyphens.
+_FLAGS = {
+    "scores": "score",
+    "names": "name",
+    "thresholds": "threshold",
+}
+
+
+def command(document: Document) -> str | None:
+    r"""The command, with the table's file name alone; None for an audit from Python.
+
+    Every setting is written out, so that other defaults would change nothing. Rules of
+    a gate and the title are left out: no number depends on them.
+
+    Example:
+      >>> settings = {"outcome": "died", "scores": ["risk"], "attributes": ["sex"],
+      ...             "bins": {"age": [18, 65]}, "intersections": False, "seed": 0}
+      >>> print(command({"data": {"source": "a b.csv"}, "settings": settings}))
+      fairjax audit 'a b.csv' \
+        --outcome died \
+        --score risk \
+        --attributes sex \
+        --bins age=18,65 \
+        --no-intersections \
+        --seed 0
+    """
+    settings, source = document["settings"], document["data"]["source"]
+    if "outcome" not in settings or source == "DataFrame":
+        return None
+    lines = [f"fairjax audit {shlex.quote(source)}"]
+    for name, value in settings.items():
+        flag = f"--{(_FLAGS.get(name) or str(name)).replace('_', '-')}"
+        if name == "intersections":
+            lines += [] if value else ["--no-intersections"]
+        elif value is True:
+            lines.append(flag)
+        elif name == "max_intersection_depth" and not settings["intersections"]:
+            continue
+        elif value is not None and value is not False:
+            words = [shlex.quote(word) for word in _words(name, value)]
+            lines += [" ".join([flag, *words])] if words else []
+    return " \\\n  ".join(lines)
+
+
+def _words(name: str, value: Any) -> Iterable[str]:
+    """The words that follow a setting's flag."""
+    if name == "validation":
+        return ["=".join(value)]
+    if isinstance(value, Mapping):
+        return [f"{key}={_level(of)}" for key, of in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_word(item) for item in value]
+    return [_word(value)]
+
+
+def _level(value: Any) -> str:
+    """What follows the attribute's name in ``ATTRIBUTE=...``."""
+    if isinstance(value, int):
+        return f"quantile:{value}"
+    if isinstance(value, str):
+        return value
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="").writerow([_word(item) for item in value])
+    return stream.getvalue()
+
+
+def _word(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

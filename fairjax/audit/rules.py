@@ -1,0 +1,305 @@
+"""Rules that an audit can fail, such as ``equalized_odds_difference(race) > 0.1``.
+
+A rule names what must not be. It is judged on the interval and not on the estimate: it
+*failed* where the whole interval lies beyond the bound, and *passed* otherwise. What
+could not be estimated, because groups are too small or were suppressed, is *undecided*,
+which is not a pass.
+
+    [model:] metric(WHERE) OP NUMBER
+
+WHERE is nothing, for all rows together; an attribute, ``race``, or an intersection,
+``sex * race``; or one group, ``race=black`` or ``sex=F, race=black``. OP is ``>``,
+``>=``, ``<`` or ``<=``. Without a model the rule holds for each model. A metric of
+single groups with an attribute, ``true_positive_rate(race) < 0.6``, holds for each
+group of it that has rows.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from fairjax.audit._errors import AuditError, listed, near_miss
+
+# The metrics that a rule may name: those of all rows or of one group,
+RATE_METRICS: Final = (
+    "accuracy",
+    "auprc",
+    "auroc",
+    "balanced_accuracy",
+    "brier_score",
+    "calibration_intercept",
+    "calibration_slope",
+    "error_rate",
+    "expected_calibration_error",
+    "f1_score",
+    "false_negative_rate",
+    "false_positive_rate",
+    "negative_predictive_value",
+    "positive_predictive_value",
+    "selection_rate",
+    "true_negative_rate",
+    "true_positive_rate",
+)
+# and those that compare the groups of an attribute.
+GAP_METRICS: Final = (
+    "accuracy_difference",
+    "auroc_difference",
+    "calibration_intercept_difference",
+    "calibration_slope_difference",
+    "demographic_parity_difference",
+    "demographic_parity_ratio",
+    "equal_opportunity_difference",
+    "equalized_odds_difference",
+    "false_positive_rate_difference",
+    "negative_predictive_value_difference",
+    "predictive_parity_difference",
+)
+# How the document joins the names of the attributes, and of the levels, that cross.
+ATTRIBUTE_JOINT: Final = " × "
+LEVEL_JOINT: Final = ", "
+
+Document: TypeAlias = Mapping[str, Any]
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NEXT_GROUP = re.compile(r"[,*×](?=[^,*×=]+=)")
+# The model is optional and tried last: a group's name may hold a colon.
+_RULE = re.compile(
+    rf"\s*(?:(?P<model>\S.*?)\s*:\s*)??(?P<metric>\w+)\s*\((?P<where>.*)\)"
+    rf"\s*(?P<operator>[<>]=?)\s*(?P<bound>{_NUMBER})\s*"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of ``--fail-on``, read.
+
+    Attributes:
+        text: The rule as it was given.
+        model: The model that it is about; None for each.
+        metric: The metric's name.
+        attributes: The attributes that WHERE names; none for all rows together.
+        levels: Their levels, if WHERE names a group; none otherwise.
+        operator: ``">"``, ``">="``, ``"<"`` or ``"<="``.
+        bound: The number that the metric must not be beyond.
+    """
+
+    text: str
+    model: str | None
+    metric: str
+    attributes: tuple[str, ...]
+    levels: tuple[str, ...]
+    operator: Literal[">", ">=", "<", "<="]
+    bound: float
+
+
+def parse(text: str) -> Rule:
+    """Reads a rule.
+
+    Raises:
+        AuditError: If it is no rule, or its metric is unknown or does not go with
+            what the parentheses hold.
+
+    Example:
+        >>> rule = parse("equalized_odds_difference(sex * race) > 0.1")
+        >>> rule.metric, rule.attributes, rule.operator, rule.bound
+        ('equalized_odds_difference', ('sex', 'race'), '>', 0.1)
+        >>> rule = parse("new: true_positive_rate(race=black) < .6")
+        >>> rule.model, rule.attributes, rule.levels
+        ('new', ('race',), ('black',))
+    """
+    match = _RULE.fullmatch(text)
+    if not match:
+        raise AuditError(
+            f"cannot read the rule {text!r}; a rule is like "
+            "'equalized_odds_difference(race) > 0.1' or 'auroc() < 0.7'"
+        )
+    metric = match["metric"]
+    known = (*RATE_METRICS, *GAP_METRICS)
+    if metric not in known:
+        raise AuditError(
+            f"the rule {text!r} names no metric of an audit{near_miss(metric, known)}"
+        )
+    attributes, levels = _where(text, match["where"])
+    if metric in GAP_METRICS and (levels or not attributes):
+        raise AuditError(
+            f"the rule {text!r} must name an attribute, and no group, in its "
+            f"parentheses: {metric} compares the groups of one"
+        )
+    operator: Any = match["operator"]
+    return Rule(
+        text=text.strip(),
+        model=match["model"],
+        metric=metric,
+        attributes=attributes,
+        levels=levels,
+        operator=operator,
+        bound=float(match["bound"]),
+    )
+
+
+def judge(document: Document, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """Holds the rules against the values of a document.
+
+    Args:
+        document: The audit's ``overall``, ``groups`` and ``gaps`` are read, and
+            ``data`` for the models' names.
+        rules: What must not be.
+
+    Returns:
+        The document's ``gate``: for each rule, and each model where the rule names
+        none, the ``rule``, the ``estimate`` and interval that decided, the ``status``
+        ("failed", "passed" or "undecided"), and the ``reason``.
+
+    Example:
+        >>> gap = {"model": "risk", "attribute": "race", "status": "ok",
+        ...        "metric": "equalized_odds_difference", "estimate": 0.2,
+        ...        "lower": 0.12, "upper": 0.28, "left_out": []}
+        >>> document = {"data": {"models": [{"name": "risk"}], "attributes": []},
+        ...             "overall": [], "groups": [], "gaps": [gap]}
+        >>> rules = [parse("equalized_odds_difference(race) > 0.1")]
+        >>> judge(document, rules)[0]["status"]
+        'failed'
+    """
+    names = [model["name"] for model in document["data"]["models"]]
+    gate = []
+    for rule in rules:
+        models = names if rule.model is None else [rule.model]
+        for model in models:
+            prefix = f"{model}: " if rule.model is None and len(names) > 1 else ""
+            verdict = _judge_one(document, rule, model)
+            gate.append({"rule": prefix + rule.text} | verdict)
+    return gate
+
+
+def gate_fails(
+    gate: Iterable[Mapping[str, Any]], *, allow_undecided: bool = False
+) -> bool:
+    """Whether a document's gate is shut: a rule failed, or could not be decided.
+
+    Example:
+        >>> gate = [{"status": "passed"}, {"status": "undecided"}]
+        >>> gate_fails(gate), gate_fails(gate, allow_undecided=True)
+        (True, False)
+    """
+    shut = {"failed"} if allow_undecided else {"failed", "undecided"}
+    return any(entry["status"] in shut for entry in gate)
+
+
+def _where(text: str, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The attributes and the levels of what the parentheses hold."""
+    if not where.strip():
+        return (), ()
+    if "=" not in where:
+        names = tuple(part.strip() for part in re.split(r"[,*×]", where))
+        if not all(names) or len(set(names)) < len(names):
+            raise AuditError(f"the rule {text!r} names an attribute twice, or none")
+        return names, ()
+    # A joint parts two groups only if another attribute follows, because a level may
+    # hold one: "race=Black, Caribbean".
+    pairs = [part.partition("=") for part in _NEXT_GROUP.split(where)]
+    names = tuple(name.strip() for name, _, _ in pairs)
+    levels = tuple(level.strip() for _, _, level in pairs)
+    if not all(names + levels) or len(set(names)) < len(names):
+        raise AuditError(
+            f"the rule {text!r} names an attribute twice, or lacks one or its level"
+        )
+    return names, levels
+
+
+def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
+    found = [entry for entry in _entries(document, rule) if entry["model"] == model]
+    if not found:
+        return _verdict({}, "undecided", "the audit holds no such value")
+    if not rule.levels:
+        # Among all groups one that is declared and has nobody is passed over.
+        found = [e for e in found if e.get("status") != "empty"] or found
+    verdicts = [_judge_entry(entry, rule) for entry in found]
+    above = rule.operator.startswith(">")
+
+    def badness(verdict: Mapping[str, Any]) -> tuple[int, float]:
+        rank = {"failed": 2, "undecided": 1, "passed": 0}[verdict["status"]]
+        estimate = verdict["estimate"]
+        if estimate is None:
+            return rank, -math.inf
+        return rank, estimate if above else -estimate
+
+    return max(verdicts, key=badness)
+
+
+def _entries(document: Document, rule: Rule) -> list[Mapping[str, Any]]:
+    """The document's values that a rule is about, of every model."""
+    if not rule.attributes:
+        rows = document["overall"]
+        return [row for row in rows if row["metric"] == rule.metric]
+    room = "gaps" if rule.metric in GAP_METRICS else "groups"
+    rows = [row for row in document[room] if row["metric"] == rule.metric]
+    if len(rule.attributes) == 1:
+        crossed = {rule.attributes[0]: rule.attributes}
+    else:
+        # An intersection may be named in any order.
+        wanted = set(rule.attributes)
+        crossed = {
+            attribute["name"]: tuple(attribute["name"].split(ATTRIBUTE_JOINT))
+            for attribute in document["data"]["attributes"]
+            if set(attribute["name"].split(ATTRIBUTE_JOINT)) == wanted
+        }
+    rows = [row for row in rows if row["attribute"] in crossed]
+    if rule.levels:
+        level = dict(zip(rule.attributes, rule.levels, strict=True))
+        rows = [
+            row
+            for row in rows
+            if row["group"]
+            == LEVEL_JOINT.join(level[name] for name in crossed[row["attribute"]])
+        ]
+    return rows
+
+
+def _judge_entry(entry: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+    where = f"{entry['group']}: " if "group" in entry and not rule.levels else ""
+    status = entry.get("status", "ok")
+    if status == "suppressed":
+        return _verdict({}, "undecided", f"{where}the counts are too small to be shown")
+    limits = [entry[name] for name in ("estimate", "lower", "upper")]
+    if status != "ok" or limits[0] is None:
+        left_out = entry.get("left_out")
+        of = f" in {listed(left_out)}" if left_out else ""
+        return _verdict({}, "undecided", f"{where}not enough patients to tell{of}")
+    if None in limits:
+        return _verdict(entry, "undecided", f"{where}the value has no interval")
+    _, lower, upper = limits
+    above = rule.operator.startswith(">")
+    nearest, farthest = (lower, upper) if above else (upper, lower)
+    side = "above" if above else "below"
+    interval = f"the interval {lower:.4g} to {upper:.4g}"
+    if _beyond(nearest, rule):
+        text = f"{interval} lies {side} {rule.bound:g}"
+        return _verdict(entry, "failed", where + text)
+    if _beyond(farthest, rule):
+        text = (
+            f"{interval} does not show a value {side} {rule.bound:g}, "
+            "nor does it rule one out"
+        )
+    else:
+        text = f"{interval} rules out a value {side} {rule.bound:g}"
+    if entry.get("left_out"):
+        text += f"; not compared, too few patients: {listed(entry['left_out'])}"
+    return _verdict(entry, "passed", where + text)
+
+
+def _beyond(value: float, rule: Rule) -> bool:
+    match rule.operator:
+        case ">":
+            return value > rule.bound
+        case ">=":
+            return value >= rule.bound
+        case "<":
+            return value < rule.bound
+        case _:
+            return value <= rule.bound
+
+
+def _verdict(entry: Mapping[str, Any], status: str, reason: str) -> dict[str, Any]:
+    numbers = {name: entry.get(name) for name in ("estimate", "lower", "upper")}
+    return {**numbers, "status": status, "reason": reason}

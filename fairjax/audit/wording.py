@@ -1,0 +1,288 @@
+"""The audit in sentences: what was found, with no more certainty than there is."""
+
+from typing import Any, Literal
+
+from fairjax.audit.formats import (
+    Document,
+    count,
+    interval,
+    joined,
+    number,
+    p_value,
+    percent,
+    plural,
+    select,
+    some,
+)
+from fairjax.audit.glossary import phrase
+from fairjax.audit.limits import limits
+from fairjax.audit.tripod import tripod_ai
+
+Verdict = Literal["clear", "lead", "chance", "unknown"]
+# The gap that stands for a family in the summary: the first that the audit has.
+HEADLINES = (
+    "equalized_odds_difference",
+    "equal_opportunity_difference",
+    "demographic_parity_difference",
+    "auroc_difference",
+)
+
+
+def words(document: Document) -> dict[str, Any]:
+    """The document's entries ``summary``, ``limits`` and ``tripod_ai``.
+
+    Example:
+      >>> entries = words({"cohort": [], "groups": [], "gaps": [], "gate": [],
+      ...     "settings": {"confidence": 0.95}, "quality": [], "overall": [],
+      ...     "discovery": [], "comparison": [], "sensitivity": [],
+      ...     "data": {"models": [], "attributes": [], "rows_used": 3,
+      ...         "rows_read": 3, "rows_left_out": {}, "patients": None,
+      ...         "outcome": {"column": "died", "positive": "1"},
+      ...         "positives": 1, "prevalence": 1 / 3}})
+      >>> entries["summary"]
+      ['The table was audited on 3 rows; 33.3 % have the outcome (died = 1).']
+    """
+    sentences = [
+        _audited(document),
+        _overall(document),
+        _clear(document),
+        _unclear(document),
+        _too_few(document),
+        _intersections(document),
+        _compared(document),
+        _gate(document),
+    ]
+    return {
+        "summary": [sentence for sentence in sentences if sentence],
+        "limits": limits(document),
+        "tripod_ai": tripod_ai(document),
+    }
+
+
+def judge(gap: Document, confidence: float = 0.95) -> Verdict:
+    """What a gap's interval and its adjusted p-value together allow to be said.
+
+    ``clear``: the interval leaves out equality and the test agrees after correction.
+    ``lead``: one of the two does. ``chance``: neither. ``unknown``: neither exists.
+
+    Example:
+      >>> gap = {"metric": "auroc_difference", "status": "ok", "estimate": 0.1,
+      ...        "lower": 0.04, "upper": 0.16, "p_adjusted": 0.2}
+      >>> judge(gap), judge({**gap, "lower": 0.0}), judge({**gap, "p_adjusted": 0.01})
+      ('lead', 'chance', 'clear')
+    """
+    if gap["status"] != "ok" or gap["estimate"] is None:
+        return "unknown"
+    evidence = []
+    if gap["lower"] is not None and gap["upper"] is not None:
+        ratio = gap["metric"].endswith("_ratio")
+        evidence.append(gap["upper"] < 1 if ratio else gap["lower"] > 0)
+    if gap["p_adjusted"] is not None:
+        # The tolerance is that of 1 - 0.95 in floating point.
+        evidence.append(gap["p_adjusted"] < 1 - confidence - 1e-12)
+    if not evidence:
+        return "unknown"
+    return "clear" if all(evidence) else "lead" if any(evidence) else "chance"
+
+
+def headlines(document: Document) -> list[Any]:
+    """The gap that stands for each model and attribute, in the document's order.
+
+    Example:
+      >>> gap = {"model": "m", "attribute": "sex", "metric": "auroc_difference"}
+      >>> headlines({"gaps": [gap, {**gap, "metric": "equalized_odds_difference"}]})
+      [{'model': 'm', 'attribute': 'sex', 'metric': 'equalized_odds_difference'}]
+    """
+    best: dict[tuple[str, str], Any] = {}
+    for gap in document["gaps"]:
+        if gap["metric"] not in HEADLINES:
+            continue
+        key = gap["model"], gap["attribute"]
+        rank = HEADLINES.index(gap["metric"])
+        if key not in best or rank < HEADLINES.index(best[key]["metric"]):
+            best[key] = gap
+    return list(best.values())
+
+
+def _several(document: Document) -> bool:
+    return len(document["data"]["models"]) > 1
+
+
+def _where(document: Document, gap: Document) -> str:
+    """The attribute, and the model where there are several."""
+    model = f" in {gap['model']}" if _several(document) else ""
+    return f"{gap['attribute']}{model}"
+
+
+def _audited(document: Document) -> str:
+    data = document["data"]
+    models = [m["name"] for m in data["models"]]
+    what = "The table" if not models else f"The score{'s' * (len(models) > 1)} "
+    patients = data["patients"]
+    people = f" from {plural(patients, 'patient')}" if patients is not None else ""
+    outcome = f"{data['outcome']['column']} = {data['outcome']['positive']}"
+    sentence = (
+        f"{what}{joined(models)} {'were' if len(models) > 1 else 'was'} audited on "
+        f"{plural(data['rows_used'], 'row')}{people}; {percent(data['prevalence'])} "
+        f"have the outcome ({outcome})"
+    )
+    thresholds = {m["threshold"] for m in data["models"]}
+    if len(thresholds) == 1 and None not in thresholds:
+        source = joined(sorted({m["threshold_source"] for m in data["models"]}))
+        cut = f"{thresholds.pop():g}"
+        sentence += f"; a row is selected at a score of {cut} or above ({source})"
+    warnings = len(select(document["quality"], severity="warning"))
+    if warnings:
+        sentence += f"; {plural(warnings, 'warning')} on data quality should be read"
+    return f"{sentence}."
+
+
+def _overall(document: Document) -> str:
+    level = percent(document["settings"]["confidence"], 0)
+    found = [
+        f"{number(e['estimate'])} ({level} interval {interval(e['lower'], e['upper'])})"
+        + (f" for {e['model']}" if _several(document) else "")
+        for e in select(document["overall"], metric="auroc")
+        if e["estimate"] is not None
+    ]
+    return f"Over all rows the AUROC is {joined(found)}." if found else ""
+
+
+def _clear(document: Document) -> str:
+    confidence = document["settings"]["confidence"]
+    found = [g for g in headlines(document) if judge(g, confidence) == "clear"]
+    if not found:
+        return ""
+    found.sort(key=lambda g: -(g["corrected"] or 0.0))
+    parts = []
+    for gap in found[:3]:
+        part = (
+            f"{_where(document, gap)} ({phrase(gap['metric'])} "
+            f"{number(gap['estimate'])}, {interval(gap['lower'], gap['upper'])}"
+        )
+        if gap["noise_floor"]:
+            times = number(gap["estimate"] / gap["noise_floor"], 1)
+            part += f", {times} times what chance alone gives on average"
+        if gap["highest"] is not None and gap["lowest"] is not None:
+            part += f"; highest {gap['highest']}, lowest {gap['lowest']}"
+        parts.append(f"{part})")
+    more = [f"{len(found) - 3} more"] if len(found) > 3 else []
+    return (
+        "Groups differ by more than chance explains, after correction for all tests, "
+        f"over {joined(parts + more)}."
+    )
+
+
+def _unclear(document: Document) -> str:
+    """Gaps within chance, and those where interval and corrected test disagree."""
+    confidence = document["settings"]["confidence"]
+    judged = [(g, judge(g, confidence)) for g in headlines(document)]
+    chance, leads, unknown = (
+        [g for g, verdict in judged if verdict == kind]
+        for kind in ("chance", "lead", "unknown")
+    )
+    parts = []
+    if chance:
+        listed = [
+            f"{_where(document, g)} ({number(g['estimate'])}, "
+            f"{interval(g['lower'], g['upper'])})"
+            for g in chance
+        ]
+        parts.append(
+            f"The {phrase(chance[0]['metric'])} is within what chance produces for "
+            f"{some(listed, 5)}, which does not show that the groups are equal"
+        )
+    if leads:
+        listed = [_where(document, g) for g in leads]
+        parts.append(
+            f"for {some(listed, 5)} the interval and the corrected test disagree: a "
+            "lead, not a finding"
+        )
+    if unknown:
+        listed = [_where(document, g) for g in unknown]
+        parts.append(f"for {some(listed, 5)} there are too few patients to tell")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _too_few(document: Document) -> str:
+    crossed = {a["name"] for a in document["data"]["attributes"] if a["intersection"]}
+    few = [
+        c
+        for c in document["cohort"]
+        if c["status"] in ("insufficient", "suppressed", "empty")
+    ]
+    own = [f"{c['attribute']} = {c['group']}" for c in few]
+    single = [
+        name for c, name in zip(few, own, strict=True) if c["attribute"] not in crossed
+    ]
+    if not few:
+        return ""
+    rest = len(few) - len(single)
+    listed = some(single, 6)
+    more = plural(rest, "intersection")
+    who = f"{listed}, and {more}" if listed and rest else listed or more
+    return f"Not judged, because they hold too few patients: {who}."
+
+
+def _intersections(document: Document) -> str:
+    searched = [d for d in document["discovery"] if d["p_corrected"] is not None]
+    if not searched:
+        return ""
+    worst = min(searched, key=lambda d: d["p_corrected"])
+    tried = plural(worst["searched"], "group")
+    if worst["p_corrected"] >= 1 - document["settings"]["confidence"] - 1e-12:
+        return (
+            f"Among {tried} searched, single and crossed, none stands out once the "
+            "search itself is accounted for."
+        )
+    return (
+        f"Among {tried} searched, single and crossed, {worst['group']}"
+        f"{' in ' + worst['model'] if _several(document) else ''} stands out: "
+        f"{phrase(worst['metric'])} {number(worst['estimate'])} against "
+        f"{number(worst['rest'])} elsewhere (p = {p_value(worst['p_corrected'])} with "
+        "the search accounted for)."
+    )
+
+
+def _compared(document: Document) -> str:
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for entry in document["comparison"]:
+        key = entry["model"], entry["baseline"], entry["verdict"]
+        worst, over = entry["worst"], entry["attribute"]
+        if worst["estimate"] is not None:
+            sign = "+" if worst["estimate"] > 0 else ""
+            over += f" ({sign}{number(worst['estimate'])} for {worst['group']})"
+        told.setdefault(key, []).append(over)
+    parts = [
+        f"{model} against {baseline} is {verdict} over {some(over, 5)}"
+        for (model, baseline, verdict), over in told.items()
+    ]
+    return f"By the AUROC of the worst-off group, {'; '.join(parts)}." if parts else ""
+
+
+def _gate(document: Document) -> str:
+    gate = document["gate"]
+    if not gate:
+        return ""
+    found = [
+        f"{count(len(select(gate, status=status)))} {status}"
+        for status in dict.fromkeys(entry["status"] for entry in gate)
+    ]
+    return f"Of {plural(len(gate), 'gate rule')}, {joined(found)}."
+
+
+def explain(gap: Document, confidence: float = 0.95) -> str:
+    """The verdict on a gap, as a table's cell says it.
+
+    Example:
+      >>> explain({"metric": "auroc_difference", "status": "insufficient",
+      ...          "estimate": None})
+      'too few patients to tell'
+    """
+    return {
+        "clear": "beyond chance",
+        "lead": "a lead: interval and corrected test disagree",
+        "chance": "within what chance produces",
+        "unknown": "too few patients to tell",
+    }[judge(gap, confidence)]

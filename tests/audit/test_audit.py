@@ -1,0 +1,258 @@
+"""An audit from a table to a document, against scikit-learn, SciPy and NumPy."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
+
+from fairjax.audit import AuditError, Options, audit, gate_fails, write
+from fairjax.audit.schema import schema
+
+OPTIONS = {
+    "outcome": "died",
+    "scores": ["risk", "new"],
+    "attributes": ["sex", "race"],
+    "thresholds": [0.3],
+    "replicates": 200,
+    "margin": 0.03,
+    "min_positives": 20,
+    "min_negatives": 20,
+}
+
+
+def table(rows=2400, seed=0):
+    """Black patients' scores are noisier, so that their sensitivity differs."""
+    rng = np.random.default_rng(seed)
+    sex = rng.choice(["F", "M"], rows)
+    race = rng.choice(["white", "black", "Asian"], rows, p=[0.7, 0.28, 0.02])
+    logit = rng.normal(-1, 1.2, rows)
+    died = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(int)
+    shift = np.where(race == "black", -0.9, 0.0)
+    scores = {
+        name: np.round(1 / (1 + np.exp(-(logit + shift + rng.normal(0, s, rows)))), 4)
+        for name, s in (("risk", 0.8), ("new", 0.2))
+    }
+    return pd.DataFrame({"died": died, **scores, "sex": sex, "race": race})
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return table()
+
+
+@pytest.fixture(scope="module")
+def document(frame):
+    rules = [
+        "risk: equalized_odds_difference(race) > 0.02",
+        "equalized_odds_difference(race) > 0.9",
+        "risk: true_positive_rate(race=Asian) < 0.1",
+    ]
+    return audit(Options(**OPTIONS, fail_on=rules), frame)
+
+
+def only(entries, **wanted):
+    found = [e for e in entries if all(e[k] == v for k, v in wanted.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_it_has_the_published_shape(document):
+    jsonschema.validate(document, schema())
+    json.dumps(document, allow_nan=False)
+
+
+@pytest.mark.parametrize("model", ["risk", "new"])
+@pytest.mark.parametrize("race", ["white", "black"])
+def test_groups_agree_with_other_libraries(document, frame, model, race):
+    rows = frame[frame["race"] == race]
+    y, s = rows["died"].to_numpy(), rows[model].to_numpy()
+    hit = s >= 0.3
+    expected = {
+        "auroc": roc_auc_score(y, s),
+        "auprc": average_precision_score(y, s),
+        "brier_score": brier_score_loss(y, s),
+        "true_positive_rate": hit[y == 1].mean(),
+        "false_positive_rate": hit[y == 0].mean(),
+        "positive_predictive_value": y[hit].mean(),
+        "selection_rate": hit.mean(),
+        "error_rate": (hit != y).mean(),
+        "f1_score": 2 * (hit & (y == 1)).sum() / (hit.sum() + y.sum()),
+    }
+    where = {"model": model, "attribute": "race", "group": race}
+    for metric, value in expected.items():
+        entry = only(document["groups"], metric=metric, **where)
+        assert entry["estimate"] == pytest.approx(value, rel=1e-6)
+        assert entry["lower"] < value < entry["upper"]
+        assert entry["status"] == "ok"
+    entry = only(document["groups"], metric="true_positive_rate", **where)
+    limits = proportion_confint(hit[y == 1].sum(), y.sum(), method="wilson")
+    assert (entry["lower"], entry["upper"]) == pytest.approx(limits, rel=1e-6)
+
+
+def test_gaps_are_those_of_the_groups_compared(document, frame):
+    """Asian patients are too few, so they take no part."""
+    tpr = {
+        race: (rows["risk"][rows["died"] == 1] >= 0.3).mean()
+        for race, rows in frame.groupby("race")
+    }
+    gap = only(
+        document["gaps"],
+        model="risk",
+        attribute="race",
+        metric="equal_opportunity_difference",
+    )
+    assert gap["estimate"] == pytest.approx(tpr["white"] - tpr["black"], rel=1e-6)
+    assert (gap["highest"], gap["lowest"]) == ("white", "black")
+    assert gap["left_out"] == ["Asian"]
+    assert 0 < gap["lower"] < gap["estimate"] < gap["upper"]
+    # The least that 200 shuffles can show, times the number of tests by Holm.
+    assert gap["p"] == pytest.approx(1 / 201, rel=1e-6)
+    assert gap["p_adjusted"] > gap["p"]
+    assert 0 < gap["noise_floor"] < gap["estimate"]
+    assert gap["corrected"] < gap["estimate"]
+
+
+def test_a_group_that_one_rate_leaves_out_is_named_with_it(document):
+    """Asian patients have the negatives for a false positive rate, not the others."""
+    odds = only(
+        document["gaps"],
+        model="risk",
+        attribute="race",
+        metric="equalized_odds_difference",
+    )
+    assert odds["left_out"] == ["Asian (true positive rate)"]
+    passed = document["gate"][1]
+    assert "Asian (true positive rate)" in passed["reason"]
+
+
+def test_nothing_is_shown_where_nothing_differs(document):
+    gap = only(
+        document["gaps"],
+        model="risk",
+        attribute="sex",
+        metric="equalized_odds_difference",
+    )
+    assert gap["lower"] == 0
+    assert gap["p_adjusted"] > 0.05
+
+
+def test_small_groups_are_named_and_not_judged(document):
+    few = only(document["cohort"], attribute="race", group="Asian")
+    assert few["status"] == "insufficient"
+    assert few["rows"] == few["positives"] + few["negatives"]
+    assert "race = Asian" in " ".join(document["summary"])
+
+
+def test_the_gate_judges_intervals(document):
+    failed, *others, small = document["gate"]
+    assert failed["status"] == "failed"
+    assert [entry["status"] for entry in others] == ["passed", "passed"]
+    assert small["status"] == "undecided"
+    assert gate_fails(document["gate"])
+
+
+def test_the_better_model_gains_in_every_group(document):
+    found = only(document["comparison"], attribute="all attributes")
+    assert found["gain"]["lower"] > 0
+    assert -0.03 < found["worst"]["lower"] < found["worst"]["estimate"]
+    assert found["verdict"] == "positive-sum"
+
+
+def test_search_finds_the_worst_group(document):
+    worst = next(d for d in document["discovery"] if d["model"] == "risk")
+    assert worst["attributes"]["race"] == "black"
+    assert worst["p_corrected"] < 0.05
+
+
+def test_curves_and_thresholds_cover_every_group_compared(document):
+    for kind in ("roc", "calibration", "decision"):
+        groups = {
+            (c["attribute"], c["group"])
+            for c in document["curves"][kind]
+            if c["model"] == "risk"
+        }
+        assert groups == {
+            ("sex", "F"),
+            ("sex", "M"),
+            ("race", "white"),
+            ("race", "black"),
+        }
+    sweep = only(document["sensitivity"], model="risk", attribute="race")
+    at = sweep["threshold"].index(0.3)
+    gap = only(
+        document["gaps"],
+        model="risk",
+        attribute="race",
+        metric="equalized_odds_difference",
+    )
+    assert sweep["estimate"][at] == pytest.approx(gap["estimate"], rel=1e-6)
+
+
+def test_same_table_same_bytes(document, frame, tmp_path):
+    again = audit(Options(**OPTIONS, fail_on=[]), frame)
+    assert again["gaps"] == document["gaps"]
+    assert again["discovery"] == document["discovery"]
+    for folder in ("one", "two"):
+        write(again, tmp_path / folder)
+    names = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*")]
+    assert len(names) > 20
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (
+            tmp_path / "two" / name
+        ).read_bytes()
+
+
+def test_copies_of_rows_do_not_make_intervals_narrower(document, frame):
+    """Each patient three times: the estimates stay, and so do the intervals."""
+    copies = pd.concat([frame.assign(pid=np.arange(len(frame)))] * 3)
+    tripled = audit(Options(**OPTIONS, patient_id="pid", intersections=False), copies)
+    assert tripled["data"]["patients"] == len(frame)
+    where = {"model": "risk", "attribute": "race", "group": "black"}
+    for metric in ("true_positive_rate", "auroc", "brier_score", "calibration_slope"):
+        once = only(document["groups"], metric=metric, **where)
+        thrice = only(tripled["groups"], metric=metric, **where)
+        assert thrice["estimate"] == pytest.approx(once["estimate"], rel=1e-5)
+        width = once["upper"] - once["lower"]
+        assert thrice["upper"] - thrice["lower"] == pytest.approx(width, rel=0.06)
+        assert thrice["method"].endswith("by patient")
+    gap = only(
+        tripled["gaps"],
+        model="risk",
+        attribute="race",
+        metric="equal_opportunity_difference",
+    )
+    once = only(
+        document["gaps"],
+        model="risk",
+        attribute="race",
+        metric="equal_opportunity_difference",
+    )
+    assert gap["lower"] == pytest.approx(once["lower"], abs=0.01)
+
+
+def test_suppression_leaves_no_small_count(frame):
+    document = audit(Options(**OPTIONS, suppress_below=40), frame)
+    jsonschema.validate(document, schema())
+    hidden = [c for c in document["cohort"] if c["status"] == "suppressed"]
+    assert {"Asian"} < {c["group"] for c in hidden if c["attribute"] == "race"}
+    for entry in document["cohort"]:
+        for name in ("positives", "negatives"):
+            assert entry[name] is None or entry[name] >= 40
+    names = {(c["attribute"], c["group"]) for c in hidden}
+    for entry in document["groups"]:
+        if (entry["attribute"], entry["group"]) in names:
+            assert entry["estimate"] is None
+            assert entry["rows"] is None
+    for total in ("sex", "race"):
+        shown = [c["rows"] for c in document["cohort"] if c["attribute"] == total]
+        # One hidden group could be had by subtraction from all rows.
+        assert shown.count(None) != 1
+
+
+def test_bad_tables_are_refused(frame):
+    with pytest.raises(AuditError, match="died"):
+        audit(Options(**OPTIONS), frame.drop(columns="died"))

@@ -1,0 +1,99 @@
+"""Small groups withheld over linked tables."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairjax.audit._families import families
+from fairjax.audit._suppression import withheld
+from fairjax.audit.data import Attribute
+
+
+def attribute(name, codes, number):
+    levels = tuple(f"{name}{i}" for i in range(number))
+    return Attribute(name, levels, np.asarray(codes, np.int32), None)
+
+
+def hidden_of(codes, labels, sizes, threshold):
+    attributes = [
+        attribute(name, column, number)
+        for name, column, number in zip("ab", codes, sizes, strict=True)
+    ]
+    shown, _ = families(attributes, 2)
+    return shown, withheld(shown, labels, threshold)
+
+
+def test_a_small_group_takes_its_own_crossings_and_one_more_with_it():
+    # a1 has 3 positives; a0 and a2 are large. Each is split over b evenly.
+    a = np.repeat([0, 1, 2], [400, 60, 200])
+    b = np.arange(660) % 2
+    labels = np.where(a == 1, np.arange(660) % 20 == 0, np.arange(660) % 2)
+    shown, hidden = hidden_of([a, b], labels.astype(np.int8), (3, 2), 11)
+    # a1 would be the total less a0 and a2, so the next smallest goes too.
+    assert hidden["a"].tolist() == [False, True, True]
+    crossed = shown[2]
+    assert crossed.name == "a × b"
+    gone = {
+        level for level, h in zip(crossed.levels, hidden["a × b"], strict=True) if h
+    }
+    assert gone >= {"a1, b0", "a1, b1", "a2, b0", "a2, b1"}
+
+
+def test_nothing_small_nothing_withheld():
+    codes = np.arange(800) % 4
+    labels = (np.arange(800) // 4 % 2).astype(np.int8)
+    _, hidden = hidden_of([codes // 2, codes % 2], labels, (2, 2), 11)
+    assert not any(mask.any() for mask in hidden.values())
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+def test_no_count_can_be_had_by_subtraction(seed):
+    rng = np.random.default_rng(seed)
+    sizes, rows = (3, 4), 600
+    a = rng.choice(3, rows, p=[0.7, 0.25, 0.05])
+    b = rng.choice(4, rows, p=[0.5, 0.3, 0.18, 0.02])
+    labels = (rng.random(rows) < 0.3).astype(np.int8)
+    shown, hidden = hidden_of([a, b], labels, sizes, 11)
+    counts = {
+        f.name: np.bincount(f.codes * 2 + labels, minlength=2 * len(f.levels)).reshape(
+            -1, 2
+        )
+        for f in shown
+    }
+    for family in shown:
+        kept = counts[family.name][~hidden[family.name]]
+        assert ((kept == 0) | (kept >= 11)).all()
+    grid = hidden["a × b"].reshape(sizes)
+    filled = counts["a × b"].sum(axis=1).reshape(sizes) > 0
+    lines = [(hidden["a"], grid, filled), (hidden["b"], grid.T, filled.T)]
+    for margin, cells, some in lines:
+        for withheld_margin, line, present in zip(margin, cells, some, strict=True):
+            if withheld_margin:
+                assert line[present].all()
+            else:
+                assert (line & present).sum() != 1
+    for name in ("a", "b"):
+        some = counts[name].sum(axis=1) > 0
+        assert (hidden[name] & some).sum() != 1
+
+
+@pytest.mark.parametrize("threshold", [5, 30])
+def test_three_attributes(threshold):
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 2, 900), rng.choice(3, 900, p=[0.8, 0.17, 0.03])]
+    attributes = [
+        attribute("x", columns[0], 2),
+        attribute("y", columns[1], 3),
+        attribute("z", rng.integers(0, 2, 900), 2),
+    ]
+    labels = (rng.random(900) < 0.4).astype(np.int8)
+    shown, _ = families(attributes, 3)
+    hidden = withheld(shown, labels, threshold)
+    for family in shown:
+        counts = np.bincount(
+            2 * family.codes + labels, minlength=2 * len(family.levels)
+        )
+        kept = counts.reshape(-1, 2)[~hidden[family.name]]
+        assert ((kept == 0) | (kept >= threshold)).all()
