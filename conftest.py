@@ -4,13 +4,16 @@ It lies beside the packages, not under tests/, because the doctests of fairjax i
 the package too and must find the same devices and the same import hook.
 """
 
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis
 import jax
 import jaxtyping
+import pytest
 
 # Both must precede the first use of a device and the first import of the package.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -21,3 +24,16 @@ hypothesis.settings.register_profile(
     "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# Linux gives a process 65,530 memory maps. Every compiled program takes some, and a
+# process that runs out of them dies where it compiles the next one.
+_MAPS, _MOST_MAPS = Path("/proc/self/maps"), 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Lets go of compiled programs between the files of tests, once there are many."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()

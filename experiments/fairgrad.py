@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from experiments import fairgrad_report, lanes, methods, references
+from experiments import fairgrad_audit, fairgrad_report, lanes, methods, references
 from experiments.datasets import load
 from experiments.evaluation import Evaluator, Predictions
 from experiments.fairgrad_results import (
@@ -86,10 +86,13 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
         with _progress(console) as progress:
             _train_and_evaluate(results, chosen, evaluator, work, progress)
         fairgrad_report.write(results, folder)
+        with console.status("auditing the predictions"):
+            page = fairgrad_audit.write_audit(results, folder)
         shutil.rmtree(work)
     fairgrad_report.show(results, console)
     # A path that is broken into lines cannot be opened.
     console.print(f"Report: {escape(str(folder / 'summary.md'))}", soft_wrap=True)
+    console.print(f"Audit: {escape(str(page))}", soft_wrap=True)
     return folder
 
 

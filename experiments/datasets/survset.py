@@ -206,7 +206,7 @@ def _support2(
     excluded: Mapping[str, int] | None = None,
 ) -> ClinicalTable:
     dropped = {**_SUPPORT2_DROPPED, **(also_dropped or {})}
-    frame, label, lost = _label(frame, 180)
+    frame, label, lost = known_at(frame, 180)
     attributes = pd.DataFrame(
         {
             "sex": recode(frame["fac_sex"], _SUPPORT2_LEVELS["fac_sex"]),
@@ -264,10 +264,33 @@ def _rhc(
     title: str,
     excluded: Mapping[str, int] | None = None,
 ) -> ClinicalTable:
-    frame, label, lost = _label(frame, 30)
+    frame, label, lost = known_at(frame, 30)
     weight = frame["num_wtkilo1"]
     frame = frame.assign(num_wtkilo1=weight.where(weight > 0))
-    attributes = pd.DataFrame(
+    return validate(
+        ClinicalTable(
+            name=name,
+            title=title,
+            features=_features(frame, _RHC_DROPPED, _RHC_LEVELS),
+            label=label,
+            outcome="death within 30 days",
+            attributes=rhc_attributes(frame),
+            patient_ids=frame["pid"].to_numpy(),
+            dropped=dict(_RHC_DROPPED),
+            excluded={**(excluded or {}), "lost to follow-up before day 30": lost},
+            citation=(
+                "Connors et al. (1996), The effectiveness of right heart "
+                "catheterization in the initial care of critically ill patients, JAMA "
+                "276:889-897; as shipped by SurvSet (Drysdale 2022)"
+            ),
+            licence=_LICENCE,
+        )
+    )
+
+
+def rhc_attributes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns RHC's sensitive attributes in plain words, from its source columns."""
+    return pd.DataFrame(
         {
             "sex": recode(frame["fac_sex"], _RHC_LEVELS["fac_sex"]),
             "race": recode(frame["fac_race"], _same("white", "black", "other")),
@@ -294,28 +317,9 @@ def _rhc(
             "age": _age_group(frame["num_age"]),
         }
     )
-    return validate(
-        ClinicalTable(
-            name=name,
-            title=title,
-            features=_features(frame, _RHC_DROPPED, _RHC_LEVELS),
-            label=label,
-            outcome="death within 30 days",
-            attributes=attributes,
-            patient_ids=frame["pid"].to_numpy(),
-            dropped=dict(_RHC_DROPPED),
-            excluded={**(excluded or {}), "lost to follow-up before day 30": lost},
-            citation=(
-                "Connors et al. (1996), The effectiveness of right heart "
-                "catheterization in the initial care of critically ill patients, JAMA "
-                "276:889-897; as shipped by SurvSet (Drysdale 2022)"
-            ),
-            licence=_LICENCE,
-        )
-    )
 
 
-def _label(frame: pd.DataFrame, days: int) -> tuple[pd.DataFrame, np.ndarray, int]:
+def known_at(frame: pd.DataFrame, days: int) -> tuple[pd.DataFrame, np.ndarray, int]:
     """Rows with a known status at `days`, whether they died by then, rows left out."""
     died = (frame["event"] == 1) & (frame["time"] <= days)
     lost = (frame["event"] == 0) & (frame["time"] < days)

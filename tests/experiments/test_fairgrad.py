@@ -40,13 +40,20 @@ def test_the_command_on_support2(tmp_path):
     folder = tmp_path / "support2"
     # No checkpoint is left, no temporary file, and no conflicts are drawn but one.
     assert {path.name for path in folder.iterdir()} == {
-        *("summary.json", "summary.md", "results.csv"),
+        *("summary.json", "summary.md", "results.csv", "audit"),
         *(f"{n}.{s}" for n in ("tradeoff", "gaps", "training") for s in ("png", "svg")),
     }
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     methods = summary["methods"]
     assert summary["rows"] == 9105
     assert methods["erm"]["auroc"]["mean"] > 0.75
+    assert (folder / "audit" / "report.html").stat().st_size > 100_000
+    audit = json.loads((folder / "audit" / "audit.json").read_text(encoding="utf-8"))
+    assert audit["data"]["rows_used"] == 9105
+    assert [m["name"] for m in audit["data"]["models"]] == ["ERM", "FairGrad, limited"]
+    auroc = next(e for e in audit["overall"] if e["metric"] == "auroc")
+    # The same predictions; the table is of one repeat, as is the audit.
+    assert abs(auroc["estimate"] - methods["erm"]["auroc"]["mean"]) < 1e-5
     gap = "equalized_odds_difference"
     assert methods["fairgrad_limited"][gap]["mean"]["mean"] < (
         0.75 * methods["erm"][gap]["mean"]["mean"]

@@ -1,0 +1,41 @@
+"""A published model's predictions for real patients: what an audit starts from.
+
+Among RHC's columns is the probability of living for two months that SUPPORT's
+prognostic model gave each patient (Knaus et al. 1995). It was computed before the
+study's outcomes were known and nothing here was fitted to them.
+"""
+
+import pandas as pd
+
+from experiments.datasets.files import read_pickled_frame
+from experiments.datasets.survset import known_at, rhc_attributes
+
+# The model speaks of two months.
+_DAYS = 60
+
+
+def rhc_prior_model() -> pd.DataFrame:
+    """Returns RHC's patients with a prior model's risk of death within 60 days.
+
+    Returns:
+        A row a patient known at day 60: `patient`, `died` (0 or 1), `risk` in [0, 1]
+        (one minus the model's two-month survival), and `sex`, `race`, `income`,
+        `insurance` in plain words and `age` in years.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+        ValueError: If the file is not the pinned one.
+    """
+    source = read_pickled_frame("SurvSet/resources/pickles/rhc.pickle")
+    frame, died, _ = known_at(source, _DAYS)
+    attributes = rhc_attributes(frame).drop(columns="age")
+    return pd.DataFrame(
+        {
+            "patient": frame["pid"],
+            "died": died,
+            # The source has six decimals; a subtraction would show sixteen.
+            "risk": (1 - frame["num_surv2md1"]).round(6),
+            **attributes,
+            "age": frame["num_age"].round(1),
+        }
+    )

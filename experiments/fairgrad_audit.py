@@ -1,0 +1,56 @@
+"""The audit of FairGrad's predictions, by the code that audits anybody's."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.evaluation import MIN_SUPPORT
+from experiments.fairgrad_findings import HEADLINE
+from experiments.fairgrad_results import Results, main_methods
+from fairjax.audit import Options, audit, write
+
+_OUTCOME, _PATIENT = "outcome", "patient"
+
+
+def write_audit(results: Results, folder: Path) -> Path:
+    """Audit ERM and FairGrad, the second against the first; returns the report's path.
+
+    Each patient's predictions are those of the first repeat, by models that did not
+    see the patient, with decisions at thresholds from validation folds.
+    """
+    table, options = audited_table(results)
+    return write(audit(options, table), folder / "audit", overwrite=True)
+
+
+def audited_table(results: Results) -> tuple[pd.DataFrame, Options]:
+    """The table of predictions, and what is in which column of it."""
+    splits = results.splits
+    titles = [
+        title
+        for title in main_methods(results)
+        if results.predictions[title].name in ("erm", HEADLINE)
+    ]
+    names = [results.titles[title] for title in titles]
+    scores = [f"{name}: risk" for name in names]
+    decisions = [f"{name}: selected" for name in names]
+    columns = {_OUTCOME: splits.table.label, _PATIENT: splits.table.patient_ids}
+    for title, score, decision in zip(titles, scores, decisions, strict=True):
+        found = results.predictions[title]
+        columns |= {score: found.scores[0], decision: found.decisions[0].astype(int)}
+    attributes = splits.table.attributes[list(splits.attributes)]
+    options = Options(
+        outcome=_OUTCOME,
+        scores=scores,
+        names=names,
+        decisions=decisions,
+        attributes=splits.attributes,
+        patient_id=_PATIENT,
+        # Crossed attributes are searched for the worst, and not all shown.
+        intersections=False,
+        min_positives=MIN_SUPPORT,
+        min_negatives=MIN_SUPPORT,
+        seed=results.options.seed,
+        title=f"FairGrad on {splits.table.title}, {splits.table.outcome}",
+    )
+    frame = pd.DataFrame(columns).join(attributes.reset_index(drop=True))
+    return frame, options
