@@ -51,8 +51,10 @@ def test_files(finished):
         "summary.json",
         "summary.md",
         "results.csv",
+        "audit",
         *(f"{n}.{s}" for n in ("tradeoff", "gaps", "training") for s in ("png", "svg")),
     }
+    assert (finished.folder / "audit" / "report.html").exists()
 
 
 def test_summary_has_the_keys_that_readers_rely_on(summary, splits):
@@ -197,7 +199,7 @@ def test_the_terminal_shows_the_main_methods(finished):
 
 def test_the_same_results_give_the_same_bytes(finished, tmp_path):
     fairgrad_report.write(finished.results, tmp_path)
-    for path in finished.folder.iterdir():
+    for path in finished.folder.glob("*.*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     svg = (tmp_path / "gaps.svg").read_text(encoding="utf-8")
     assert svg.startswith("<?xml")
