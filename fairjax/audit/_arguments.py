@@ -312,7 +312,10 @@ def _by_attribute(name: str, texts: Sequence[str]) -> dict[str, Any]:
             found[attribute] = _cuts(text, value)
         else:
             # Quotes hold a level with a comma together.
-            found[attribute] = next(csv.reader([value], skipinitialspace=True))
+            try:
+                found[attribute] = next(csv.reader([value], skipinitialspace=True))
+            except csv.Error as error:
+                raise AuditError(f"cannot read {flag} {text!r}: {error}") from None
     return found
 
 

@@ -14,6 +14,7 @@ import csv
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,9 +219,12 @@ class _Csv(Source):
         """Raises AuditError if a quote is not closed, which hides all rows after it."""
         opener = gzip.open if self._packed else open
         quotes = 0
-        with opener(self._path, "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                quotes += block.count(b'"')
+        try:
+            with opener(self._path, "rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    quotes += block.count(b'"')
+        except (OSError, EOFError, zlib.error) as error:
+            raise AuditError(f"cannot read {self.name!r}: {error}") from None
         # An odd one may also stand within a value: the strict parser knows, slowly.
         if quotes % 2:
             for _ in self._records(strict=True):
@@ -243,7 +247,7 @@ class _Csv(Source):
             raise AuditError(
                 f"cannot read {self.name!r} as CSV: {error}; is a quote not closed?"
             ) from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise AuditError(f"cannot read {self.name!r}: {error}") from None
         finally:
             csv.field_size_limit(limit)

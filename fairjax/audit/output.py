@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -9,12 +10,18 @@ from pathlib import Path
 from fairjax.audit._errors import AuditError, require
 from fairjax.audit.formats import Document
 from fairjax.audit.schema import NAME
+from fairjax.audit.sheets import sheets
 
 REPORT, DOCUMENT = "report.html", "audit.json"
 # In the order in which they are put in place: the document comes last, for it says
 # that a folder is an audit's.
 _ENTRIES = ("tables", "figures", REPORT, DOCUMENT)
 _SCRATCH = ".fairjax-audit-"
+# What a reader adds to these folders is not replaced with them.
+_TABLES = {"tables", "figures"} | {f"tables/{name}.csv" for name in sheets({})}
+_FIGURE = re.compile(
+    r"(forest|roc|calibration|decision|gaps|sensitivity|quadrant)\b.*\.svg"
+)
 
 
 def write(
@@ -87,7 +94,11 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
       >>> check("a/folder/that/is/not/there")
     """
     target = Path(folder)
-    if not target.exists():
+    try:
+        absent = not target.exists()
+    except OSError as error:
+        raise AuditError(f"{folder}: {error.strerror or error}") from error
+    if absent:
         if target.is_symlink():
             raise AuditError(f"{folder}: is a link to nothing; give another folder.")
         return
@@ -118,8 +129,8 @@ def _known(path: Path) -> bool:
     """Whether an audit may have written the path, which is relative to its folder."""
     return (
         path.as_posix() in _ENTRIES
-        or (path.parts[0] == "tables" and path.suffix == ".csv")
-        or (path.parts[0] == "figures" and path.suffix == ".svg")
+        or path.as_posix() in _TABLES
+        or (path.parts[0] == "figures" and _FIGURE.fullmatch(path.name) is not None)
     )
 
 

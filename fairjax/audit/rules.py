@@ -32,7 +32,6 @@ RATE_METRICS: Final = (
     "calibration_intercept",
     "calibration_slope",
     "error_rate",
-    "expected_calibration_error",
     "f1_score",
     "false_negative_rate",
     "false_positive_rate",

@@ -74,7 +74,16 @@ def test_an_audit_is_replaced_only_when_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "tables/mine.xlsx", "figures/a/b.svg", "audit.json", ".env"]
+    "name",
+    [
+        "notes.txt",
+        "tables/mine.xlsx",
+        "figures/a/b.svg",
+        "figures/edited.svg",
+        "tables/notes.csv",
+        "audit.json",
+        ".env",
+    ],
 )
 def test_what_is_not_an_audits_is_never_touched(tmp_path, name):
     path = tmp_path / name

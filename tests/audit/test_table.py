@@ -20,6 +20,7 @@ b,1,0.7,F,40,
 b,0,0.6,M,39,x
 c,1,0.4,,66,x
 """
+PACKED = gzip.compress(CSV.encode() * 50, mtime=0)
 
 
 def options(**changes):
@@ -403,8 +404,10 @@ def test_a_separator_that_was_not_told(tmp_path):
         (b"", "t.parquet", "is empty"),
         (CSV.encode("utf-16"), "t.csv", "is UTF-16 text; save it as CSV UTF-8"),
         (b"PK\x03\x04....", "t.csv", "is not text, whatever its suffix says"),
-        (gzip.compress(CSV.encode(), mtime=0), "t.csv", "is not text"),
+        (PACKED, "t.csv", "is not text"),
         (CSV.encode(), "t.csv.gz", "cannot read 't.csv.gz': Not a gzipped file"),
+        (PACKED[:-12], "t.csv.gz", "cannot read 't.csv.gz'"),
+        (PACKED[:15] + b"\xff" * 20 + PACKED[35:], "t.csv.gz", "cannot read"),
         (
             b"died,risk,sex\n0,.1,F\n1,.2,\xe9\n",
             "t.csv",
