@@ -128,11 +128,16 @@ def groups(
                 "attribute": family.name,
                 "group": level,
                 "metric": metric,
-                "estimate": number(found.value[i]),
-                "lower": number(found.lower[i]),
-                "upper": number(found.upper[i]),
+                # Of too few patients a number says more about chance than about them.
+                "estimate": number(found.value[i]) if known else None,
+                "lower": number(found.lower[i]) if known else None,
+                "upper": number(found.upper[i]) if known else None,
                 "method": method(metric, by_patient),
-                "shrunken": number(shrunken[metric][i]) if metric in shrunken else None,
+                "shrunken": (
+                    number(shrunken[metric][i])
+                    if known and metric in shrunken
+                    else None
+                ),
                 "rows": total,
                 "positives": int(outcomes[i, 1]),
                 "denominator": number(found.rows[i]),
@@ -155,7 +160,8 @@ def enough_for(supported: Support) -> dict[str, np.ndarray]:
     shares["true_negative_rate"] = shares["false_positive_rate"]
     shares["false_negative_rate"] = shares["true_positive_rate"]
     shares["error_rate"] = shares["accuracy"]
-    shares["f1_score"] = shares.pop("jaccard")
+    # It is of what is found and what is missed, and needs someone to find.
+    shares["f1_score"] = shares.pop("jaccard") & shares["true_positive_rate"]
     both = np.asarray(supported.both)
     rest = {name: both for name in METHODS if name not in shares}
     return shares | rest

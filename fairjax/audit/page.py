@@ -27,7 +27,7 @@ from fairjax.audit.formats import (
 from fairjax.audit.glossary import describe
 from fairjax.audit.reproduce import command
 from fairjax.audit.tripod import GUIDELINE
-from fairjax.audit.wording import headlines, judge
+from fairjax.audit.wording import judge
 
 # Anchor of each section, its title, and the document's entry that it needs.
 SECTIONS = (
@@ -175,18 +175,23 @@ def _verdict(document: Document) -> dict[str, str]:
         text = f"{plural(statuses.count('failed'), 'gate rule')} failed"
         return {"kind": "failed", "text": text}
     if "undecided" in statuses:
-        text = "The gate is undecided: not enough patients to tell"
+        text = "The gate is undecided: a value that a rule names is not known"
         return {"kind": "undecided", "text": text}
     gate = "All gate rules passed. " if statuses else ""
     confidence = document["settings"]["confidence"]
-    found = [judge(gap, confidence) for gap in headlines(document)]
+    # Every gap counts here; the summary's sentences name those of one metric.
+    found = [judge(gap, confidence) for gap in document["gaps"]]
     if "clear" in found:
         text = "Groups are served differently, beyond what chance explains"
+    elif "lead" in found:
+        text = "No difference was shown for sure; some gaps are leads to follow"
     elif not found or set(found) == {"unknown"}:
         text = "There are too few patients to judge any group against another"
     else:
         text = "No difference between groups was shown; that is not proof of equality"
-    return {"kind": "passed" if gate else "neutral", "text": f"{gate}{text}"}
+    # A passed gate is no green light beside a difference that was shown.
+    green = gate and not {"clear", "lead"} & set(found)
+    return {"kind": "passed" if green else "neutral", "text": f"{gate}{text}"}
 
 
 def _facts(document: Document) -> list[tuple[str, list[str]]]:

@@ -144,6 +144,16 @@ def test_small_groups_are_named_and_not_judged(document):
     few = only(document["cohort"], attribute="race", group="Asian")
     assert few["status"] == "insufficient"
     assert few["rows"] == few["positives"] + few["negatives"]
+    for metric in ("true_positive_rate", "auroc", "f1_score"):
+        entry = only(
+            document["groups"],
+            model="risk",
+            attribute="race",
+            group="Asian",
+            metric=metric,
+        )
+        assert entry["status"] == "insufficient"
+        assert entry["estimate"] is None
     assert "race = Asian" in " ".join(document["summary"])
 
 

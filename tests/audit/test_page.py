@@ -239,7 +239,10 @@ def test_the_whole_comes_first_in_tables_of_performance():
 def test_the_verdict_follows_the_gate(statuses, kind):
     rule = small()["gate"][0]
     gate = [rule | {"status": status} for status in statuses]
-    text = page.page(small() | {"gate": gate}, ())
+    gaps = [
+        g | {"lower": 0.0, "upper": 1.0, "p_adjusted": 1.0} for g in small()["gaps"]
+    ]
+    text = page.page(small() | {"gate": gate, "gaps": gaps}, ())
     assert f'class="verdict {kind}"' in text
 
 
@@ -251,10 +254,17 @@ def test_the_verdict_without_a_gate_claims_no_more_than_was_found():
         return words(found)
 
     quiet = small() | {"gate": []}
-    gaps = [g | {"lower": 0.0, "p_adjusted": 1.0} for g in quiet["gaps"]]
+    gaps = [g | {"lower": 0.0, "upper": 1.0, "p_adjusted": 1.0} for g in quiet["gaps"]]
     assert "not proof of equality" in headline(quiet | {"gaps": gaps})
     gaps = [g | {"lower": 0.1, "p_adjusted": 0.0, "status": "ok"} for g in gaps]
     assert "beyond what chance explains" in headline(quiet | {"gaps": gaps})
+    # One gap of any metric is enough, and a passed gate does not cover it.
+    rest = [g | {"lower": 0.0, "upper": 1.0, "p_adjusted": 1.0} for g in gaps]
+    rest[-1] = gaps[-1] | {"metric": "calibration_slope_difference"}
+    passed = [small()["gate"][0] | {"status": "passed"}]
+    shown = quiet | {"gaps": rest, "gate": passed}
+    assert "beyond what chance explains" in headline(shown)
+    assert 'class="verdict neutral"' in page.page(shown, ())
     gaps = [g | {"status": "insufficient"} for g in gaps]
     assert "too few patients" in headline(quiet | {"gaps": gaps})
     assert "too few patients" in headline(empty())
