@@ -264,10 +264,11 @@ def _tabulate(labels, predictions, groups, weights, num_groups: int) -> Array:
 def _confusion(
     labels, predictions, groups, weights, num_groups: int, num_classes: int
 ) -> Array:
-    labels, predictions = (jnp.asarray(c).astype(int) for c in (labels, predictions))
-    known = (labels >= 0) & (labels < num_classes)
-    known &= (predictions >= 0) & (predictions < num_classes)
-    value = jnp.where(known, labels * num_classes + predictions, -1)
+    labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
+    # Before the cast, which makes a class of a missing value.
+    known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
+    value = labels.astype(int) * num_classes + predictions.astype(int)
+    value = jnp.where(known, value, -1)
     table = tally(value, groups, weights, num_groups, num_classes**2)
     table = table.reshape(num_groups, num_classes, num_classes)
     is_class = jnp.eye(num_classes, dtype=table.dtype)
@@ -275,6 +276,10 @@ def _confusion(
     split = jnp.stack([1 - is_class, is_class], axis=1)
     exact = jax.lax.Precision.HIGHEST
     return jnp.einsum("gab,cya,czb->cgyz", table, split, split, precision=exact)
+
+
+def _is_class(column: Array, num_classes: int) -> Array:
+    return (column >= 0) & (column < num_classes) & (column == jnp.floor(column))
 
 
 def merge(*counts: GroupCounts) -> GroupCounts:
