@@ -8,11 +8,11 @@ from math import prod
 import numpy as np
 
 from fairjax.audit.data import Attribute
+from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
 
 # More groups than this fill a report that nobody reads; the search for the worst
 # intersection still sees them all.
 MAX_GROUPS = 60
-_CROSS, _JOIN = " × ", ", "
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,10 @@ def _cross(parts: Sequence[Attribute]) -> Family:
         present, codes = np.unique(codes, return_inverse=True)
     places = np.stack(np.unravel_index(present, shape), axis=1)
     levels = tuple(
-        _JOIN.join(part.levels[i] for part, i in zip(parts, place, strict=True))
+        LEVEL_JOINT.join(part.levels[i] for part, i in zip(parts, place, strict=True))
         for place in places
     )
     names = tuple(part.name for part in parts)
-    return Family(_CROSS.join(names), names, levels, codes.astype(np.int32), places)
+    return Family(
+        ATTRIBUTE_JOINT.join(names), names, levels, codes.astype(np.int32), places
+    )

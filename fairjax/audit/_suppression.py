@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fairjax.audit._families import Family
+from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
 from fairjax.metrics import suppress_small_cells
 
 _STATUS = "suppressed"
@@ -132,7 +133,10 @@ def _names(entry: Mapping[str, Any], order: Mapping[str, int]) -> set[tuple[str,
     """The groups that a found one lies in: of single attributes and of crossings."""
     held = sorted(entry["attributes"].items(), key=lambda item: order[item[0]])
     return {
-        (" × ".join(name for name, _ in part), ", ".join(level for _, level in part))
+        (
+            ATTRIBUTE_JOINT.join(name for name, _ in part),
+            LEVEL_JOINT.join(level for _, level in part),
+        )
         for depth in range(1, len(held) + 1)
         for part in itertools.combinations(held, depth)
     }

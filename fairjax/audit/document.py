@@ -14,10 +14,9 @@ from fairjax.audit._suppression import suppress, withheld
 from fairjax.audit.data import AuditData
 from fairjax.audit.options import Options
 from fairjax.audit.rules import judge
+from fairjax.audit.schema import NAME, VERSION
 from fairjax.audit.table import read
 from fairjax.audit.wording import words
-
-_SCHEMA, _SCHEMA_VERSION = "fairjax-audit", "1.0"
 
 
 def audit(
@@ -100,8 +99,8 @@ def _frame(data: AuditData, options: Options) -> dict[str, Any]:
     """What was audited, and how."""
     positives = int(data.labels.sum())
     return {
-        "schema": _SCHEMA,
-        "schema_version": _SCHEMA_VERSION,
+        "schema": NAME,
+        "schema_version": VERSION,
         "fairjax_version": fairjax.__version__,
         "title": options.title,
         "versions": {
