@@ -2,26 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fairjax import metrics
 from fairjax.audit import _entries as entries
-from fairjax.audit._comparisons import (
-    Gap,
-    Odds,
-    Support,
-    compare,
-    odds_interval,
-    odds_of,
-    support,
-)
+from fairjax.audit._comparisons import Gap, Odds, Support, compare, odds_gaps, support
 from fairjax.audit._families import Family, families
 from fairjax.audit._measures import Measured, Rows, measure
-from fairjax.audit._pointwise import curves, sensitivity
+from fairjax.audit._pointwise import (
+    SENSITIVITY_THRESHOLDS,
+    curves,
+    rates_at_thresholds,
+)
 from fairjax.audit.data import Attribute, AuditData, Model
 from fairjax.audit.options import Options
 
@@ -59,14 +54,6 @@ def in_double_precision(compute: Callable[[], _T]) -> _T:
         return compute()
 
 
-class Gaps(NamedTuple):
-    """A family's gaps, and what they were computed from."""
-
-    gaps: dict[str, Gap]
-    supported: Support
-    odds: Odds
-
-
 _compare_models = jax.jit(
     metrics.positive_sum,
     static_argnames=(
@@ -91,12 +78,11 @@ class _Analysis:
         largest = max((len(f.levels) for f in self.families), default=1)
         # A multiple, so that tables that differ little share a compiled program.
         self.num_groups = -(-largest // 4) * 4
-        self.key = jax.random.key(options.seed)
-        self.labels = jnp.asarray(data.labels, jnp.int32)
+        self.labels = data.labels.astype(np.int32)
         # Where no patient has two rows the exact tests for rows are the right ones.
         number = data.num_patients or 1
         repeated = data.patients is not None and number < len(data.labels)
-        self.patients = jnp.asarray(data.patients) if repeated else None
+        self.patients = data.patients if repeated else None
         self.num_patients = number if repeated else 1
         codes, places = np.zeros(len(data.labels), np.int32), np.zeros((1, 0))
         self.everyone = Family(_EVERYONE, (), (_EVERYONE,), codes, places)
@@ -113,15 +99,19 @@ class _Analysis:
             "curves": {"roc": [], "calibration": [], "decision": []},
             "sensitivity": [],
         }
-        # On a second core: programs are compiled, and intersections searched, while the
+        # On other threads: programs are compiled, and intersections searched, while the
         # families are measured.
-        with ThreadPoolExecutor(1) as pool:
-            ready = pool.submit(in_double_precision, self._prepare_comparison)
+        with ThreadPoolExecutor(2) as pool:
+            shapes = in_double_precision(self._shapes)
+            ready = [
+                pool.submit(in_double_precision, lambda of=of: of(shapes))
+                for of in (self._compile_gaps, self._compile_odds)
+            ]
             searched = pool.submit(in_double_precision, self._discovery)
             for position, model in enumerate(self.data.models):
                 rows = self._rows(model)
                 self.advance(f"{model.name}: all rows")
-                overall = self._measure(rows, self.everyone)
+                overall = jax.device_get(self._measure(rows, self.everyone))
                 found["overall"] += entries.overall(model.name, overall)
                 for family in self.families:
                     self.advance(f"{model.name}: {family.name}")
@@ -134,53 +124,73 @@ class _Analysis:
         found["comparison"] = list(self._comparison())
         return found
 
-    def _prepare_comparison(self) -> None:
-        """Compiles the comparison, which needs no more than the sizes."""
-        shapes = jax.eval_shape(
-            lambda: self._measure(self._rows(self.data.models[0]), self.everyone)
-        )
-        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        jax.block_until_ready(self._gaps(self._key(0), empty))
+    def _shapes(self) -> Measured:
+        """What is measured of no rows: the sizes that programs are compiled for."""
+        rows = self._rows(self.data.models[0])
+        shapes = jax.eval_shape(lambda: self._measure(rows, self.everyone))
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
-    def _gaps(self, key: jax.Array, measured: Measured) -> Gaps:
+    def _compile_gaps(self, empty: Measured) -> None:
+        supported, _ = self._supported(empty)
+        jax.block_until_ready(self._gaps(0, 0, empty, supported))
+
+    def _compile_odds(self, empty: Measured) -> None:
+        _, odds = self._supported(empty)
+        jax.block_until_ready(self._odds(0, 0, odds, None))
+
+    def _supported(self, measured: Measured) -> tuple[Support, Odds]:
         options = self.options
-        supported = support(measured, options.min_positives, options.min_negatives)
-        odds = odds_of(measured.shares, supported)
-        gaps = compare(
-            jax.random.fold_in(key, 0),
+        return support(measured, options.min_positives, options.min_negatives)
+
+    def _gaps(
+        self, model: int, family: int, measured: Measured, supported: Support
+    ) -> dict[str, Gap]:
+        return compare(
+            self._key(model, family, 0),
             measured,
             supported,
-            odds_interval(
-                jax.random.fold_in(key, 1), odds, confidence=options.confidence
-            ),
-            confidence=options.confidence,
-            replicates=options.replicates,
-            max_rows=len(self.data.labels),
+            confidence=self.options.confidence,
+            replicates=self.options.replicates,
         )
-        return Gaps(gaps, supported, odds)
+
+    def _odds(
+        self, model: int, family: int, odds: Odds, others: np.ndarray | None
+    ) -> Gap:
+        """Equalized odds at the audited threshold, and at others if any."""
+        rates = np.zeros((1 + len(SENSITIVITY_THRESHOLDS), *odds.rates.shape))
+        rates[0] = odds.rates
+        if others is not None:
+            rates[1:] = others
+        return odds_gaps(
+            self._key(model, family, 1),
+            odds,
+            rates,
+            np.int32(1 if others is None else len(rates)),
+            confidence=self.options.confidence,
+            replicates=self.options.replicates,
+        )
 
     def _rows(self, model: Model) -> Rows:
         return Rows(
             self.labels,
-            jnp.asarray(model.scores, float),
-            jnp.asarray(model.decisions),
+            np.asarray(model.scores, float),
+            np.asarray(model.decisions),
             self.patients,
         )
 
     def _measure(self, rows: Rows, family: Family) -> Measured:
         return measure(
             rows,
-            jnp.asarray(family.codes),
+            family.codes,
             num_groups=self.num_groups,
             num_patients=self.num_patients,
             confidence=self.options.confidence,
         )
 
     def _key(self, *numbers: int) -> jax.Array:
-        key = self.key
-        for number in numbers:
-            key = jax.random.fold_in(key, number)
-        return key
+        """A random key of its own for each use, without a program to make it."""
+        words = np.random.SeedSequence([self.options.seed, *numbers])
+        return jax.random.wrap_key_data(words.generate_state(2), impl="threefry2x32")
 
     def _add_family(
         self,
@@ -189,16 +199,22 @@ class _Analysis:
         model: Model,
         rows: Rows,
         family: Family,
-        ready: Future,
+        ready: Sequence[Future],
     ) -> None:
-        options = self.options
-        key = self._key(position, self.families.index(family))
+        number = self.families.index(family)
         measured = self._measure(rows, family)
-        ready.result()
-        gaps, supported, odds = self._gaps(key, measured)
-        both = np.asarray(supported.both)
+        others = None
+        if model.threshold is not None and not family.intersection:
+            others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
+        for program in ready:
+            program.result()
+        supported, odds = self._supported(measured)
+        gaps = self._gaps(position, number, measured, supported)
+        at_thresholds = jax.device_get(self._odds(position, number, odds, others))
+        measured, supported, gaps = jax.device_get((measured, supported, gaps))
+        gaps["equalized_odds_difference"] = jax.tree.map(lambda x: x[0], at_thresholds)
         if position == 0:
-            found["cohort"] += self._cohort(family, measured, both)
+            found["cohort"] += self._cohort(family, measured, supported.both)
         found["groups"] += entries.groups(model.name, family, measured, supported)
         by_patient = self.patients is not None
         found["gaps"] += entries.gaps(
@@ -206,27 +222,14 @@ class _Analysis:
         )
         if family.intersection:
             return
-        drawn = curves(
-            rows,
-            jnp.asarray(family.codes),
-            num_groups=self.num_groups,
-            confidence=options.confidence,
-        )
-        drawn = entries.curves(model.name, family, drawn, both)
+        drawn = jax.device_get(curves(rows, family.codes, num_groups=self.num_groups))
+        drawn = entries.curves(model.name, family, measured, drawn, supported.both)
         for kind, curve in drawn.items():
             found["curves"][kind] += curve
-        if model.threshold is None:
-            return
-        at_thresholds = sensitivity(
-            jax.random.fold_in(key, 2),
-            rows,
-            family.codes,
-            odds,
-            confidence=options.confidence,
-        )
-        found["sensitivity"].append(
-            entries.sensitivity(model.name, family, at_thresholds)
-        )
+        if others is not None:
+            found["sensitivity"].append(
+                entries.sensitivity(model.name, family, at_thresholds.interval)
+            )
 
     def _cohort(
         self, family: Family, measured: Measured, both: np.ndarray
@@ -260,6 +263,7 @@ class _Analysis:
                 self._search(position, place, model, metric, searched),
                 searched,
                 self.data.labels,
+                len(self.data.models) * len(_SEARCHED),
             )
         ]
         return found, varying
@@ -282,7 +286,7 @@ class _Analysis:
     ) -> metrics.Intersections:
         options = self.options
         return metrics.worst_intersections(
-            self._key(len(self.data.models) + position, place),
+            self._key(position, place, 2),
             self.data.labels,
             model.decisions,
             np.stack([attribute.codes for attribute in searched]),
@@ -304,11 +308,11 @@ class _Analysis:
                 if family is together and len(parts) == 1:
                     continue
                 found = self._positive_sum(model, baseline, parts)
-                levels = [
-                    level if len(parts) == 1 else f"{part.name} = {level}"
-                    for part in parts
-                    for level in part.levels
-                ]
+                levels: list[str | None] = []
+                for part in parts:
+                    start = "" if len(parts) == 1 else f"{part.name} = "
+                    levels += [f"{start}{level}" for level in part.levels]
+                    levels += [None] * (self.num_groups - len(part.levels))
                 yield entries.comparison(
                     model.name,
                     baseline.name,
@@ -321,10 +325,10 @@ class _Analysis:
     def _positive_sum(self, model: Model, baseline: Model, parts) -> Any:
         return _compare_models(
             self.labels,
-            jnp.asarray(model.scores, float),
-            jnp.asarray(baseline.scores, float),
-            jnp.stack([jnp.asarray(part.codes) for part in parts]),
-            num_groups=tuple(len(part.levels) for part in parts),
+            np.asarray(model.scores, float),
+            np.asarray(baseline.scores, float),
+            np.stack([part.codes for part in parts]),
+            num_groups=(self.num_groups,) * len(parts),
             margin=self.options.margin,
             confidence=self.options.confidence,
             min_positives=max(self.options.min_positives, 2),

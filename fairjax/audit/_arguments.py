@@ -237,7 +237,8 @@ def _add_inference(group: Any) -> None:
         type=int,
         default=2000,
         metavar="N",
-        help="bootstrap samples and permutations (default: 2000)",
+        help="draws of the simulations behind intervals and tests of gaps, and "
+        "shuffles of the search, of which 999 are enough (default: 10000)",
     )
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add(

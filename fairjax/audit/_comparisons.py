@@ -1,9 +1,8 @@
-"""Gaps between the groups of a family: estimate, interval, noise, test.
+"""Gaps between the groups of a family: estimate, interval, test, noise.
 
-Where every row is a patient, the tests of rates are permutation tests: the attribute is
-shuffled among the rows that a rate is over, which is exact in any sample. Where
-patients have several rows, and for areas and calibration, the p-value is that of the
-gap's interval.
+The test of a gap is that of its simultaneous interval, so that the two never disagree:
+mid-p intervals of rates, with effective trials and Student's t where patients have
+several rows, hold their level for few rows and for rates near 0 and 1.
 """
 
 import functools
@@ -14,9 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
-from fairjax.audit._measures import SHARES, Measured, Shares, share_limits
-from fairjax.metrics import GapInterval, GroupCounts, Interval
-from fairjax.metrics.contingency import random_tables
+from fairjax.audit._measures import SHARES, Measured, Shares
+from fairjax.metrics import GapInterval, Interval
 
 # Gap -> the rate it is of.
 SHARE_GAPS = {
@@ -34,8 +32,17 @@ _OTHER_GAPS = (
     "calibration_slope_difference",
 )
 # Of negatives, then of positives.
-_ODDS_GAPS = ("false_positive_rate_difference", "equal_opportunity_difference")
-ODDS = tuple(SHARES.index(SHARE_GAPS[name]) for name in _ODDS_GAPS)
+ODDS_GAPS = ("false_positive_rate_difference", "equal_opportunity_difference")
+ODDS = tuple(SHARES.index(SHARE_GAPS[name]) for name in ODDS_GAPS)
+
+
+# Programs of a few groups, which take seconds to compile and milliseconds to run: LLVM
+# is told not to try hard.
+_little_work = functools.partial(
+    jax.jit,
+    static_argnames=("confidence", "replicates"),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 
 
 class Support(NamedTuple):
@@ -51,33 +58,15 @@ class Support(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A gap over the groups that can be compared.
+    """A gap over the groups that can be compared; leading axes where there are several.
 
     Attributes:
-      interval: The estimate, its interval, whose they are.
-      p_value: Scalar, of no gap.
-      noise: Scalar, the mean gap of shuffled attributes; NaN where none were.
-      corrected: Scalar, less its sampling bias; NaN where that is not known.
+      interval: The estimate, its interval, its test, whose they are.
+      noise: The mean gap of equal groups, and the gap less its sampling bias.
     """
 
     interval: GapInterval
-    p_value: Float[Array, ""]
-    noise: Float[Array, ""]
-    corrected: Float[Array, ""]
-
-
-def support(measured: Measured, min_positives: int, min_negatives: int) -> Support:
-    """Says which groups are compared: by positives, negatives, or rows of the base.
-
-    Effective rows count, so that ten rows of one patient are not ten patients.
-    """
-    trials = measured.shares.trials
-    positives = trials[SHARES.index("true_positive_rate")] >= min_positives
-    negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
-    fewest = jnp.full((len(SHARES), 1), max(min_positives, min_negatives))
-    fewest = fewest.at[SHARES.index("true_positive_rate")].set(min_positives)
-    fewest = fewest.at[SHARES.index("false_positive_rate")].set(min_negatives)
-    return Support(trials >= fewest, positives & negatives)
+    noise: metrics.GapNoise
 
 
 class Odds(NamedTuple):
@@ -98,12 +87,165 @@ class Odds(NamedTuple):
     degrees: Float[Array, "2 groups"] | None
 
 
+@jax.jit
+def support(
+    measured: Measured,
+    min_positives: int | Int[Array, ""],
+    min_negatives: int | Int[Array, ""],
+) -> tuple[Support, Odds]:
+    """Says which groups are compared: by positives, negatives, or rows of the base.
+
+    Effective rows count, so that ten rows of one patient are not ten patients. With
+    them, the rates that equalized odds are of.
+    """
+    trials = measured.shares.trials
+    positives = trials[SHARES.index("true_positive_rate")] >= min_positives
+    negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
+    fewest = jnp.maximum(min_positives, min_negatives)
+    fewest = jnp.full((len(SHARES), 1), fewest)
+    fewest = fewest.at[SHARES.index("true_positive_rate")].set(min_positives)
+    fewest = fewest.at[SHARES.index("false_positive_rate")].set(min_negatives)
+    supported = Support(trials >= fewest, positives & negatives)
+    return supported, _odds_of(measured.shares, supported)
+
+
+def _odds_of(shares: Shares, supported: Support) -> Odds:
+    """False and true positive rates from all rates."""
+    rates, trials, valid = (
+        leaf[jnp.array(ODDS)]
+        for leaf in (shares.rates, shares.trials, supported.shares)
+    )
+    covariance = None
+    if shares.covariance is not None:
+        # The two families as if independent: by Sidak's inequality that is cautious.
+        covariance = jax.scipy.linalg.block_diag(*(shares.covariance[i] for i in ODDS))
+    degrees = None if shares.degrees is None else shares.degrees[jnp.array(ODDS)]
+    return Odds(rates, trials, valid, covariance, degrees)
+
+
+@_little_work
+def compare(
+    key: PRNGKeyArray,
+    measured: Measured,
+    supported: Support,
+    *,
+    confidence: float,
+    replicates: int,
+) -> dict[str, Gap]:
+    """All gaps of a family but equalized odds.
+
+    Args:
+      key: A random key.
+      measured: The family's metrics.
+      supported: Who is compared.
+      confidence: Of the intervals.
+      replicates: Size of the simulations.
+    """
+    compared = _compared(measured, supported)
+    negatives, positives = measured.counts.counts.sum(axis=2).T
+
+    def one(gap: _Compared) -> tuple[Gap, Gap]:
+        def limits(z: Array) -> Interval:
+            reach = z * gap.errors
+            kinds = (
+                gap_limits(gap.values, gap.trials, gap.degrees, z),
+                metrics.auroc_interval(
+                    gap.values, gap.errors, positives, negatives, z=z
+                ),
+                Interval(gap.values - reach, gap.values + reach),
+            )
+            lower, upper = (
+                jnp.stack(ends)[gap.kind] for ends in zip(*kinds, strict=True)
+            )
+            return Interval(lower, upper)
+
+        # One key: the same draws serve all gaps, and what is asked of each.
+        shared = {"covariance": gap.covariance, "valid": gap.valid}
+        shared["num_draws"] = replicates
+        intervals = metrics.difference_and_ratio_intervals(
+            key, gap.values, limits, confidence=confidence, **shared
+        )
+        noise = metrics.gap_noise(key, gap.values, gap.errors, **shared)
+        difference, ratio = (Gap(interval, noise) for interval in intervals)
+        return difference, ratio
+
+    names = [*SHARE_GAPS, *_OTHER_GAPS]
+    differences, ratios = jax.vmap(one)(compared)
+
+    def named(gaps: Gap, name: str) -> Gap:
+        return jax.tree.map(lambda leaf: leaf[names.index(name)], gaps)
+
+    found = {name: named(differences, name) for name in names}
+    ratio = named(ratios, "demographic_parity_difference")
+    unknown = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), ratio.noise)
+    return found | {"demographic_parity_ratio": ratio._replace(noise=unknown)}
+
+
+@_little_work
+def odds_gaps(
+    key: PRNGKeyArray,
+    odds: Odds,
+    rates: Float[Array, "thresholds 2 groups"],
+    number: Int[Array, ""],
+    *,
+    confidence: float,
+    replicates: int,
+) -> Gap:
+    """Equalized odds, both families of rates together, at several thresholds.
+
+    Args:
+      key: A random key.
+      odds: What is compared, at the audited threshold.
+      rates: The rates at each threshold.
+      number: How many of the thresholds are asked for; the rest are left at 0.
+      confidence: Of the intervals.
+      replicates: Size of the simulations.
+
+    Returns:
+      A gap with a leading axis of thresholds. Where patients have several rows, trials
+      and covariance are those at the audited threshold.
+    """
+
+    def at(rates: Array) -> Gap:
+        shared = {"covariance": odds.covariance, "valid": odds.valid}
+        shared["num_draws"] = replicates
+        interval = metrics.gap_interval(
+            key,
+            rates,
+            lambda z: gap_limits(rates, odds.trials, odds.degrees, z),
+            confidence=confidence,
+            **shared,
+        )
+        errors = _pooled_errors(rates, odds.trials, odds.valid)
+        return Gap(interval, metrics.gap_noise(key, rates, errors, **shared))
+
+    found = jax.eval_shape(at, rates[0])
+    found = jax.tree.map(
+        lambda leaf: jnp.zeros((len(rates), *leaf.shape), leaf.dtype), found
+    )
+
+    def fill(step: Array, found: Gap) -> Gap:
+        return jax.tree.map(
+            lambda leaves, leaf: leaves.at[step].set(leaf), found, at(rates[step])
+        )
+
+    return jax.lax.fori_loop(0, number, fill, found)
+
+
+def gap_limits(
+    rates: Array, trials: Array, degrees: Array | None, z: Array
+) -> Interval:
+    """Mid-p limits of rates; with Student's t where variances are by patient."""
+    score = z if degrees is None else metrics.student_equivalent(z, degrees)
+    return metrics.midp_interval(rates * trials, trials, z=score)
+
+
 class _Compared(NamedTuple):
     """What one gap is over; every kind of limits can be had from it.
 
     Attributes:
       values: ``[G]``.
-      errors: ``[G]``, standard errors, where the limits are the values and these.
+      errors: ``[G]``, standard errors.
       trials: ``[G]``, effective numbers of trials of a rate.
       kind: 0 for a rate, 1 for an AUROC, 2 for what has no ends.
       valid: ``[G]``, who is compared.
@@ -120,92 +262,11 @@ class _Compared(NamedTuple):
     degrees: Float[Array, "*gaps groups"] | None
 
 
-@functools.partial(jax.jit, static_argnames=("confidence", "replicates", "max_rows"))
-def compare(
-    key: PRNGKeyArray,
-    measured: Measured,
-    supported: Support,
-    odds: GapInterval,
-    *,
-    confidence: float,
-    replicates: int,
-    max_rows: int,
-) -> dict[str, Gap]:
-    """All gaps of a family.
-
-    Args:
-      key: A random key.
-      measured: The family's metrics.
-      supported: Who is compared.
-      odds: From `odds_interval`.
-      confidence: Of the intervals.
-      replicates: Number of shuffles of the attribute, and of redrawn counts.
-      max_rows: At least the number of rows.
-    """
-    keys = jax.random.split(key, 3)
-    shares = measured.shares
-    parity = SHARES.index("selection_rate")
-    selected = jax.tree.map(lambda leaf: leaf[parity], shares)
-    found = _intervals(keys[0], measured, supported, confidence)
-    found["equalized_odds_difference"] = odds
-    found["demographic_parity_ratio"] = metrics.ratio_interval(
-        keys[1],
-        selected.rates,
-        lambda z: share_limits(selected.rates, selected.trials, selected.degrees, z),
-        covariance=selected.covariance,
-        valid=supported.shares[parity],
-        confidence=confidence,
-    )
-    gaps = {name: _plain(interval) for name, interval in found.items()}
-    if shares.covariance is None:
-        gaps |= _shuffled(keys[2], gaps, shares, supported.shares, replicates, max_rows)
-    return gaps
-
-
-def odds_of(shares: Shares, supported: Support) -> Odds:
-    """False and true positive rates from all rates."""
-    rates, trials, valid = (
-        leaf[jnp.array(ODDS)]
-        for leaf in (shares.rates, shares.trials, supported.shares)
-    )
-    covariance = None
-    if shares.covariance is not None:
-        # The two families as if independent: by Sidak's inequality that is cautious.
-        covariance = jax.scipy.linalg.block_diag(*(shares.covariance[i] for i in ODDS))
-    degrees = None if shares.degrees is None else shares.degrees[jnp.array(ODDS)]
-    return Odds(rates, trials, valid, covariance, degrees)
-
-
-@functools.partial(jax.jit, static_argnames="confidence")
-def odds_interval(key: PRNGKeyArray, odds: Odds, *, confidence: float) -> GapInterval:
-    """The interval of equalized odds, from both families of rates together.
-
-    A program of its own, which is run at every threshold and compiled once.
-    """
-    rates, trials, valid, covariance, degrees = odds
-    return metrics.gap_interval(
-        key,
-        rates,
-        lambda z: share_limits(rates, trials, degrees, z),
-        covariance=covariance,
-        valid=valid,
-        confidence=confidence,
-    )
-
-
-def _plain(interval: GapInterval) -> Gap:
-    unknown = jnp.full_like(interval.estimate, jnp.nan)
-    return Gap(interval, interval.p_value, unknown, unknown)
-
-
-def _intervals(
-    key: PRNGKeyArray, measured: Measured, supported: Support, confidence: float
-) -> dict[str, GapInterval]:
-    """Gaps of rates, of the AUROC and of calibration, in one compiled body."""
+def _compared(measured: Measured, supported: Support) -> _Compared:
+    """Rates, the AUROC and calibration, stacked, to be compared in one body."""
     shares, again = measured.shares, measured.recalibration
     auroc = measured.estimates["auroc"].value
     picked = jnp.array(_TESTED)
-    names = [*SHARE_GAPS, *_OTHER_GAPS]
     none = jnp.zeros_like(auroc)
     errors = jnp.stack([measured.auroc_errors, again.intercept_se, again.slope_se])
     others = supported.both & ~jnp.isnan(errors)
@@ -219,111 +280,23 @@ def _intervals(
         apart = jnp.stack([joint, *(jnp.diag(error**2) for error in errors[1:])])
         covariance = jnp.concatenate([shares.covariance[picked], apart])
         degrees = jnp.concatenate([shares.degrees[picked], jnp.ones((3, none.size))])
-    compared = _Compared(
-        jnp.concatenate(
-            [shares.rates[picked], jnp.stack([auroc, again.intercept, again.slope])]
-        ),
-        jnp.concatenate([jnp.stack([none] * len(_TESTED)), errors]),
-        jnp.concatenate([shares.trials[picked], jnp.stack([none] * 3)]),
+    rates, trials, valid = (
+        leaf[picked] for leaf in (shares.rates, shares.trials, supported.shares)
+    )
+    return _Compared(
+        jnp.concatenate([rates, jnp.stack([auroc, again.intercept, again.slope])]),
+        jnp.concatenate([_pooled_errors(rates, trials, valid), errors]),
+        jnp.concatenate([trials, jnp.stack([none] * 3)]),
         jnp.array([0] * len(_TESTED) + [1, 2, 2]),
-        jnp.concatenate([supported.shares[picked], others]),
+        jnp.concatenate([valid, others]),
         covariance,
         degrees,
     )
-    negatives, positives = measured.counts.counts.sum(axis=2).T
-
-    def one(number: Array, gap: _Compared) -> GapInterval:
-        def limits(z: Array) -> Interval:
-            reach = z * gap.errors
-            kinds = (
-                share_limits(gap.values, gap.trials, gap.degrees, z),
-                metrics.auroc_interval(
-                    gap.values, gap.errors, positives, negatives, z=z
-                ),
-                Interval(gap.values - reach, gap.values + reach),
-            )
-            lower, upper = (
-                jnp.stack(ends)[gap.kind] for ends in zip(*kinds, strict=True)
-            )
-            return Interval(lower, upper)
-
-        return metrics.gap_interval(
-            jax.random.fold_in(key, number),
-            gap.values,
-            limits,
-            covariance=gap.covariance,
-            valid=gap.valid,
-            confidence=confidence,
-        )
-
-    stacked = jax.vmap(one)(jnp.arange(len(names)), compared)
-    return {
-        name: jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
-        for i, name in enumerate(names)
-    }
 
 
-def _shuffled(
-    key: PRNGKeyArray,
-    gaps: dict[str, Gap],
-    shares: Shares,
-    valid: Bool[Array, "rates groups"],
-    replicates: int,
-    max_rows: int,
-) -> dict[str, Gap]:
-    """The rates' gaps with permutation tests, noise floors and less their bias."""
-    one, two = jax.random.split(key)
-    picked = jnp.array(_TESTED)
-    trials, valid = shares.trials[picked], valid[picked]
-    hits = jnp.round(jnp.nan_to_num(shares.rates[picked]) * trials)
-    tables = jnp.stack([trials - hits, hits], axis=-1).astype(jnp.int32)
-
-    def shuffle(number: Array, table: Array, valid: Array) -> tuple[Array, ...]:
-        drawn = random_tables(
-            jax.random.fold_in(one, number),
-            jnp.sum(table, axis=1),
-            jnp.sum(table, axis=0),
-            num_draws=replicates,
-            max_total=max_rows,
-        )
-
-        def gap(counts: GroupCounts) -> Array:
-            return metrics.difference(metrics.true_positive_rate(counts), valid)
-
-        # Either label has the table, so that the gap of one is that of the rate.
-        redrawn = metrics.bias_corrected_gap(
-            jax.random.fold_in(two, number),
-            GroupCounts(jnp.stack([table, table], axis=1)),
-            num_replicates=replicates,
-            statistic=gap,
-        )
-        null = metrics.difference(_rates_of(drawn), valid)
-        return null, redrawn.replicates, redrawn.at_rates
-
-    numbers = jnp.arange(len(SHARE_GAPS))
-    drawn = jax.vmap(shuffle)(numbers, tables, valid)
-    by_name = {name: [leaf[i] for leaf in drawn] for i, name in enumerate(SHARE_GAPS)}
-    # Draw by draw, since the two families of rates are drawn independently.
-    by_name["equalized_odds_difference"] = [
-        jnp.maximum(*pair)
-        for pair in zip(*(by_name[name] for name in _ODDS_GAPS), strict=True)
-    ]
-    found = {}
-    for name, (null, replicated, at_rates) in by_name.items():
-        interval = gaps[name].interval
-        bias = jnp.mean(replicated) - at_rates
-        found[name] = Gap(
-            interval,
-            metrics.permutation_p_value(interval.estimate, null),
-            jnp.nanmean(null),
-            jnp.maximum(interval.estimate - bias, 0),
-        )
-    ratio = gaps["demographic_parity_ratio"]
-    # It asks what the difference asks: whether selection rates are equal.
-    parity = found["demographic_parity_difference"].p_value
-    return found | {"demographic_parity_ratio": ratio._replace(p_value=parity)}
-
-
-def _rates_of(tables: Array) -> Array:
-    total = jnp.sum(tables, axis=-1)
-    return jnp.where(total > 0, tables[..., 1] / jnp.maximum(total, 1), jnp.nan)
+def _pooled_errors(rates: Array, trials: Array, valid: Array) -> Array:
+    """Standard errors of rates that are equal, at their common value."""
+    known = jnp.where(valid, trials, 0)
+    hits = jnp.sum(jnp.nan_to_num(rates) * known, axis=-1, keepdims=True)
+    mean = hits / jnp.maximum(jnp.sum(known, axis=-1, keepdims=True), 1)
+    return jnp.sqrt(mean * (1 - mean) / jnp.where(valid & (trials > 0), trials, 1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit._comparisons import SHARE_GAPS, Gap, Support
+from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Gap, Support
 from fairjax.audit._families import Family
 from fairjax.audit._measures import SHARES, Measured
 from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS, THRESHOLDS, Curves
@@ -30,8 +30,8 @@ METHODS = {
     "expected_calibration_error": None,
 }
 _BY_PATIENT = ", by patient"
-_PERMUTATION = "permutation within the rows compared"
 _SIMULTANEOUS = "simultaneous interval over pairs"
+_SAME_TEST = {"demographic_parity_ratio": "demographic_parity_difference"}
 
 
 def number(value: Any) -> float | None:
@@ -180,11 +180,8 @@ def gaps(
     for metric, gap in found.items():
         compared, left_out = _who(family, gap_metrics(metric), enough)
         estimate = number(gap.interval.estimate)
-        shuffled = number(gap.noise) is not None
-        test = _PERMUTATION if shuffled or metric == "demographic_parity_ratio" else ""
-        if by_patient or not test:
-            test = _SIMULTANEOUS + (_BY_PATIENT if by_patient else "")
-        highest, lowest = _extremes(family, gap)
+        test = _SIMULTANEOUS + (_BY_PATIENT if by_patient else "")
+        highest, lowest = _extremes(family, metric, found)
         yield {
             "model": model,
             "attribute": family.name,
@@ -192,9 +189,9 @@ def gaps(
             "estimate": estimate,
             "lower": number(gap.interval.lower),
             "upper": number(gap.interval.upper),
-            "corrected": number(gap.corrected),
-            "noise_floor": number(gap.noise),
-            "p": number(gap.p_value),
+            "corrected": number(gap.noise.corrected),
+            "noise_floor": number(gap.noise.floor),
+            "p": number(gap.interval.p_value),
             "p_adjusted": None,
             "test": None if estimate is None else test,
             "highest": highest,
@@ -229,28 +226,56 @@ def gap_metrics(metric: str) -> Sequence[str]:
     return (SHARE_GAPS.get(metric, metric.removesuffix("_difference")),)
 
 
-def _extremes(family: Family, gap: Gap) -> tuple[str | None, str | None]:
-    # Of equalized odds there are two pairs; the gap's table has each in its own row.
-    ends = [np.asarray(end) for end in (gap.interval.highest, gap.interval.lowest)]
-    if ends[0].ndim or min(int(end) for end in ends) < 0:
+def _extremes(
+    family: Family, metric: str, found: Mapping[str, Gap]
+) -> tuple[str | None, str | None]:
+    """Whose the largest and the smallest value are."""
+    if metric == "equalized_odds_difference":
+        # Those of the rate whose gap it is.
+        metric = max(ODDS_GAPS, key=lambda name: _or_less(found[name]))
+    gap = found[metric].interval
+    ends = int(gap.highest), int(gap.lowest)
+    if min(ends) < 0:
         return None, None
-    highest, lowest = (family.levels[int(end)] for end in ends)
+    highest, lowest = (family.levels[end] for end in ends)
     return highest, lowest
 
 
+def _or_less(gap: Gap) -> float:
+    estimate = float(gap.interval.estimate)
+    return estimate if math.isfinite(estimate) else -1
+
+
 def adjust(entries: Sequence[Entry], correction: str) -> None:
-    """Fills in ``p_adjusted``, over all tests of a model."""
-    adjusted = {"holm": metrics.holm, "benjamini-hochberg": metrics.benjamini_hochberg}
-    for model in dict.fromkeys(entry["model"] for entry in entries):
-        tested = [e for e in entries if e["model"] == model and e["p"] is not None]
-        if tested:
-            values = adjusted[correction](np.array([e["p"] for e in tested]))
-            for entry, value in zip(tested, np.asarray(values), strict=True):
-                entry["p_adjusted"] = number(value)
+    """Fills in ``p_adjusted``, over all tests of all models.
+
+    The ratio of selection rates asks what their difference asks, and is no second test.
+    """
+    corrections = {
+        "holm": metrics.holm,
+        "benjamini-hochberg": metrics.benjamini_hochberg,
+    }
+
+    def of(entry: Entry) -> tuple[str, ...]:
+        metric = _SAME_TEST.get(entry["metric"], entry["metric"])
+        return entry["model"], entry["attribute"], metric
+
+    tests = {of(e): e["p"] for e in entries if e["p"] is not None}
+    if not tests:
+        return
+    adjusted = np.asarray(corrections[correction](np.array(list(tests.values()))))
+    by_test = dict(zip(tests, adjusted, strict=True))
+    for entry in entries:
+        if entry["p"] is not None:
+            entry["p_adjusted"] = number(by_test[of(entry)])
 
 
 def curves(
-    model: str, family: Family, found: Curves, enough: np.ndarray
+    model: str,
+    family: Family,
+    measured: Measured,
+    found: Curves,
+    enough: np.ndarray,
 ) -> dict[str, list[Entry]]:
     """The three kinds of curves of every group with enough rows."""
     kinds: dict[str, list[Entry]] = {"roc": [], "calibration": [], "decision": []}
@@ -262,13 +287,13 @@ def curves(
         kinds["roc"].append(
             head | {"fpr": numbers(roc.fpr), "tpr": numbers(roc.tpr[i])}
         )
-        bins = found.calibration
+        bins = measured.calibration
         filled = np.asarray(bins.rows[i]) > 0
         columns = {
             "predicted": bins.mean_score,
             "observed": bins.observed,
-            "lower": found.observed.lower,
-            "upper": found.observed.upper,
+            "lower": measured.observed.lower,
+            "upper": measured.observed.upper,
             "rows": bins.rows,
         }
         kinds["calibration"].append(
@@ -286,14 +311,17 @@ def curves(
     return kinds
 
 
-def sensitivity(model: str, family: Family, found: Mapping[str, Any]) -> Entry:
-    """Equalized odds against the threshold."""
+def sensitivity(model: str, family: Family, found: metrics.GapInterval) -> Entry:
+    """Equalized odds against the threshold; the first of ``found`` is the audited."""
     return {
         "model": model,
         "attribute": family.name,
         "metric": "equalized_odds_difference",
         "threshold": numbers(SENSITIVITY_THRESHOLDS),
-        **{name: numbers(column) for name, column in found.items()},
+        **{
+            name: numbers(getattr(found, name)[1:])
+            for name in ("estimate", "lower", "upper")
+        },
     }
 
 
@@ -303,8 +331,9 @@ def discovery(
     found: metrics.Intersections,
     attributes: Sequence[Attribute],
     labels: np.ndarray,
+    searches: int,
 ) -> Iterator[Entry]:
-    """The worst intersections, by name."""
+    """The worst intersections, by name; corrected for all searches of the audit."""
     for i, row in enumerate(np.asarray(found.levels)):
         held = {a: a.levels[j] for a, j in zip(attributes, row, strict=True) if j >= 0}
         inside = np.ones(len(labels), bool)
@@ -321,7 +350,7 @@ def discovery(
             "rest": number(found.rest[i]),
             "difference": number(found.difference[i]),
             "p": number(found.p_value[i]),
-            "p_corrected": number(found.corrected_p_value[i]),
+            "p_corrected": number(min(1, searches * float(found.corrected_p_value[i]))),
             "searched": found.searched,
         }
 
@@ -331,10 +360,10 @@ def comparison(
     baseline: str,
     attribute: str,
     found: metrics.PositiveSum,
-    levels: Sequence[str],
+    levels: Sequence[str | None],
     margin: float,
 ) -> Entry:
-    """A model held against the baseline."""
+    """A model held against the baseline; padded groups have no name."""
     worst = int(found.worst_group)
     return {
         "model": model,
@@ -349,7 +378,7 @@ def comparison(
             _change(found.group_gains[i], found.group_lower[i], found.group_upper[i])
             | {"group": level}
             for i, level in enumerate(levels)
-            if bool(found.compared[i])
+            if level is not None and bool(found.compared[i])
         ],
     }
 

@@ -97,6 +97,8 @@ class Measured(NamedTuple):
       auroc_covariance: ``[G, G]``, of groups that may share patients; None where rows
         are patients.
       recalibration: Intercepts and slopes.
+      calibration: In bins of equal size, by group.
+      observed: ``[G, B]``, intervals of the bins' outcome.
       prevalence: The share of rows with the outcome.
       shrunken: ``[G, 2]``, false and true positive rates drawn towards the others'.
     """
@@ -107,6 +109,8 @@ class Measured(NamedTuple):
     auroc_errors: Float[Array, " groups"]
     auroc_covariance: Float[Array, "groups groups"] | None
     recalibration: metrics.Recalibration
+    calibration: metrics.CalibrationCurve
+    observed: Interval
     prevalence: Estimate
     shrunken: Float[Array, "groups 2"]
 
@@ -149,7 +153,9 @@ def measure(
     }
     found["f1_score"] = _f1(found.pop("jaccard"))
     found["balanced_accuracy"] = _balanced(
-        found["true_positive_rate"], found["false_positive_rate"]
+        found["true_positive_rate"],
+        found["false_positive_rate"],
+        independent=rows.patients is None,
     )
     total = jnp.sum(cells, axis=1)
     area, errors, covariance = _auroc(rows, codes, num_groups, num_patients)
@@ -158,7 +164,8 @@ def measure(
     found["auroc"] = Estimate(area, *limits, total)
     area = metrics.group_auprc(rows.labels, rows.scores, codes, **groups)
     # Of the positives' proportion: Boyd, Eng and Page (2013).
-    spread = jnp.sqrt(area * (1 - area) / positives)
+    fewer = _copies(shares, "true_positive_rate", positives)
+    spread = jnp.sqrt(area * (1 - area) / fewer)
     found["auprc"] = Estimate(
         area, *metrics.logit_interval(area, spread, z=z), positives
     )
@@ -167,6 +174,7 @@ def measure(
     ece = metrics.group_calibration_error(*table, **groups, num_bins=CALIBRATION_BINS)
     unknown = jnp.full_like(ece, jnp.nan)
     found["expected_calibration_error"] = Estimate(ece, unknown, unknown, total)
+    bins = metrics.calibration_curve(*table, **groups, num_bins=CALIBRATION_BINS)
     again = metrics.logistic_recalibration(*table, **groups, **clusters)
     for name in ("intercept", "slope"):
         value, error = getattr(again, name), getattr(again, f"{name}_se")
@@ -177,9 +185,20 @@ def measure(
         value, lower, upper, base = found[of]
         found[name] = Estimate(1 - value, 1 - upper, 1 - lower, base)
     prevalence = found.pop("prevalence")
-    shrunken = metrics.posterior_rates(counts).mean
+    # A bin's rows are alike by as much as the group's are.
+    share = (_copies(shares, "selection_rate", total) / jnp.maximum(total, 1))[:, None]
+    observed = metrics.wilson_interval(bins.events * share, bins.rows * share, z=z)
     return Measured(
-        counts, shares, found, errors, covariance, again, prevalence, shrunken
+        counts,
+        shares,
+        found,
+        errors,
+        covariance,
+        again,
+        bins,
+        observed,
+        prevalence,
+        _shrunken(shares),
     )
 
 
@@ -190,6 +209,24 @@ def share_limits(
     if degrees is not None:
         z = metrics.student_equivalent(z, degrees)
     return metrics.wilson_interval(rates * trials, trials, z=z)
+
+
+def _copies(shares: Shares, rate: str, rows: Array) -> Array:
+    """As many independent rows, a patient's rows taken for copies of one."""
+    if shares.degrees is None:
+        return rows
+    return jnp.minimum(shares.degrees[SHARES.index(rate)] + 1, rows)
+
+
+def _shrunken(shares: Shares) -> Float[Array, "groups 2"]:
+    """Empirical-Bayes false and true positive rates, of effective trials."""
+    picked = [SHARES.index(f"{of}_positive_rate") for of in ("false", "true")]
+    rates, trials = shares.rates[jnp.array(picked)], shares.trials[jnp.array(picked)]
+
+    def one(hits: Array, trials: Array) -> Array:
+        return metrics.beta_binomial_posterior(hits, trials).mean
+
+    return jax.vmap(one)(jnp.nan_to_num(rates) * trials, trials).T
 
 
 def _shares(rows, codes, counts, num_groups: int, num_patients: int) -> Shares:
@@ -237,13 +274,20 @@ def _f1(jaccard: Estimate) -> Estimate:
     return Estimate(value, lower, upper, jaccard.rows)
 
 
-def _balanced(sensitivity: Estimate, fall_out: Estimate) -> Estimate:
-    """The mean of two independent rates, with its limits recovered from theirs."""
+def _balanced(
+    sensitivity: Estimate, fall_out: Estimate, *, independent: bool
+) -> Estimate:
+    """The mean of two rates, with its limits recovered from theirs.
+
+    Patients with rows of both outcomes make the two dependent; then the limits add up,
+    which holds whatever the correlation.
+    """
     value = (sensitivity.value + 1 - fall_out.value) / 2
-    below = jnp.hypot(
+    together = jnp.hypot if independent else jnp.add
+    below = together(
         sensitivity.value - sensitivity.lower, fall_out.upper - fall_out.value
     )
-    above = jnp.hypot(
+    above = together(
         sensitivity.upper - sensitivity.value, fall_out.value - fall_out.lower
     )
     rows = jnp.minimum(sensitivity.rows, fall_out.rows)

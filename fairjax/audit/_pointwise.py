@@ -1,4 +1,4 @@
-"""Curves by group, and gaps at every threshold, of one model in one family."""
+"""Curves by group, and rates at every threshold, of one model in one family."""
 
 import functools
 from typing import NamedTuple
@@ -6,12 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int
 
 from fairjax import metrics
-from fairjax.audit._comparisons import Odds, odds_interval
-from fairjax.audit._measures import CALIBRATION_BINS, Rows
-from fairjax.metrics import Interval
+from fairjax.audit._measures import Rows
 
 THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 # Where a gap's interval is simulated, so that a coarser grid is enough.
@@ -20,57 +18,41 @@ _ROC_POINTS = 101
 
 
 class Curves(NamedTuple):
-    """ROC, calibration and decision curves of all groups.
+    """ROC and decision curves of all groups.
 
     Attributes:
       roc: On an even grid of false positive rates.
-      calibration: In bins of equal size, by group.
-      observed: ``[G, B]``, intervals of the bins' outcome.
       decision: At `THRESHOLDS`.
     """
 
     roc: metrics.RocCurve
-    calibration: metrics.CalibrationCurve
-    observed: Interval
     decision: metrics.NetBenefit
 
 
-@functools.partial(jax.jit, static_argnames=("num_groups", "confidence"))
-def curves(
-    rows: Rows, codes: Int[Array, " n"], *, num_groups: int, confidence: float
-) -> Curves:
-    """All curves of all groups."""
+@functools.partial(jax.jit, static_argnames="num_groups")
+def curves(rows: Rows, codes: Int[Array, " n"], *, num_groups: int) -> Curves:
+    """Curves of all groups."""
     table = (rows.labels, rows.scores, codes)
-    bins = metrics.calibration_curve(
-        *table, num_groups=num_groups, num_bins=CALIBRATION_BINS
-    )
     return Curves(
         metrics.roc_curve_at(*table, num_groups=num_groups, num_points=_ROC_POINTS),
-        bins,
-        metrics.wilson_interval(bins.events, bins.rows, confidence=confidence),
         metrics.net_benefit(*table, jnp.asarray(THRESHOLDS), num_groups=num_groups),
     )
 
 
-def sensitivity(
-    key: PRNGKeyArray, rows: Rows, codes: np.ndarray, odds: Odds, *, confidence: float
-) -> dict[str, np.ndarray]:
-    """Equalized odds at each of `SENSITIVITY_THRESHOLDS`, had it been the threshold.
-
-    Where patients have several rows, the effective numbers of trials are those at the
-    audited threshold.
+def rates_at_thresholds(
+    rows: Rows, codes: np.ndarray, *, num_groups: int
+) -> np.ndarray:
+    """The groups' rates at each of `SENSITIVITY_THRESHOLDS`, had it been the threshold.
 
     Args:
-      key: A random key.
       rows: The model's.
       codes: ``[n]``, each row's group.
-      odds: At the audited threshold.
-      confidence: Of the intervals.
+      num_groups: Number of groups, padded.
 
     Returns:
-      The ``estimate``, and its ``lower`` and ``upper`` limit, at each threshold.
+      ``[thresholds, 2, G]``, false positive rates, then true positive rates.
     """
-    steps, num_groups = len(SENSITIVITY_THRESHOLDS), odds.rates.shape[1]
+    steps = len(SENSITIVITY_THRESHOLDS)
     # Rows by the number of thresholds that their score reaches, counted once.
     reached = np.searchsorted(SENSITIVITY_THRESHOLDS, rows.scores, side="right")
     cell = (codes * 2 + np.asarray(rows.labels)) * (steps + 1) + reached
@@ -78,15 +60,4 @@ def sensitivity(
     table = table.reshape(num_groups, 2, steps + 1)
     selected = table[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     rates = selected / np.maximum(table.sum(axis=-1), 1)[..., None]
-    found = [
-        odds_interval(
-            jax.random.fold_in(key, step),
-            odds._replace(rates=jnp.asarray(rates[..., step].T)),
-            confidence=confidence,
-        )
-        for step in range(steps)
-    ]
-    return {
-        name: np.array([getattr(interval, name) for interval in found])
-        for name in ("estimate", "lower", "upper")
-    }
+    return rates.transpose(2, 1, 0)

@@ -64,8 +64,9 @@ def _rows(document: Document) -> list[str]:
     elif data["patients"] < data["rows_used"]:
         found.append(
             f"{plural(data['patients'], 'patient')} have "
-            f"{plural(data['rows_used'], 'row')}. Each interval's method says whether "
-            "it counts patients; one that does not is too narrow."
+            f"{plural(data['rows_used'], 'row')}. Intervals and tests count "
+            "patients; those at other thresholds than the audited one take a "
+            "patient's rows to be as alike as at that one."
         )
     left_out = {k: n for k, n in data["rows_left_out"].items() if n}
     if left_out:

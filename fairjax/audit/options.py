@@ -50,7 +50,8 @@ class Options:
         min_negatives: Likewise for negatives.
         suppress_below: Counts below it are not shown; 0 shows all.
         confidence: Of every interval, in (0, 1).
-        replicates: Bootstrap samples and permutations.
+        replicates: Draws of the simulations behind the gaps' intervals and tests, and
+          shuffles of the search, of which there are at most 999.
         seed: Of the random numbers.
         margin: A loss of AUROC by at most this much is no harm, when models are
             compared.
@@ -94,7 +95,7 @@ class Options:
     min_negatives: int = 10
     suppress_below: int = 0
     confidence: float = 0.95
-    replicates: int = 2000
+    replicates: int = 10_000
     seed: int = 0
     margin: float | int = 0.0
     correction: Literal["holm", "benjamini-hochberg"] = "holm"

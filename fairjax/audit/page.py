@@ -49,7 +49,7 @@ SECTIONS = (
 _FIXED_SETTINGS = {
     "confidence": "Confidence of intervals",
     "seed": "Seed",
-    "replicates": "Permutations and resamples",
+    "replicates": "Draws of the simulations",
     "min_positives": "Fewest positives for a group to be judged",
     "min_negatives": "Fewest negatives for a group to be judged",
     "suppress_below": "Cells suppressed below",

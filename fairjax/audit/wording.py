@@ -19,6 +19,10 @@ from fairjax.audit.limits import limits
 from fairjax.audit.tripod import tripod_ai
 
 Verdict = Literal["clear", "lead", "chance", "unknown"]
+RATES = {
+    "equal_opportunity_difference": "true_positive_rate",
+    "false_positive_rate_difference": "false_positive_rate",
+}
 # The gap that stands for a family in the summary: the first that the audit has.
 HEADLINES = (
     "equalized_odds_difference",
@@ -62,8 +66,9 @@ def words(document: Document) -> dict[str, Any]:
 def judge(gap: Document, confidence: float = 0.95) -> Verdict:
     """What a gap's interval and its adjusted p-value together allow to be said.
 
-    ``clear``: the interval leaves out equality and the test agrees after correction.
-    ``lead``: one of the two does. ``chance``: neither. ``unknown``: neither exists.
+    ``clear``: the interval leaves out equality, and the test does after correction for
+    all tests. ``lead``: only the interval does, which is that of one gap by itself.
+    ``chance``: neither. ``unknown``: neither exists.
 
     Example:
       >>> gap = {"metric": "auroc_difference", "status": "ok", "estimate": 0.1,
@@ -112,6 +117,23 @@ def _where(document: Document, gap: Document) -> str:
     """The attribute, and the model where there are several."""
     model = f" in {gap['model']}" if _several(document) else ""
     return f"{gap['attribute']}{model}"
+
+
+def _of(document: Document, gap: Document) -> str:
+    """Which of its two rates equalized odds is the gap of, before who differs in it."""
+    if gap["metric"] != "equalized_odds_difference":
+        return ""
+    for name in ("equal_opportunity_difference", "false_positive_rate_difference"):
+        same = select(
+            document["gaps"],
+            model=gap["model"],
+            attribute=gap["attribute"],
+            metric=name,
+            estimate=gap["estimate"],
+        )
+        if same:
+            return f"{phrase(RATES[name])}: "
+    return ""
 
 
 def _audited(document: Document) -> str:
@@ -164,7 +186,8 @@ def _clear(document: Document) -> str:
             times = number(gap["estimate"] / gap["noise_floor"], 1)
             part += f", {times} times what chance alone gives on average"
         if gap["highest"] is not None and gap["lowest"] is not None:
-            part += f"; highest {gap['highest']}, lowest {gap['lowest']}"
+            part += f"; {_of(document, gap)}highest {gap['highest']}, "
+            part += f"lowest {gap['lowest']}"
         parts.append(f"{part})")
     more = [f"{len(found) - 3} more"] if len(found) > 3 else []
     return (
@@ -174,7 +197,7 @@ def _clear(document: Document) -> str:
 
 
 def _unclear(document: Document) -> str:
-    """Gaps within chance, and those where interval and corrected test disagree."""
+    """Gaps within chance, and those that correction for all tests leaves unsure."""
     confidence = document["settings"]["confidence"]
     judged = [(g, judge(g, confidence)) for g in headlines(document)]
     chance, leads, unknown = (
@@ -195,8 +218,8 @@ def _unclear(document: Document) -> str:
     if leads:
         listed = [_where(document, g) for g in leads]
         parts.append(
-            f"for {some(listed, 5)} the interval and the corrected test disagree: a "
-            "lead, not a finding"
+            f"for {some(listed, 5)} the gap is beyond chance by itself, but not after "
+            "correction for all tests: a lead, not a finding"
         )
     if unknown:
         listed = [_where(document, g) for g in unknown]
@@ -282,7 +305,7 @@ def explain(gap: Document, confidence: float = 0.95) -> str:
     """
     return {
         "clear": "beyond chance",
-        "lead": "a lead: interval and corrected test disagree",
+        "lead": "a lead: beyond chance by itself, not after correction",
         "chance": "within what chance produces",
         "unknown": "too few patients to tell",
     }[judge(gap, confidence)]

@@ -47,7 +47,13 @@ from fairjax.metrics.discovery import (
     worst_intersections,
     worst_mean_intersections,
 )
-from fairjax.metrics.gap_intervals import GapInterval, gap_interval, ratio_interval
+from fairjax.metrics.gap_intervals import (
+    GapInterval,
+    difference_and_ratio_intervals,
+    gap_interval,
+    ratio_interval,
+)
+from fairjax.metrics.gap_noise import GapNoise, gap_noise
 from fairjax.metrics.gap_tables import gap_table
 from fairjax.metrics.gaps import (
     compared_groups,
@@ -71,6 +77,7 @@ from fairjax.metrics.intervals import (
     Interval,
     beta_quantile,
     jeffreys_interval,
+    midp_interval,
     wilson_interval,
 )
 from fairjax.metrics.multiplicity import benjamini_hochberg, holm
@@ -166,6 +173,7 @@ __all__ = [
     "DeLong",
     "EntropySplit",
     "GapInterval",
+    "GapNoise",
     "GroupCounts",
     "GroupedOrder",
     "Intersections",
@@ -213,6 +221,7 @@ __all__ = [
     "demographic_parity_difference",
     "demographic_parity_ratio",
     "difference",
+    "difference_and_ratio_intervals",
     "differential_fairness",
     "disparate_impact",
     "entropy_split",
@@ -232,6 +241,7 @@ __all__ = [
     "false_positive_rate",
     "false_positive_rate_difference",
     "gap_interval",
+    "gap_noise",
     "gap_table",
     "generalized_entropy_index",
     "group_auprc",
@@ -251,6 +261,7 @@ __all__ = [
     "logistic_recalibration",
     "logit_interval",
     "merge",
+    "midp_interval",
     "multilabel_counts",
     "multinomial_bootstrap",
     "negative_predictive_value",

@@ -178,8 +178,9 @@ def shuffled_beyond(
     """How many shuffles reach the z of each of the best: in its own place; anywhere."""
     if best.size == 0:
         return np.zeros(0), np.zeros(0)
-    arrange_key, shift_key = jax.random.split(key)
-    noise = np.asarray(jax.random.bits(arrange_key, strata.shape))
+    # Drawn on the host, where no program has to be compiled for so many units.
+    arrange = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    noise = arrange.random(strata.shape)
     order = np.lexsort((noise, strata))
     residuals, cells = residuals[order], cells[order]
     start, length, block = _blocks(strata[order])
@@ -187,15 +188,15 @@ def shuffled_beyond(
     padding = (0, _padded(residuals.size) - residuals.size)
     largest = max(np.abs(residuals).max(), np.finfo(np.float32).tiny)
     worst, own = _shuffle(
-        shift_key,
-        jnp.asarray(np.pad(residuals / largest, padding), jnp.float32),
-        jnp.asarray(np.pad(cells, padding)),
-        jnp.asarray(np.pad(start, padding, mode="edge")),
-        jnp.asarray(np.pad(length, padding, mode="edge")),
-        jnp.asarray(np.pad(block, padding, mode="edge")),
-        jnp.asarray(scale * largest, jnp.float32),
-        jnp.asarray(eligible),
-        jnp.asarray(best),
+        key,
+        np.pad(residuals / largest, padding).astype(np.float32),
+        np.pad(cells, padding),
+        np.pad(start, padding, mode="edge"),
+        np.pad(length, padding, mode="edge"),
+        np.pad(block, padding, mode="edge"),
+        (scale * largest).astype(np.float32),
+        eligible,
+        best,
         num_levels=num_levels,
         max_depth=max_depth,
         num_permutations=num_permutations,

@@ -10,8 +10,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from fairjax.metrics.intervals import Interval
 
-_HALVINGS = 40
-_FURTHEST = 40.0  # standard errors; a p-value there is 0 in float32
+_HALVINGS = 28
+# The groups' limits are asked for once, at so many standard errors, and read off in
+# between by cubics: one body to compile, where limits may take long to solve for.
+_NODES, _NODES_TO_ONE = 53, 4
+_FURTHEST = (_NODES - 1) / _NODES_TO_ONE  # a p-value there is 0 in float32
 _DRAWS_AT_ONCE = 2**20
 
 
@@ -23,21 +26,37 @@ class Families(NamedTuple):
       valid: ``[F, G]``, False where it is.
       comparable: ``[F, G, G]``, whether two groups are compared.
       correlation: ``[F * G, F * G]`` of all estimates; None if independent.
-      limits: Gives the groups' intervals at a number of standard errors.
+      nodes: How far the groups' limits lie below and above the estimates, at numbers
+        of standard errors from 0.
     """
 
     estimates: Float[Array, "families groups"]
     valid: Bool[Array, "families groups"]
     comparable: Bool[Array, "families groups groups"]
     correlation: Float[Array, "all all"] | None
-    limits: Callable[[Float[Array, ""]], Interval]
+    nodes: Float[Array, "nodes 2 families groups"]
 
     def arms(self, standard_errors: Array) -> tuple[Array, Array]:
         """How far the groups' limits lie below and above their estimates."""
-        lower, upper = self.limits(standard_errors)
-        below = self.estimates - jnp.reshape(lower, self.valid.shape)
-        above = jnp.reshape(upper, self.valid.shape) - self.estimates
-        return jnp.where(self.valid, below, 0), jnp.where(self.valid, above, 0)
+        place = standard_errors * _NODES_TO_ONE
+        start = jnp.clip(jnp.floor(place).astype(int) - 1, 0, _NODES - 4)
+        t = place - start
+        # Lagrange's cubic through four nodes.
+        weights = jnp.stack(
+            [
+                -(t - 1) * (t - 2) * (t - 3) / 6,
+                t * (t - 2) * (t - 3) / 2,
+                -t * (t - 1) * (t - 3) / 2,
+                t * (t - 1) * (t - 2) / 6,
+            ]
+        )
+        nodes = jax.lax.dynamic_slice_in_dim(self.nodes, start, 4)
+        below, above = jnp.maximum(jnp.tensordot(weights, nodes, 1), 0)
+        return below, above
+
+    def deviations(self) -> Array:
+        """The estimates' standard errors, from both sides."""
+        return jnp.mean(self.nodes[_NODES_TO_ONE], axis=0)
 
     def within(self) -> Array:
         """The correlations within families, ``[F, G, G]``."""
@@ -47,14 +66,14 @@ class Families(NamedTuple):
         blocks = self.correlation.reshape(number, groups, number, groups)
         return jnp.stack([blocks[family, :, family] for family in range(number)])
 
-    def lower_limits(self, standard_errors: Array, ratio: Array | int = 1) -> Array:
+    def lower_limits(self, arms: tuple[Array, Array], ratio: Array | int = 1) -> Array:
         """Lower limits of the first group's less ``ratio`` of the second's estimate."""
-        below, above = self.arms(standard_errors)
+        below, above = arms
         return self._contrast(ratio) - self._reach(below, ratio * above)
 
-    def upper_limits(self, standard_errors: Array, ratio: Array | int = 1) -> Array:
+    def upper_limits(self, arms: tuple[Array, Array], ratio: Array | int = 1) -> Array:
         """Upper limits of the same."""
-        below, above = self.arms(standard_errors)
+        below, above = arms
         return self._contrast(ratio) + self._reach(above, ratio * below)
 
     def _contrast(self, ratio: Array | int) -> Array:
@@ -81,11 +100,21 @@ def make_families(
     families = jnp.where(kept, estimates, 0).reshape(-1, groups)
     kept = kept.reshape(families.shape)
     comparable = kept[:, :, None] & kept[:, None, :] & ~jnp.eye(groups, dtype=bool)
-    correlation = None if covariance is None else _correlation(jnp.asarray(covariance))
-    return Families(families, kept, comparable, correlation, limits)
+    correlation = (
+        None if covariance is None else correlation_of(jnp.asarray(covariance))
+    )
+
+    def arms(standard_errors: Array) -> Array:
+        lower, upper = limits(standard_errors)
+        below = families - jnp.reshape(lower, kept.shape)
+        above = jnp.reshape(upper, kept.shape) - families
+        return jnp.where(kept, jnp.stack([below, above]), 0)
+
+    nodes = jax.vmap(arms)(jnp.arange(_NODES, dtype=families.dtype) / _NODES_TO_ONE)
+    return Families(families, kept, comparable, correlation, nodes)
 
 
-def _correlation(covariance: Array) -> Array:
+def correlation_of(covariance: Array) -> Array:
     """Correlations; none with an estimate whose variance is 0 or unknown."""
     variance = jnp.diagonal(covariance)
     known = variance > 0
@@ -124,7 +153,7 @@ def simultaneous(
     def halve(_, ends):
         low, high = ends
         middle = (low + high) / 2
-        lower = families.lower_limits(middle)
+        lower = families.lower_limits(families.arms(middle))
         shown = jnp.max(jnp.where(families.comparable, lower, -1)) > 0
         return jnp.where(shown, middle, low), jnp.where(shown, high, middle)
 
@@ -141,8 +170,7 @@ def _largest_differences(
     """Draws of the largest studentised difference where all groups are alike."""
     number, groups = families.estimates.shape
     dtype = families.estimates.dtype
-    below, above = families.arms(jnp.ones((), dtype))
-    deviations = ((below + above) / 2).reshape(-1)
+    deviations = families.deviations().reshape(-1)
     first, second = np.triu_indices(groups, 1)
     first = np.concatenate([family * groups + first for family in range(number)])
     second = np.concatenate([family * groups + second for family in range(number)])

@@ -96,7 +96,8 @@ def gap_interval(
         families that are compared within themselves, whose gaps are put together by
         ``agg``.
       limits: Gives the groups' own intervals, of the shape of the estimates, at a
-        number of standard errors: ``lambda z: wilson_interval(hits, rows, z=z)``, or
+        number of standard errors, and is mapped over several of them:
+        ``lambda z: midp_interval(hits, rows, z=z)``, or
         ``lambda z: auroc_interval(areas, errors, positives, negatives, z=z)``, or
         ``lambda z: Interval(values - z * errors, values + z * errors)``.
       covariance: ``[F * G, F * G]``, of which only the correlations are used; by
@@ -117,10 +118,10 @@ def gap_interval(
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from fairjax.metrics import wilson_interval
+      >>> from fairjax.metrics import midp_interval
       >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
       >>> gap = gap_interval(
-      ...     jax.random.key(0), hits / rows, lambda z: wilson_interval(hits, rows, z=z)
+      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
       ... )
       >>> round(gap.estimate.item(), 3), gap.highest.item(), gap.lowest.item()
       (0.3, 1, 0)
@@ -129,25 +130,9 @@ def gap_interval(
     """
     if agg not in ("max", "mean"):
         raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
-    z = normal_quantile(confidence)
     families = make_families(estimates, limits, covariance, valid)
-    critical, p_value = simultaneous(key, families, confidence, num_draws)
-
-    def largest(pairs: Array) -> Array:
-        return jnp.max(jnp.where(families.comparable, pairs, -jnp.inf), axis=(1, 2))
-
-    together = jnp.max if agg == "max" else jnp.mean
-    lower = jnp.maximum(largest(families.lower_limits(critical)), 0)
-    upper = largest(families.upper_limits(jnp.asarray(z, critical.dtype)))
-    found = GapInterval(
-        together(_highest(families) - _lowest(families)),
-        together(lower),
-        together(upper),
-        p_value,
-        critical,
-        *_ends(families, jnp.ndim(estimates)),
-    )
-    return _where_compared(families, found)
+    found = _judged(key, families, confidence, num_draws)
+    return _difference(families, found, agg, jnp.ndim(estimates))
 
 
 def ratio_interval(
@@ -190,26 +175,113 @@ def ratio_interval(
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from fairjax.metrics import wilson_interval
+      >>> from fairjax.metrics import midp_interval
       >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
       >>> ratio = ratio_interval(
-      ...     jax.random.key(0), hits / rows, lambda z: wilson_interval(hits, rows, z=z)
+      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
       ... )
       >>> round(ratio.estimate.item(), 3)
       0.667
       >>> round(ratio.lower.item(), 2), round(ratio.upper.item(), 2)
       (0.51, 0.88)
     """
-    z = normal_quantile(confidence)
     families = make_families(estimates, limits, covariance, valid)
-    critical, p_value = simultaneous(key, families, confidence, num_draws)
+    found = _judged(key, families, confidence, num_draws)
+    return _ratio(families, found, jnp.ndim(estimates))
 
+
+def difference_and_ratio_intervals(
+    key: PRNGKeyArray,
+    estimates: Float[Array | np.ndarray, "*families groups"],
+    limits: Limits,
+    *,
+    covariance: Float[Array | np.ndarray, "all all"] | None = None,
+    valid: Bool[Array | np.ndarray, "*families groups"] | None = None,
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> tuple[GapInterval, GapInterval]:
+    """``gap_interval`` and ``ratio_interval`` of the same estimates, simulated once.
+
+    They ask the same question, whether all groups are equal, and have one p-value.
+
+    Args:
+      key: A random key.
+      estimates: As in ``gap_interval``, and at least 0 for the ratio to mean anything.
+      limits: As in ``gap_interval``.
+      covariance: As in ``gap_interval``.
+      valid: False to leave a group out; all by default.
+      confidence: Two-sided, in (0, 1).
+      num_draws: Size of the simulation.
+
+    Returns:
+      The difference (the largest family's) and the ratio (the smallest).
+
+    Raises:
+      ValueError: With a confidence outside (0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from fairjax.metrics import midp_interval
+      >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
+      >>> gap, ratio = difference_and_ratio_intervals(
+      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
+      ... )
+      >>> round(gap.estimate.item(), 2), round(ratio.estimate.item(), 2)
+      (0.3, 0.67)
+      >>> gap.p_value.item() == ratio.p_value.item()
+      True
+    """
+    families = make_families(estimates, limits, covariance, valid)
+    found = _judged(key, families, confidence, num_draws)
+    ndim = jnp.ndim(estimates)
+    return _difference(families, found, "max", ndim), _ratio(families, found, ndim)
+
+
+class _Judged(NamedTuple):
+    """The simulation's findings, and the groups' arms that the two ends need."""
+
+    critical: Array
+    p_value: Array
+    claimed: tuple[Array, Array]
+    single: tuple[Array, Array]
+
+
+def _judged(
+    key: PRNGKeyArray, families: Families, confidence: float, num_draws: int
+) -> _Judged:
+    z = normal_quantile(confidence)
+    critical, p_value = simultaneous(key, families, confidence, num_draws)
+    single = families.arms(jnp.asarray(z, critical.dtype))
+    return _Judged(critical, p_value, families.arms(critical), single)
+
+
+def _difference(
+    families: Families, judged: _Judged, agg: str, ndim: int
+) -> GapInterval:
+    def largest(pairs: Array) -> Array:
+        return jnp.max(jnp.where(families.comparable, pairs, -jnp.inf), axis=(1, 2))
+
+    together = jnp.max if agg == "max" else jnp.mean
+    lower = jnp.maximum(largest(families.lower_limits(judged.claimed)), 0)
+    upper = largest(families.upper_limits(judged.single))
+    found = GapInterval(
+        together(_highest(families) - _lowest(families)),
+        together(lower),
+        together(upper),
+        judged.p_value,
+        judged.critical,
+        *_ends(families, ndim),
+    )
+    return _where_compared(families, found)
+
+
+def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
     def halve(_, ends):
         (low, high), (claimed_low, claimed_high) = ends
         middle, claimed = (low + high) / 2, (claimed_low + claimed_high) / 2
-        lower = families.lower_limits(jnp.asarray(z, critical.dtype), middle)
+        lower = families.lower_limits(judged.single, middle)
         above = jnp.min(jnp.where(families.comparable, lower, jnp.inf)) >= 0
-        upper = families.upper_limits(critical, claimed)
+        upper = families.upper_limits(judged.claimed, claimed)
         below = jnp.min(jnp.where(families.comparable, upper, jnp.inf)) < 0
         return (
             (jnp.where(above, middle, low), jnp.where(above, high, middle)),
@@ -219,7 +291,7 @@ def ratio_interval(
             ),
         )
 
-    ends = jnp.zeros_like(critical), jnp.ones_like(critical)
+    ends = jnp.zeros_like(judged.critical), jnp.ones_like(judged.critical)
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (ends, ends))
     highest = _highest(families)
     ratios = _lowest(families) / jnp.where(highest > 0, highest, jnp.nan)
@@ -227,9 +299,9 @@ def ratio_interval(
         jnp.min(ratios),
         low[0],
         high[1],
-        p_value,
-        critical,
-        *_ends(families, jnp.ndim(estimates)),
+        judged.p_value,
+        judged.critical,
+        *_ends(families, ndim),
     )
     return _where_compared(families, found)
 
@@ -255,8 +327,7 @@ def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
 
 def _where_compared(families: Families, found: GapInterval) -> GapInterval:
     """NaN where a family has fewer than two groups, or a group has no limits."""
-    below, above = families.arms(jnp.ones_like(found.critical))
-    known = jnp.all(jnp.isfinite(below + above))
+    known = jnp.all(jnp.isfinite(families.deviations()))
     compared = known & jnp.all(jnp.any(families.comparable, axis=(1, 2)))
     return found._replace(
         estimate=jnp.where(compared, found.estimate, jnp.nan),

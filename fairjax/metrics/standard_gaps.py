@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from fairjax.metrics.auroc_intervals import auroc_interval
-from fairjax.metrics.clusters import ClusterRates, cluster_interval
+from fairjax.metrics.clusters import ClusterRates, student_equivalent
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.gap_intervals import GapInterval, gap_interval, ratio_interval
 from fairjax.metrics.gaps import valid_groups
-from fairjax.metrics.intervals import Interval, wilson_interval
+from fairjax.metrics.intervals import Interval, midp_interval
 
 _STATIC = ("confidence", "num_draws")
 _NUM_DRAWS = 20_000
@@ -35,14 +35,14 @@ def rate_gap_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the largest minus the smallest rate, from Wilson's intervals.
+    """Interval of the largest minus the smallest rate, from mid-p intervals.
 
     Args:
       key: A random key.
       successes: ``[G]``, in ``[0, trials]``, such as true positives.
       trials: ``[G]``, such as positives. A group without any is left out.
       clusters: From ``cluster_rate_covariance`` of the same rows, where patients have
-        several.
+        several; the rates are then its own.
       valid: False to leave a group out.
       confidence: Two-sided, in (0, 1).
       num_draws: Size of the simulation.
@@ -122,18 +122,27 @@ def rate_ratio_interval(
 
 
 def _limits(successes, trials, clusters: ClusterRates | None):
-    """Rates, and their intervals as a function of the standard errors."""
+    """Rates, and their mid-p intervals as a function of the standard errors."""
     successes, trials = jnp.asarray(successes), jnp.asarray(trials)
-    some = trials > 0
-    estimates = jnp.where(some, successes / jnp.where(some, trials, 1), jnp.nan)
+    if clusters is None:
+        some = trials > 0
+        rates = jnp.where(some, successes / jnp.where(some, trials, 1), jnp.nan)
+        return rates, lambda z: midp_interval(successes, trials, z=z)
+    if clusters.rates.size != trials.size:
+        raise ValueError(
+            f"clusters has {clusters.rates.size} rates for {trials.size} numbers of "
+            "trials. Equalized odds need cluster_label_rates."
+        )
+    rates, effective, degrees = (
+        leaf.reshape(trials.shape)
+        for leaf in (clusters.rates, clusters.trials, clusters.degrees_of_freedom)
+    )
 
     def limits(z: Array) -> Interval:
-        if clusters is None:
-            return wilson_interval(successes, trials, z=z)
-        lower, upper = cluster_interval(clusters, z=z)
-        return Interval(lower.reshape(trials.shape), upper.reshape(trials.shape))
+        score = student_equivalent(z, degrees)
+        return midp_interval(rates * effective, effective, z=score)
 
-    return estimates, limits
+    return rates, limits
 
 
 @functools.partial(jax.jit, static_argnames=("agg", *_STATIC))

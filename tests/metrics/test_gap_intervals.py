@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from fairjax.metrics import (
@@ -15,10 +15,12 @@ from fairjax.metrics import (
     auroc_gap_interval,
     auroc_interval,
     cluster_label_rates,
+    difference_and_ratio_intervals,
     equalized_odds_difference,
     equalized_odds_interval,
     gap_interval,
     group_counts,
+    midp_interval,
     rate_gap_interval,
     rate_ratio_interval,
     ratio_interval,
@@ -40,9 +42,15 @@ def normal_gap(values, errors, covariance=None, valid=None):
     )
 
 
+@functools.partial(jax.jit, static_argnames="confidence")
+def newcombes_gap(x, n, confidence=0.95):
+    limits = functools.partial(wilson_interval, x, n)
+    return gap_interval(KEY, x / n, lambda z: limits(z=z), confidence=confidence)
+
+
 def test_two_rates_have_newcombes_interval():
     # Newcombe 1998, table II: 56 of 70 against 48 of 80, method 10.
-    gap = rate_gap_interval(KEY, np.array([56, 48]), np.array([70, 80]))
+    gap = newcombes_gap(np.array([56, 48]), np.array([70, 80]))
     np.testing.assert_allclose(gap.estimate, 0.2, rtol=1e-5)
     np.testing.assert_allclose((gap.lower, gap.upper), (0.0524, 0.3339), atol=5e-5)
     assert (gap.highest, gap.lowest) == (0, 1)
@@ -51,15 +59,69 @@ def test_two_rates_have_newcombes_interval():
 
 @given(st.integers(0, 30), st.integers(0, 50), st.sampled_from([0.8, 0.95]))
 def test_two_rates_are_those_of_statsmodels(first, second, confidence):
-    gap = rate_gap_interval(
-        KEY, np.array([first, second]), np.array([30, 50]), confidence=confidence
+    gap = newcombes_gap(
+        np.array([first, second]), np.array([30, 50]), confidence=confidence
     )
     low, high = confint_proportions_2indep(
         first, 30, second, 50, method="newcomb", compare="diff", alpha=1 - confidence
     )
-    np.testing.assert_allclose(gap.lower, max(low, -high, 0), atol=1e-5)
-    np.testing.assert_allclose(gap.upper, max(high, -low), atol=1e-5)
+    np.testing.assert_allclose(gap.lower, max(low, -high, 0), atol=2e-5)
+    np.testing.assert_allclose(gap.upper, max(high, -low), atol=2e-5)
     assert bool(gap.lower > 0) == bool(gap.p_value < 1 - confidence)
+
+
+def exact_midp(x, n, z):
+    """Mid-p limits from SciPy's binomial tails."""
+    tail = stats.norm.sf(z)
+
+    def excess(p, successes):
+        below = stats.binom.cdf(successes - 1, n, p)
+        return (below + stats.binom.cdf(successes, n, p)) / 2 - tail
+
+    upper = 1.0 if x == n else optimize.brentq(excess, x / n, 1, (x,))
+    lower = 0.0 if x == 0 else 1 - optimize.brentq(excess, 1 - x / n, 1, (n - x,))
+    return lower, upper
+
+
+@pytest.mark.parametrize("first", [0, 2, 10, 27, 30])
+@pytest.mark.parametrize("second", [0, 25, 49])
+def test_two_rates_have_movers_interval_from_exact_midp_limits(first, second):
+    gap = rate_gap_interval(KEY, np.array([first, second]), np.array([30, 50]))
+    p = first / 30, second / 50
+    limits = exact_midp(first, 30, 1.959964), exact_midp(second, 50, 1.959964)
+    high, low = (0, 1) if p[0] >= p[1] else (1, 0)
+    below = p[high] - limits[high][0], limits[low][1] - p[low]
+    above = limits[high][1] - p[high], p[low] - limits[low][0]
+    lower = max(p[high] - p[low] - np.hypot(*below), 0)
+    np.testing.assert_allclose(gap.lower, lower, atol=2e-3)
+    # Of equal rates either may be the larger one.
+    if first or second:
+        upper = p[high] - p[low] + np.hypot(*above)
+        np.testing.assert_allclose(gap.upper, upper, atol=2e-3)
+
+
+def rejections(sizes, rate):
+    """The chance of a false claim at 95 %, over all tables of two groups."""
+    tables = np.meshgrid(*(np.arange(n + 1) for n in sizes), indexing="ij")
+    chances = [stats.binom.pmf(x, n, rate) for x, n in zip(tables, sizes, strict=True)]
+    x = np.stack(tables, axis=-1).reshape(-1, 2)
+    likely = np.prod(chances, axis=0).ravel() > 1e-9
+    x, chance = x[likely], np.prod(chances, axis=0).ravel()[likely]
+    found = jax.lax.map(
+        lambda x: rate_gap_interval(KEY, x, jnp.array(sizes), num_draws=100),
+        jnp.asarray(x),
+        batch_size=500,
+    )
+    return chance[np.asarray(found.lower) > 0].sum()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rate"),
+    # Wilson's limits claim a gap in .108, .100 and .065 of these.
+    [((10, 400), 0.985), ((25, 300), 0.99), ((25, 25), 0.5), ((12, 60), 0.03)],
+)
+def test_false_gaps_are_few_for_small_groups_and_extreme_rates(sizes, rate):
+    assert rejections(sizes, rate) < 0.056
 
 
 @pytest.mark.parametrize("groups", [2, 3, 6])
@@ -158,11 +220,16 @@ def ratio_oracle(x, n, z):
 
 def test_two_rates_have_donner_and_zous_ratio():
     x, n = np.array([30.0, 60.0]), np.array([100.0, 120.0])
-    ratio = rate_ratio_interval(KEY, x, n)
+
+    @jax.jit
+    def found(x, n):
+        return ratio_interval(KEY, x / n, lambda z: wilson_interval(x, n, z=z))
+
+    ratio = found(x, n)
     np.testing.assert_allclose(ratio.estimate, 0.6, rtol=1e-5)
     expected = ratio_oracle(x, n, 1.959964)
     np.testing.assert_allclose((ratio.lower, ratio.upper), expected, rtol=1e-4)
-    swapped = rate_ratio_interval(KEY, x[::-1], n[::-1])
+    swapped = found(x[::-1], n[::-1])
     np.testing.assert_allclose(swapped[:4], ratio[:4], rtol=1e-4)
 
 
@@ -172,6 +239,18 @@ def test_ratio_and_difference_agree_on_whether_there_is_a_gap():
         gap, ratio = rate_gap_interval(KEY, *given), rate_ratio_interval(KEY, *given)
         assert bool(gap.lower > 0) == bool(ratio.upper < 1)
         assert gap.p_value == ratio.p_value
+
+
+def test_difference_and_ratio_at_once_are_those_of_each():
+    x, n = np.array([30.0, 44.0, 31.0]), np.full(3, 60.0)
+
+    def limits(z):
+        return midp_interval(x, n, z=z)
+
+    together = difference_and_ratio_intervals(KEY, x / n, limits)
+    for found, of in zip(together, (gap_interval, ratio_interval), strict=True):
+        for one, other in zip(found, of(KEY, x / n, limits), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_ratios_of_0():
@@ -187,7 +266,7 @@ def test_ratios_of_0():
 
 def test_ratio_of_families_is_the_smallest():
     x = np.array([[30.0, 60.0], [50.0, 50.0]])
-    limits = functools.partial(wilson_interval, x, 100.0)
+    limits = functools.partial(midp_interval, x, 100.0)
     both = ratio_interval(KEY, x / 100, lambda z: limits(z=z))
     np.testing.assert_allclose(both.estimate, 0.5, rtol=1e-6)
     single = rate_ratio_interval(KEY, x[0], np.full(2, 100))

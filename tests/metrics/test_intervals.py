@@ -12,6 +12,7 @@ from fairjax.metrics import (
     beta_quantile,
     jeffreys_interval,
     logit_interval,
+    midp_interval,
     newcombe_interval,
     wilson_interval,
 )
@@ -56,6 +57,51 @@ def test_intervals_have_closed_ends_and_no_trials_no_interval():
         assert upper[1] == 1
         assert 0 < upper[0] < 0.5 < lower[1] < 1
         assert np.isnan([lower[2], upper[2]]).all()
+
+
+def midp_score(x, n, end):
+    """Standard errors of the mid-p tail below, at the rate of an upper end."""
+    tail = (stats.binom.cdf(x - 1, n, end) + stats.binom.cdf(x, n, end)) / 2
+    return -stats.norm.ppf(tail)
+
+
+@pytest.mark.parametrize(("z", "near"), [(1.0, 0.02), (1.96, 0.02), (3.0, 0.06)])
+def test_midp_ends_have_the_tails_of_scipys_binomial(z, near):
+    with jax.enable_x64(True):
+        for n in (2, 3, 5, 10, 25, 100, 10**4, 10**6):
+            x = np.array(sorted({0, 1, 2, n // 3, n // 2, n - 2, n - 1}), float)
+            lower, upper = (np.asarray(e) for e in midp_interval(x, float(n), z=z))
+            np.testing.assert_allclose(midp_score(x, n, upper), z, atol=near)
+            few = (x >= 3) & (n - x >= 3)
+            np.testing.assert_allclose(midp_score(x[few], n, upper[few]), z, atol=0.01)
+            # The lower end of successes is the upper one of failures.
+            mirrored = midp_interval(n - x, float(n), z=z).upper
+            np.testing.assert_allclose(lower, 1 - mirrored, rtol=1e-9)
+
+
+def test_midp_hand_values():
+    # Nothing in n: half of (1 - p)^n is the tail.
+    lower, upper = midp_interval(0, 10)
+    assert lower == 0
+    np.testing.assert_allclose(upper, 1 - 0.05**0.1, atol=2e-3)
+    # In the middle it is within Clopper and Pearson's and near Wilson's.
+    exact = proportion_confint(40, 100, method="beta")
+    wilson = wilson_interval(40, 100)
+    lower, upper = midp_interval(40, 100)
+    assert exact[0] < lower < upper < exact[1]
+    np.testing.assert_allclose((lower, upper), wilson, atol=3e-3)
+    assert midp_interval(10, 10).upper == 1
+    assert np.isnan(midp_interval(0, 0)).all()
+
+
+@given(st.floats(0, 1), st.floats(1, 1e6), st.floats(0.1, 5))
+def test_midp_ends_enclose_the_rate_and_widen(rate, trials, z):
+    lower, upper = midp_interval(rate * trials, trials, z=z)
+    assert 0 <= lower <= rate + 1e-6
+    assert rate - 1e-6 <= upper <= 1
+    wider = midp_interval(rate * trials, trials, z=z + 0.1)
+    assert wider.lower <= lower + 1e-6
+    assert wider.upper >= upper - 1e-6
 
 
 def test_wilson_hand_values():

@@ -1,0 +1,136 @@
+r"""How large a gap noise alone makes, and a gap without it, for any estimates.
+
+A maximum less a minimum over groups is too large on average, since the most extreme
+estimates are extreme by luck as well. For estimates of known standard errors,
+:math:`\hat\theta_g \sim N(\theta_g, \sigma_g^2)`, whatever they are of, both that bias
+and the gap that equal groups show are simulated. The bias is that at constrained
+empirical-Bayes estimates, whose spread is the estimated spread of the true values
+(:mod:`fairjax.metrics.correction` says why neither the estimates themselves nor their
+mean will do),
+
+.. math:: \tilde\theta_g = m + \sqrt{\frac{\tau^2}{\tau^2 + \sigma_g^2}}
+          (\hat\theta_g - m), \qquad m = \frac{\sum_g w_g \hat\theta_g}{\sum_g w_g},
+          \quad w_g = \sigma_g^{-2},
+
+with DerSimonian and Laird's variance between groups,
+
+.. math:: \tau^2 = \max\!\left(0, \frac{\sum_g w_g (\hat\theta_g - m)^2 - (G - 1)}
+          {\sum_g w_g - \sum_g w_g^2 / \sum_g w_g}\right).
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from fairjax.metrics._pairs import correlation_of
+
+
+class GapNoise(NamedTuple):
+    """What sampling noise does to a gap.
+
+    Attributes:
+      floor: Scalar, the mean gap where all groups are alike.
+      bias: Scalar, by how much the gap is too large on average.
+      corrected: Scalar, ``max(0, gap - bias)``.
+    """
+
+    floor: Float[Array, ""]
+    bias: Float[Array, ""]
+    corrected: Float[Array, ""]
+
+
+def gap_noise(
+    key: PRNGKeyArray,
+    estimates: Float[Array | np.ndarray, "*families groups"],
+    errors: Float[Array | np.ndarray, "*families groups"],
+    *,
+    covariance: Float[Array | np.ndarray, "all all"] | None = None,
+    valid: Bool[Array | np.ndarray, "*families groups"] | None = None,
+    agg: Literal["max", "mean"] = "max",
+    num_draws: int = 4_000,
+) -> GapNoise:
+    r"""The noise in the largest less the smallest of any estimates.
+
+    As ``bias_corrected_gap``, which redraws counts, for whatever has a standard error:
+    AUROCs, calibration slopes, rates of patients with several rows. The limits stated
+    there hold here too. For rates, errors at the pooled rate
+    :math:`\sqrt{m (1 - m) / n_g}` are better than at each group's own, which are 0
+    where a small group has no successes.
+
+    Args:
+      key: A random key.
+      estimates: ``[G]``; NaN is left out. Or ``[F, G]``, families that are compared
+        within themselves, whose gaps are put together by ``agg``.
+      errors: Their standard errors, above 0; groups with others are left out.
+      covariance: ``[F * G, F * G]``, of which only the correlations are used; by
+        default the estimates are independent.
+      valid: False to leave a group out; all by default.
+      agg: ``"max"``, the largest family's gap, or ``"mean"``, their mean.
+      num_draws: Size of the simulation.
+
+    Returns:
+      The noise floor, the bias and the corrected gap; NaN where a family has fewer
+      than two groups.
+
+    Raises:
+      ValueError: With another ``agg``.
+
+    DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical
+    Trials 7 (1986); Louis, "Estimating a population of parameter values using Bayes and
+    empirical Bayes methods", JASA 79 (1984).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> noise = gap_noise(
+      ...     jax.random.key(0), jnp.array([0.7, 0.72, 0.9]), jnp.full(3, 0.05)
+      ... )
+      >>> round(noise.floor.item(), 3), round(noise.corrected.item(), 3)
+      (0.085, 0.179)
+    """
+    if agg not in ("max", "mean"):
+        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
+    together = jnp.max if agg == "max" else jnp.mean
+    estimates, errors = jnp.asarray(estimates), jnp.asarray(errors)
+    kept = ~jnp.isnan(estimates) & (errors > 0) & jnp.isfinite(errors)
+    if valid is not None:
+        kept &= jnp.asarray(valid)
+    groups = estimates.shape[-1]
+    kept = kept.reshape(-1, groups)
+    values = jnp.where(kept, estimates.reshape(-1, groups), 0)
+    deviations = jnp.where(kept, errors.reshape(-1, groups), 0)
+    mean, drawn_towards = _shrunken(values, deviations, kept)
+
+    noise = jax.random.normal(key, (num_draws, values.size), values.dtype)
+    if covariance is not None:
+        roots, vectors = jnp.linalg.eigh(correlation_of(jnp.asarray(covariance)))
+        noise = noise @ (vectors * jnp.sqrt(jnp.maximum(roots, 0))).T
+    noise = noise.reshape(num_draws, *values.shape) * deviations
+
+    def gap(of: Array) -> Array:
+        highest = jnp.max(jnp.where(kept, of, -jnp.inf), axis=-1)
+        return together(highest - jnp.min(jnp.where(kept, of, jnp.inf), -1), axis=-1)
+
+    floor = jnp.mean(gap(mean + noise))
+    bias = jnp.mean(gap(drawn_towards + noise)) - gap(drawn_towards)
+    corrected = jnp.maximum(gap(values) - bias, 0)
+    compared = jnp.all(jnp.sum(kept, axis=1) > 1)
+    return GapNoise(
+        *(jnp.where(compared, found, jnp.nan) for found in (floor, bias, corrected))
+    )
+
+
+def _shrunken(values: Array, deviations: Array, kept: Array) -> tuple[Array, Array]:
+    """Each family's mean, and its constrained empirical-Bayes estimates."""
+    weights = jnp.where(kept, 1 / jnp.where(kept, deviations, 1) ** 2, 0)
+    total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-30)
+    mean = jnp.sum(weights * values, axis=1, keepdims=True) / total
+    away = jnp.where(kept, values - mean, 0)
+    excess = jnp.sum(weights * away**2, axis=1, keepdims=True)
+    excess -= jnp.sum(kept, axis=1, keepdims=True) - 1
+    scale = total - jnp.sum(weights**2, axis=1, keepdims=True) / total
+    between = jnp.maximum(excess, 0) / jnp.where(scale > 0, scale, 1)
+    variance = jnp.where(kept, between + deviations**2, 1)
+    return mean, mean + jnp.sqrt(between / variance) * away
