@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from fairjax.audit import AuditError, Options, audit, gate_fails, write
+from fairjax.audit.formats import select
 from fairjax.audit.schema import schema
 
 OPTIONS = {
