@@ -1,10 +1,12 @@
 """From checked rows to the document that every output is made of."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fairjax import metrics
@@ -17,8 +19,10 @@ from fairjax.audit._pointwise import (
     curves,
     rates_at_thresholds,
 )
-from fairjax.audit.data import Attribute, AuditData, Model
+from fairjax.audit._suppression import withhold, without
+from fairjax.audit._veil import shrunken_without, take_out
 from fairjax.audit.options import Options
+from fairjax.audit.reading.data import Attribute, AuditData, Model
 
 _T = TypeVar("_T")
 
@@ -26,8 +30,12 @@ _EVERYONE, _ALL = "everyone", "all attributes"
 # What a search for the worst intersection asks, and how many it shows.
 _SEARCHED = ("true_positive_rate", "false_positive_rate")
 _MOST_FOUND = 5
+# And how many it finds where some may have to be withheld.
+_MOST_SIFTED = 100
 _DEEPEST_SEARCH = 3
 _MOST_SHUFFLES = 999
+# The greatest cross of attributes that `fairjax.metrics` searches.
+MOST_CELLS = 2**20
 
 
 def analyse(
@@ -45,7 +53,42 @@ def analyse(
       options: What was asked for.
       advance: Told what is being computed.
     """
-    return in_double_precision(lambda: _Analysis(data, options, advance).numbers())
+    analysis = in_double_precision(lambda: _Analysis(data, options, advance))
+    found = in_double_precision(analysis.numbers)
+    if analysis.withheld is not None:
+        take_out(found, analysis.withheld, analysis.families, data)
+    # More were asked for, should some be withheld.
+    found["discovery"] = _most(found["discovery"])
+    return found
+
+
+def _most(found: Sequence[entries.Entry]) -> list[entries.Entry]:
+    """The first of each model and metric."""
+    seen: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for entry in found:
+        seen[entry["model"], entry["metric"]] += 1
+        if seen[entry["model"], entry["metric"]] <= _MOST_FOUND:
+            kept.append(entry)
+    return kept
+
+
+def searchable(
+    attributes: Sequence[Attribute],
+) -> tuple[list[Attribute], list[str]]:
+    """The attributes whose full cross can be searched, and the names of the others.
+
+    Those with the most levels are left out, so that most attributes are kept.
+    """
+    kept, cells = set(), 1
+    for attribute in sorted(attributes, key=lambda a: len(a.levels)):
+        cells *= len(attribute.levels)
+        if cells <= MOST_CELLS:
+            kept.add(attribute.name)
+    return (
+        [a for a in attributes if a.name in kept],
+        [a.name for a in attributes if a.name not in kept],
+    )
 
 
 def in_double_precision(compute: Callable[[], _T]) -> _T:
@@ -75,6 +118,14 @@ class _Analysis:
     ):
         self.data, self.options, self.advance = data, options, advance
         self.families, self.too_many = families(data.attributes, options.depth)
+        self.withheld = None
+        if options.suppress_below > 0:
+            self.withheld = withhold(self.families, data, options.suppress_below)
+            # What is withheld is in no group of anything that is measured.
+            self.families = tuple(
+                without(family, self.withheld.groups[family.name])
+                for family in self.families
+            )
         largest = max((len(f.levels) for f in self.families), default=1)
         # A multiple, so that tables that differ little share a compiled program.
         self.num_groups = -(-largest // 4) * 4
@@ -117,8 +168,7 @@ class _Analysis:
                     self.advance(f"{model.name}: {family.name}")
                     self._add_family(found, position, model, rows, family, ready)
             self.advance("the worst intersections")
-            found["discovery"], varying = searched.result()
-        found["varying"] = varying
+            found["discovery"], found["unsearched"] = searched.result()
         entries.adjust(found["gaps"], self.options.correction)
         self.advance("the comparison of models")
         found["comparison"] = list(self._comparison())
@@ -189,8 +239,8 @@ class _Analysis:
 
     def _key(self, *numbers: int) -> jax.Array:
         """A random key of its own for each use, without a program to make it."""
-        words = np.random.SeedSequence([self.options.seed, *numbers])
-        return jax.random.wrap_key_data(words.generate_state(2), impl="threefry2x32")
+        words = np.random.SeedSequence([self.options.seed, *numbers]).generate_state(2)
+        return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
     def _add_family(
         self,
@@ -202,13 +252,18 @@ class _Analysis:
         ready: Sequence[Future],
     ) -> None:
         number = self.families.index(family)
-        measured = self._measure(rows, family)
-        others = None
+        measured, others = self._measure(rows, family), None
         if model.threshold is not None and not family.intersection:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
         for program in ready:
             program.result()
         supported, odds = self._supported(measured)
+        if self.withheld is not None:
+            hidden = self.withheld.decisions[position][family.name]
+            hidden = np.pad(hidden, (0, self.num_groups - len(hidden)))
+            supported = supported._replace(shares=supported.shares & ~hidden)
+            odds = odds._replace(valid=odds.valid & ~hidden)
+            measured = shrunken_without(measured, hidden)
         gaps = self._gaps(position, number, measured, supported)
         at_thresholds = jax.device_get(self._odds(position, number, odds, others))
         measured, supported, gaps = jax.device_get((measured, supported, gaps))
@@ -237,22 +292,21 @@ class _Analysis:
         patients = None
         if self.data.patients is not None:
             number = self.data.num_patients or 1
-            pairs = family.codes.astype(np.int64) * number + self.data.patients
-            pairs = np.unique(pairs) // number
+            known = family.codes >= 0
+            pairs = family.codes[known].astype(np.int64) * number
+            pairs = np.unique(pairs + self.data.patients[known]) // number
             patients = np.bincount(pairs, minlength=self.num_groups)
         yield from entries.cohort(family, measured, patients, both)
 
     def _discovery(self) -> tuple[list[entries.Entry], list[str]]:
-        """The worst intersections, and the attributes that were not searched.
+        """The worst intersections, and the attributes that are too many to search.
 
         A test that shuffles patients needs attributes that do not vary within them.
         """
-        searched, varying = self.data.attributes, []
-        if self.patients is not None:
-            varying = [a.name for a in searched if self._varies(a)]
-            searched = [a for a in searched if a.name not in varying]
+        steady = [a for a in self.data.attributes if not self.data.varying(a).any()]
+        searched, unsearched = searchable(steady)
         if not searched:
-            return [], varying
+            return [], unsearched
         found = [
             entry
             for position, model in enumerate(self.data.models)
@@ -266,15 +320,7 @@ class _Analysis:
                 len(self.data.models) * len(_SEARCHED),
             )
         ]
-        return found, varying
-
-    def _varies(self, attribute: Attribute) -> bool:
-        patients = self.data.patients
-        if patients is None:
-            return False
-        first = np.zeros(self.num_patients, np.int32)
-        first[patients] = attribute.codes
-        return bool((first[patients] != attribute.codes).any())
+        return found, unsearched
 
     def _search(
         self,
@@ -293,9 +339,9 @@ class _Analysis:
             num_levels=[len(attribute.levels) for attribute in searched],
             metric=metric,
             patients=None if self.patients is None else self.data.patients,
-            max_depth=min(_DEEPEST_SEARCH, len(searched)),
+            max_depth=min(_DEEPEST_SEARCH, options.depth, len(searched)),
             min_support=max(options.min_positives, options.min_negatives),
-            top=_MOST_FOUND,
+            top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
         )
 

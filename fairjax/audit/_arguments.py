@@ -33,6 +33,7 @@ exit code
   0  the audit is written
   1  it is written, and a rule failed or could not be decided
   2  the input cannot be audited; one line says why, and nothing is written
+  3  another error, with its traceback; nothing is written
 
 examples
   fairjax audit predictions.csv --outcome died --score risk \\
@@ -171,14 +172,16 @@ def _add_attributes(group: Any) -> None:
         "--no-intersections",
         dest="intersections",
         action="store_false",
-        help="do not cross the attributes",
+        help="do not cross the attributes, in the tables or in the search for the "
+        "worst group",
     )
     add(
         "--max-intersection-depth",
         type=int,
         default=2,
         metavar="N",
-        help="most attributes in an intersection (default: 2)",
+        help="most attributes in an intersection (default: 2); the search for the "
+        "worst one crosses 3 at most",
     )
 
 
@@ -228,8 +231,10 @@ def _add_inference(group: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="do not show counts below N, nor what would give them away (default: 0, "
-        "show all)",
+        help="withhold groups with 1 to N-1 positives or negatives, others that sums "
+        "would give them back by, rates with 1 to N-1 in a cell of outcome by "
+        "decision, such bins and thresholds, and ROC and decision curves; no formal "
+        "disclosure control (default: 0, show all)",
     )
     add("--confidence", type=float, default=0.95, metavar="C", help="default: 0.95")
     add(

@@ -1,10 +1,12 @@
 """What all figures of an audit share: palette, layout in inches, SVG of fixed bytes."""
 
 import io
+import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -92,6 +94,68 @@ def sheet(figure: Figure) -> Axes:
     axes.set_xlim(0, across)
     axes.set_ylim(down, 0)
     return axes
+
+
+class Sign(NamedTuple):
+    """What a legend explains: a line, a marker or a band, and its name."""
+
+    name: str
+    colour: str
+    line: Any = ""
+    marker: str = ""
+    hollow: bool = False
+    band: bool = False
+
+
+def legend(page: Axes, left: float, y: float, signs: Iterable[Sign]) -> None:
+    """Explains signs in a row, in inches from the top left of a sheet."""
+    for sign in signs:
+        middle = [left, left + 0.3]
+        if sign.band:
+            page.fill_between(
+                middle, y - 0.045, y + 0.045, color=sign.colour, alpha=0.5, linewidth=0
+            )
+        if sign.line:
+            page.plot(middle, [y, y], color=sign.colour, linestyle=sign.line, lw=1.2)
+        if sign.marker:
+            page.plot(
+                left + 0.15,
+                y,
+                sign.marker,
+                color=sign.colour,
+                markersize=4,
+                markerfacecolor="white" if sign.hollow else sign.colour,
+            )
+        page.text(left + 0.36, y, sign.name, va="center", fontsize=7.5, color=INK)
+        left += 0.56 + 0.062 * len(sign.name)
+
+
+def titled(svg: bytes, title: str) -> bytes:
+    """The drawing with its title above it, as a file of its own wants it.
+
+    Example:
+      >>> drawn = b'<svg height="9pt" viewBox="0 0 80 9" width="80pt"><g/></svg>'
+      >>> b">a &lt; b</text>" in titled(drawn, "a < b")
+      True
+    """
+    text = svg.decode()
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    start = re.search(r"<svg[^>]*>", text)
+    if size is None or start is None:
+        return svg
+    width, height = float(size[1]), float(size[2])
+    lines = wrap(title, max(int((width - 12) / 5.2), 20))
+    more = 8 + 13 * len(lines)
+    head = start[0].replace(size[0], f'viewBox="0 {-more} {width:g} {height + more:g}"')
+    head = re.sub(r'height="[\d.]+pt"', f'height="{height + more:g}pt"', head)
+    style = "font: bold 10px 'DejaVu Sans', sans-serif"
+    words = "".join(
+        f'<text x="6" y="{13 * n + 13 - more}" style="{style}" fill="{INK}">'
+        f"{escape(line)}</text>"
+        for n, line in enumerate(lines)
+    )
+    back = f'<rect y="{-more}" width="{width:g}" height="{more}" fill="#ffffff"/>'
+    return text.replace(start[0], f"{head}{back}{words}", 1).encode("utf-8", "replace")
 
 
 def plain(text: str) -> str:

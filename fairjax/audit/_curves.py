@@ -14,6 +14,8 @@ from fairjax.audit._canvas import (
     INK,
     LINES,
     MARKERS,
+    Sign,
+    legend,
     panel,
     render,
     sheet,
@@ -68,8 +70,8 @@ def roc(
     return render(figure)
 
 
-def calibration(curves: Sequence[Any]) -> bytes:
-    """A panel for each group: observed share against mean score, and bins' rows."""
+def calibration(curves: Sequence[Any], confidence: float) -> bytes:
+    """A panel for each group: observed share against mean score."""
     values = [
         v
         for curve in curves
@@ -78,23 +80,28 @@ def calibration(curves: Sequence[Any]) -> bytes:
         if v is not None
     ]
     top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
-    figure, panels = _grid(curves, "Mean score", "Observed share of the outcome")
+    figure, panels = _grid(
+        curves, "Mean score", "Observed share of the outcome", legend=True
+    )
     for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
         axes.plot([0, top], [0, top], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
-        rows = np.array([r or 0 for r in curve["rows"]], float)
         x, y, lower, upper = (
             _numbers(curve[key]) for key in ("predicted", "observed", "lower", "upper")
         )
-        if rows.max(initial=0) > 0:
-            axes.vlines(
-                x, 0, 0.16 * top * rows / rows.max(), color="#bdc1c6", linewidth=3.5
-            )
         axes.vlines(x, lower, upper, color=COLOURS[0], linewidth=1)
         axes.plot(x, y, "o-", color=COLOURS[0], markersize=3.2, linewidth=0.9)
         axes.set_xlim(-0.01 * top, 1.01 * top)
         axes.set_ylim(-0.01 * top, 1.01 * top)
-        _title(axes, curve["group"], f"n = {count(int(rows.sum()))}")
+        known = [r for r in curve["rows"] if r is not None]
+        rows = f"n = {count(int(sum(known)))}"
+        rows = rows if len(known) == len(x) else "some bins withheld"
+        _title(axes, curve["group"], rows)
         _ticks(axes, n)
+    _legend(
+        figure,
+        Sign(f"a bin, {100 * confidence:g} % interval", COLOURS[0], "-", "o"),
+        Sign("perfect calibration", FAINT, (0, (2, 2))),
+    )
     return render(figure)
 
 
@@ -115,17 +122,12 @@ def decision(curves: Sequence[Any]) -> bytes:
         axes.set_xlim(left=0)
         _title(axes, curve["group"], "")
         _ticks(axes, n)
-    page = sheet(figure)
-    named = (
-        (COLOURS[0], "-", "the model's decisions"),
-        (COLOURS[1], "--", "everyone selected"),
-        (FAINT, "-", "no one selected"),
+    _legend(
+        figure,
+        Sign("the model's decisions", COLOURS[0], "-"),
+        Sign("everyone selected", COLOURS[1], "--"),
+        Sign("no one selected", FAINT, "-"),
     )
-    y = figure.get_size_inches()[1] - 0.14
-    for k, (colour, line, name) in enumerate(named):
-        x = _LEFT + 1.65 * k
-        page.plot([x, x + 0.3], [y, y], color=colour, linestyle=line)
-        page.text(x + 0.36, y, name, va="center", fontsize=7.5, color=INK)
     return render(figure)
 
 
@@ -165,14 +167,14 @@ def sensitivity(
         axes.set_ylim(0, 1.05 * max(tops, default=1.0))
         _title(axes, titles[metric], "")
         _ticks(axes, n)
-    page = sheet(figure)
-    x, y = _LEFT, figure.get_size_inches()[1] - 0.14
-    for k, model in enumerate(models):
-        name = wrap(model, 24, 1)[0]
-        colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
-        page.plot([x, x + 0.3], [y, y], color=colour, linestyle=line)
-        page.text(x + 0.36, y, name, va="center", fontsize=7.5, color=INK)
-        x += 0.62 + 0.075 * len(name)
+    signs = [
+        Sign(wrap(model, 24, 1)[0], COLOURS[k % len(COLOURS)], LINES[k % len(LINES)])
+        for k, model in enumerate(models)
+    ]
+    signs.append(Sign("interval", FAINT, band=True))
+    if any(thresholds.get(model) is not None for model in models):
+        signs.append(Sign("threshold used", FAINT, (0, (2, 2))))
+    _legend(figure, *signs)
     return render(figure)
 
 
@@ -227,6 +229,11 @@ def quadrant(entries: Sequence[Any]) -> bytes:
     axes.set_xlabel("Change of the overall AUROC")
     axes.set_ylabel("Change of the worst-off group's AUROC")
     return render(figure)
+
+
+def _legend(figure: Figure, *signs: Sign) -> None:
+    """Explains signs at the foot of a grid."""
+    legend(sheet(figure), _LEFT, figure.get_size_inches()[1] - 0.14, signs)
 
 
 def _grid(

@@ -11,7 +11,7 @@ from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Gap, Support
 from fairjax.audit._families import Family
 from fairjax.audit._measures import SHARES, Measured
 from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS, THRESHOLDS, Curves
-from fairjax.audit.data import Attribute
+from fairjax.audit.reading.data import Attribute
 
 Entry = dict[str, Any]
 _WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
@@ -243,7 +243,7 @@ def _extremes(
 
 def _or_less(gap: Gap) -> float:
     estimate = float(gap.interval.estimate)
-    return estimate if math.isfinite(estimate) else -1
+    return estimate if math.isfinite(estimate) else -1.0
 
 
 def adjust(entries: Sequence[Entry], correction: str) -> None:
@@ -256,7 +256,7 @@ def adjust(entries: Sequence[Entry], correction: str) -> None:
         "benjamini-hochberg": metrics.benjamini_hochberg,
     }
 
-    def of(entry: Entry) -> tuple[str, ...]:
+    def of(entry: Entry) -> tuple[Any, ...]:
         metric = _SAME_TEST.get(entry["metric"], entry["metric"])
         return entry["model"], entry["attribute"], metric
 

@@ -7,11 +7,10 @@ from math import prod
 
 import numpy as np
 
-from fairjax.audit.data import Attribute
+from fairjax.audit.reading.data import Attribute
 from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
 
-# More groups than this fill a report that nobody reads; the search for the worst
-# intersection still sees them all.
+# More groups than this fill a report that nobody reads.
 MAX_GROUPS = 60
 
 

@@ -1,6 +1,6 @@
 """Forest plots: estimates with intervals in rows, and the numbers beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -12,6 +12,8 @@ from fairjax.audit._canvas import (
     COLOURS,
     FAINT,
     INK,
+    Sign,
+    legend,
     limits,
     panel,
     render,
@@ -21,7 +23,7 @@ from fairjax.audit._canvas import (
 from fairjax.audit.formats import STATUS, Number, count, interval, number
 
 _NAMES, _COUNT, _PLOT, _TEXT, _EDGE = 1.75, 0.66, 1.6, 1.35, 0.08
-_LINE, _HEAD, _FOOT = 0.155, 0.42, 0.34
+_LINE, _HEAD, _FOOT, _LEGEND = 0.155, 0.42, 0.34, 0.26
 
 
 class Row(NamedTuple):
@@ -35,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A panel: heading, axis range's bound, reference line, and where shading ends."""
+    """A panel: heading, whether values lie within 0 and 1, and a reference line."""
 
     title: str
     bounded: bool = True
@@ -49,17 +51,19 @@ def forest(
     *,
     confidence: float,
     heading: str = "Group",
+    reference: str = "over all patients",
 ) -> bytes:
     """The SVG of a forest plot.
 
     A cell is a mapping with ``estimate``, ``lower``, ``upper`` and, if they are to be
-    drawn, ``corrected`` and ``noise_floor``.
+    drawn, ``corrected`` and ``noise_floor``. ``reference`` says what the columns'
+    reference line is.
     """
     names = [wrap(row.name, 25) for row in rows]
     heights = [_LINE * len(lines) + 0.11 for lines in names]
     left = _EDGE + _NAMES + _COUNT * len(counts)
     width = left + len(columns) * (_PLOT + _TEXT + 0.16)
-    height = _HEAD + sum(heights) + _FOOT
+    height = _HEAD + sum(heights) + _FOOT + _LEGEND
     figure = Figure(figsize=(width, height))
     page = sheet(figure)
     tops = [_HEAD + sum(heights[:n]) for n in range(len(rows))]
@@ -101,7 +105,29 @@ def forest(
             color=FAINT,
             fontsize=7,
         )
+    legend(page, _EDGE, height - _LEGEND / 2, _signs(rows, columns, reference))
     return render(figure)
+
+
+def _signs(
+    rows: Sequence[Row], columns: Sequence[Column], reference: str
+) -> Iterator[Sign]:
+    """What the panels' signs mean, of those that are drawn."""
+    cells = [
+        (row, cell)
+        for row in rows
+        for cell in row.cells
+        if cell is not None and cell["estimate"] is not None
+    ]
+    yield Sign("estimate with interval", COLOURS[0], "-", "o")
+    if any(row.status != "ok" for row, _ in cells):
+        yield Sign("too few for other metrics", COLOURS[0], "-", "o", hollow=True)
+    if any(cell.get("corrected") is not None for _, cell in cells):
+        yield Sign("less what chance adds", COLOURS[1], "", "D", hollow=True)
+    if any(cell.get("noise_floor") is not None for _, cell in cells):
+        yield Sign("what chance alone gives", "#9aa0a6", band=True)
+    if any(column.reference is not None for column in columns):
+        yield Sign(reference, FAINT, (0, (4, 2)))
 
 
 def _column(

@@ -48,10 +48,10 @@ class Rows(NamedTuple):
       patients: ``[n]`` codes; None where every row is a patient.
     """
 
-    labels: Int[Array, " n"]
-    scores: Float[Array, " n"]
-    decisions: Bool[Array, " n"]
-    patients: Int[Array, " n"] | None
+    labels: Int[Array | np.ndarray, " n"]
+    scores: Float[Array | np.ndarray, " n"]
+    decisions: Bool[Array | np.ndarray, " n"]
+    patients: Int[Array | np.ndarray, " n"] | None
 
 
 class Estimate(NamedTuple):
@@ -198,7 +198,7 @@ def measure(
         bins,
         observed,
         prevalence,
-        _shrunken(shares),
+        shrunken(shares),
     )
 
 
@@ -218,7 +218,8 @@ def _copies(shares: Shares, rate: str, rows: Array) -> Array:
     return jnp.minimum(shares.degrees[SHARES.index(rate)] + 1, rows)
 
 
-def _shrunken(shares: Shares) -> Float[Array, "groups 2"]:
+@jax.jit
+def shrunken(shares: Shares) -> Float[Array, "groups 2"]:
     """Empirical-Bayes false and true positive rates, of effective trials."""
     picked = [SHARES.index(f"{of}_positive_rate") for of in ("false", "true")]
     rates, trials = shares.rates[jnp.array(picked)], shares.trials[jnp.array(picked)]

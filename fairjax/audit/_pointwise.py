@@ -46,7 +46,7 @@ def rates_at_thresholds(
 
     Args:
       rows: The model's.
-      codes: ``[n]``, each row's group.
+      codes: ``[n]``, each row's group; -1 for none.
       num_groups: Number of groups, padded.
 
     Returns:
@@ -56,7 +56,7 @@ def rates_at_thresholds(
     # Rows by the number of thresholds that their score reaches, counted once.
     reached = np.searchsorted(SENSITIVITY_THRESHOLDS, rows.scores, side="right")
     cell = (codes * 2 + np.asarray(rows.labels)) * (steps + 1) + reached
-    table = np.bincount(cell, minlength=num_groups * 2 * (steps + 1))
+    table = np.bincount(cell[codes >= 0], minlength=num_groups * 2 * (steps + 1))
     table = table.reshape(num_groups, 2, steps + 1)
     selected = table[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     rates = selected / np.maximum(table.sum(axis=-1), 1)[..., None]

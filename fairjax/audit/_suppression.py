@@ -1,142 +1,244 @@
-"""Small cells withheld from a document, and what would give them back.
+"""Which groups are withheld because their counts are small, and what protects them.
 
-A group with a small count of positives or negatives is withheld whole. So is what the
-sums in the report would give it back by: a report holds every attribute, its
-intersections and the total, and a group is the sum of its own intersections.
+It is decided from counts alone, before anything is measured. A group with a small cell
+is withheld whole. So is what the sums in the report would give it back by: a report
+holds every attribute, its intersections and the total, and a group is the sum of its
+own intersections.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
+from fairjax.audit._errors import AuditError, row_count
 from fairjax.audit._families import Family
-from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
-from fairjax.metrics import suppress_small_cells
+from fairjax.audit.reading.data import AuditData
 
-_STATUS = "suppressed"
-_KEPT = ("model", "attribute", "group", "metric")
+# What may be left, for rounding, of a group that is a combination of the others.
+_TOLERANCE = 1e-6
 
 
-def withheld(
-    families: Sequence[Family], labels: np.ndarray, threshold: int
-) -> dict[str, np.ndarray]:
-    """Which groups of each family are withheld.
+class Withheld(NamedTuple):
+    """What is not shown.
 
-    Groups with 1 to ``threshold - 1`` positives or negatives are, and what protects
-    them within their family (``fairjax.metrics.suppress_small_cells``). Where groups of
-    a crossing add up to a published group, either none of them is withheld, or two and
-    more that have ``threshold`` rows together; where they add up to one that is
-    withheld, all of them are.
+    Attributes:
+      floor: The smallest count that may be shown.
+      groups: Family -> ``[G]``, of which nothing is shown.
+      decisions: For each model, family -> ``[G]``, of which nothing is shown that rests
+        on decisions; the groups that are withheld whole are among them.
+      overall: For each model, whether its decisions over all rows are withheld.
+    """
+
+    floor: int
+    groups: Mapping[str, np.ndarray]
+    decisions: tuple[Mapping[str, np.ndarray], ...]
+    overall: tuple[bool, ...]
+
+
+def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:
+    """Decides what is withheld: cells of labels, then of labels by decisions.
+
+    Where patients are known, a cell counts patients and not rows.
 
     Args:
       families: Each attribute, then their crossings, fewer attributes first.
-      labels: ``[n]``, 0 or 1.
-      threshold: The smallest count that may be shown.
+      data: The rows.
+      floor: The smallest count that may be shown.
+
+    Raises:
+      AuditError: All rows together have too few with the outcome, or without it.
+    """
+    labels = data.labels.astype(np.int64)
+    everyone = Family("", (), ("",), np.zeros(len(labels), np.int32), np.zeros((1, 0)))
+    total = count(everyone, labels, 2, data.patients)
+    if _small(total, floor).any():
+        raise AuditError(
+            f"of {row_count(len(labels))} fewer than {floor:,} have the outcome, or "
+            "are without it: nothing could be shown with --suppress-below"
+        )
+
+    def tables(cell: np.ndarray, number: int) -> dict[str, np.ndarray]:
+        return {f.name: count(f, cell, number, data.patients) for f in families}
+
+    groups = withheld(families, tables(labels, 2), floor)
+    cells = [2 * labels + model.decisions for model in data.models]
+    return Withheld(
+        floor,
+        groups,
+        tuple(withheld(families, tables(cell, 4), floor, groups) for cell in cells),
+        tuple(
+            bool(_small(count(everyone, cell, 4, data.patients), floor).any())
+            for cell in cells
+        ),
+    )
+
+
+def without(family: Family, hidden: np.ndarray) -> Family:
+    """The family with the rows of withheld groups in no group, code -1."""
+    return replace(
+        family,
+        codes=np.where(hidden, -1, np.arange(len(hidden)))[family.codes].astype(
+            np.int32
+        ),
+    )
+
+
+def count(
+    family: Family, cells: np.ndarray, number: int, patients: np.ndarray | None
+) -> np.ndarray:
+    """Rows, or distinct patients, of each group in each of K cells: ``[G, K]``."""
+    place = family.codes.astype(np.int64) * number + cells
+    if patients is not None:
+        several = int(patients.max()) + 1
+        place = np.unique(place * several + patients) // several
+    size = len(family.levels) * number
+    return np.bincount(place, minlength=size).reshape(-1, number)
+
+
+def withheld(
+    families: Sequence[Family],
+    cells: Mapping[str, np.ndarray],
+    floor: int,
+    besides: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Which groups of each family are withheld.
+
+    A group with 1 to ``floor - 1`` in any of its cells is. Where groups of a crossing
+    add up to a group that is shown, either none of them is withheld, or two and more
+    that have no small cell together; where they add up to one that is withheld, all of
+    them are. Last, no group with a small cell is a sum or difference of shown groups,
+    of whatever families.
+
+    Args:
+      families: Each attribute, then their crossings, fewer attributes first.
+      cells: Family -> ``[G, K]`` counts.
+      floor: The smallest count that may be shown.
+      besides: Family -> ``[G]``, what is withheld for another reason.
 
     Returns:
       Family -> ``[G]``.
     """
-    found: dict[str, np.ndarray] = {}
-    by_attributes = {family.attributes: family for family in families}
-    for family in families:
-        number = len(family.levels)
-        cells = np.bincount(2 * family.codes + labels, minlength=2 * number)
-        negatives, positives = cells.reshape(number, 2).T
-        rows = negatives + positives
-        small = suppress_small_cells(positives, negatives, threshold=threshold)
-        hidden = _groups(small, number)
-        parents = [
-            by_attributes[attributes]
-            for attributes in itertools.combinations(
-                family.attributes, len(family.attributes) - 1
-            )
-            if attributes in by_attributes
-        ]
-        lines = [np.arange(number)] if not family.intersection else []
-        for parent in parents:
-            columns = [family.attributes.index(name) for name in parent.attributes]
-            for group, place in enumerate(parent.places):
-                line = np.flatnonzero((family.places[:, columns] == place).all(axis=1))
-                if found[parent.name][group]:
-                    hidden[line] |= rows[line] > 0
-                else:
-                    lines.append(line)
-        found[family.name] = _close(hidden, rows, lines, threshold)
-    return found
+    small = {
+        name: np.asarray(_small(table, floor).any(axis=1))
+        for name, table in cells.items()
+    }
+    hidden = {name: mask.copy() for name, mask in small.items()}
+    for name, mask in (besides or {}).items():
+        hidden[name] |= mask
+    if not any(mask.any() for mask in hidden.values()):
+        return hidden
+    sums = _Sums(families)
+    while True:
+        for family in families:
+            _close(family, families, cells, hidden, floor)
+        more = sums.giving_back(small, hidden, cells)
+        if not more:
+            return hidden
+        for name, group in more:
+            hidden[name][group] = True
 
 
-def _groups(small: Any, number: int) -> np.ndarray:
-    """A group is withheld whole where any of its cells is."""
-    cells = np.stack([np.asarray(column)[:number] for column in small])
-    return np.asarray(cells.any(axis=0))
+def _small(counts: np.ndarray, floor: int) -> np.ndarray:
+    return (counts > 0) & (counts < floor)
 
 
 def _close(
-    hidden: np.ndarray, rows: np.ndarray, lines: list[np.ndarray], threshold: int
-) -> np.ndarray:
-    """Withholds more until no line has too little withheld to hide anything."""
-    hidden, changed = hidden.copy(), True
+    family: Family,
+    families: Sequence[Family],
+    cells: Mapping[str, np.ndarray],
+    hidden: Mapping[str, np.ndarray],
+    floor: int,
+) -> None:
+    """Withholds more of a family until what adds up to shown groups hides enough."""
+    mine, table = hidden[family.name], cells[family.name]
+    filled = np.asarray(table.any(axis=1))
+    lines = [] if family.intersection else [np.arange(len(mine))]
+    for parent in families:
+        if len(parent.attributes) != len(family.attributes) - 1:
+            continue
+        if not set(parent.attributes) < set(family.attributes):
+            continue
+        columns = [family.attributes.index(name) for name in parent.attributes]
+        for group, place in enumerate(parent.places):
+            line = np.flatnonzero((family.places[:, columns] == place).all(axis=1))
+            if hidden[parent.name][group]:
+                mine[line] |= filled[line]
+            else:
+                lines.append(line)
+    changed = True
     while changed:
         changed = False
         for line in lines:
-            inside = line[hidden[line] & (rows[line] > 0)]
-            shown = line[~hidden[line] & (rows[line] > 0)]
-            open_ = len(inside) == 1 or 0 < rows[inside].sum() < threshold
-            if open_ and len(shown):
-                hidden[shown[rows[shown].argmin()]] = True
+            inside = line[mine[line] & filled[line]]
+            shown = line[~mine[line] & filled[line]]
+            together = table[inside].sum(axis=0)
+            if len(shown) and (len(inside) == 1 or _small(together, floor).any()):
+                mine[shown[table[shown].sum(axis=1).argmin()]] = True
                 changed = True
-    return hidden
 
 
-def suppress(document: dict[str, Any], hidden: Mapping[str, np.ndarray]) -> None:
-    """Takes the numbers of withheld groups out of a document.
+class _Sums:
+    """Which groups are sums and differences of which.
 
-    Names stay, so that a group is seen to be withheld. Groups found by the search keep
-    their rates but not their counts, and are left out where they are withheld.
+    Unknown to a reader is the count of every combination of levels that occurs; a group
+    is the sum of those that it holds. Its count can be had from shown ones exactly
+    where its indicator over combinations is a linear combination of theirs.
     """
-    levels = {a["name"]: a["levels"] for a in document["data"]["attributes"]}
-    gone = {
-        (name, level)
-        for name, mask in hidden.items()
-        for level, withhold in zip(levels[name], mask, strict=True)
-        if withhold
-    }
 
-    def is_gone(entry: dict[str, Any]) -> bool:
-        return (entry["attribute"], entry["group"]) in gone
-
-    for room in ("cohort", "groups"):
-        for entry in filter(is_gone, document[room]):
-            for name in entry.keys() - _KEPT:
-                entry[name] = None
-            entry["status"] = _STATUS
-    for kind, curves in document["curves"].items():
-        document["curves"][kind] = [c for c in curves if not is_gone(c)]
-    order = {name: i for i, name in enumerate(levels)}
-    document["discovery"] = [
-        entry | {"rows": None, "positives": None}
-        for entry in document["discovery"]
-        if not _names(entry, order) & gone
-    ]
-    for entry in document["comparison"]:
-        entry["groups"] = [
-            group
-            for group in entry["groups"]
-            if (entry["attribute"], group["group"]) not in gone
-            and tuple(group["group"].split(" = ", 1)) not in gone
+    def __init__(self, families: Sequence[Family]) -> None:
+        rows = len(families[0].codes)
+        combination = np.zeros(rows, np.int64)
+        for family in families:
+            if not family.intersection:
+                code = combination * len(family.levels) + family.codes
+                combination = np.unique(code, return_inverse=True)[1]
+        first = np.unique(combination, return_index=True)[1]
+        # The last of them all is everyone, who is always shown.
+        sizes = [*(len(family.levels) for family in families), 1]
+        codes = [*(family.codes[first] for family in families), np.zeros_like(first)]
+        starts = np.cumsum([0, *sizes])
+        # How many combinations two groups share.
+        self._shared = np.zeros((starts[-1], starts[-1]))
+        for i, j in itertools.product(range(len(sizes)), repeat=2):
+            pairs = np.bincount(
+                codes[i] * sizes[j] + codes[j], minlength=sizes[i] * sizes[j]
+            )
+            block = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
+            self._shared[block] = pairs.reshape(sizes[i], sizes[j])
+        self._names = [
+            (family.name, group)
+            for family in families
+            for group in range(len(family.levels))
         ]
 
-
-def _names(entry: Mapping[str, Any], order: Mapping[str, int]) -> set[tuple[str, str]]:
-    """The groups that a found one lies in: of single attributes and of crossings."""
-    held = sorted(entry["attributes"].items(), key=lambda item: order[item[0]])
-    return {
-        (
-            ATTRIBUTE_JOINT.join(name for name, _ in part),
-            LEVEL_JOINT.join(level for _, level in part),
-        )
-        for depth in range(1, len(held) + 1)
-        for part in itertools.combinations(held, depth)
-    }
+    def giving_back(
+        self,
+        small: Mapping[str, np.ndarray],
+        hidden: Mapping[str, np.ndarray],
+        cells: Mapping[str, np.ndarray],
+    ) -> list[tuple[str, int]]:
+        """Of each group that shown ones give back, the smallest that this needs."""
+        secret = np.flatnonzero([small[name][g] for name, g in self._names])
+        shown = np.array([not hidden[name][g] for name, g in self._names])
+        known = np.flatnonzero([*(shown & (self._shared.diagonal()[:-1] > 0)), True])
+        if not secret.size:
+            return []
+        towards = self._shared[np.ix_(known, secret)]
+        weights = np.linalg.lstsq(
+            self._shared[np.ix_(known, known)], towards, rcond=1e-10
+        )[0]
+        size = self._shared[secret, secret]
+        left = size - (towards * weights).sum(axis=0)
+        found = set()
+        for i in np.flatnonzero(left < _TOLERANCE * size):
+            used = [
+                self._names[k]
+                for k, weight in zip(known[:-1], weights[:-1, i], strict=True)
+                if abs(weight) > _TOLERANCE
+            ]
+            if used:
+                found.add(min(used, key=lambda one: cells[one[0]][one[1]].sum()))
+        return sorted(found)

@@ -1,7 +1,9 @@
 """The command line: ``fairjax audit predictions.csv --outcome died ...``."""
 
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if None.
 
     Returns:
-        0, 1 if a rule shuts the gate, 2 if the input cannot be audited.
+        0, 1 if a rule shuts the gate, 2 if the input cannot be audited, 3 after an
+        error that is not the input's, which is shown as it is.
 
     Example:
         >>> main(["audit", "patients.csv", "--outcome", "died", "--score", "risk",
@@ -27,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     try:
-        options, folder, overwrite = read_arguments(argv)
-        document, report = _run(options, folder, overwrite)
+        return _main(argv)
     except AuditError as error:
         # One line, whatever a library's message looks like.
         _say(f"fairjax audit: error: {' '.join(str(error).split())}", sys.stderr)
@@ -36,6 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:
         # argparse has shown the help or the version.
         return int(done.code or 0)
+    except Exception:
+        # Not 1, which a pipeline takes for a rule that failed.
+        _say("fairjax audit: stopped by an error that was not expected:", sys.stderr)
+        traceback.print_exc()
+        return 3
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options, folder, overwrite = read_arguments(argv)
+    document, report = _run(options, folder, overwrite)
     for sentence in document["summary"]:
         _say(sentence, sys.stdout)
     for entry in document["gate"]:
@@ -54,35 +66,50 @@ def _run(options: Options, folder: Path, overwrite: bool) -> tuple[Any, Path]:
 
     # Said before the work and not after it.
     output.check(folder, overwrite)
-    with _progress(f"auditing {options.table}"):
-        document = audit.audit(options)
+    with _progress(f"auditing {options.table}") as say:
+        document = audit.audit(options, advance=say)
     with _progress("drawing and writing the report"):
         return document, output.write(document, folder, overwrite)
 
 
 @contextmanager
-def _progress(doing: str) -> Iterator[None]:
-    """Says on a terminal what is being done, and takes the line away after it."""
+def _progress(doing: str) -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what is being done, and takes the line away after it.
+
+    Yields what to call with the part that is being done.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda _: None
         return
-    sys.stderr.write(f"fairjax audit: {doing} ...")
-    sys.stderr.flush()
+
+    def say(part: str) -> None:
+        text = f"fairjax audit: {doing}{part and f': {part}'}"
+        width = shutil.get_terminal_size().columns - 5
+        line = _printable(text)[: max(width, 20)]
+        sys.stderr.write(f"\r\x1b[K{_encodable(line, sys.stderr)} ...")
+        sys.stderr.flush()
+
+    say("")
     try:
-        yield
+        yield say
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
 
 
 def _say(text: str, stream: Any) -> None:
-    """Writes a line, whatever the stream's encoding lacks.
+    """Writes a line, whatever the stream's encoding lacks."""
+    stream.write(_encodable(_printable(text), stream) + "\n")
 
-    A level's name may hold anything, commands to the terminal included.
-    """
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+
+def _printable(text: str) -> str:
+    """A level's name may hold anything, commands to the terminal included."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _encodable(text: str, stream: Any) -> str:
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ import jax
 import numpy as np
 
 import fairjax
-from fairjax.audit._analysis import analyse
-from fairjax.audit._families import MAX_GROUPS, families
-from fairjax.audit._suppression import suppress, withheld
-from fairjax.audit.data import AuditData
+from fairjax.audit._analysis import MOST_CELLS, analyse
+from fairjax.audit._families import MAX_GROUPS
+from fairjax.audit.formats import joined
 from fairjax.audit.options import Options
+from fairjax.audit.reading.data import AuditData
+from fairjax.audit.reading.table import read
+from fairjax.audit.reproduce import command
 from fairjax.audit.rules import judge
 from fairjax.audit.schema import NAME, VERSION
-from fairjax.audit.table import read
 from fairjax.audit.wording import words
 
 
@@ -55,56 +56,55 @@ def audit(
     advance("the table")
     data = read(options, table)
     document = _frame(data, options) | analyse(data, options, advance)
+    document["command"] = command(document)
     document["data"]["attributes"] = document.pop("families")
-    if options.suppress_below > 0:
-        # Of the families that are shown, from the rows that are counted.
-        shown, _ = families(data.attributes, options.depth)
-        suppress(document, withheld(shown, data.labels, options.suppress_below))
-    document["quality"] += _varying(document.pop("varying"))
+    unsearched = document.pop("unsearched")
     document["quality"] += _too_many(document.pop("left_out"))
+    document["quality"] += _unsearched(unsearched)
 
     # Rules see what a reader sees, and no more.
     document["gate"] = judge(document, options.rules)
     return document | words(document)
 
 
-def _varying(names: list[str]) -> list[dict[str, Any]]:
+def _too_many(names: list[str]) -> list[dict[str, Any]]:
     return [
         {
             "severity": "info",
-            "code": "attribute-varies-within-patients",
-            "message": f"{name} differs between rows of one patient, so the search for "
-            "the worst intersection, which shuffles whole patients, leaves it out.",
+            "code": "too_many_groups",
+            "message": f"{name} is left out of the tables: it has more than "
+            f"{MAX_GROUPS} groups with patients.",
             "rows": None,
         }
         for name in names
     ]
 
 
-def _too_many(names: list[str]) -> list[dict[str, Any]]:
+def _unsearched(names: list[str]) -> list[dict[str, Any]]:
+    if not names:
+        return []
     return [
         {
-            "severity": "info",
-            "code": "too-many-groups",
-            "message": f"{name} is left out of the tables: it has more than "
-            f"{MAX_GROUPS} groups with patients. The search for the worst "
-            "intersection covers it.",
+            "severity": "warning",
+            "code": "attributes_not_searched",
+            "message": f"The search for the worst intersection leaves out "
+            f"{joined(names)}: crossed with the other attributes there are more than "
+            f"{MOST_CELLS:,} groups, which is as many as can be searched.",
             "rows": None,
         }
-        for name in names
     ]
 
 
 def _frame(data: AuditData, options: Options) -> dict[str, Any]:
     """What was audited, and how."""
     positives = int(data.labels.sum())
+    hidden = options.suppress_below > 0
     return {
         "schema": NAME,
         "schema_version": VERSION,
         "fairjax_version": fairjax.__version__,
         "title": options.title,
         "versions": {
-            "fairjax": fairjax.__version__,
             "jax": jax.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
@@ -116,6 +116,11 @@ def _frame(data: AuditData, options: Options) -> dict[str, Any]:
             "rows_read": data.rows_read,
             "rows_used": len(data.labels),
             "rows_left_out": dict(data.rows_left_out),
+            # Of an attribute they are a group, and may have to be withheld.
+            "missing": {
+                name: None if hidden and name in options.attributes else rows
+                for name, rows in data.missing.items()
+            },
             "patients": data.num_patients,
             "outcome": {"column": data.outcome, "positive": data.positive},
             "positives": positives,

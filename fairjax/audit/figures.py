@@ -172,7 +172,11 @@ def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
                 f"{describe(metric).short} from {number(low)} ({least}) to "
                 f"{number(high)} ({most})"
             )
-    few = [r.name for r in rows if r.status != "ok"]
+    few = [
+        r.name
+        for r in rows
+        if all(cell is None or cell["estimate"] is None for cell in r.cells)
+    ]
     text = f"Forest plot of {plural(len(rows), 'group')}: {'; '.join(parts) or 'none'}."
     return f"{text} Without estimate: {joined(few)}." if few else text
 
@@ -214,7 +218,7 @@ def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawi
             f"Calibration curves of {plural(len(kept), 'group')}, a panel each. "
             f"{'; '.join(_miscalibration(c) for c in kept)}."
         )
-        svg = _curves.calibration(kept)
+        svg = _curves.calibration(kept, document["settings"]["confidence"])
         yield drawing("calibration", "Calibration", seen, len(kept), len(every), svg)
     every = select(document["curves"]["decision"], **who)
     if every:
@@ -291,10 +295,16 @@ def _gaps(document: Document, model: str) -> Iterator[Drawing]:
             model,
             "",
             _slug("gaps", model, part[0].split("_")[0]),
-            f"Gaps between groups, {model}: raw with interval (dot), corrected for "
-            "chance (diamond), what chance alone gives (grey)",
+            f"Gaps between groups, {model}",
             f"Gaps by attribute. {'; '.join(seen)}.",
-            forest(rows, columns, (), confidence=confidence, heading="Attribute"),
+            forest(
+                rows,
+                columns,
+                (),
+                confidence=confidence,
+                heading="Attribute",
+                reference="no gap",
+            ),
         )
 
 

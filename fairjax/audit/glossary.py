@@ -132,40 +132,11 @@ METRICS: dict[str, Metric] = {
         "The harmonic mean of positive predictive value and true positive rate.",
         1.0,
     ),
-    "treatment_ratio": Metric(
-        "Treatment ratio",
-        "FN/FP",
-        "False negatives divided by false positives.",
-        bounded=False,
-    ),
-    "net_benefit": Metric(
-        "Net benefit",
-        "Net benefit",
-        "True positives less false positives, each false positive weighted by the "
-        "odds of the threshold, per row (decision curve analysis).",
-        bounded=False,
-    ),
-    "prevalence": Metric(
-        "Prevalence", "Prevalence", "The share of rows with the outcome."
-    ),
     "equalized_odds_difference": Metric(
         "Equalized-odds difference",
         "Equalized odds",
         "The larger of two spreads over groups: of the true positive rate and of the "
         "false positive rate.",
-        0.0,
-    ),
-    "equalized_odds_ratio": Metric(
-        "Equalized-odds ratio",
-        "Equalized odds ratio",
-        "The smaller of two ratios of lowest to highest group: of the true positive "
-        "rate and of the false positive rate.",
-        1.0,
-    ),
-    "average_odds_difference": Metric(
-        "Average-odds difference",
-        "Average odds",
-        "The mean of the differences in true and in false positive rate.",
         0.0,
     ),
     "demographic_parity_ratio": Metric(
@@ -174,42 +145,26 @@ METRICS: dict[str, Metric] = {
         "The lowest group's selection rate divided by the highest's.",
         1.0,
     ),
-    "equal_opportunity_ratio": Metric(
-        "Equal-opportunity ratio",
-        "Opportunity ratio",
-        "The lowest group's true positive rate divided by the highest's.",
-        1.0,
-    ),
 }
 _SPREADS = {
     "demographic_parity_difference": ("Demographic-parity difference", "Parity"),
     "equal_opportunity_difference": ("Equal-opportunity difference", "TPR"),
     "false_positive_rate_difference": ("False-positive-rate difference", "FPR"),
-    "false_negative_rate_difference": ("False-negative-rate difference", "FNR"),
-    "true_negative_rate_difference": ("True-negative-rate difference", "TNR"),
     "predictive_parity_difference": ("Predictive-parity difference", "PPV"),
     "negative_predictive_value_difference": ("NPV difference", "NPV"),
     "accuracy_difference": ("Accuracy difference", "Accuracy"),
-    "error_rate_difference": ("Error-rate difference", "Error"),
-    "treatment_equality_difference": ("Treatment-equality difference", "FN/FP"),
     "auroc_difference": ("AUROC difference", "AUROC"),
-    "auprc_difference": ("AUPRC difference", "AUPRC"),
-    "brier_score_difference": ("Brier-score difference", "Brier"),
     "calibration_intercept_difference": (
         "Calibration-in-the-large difference",
         "Intercept",
     ),
     "calibration_slope_difference": ("Calibration-slope difference", "Slope"),
-    "expected_calibration_error_difference": ("Calibration-error difference", "ECE"),
 }
 _OF = {
     "demographic_parity_difference": "selection rate",
     "equal_opportunity_difference": "true positive rate",
     "predictive_parity_difference": "positive predictive value",
-    "treatment_equality_difference": "ratio of false negatives to false positives",
     "auroc_difference": "AUROC",
-    "auprc_difference": "AUPRC",
-    "brier_score_difference": "Brier score",
     "calibration_intercept_difference": "calibration in the large",
 }
 METRICS |= {
@@ -220,7 +175,7 @@ METRICS |= {
             _OF.get(name, name.removesuffix("_difference").replace("_", " "))
         ),
         0.0,
-        bounded="calibration_" not in name or "error" in name,
+        bounded=not name.startswith("calibration_"),
     )
     for name, (title, short) in _SPREADS.items()
 }

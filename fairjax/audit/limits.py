@@ -98,8 +98,9 @@ def _groups(document: Document) -> list[str]:
         )
     if any(c["status"] == "suppressed" for c in cohort):
         found.append(
-            f"Cells below {settings['suppress_below']} are suppressed, and with them "
-            "any that would give them away; nothing is reported on those groups."
+            f"Groups and rates with counts below {settings['suppress_below']} are "
+            "withheld, and with them others that sums would give them back by. That is "
+            "no formal disclosure control."
         )
     missing = [
         a["name"]

@@ -4,22 +4,26 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 from fairjax.audit._errors import AuditError, listed, near_miss
+from fairjax.audit.reading.thresholds import parse_threshold_rule
 from fairjax.audit.rules import Rule, parse
-from fairjax.audit.thresholds import parse_threshold_rule
 
 # JAX's keys are made of 32 bits where 64 are not enabled.
 _MAX_SEED = 2**32 - 1
 _MIN_REPLICATES, _MAX_REPLICATES = 100, 100_000
+# More are seldom categories, and every pair of them is compared.
+MAX_LEVELS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Everything that the command line of an audit can say.
 
-    Sequences are kept as tuples; one string stands for a sequence of one.
+    Sequences are kept as tuples; one string, or one threshold, stands for a sequence of
+    one.
 
     Attributes:
         table: Path of a CSV or Parquet file; None if a DataFrame is handed over.
@@ -48,7 +52,8 @@ class Options:
         max_intersection_depth: Most attributes in an intersection, at least 2.
         min_positives: Fewest positives for a group to be compared where they count.
         min_negatives: Likewise for negatives.
-        suppress_below: Counts below it are not shown; 0 shows all.
+        suppress_below: Groups and rates with smaller counts are withheld, and what
+            would give them back; 0 shows all.
         confidence: Of every interval, in (0, 1).
         replicates: Draws of the simulations behind the gaps' intervals and tests, and
           shuffles of the search, of which there are at most 999.
@@ -86,7 +91,7 @@ class Options:
     missing: Literal["level", "refuse"] = "level"
     missing_scores: Literal["refuse", "drop"] = "refuse"
     missing_outcomes: Literal["refuse", "drop"] = "refuse"
-    thresholds: Sequence[float | int] = ()
+    thresholds: float | int | Sequence[float | int] = ()
     validation: tuple[str, str] | None = None
     threshold_rule: str | None = None
     intersections: bool = True
@@ -110,7 +115,7 @@ class Options:
         """Makes tuples of lists, and checks."""
         for name in ("scores", "attributes", "names", "decisions", "fail_on"):
             self._set(name, _strings(name, getattr(self, name)))
-        self._set("thresholds", tuple(float(value) for value in self.thresholds))
+        self._set("thresholds", self.cuts)
         self._set("names", self.names or self.scores)
         self._set("bins", {name: _bins(name, of) for name, of in self.bins.items()})
         levels = {name: _strings("levels", of) for name, of in self.levels.items()}
@@ -126,6 +131,11 @@ class Options:
     def depth(self) -> int:
         """How many attributes are crossed at most; 1 where none are."""
         return self.max_intersection_depth if self.intersections else 1
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The thresholds, one for all models or one for each."""
+        return _numbers("--threshold", self.thresholds)
 
     def settings(self) -> dict[str, Any]:
         """What the results depend on, as the document has it; plain types only."""
@@ -232,6 +242,18 @@ class Options:
                 f"attribute {both[0]!r} is given both --bins and --levels; its levels "
                 "are made by the bins"
             )
+        declared = {name: ("--levels", len(of)) for name, of in self.levels.items()}
+        declared |= {
+            name: ("--bins", len(of) + 1)
+            for name, of in self.bins.items()
+            if not isinstance(of, int)
+        }
+        for name, (option, number) in declared.items():
+            if number > MAX_LEVELS:
+                raise AuditError(
+                    f"{option} of {name!r} makes {number:,} levels; at most "
+                    f"{MAX_LEVELS} can be compared"
+                )
         for name, levels in self.levels.items():
             repeated = [level for level in levels if levels.count(level) > 1]
             if repeated or not levels or not all(levels):
@@ -239,17 +261,17 @@ class Options:
                 raise AuditError(f"--levels of {name!r} holds {what}")
 
     def _check_thresholds(self) -> None:
-        if self.thresholds and len(self.thresholds) not in (1, len(self.scores)):
+        if self.cuts and len(self.cuts) not in (1, len(self.scores)):
             raise AuditError(
-                f"--threshold has {len(self.thresholds)} for {len(self.scores)} "
+                f"--threshold has {len(self.cuts)} for {len(self.scores)} "
                 "scores; give one for all, or one for each"
             )
-        odd = [value for value in self.thresholds if not 0 <= value <= 1]
+        odd = [value for value in self.cuts if not 0 <= value <= 1]
         if odd:
             after = ", to which --logits maps scores" if self.logits else ""
             raise AuditError(f"--threshold must be in [0, 1]{after}, not {odd[0]:g}")
         ways = {
-            "--threshold": self.thresholds,
+            "--threshold": self.cuts,
             "--decisions": self.decisions,
             "--validation": self.validation,
         }
@@ -295,6 +317,14 @@ def _strings(name: str, value: str | Sequence[Any]) -> tuple[str, ...]:
     if odd:
         raise AuditError(f"{name} must be text, not {odd[0]!r}")
     return values
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    values = (value,) if isinstance(value, (str, Real)) else tuple(value)
+    odd = [item for item in values if not isinstance(item, Real)]
+    if odd:
+        raise AuditError(f"{name} must be a number, not {odd[0]!r}")
+    return tuple(map(float, values))
 
 
 def _bins(name: str, of: Any) -> int | tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Writes an audit's folder: all of it, or nothing."""
 
+import hashlib
 import json
 import os
 import re
@@ -59,10 +60,11 @@ def write(
     # A link keeps its place; the folder it names is written.
     target = target.resolve()
     parents = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    scratch = f"{_SCRATCH}{secrets.token_hex(4)}"
+    scratch = f"{_scratch(target)}{secrets.token_hex(4)}"
     # A folder that exists may be a mount, which cannot be moved: its entries are.
     aside = (target if target.exists() else target.parent) / scratch
     try:
+        _clean(target)
         for name in ("tables", "figures"):
             (aside / "new" / name).mkdir(parents=True)
         for name, data in made.items():
@@ -101,9 +103,12 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
     if absent:
         if target.is_symlink():
             raise AuditError(f"{folder}: is a link to nothing; give another folder.")
+        _check_parent(target)
         return
     if not target.is_dir():
         raise AuditError(f"{folder}: is a file; give a folder for the audit.")
+    if not os.access(target, os.W_OK | os.X_OK):
+        raise AuditError(f"{folder}: may not be written to.")
     paths = [
         path.relative_to(target)
         for path in sorted(target.rglob("*"))
@@ -111,7 +116,10 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         if not path.relative_to(target).parts[0].startswith(_SCRATCH)
     ]
     strange = next((p for p in paths if not _known(p)), None)
-    if strange is None and paths and not _is_audit(target / DOCUMENT):
+    # One that was killed between moving files may have left the document aside.
+    asides = [aside / part for aside in _left(target) for part in ("old", "new")]
+    audits = (_is_audit(place / DOCUMENT) for place in (target, *asides))
+    if strange is None and paths and not any(audits):
         strange = paths[0]
     if strange is not None:
         raise AuditError(
@@ -123,6 +131,32 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
             f"{folder}: holds an audit already; replace it with --overwrite, or give "
             "another folder."
         )
+
+
+def _check_parent(target: Path) -> None:
+    """Refuses a folder that cannot be made where it is to be."""
+    parent = next(p for p in target.absolute().parents if p.exists() or p.is_symlink())
+    if not parent.is_dir():
+        raise AuditError(f"{target}: {parent.name} is a file and no folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise AuditError(f"{target}: its folder {parent.name!r} may not be written to.")
+
+
+def _scratch(target: Path) -> str:
+    """How names of scratch folders for the target begin."""
+    return f"{_SCRATCH}{hashlib.sha256(target.name.encode()).hexdigest()[:8]}-"
+
+
+def _left(target: Path) -> list[Path]:
+    """What audits of the same folder that were killed have left."""
+    target = target.resolve()
+    return [
+        path
+        for place in (target, target.parent)
+        if place.is_dir()
+        for path in sorted(place.glob(f"{_scratch(target)}*"))
+        if path.is_dir() and not path.is_symlink()
+    ]
 
 
 def _known(path: Path) -> bool:
@@ -151,20 +185,34 @@ def _swap(target: Path, aside: Path) -> None:
                 (target / name).rename(aside / "old" / name)
             (aside / "new" / name).rename(target / name)
     except BaseException:
-        for name in _ENTRIES:
-            if not (aside / "new" / name).exists():
-                (target / name).rename(aside / "new" / name)
-            if (aside / "old" / name).exists():
-                (aside / "old" / name).rename(target / name)
-        (aside / "old").rmdir()
+        _put_back(target, aside)
         raise
     shutil.rmtree(aside / "old")
+
+
+def _clean(target: Path) -> None:
+    """Undoes and removes what audits of the same folder that were killed have left."""
+    for aside in _left(target):
+        if (aside / "old").is_dir() and (aside / "new" / DOCUMENT).exists():
+            _put_back(target, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(target: Path, aside: Path) -> None:
+    """Undoes what was moved; the document, which is moved last, was not."""
+    for name in _ENTRIES:
+        if not (aside / "new" / name).exists():
+            (target / name).rename(aside / "new" / name)
+        if (aside / "old" / name).exists():
+            (aside / "old" / name).rename(target / name)
+    (aside / "old").rmdir()
 
 
 def _files(document: Document) -> dict[str, bytes]:
     """Every file of the audit: relative path -> bytes."""
     require("jinja2", "matplotlib")
     # Loaded here, so that the command line starts without them.
+    from fairjax.audit._canvas import titled
     from fairjax.audit.figures import draw
     from fairjax.audit.page import page
     from fairjax.audit.sheets import sheets
@@ -175,4 +223,8 @@ def _files(document: Document) -> dict[str, bytes]:
     found |= {f"tables/{name}.csv": table for name, table in sheets(document).items()}
     # A lone surrogate, which some tables' text holds, has no bytes in UTF-8.
     made = {name: text.encode("utf-8", "replace") for name, text in found.items()}
-    return made | {f"figures/{drawing.slug}.svg": drawing.svg for drawing in drawings}
+    # On the page a caption stands above the picture; a file has its own.
+    return made | {
+        f"figures/{drawing.slug}.svg": titled(drawing.svg, drawing.title)
+        for drawing in drawings
+    }

@@ -25,7 +25,6 @@ from fairjax.audit.formats import (
     select,
 )
 from fairjax.audit.glossary import describe
-from fairjax.audit.reproduce import command
 from fairjax.audit.tripod import GUIDELINE
 from fairjax.audit.wording import judge
 
@@ -82,7 +81,7 @@ def page(document: Document, drawings: Sequence[Drawing]) -> str:
       ...     "fairjax_version": "0.1.0", "schema_version": "1.0",
       ...     "curves": {"roc": [], "calibration": [], "decision": []},
       ...     "data": {"models": [], "attributes": [], "rows_used": 3,
-      ...         "rows_read": 3, "rows_left_out": {}, "patients": None,
+      ...         "rows_read": 3, "rows_left_out": {}, "missing": {}, "patients": None,
       ...         "source": "<b>.csv", "sha256": None,
       ...         "outcome": {"column": "died", "positive": "1"},
       ...         "positives": 1, "prevalence": 1 / 3}}
@@ -107,11 +106,10 @@ def page(document: Document, drawings: Sequence[Drawing]) -> str:
                 for anchor, title, needs in SECTIONS
                 if needs is None or (curves if needs == "curves" else document[needs])
             ],
-            section_titles={anchor: title for anchor, title, _ in SECTIONS}
-            | {"tripod_ai": "TRIPOD+AI topics"},
+            section_titles={anchor: title for anchor, title, _ in SECTIONS},
             verdict=_verdict(document),
             facts=_facts(document),
-            command=document.get("command") or command(document),
+            command=document.get("command"),
             settings=_settings(document),
             quality=_tables.quality(document),
             gate=_tables.gate(document) if document["gate"] else None,
@@ -204,6 +202,7 @@ def _facts(document: Document) -> list[tuple[str, list[str]]]:
         ("Table", [data["source"]]),
         ("Rows", [f"{count(data['rows_used'])} of {count(data['rows_read'])} read"]),
         ("Left out", left_out or ["none"]),
+        ("Missing values", _missing(document)),
         (
             "Patients",
             [
@@ -232,6 +231,19 @@ def _facts(document: Document) -> list[tuple[str, list[str]]]:
     if crossed:
         facts.append(("Intersections", crossed))
     return facts
+
+
+def _missing(document: Document) -> list[str]:
+    """Rows without a value, by column, and what became of them."""
+    attributes = {a["name"] for a in document["data"]["attributes"]}
+    found = []
+    for column, rows in document["data"]["missing"].items():
+        text = f"{column}: {'withheld' if rows is None else count(rows)}"
+        if rows != 0:
+            own = column in attributes
+            text += " (a group of their own)" if own else " (left out)"
+        found.append(text)
+    return found or ["not recorded"]
 
 
 def _settings(document: Document) -> list[tuple[str, str]]:

@@ -9,11 +9,10 @@ from fairjax.audit.formats import Document
 GUIDELINE = "Collins et al., BMJ 2024;385:e078378"
 # Topic, item, the report's section, and the document's entry that it needs.
 _TOPICS = (
-    ("Where the data come from", "5", "audited", None),
-    ("Preparing and checking the data", "7", "quality", None),
+    ("Preparing and checking the data", "7", "quality", "quality"),
     ("Which outcome is predicted", "8", "audited", None),
     ("Number of patients and of outcomes", "10", "cohort", None),
-    ("Handling of missing values", "11", "quality", None),
+    ("Handling of missing values", "11", "audited", None),
     ("Performance measures and plots, and why", "12", "glossary", None),
     ("Differences in performance between groups, method", "12", "gaps", "gaps"),
     ("Fairness: how it was examined", "14", "gaps", "gaps"),
@@ -38,7 +37,7 @@ def tripod_ai(document: Document) -> list[dict[str, str]]:
     Example:
       >>> topics = tripod_ai({"gaps": []})
       >>> topics[0]
-      {'topic': 'Where the data come from', 'item': '5', 'section': 'audited'}
+      {'topic': 'Which outcome is predicted', 'item': '8', 'section': 'audited'}
       >>> any(t["section"] == "gaps" for t in topics)
       False
     """

@@ -245,7 +245,9 @@ def _too_few(document: Document) -> str:
     listed = some(single, 6)
     more = plural(rest, "intersection")
     who = f"{listed}, and {more}" if listed and rest else listed or more
-    return f"Not judged, because they hold too few patients: {who}."
+    withheld = any(c["status"] == "suppressed" for c in few)
+    why = " or are withheld" if withheld else ""
+    return f"Not judged, because they hold too few patients{why}: {who}."
 
 
 def _intersections(document: Document) -> str:
@@ -254,13 +256,16 @@ def _intersections(document: Document) -> str:
         return ""
     worst = min(searched, key=lambda d: d["p_corrected"])
     tried = plural(worst["searched"], "group")
+    kinds = "searched"
+    if document["settings"].get("intersections", True):
+        kinds += ", single and crossed"
     if worst["p_corrected"] >= 1 - document["settings"]["confidence"] - 1e-12:
         return (
-            f"Among {tried} searched, single and crossed, none stands out once the "
+            f"Among {tried} {kinds}, none stands out once the "
             "search itself is accounted for."
         )
     return (
-        f"Among {tried} searched, single and crossed, {worst['group']}"
+        f"Among {tried} {kinds}, {worst['group']}"
         f"{' in ' + worst['model'] if _several(document) else ''} stands out: "
         f"{phrase(worst['metric'])} {number(worst['estimate'])} against "
         f"{number(worst['rest'])} elsewhere (p = {p_value(worst['p_corrected'])} with "

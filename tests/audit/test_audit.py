@@ -10,8 +10,10 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from fairjax.audit import AuditError, Options, audit, gate_fails, write
+from fairjax.audit import AuditError, Options, _analysis, audit, gate_fails, write
+from fairjax.audit._analysis import searchable
 from fairjax.audit.formats import select
+from fairjax.audit.reading.data import Attribute
 from fairjax.audit.schema import schema
 
 OPTIONS = {
@@ -65,6 +67,9 @@ def only(entries, **wanted):
 def test_it_has_the_published_shape(document):
     jsonschema.validate(document, schema())
     json.dumps(document, allow_nan=False)
+    assert "fairjax" not in document["versions"]
+    # A frame has no name that a command could give.
+    assert document["command"] is None
 
 
 @pytest.mark.parametrize("model", ["risk", "new"])
@@ -236,6 +241,9 @@ def test_copies_of_rows_do_not_make_intervals_narrower(document, frame):
     copies = pd.concat([frame.assign(pid=np.arange(len(frame)))] * 3)
     tripled = audit(Options(**OPTIONS, patient_id="pid", intersections=False), copies)
     assert tripled["data"]["patients"] == len(frame)
+    # Nothing is crossed, in the search neither.
+    assert tripled["discovery"]
+    assert all(len(d["attributes"]) == 1 for d in tripled["discovery"])
     where = {"model": "risk", "attribute": "race", "group": "black"}
     for metric in ("true_positive_rate", "auroc", "brier_score", "calibration_slope"):
         once = only(document["groups"], metric=metric, **where)
@@ -281,3 +289,27 @@ def test_suppression_leaves_no_small_count(frame):
 def test_bad_tables_are_refused(frame):
     with pytest.raises(AuditError, match="died"):
         audit(Options(**OPTIONS), frame.drop(columns="died"))
+
+
+def test_what_is_too_much_to_search_is_left_out_and_named():
+    def attribute(name, number):
+        levels = tuple(map(str, range(number)))
+        return Attribute(name, levels, np.zeros(1, np.int32), None)
+
+    sizes = {"site": 50, "age": 20, "race": 10, "payer": 10, "sex": 2, "tongue": 6}
+    attributes = [attribute(name, number) for name, number in sizes.items()]
+    kept, others = searchable(attributes)
+    assert [a.name for a in kept] == ["age", "race", "payer", "sex", "tongue"]
+    assert others == ["site"]
+    assert searchable(attributes[:3]) == (attributes[:3], [])
+    many = [attribute(str(i), 4) for i in range(11)]
+    assert len(searchable(many)[0]) == 10
+
+
+def test_an_audit_says_what_it_did_not_search(frame, monkeypatch):
+    monkeypatch.setattr(_analysis, "MOST_CELLS", 3)
+    document = audit(Options(**OPTIONS), frame)
+    assert {*document["discovery"][0]["attributes"]} == {"sex"}
+    finding = only(document["quality"], code="attributes_not_searched")
+    assert "leaves out race" in finding["message"]
+    assert finding["severity"] == "warning"

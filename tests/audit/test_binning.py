@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairjax.audit.binning import cut, number, quantile_edges
+from fairjax.audit.reading.binning import cut, number, quantile_edges
 
 
 @pytest.mark.parametrize(

@@ -195,21 +195,27 @@ def test_errors_of_the_audit_are_one_line(ran, capsys):
     assert capsys.readouterr().err == ("fairjax audit: error: several lines of text\n")
 
 
-def test_other_errors_are_not_hidden(ran):
+def test_other_errors_are_shown_and_are_no_failed_rule(ran, capsys):
     ran.error = ZeroDivisionError("a defect of ours")
-    with pytest.raises(ZeroDivisionError):
-        command.main(shlex.split(PLAIN))
+    assert command.main(shlex.split(PLAIN)) == 3
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert "ZeroDivisionError: a defect of ours" in err
 
 
 def test_a_terminal_is_told_what_is_being_done(monkeypatch, capsys):
-    with command._progress("auditing table.csv"):
-        pass
+    with command._progress("auditing table.csv") as say:
+        say("race")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with command._progress("auditing table.csv"):
-        pass
+    with command._progress("auditing table.csv") as say:
+        say("risk: race × \x1b[2Jsex")
+        say("x" * 1000)
     text = capsys.readouterr().err
-    assert "auditing table.csv" in text
+    assert "auditing table.csv ..." in text
+    assert "auditing table.csv: risk: race × " in text
+    assert "[2J" not in text.replace(" [2J", "")
+    assert all(len(line) < 100 for line in text.split("\r"))
     assert text.endswith("\r\x1b[K")
 
 

@@ -98,6 +98,49 @@ def test_a_forest_plot_shows_every_group_with_its_numbers():
     assert shown.count("suppressed: small cell") == 2
 
 
+def test_each_figure_explains_its_signs():
+    for drawing in of("gaps"):
+        for name in (
+            "estimate with interval",
+            "less what chance adds",
+            "what chance alone gives",
+            "no gap",
+        ):
+            assert name in texts(drawing)
+    for drawing in of("forest"):
+        assert "over all patients" in texts(drawing)
+        assert "what chance alone gives" not in texts(drawing)
+    for drawing in of("calibration"):
+        assert "a bin, 95 % interval" in texts(drawing)
+        assert "perfect calibration" in texts(drawing)
+    for drawing in of("sensitivity"):
+        assert {"risk", "new_risk", "interval", "threshold used"} <= set(texts(drawing))
+
+
+def test_bins_that_are_withheld_are_not_drawn():
+    document = build(rows=300, models=1, only=("sex",))
+    [curve, _] = document["curves"]["calibration"]
+    for name in ("predicted", "observed", "lower", "upper", "rows"):
+        curve[name] = [None, *curve[name][1:]]
+    [drawing] = of("calibration", figures.draw(document))
+    assert texts(drawing).count("some bins withheld") == 1
+
+
+@pytest.mark.parametrize("title", ["Gaps <in> a & b", "a long title " * 30])
+def test_a_file_has_its_title_above_the_figure(title):
+    svg = drawings()[0].svg
+    root = ET.fromstring(_canvas.titled(svg, title))
+    [_, top, width, height] = map(float, root.get("viewBox").split())
+    before = [float(v) for v in ET.fromstring(svg).get("viewBox").split()]
+    assert before[0] == before[1] == 0
+    assert (width, height) == pytest.approx((before[2], before[3] - top), abs=0.01)
+    assert float(root.get("height").removesuffix("pt")) == pytest.approx(height)
+    above = [t for t in root.findall(f"{SVG}text") if float(t.get("y")) < 0]
+    told = " ".join(t.text for t in above)
+    assert told.removesuffix("…") in title
+    assert all(float(t.get("y")) > top for t in above)
+
+
 def test_alternative_text_says_what_is_seen():
     [forest] = [d for d in of("forest") if d.slug == "forest-risk-race-error"]
     assert "TPR from" in forest.alt

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fairjax.audit import AuditError, Options
@@ -55,6 +56,12 @@ def test_settings_are_json_and_leave_paths_out():
 
 
 VALIDATED = {"validation": ("split", "val"), "threshold_rule": "youden"}
+
+
+def test_one_threshold_stands_for_a_sequence():
+    for one in (0.5, np.float64(0.5), [0.5]):
+        assert options(thresholds=one).thresholds == (0.5,)
+    assert options(thresholds=1).settings()["thresholds"] == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,9 @@ def test_options_that_go_together(changes):
         ({"thresholds": [1.5]}, "must be in [0, 1], not 1.5"),
         ({"thresholds": [1.5], "logits": True}, "to which --logits maps scores"),
         ({"thresholds": [float("nan")]}, "must be in [0, 1], not nan"),
+        ({"thresholds": 1.5}, "must be in [0, 1], not 1.5"),
+        ({"levels": {"sex": [str(i) for i in range(51)]}}, "makes 51 levels; at most"),
+        ({"bins": {"age": list(range(50))}}, "makes 51 levels; at most 50"),
         ({"thresholds": [0.5], "decisions": "flag"}, "contradict each other"),
         (VALIDATED | {"thresholds": [0.5]}, "--threshold and --validation contradict"),
         ({"threshold_rule": "youden"}, "--validation and --threshold-rule go together"),

@@ -124,9 +124,18 @@ def test_what_is_no_folder_is_refused(tmp_path):
         check(tmp_path / "file")
     with pytest.raises(AuditError, match="link to nothing"):
         check(tmp_path / "dangling")
-    with pytest.raises(AuditError, match="cannot be written"):
-        write(empty(), tmp_path / "file" / "audit")
+    for folder in ("file/audit", "file/a/b"):
+        with pytest.raises(AuditError, match="file is a file and no folder"):
+            check(tmp_path / folder)
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_what_may_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(output.os, "access", lambda path, how: False)
+    for name in ("there", "new", "new/audit"):
+        with pytest.raises(AuditError, match="may not be written to"):
+            check(tmp_path / name)
 
 
 @pytest.mark.parametrize("after", [0, 3, 12])
@@ -175,6 +184,50 @@ def test_what_a_killed_audit_left_is_no_obstacle(tmp_path):
     (tmp_path / ".fairjax-audit-0123" / "new" / "report.html").write_text("half")
     write(empty(), tmp_path)
     assert set(os.listdir(tmp_path)) >= TREE
+
+
+class Killed(BaseException):
+    """What nothing after it sees."""
+
+
+@pytest.mark.parametrize("after", range(9))
+def test_an_audit_killed_at_any_move_is_undone_by_the_next(
+    tmp_path, monkeypatch, after
+):
+    write(empty(), tmp_path)
+    before = contents(tmp_path)
+    with monkeypatch.context() as patched:
+        failing(patched, "rename", after, Killed())
+        # As if the process had ended there.
+        patched.setattr(output, "_put_back", lambda *_: None)
+        patched.setattr(output.shutil, "rmtree", lambda *_, **__: None)
+        try:
+            write(empty(title="killed"), tmp_path, overwrite=True)
+        except Killed:
+            assert after < 8
+    assert set(os.listdir(tmp_path)) - TREE
+    with pytest.raises(AuditError, match="holds an audit already"):
+        check(tmp_path)
+    check(tmp_path, overwrite=True)
+    failing(monkeypatch, "mkdir", 0)
+    with pytest.raises(AuditError, match="No space left"):
+        write(empty(title="new"), tmp_path, overwrite=True)
+    if after < 8:
+        assert contents(tmp_path) == before
+    assert set(os.listdir(tmp_path)) == TREE
+
+
+def test_what_a_killed_first_audit_left_beside_is_removed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        failing(patched, "rename", 0, Killed())
+        patched.setattr(output.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            write(empty(), tmp_path / "audit")
+    [left] = os.listdir(tmp_path)
+    (tmp_path / ".fairjax-audit-of-another").mkdir()
+    write(empty(), tmp_path / "audit")
+    assert left not in os.listdir(tmp_path)
+    assert set(os.listdir(tmp_path)) == {"audit", ".fairjax-audit-of-another"}
 
 
 def test_text_without_bytes_is_replaced(tmp_path):

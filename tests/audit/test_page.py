@@ -289,16 +289,17 @@ def test_how_to_reproduce():
         assert phrase in words(section)
 
 
-def test_the_command_is_made_of_the_settings_where_none_was_kept():
-    asked = {"outcome": "died", "scores": ["risk"], "names": [], "attributes": ["a b"]}
-    document = small() | {"command": None, "settings": small()["settings"] | asked}
-    [pre] = find(read(page.page(document, ())), "pre")
-    told = words(pre)
-    assert told.startswith("fairjax audit predictions.csv \\ --confidence 0.95 \\")
-    assert "--attributes 'a b'" in told
-    assert "--name" not in told
-    frame = document["data"] | {"source": "DataFrame"}
-    assert find(read(page.page(document | {"data": frame}, ())), "pre") == []
+def test_missing_values_are_counted_and_what_became_of_them():
+    told = words(find(full(), "section", id="audited")[0])
+    for text in ("died: 0", "risk: 12 (left out)", "race: withheld (a group of"):
+        assert text in told
+
+
+def test_an_audit_of_a_frame_has_no_command():
+    [pre] = find(read(page.page(small(), ())), "pre")
+    assert words(pre) == small()["command"]
+    document = small() | {"command": None}
+    assert find(read(page.page(document, ())), "pre") == []
 
 
 def test_decisions_without_threshold():

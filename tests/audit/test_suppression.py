@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairjax.audit._families import families
-from fairjax.audit._suppression import withheld
-from fairjax.audit.data import Attribute
+from fairjax.audit._suppression import count, withheld
+from fairjax.audit.reading.data import Attribute
 
 
 def attribute(name, codes, number):
@@ -21,7 +21,35 @@ def hidden_of(codes, labels, sizes, threshold):
         for name, column, number in zip("ab", codes, sizes, strict=True)
     ]
     shown, _ = families(attributes, 2)
-    return shown, withheld(shown, labels, threshold)
+    return shown, of(shown, labels, threshold)
+
+
+def of(shown, labels, threshold):
+    cells = {f.name: count(f, labels, 2, None) for f in shown}
+    return withheld(shown, cells, threshold)
+
+
+def given_back(shown, labels, hidden, threshold):
+    """Groups with a small count that depend linearly on what is shown."""
+    code = np.zeros(len(labels), int)
+    for family in shown:
+        code = np.unique(code * 100 + family.codes, return_inverse=True)[1]
+    first = np.unique(code, return_index=True)[1]
+    known, secret = [np.ones(len(first))], []
+    for family in shown:
+        cells = count(family, labels, 2, None)
+        for group, gone in enumerate(hidden[family.name]):
+            inside = (family.codes[first] == group).astype(float)
+            if not gone:
+                known.append(inside)
+            elif ((cells[group] > 0) & (cells[group] < threshold)).any():
+                secret.append((family.name, family.levels[group], inside))
+    rank = np.linalg.matrix_rank(np.array(known))
+    return [
+        (name, level)
+        for name, level, inside in secret
+        if np.linalg.matrix_rank(np.array([*known, inside])) == rank
+    ]
 
 
 def test_a_small_group_takes_its_own_crossings_and_one_more_with_it():
@@ -74,6 +102,7 @@ def test_no_count_can_be_had_by_subtraction(seed):
                 assert line[present].all()
             else:
                 assert (line & present).sum() != 1
+    assert not given_back(shown, labels, hidden, 11)
     for name in ("a", "b"):
         some = counts[name].sum(axis=1) > 0
         assert (hidden[name] & some).sum() != 1
@@ -90,10 +119,61 @@ def test_three_attributes(threshold):
     ]
     labels = (rng.random(900) < 0.4).astype(np.int8)
     shown, _ = families(attributes, 3)
-    hidden = withheld(shown, labels, threshold)
+    hidden = of(shown, labels, threshold)
+    assert not given_back(shown, labels, hidden, threshold)
     for family in shown:
         counts = np.bincount(
             2 * family.codes + labels, minlength=2 * len(family.levels)
         )
         kept = counts.reshape(-1, 2)[~hidden[family.name]]
         assert ((kept == 0) | (kept >= threshold)).all()
+
+
+def grid(counts):
+    """A table of rows with the given counts in each cell of two attributes."""
+    counts = np.asarray(counts)
+    a, b = np.indices(counts.shape)
+    codes = [np.repeat(place.ravel(), counts.ravel()) for place in (a, b)]
+    # Every other row of a cell has the outcome.
+    labels = np.concatenate([np.arange(n) % 2 for n in counts.ravel()])
+    return codes, labels
+
+
+def test_two_in_each_line_are_not_always_enough():
+    """A cell between two blocks of withheld ones is what goes from block to block."""
+    counts = np.full((4, 4), 100)
+    # Each pair of small ones has 24 rows together, which hide it, but for (1, 2).
+    counts[:2, :2] = counts[2:, 2:] = 16
+    counts[1, 2] = 16
+    codes, labels = grid(counts)
+    shown, hidden = hidden_of(codes, labels, (4, 4), 11)
+    gone = hidden["a × b"].reshape(4, 4)
+    assert gone[counts == 16].all()
+    # Somewhere else a second one goes between the blocks, so that neither is known.
+    assert (gone[:2, 2:].sum() + gone[2:, :2].sum()) > 1
+    assert not given_back(shown, labels, hidden, 11)
+
+
+def test_a_group_that_is_another_ones_whole_does_not_protect():
+    """b1 is only in a0: withholding (a0, b1) hides nothing while b1 is shown."""
+    codes, labels = grid([[200, 200, 0], [200, 0, 12], [200, 0, 200]])
+    shown, hidden = hidden_of(codes, labels, (3, 3), 11)
+    assert hidden["a × b"].reshape(3, 3)[1, 2]
+    assert not given_back(shown, labels, hidden, 11)
+
+
+def test_patients_are_counted_where_they_are_known():
+    family = families([attribute("a", [0, 0, 0, 1, 1], 2)], 1)[0][0]
+    cells = np.array([0, 1, 1, 1, 1])
+    assert count(family, cells, 2, None).tolist() == [[1, 2], [0, 2]]
+    patients = np.array([0, 0, 0, 1, 2])
+    assert count(family, cells, 2, patients).tolist() == [[1, 1], [0, 2]]
+
+
+def test_joined_groups_hide_too_few_positives():
+    """Two withheld groups of 3 positives each would show that there are 6."""
+    a = np.repeat([0, 1, 2, 3], [100, 100, 100, 90])
+    place = np.arange(390) - 100 * a
+    labels = (place < np.array([50, 3, 3, 40])[a]).astype(np.int8)
+    shown, _ = families([attribute("a", a, 4)], 1)
+    assert of(shown, labels, 11)["a"].tolist() == [False, True, True, True]

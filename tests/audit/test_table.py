@@ -2,16 +2,19 @@
 
 import gzip
 import hashlib
+import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairjax.audit._errors import AuditError
 from fairjax.audit.options import Options
-from fairjax.audit.table import read
+from fairjax.audit.reading.table import read
 
 CSV = """\
 pid,died,risk,sex,age,note
@@ -61,6 +64,8 @@ def test_a_csv_file_column_by_column(tmp_path):
     )
     data = read(asked, str(path))
     assert (data.source, data.rows_read, data.rows_left_out) == ("table.csv", 4, {})
+    assert data.missing["died"] == data.missing["risk"] == 0
+    assert data.missing["sex"] == 1
     assert data.sha256 == hashlib.sha256(CSV.encode()).hexdigest()
     assert (data.outcome, data.positive) == ("died", "1")
     assert data.labels.tolist() == [0, 1, 0, 1]
@@ -144,7 +149,7 @@ def test_a_locale_with_commas(mixed, tmp_path):
 
 def test_rows_in_several_batches(tmp_path, monkeypatch):
     """Codes and patients agree across batches, and rows are numbered through."""
-    monkeypatch.setattr("fairjax.audit._sources._BATCH_ROWS", 7)
+    monkeypatch.setattr("fairjax.audit.reading._sources._BATCH_ROWS", 7)
     n = 100
     table = pd.DataFrame(
         {
@@ -354,8 +359,10 @@ def test_more_levels_than_can_be_compared():
     assert "leave identifiers out" in refusal(many)
     many["age"] = np.arange(120) % 77
     assert "--bins age=quantile:4" in refusal(many, attributes="age")
-    declared = {"sex": [f"s{i}" for i in range(51)]}
-    assert len(read(options(levels=declared), many).attributes[0].levels) == 51
+    many["sex"] = [f"s{i % 50}" for i in range(120)]
+    assert len(read(options(), many).attributes[0].levels) == 50
+    kind = pd.CategoricalDtype([f"s{i}" for i in range(60)])
+    assert "has 60 levels" in refusal(many.assign(sex=many["sex"].astype(kind)))
 
 
 @pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
@@ -369,7 +376,9 @@ def test_a_million_levels(tmp_path, kind):
     elif kind == "parquet":
         table.to_parquet(path)
     text = refusal(table if kind == "frame" else path)
-    assert "attribute 'sex' has " in text
+    assert re.search(
+        r"attribute 'sex' has [\d,]+ different values in the first [\d,]+ rows", text
+    )
     assert "far more than the 50 levels" in text
     assert "1,000,000 different values" in text or kind != "frame"
 
@@ -583,6 +592,36 @@ def test_patients():
         assert "first in data row 2" in text
 
 
+def parquet(tmp_path, **columns):
+    """A file with columns as Arrow has them, beside those of the usual table."""
+    made = pa.Table.from_pandas(frame().drop(columns=list(columns), errors="ignore"))
+    for name, (values, kind) in columns.items():
+        made = made.append_column(name, pa.array(values, type=kind))
+    pq.write_table(made, tmp_path / "t.parquet")
+    return tmp_path / "t.parquet"
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(1)])
+def test_text_that_is_written_as_bytes(tmp_path, kind):
+    pid, sex = ([b"7", b"7", b"9", b"8"], kind), ([b"F", b"F", None, b"M"], kind)
+    data = read(options(patient_id="pid"), parquet(tmp_path, pid=pid, sex=sex))
+    assert data.patients.tolist() == [0, 0, 1, 2]
+    assert data.attributes[0].levels == ("F", "M", "missing")
+
+
+def test_bytes_and_lists_are_not_categories(tmp_path):
+    odd = [b"\xff", b"\xfe", b"\xff", b"\xfd"]
+    table = parquet(tmp_path, pid=(odd, pa.binary()))
+    assert read(options(patient_id="pid"), table).num_patients == 3
+    text = refusal(parquet(tmp_path, sex=(odd, pa.binary())))
+    assert "attribute 'sex' holds bytes that are no UTF-8 text" in text
+    lists = ([[1], [2], [3], [1]], pa.list_(pa.int64()))
+    text = refusal(parquet(tmp_path, pid=lists), patient_id="pid")
+    assert "patient id 'pid' holds list" in text
+    assert "cannot be identifiers" in text
+    assert "cannot be categories" in refusal(parquet(tmp_path, sex=lists))
+
+
 def test_an_identifier_is_text_in_a_file(tmp_path):
     text = "pid,died,risk,sex\n7,0,.1,F\n07,1,.2,F\n7,0,.3,M\n"
     assert read(options(patient_id="pid"), save(tmp_path, text)).num_patients == 2
@@ -635,10 +674,17 @@ def test_findings_of_large_tables():
 def test_findings_do_not_tell_of_small_groups():
     table = frame(pid=[1, 1, 2, 2], sex=["F", None, "M", "M"])
     data = read(options(patient_id="pid", suppress_below=11), table)
-    for code in ("missing_attribute", "inconsistent_attribute"):
+    for code, words in (
+        ("missing_attribute", "sex is missing in some of 4 rows"),
+        ("inconsistent_attribute", "fewer than 11 of 2 patients"),
+    ):
         assert by_code(data, code).rows is None
-        assert "fewer than 11" in by_code(data, code).message
-    assert all(f.rows is None for f in by_code_any(data, "one_class_groups"))
+        assert words in by_code(data, code).message
+    for found in by_code_any(data, "one_class_groups"):
+        assert found.rows is None
+        assert "is with the outcome: withheld" in found.message or (
+            "is without the outcome: withheld" in found.message
+        )
 
 
 def test_levels_that_rules_name_must_exist():
@@ -660,6 +706,25 @@ def test_levels_that_rules_name_must_exist():
 def test_numbers_that_cannot_be_cut(values, bins, words):
     table = frame(age=values)
     assert words in refusal(table, attributes="age", bins={"age": bins})
+
+
+def test_quantiles_are_those_of_the_audited_rows():
+    rows = 40
+    table = pd.DataFrame(
+        {
+            "died": np.arange(rows) % 2,
+            "risk": np.arange(rows) / rows,
+            "age": np.r_[np.arange(20), 1000 + np.arange(20)],
+            "split": np.repeat(["test", "val"], 20),
+        }
+    )
+    asked = {"attributes": "age", "bins": {"age": 2}, "thresholds": ()}
+    chosen = {"validation": ("split", "val"), "threshold_rule": "youden"}
+    data = read(options(**asked, **chosen), table)
+    assert data.attributes[0].levels == ("under 10", "10 and over")
+    table["risk"] = table["risk"].where(table["split"] == "test")
+    data = read(options(**asked, missing_scores="drop"), table)
+    assert data.attributes[0].levels == ("under 10", "10 and over")
 
 
 def test_equal_values_make_fewer_quantiles():

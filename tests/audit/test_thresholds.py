@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_curve
 
 from fairjax.audit._errors import AuditError
-from fairjax.audit.thresholds import (
+from fairjax.audit.reading.thresholds import (
     choose_threshold,
     decide,
     describe_threshold_rule,

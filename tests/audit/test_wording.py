@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fairjax.audit import glossary, limits, tripod, wording
 from fairjax.audit.page import SECTIONS
+from fairjax.audit.rules import GAP_METRICS, RATE_METRICS
 from tests.audit.example import FORMULA, HOSTILE, build, empty, example, small
 
 GAP = {
@@ -172,7 +173,7 @@ def test_limits_follow_the_facts():
     for phrase in (
         "3,800 patients have 4,000 rows",
         "12 of 4,012 rows were left out (score missing: 12)",
-        "Cells below 11 are suppressed",
+        "Groups and rates with counts below 11 are withheld",
         "Missing values of insurance",
         "found by search are leads",
         "Models are compared",
@@ -256,6 +257,8 @@ def test_the_glossary_explains_what_the_document_has():
     kinds = ("overall", "groups", "gaps", "sensitivity", "discovery")
     used = {entry["metric"] for kind in kinds for entry in example()[kind]}
     assert used <= set(glossary.METRICS)
+    known = {*RATE_METRICS, *GAP_METRICS, "expected_calibration_error"}
+    assert set(glossary.METRICS) == known
     for entry in glossary.METRICS.values():
         assert entry.formula.endswith(".")
         assert entry.title[0].isupper()

@@ -289,6 +289,18 @@ def is_text(kind: "pa.DataType") -> bool:
     )
 
 
+def is_bytes(kind: "pa.DataType") -> bool:
+    """Returns whether an Arrow type is bytes."""
+    import pyarrow as pa
+
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
 def _from_pandas(column: pd.Series) -> "pa.Array":
     """A column of any type as Arrow; objects of mixed types become text."""
     import pyarrow as pa

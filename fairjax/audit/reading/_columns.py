@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int32
 
 from fairjax._levels import display
 from fairjax.audit._errors import AuditError, row_count, share, shown
-from fairjax.audit._sources import is_text
+from fairjax.audit.reading._sources import is_bytes, is_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,7 +84,7 @@ class NumberReader:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        array = _decoded(array)
+        array = _decoded(_text_of_bytes(array, self._what))
         if is_text(array.type):
             numbers = self._parse(array)
         else:
@@ -170,6 +170,7 @@ class CodeReader:
         """
         import pyarrow as pa
 
+        array = _text_of_bytes(array, self._what)
         if not isinstance(array, pa.DictionaryArray):
             try:
                 array = array.dictionary_encode()
@@ -193,7 +194,7 @@ class CodeReader:
 
     def _refuse(self, found: int, rows: int) -> None:
         raise AuditError(
-            f"{self._what} has {found:,} different values in "
+            f"{self._what} has {found:,} different values in the first "
             f"{row_count(len(self._codes) + rows)}{self._hint}"
         )
 
@@ -239,8 +240,14 @@ class KeyReader:
                 numbers = array.to_numpy(zero_copy_only=False)
                 self._keys.add(numbers.astype(np.int64).view(np.uint64))
                 return
-            if not is_text(array.type):
-                array = array.cast(pa.string())
+            # Bytes are who they are, text or not.
+            if not is_text(array.type) and not is_bytes(array.type):
+                try:
+                    array = array.cast(pa.string())
+                except pa.ArrowException:
+                    raise AuditError(
+                        f"{self._what} holds {array.type}, which cannot be identifiers"
+                    ) from None
             array = array.dictionary_encode()
         texts = array.dictionary
         blank = np.zeros(len(texts), bool)
@@ -275,6 +282,21 @@ class KeyReader:
 
 def _floats(array: "pa.Array") -> np.ndarray:
     return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+
+
+def _text_of_bytes(array: Any, what: str) -> "pa.Array":
+    """The array; text where it is of bytes, as some programs write text to Parquet."""
+    import pyarrow as pa
+
+    coded = isinstance(array, pa.DictionaryArray)
+    values = array.dictionary if coded else array
+    if not is_bytes(values.type):
+        return array
+    try:
+        values = values.cast(pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowException:
+        raise AuditError(f"{what} holds bytes that are no UTF-8 text") from None
+    return pa.DictionaryArray.from_arrays(array.indices, values) if coded else values
 
 
 def _decoded(array: Any) -> "pa.Array":

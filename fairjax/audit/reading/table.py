@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from fairjax.audit import _attributes, _labels, _quality, _scores
-from fairjax.audit._columns import CodeReader, Codes, KeyReader, NumberReader
 from fairjax.audit._errors import AuditError, listed, near_miss, row_count, shown
-from fairjax.audit._sources import Source, open_source
-from fairjax.audit.data import Attribute, AuditData, Finding, Model
 from fairjax.audit.options import Options
-from fairjax.audit.thresholds import decide
+from fairjax.audit.reading import _attributes, _labels, _quality, _scores
+from fairjax.audit.reading._columns import CodeReader, Codes, KeyReader, NumberReader
+from fairjax.audit.reading._sources import Source, open_source
+from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
+from fairjax.audit.reading.thresholds import decide
 
 __all__ = ["Attribute", "AuditData", "Finding", "Model", "read"]
 
@@ -71,17 +71,15 @@ def read(options: Options, table: Any = None) -> AuditData:
             if rows
             else f"{source.name!r} has no rows"
         )
+    missing = {options.outcome: _missing(columns.outcome)}
+    for read_columns in (columns.scores, columns.attributes):
+        missing |= {name: _missing(column) for name, column in read_columns.items()}
     # What was read is let go as soon as it is turned into what is kept: a table may
     # take most of the memory.
     findings: list[Finding] = []
     labels, positive = _labels.labels(
         options.outcome, columns.outcome, options.positive
     )
-    attributes = [
-        _attributes.attribute(name, columns.attributes.pop(name), options, findings)
-        for name in options.attributes
-    ]
-    _attributes.check_named_levels(options, attributes)
     keep, left_out = _scores.complete(options, labels, columns.scores)
     scores = [
         _scores.probabilities(name, columns.scores.pop(name), options, findings)
@@ -104,6 +102,13 @@ def read(options: Options, table: Any = None) -> AuditData:
     if not keep.any():
         reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
         raise AuditError(f"no row is left of {rows:,}: {reasons}")
+    attributes = [
+        _attributes.attribute(
+            name, columns.attributes.pop(name), options, keep, findings
+        )
+        for name in options.attributes
+    ]
+    _attributes.check_named_levels(options, attributes)
     patients = columns.patients
     del columns
 
@@ -119,6 +124,7 @@ def read(options: Options, table: Any = None) -> AuditData:
         sha256=source.sha256,
         rows_read=rows,
         rows_left_out={why: count for why, count in left_out.items() if count},
+        missing=missing,
         outcome=options.outcome,
         positive=positive,
         labels=labels[kept],
@@ -207,6 +213,11 @@ def _read_columns(options: Options, source: Source) -> _Columns:
         None if patients is None else patients.finish(),
         None if split is None else split.finish(),
     )
+
+
+def _missing(column: np.ndarray | Codes) -> int:
+    gone = column.codes < 0 if isinstance(column, Codes) else np.isnan(column)
+    return int(np.count_nonzero(gone))
 
 
 def _check_columns(names: Sequence[str], source: Source) -> None:

@@ -5,12 +5,12 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit import _quality
-from fairjax.audit._columns import Codes
 from fairjax.audit._errors import AuditError, listed, near_miss, share
-from fairjax.audit.data import Finding
 from fairjax.audit.options import Options
-from fairjax.audit.thresholds import choose_threshold, describe_threshold_rule
+from fairjax.audit.reading import _quality
+from fairjax.audit.reading._columns import Codes
+from fairjax.audit.reading.data import Finding
+from fairjax.audit.reading.thresholds import choose_threshold, describe_threshold_rule
 
 DEFAULT_THRESHOLD: Final = 0.5
 
@@ -129,8 +129,8 @@ def thresholds(
             )
             for of in scores
         ]
-    if not options.thresholds:
+    if not options.cuts:
         return [(DEFAULT_THRESHOLD, "default")] * len(scores)
     # One threshold serves all models.
-    given = tuple(options.thresholds) * (len(scores) // len(options.thresholds))
+    given = options.cuts * (len(scores) // len(options.cuts))
     return [(threshold, "given") for threshold in given]

@@ -70,6 +70,8 @@ class AuditData:
         sha256: Of the file's bytes; None for a DataFrame.
         rows_read: Rows of the table.
         rows_left_out: Reason -> rows that were read and are not audited.
+        missing: Column -> rows read that lack its value; of the outcome, the scores and
+            the attributes.
         outcome: The outcome's column.
         positive: Its value that counts as 1.
         labels: ``[n]``, 0 or 1.
@@ -84,6 +86,7 @@ class AuditData:
     sha256: str | None
     rows_read: int
     rows_left_out: dict[str, int]
+    missing: dict[str, int]
     outcome: str
     positive: str
     labels: Int8[np.ndarray, " n"]
@@ -92,3 +95,14 @@ class AuditData:
     patients: Int32[np.ndarray, " n"] | None
     num_patients: int | None
     findings: tuple[Finding, ...]
+
+    def varying(self, attribute: Attribute) -> Bool[np.ndarray, " patients"]:
+        """Which patients have rows with different levels; none without patients."""
+        if self.patients is None or self.num_patients is None:
+            return np.zeros(0, bool)
+        any_of = np.zeros(self.num_patients, np.int32)
+        any_of[self.patients] = attribute.codes
+        differs = any_of[self.patients] != attribute.codes
+        changing = np.zeros(self.num_patients, bool)
+        changing[self.patients[differs]] = True
+        return changing

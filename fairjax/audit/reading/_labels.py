@@ -5,8 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit._columns import Codes
 from fairjax.audit._errors import AuditError, row_count, share, shown
+from fairjax.audit.reading._columns import Codes
 
 _TRUTH: Final = {"1": True, "true": True, "0": False, "false": False}
 

@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from fairjax.audit._columns import Codes
 from fairjax.audit._errors import listed, row_count, share
-from fairjax.audit.data import Attribute, AuditData, Finding, Model
+from fairjax.audit.reading._columns import Codes
+from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
 
 # A share of positives beyond these makes most metrics of small groups noise.
 _RARE: Final = 0.01
@@ -89,7 +89,9 @@ def of_split(
                 "warning",
                 "patients_in_both_splits",
                 f"{number:,} patients have rows among those that the threshold was "
-                "chosen on and among those audited.",
+                "chosen on and among those audited. It is then not chosen on other "
+                "patients, which flatters every rate at it; leave the patients out of "
+                "one of the two.",
                 int(np.count_nonzero(in_both[codes] & audited)),
             )
 
@@ -107,7 +109,8 @@ def probable_probabilities(name: str) -> Finding:
 def of_data(data: AuditData, suppress_below: int) -> Iterator[Finding]:
     """Yields what is notable about the rows to audit.
 
-    Of a group, no number of rows or patients below `suppress_below` is told.
+    With `suppress_below`, no number of rows or patients of a group is told: which of
+    them are withheld is not known yet.
     """
     rows = len(data.labels)
     for why, count in data.rows_left_out.items():
@@ -188,9 +191,10 @@ def _of_attribute(
         yield Finding(
             "info",
             "missing_attribute",
-            f"{name} is missing in {_told(count, floor)} of "
-            f"{row_count(len(data.labels))}, which are a group of their own.",
-            None if count < floor else count,
+            f"{name} is missing in "
+            f"{'some' if floor else f'{count:,}'} of {row_count(len(data.labels))}, "
+            "which are a group of their own.",
+            None if floor else count,
         )
     if np.count_nonzero(counts) < 2:
         yield Finding(
@@ -219,27 +223,22 @@ def _of_attribute(
                 "warning",
                 "one_class_groups",
                 f"Groups of {name} in which no row is {wording} the outcome: "
-                f"{listed(levels[i] for i in which)}. Rates over such rows do not "
-                "exist there.",
-                None if concerned < floor else concerned,
+                f"{'withheld' if floor else listed(levels[i] for i in which)}. Rates "
+                "over such rows do not exist there.",
+                None if floor else concerned,
             )
-    if data.patients is not None and data.num_patients is not None:
-        first = np.zeros(data.num_patients, np.int32)
-        # The last write wins, so that written backwards it is a patient's first row.
-        first[data.patients[::-1]] = attribute.codes[::-1]
-        differs = attribute.codes != first[data.patients]
-        if differs.any():
-            changing = np.zeros(data.num_patients, bool)
-            changing[data.patients[differs]] = True
-            number = int(np.count_nonzero(changing))
-            concerned = int(np.count_nonzero(changing[data.patients]))
-            yield Finding(
-                "warning",
-                "inconsistent_attribute",
-                f"{_told(number, floor)} of {data.num_patients:,} patients have rows "
-                f"with different values of {name}.",
-                None if concerned < floor else concerned,
-            )
+    changing = data.varying(attribute)
+    if changing.any():
+        number = int(np.count_nonzero(changing))
+        concerned = int(np.count_nonzero(changing[data.patients]))
+        yield Finding(
+            "warning",
+            "inconsistent_attribute",
+            f"{_told(number, floor)} of {data.num_patients:,} patients have rows "
+            f"with different values of {name}. The search for the worst intersection, "
+            "which shuffles whole patients, leaves it out.",
+            None if concerned < floor else concerned,
+        )
 
 
 def _told(number: int, floor: int) -> str:

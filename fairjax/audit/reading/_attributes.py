@@ -5,25 +5,26 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit import _quality
-from fairjax.audit._columns import Codes
 from fairjax.audit._errors import AuditError, listed, near_miss, row_count, share
-from fairjax.audit.binning import cut, number, quantile_edges
-from fairjax.audit.data import Attribute, Finding
-from fairjax.audit.options import Options
+from fairjax.audit.options import MAX_LEVELS, Options
+from fairjax.audit.reading import _quality
+from fairjax.audit.reading._columns import Codes
+from fairjax.audit.reading.binning import cut, number, quantile_edges
+from fairjax.audit.reading.data import Attribute, Finding
 
 MISSING: Final = "missing"
-# More are seldom categories; declaring the levels lifts the limit.
-MAX_LEVELS: Final = 50
 
 
 def attribute(
     name: str,
     column: np.ndarray | Codes,
     options: Options,
+    audited: np.ndarray,
     findings: list[Finding],
 ) -> Attribute:
     """Returns an attribute's levels; what should be known of them joins `findings`.
+
+    Quantiles are those of the audited rows, bool [n].
 
     Raises:
         AuditError: If the levels are too many, not as declared, or missing.
@@ -38,12 +39,12 @@ def attribute(
             number_hint = f", or cut it with --bins {name}=quantile:4"
             raise AuditError(
                 f"{what} has {len(levels):,} levels in {row_count(len(codes))}, more "
-                f"than {MAX_LEVELS}: name those that matter with --levels"
+                f"than {MAX_LEVELS}: merge rare ones in the table"
                 + (number_hint if column.numeric else ", or leave identifiers out")
             )
         findings += _quality.of_levels(name, levels)
     else:
-        codes, levels, binned = _binned(name, column, options, findings)
+        codes, levels, binned = _binned(name, column, options, audited, findings)
     missing = int(np.count_nonzero(codes < 0))
     if missing == len(codes):
         raise AuditError(f"{what} is missing in all {row_count(missing)}")
@@ -92,7 +93,11 @@ def _declared(
 
 
 def _binned(
-    name: str, values: np.ndarray, options: Options, findings: list[Finding]
+    name: str,
+    values: np.ndarray,
+    options: Options,
+    audited: np.ndarray,
+    findings: list[Finding],
 ) -> tuple[np.ndarray, tuple[str, ...], str]:
     what = f"attribute {name!r}"
     infinite = np.isinf(values)
@@ -107,11 +112,11 @@ def _binned(
         edges = bins
         words = "cut at " + ", ".join(number(edge) for edge in edges)
     else:
-        edges = quantile_edges(values, bins)
-        if not edges and not np.isnan(values).all():
+        edges = quantile_edges(values[audited], bins)
+        if not edges and not np.isnan(values[audited]).all():
             raise AuditError(
                 f"{what} cannot be cut into quantiles: it is "
-                f"{number(np.nanmin(values))} wherever it is known"
+                f"{number(np.nanmin(values[audited]))} wherever it is known"
             )
         words = f"{len(edges) + 1} quantile groups, cut at " + ", ".join(
             number(edge) for edge in edges

@@ -1,0 +1,203 @@
+"""What a whole audit costs: the command, from a table on disk to a report on disk.
+
+Run ``python -m experiments.bench.audit --help`` for the options. Each audit is a
+process of its own, as a user starts it: importing, reading, compiling and drawing are
+in its time, and its peak memory is its own.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.timing import decimals, environment, markdown, save
+from experiments.files import prepare_folder
+
+COLUMNS = (
+    *("table", "rows", "groups", "crossed", "runs"),
+    *("wall s", "slowest", "CPU s", "peak GB"),
+)
+RACES = ("Asian", "Black", "other", "white")
+_COMMAND = "import sys; from fairjax.audit.command import main; sys.exit(main())"
+_CHUNK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time whole audits of simulated tables.
+
+    Attributes:
+      rows: Rows of the CSV table; those of CheXpert's by default.
+      large_rows: Rows of the Parquet table; 0 for none.
+      runs: How often the CSV table is audited; the Parquet table is audited once.
+      seed: Of the tables.
+      output: Folder of the results.
+      docs: Also copy the table to docs/performance.md.
+      quick: Small tables, once.
+    """
+
+    rows: int = 223_414
+    large_rows: int = 10_000_000
+    runs: int = 5
+    seed: int = 0
+    output: Path = Path("results/bench")
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Audits of one table.
+
+    Attributes:
+      table: Its format.
+      rows: Its rows.
+      groups: Groups of single attributes.
+      crossed: Groups of their intersection.
+      wall: Seconds of each audit.
+      cpu: Processor seconds of each.
+      peak: Gigabytes of memory at most.
+    """
+
+    table: str
+    rows: int
+    groups: int
+    crossed: int
+    wall: list[float]
+    cpu: list[float]
+    peak: float
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        return [
+            self.table,
+            f"{self.rows:,}",
+            str(self.groups),
+            str(self.crossed),
+            str(len(self.wall)),
+            decimals(statistics.median(self.wall), 1),
+            decimals(max(self.wall), 1),
+            decimals(statistics.median(self.cpu), 1),
+            decimals(self.peak, 2),
+        ]
+
+
+def cohort(rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Predictions of a model that underrates the risk of one group."""
+    race = rng.choice(len(RACES), rows, p=[0.1, 0.2, 0.1, 0.6])
+    logit = rng.normal(-1.5, 1, rows)
+    died = rng.random(rows) < 1 / (1 + np.exp(-logit))
+    seen = logit + rng.normal(0, 0.5, rows) - 0.2 * (race == 1)
+    return pd.DataFrame(
+        {
+            "died": died.astype(np.int8),
+            "risk": np.round(1 / (1 + np.exp(-seen)), 6),
+            "sex": np.array(["F", "M"])[rng.integers(0, 2, rows)],
+            "race": np.array(RACES)[race],
+        }
+    )
+
+
+def write_csv(path: Path, rows: int, seed: int) -> None:
+    """The table as CSV."""
+    cohort(rows, np.random.default_rng(seed)).to_csv(path, index=False)
+
+
+def write_parquet(path: Path, rows: int, seed: int) -> None:
+    """The table as Parquet, some rows at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    writer = None
+    for start in range(0, rows, _CHUNK):
+        part = pa.Table.from_pandas(cohort(min(_CHUNK, rows - start), rng))
+        writer = writer or pq.ParquetWriter(path, part.schema)
+        writer.write_table(part)
+    if writer is not None:
+        writer.close()
+
+
+def audit(table: Path, output: Path) -> tuple[float, float, float]:
+    """Audits a table in a process of its own.
+
+    Returns:
+      Seconds on the clock, processor seconds, and gigabytes of memory at most.
+
+    Raises:
+      ValueError: The audit failed.
+    """
+    arguments = [
+        *("audit", str(table), "--outcome", "died", "--score", "risk"),
+        *("--attributes", "sex", "race", "--threshold", "0.3"),
+        *("--output", str(output), "--overwrite"),
+    ]
+    start = time.perf_counter()
+    # What an audit says goes to its report; here only its resources count.
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, *arguments], stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(f"The audit of {table} ended with {process.returncode}.")
+    wall = time.perf_counter() - start
+    return wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
+
+
+def measure(name: str, table: Path, rows: int, runs: int, folder: Path) -> Row:
+    """Audits of one table, one after another."""
+    wall, cpu, peaks = zip(
+        *(audit(table, folder / f"audit-{name}") for _ in range(runs)), strict=True
+    )
+    crossed = 2 * len(RACES)
+    return Row(name, rows, 2 + len(RACES), crossed, list(wall), list(cpu), max(peaks))
+
+
+def main(options: Options) -> list[Row]:
+    """Measure, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used, or an audit that failed.
+    """
+    if options.quick:
+        options = dataclasses.replace(options, rows=5000, large_rows=20_000, runs=1)
+    if min(options.rows, options.runs) < 1 or options.large_rows < 0:
+        raise ValueError("--rows and --runs must be 1 or more, --large-rows 0 or more.")
+    prepare_folder(options.output)
+    about = environment(kept=False)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = folder / "table.csv"
+        write_csv(table, options.rows, options.seed)
+        rows.append(measure("CSV", table, options.rows, options.runs, folder))
+        if options.large_rows:
+            table = folder / "table.parquet"
+            write_parquet(table, options.large_rows, options.seed)
+            rows.append(measure("Parquet", table, options.large_rows, 1, folder))
+    shown = Table(*COLUMNS)
+    for row in rows:
+        shown.add_row(*row.cells())
+    Console(width=150).print(shown)
+    text = markdown(COLUMNS, "l" + "r" * 8, [row.cells() for row in rows], about)
+    save(options.output, "audit-cpu", rows, text, about, options.docs)
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,212 @@
+"""What a reader of a whole document could learn of the counts that are withheld."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairjax.audit import AuditError, Options, audit
+from tests.audit.test_audit import OPTIONS, table
+
+FLOOR = 20
+DECIDED = {
+    "selection_rate",
+    "true_positive_rate",
+    "false_positive_rate",
+    "true_negative_rate",
+    "false_negative_rate",
+    "positive_predictive_value",
+    "negative_predictive_value",
+    "accuracy",
+    "error_rate",
+    "balanced_accuracy",
+    "f1_score",
+}
+NAMES = ("sex", "race", "site")
+
+
+def three(seed, rows=2400):
+    """The table with a third attribute, and groups of a few patients."""
+    rng = np.random.default_rng(seed)
+    frame = table(rows, seed)
+    return frame.assign(site=rng.choice(["a", "b", "c"], rows, p=[0.8, 0.185, 0.015]))
+
+
+def document_of(frame, names=NAMES):
+    options = OPTIONS | {
+        "scores": ["risk"],
+        "attributes": list(names),
+        "min_positives": 10,
+        "min_negatives": 10,
+    }
+    return audit(Options(**options, suppress_below=FLOOR), frame)
+
+
+def small(count):
+    return 0 < count < FLOOR
+
+
+def groups_of(frame, document):
+    """(attribute, group) -> the rows of the table."""
+    found = {}
+    for attribute in document["data"]["attributes"]:
+        names = attribute["name"].split(" × ")
+        text = frame[names].agg(", ".join, axis=1)
+        for level in attribute["levels"]:
+            found[attribute["name"], level] = (text == level).to_numpy()
+    return found
+
+
+def cells(frame, inside=None):
+    """Rows of each label and decision: TN, FP, FN, TP."""
+    cell = 2 * frame["died"] + (frame["risk"] >= 0.3)
+    cell = cell if inside is None else cell[inside]
+    return np.bincount(cell, minlength=4)
+
+
+@pytest.fixture(scope="module", params=[0, 2])
+def audited(request):
+    frame = three(request.param)
+    return frame, document_of(frame)
+
+
+def hidden_of(document):
+    """The groups that are withheld, and those whose decisions are."""
+    whole = {
+        (c["attribute"], c["group"])
+        for c in document["cohort"]
+        if c["status"] == "suppressed"
+    }
+    decided = {
+        (g["attribute"], g["group"])
+        for g in document["groups"]
+        if g["status"] == "suppressed" and g["metric"] in DECIDED
+    }
+    return whole, decided
+
+
+def test_every_small_group_is_withheld_and_nothing_is_said_of_it(audited):
+    frame, document = audited
+    whole, decided = hidden_of(document)
+    assert whole
+    assert whole <= decided
+    assert len(decided) < len(document["cohort"])
+    for key, inside in groups_of(frame, document).items():
+        tn, fp, fn, tp = cells(frame, inside)
+        if small(tn + fp) or small(fn + tp):
+            assert key in whole
+        if any(map(small, (tn, fp, fn, tp))):
+            assert key in decided
+    keys = ("estimate", "lower", "upper", "shrunken", "rows", "denominator")
+    for room in ("cohort", "groups"):
+        for entry in document[room]:
+            key = entry["attribute"], entry["group"]
+            if key in whole or (key in decided and entry.get("metric") in DECIDED):
+                assert entry["status"] == "suppressed"
+                assert {entry.get(name) for name in keys} == {None}
+                assert entry["positives"] is None
+    for gap in document["gaps"]:
+        scored = gap["metric"].startswith(("auroc", "calibration"))
+        gone = {g for a, g in (whole if scored else decided) if a == gap["attribute"]}
+        assert not gone & {gap["highest"], gap["lowest"], *gap["compared"]}
+    for kind in document["curves"].values():
+        assert not {(c["attribute"], c["group"]) for c in kind} & whole
+    for found in document["discovery"]:
+        held = found["attributes"]
+        name = " × ".join(n for n in NAMES if n in held)
+        level = ", ".join(held[n] for n in NAMES if n in held)
+        assert (name, level) in groups_of(frame, document).keys() - decided
+
+
+def test_no_rate_is_a_fraction_of_a_small_count(audited):
+    frame, document = audited
+    for entry in document["groups"]:
+        share = entry["metric"] in DECIDED - {"f1_score", "balanced_accuracy"}
+        if entry["estimate"] is None or not share:
+            continue
+        found = Fraction(entry["estimate"]).limit_denominator(int(entry["denominator"]))
+        hits = round(float(found) * entry["denominator"])
+        assert not small(hits)
+        assert not small(entry["denominator"] - hits)
+    assert any(None in c["rows"] for c in document["curves"]["calibration"])
+    for curve in document["curves"]["calibration"]:
+        bins = [
+            (rows, round(rows * observed))
+            for rows, observed in zip(curve["rows"], curve["observed"], strict=True)
+            if rows is not None
+        ]
+        inside = groups_of(frame, document)[curve["attribute"], curve["group"]]
+        rest = [inside.sum(), frame["died"][inside].sum()] - np.sum(
+            [(0, 0), *bins], axis=0
+        )
+        for rows, events in (*bins, rest):
+            assert not small(events)
+            assert not small(rows - events)
+
+
+def test_no_threshold_has_a_small_cell(audited):
+    frame, document = audited
+    _, decided = hidden_of(document)
+    inside = groups_of(frame, document)
+    swept = 0
+    for entry in document["sensitivity"]:
+        for threshold, value in zip(entry["threshold"], entry["estimate"], strict=True):
+            if value is None:
+                continue
+            swept += 1
+            for (name, level), rows in inside.items():
+                if name == entry["attribute"] and (name, level) not in decided:
+                    here = frame.assign(risk=np.where(frame["risk"] >= threshold, 1, 0))
+                    assert not any(map(small, cells(here, rows)))
+    assert swept
+
+
+def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
+    """By the rank of the system of all sums, over combinations of levels."""
+    frame, document = audited
+    whole, decided = hidden_of(document)
+    inside = groups_of(frame, document)
+    code = frame[list(NAMES)].agg(", ".join, axis=1)
+    first = np.unique(code, return_index=True)[1]
+    for hidden, width in ((whole, 2), (decided, 1)):
+        shown = [np.ones(len(first))]
+        shown += [rows[first] for key, rows in inside.items() if key not in hidden]
+        rank = np.linalg.matrix_rank(np.array(shown, float))
+        for key in hidden:
+            counts = cells(frame, inside[key]).reshape(-1, width).sum(axis=1)
+            if any(map(small, counts)):
+                more = np.array([*shown, inside[key][first]], float)
+                assert np.linalg.matrix_rank(more) == rank + 1, key
+
+
+def test_two_tables_that_differ_in_withheld_counts_have_one_document():
+    """Patients of one withheld group move to another, and no number tells."""
+    frame = three(0)
+    document = document_of(frame, ["site"])
+    names = {g for _, g in hidden_of(document)[0]}
+    assert names == {"b", "c"}
+    moved = frame.copy()
+    of_c = moved.index[moved["site"] == "c"]
+    moved.loc[of_c[:4], "site"] = "b"
+    assert (moved["site"] == "c").sum() == (frame["site"] == "c").sum() - 4
+    again = document_of(moved, ["site"])
+    # The p-values of the search are of all groups, by shuffling.
+    for each in (document, again):
+        for entry in each["discovery"]:
+            assert entry["attributes"] == {"site": "a"}
+            entry["p"] = entry["p_corrected"] = entry["searched"] = None
+        each["summary"] = []
+    assert json.dumps(document) == json.dumps(again)
+
+
+def test_too_few_in_all_are_refused():
+    frame = pd.DataFrame(
+        {"died": np.arange(60) < 7, "risk": np.arange(60) / 60, "sex": ["F", "M"] * 30}
+    )
+    options = Options(
+        outcome="died", scores="risk", attributes="sex", suppress_below=11
+    )
+    with pytest.raises(AuditError, match="fewer than 11 have the outcome"):
+        audit(options, frame)
