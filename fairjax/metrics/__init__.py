@@ -1,5 +1,6 @@
 """Fairness metrics from counts and scores, and the inference that goes with them."""
 
+from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.auroc_intervals import (
     auroc_interval,
     logit_interval,
@@ -19,7 +20,6 @@ from fairjax.metrics.clusters import (
     cluster_interval,
     cluster_label_rates,
     cluster_rate_covariance,
-    student_equivalent,
 )
 from fairjax.metrics.conditional import ConditionalGap, conditional
 from fairjax.metrics.correction import CorrectedGap, bias_corrected_gap, shrunken_rates

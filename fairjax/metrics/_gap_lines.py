@@ -139,19 +139,22 @@ def whole_lines(metric: str, setting: Setting) -> list[dict[str, Any]]:
             )
             value = getattr(split, part)
     known = counts.sum(axis=(-2, -1)) > 0
-    return [_line(None, None, value, known, setting, known.sum() >= 2)]
+    who = _who(setting, {"": known})
+    return [_line(None, None, value, who, known.sum() >= 2)]
 
 
 def pair_lines(gap: Gap, setting: Setting) -> list[dict[str, Any]]:
     """Returns the line of the widest gap, or one for each group against a reference."""
     rates = [_rate(name, setting) for name in gap.rates]
-    known = np.logical_and.reduce([~np.isnan(rate) for rate in rates])
-    filled = np.zeros(len(known), bool)
+    filled = np.zeros(len(setting.names), bool)
     for name, rate in zip(gap.rates, rates, strict=True):
         filled |= ~np.isnan(rate) & np.isnan(rate_by_group(setting.counts, name))
     if setting.reference is None:
-        return [_widest(gap, rates, known, filled, setting)]
+        return [_widest(gap, rates, filled, setting)]
     at = setting.reference
+    # One group's gap from another is of all the rates, so it takes both groups all.
+    known = np.logical_and.reduce([~np.isnan(rate) for rate in rates])
+    who = _who(setting, {"": known})
     with np.errstate(divide="ignore", invalid="ignore"):
         if gap.kind == "difference":
             values = [rate - rate[at] for rate in rates]
@@ -162,7 +165,7 @@ def pair_lines(gap: Gap, setting: Setting) -> list[dict[str, Any]]:
     for g, name in enumerate(setting.names):
         if g != at:
             comparable = bool(known[g] and known[at])
-            line = _line(name, setting.names[at], values[g], known, setting, comparable)
+            line = _line(name, setting.names[at], values[g], who, comparable)
             lines.append(_flag(line, filled[g] or filled[at]))
     return lines
 
@@ -170,7 +173,6 @@ def pair_lines(gap: Gap, setting: Setting) -> list[dict[str, Any]]:
 def _widest(
     gap: Gap,
     rates: list[np.ndarray],
-    known: np.ndarray,
     filled: np.ndarray,
     setting: Setting,
 ) -> dict[str, Any]:
@@ -183,8 +185,11 @@ def _widest(
     own = [spread for spread in spreads if spread.value == value]
     if own and gap.joined in ("", "worst"):
         group, against = setting.names[own[0].high], setting.names[own[0].low]
-    comparable = all((~np.isnan(rate)).sum() >= least for rate in rates)
-    line = _line(group, against, value, known, setting, comparable)
+    known = [~np.isnan(rate) for rate in rates]
+    comparable = all(each.sum() >= least for each in known)
+    # The widest gap of each rate is over the groups that have that rate.
+    who = _who(setting, dict(zip(gap.rates, known, strict=True)))
+    line = _line(group, against, value, who, comparable)
     return _flag(line, filled.any())
 
 
@@ -225,12 +230,25 @@ def _join(gap: Gap, values: Sequence[Values], setting: Setting) -> Values:
     return _presets.mean_of_two(positives, negatives, setting.compat)
 
 
+def _who(setting: Setting, known: dict[str, np.ndarray]) -> tuple[int, tuple[str, ...]]:
+    """How many declared groups take part, and who does not: in part by which rate."""
+    compared, left_out = 0, []
+    declared = setting.names[: len(setting.names) - setting.pooled]
+    for g, name in enumerate(declared):
+        lacking = [rate for rate, has in known.items() if not has[g]]
+        if len(lacking) < len(known):
+            compared += 1
+            left_out += [f"{name} ({rate.replace('_', ' ')})" for rate in lacking]
+        else:
+            left_out.append(name)
+    return compared, tuple(left_out)
+
+
 def _line(
     group: str | None,
     against: str | None,
     value: Any,
-    known: np.ndarray,
-    setting: Setting,
+    who: tuple[int, tuple[str, ...]],
     comparable: Any,
 ) -> dict[str, Any]:
     value = float(value)
@@ -239,13 +257,13 @@ def _line(
         status = "infinite"
     elif np.isnan(value):
         status = "undefined" if comparable else "insufficient"
-    declared = known[: len(setting.names) - setting.pooled]
+    compared, left_out = who
     return {
         "group": group,
         "against": against,
         "value": value,
-        "compared": int(declared.sum()),
-        "left_out": tuple(setting.names[g] for g in np.flatnonzero(~declared)),
+        "compared": compared,
+        "left_out": left_out,
         "status": status,
     }
 

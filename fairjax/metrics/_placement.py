@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from fairjax.metrics._rows import as_mass
+from fairjax.metrics._rows import as_mass, float_type, whole
 from fairjax.metrics._segments import running_sums
 from fairjax.metrics.counts import BinaryRows, WeightRows
 from fairjax.metrics.order import GroupedOrder
@@ -26,7 +26,8 @@ def sorted_mass(
     order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> SortedMass:
     """Gathers the rows' weights in sorted order, by label."""
-    labels = jnp.asarray(labels)[order.order]
+    labels = whole(labels)[order.order]
+    weights = None if weights is None else whole(weights)
     mass = as_mass(weights, labels.size)[order.order]
     mass = jnp.where(order.group < order.num_groups, mass, 0)
     positive = jnp.where(labels == 1, mass, 0)
@@ -51,5 +52,5 @@ def mean_share(
     total: Shaped[Array, "*rows"],
 ) -> Float[Array, " rows"]:
     """Share of ``total`` below, a tied row counting half; 0 of nothing."""
-    total = jnp.where(total > 0, total, 1).astype(jnp.result_type(total, float))
+    total = jnp.where(total > 0, total, 1).astype(float_type(total))
     return (before.astype(total.dtype) + through) / (2 * total)

@@ -1,26 +1,48 @@
 """Columns of rows: checked, and made into arrays of weights, labels and scores."""
 
-from typing import NamedTuple, TypeAlias
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from fairjax.types import is_known
 
 ScoreRows: TypeAlias = Float[Array | np.ndarray, " rows"]
+PatientRows: TypeAlias = Int[Array | np.ndarray, " rows"]
 
 
-def check_rows(num_groups: int, **columns) -> None:
-    """Raises unless there is a group and the columns are of one length.
+def check_sizes(**sizes: int) -> None:
+    """Raises unless each number is at least 1.
+
+    Raises:
+      ValueError: If not so.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def group_sizes(num_groups: int | Sequence[int]) -> tuple[int, ...]:
+    """How many groups each attribute has: of one attribute, or of several."""
+    if isinstance(num_groups, Sequence):
+        return tuple(operator.index(number) for number in num_groups)
+    return (operator.index(num_groups),)
+
+
+def check_columns(**columns: Any) -> None:
+    """Raises unless the columns are of one length.
 
     Args:
-      num_groups: Number of groups declared.
       **columns: ``[rows]`` each, by name; None is passed over.
 
     Raises:
       ValueError: If not so.
     """
-    if num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, got {num_groups}.")
     shapes = {name: np.shape(c) for name, c in columns.items() if c is not None}
     if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
         raise ValueError(
@@ -28,13 +50,107 @@ def check_rows(num_groups: int, **columns) -> None:
         )
 
 
-def as_mass(weights, rows: int) -> Shaped[Array, " rows"]:
+def as_columns(**columns: Any) -> tuple[Any, ...]:
+    """The columns as arrays, checked as `check_columns` does; None stays None."""
+    arrays = {n: None if c is None else jnp.asarray(c) for n, c in columns.items()}
+    check_columns(**arrays)
+    return tuple(arrays.values())
+
+
+def as_rows(num_groups: int, **columns: Any) -> tuple[Any, ...]:
+    """The columns as arrays, checked, and whole on every device.
+
+    Args:
+      num_groups: Number of groups declared.
+      **columns: ``[rows]`` each, by name; None stays None.
+
+    Raises:
+      ValueError: Unless there is a group and the columns are of one length.
+    """
+    check_sizes(num_groups=num_groups)
+    arrays = as_columns(**columns)
+    return tuple(None if c is None else whole(c) for c in arrays)
+
+
+def whole(column: Any) -> Array:
+    """The array, gathered if it lies in parts over the axes of an explicit mesh.
+
+    A sort or a scatter of such an array is an error; over automatic axes the compiler
+    places the parts by itself.
+    """
+    column = jnp.asarray(column)
+    sharding = jax.typeof(column).sharding
+    if all(axis is None for axis in sharding.spec):
+        return column
+    nowhere = PartitionSpec(*[None] * column.ndim)
+    return jax.sharding.reshard(column, NamedSharding(sharding.mesh, nowhere))
+
+
+def float_type(*values: Any) -> Any:
+    """The type to add the values up in: theirs, but at least single precision.
+
+    A sum of 16-bit floats loses whole rows after a few hundred of them.
+    """
+    return jnp.promote_types(jnp.result_type(*values, float), jnp.float32)
+
+
+def as_patients(patients: Any, num_patients: int | None) -> Any:
+    """Patients' codes as an array, checked if they are known; None if not given.
+
+    Raises:
+      ValueError: If only one of the two is given, ``num_patients`` is below 1, or a
+        code lies outside ``0 .. num_patients - 1``.
+    """
+    if patients is None and num_patients is None:
+        return None
+    if patients is None or num_patients is None:
+        raise ValueError("Give patients and num_patients together, or neither.")
+    check_sizes(num_patients=num_patients)
+    if is_known(patients):
+        codes = np.asarray(patients)
+        outside = (codes < 0) | (codes >= num_patients)
+        if outside.any():
+            raise ValueError(
+                f"patients must be codes in 0 .. num_patients - 1, and {outside.sum()} "
+                f"of {codes.size} are not in 0 .. {num_patients - 1}, such as "
+                f"{codes[outside][0]}: number the patients, as by "
+                "numpy.unique(ids, return_inverse=True)."
+            )
+    return whole(patients)
+
+
+def strangers(patients: Array, num_patients: int) -> Bool[Array, " rows"]:
+    """Rows of no known patient, which traced codes are only found to have when run.
+
+    What they touch is made NaN: without them it would look more certain than it is.
+    """
+    return (patients < 0) | (patients >= num_patients)
+
+
+def check_unweighted(table: Array, what: str) -> None:
+    """Raises if counts are floats, whose sum is not a number of independent rows.
+
+    Args:
+      table: Of counts.
+      what: What needs them, the subject of the message.
+
+    Raises:
+      ValueError: If they are.
+    """
+    if jnp.issubdtype(table.dtype, jnp.inexact):
+        raise ValueError(
+            f"{what} needs whole numbers of rows: count without floating-point "
+            "weights, or resample rows."
+        )
+
+
+def as_mass(weights: Any, rows: int) -> Shaped[Array, " rows"]:
     """Weights as int32, if they are whole by type, or as floats; ones by default."""
     if weights is None:
         return jnp.ones(rows, jnp.int32)
     weights = jnp.asarray(weights)
     if jnp.issubdtype(weights.dtype, jnp.floating):
-        return weights.astype(jnp.result_type(weights, float))
+        return weights.astype(float_type(weights))
     return weights.astype(jnp.int32)
 
 
@@ -49,15 +165,16 @@ class BinaryTable(NamedTuple):
 
 def binary_rows(labels, scores, groups, num_groups: int, weights) -> BinaryTable:
     """Checks the columns, and leaves out rows in no group or of neither label."""
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
-    labels, scores = jnp.asarray(labels), jnp.asarray(scores)
-    mass, groups = as_mass(weights, labels.size), jnp.asarray(groups)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
+    mass = as_mass(weights, labels.size)
     kept = (labels == 0) | (labels == 1)
     # A missing score of a row without weight is nobody's.
     kept &= (groups >= 0) & (groups < num_groups) & (mass != 0)
     return BinaryTable(
         (labels == 1).astype(jnp.int32),
-        jnp.where(kept, scores, 0),
+        jnp.where(kept, scores, 0).astype(float_type(scores)),
         jnp.where(kept, groups, -1).astype(jnp.int32),
         jnp.where(kept, mass, 0),
     )

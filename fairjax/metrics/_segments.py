@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-_BLOCK = 4096
+from fairjax.metrics._rows import float_type
+
+_BLOCK = 1024
 
 
 def group_sums(
@@ -19,7 +21,8 @@ def group_sums(
     """Sums of ``values`` by id; ids outside ``0 .. num_ids - 1`` are left out.
 
     Args:
-      values: ``[rows]``. Integers are summed exactly, floats in blocks.
+      values: ``[rows]``. Integers are summed exactly, in JAX's default type; floats in
+        blocks, in at least single precision.
       ids: ``[rows]``, in any order.
       num_ids: Number of sums.
 
@@ -27,16 +30,22 @@ def group_sums(
       ``[num_ids]``.
     """
     values = jnp.asarray(values)
-    ids = jnp.where((ids >= 0) & (ids < num_ids), ids, num_ids).astype(jnp.int32)
-    width = num_ids + 1
+    kept = (ids >= 0) & (ids < num_ids)
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        values = values.astype(jnp.int32)
-        return jnp.zeros(width, values.dtype).at[ids].add(values)[:num_ids]
-    block = max(_BLOCK, width)
+        # An index beyond the end is dropped; one of -1 would be counted from the end.
+        place = jnp.where(kept, ids, num_ids)
+        return jnp.zeros(num_ids, int).at[place].add(values.astype(int), mode="drop")
+    # A single float32 total of many rows would lose digits, and stop growing at 2^24.
+    # The blocks' totals take no more room than the rows.
+    values = values.astype(float_type(values))
+    block = max(_BLOCK, num_ids)
     number = max(1, -(-values.size // block))
-    slot = jnp.arange(values.size, dtype=jnp.int32) // block * width + ids
-    table = jnp.zeros(number * width, values.dtype).at[slot].add(values)
-    return jnp.sum(table.reshape(number, width), axis=0)[:num_ids]
+    place = jnp.arange(values.size) // block * num_ids + ids
+    place = jnp.where(kept, place, number * num_ids)
+    totals = (
+        jnp.zeros(number * num_ids, values.dtype).at[place].add(values, mode="drop")
+    )
+    return jnp.sum(totals.reshape(number, num_ids), axis=0)
 
 
 def mean_by(

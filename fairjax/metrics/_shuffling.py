@@ -1,13 +1,14 @@
 """Groups exchanged among units that are alike: rows of a label, or whole patients."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from fairjax.metrics._rows import PatientRows
 from fairjax.metrics.counts import BinaryRows, GroupRows
 
 # Groups shuffled at a time, whatever the number of shuffles.
@@ -31,12 +32,21 @@ def exchangeable_units(
     labels: BinaryRows,
     predictions: BinaryRows,
     groups: GroupRows,
-    patients: Int[Array | np.ndarray, " rows"],
+    patients: PatientRows,
     num_groups: int,
+    within: Literal["label", "prediction"] | None,
 ) -> Units:
-    """Patients with their groups and counts, in strata of equal numbers of labels."""
+    """Patients with their groups and counts, in strata of equal numbers of rows.
+
+    Of rows of each label, of each prediction, or of rows at all.
+    """
     label, prediction = np.asarray(labels), np.asarray(predictions)
     group, patient = np.asarray(groups), np.asarray(patients)
+    if patient.size and patient.min() < 0:
+        raise ValueError(
+            f"patients must be codes of at least 0, and {(patient < 0).sum()} of "
+            f"{patient.size} are negative."
+        )
     counted = (group >= 0) & (group < num_groups) & np.isin(label, (0, 1))
     counted &= np.isin(prediction, (0, 1))
     _, first, unit = np.unique(patient[counted], return_index=True, return_inverse=True)
@@ -50,7 +60,10 @@ def exchangeable_units(
         )
     cell = 2 * (label[counted] == 1) + (prediction[counted] == 1)
     cells = np.bincount(4 * unit + cell, minlength=4 * first.size).reshape(-1, 4)
-    profile = np.stack([cells[:, :2].sum(1), cells[:, 2:].sum(1)], axis=1)
+    # Cells are by label and prediction: what is summed out is what may differ.
+    table = cells.reshape(-1, 2, 2)
+    summed = {"label": (2,), "prediction": (1,), None: (1, 2)}[within]
+    profile = table.sum(summed, keepdims=True)
     stratum = np.unique(profile, axis=0, return_inverse=True)[1].reshape(-1)
     unit_of_row = np.full(label.shape, first.size)
     unit_of_row[counted] = unit
@@ -70,10 +83,6 @@ def shuffled_statistics(
     statistic: Callable[[Array], Float[Array, ""]],
 ) -> Float[Array, " num_permutations"]:
     """A statistic of the groups, shuffled within strata."""
-    if num_permutations < 1:
-        raise ValueError(
-            f"num_permutations must be at least 1, got {num_permutations}."
-        )
     # Random bits order the groups within a stratum; the units themselves, by stratum,
     # are where they go. Two of 32 bits are rarely equal, and then their order is kept.
     place = jnp.argsort(stratum, stable=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -39,12 +40,16 @@ def read_rows(labels: Any, predictions: Any, threshold: Any, weights: Any) -> Ro
         predictions = _binary("predictions", predictions, hint)
     else:
         scores = _numbers("scores", predictions)
-        _refuse("scores", np.isnan(scores), "missing")
-        predictions = (scores >= threshold).astype(np.int8)
+        refuse("scores", np.isnan(scores), "missing")
+        # In the type that the scores came in, as `predictions_at` does: the float32
+        # nearest to .7 is below .7, and at that threshold.
+        own = float_dtype(predictions)
+        predictions = scores.astype(own) >= np.asarray(threshold).astype(own)
+        predictions = predictions.astype(np.int8)
     if weights is not None:
         weights = _numbers("weights", weights)
         bad = ~(np.isfinite(weights) & (weights >= 0))
-        _refuse("weights", bad, "missing, infinite or negative")
+        refuse("weights", bad, "missing, infinite or negative")
     columns = {"labels": labels, "predictions": predictions, "weights": weights}
     lengths = {name: len(c) for name, c in columns.items() if c is not None}
     if len(set(lengths.values())) > 1:
@@ -94,7 +99,11 @@ def _numbers(name: str, column: Any) -> np.ndarray:
     is_pandas = isinstance(
         column, pd.Series | pd.Index | pd.api.extensions.ExtensionArray
     )
-    series = pd.Series(column if is_pandas else np.asarray(column))
+    if not is_pandas:
+        column = np.asarray(column)
+        if jnp.issubdtype(column.dtype, jnp.floating):
+            column = column.astype(np.float64)  # pandas has no bfloat16
+    series = pd.Series(column)
     try:
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -103,11 +112,26 @@ def _numbers(name: str, column: Any) -> np.ndarray:
 
 def _binary(name: str, column: Any, hint: str) -> np.ndarray:
     numbers = _numbers(name, column)
-    _refuse(name, (numbers != 0) & (numbers != 1), f"neither 0 nor 1{hint}")
+    refuse(name, (numbers != 0) & (numbers != 1), f"neither 0 nor 1{hint}")
     return numbers.astype(np.int8)
 
 
-def _refuse(name: str, bad: np.ndarray, what: str) -> None:
+def float_dtype(column: Any) -> np.dtype:
+    """The floating-point type of a column; float64 where it has none."""
+    dtype = getattr(column, "dtype", None)
+    # A nullable or Arrow column of pandas has a type of its own around NumPy's.
+    dtype = getattr(dtype, "numpy_dtype", dtype)
+    if isinstance(dtype, np.dtype) and jnp.issubdtype(dtype, jnp.floating):
+        return dtype
+    return np.dtype(np.float64)
+
+
+def refuse(name: str, bad: np.ndarray, what: str) -> None:
+    """Raises if any row is bad, with their number and the first one's position.
+
+    Raises:
+      ValueError: If so.
+    """
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} of {len(bad)} rows have {name} that are {what}, the "

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from fairjax.metrics._rows import float_type
+from fairjax.metrics._segments import group_sums
+
 
 def tally(
     value: Any, groups: Any, weights: Any, num_groups: int, num_values: int
@@ -24,8 +27,8 @@ def tally(
     # Narrow ids (int8) would overflow where they are multiplied below.
     groups = jnp.asarray(groups).astype(int)
     weights = jnp.ones_like(groups) if weights is None else jnp.asarray(weights)
-    if not jnp.issubdtype(weights.dtype, jnp.floating):
-        weights = weights.astype(int)
+    whole = not jnp.issubdtype(weights.dtype, jnp.floating)
+    weights = weights.astype(int if whole else float_type(weights))
     counted = (value >= 0) & (groups >= 0) & (groups < num_groups)
     cell = jnp.where(counted, groups * num_values + value, -1)
     size = num_groups * num_values
@@ -38,7 +41,7 @@ def tally(
     return jax.lax.platform_dependent(
         cell,
         weights,
-        cpu=functools.partial(_scatter, size=size),
+        cpu=lambda cell, weights: group_sums(weights, cell, size),
         default=functools.partial(_compare_and_sum, size=size),
     )
 
@@ -47,15 +50,3 @@ def _compare_and_sum(cell: Array, weights: Array, size: int) -> Array:
     # XLA fuses the comparison into the sum: nothing of [rows, size] is stored.
     hit = cell[:, None] == jnp.arange(size)
     return jnp.sum(jnp.where(hit, weights[:, None], 0), axis=0, dtype=weights.dtype)
-
-
-def _scatter(cell: Array, weights: Array, size: int) -> Array:
-    # Added up in parts: a single float32 total of many rows would lose digits, and
-    # stop growing at 2^24. The parts' totals take no more room than the rows.
-    rows = max(1024, size)
-    parts = -(-len(cell) // rows) if len(cell) else 1
-    part = jnp.arange(len(cell)) // rows
-    # An index beyond the end is dropped; one of -1 would be counted from the end.
-    place = jnp.where(cell >= 0, part * size + cell, parts * size)
-    totals = jnp.zeros(parts * size, weights.dtype).at[place].add(weights, mode="drop")
-    return totals.reshape(parts, size).sum(axis=0, dtype=weights.dtype)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from fairjax.metrics._rows import check_unweighted
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.intervals import Interval, normal_quantile
 
@@ -61,11 +62,7 @@ def multinomial_bootstrap(
       [[70, 70], [70, 70], [70, 70]]
     """
     table = jnp.asarray(counts.counts)
-    if jnp.issubdtype(table.dtype, jnp.inexact):
-        raise ValueError(
-            "The bootstrap of counts needs whole numbers of rows: count without "
-            "floating-point weights, or resample rows."
-        )
+    check_unweighted(table, "The bootstrap of counts")
     if num_replicates < 1:
         raise ValueError(f"num_replicates must be at least 1, got {num_replicates}.")
     if within not in ("table", "group", "label"):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from fairjax.metrics._placement import before_and_through
-from fairjax.metrics._rows import BinaryTable, ScoreRows, binary_rows
+from fairjax.metrics._rows import BinaryTable, ScoreRows, binary_rows, float_type
 from fairjax.metrics._segments import group_sums, mean_by
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import grouped_score_order
@@ -162,7 +162,7 @@ def calibration_curve(
     if adaptive:
         bins = _adaptive_bins(table, num_groups, num_bins)
     else:
-        bins = _equal_bins(table.scores, num_bins)
+        bins = _equal_bins(table.scores, num_bins, jnp.asarray(scores).dtype)
     bins = jnp.clip(bins, 0, num_bins - 1)
     size = num_groups * num_bins
     ids = jnp.where(table.groups >= 0, table.groups * num_bins + bins, -1)
@@ -182,11 +182,11 @@ def calibration_curve(
     )
 
 
-def _equal_bins(scores: Float[Array, " rows"], num_bins: int):
-    # Edges are rounded like the scores: a score of .3 is on the edge .3 in any
+def _equal_bins(scores: Float[Array, " rows"], num_bins: int, dtype):
+    # Edges are rounded as the scores were: a score of .3 is on the edge .3 in any
     # precision.
-    edges = np.arange(1, num_bins) / num_bins
-    return jnp.searchsorted(jnp.asarray(edges, scores.dtype), scores)
+    edges = jnp.asarray(np.arange(1, num_bins) / num_bins, dtype)
+    return jnp.searchsorted(edges.astype(scores.dtype), scores)
 
 
 def _adaptive_bins(table: BinaryTable, num_groups: int, num_bins: int):
@@ -195,7 +195,7 @@ def _adaptive_bins(table: BinaryTable, num_groups: int, num_bins: int):
     before, through = before_and_through(order, mass)
     total = group_sums(mass, order.group, num_groups)
     total = jnp.append(jnp.where(total > 0, total, 1), 1)[order.group]
-    dtype = jnp.result_type(total, float)
+    dtype = float_type(total)
     # Multiplied first: the quotient is then exact where it is a whole number.
     middle = num_bins * (before.astype(dtype) + through)
     bins = jnp.floor(middle / (2 * total.astype(dtype))).astype(jnp.int32)

@@ -23,8 +23,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fairjax.metrics._numbers import Numbers
-from fairjax.metrics._rows import check_rows
+from fairjax.metrics._rows import as_patients, as_rows, strangers, whole
 from fairjax.metrics._segments import group_sums
+from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
 
@@ -87,7 +88,9 @@ def cluster_rate_covariance(
       Rates, covariance, effective trials and numbers of patients.
 
     Raises:
-      ValueError: If a number is below 1 or the columns differ in length.
+      ValueError: If a number is below 1, the columns differ in length, or a patient's
+        code is outside its range. Where codes are traced, all but the rates of the
+        group is NaN instead.
 
     Korn and Graubard, "Confidence intervals for proportions with small expected number
     of positive counts estimated from survey data", Survey Methodology 24 (1998);
@@ -105,13 +108,11 @@ def cluster_rate_covariance(
       >>> round(found.rates[0].item(), 3), round(found.trials[0].item(), 3)
       (0.667, 2.0)
     """
-    if num_groups < 1 or num_patients < 1:
-        raise ValueError(
-            "num_groups and num_patients must be at least 1, got "
-            f"{num_groups} and {num_patients}."
-        )
-    check_rows(num_groups, hits=hits, base=base, groups=groups, patients=patients)
-    return _cluster_rates(hits, base, groups, patients, num_groups, num_patients)
+    patients = as_patients(patients, num_patients)
+    columns = as_rows(
+        num_groups, hits=hits, base=base, groups=groups, patients=patients
+    )
+    return _cluster_rates(*columns, num_groups, num_patients)
 
 
 @functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
@@ -119,10 +120,8 @@ def _cluster_rates(
     hits, base, groups, patients, num_groups: int, num_patients: int
 ) -> ClusterRates:
     dtype = jnp.result_type(float)
-    groups = jnp.asarray(groups).astype(jnp.int32)
-    patients = jnp.asarray(patients)
-    hits = jnp.asarray(hits)
-    counted = (groups >= 0) & (groups < num_groups) & (jnp.asarray(base) == 1)
+    groups = groups.astype(jnp.int32)
+    counted = (groups >= 0) & (groups < num_groups) & (base == 1)
     counted &= (hits == 0) | (hits == 1)
     groups = jnp.where(counted, groups, num_groups)  # one more, left out at the end
     hit = (counted & (hits == 1)).astype(jnp.int32)
@@ -135,17 +134,19 @@ def _cluster_rates(
     shares = residuals / _of_rows(jnp.maximum(rows, 1), groups)
 
     def column(group):
-        here = groups == group
-        of_patient = jnp.zeros(num_patients, jnp.int32).at[patients].add(here)
-        influence = jnp.zeros(num_patients, dtype)
-        influence = influence.at[patients].add(jnp.where(here, shares, 0))
+        ids = jnp.where(groups == group, patients, -1)
+        of_patient = group_sums(jnp.ones_like(ids), ids, num_patients)
+        influence = group_sums(shares, ids, num_patients)
         products = by_group(shares * influence[patients])
         squares = jnp.sum(of_patient.astype(dtype) ** 2)
         return products, squares, jnp.sum(of_patient > 0)
 
     # One group at a time, so that no [patients, groups] array is made.
     products, squares, members = jax.lax.map(column, jnp.arange(num_groups))
-    factor = jnp.where(members > 1, members / jnp.maximum(members - 1, 1), jnp.nan)
+    known = by_group(strangers(patients, num_patients)) == 0
+    factor = jnp.where(
+        (members > 1) & known, members / jnp.maximum(members - 1, 1), jnp.nan
+    )
     covariance = products * jnp.sqrt(factor[:, None] * factor)
     covariance = ((covariance + covariance.T) / 2).astype(dtype)
     variance = jnp.diagonal(covariance)
@@ -155,12 +156,13 @@ def _cluster_rates(
     effective = binomial / jnp.where(smooth, variance, 1)
     copies = rows**2.0 / jnp.maximum(squares, 1)
     trials = jnp.minimum(jnp.where(smooth, effective, copies), rows)
+    trials = jnp.where(known, trials, jnp.nan)
     return ClusterRates(
         rates,
         covariance,
         trials.astype(dtype),
         members.astype(jnp.int32),
-        jnp.maximum(copies - 1, 1).astype(dtype),
+        jnp.where(known, jnp.maximum(copies - 1, 1), jnp.nan).astype(dtype),
     )
 
 
@@ -210,31 +212,6 @@ def cluster_interval(
     return wilson_interval(found.rates * found.trials, found.trials, z=score)
 
 
-def student_equivalent(
-    z: Numbers, degrees_of_freedom: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
-    """The quantile of Student's t where the normal distribution's is ``z``.
-
-    Wallace's approximation, as in ``cluster_interval``.
-
-    Args:
-      z: Normal standard errors, at least 0.
-      degrees_of_freedom: Any shape, at least 1.
-
-    Returns:
-      Of that shape, at least ``z``.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> round(student_equivalent(1.96, jnp.array(10.0)).item(), 2)
-      2.23
-    """
-    degrees = degrees_of_freedom
-    scaled = jnp.asarray(z, degrees.dtype) * (8 * degrees + 3) / (8 * degrees + 1)
-    # Far out an exponential overflows; no interval is wider than all of [0, 1].
-    return jnp.sqrt(degrees * jnp.expm1(jnp.minimum(scaled**2 / degrees, 60)))
-
-
 def cluster_label_rates(
     labels: BinaryRows,
     predictions: BinaryRows,
@@ -275,7 +252,7 @@ def cluster_label_rates(
       >>> found.rates.tolist()
       [0.5, 1.0]
     """
-    labels, groups = jnp.asarray(labels), jnp.asarray(groups).astype(jnp.int32)
+    labels, groups = whole(labels), whole(groups).astype(jnp.int32)
     inside = (groups >= 0) & (groups < num_groups)
     return cluster_rate_covariance(
         predictions,

@@ -33,7 +33,7 @@ class ConditionalGap(NamedTuple):
 def conditional(
     gap: Callable[[GroupCounts], Array],
     counts: GroupCounts,
-    agg: Literal["max", "min", "mean"] = "max",
+    agg: Literal["max", "min", "mean"],
 ) -> ConditionalGap:
     r"""A gap among rows alike in a control attribute.
 
@@ -47,16 +47,18 @@ def conditional(
 
     Args:
       gap: Maps counts ``[..., S, G, 2, 2]`` to gaps ``[..., S]``, such as
-        ``equal_opportunity_difference``.
+        ``equal_opportunity_difference``, but not against a reference: that is a gap of
+        every group.
       counts: ``[..., S, G, 2, 2]``, of ``conditional_counts``.
       agg: ``"max"``, the worst stratum of a difference; ``"min"``, the worst of a
-        ratio; or ``"mean"``, over the compared strata by their rows.
+        ratio, which a maximum would hide; or ``"mean"``, over the compared strata by
+        their rows.
 
     Returns:
       The gap, each stratum's own, and which strata had one.
 
     Raises:
-      ValueError: If ``agg`` is none of these.
+      ValueError: If ``agg`` is none of these, or the gap is not one number a stratum.
 
     Example:
       >>> import jax.numpy as jnp
@@ -70,7 +72,14 @@ def conditional(
     """
     if agg not in ("max", "min", "mean"):
         raise ValueError(f"agg must be 'max', 'min' or 'mean', got {agg!r}.")
-    gaps = gap(counts)
+    gaps, strata = gap(counts), counts.counts.shape[:-3]
+    if gaps.shape != strata:
+        raise ValueError(
+            "conditional needs one gap for each stratum, of shape "
+            f"{strata}, and the gap of these counts has shape {gaps.shape}. Against a "
+            "reference each group has a gap: choose one group's, as in "
+            "lambda counts: gap(counts, reference=0)[..., 1]."
+        )
     compared = ~jnp.isnan(gaps)
     if agg == "mean":
         rows = jnp.sum(jnp.asarray(counts.counts), axis=(-3, -2, -1))

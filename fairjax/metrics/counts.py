@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from fairjax.metrics._rows import as_columns, check_sizes
 from fairjax.metrics._tally import tally
 
 # A binary column may come as booleans, integers or floats, from JAX or NumPy.
@@ -53,7 +54,8 @@ def group_counts(
 
     Without weights, or with integer ones (bootstrap multiplicities), the counts are
     JAX's default integers (int32) and exact; with floating-point weights they have the
-    weights' type. An integer weight counts a row as many times as repeating it would.
+    weights' type, or float32 if that is shorter. An integer weight counts a row as many
+    times as repeating it would.
 
     Args:
       labels: ``[rows]``, 0 or 1.
@@ -80,8 +82,8 @@ def group_counts(
       ... ).counts.tolist()
       [[[1, 0], [1, 1]], [[0, 0], [0, 1]]]
     """
-    _check_sizes(num_groups=num_groups)
-    _check_columns(
+    check_sizes(num_groups=num_groups)
+    labels, predictions, groups, weights = as_columns(
         labels=labels, predictions=predictions, groups=groups, weights=weights
     )
     return GroupCounts(_tabulate(labels, predictions, groups, weights, num_groups))
@@ -125,10 +127,10 @@ def one_vs_rest_counts(
       ... ).counts[2].tolist()
       [[[2, 0], [1, 1]]]
     """
-    _check_sizes(num_groups=num_groups)
+    check_sizes(num_groups=num_groups)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-    _check_columns(
+    labels, predictions, groups, weights = as_columns(
         labels=labels, predictions=predictions, groups=groups, weights=weights
     )
     table = _confusion(labels, predictions, groups, weights, num_groups, num_classes)
@@ -169,13 +171,14 @@ def multilabel_counts(
       ... ).counts.tolist()
       [[[[0, 0], [1, 1]]], [[[0, 1], [0, 1]]]]
     """
-    _check_sizes(num_groups=num_groups)
-    if labels.shape != predictions.shape:
+    check_sizes(num_groups=num_groups)
+    labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
+    if labels.ndim != 2 or labels.shape != predictions.shape:
         raise ValueError(
             "The labels and predictions must have one column for each outcome, got "
             f"{labels.shape} and {predictions.shape}."
         )
-    _check_columns(labels=labels[:, 0], groups=groups, weights=weights)
+    _, groups, weights = as_columns(labels=labels[:, 0], groups=groups, weights=weights)
     count = jax.vmap(_tabulate, in_axes=(1, 1, None, None, None))
     return GroupCounts(count(labels, predictions, groups, weights, num_groups))
 
@@ -220,40 +223,23 @@ def conditional_counts(
       ... ).counts[:, :, 1, 1].tolist()
       [[1, 1], [0, 1]]
     """
-    _check_sizes(num_groups=num_groups, num_strata=num_strata)
-    _check_columns(
+    check_sizes(num_groups=num_groups, num_strata=num_strata)
+    labels, predictions, groups, strata, weights = as_columns(
         labels=labels,
         predictions=predictions,
         groups=groups,
         strata=strata,
         weights=weights,
     )
-    groups, strata = (jnp.asarray(ids).astype(jnp.int32) for ids in (groups, strata))
+    groups, strata = groups.astype(jnp.int32), strata.astype(jnp.int32)
     known = (groups >= 0) & (groups < num_groups) & (strata >= 0)
     crossed = jnp.where(known, strata * num_groups + groups, -1)
     table = _tabulate(labels, predictions, crossed, weights, num_strata * num_groups)
     return GroupCounts(table.reshape(num_strata, num_groups, 2, 2))
 
 
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
-
-
-def _check_columns(**columns: Array | np.ndarray | None) -> None:
-    shapes = {
-        name: column.shape for name, column in columns.items() if column is not None
-    }
-    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
-        raise ValueError(
-            f"The columns must be one-dimensional and of one length, got {shapes}."
-        )
-
-
 @functools.partial(jax.jit, static_argnums=4)
 def _tabulate(labels, predictions, groups, weights, num_groups: int) -> Array:
-    labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
     binary = ((labels == 0) | (labels == 1)) & ((predictions == 0) | (predictions == 1))
     value = jnp.where(binary, 2 * (labels == 1) + (predictions == 1), -1)
     counts = tally(value, groups, weights, num_groups, 4)
@@ -264,7 +250,6 @@ def _tabulate(labels, predictions, groups, weights, num_groups: int) -> Array:
 def _confusion(
     labels, predictions, groups, weights, num_groups: int, num_classes: int
 ) -> Array:
-    labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
     # Before the cast, which makes a class of a missing value.
     known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
     value = labels.astype(int) * num_classes + predictions.astype(int)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
-from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums, running_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
@@ -94,7 +94,7 @@ def auprc(
       >>> round(auprc(labels, scores).item(), 4)
       0.8333
     """
-    check_rows(1, labels=labels, scores=scores, weights=weights)
+    labels, scores, weights = as_rows(1, labels=labels, scores=scores, weights=weights)
     return grouped_auprc_from_order(score_order(scores), labels, weights)[0]
 
 
@@ -130,7 +130,9 @@ def group_auprc(
       ... ).tolist()
       [1.0, 0.5]
     """
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
     order = grouped_score_order(scores, groups, num_groups=num_groups)
     return grouped_auprc_from_order(order, labels, weights)
 
@@ -178,10 +180,12 @@ def cross_auroc(
       ... ).tolist()
       [[1.0, 1.0], [1.0, 0.0]]
     """
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
     order = score_order(scores)
     mass = sorted_mass(order, labels, weights)
-    group = jnp.asarray(groups).astype(jnp.int32)[order.order]
+    group = groups.astype(jnp.int32)[order.order]
     positives = group_sums(mass.positive, group, num_groups)
     lost_positives = group_sums(mass.undefined & (mass.positive > 0), group, num_groups)
 

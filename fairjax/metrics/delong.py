@@ -27,10 +27,17 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
-from fairjax.metrics._rows import check_rows
+from fairjax.metrics._rows import (
+    PatientRows,
+    as_patients,
+    as_rows,
+    check_columns,
+    strangers,
+    whole,
+)
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.order import grouped_score_order
@@ -38,7 +45,6 @@ from fairjax.metrics.order import grouped_score_order
 ModelScores: TypeAlias = (
     Float[Array | np.ndarray, "models rows"] | Float[Array | np.ndarray, " rows"]
 )
-PatientRows: TypeAlias = Int[Array | np.ndarray, " rows"]
 
 
 class DeLong(NamedTuple):
@@ -67,7 +73,6 @@ class JointDeLong(NamedTuple):
     covariance: Float[Array, "models groups models groups"]
 
 
-@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
 def delong(
     labels: BinaryRows,
     scores: ModelScores,
@@ -91,15 +96,17 @@ def delong(
       patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
         depend on each other: the covariance is then Obuchowski's. Rows are independent
         by default.
-      num_patients: Number of codes; by default the number of rows.
+      num_patients: Number of codes; needed with ``patients``.
 
     Returns:
       Estimates and covariance. Both are NaN for a group that lacks a class or has a NaN
       score, of any model for the covariance; the covariance also where a class has one
-      row, or the rows of one patient.
+      row, or the rows of one patient, or where traced codes turn out not to be in
+      their range.
 
     Raises:
-      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+      ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
+        come without their number, or one has a code outside it.
 
     DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
     receiver operating characteristic curves: a nonparametric approach", Biometrics 44
@@ -117,6 +124,12 @@ def delong(
       >>> result.auroc.item(), result.covariance.item()
       (0.75, 0.125)
     """
+    patients = as_patients(patients, num_patients)
+    return _delong(labels, scores, groups, patients, num_groups, num_patients)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _delong(labels, scores, groups, patients, num_groups: int, num_patients):
     table = _placements(labels, scores, groups, num_groups)
     if patients is not None:
         joint = _clustered(table, patients, num_groups, num_patients, across=False)
@@ -131,7 +144,6 @@ def delong(
     return DeLong(table.auroc, within(1, table.positives) + within(0, table.negatives))
 
 
-@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
 def delong_joint(
     labels: BinaryRows,
     scores: ModelScores,
@@ -139,7 +151,7 @@ def delong_joint(
     patients: PatientRows,
     *,
     num_groups: int,
-    num_patients: int | None = None,
+    num_patients: int,
 ) -> JointDeLong:
     """AUROCs with their covariance over models and groups that share patients.
 
@@ -157,23 +169,31 @@ def delong_joint(
       patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
         depend on each other, in one group or in several.
       num_groups: Number of groups declared, ``G``.
-      num_patients: Number of codes; by default the number of rows.
+      num_patients: Number of codes.
 
     Returns:
       As ``delong`` with patients, which is the part of it within groups.
 
     Raises:
-      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+      ValueError: If a number is below 1, the columns differ in length, or a patient has
+        a code outside the range.
 
     Example:
       >>> import jax.numpy as jnp
       >>> result = delong_joint(
       ...     jnp.array([0, 0, 1, 1] * 2), jnp.array([0.1, 0.4, 0.35, 0.8] * 2),
       ...     jnp.array([0] * 4 + [1] * 4), jnp.array([0, 1, 2, 3] * 2), num_groups=2,
+      ...     num_patients=4,
       ... )
       >>> result.covariance.reshape(2, 2).round(4).tolist()
       [[0.125, 0.125], [0.125, 0.125]]
     """
+    patients = as_patients(patients, num_patients)
+    return _delong_joint(labels, scores, groups, patients, num_groups, num_patients)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _delong_joint(labels, scores, groups, patients, num_groups: int, num_patients: int):
     table = _placements(labels, scores, groups, num_groups)
     joint = _clustered(table, patients, num_groups, num_patients, across=True)
     return JointDeLong(table.auroc, joint)
@@ -191,10 +211,12 @@ class _Placements(NamedTuple):
 
 
 def _placements(labels, scores, groups, num_groups: int) -> _Placements:
-    scores = jnp.asarray(scores)
+    scores = whole(scores)
     scores = scores[None] if scores.ndim == 1 else scores
-    check_rows(num_groups, labels=labels, scores=scores[0], groups=groups)
-    labels, groups = jnp.asarray(labels), jnp.asarray(groups).astype(jnp.int32)
+    labels, _, groups = as_rows(
+        num_groups, labels=labels, scores=scores[0], groups=groups
+    )
+    groups = groups.astype(jnp.int32)
     member = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
     groups = jnp.where(member, groups, -1)
     labels = (labels == 1).astype(jnp.int32)
@@ -245,11 +267,9 @@ def _products(left, right, ids, num_ids: int) -> Float[Array, "ids left right"]:
     return jnp.moveaxis(sums.reshape(len(left), len(right), num_ids), -1, 0)
 
 
-def _clustered(table: _Placements, patients, num_groups, num_patients, *, across):
+def _clustered(table: _Placements, patients, num_groups, number: int, *, across):
     """Obuchowski's covariance: ``[G, m, m]``, or ``[m, G, m, G]`` across groups."""
-    check_rows(num_groups, labels=table.labels, patients=patients)
-    patients = jnp.asarray(patients).astype(jnp.int32)
-    number = patients.size if num_patients is None else num_patients
+    check_columns(labels=table.labels, patients=patients)
     models, dtype = len(table.centred), table.centred.dtype
     # A mean over the group, so that the sums below stay near 1 whatever its size.
     size = jnp.stack([table.negatives, table.positives])
@@ -263,13 +283,16 @@ def _clustered(table: _Placements, patients, num_groups, num_patients, *, across
         def one(label):
             mine = (table.groups == group) & (table.labels == label)
             ids = jnp.where(mine, patients, -1)
-            sums = jax.lax.map(
-                lambda column: _patient_sums(column, ids, number), scaled
-            )
-            return sums, _patient_sums(mine, ids, number) > 0
+            sums = jax.lax.map(lambda column: group_sums(column, ids, number), scaled)
+            return sums, group_sums(mine, ids, number) > 0
 
         (negative, has_0), (positive, has_1) = one(0), one(1)
-        counts = [jnp.sum(has, dtype=dtype) for has in (has_0, has_1, has_0 | has_1)]
+        # With a patient of unknown code it is as little known as with one patient.
+        lost = jnp.any((table.groups == group) & strangers(patients, number))
+        counts = [
+            jnp.where(lost, 1, jnp.sum(has, dtype=dtype))
+            for has in (has_0, has_1, has_0 | has_1)
+        ]
         factor_0, factor_1, factor = (
             jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), jnp.nan) for n in counts
         )
@@ -294,12 +317,3 @@ def _clustered(table: _Placements, patients, num_groups, num_patients, *, across
     joint = jnp.einsum("ghbamn,ghab->mgnh", inner, factors, precision="highest")
     # Exactly symmetric, whichever way its halves were rounded.
     return (joint + jnp.transpose(joint, (2, 3, 0, 1))) / 2
-
-
-def _patient_sums(values, ids, number: int):
-    """Sums by patient, who has few rows: no blocks needed."""
-    kept = (ids >= 0) & (ids < number)
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        values = values.astype(jnp.int32)
-    empty = jnp.zeros(number + 1, values.dtype)
-    return empty.at[jnp.where(kept, ids, number)].add(values)[:number]

@@ -27,6 +27,7 @@ from fairjax.metrics._intersections import (
     tabulate,
     totals_of_patients,
 )
+from fairjax.metrics._rows import check_columns, check_sizes
 from fairjax.metrics.counts import BinaryRows
 
 _Attributes: TypeAlias = Int[Array | np.ndarray, "attributes _"]
@@ -169,7 +170,8 @@ def worst_intersections(
         raise ValueError(f"metric must be one of {', '.join(_WORSE)}, got {metric!r}.")
     within_label = metric != "selection_rate" if within_label is None else within_label
     labels, predictions = np.asarray(labels), np.asarray(predictions)
-    _check_columns({"labels": labels, "predictions": predictions}, attributes)
+    attributes = np.asarray(attributes)
+    _check_columns(attributes, labels=labels, predictions=predictions)
     base = np.isin(labels, (0, 1)) & np.isin(predictions, (0, 1))
     if metric in ("true_positive_rate", "false_negative_rate"):
         base &= labels == 1
@@ -185,7 +187,7 @@ def worst_intersections(
         key,
         values.astype(np.float64),
         np.where(base, strata, -1).astype(np.int32),
-        np.asarray(attributes),
+        attributes,
         patients,
         num_levels=tuple(num_levels),
         worse=_WORSE[metric] if worse is None else worse,
@@ -248,7 +250,8 @@ def worst_mean_intersections(
     """
     values = np.asarray(values, np.float64)
     strata = np.zeros(values.shape, np.int32) if strata is None else np.asarray(strata)
-    _check_columns({"values": values, "strata": strata}, attributes)
+    attributes = np.asarray(attributes)
+    _check_columns(attributes, values=values, strata=strata)
     missing = np.isnan(values)
     if np.isinf(values).any():
         raise ValueError(f"{np.isinf(values).sum()} values are infinite.")
@@ -256,7 +259,7 @@ def worst_mean_intersections(
         key,
         np.where(missing, 0, values),
         np.where(missing, -1, strata).astype(np.int32),
-        np.asarray(attributes),
+        attributes,
         patients,
         num_levels=tuple(num_levels),
         worse=worse,
@@ -306,11 +309,13 @@ def intersection_names(
     )
 
 
-def _check_columns(columns: dict[str, np.ndarray], attributes: _Attributes) -> None:
-    lengths = {name: column.shape[0] for name, column in columns.items()}
-    lengths["attributes"] = attributes.shape[1]
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"The columns must be of one length, got {lengths}.")
+def _check_columns(attributes: _Attributes, **columns: np.ndarray) -> None:
+    if attributes.ndim != 2:
+        raise ValueError(
+            "attributes must be [attributes, rows], one row of level ids each, got "
+            f"shape {attributes.shape}."
+        )
+    check_columns(**columns, attributes=np.broadcast_to(0, attributes.shape[1:]))
 
 
 def _search(
@@ -329,15 +334,12 @@ def _search(
 ) -> Intersections:
     if worse not in ("lower", "higher"):
         raise ValueError(f"worse must be 'lower' or 'higher', got {worse!r}.")
-    least = {
-        "max_depth": max_depth,
-        "min_support": min_support,
-        "top": top,
-        "num_permutations": num_permutations,
-    }
-    for name, number in least.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+    check_sizes(
+        max_depth=max_depth,
+        min_support=min_support,
+        top=top,
+        num_permutations=num_permutations,
+    )
     cells = cells_of(attributes, num_levels)
     inside = (strata >= 0) & (cells >= 0)
     num_cells = math.prod(num_levels)

@@ -74,10 +74,18 @@ def gap_table(
       predictions: ``[n]``, 0 or 1; scores if a threshold is given.
       attributes: As in `by_group`, but each attribute is compared on its own.
       threshold: Scores of at least this are positive predictions.
-      gaps: Names of gaps: those of `fairjax.metrics.parity`, with ``"_mean"`` after
-        equalized odds for the mean of the two rates. ``"differential_fairness"``,
-        ``"generalized_entropy_index"``, ``"theil_index"`` and ``"between_group_"``
-        before the last two are of all groups at once. The default is a selection.
+      gaps: Names of gaps, by default a selection. Of one rate, as `fairjax.metrics` has
+        them: ``"demographic_parity_"``, ``"equal_opportunity_"``,
+        ``"false_positive_rate_"``, ``"false_negative_rate_"`` or ``"error_rate_"``
+        with ``"difference"`` or ``"ratio"`` after it; ``"predictive_parity_"``,
+        ``"negative_predictive_value_"``, ``"accuracy_"`` or ``"treatment_equality_"``
+        with ``"difference"``. Of two rates: ``"equalized_odds_difference"``, the larger
+        gap, ``"equalized_odds_ratio"``, the smaller ratio, and ``"_mean"`` after
+        either. Against a reference only: ``"statistical_parity_difference"``,
+        ``"disparate_impact"``, ``"average_odds_difference"``,
+        ``"average_absolute_odds_difference"``. Of all groups at once:
+        ``"differential_fairness"``, ``"generalized_entropy_index"`` (α = 2),
+        ``"theil_index"``, and ``"between_group_"`` before the last two.
       reference: Level of the one attribute, or a mapping from attribute to level.
       intersections: Whether to add the crossing of all attributes, named
         ``"sex × race"``; a reference is then the crossing of the references.
@@ -94,9 +102,10 @@ def gap_table(
     Returns:
       Columns ``attribute``, ``metric``, ``group`` and ``against`` (highest and lowest,
       or the group and the reference; None for a gap of more groups), ``value``,
-      ``compared`` (how many groups have the rate), ``left_out`` (names of those that do
-      not), ``status``: ``"ok"``, ``"infinite"`` (a ratio to a rate of 0),
-      ``"undefined"`` (0/0), ``"insufficient"`` (too few groups to compare), or
+      ``compared`` (how many groups have the rate, or one of two), ``left_out`` (names
+      of those that do not; ``"c (true positive rate)"`` for one that takes part in the
+      other of two rates), ``status``: ``"ok"``, ``"infinite"`` (a ratio to a rate of
+      0), ``"undefined"`` (0/0), ``"insufficient"`` (too few groups to compare), or
       ``"filled"`` (a rate that does not exist took part as the toolkit's 0).
 
     Raises:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.rates import group_rate, rate_support
+from fairjax.metrics.support import support_status
 
 # [...], or [..., G] against a reference group.
 Gap: TypeAlias = Float[Array, "..."]
@@ -303,7 +304,8 @@ def compared_groups(
       >>> compared_groups(counts, "true_positive_rate").tolist()
       [True, False]
     """
-    return _supported(rate_support(counts, name), min_support)
+    support = rate_support(counts, name)
+    return (support > 0) & (support >= min_support)
 
 
 def valid_groups(
@@ -327,13 +329,7 @@ def valid_groups(
       >>> valid_groups(counts, min_support=10).tolist()
       [[True, False], [True, False]]
     """
-    return _supported(jnp.sum(jnp.asarray(counts.counts), axis=-1), min_support)
-
-
-def _supported(
-    support: Real[Array, "*shape"], min_support: Support
-) -> Bool[Array, "*shape"]:
-    return (support > 0) & (support >= min_support)
+    return support_status(counts, min_support, min_support)
 
 
 def _known(group_rates: _Rates, valid: _Valid | None) -> tuple[Array, Array]:

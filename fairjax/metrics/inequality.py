@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
+from fairjax.metrics._rows import as_rows, float_type
 from fairjax.metrics._tally import tally
 from fairjax.metrics.counts import GroupCounts, GroupRows, WeightRows
 
@@ -188,26 +189,24 @@ def entropy_split(
       >>> [round(part.item(), 3) for part in (total, between, within)]
       [0.25, 0.125, 0.125]
     """
-    if num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, got {num_groups}.")
-    columns = {"labels": labels, "predictions": predictions, "groups": groups}
-    if weights is not None:
-        columns["weights"] = weights
-    lengths = {name: column.shape for name, column in columns.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"The columns must be of one length, got {lengths}.")
-    return _split(labels, predictions, groups, weights, alpha, num_groups)
+    columns = as_rows(
+        num_groups,
+        labels=labels,
+        predictions=predictions,
+        groups=groups,
+        weights=weights,
+    )
+    return _split(*columns, alpha, num_groups)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _split(
     labels, predictions, groups, weights, alpha: float | int, num_groups: int
 ) -> EntropySplit:
-    labels, predictions, groups = map(jnp.asarray, (labels, predictions, groups))
-    dtype = jnp.result_type(labels, predictions, float)
+    dtype = float_type(labels, predictions)
     benefits = predictions.astype(dtype) - labels.astype(dtype) + 1
     kept = (groups >= 0) & (groups < num_groups)
-    weights = jnp.ones_like(benefits) if weights is None else jnp.asarray(weights)
+    weights = jnp.ones_like(benefits) if weights is None else weights
     weights = jnp.where(kept, weights.astype(dtype), 0)
     # A row that is left out has no benefit to speak of, and no weight.
     benefits = jnp.where(kept, benefits, 1)

@@ -1,11 +1,13 @@
 """Standard errors from the influence of each row, or patient, on an estimate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax.metrics._rows import check_rows
+from fairjax.metrics._rows import as_patients, as_rows, float_type, strangers
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import GroupRows
 
@@ -40,7 +42,7 @@ def influence_variance(
 
     Raises:
       ValueError: If ``num_groups`` is below 1, the columns differ in length, or
-        patients come without their number.
+        patients come without their number or have a code outside it.
 
     Huber, "The behavior of maximum likelihood estimates under nonstandard conditions",
     Proc. Fifth Berkeley Symposium 1 (1967); Liang and Zeger, "Longitudinal data
@@ -53,23 +55,36 @@ def influence_variance(
       >>> round(variance.item(), 4)  # the sample variance over the rows, 1 / 3
       0.3333
     """
-    check_rows(num_groups, influence=influence, groups=groups, patients=patients)
-    if patients is not None and num_patients is None:
-        raise ValueError("num_patients is needed with patients.")
-    influence = jnp.asarray(influence)
-    groups = jnp.asarray(groups).astype(jnp.int32)
-    if patients is None:
-        members = group_sums(jnp.ones_like(groups), groups, num_groups)
-        squares = group_sums(influence**2, groups, num_groups)
+    columns = as_rows(
+        num_groups,
+        influence=influence,
+        groups=groups,
+        patients=as_patients(patients, num_patients),
+    )
+    return _variance(*columns, num_groups, num_patients)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _variance(
+    shares: Array,
+    ids: Array,
+    people: Array | None,
+    num_groups: int,
+    num_patients: int | None,
+) -> Array:
+    shares, ids = shares.astype(float_type(shares)), ids.astype(jnp.int32)
+    if people is None or num_patients is None:
+        members = group_sums(jnp.ones_like(ids), ids, num_groups)
+        squares = group_sums(shares**2, ids, num_groups)
     else:
-        people = jnp.asarray(patients)
+        unknown = strangers(people, num_patients)
 
         def of_group(group: Array) -> tuple[Array, Array]:
-            inside = groups == group
-            sums = jnp.zeros(num_patients, influence.dtype)
-            sums = sums.at[people].add(jnp.where(inside, influence, 0))
-            rows = jnp.zeros(num_patients, jnp.int32).at[people].add(inside)
-            return jnp.sum(rows > 0), jnp.sum(sums**2)
+            inside = ids == group
+            inner = jnp.where(inside, people, -1)
+            squares = jnp.sum(group_sums(shares, inner, num_patients) ** 2)
+            members = jnp.sum(group_sums(inside, inner, num_patients) > 0)
+            return members, jnp.where(jnp.any(inside & unknown), jnp.nan, squares)
 
         # One group at a time, so that no [patients, groups] array is made.
         members, squares = jax.lax.map(of_group, jnp.arange(num_groups))

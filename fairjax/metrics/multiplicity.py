@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fairjax.metrics._rows import float_type
+
 
 def holm(
-    p_values: Float[Array | np.ndarray, " tests"],
-) -> Float[Array, " tests"]:
+    p_values: Float[Array | np.ndarray, "*tests"],
+) -> Float[Array, "*tests"]:
     r"""Adjusts p-values for many tests by Holm's step-down method.
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
@@ -17,11 +19,12 @@ def holm(
     rejection within α, whatever the dependence between the tests.
 
     Args:
-      p_values: ``[m]`` in [0, 1]; NaN marks a test that could not be made, which is
-        not counted in ``m``.
+      p_values: In [0, 1], any shape, such as ``[groups, metrics]``: all entries are one
+        family of ``m`` tests. NaN marks a test that could not be made, which is not
+        counted.
 
     Returns:
-      Adjusted p-values in the given order, NaN where they were.
+      Adjusted p-values of that shape, NaN where they were.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
     Journal of Statistics 6 (1979).
@@ -31,17 +34,15 @@ def holm(
       >>> [round(p, 3) for p in holm(jnp.array([0.01, 0.04, 0.03])).tolist()]
       [0.03, 0.06, 0.06]
     """
-    p_values = jnp.asarray(p_values)
-    order = jnp.argsort(p_values)  # NaN last
-    made = jnp.sum(~jnp.isnan(p_values))
-    factors = made - jnp.arange(p_values.shape[0])
-    stepped = jnp.maximum.accumulate(factors * p_values[order])
-    return jnp.zeros_like(p_values).at[order].set(jnp.minimum(stepped, 1))
+    ranked, order, made = _ranked(p_values)
+    factors = made - jnp.arange(ranked.size)
+    stepped = jnp.maximum.accumulate(factors * ranked)
+    return _placed(jnp.minimum(stepped, 1), order, np.shape(p_values))
 
 
 def benjamini_hochberg(
-    p_values: Float[Array | np.ndarray, " tests"],
-) -> Float[Array, " tests"]:
+    p_values: Float[Array | np.ndarray, "*tests"],
+) -> Float[Array, "*tests"]:
     r"""Adjusts p-values for many tests by the false discovery rate.
 
     .. math:: \tilde p_{(i)} = \min_{j \ge i} \min(1, \tfrac{m}{j}\, p_{(j)})
@@ -52,11 +53,12 @@ def benjamini_hochberg(
     ``holm``: some of what it finds is expected to be false.
 
     Args:
-      p_values: ``[m]`` in [0, 1]; NaN marks a test that could not be made, which is
-        not counted in ``m``.
+      p_values: In [0, 1], any shape, such as ``[groups, metrics]``: all entries are one
+        family of ``m`` tests. NaN marks a test that could not be made, which is not
+        counted.
 
     Returns:
-      Adjusted p-values in the given order, NaN where they were.
+      Adjusted p-values of that shape, NaN where they were.
 
     Benjamini and Hochberg, "Controlling the false discovery rate", Journal of the Royal
     Statistical Society B 57 (1995); Benjamini and Yekutieli, Annals of Statistics 29
@@ -68,11 +70,20 @@ def benjamini_hochberg(
       >>> [round(p, 3) for p in adjusted.tolist()]
       [0.03, 0.04, 0.04]
     """
-    p_values = jnp.asarray(p_values)
-    order = jnp.argsort(p_values)  # NaN last
-    ranked = p_values[order]
-    made = jnp.sum(~jnp.isnan(p_values))
-    scaled = ranked * made / jnp.arange(1, ranked.shape[0] + 1)
+    ranked, order, made = _ranked(p_values)
+    scaled = ranked * made / jnp.arange(1, ranked.size + 1)
     least = jax.lax.cummin(jnp.where(jnp.isnan(scaled), jnp.inf, scaled), reverse=True)
     adjusted = jnp.where(jnp.isnan(ranked), jnp.nan, jnp.minimum(least, 1))
-    return jnp.zeros_like(p_values).at[order].set(adjusted)
+    return _placed(adjusted, order, np.shape(p_values))
+
+
+def _ranked(p_values: Array | np.ndarray) -> tuple[Array, Array, Array]:
+    """All p-values in ascending order, NaN last; their places; how many are known."""
+    flat = jnp.ravel(jnp.asarray(p_values))
+    flat = flat.astype(float_type(flat))
+    order = jnp.argsort(flat)
+    return flat[order], order, jnp.sum(~jnp.isnan(flat))
+
+
+def _placed(ranked: Array, order: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.zeros_like(ranked).at[order].set(ranked).reshape(shape)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics.counts import GroupRows
 
 
@@ -71,15 +71,15 @@ def grouped_score_order(
       >>> order.order.tolist(), order.starts.tolist(), order.first.tolist()
       ([2, 0, 1, 3], [0, 2, 4], [0, 1, 2, 2])
     """
-    check_rows(num_groups, scores=scores, groups=groups)
-    scores, groups = jnp.asarray(scores), jnp.asarray(groups).astype(jnp.int32)
-    groups = jnp.where((groups >= 0) & (groups < num_groups), groups, num_groups)
-    rows = jnp.arange(scores.size, dtype=jnp.int32)
-    group, ranked, order = jax.lax.sort((groups, scores, rows), num_keys=2)
+    column, ids = as_rows(num_groups, scores=scores, groups=groups)
+    ids = ids.astype(jnp.int32)
+    ids = jnp.where((ids >= 0) & (ids < num_groups), ids, num_groups)
+    rows = jnp.arange(column.size, dtype=jnp.int32)
+    group, ranked, order = jax.lax.sort((ids, column, rows), num_keys=2)
     new = (ranked[1:] != ranked[:-1]) | (group[1:] != group[:-1])
-    edge = jnp.ones(min(1, scores.size), bool)
+    edge = jnp.ones(min(1, rows.size), bool)
     first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, new]), rows, 0))
-    end = jnp.where(jnp.concatenate([new, edge]), rows + 1, scores.size)
+    end = jnp.where(jnp.concatenate([new, edge]), rows + 1, rows.size)
     last = jax.lax.cummin(end, reverse=True)
     bounds = jnp.arange(num_groups + 1, dtype=jnp.int32)
     starts = jnp.searchsorted(group, bounds).astype(jnp.int32)

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fairjax.metrics._rows import float_type
+from fairjax.metrics._student import student_t_quantile, student_t_tails
+
 
 class PairedTest(NamedTuple):
     """The difference between two methods, with its uncertainty.
@@ -108,45 +111,22 @@ def _paired_test(
     confidence: float,
 ) -> PairedTest:
     repeats, replicates = len(repeat_differences), len(bootstrap_differences)
-    difference = jnp.mean(jnp.asarray(repeat_differences))
-    patients = jnp.var(jnp.asarray(bootstrap_differences), ddof=1)
-    between = jnp.var(jnp.asarray(repeat_differences), ddof=1)
+    dtype = float_type(repeat_differences, bootstrap_differences)
+    difference = jnp.mean(jnp.asarray(repeat_differences, dtype))
+    patients = jnp.var(jnp.asarray(bootstrap_differences, dtype), ddof=1)
+    between = jnp.var(jnp.asarray(repeat_differences, dtype), ddof=1)
     variance = patients + between / repeats
     error = jnp.sqrt(variance)
     # In shares of the variance, whose squares do not underflow.
     total = jnp.where(variance > 0, variance, 1)
     share = jnp.where(variance > 0, patients / total, 1)
     degrees = 1 / (share**2 / (replicates - 1) + (1 - share) ** 2 / (repeats - 1))
-    reach = _t_quantile(confidence, degrees) * error
+    tail = jnp.full_like(degrees, (1 - confidence) / 2)
+    reach = student_t_quantile(tail, jnp.maximum(degrees, 1)) * error
     # Two methods that agree exactly, always, do not differ.
     same = (error == 0) & (difference == 0)
     score = jnp.where(same, 0, jnp.abs(difference) / jnp.where(same, 1, error))
-    p_value = _t_tails(score, degrees)
+    p_value = student_t_tails(score, degrees)
     return PairedTest(
         difference, error, degrees, difference - reach, difference + reach, p_value
     )
-
-
-def _t_tails(score: Float[Array, ""], degrees: Float[Array, ""]) -> Float[Array, ""]:
-    """The chance that a t variable lies further from 0 than the score."""
-    # The incomplete beta function keeps small values that 1 - cdf rounds to zero.
-    inside = jnp.where(jnp.isinf(score), 0.0, degrees / (degrees + score**2))
-    return jax.scipy.special.betainc(degrees / 2, 0.5, inside)
-
-
-def _t_quantile(confidence: float, degrees: Float[Array, ""]) -> Float[Array, ""]:
-    """The score beyond which a t variable lies with chance ``1 - confidence``."""
-
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) / 2
-        too_far = _t_tails(middle, degrees) < 1 - confidence
-        return jnp.where(too_far, low, middle), jnp.where(too_far, middle, high)
-
-    # By halves, since the tails fall; first to a power of 2 beyond the quantile.
-    high = jax.lax.while_loop(
-        lambda high: _t_tails(high, degrees) >= 1 - confidence,
-        lambda high: 2 * high,
-        jnp.ones_like(degrees),
-    )
-    return jax.lax.fori_loop(0, 50, halve, (jnp.zeros_like(high), high))[1]

@@ -2,21 +2,28 @@
 
 Where predictions do not depend on the group, exchanging the groups of rows with equal
 labels changes nothing, so the gaps of shuffled groups are what noise alone gives. The
-tests are exact for any size of group, intervals (:mod:`fairjax.metrics.gap_intervals`)
-nearly so; but they test only the hypothesis of no dependence at all, and say nothing
-of how large a gap may be.
+tests need no large groups, as intervals (:mod:`fairjax.metrics.gap_intervals`) do; but
+they test only the hypothesis of no dependence at all, and say nothing of how large a
+gap may be. Those that shuffle units are exact; the one of counts is so up to the
+precision with which its tables are drawn, see ``permutation_null``.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._rows import (
+    PatientRows,
+    ScoreRows,
+    as_rows,
+    check_columns,
+    check_sizes,
+)
 from fairjax.metrics._shuffling import exchangeable_units, shuffled_statistics
 from fairjax.metrics.contingency import random_tables
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
@@ -54,7 +61,7 @@ def permutation_null(
     num_groups: int,
     num_permutations: int,
     statistic: Callable[[GroupCounts], Float[Array, ""]] = equalized_odds_difference,
-    within_label: bool = True,
+    within: Literal["label", "prediction"] | None = "label",
 ) -> PermutationNull:
     r"""Null distribution of a gap when the attribute is shuffled across rows.
 
@@ -64,7 +71,10 @@ def permutation_null(
     patient it underestimates the noise, so keep one row or one mean prediction each.
 
     The shuffled tables are drawn directly from their multivariate hypergeometric
-    distribution, which is exact and does not touch the rows again.
+    distribution, which does not touch the rows again: from its probabilities, in
+    float32 right to about 1e-6, where a cell's standard deviation is at most 20; from
+    the Cornish-Fisher expansion of its quantiles, right to about 1e-4, beyond. The
+    test is exact up to that.
 
     Args:
       key: A random key.
@@ -75,20 +85,26 @@ def permutation_null(
       num_permutations: Number of shuffles, ``N``; p is at least ``1 / (1 + N)``.
       statistic: Maps counts to a scalar that is large under disparity, such as
         ``functools.partial(equalized_odds_difference, min_support=10)``.
-      within_label: True shuffles among rows of the same label, which keeps every
-        group's numbers of positives and negatives. It tests that predictions are
-        independent of the group *given the label*: equalized odds, equal opportunity.
-        False shuffles among all rows and tests that predictions and labels together
-        are independent of the group, as demographic parity needs. A gap of true
-        positive rates tested so is too often found where groups differ in prevalence,
-        since its null gives a group with few positives more of them.
+      within: What rows must share to exchange their groups, which says what is tested
+        and so which statistics the p-value is valid for.
+        ``"label"``: predictions are independent of the group *given the label*, as
+        equalized odds and equal opportunity ask: rates given the label. Every group
+        keeps its numbers of positives and negatives.
+        ``"prediction"``: labels are independent of the group *given the prediction*,
+        as predictive parity asks: predictive values. Every group keeps its numbers of
+        positive and negative predictions.
+        None: predictions and labels together are independent of the group, as
+        demographic parity may be tested by. A gap of true positive rates tested so is
+        too often found where groups differ in prevalence, since its null gives a group
+        with few positives more of them; and so is a gap of predictive values.
 
     Returns:
       Observed value, null, noise floor and p-value. An undefined observed value has a
       NaN p-value; undefined shuffles count against it and are left out of the mean.
 
     Raises:
-      ValueError: If ``num_permutations`` is below 1, and as ``group_counts``.
+      ValueError: If ``num_permutations`` is below 1, ``within`` is something else, and
+        as ``group_counts``.
 
     Phipson and Smyth, "Permutation p-values should never be zero", Statistical
     Applications in Genetics and Molecular Biology 9 (2010).
@@ -103,30 +119,36 @@ def permutation_null(
       >>> test.observed.item(), round(test.p_value.item(), 3)
       (1.0, 0.01)
     """
-    if num_permutations < 1:
-        raise ValueError(
-            f"num_permutations must be at least 1, got {num_permutations}."
-        )
+    check_sizes(num_permutations=num_permutations)
+    _check_within(within)
     counts = group_counts(labels, predictions, groups, num_groups=num_groups)
     table = counts.counts
-    size = {"num_draws": num_permutations, "max_total": max(labels.shape[0], 1)}
-    if within_label:
-        strata = [
-            random_tables(
-                stratum_key,
-                jnp.sum(table[:, label], axis=1),
-                jnp.sum(table[:, label], axis=0),
-                **size,
-            )
-            for label, stratum_key in enumerate(jax.random.split(key))
-        ]
-        shuffled = jnp.stack(strata, axis=2)
-    else:
+    size = {"num_draws": num_permutations, "max_total": max(np.size(labels), 1)}
+    if within is None:
         cells = table.reshape(num_groups, 4)
         tables = random_tables(key, jnp.sum(cells, 1), jnp.sum(cells, 0), **size)
         shuffled = tables.reshape(-1, num_groups, 2, 2)
+    else:
+        # Of either label, or of either prediction, the groups by what is left to vary.
+        axis = 1 if within == "label" else 2
+        strata = [
+            random_tables(
+                stratum_key, jnp.sum(stratum, axis=1), jnp.sum(stratum, axis=0), **size
+            )
+            for stratum, stratum_key in zip(
+                jnp.moveaxis(table, axis, 0), jax.random.split(key), strict=True
+            )
+        ]
+        shuffled = jnp.stack(strata, axis=axis + 1)
     observed = statistic(counts)
     return _against(observed, jax.vmap(statistic)(GroupCounts(shuffled)))
+
+
+def _check_within(within: str | None) -> None:
+    if within not in ("label", "prediction", None):
+        raise ValueError(
+            f"within must be 'label', 'prediction' or None, got {within!r}."
+        )
 
 
 def permutation_p_value(
@@ -166,19 +188,21 @@ def cluster_permutation_null(
     labels: BinaryRows,
     predictions: BinaryRows,
     groups: GroupRows,
-    patients: Int[Array | np.ndarray, " rows"],
+    patients: PatientRows,
     *,
     num_groups: int,
     num_permutations: int,
     statistic: Callable[[GroupCounts], Float[Array, ""]] = equalized_odds_difference,
+    within: Literal["label", "prediction"] | None = "label",
 ) -> PermutationNull:
     """Null distribution of a gap where patients have several rows.
 
-    Whole patients exchange their groups, and only with patients who have as many
-    positive and as many negative rows. It tests that a patient's predictions do not
-    depend on the group given the labels, however correlated they are within the
-    patient, and is exact. Patients with a rare combination of labels have few to
-    exchange with, which costs power, not validity.
+    Whole patients exchange their groups, and only with patients who have as many rows
+    of each label, or of each prediction, or as many rows at all, by ``within``. It
+    tests that a patient's predictions do not depend on the group given the labels, or
+    as in ``permutation_null``, however correlated they are within the patient, and is
+    exact. Patients with a rare combination of labels have few to exchange with, which
+    costs power, not validity.
 
     Runs outside ``jit``, since it looks at the patients first. Each shuffle sorts the
     patients.
@@ -193,13 +217,15 @@ def cluster_permutation_null(
       num_groups: Number of groups declared, ``G``.
       num_permutations: Number of shuffles.
       statistic: Maps counts to a scalar that is large under disparity.
+      within: As in ``permutation_null``.
 
     Returns:
       As ``permutation_null``.
 
     Raises:
-      ValueError: If the group varies within a patient, if ``num_permutations`` is below
-        1, and as ``group_counts``.
+      ValueError: If the group varies within a patient, a code is negative,
+        ``num_permutations`` is below 1, ``within`` is something else, and as
+        ``group_counts``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -212,9 +238,13 @@ def cluster_permutation_null(
       >>> test.observed.item(), round(test.p_value.item(), 3)
       (1.0, 0.01)
     """
-    check_rows(num_groups, labels=labels, groups=groups, patients=patients)
+    check_sizes(num_permutations=num_permutations)
+    _check_within(within)
+    check_columns(labels=labels, groups=groups, patients=patients)
     observed = group_counts(labels, predictions, groups, num_groups=num_groups)
-    units = exchangeable_units(labels, predictions, groups, patients, num_groups)
+    units = exchangeable_units(
+        labels, predictions, groups, patients, num_groups, within
+    )
     null = _cluster_null(
         key,
         units.group,
@@ -256,7 +286,7 @@ def score_permutation_null(
     num_groups: int,
     num_permutations: int,
     statistic: Callable[[Array, Array, Array], Float[Array, ""]] | None = None,
-    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    patients: PatientRows | None = None,
 ) -> PermutationNull:
     """Null distribution of any gap of scores, such as that of the groups' AUROCs.
 
@@ -285,8 +315,8 @@ def score_permutation_null(
       As ``permutation_null``.
 
     Raises:
-      ValueError: If the group varies within a patient, ``num_permutations`` is below 1,
-        or the columns differ in length.
+      ValueError: If the group varies within a patient, a code is negative,
+        ``num_permutations`` is below 1, or the columns differ in length.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -299,26 +329,25 @@ def score_permutation_null(
       >>> test.observed.item(), round(test.p_value.item(), 3)
       (1.0, 0.01)
     """
-    check_rows(
+    check_sizes(num_permutations=num_permutations)
+    label, scores, groups, _ = as_rows(
         num_groups, labels=labels, scores=scores, groups=groups, patients=patients
     )
-
-    label = jnp.asarray(labels)
     if patients is None:
-        group = jnp.asarray(groups).astype(jnp.int32)
+        group = groups.astype(jnp.int32)
         inside = (group >= 0) & (group < num_groups) & ((label == 0) | (label == 1))
         group = jnp.where(inside, group, -1)
         stratum = jnp.where(inside, (label == 1).astype(jnp.int32), 2)
         unit_of_row = jnp.arange(label.shape[0])
     else:
-        units = exchangeable_units(labels, labels, groups, patients, num_groups)
+        units = exchangeable_units(label, label, groups, patients, num_groups, "label")
         # One more unit, of its own, for the rows that take no part.
         group, stratum = jnp.append(units.group, -1), jnp.append(units.stratum, -1)
         unit_of_row = units.unit_of_row
     observed, null = _score_null(
         key,
         label,
-        jnp.asarray(scores),
+        scores,
         group,
         stratum,
         unit_of_row,

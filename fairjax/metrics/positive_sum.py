@@ -13,6 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fairjax.metrics._rows import (
+    PatientRows,
+    as_patients,
+    check_columns,
+    group_sizes,
+    strangers,
+    whole,
+)
+from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows
 from fairjax.metrics.delong import delong
 from fairjax.metrics.verdicts import PositiveSum, Scalar, positive_sum_of
@@ -31,7 +40,7 @@ def positive_sum(
     confidence: float = 0.95,
     min_positives: int = 5,
     min_negatives: int = 5,
-    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> PositiveSum:
     r"""Compares the AUROC of a model and of a baseline, overall and in every group.
@@ -72,7 +81,8 @@ def positive_sum(
       The comparison, its groups those of the first attribute, then those of the next.
 
     Raises:
-      ValueError: If the columns differ in length, or an argument is outside its range.
+      ValueError: If the columns differ in length, an argument is outside its range,
+        patients come without their number, or one has a code outside it.
 
     "Positive-Sum Fairness: Leveraging Demographic Attributes to Achieve Fair AI
     Outcomes Without Sacrificing Group Gains", Belhadj et al. (2024); DeLong, DeLong and
@@ -91,9 +101,9 @@ def positive_sum(
       >>> VERDICTS[found.verdict], round(found.gain.item(), 2)
       ('positive-sum', 0.24)
     """
-    groups = jnp.asarray(groups)
+    groups = whole(groups)
     attributes = (groups[None] if groups.ndim == 1 else groups).astype(jnp.int32)
-    sizes = (num_groups,) if isinstance(num_groups, int) else tuple(num_groups)
+    sizes = group_sizes(num_groups)
     if attributes.ndim != 2 or len(sizes) != attributes.shape[0]:
         raise ValueError(
             "groups must be [rows] or [attributes, rows], with as many numbers in "
@@ -104,11 +114,12 @@ def positive_sum(
             "min_positives and min_negatives must be at least 2, got "
             f"{min_positives} and {min_negatives}."
         )
-    if patients is not None and num_patients is None:
-        raise ValueError("num_patients is needed with patients.")
-    both = jnp.stack([jnp.asarray(scores), jnp.asarray(baseline_scores)])
+    patients = as_patients(patients, num_patients)
+    columns = {"labels": labels, "scores": scores, "baseline_scores": baseline_scores}
+    check_columns(**columns, groups=attributes[0], patients=patients)
+    both = jnp.stack([whole(scores), whole(baseline_scores)])
     everyone, parts = _estimates(
-        jnp.asarray(labels),
+        whole(labels),
         both,
         attributes,
         patients,
@@ -162,6 +173,11 @@ def _estimates(
             ]
         )
         variance = _paired_variance(found.auroc, found.covariance, support)
+        if patients is not None and num_patients is not None:
+            unknown = strangers(patients, num_patients)
+            variance = jnp.where(
+                group_sums(unknown, ids, widest) > 0, jnp.nan, variance
+            )
         enough = (support[0] >= least[0]) & (support[1] >= least[1])
         return found.auroc, jnp.sqrt(variance), jnp.min(support, axis=0) - 1, enough
 
@@ -193,8 +209,8 @@ def _support(
         # Sorted by group, then patient; a patient counts where it first appears.
         ids, codes = jax.lax.sort((ids, jnp.asarray(patients)), num_keys=2)
         here = (ids != jnp.roll(ids, 1)) | (codes != jnp.roll(codes, 1))
-        here = here.at[:1].set(True).astype(jnp.int32)
-    return jax.ops.segment_sum(here, ids, num_segments=num_groups + 1)[:-1]
+        here = here.at[:1].set(True)
+    return group_sums(here, ids, num_groups)
 
 
 def _paired_variance(aurocs: Array, covariance: Array, support: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
-from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
@@ -119,7 +119,7 @@ def auroc(
       >>> auroc(jnp.array([0, 0, 1, 1]), jnp.array([0.1, 0.5, 0.5, 0.8])).item()
       0.875
     """
-    check_rows(1, labels=labels, scores=scores, weights=weights)
+    labels, scores, weights = as_rows(1, labels=labels, scores=scores, weights=weights)
     return auroc_from_order(score_order(scores), labels, weights)
 
 
@@ -156,7 +156,9 @@ def group_auroc(
       ... ).tolist()
       [1.0, 0.0]
     """
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
     order = grouped_score_order(scores, groups, num_groups=num_groups)
     return grouped_auroc_from_order(order, labels, weights)
 

@@ -5,10 +5,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from fairjax.metrics._rows import ScoreRows, binary_rows
+from fairjax.metrics._rows import (
+    PatientRows,
+    ScoreRows,
+    as_patients,
+    binary_rows,
+    float_type,
+)
 from fairjax.metrics._segments import group_sums, mean_by
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.influence import influence_variance
@@ -38,7 +43,6 @@ class Recalibration(NamedTuple):
     converged: Bool[Array, " groups"]
 
 
-@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
 def logistic_recalibration(
     labels: BinaryRows,
     scores: ScoreRows,
@@ -47,7 +51,7 @@ def logistic_recalibration(
     num_groups: int,
     weights: WeightRows | None = None,
     clip: float | Float[Array, ""] = 1e-6,
-    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> Recalibration:
     r"""Fits the outcome to the logit of the predicted risk, within each group.
@@ -77,7 +81,8 @@ def logistic_recalibration(
       classes, or are all the same.
 
     Raises:
-      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+      ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
+        come without their number, or one has a code outside it.
 
     Cox, "Two further applications of a model for binary regression", Biometrika 45
     (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
@@ -92,8 +97,25 @@ def logistic_recalibration(
       >>> round(fit.slope.item(), 3), abs(round(fit.intercept.item(), 3))
       (0.5, 0.0)
     """
+    patients = as_patients(patients, num_patients)
+    return _recalibrate(
+        labels,
+        scores,
+        groups,
+        weights,
+        clip,
+        patients,
+        num_groups=num_groups,
+        num_patients=num_patients,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def _recalibrate(
+    labels, scores, groups, weights, clip, patients, *, num_groups: int, num_patients
+) -> Recalibration:
     table = binary_rows(labels, scores, groups, num_groups, weights)
-    dtype = jnp.result_type(table.scores, float)
+    dtype = float_type(table.scores, table.mass)
     risk = jnp.clip(table.scores.astype(dtype), clip, 1 - clip)
     logit = jnp.log(risk) - jnp.log1p(-risk)
     # Centred within the group, so that intercept and slope are nearly uncorrelated.

@@ -6,19 +6,24 @@ of replicates times the rows.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from fairjax.metrics._rows import check_rows
-from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
-from fairjax.metrics.ranking import (
+from fairjax.metrics._rows import (
+    PatientRows,
     ScoreRows,
-    grouped_auroc_from_order,
-    grouped_score_order,
+    as_patients,
+    as_rows,
+    check_sizes,
+    strangers,
+    whole,
 )
+from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
+from fairjax.metrics.order import grouped_score_order
+from fairjax.metrics.ranking import grouped_auroc_from_order
 
 # Row weights held at a time, whatever the number of replicates.
 _WEIGHTS_AT_ONCE = 2**22
@@ -57,37 +62,40 @@ def stratified_bootstrap_weights(
       >>> weights[:, jnp.array([0, 3])].sum(axis=1).tolist()
       [2, 2]
     """
-    _check_sizes(num_strata=num_strata, num_replicates=num_replicates)
-    return _stratified_draws(key, jnp.asarray(strata), num_strata, num_replicates)
+    check_sizes(num_strata=num_strata, num_replicates=num_replicates)
+    return _stratified_weights(key, whole(strata), num_strata, num_replicates)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _stratified_draws(
+def _stratified_weights(
     key: PRNGKeyArray, strata: Array, num_strata: int, num_replicates: int
 ) -> Array:
+    draw = _stratified(strata, num_strata)
+    return jax.vmap(draw)(jax.random.split(key, num_replicates))
+
+
+def _stratified(strata: Array, num_strata: int) -> Callable[[PRNGKeyArray], Array]:
+    """Draws one resample, from strata that are sorted here, once."""
     strata = jnp.where((strata >= 0) & (strata < num_strata), strata, num_strata)
     order = jnp.argsort(strata, stable=True)
     stratum = strata[order]
     ends = jnp.searchsorted(stratum, jnp.arange(num_strata + 2))
     start, size = ends[stratum], (ends[1:] - ends[:-1])[stratum]
 
-    def draw(replicate_key):
-        within = jax.random.randint(replicate_key, strata.shape, 0, size)
+    def draw(key: PRNGKeyArray) -> Array:
+        within = jax.random.randint(key, strata.shape, 0, size)
         times = jnp.zeros(strata.shape, jnp.int32).at[order[start + within]].add(1)
         return jnp.where(strata < num_strata, times, 0)
 
-    return jax.vmap(draw)(jax.random.split(key, num_replicates))
+    return draw
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_groups", "num_patients", "num_replicates")
-)
 def patient_bootstrap_counts(
     key: PRNGKeyArray,
     labels: BinaryRows,
     predictions: BinaryRows,
     groups: GroupRows,
-    patients: Int[Array | np.ndarray, " rows"],
+    patients: PatientRows,
     *,
     num_groups: int,
     num_patients: int,
@@ -109,7 +117,8 @@ def patient_bootstrap_counts(
       ``[B, G, 2, 2]``, int32. The memory does not grow with ``B`` times the rows.
 
     Raises:
-      ValueError: If a number is below 1, and as ``group_counts``.
+      ValueError: If a number is below 1, a patient has a code outside the range, and as
+        ``group_counts``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -121,24 +130,41 @@ def patient_bootstrap_counts(
       >>> drawn.counts[:, 0, 1, 1].tolist()
       [4, 4]
     """
-    _check_sizes(num_patients=num_patients, num_replicates=num_replicates)
-    check_rows(num_groups, labels=labels, predictions=predictions, patients=patients)
+    check_sizes(num_replicates=num_replicates)
+    patients = as_patients(patients, num_patients)
+    columns = as_rows(
+        num_groups,
+        labels=labels,
+        predictions=predictions,
+        groups=groups,
+        patients=patients,
+    )
+    return _patient_counts(key, *columns, num_groups, num_patients, num_replicates)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _patient_counts(
+    key,
+    labels,
+    predictions,
+    groups,
+    patients,
+    num_groups: int,
+    num_patients: int,
+    num_replicates: int,
+) -> GroupCounts:
+    draw = _by_patient(patients, num_patients)
 
     def replicate(replicate_key):
-        weights = patient_bootstrap_weights(
-            replicate_key, patients, num_patients=num_patients, num_replicates=1
-        )
+        weights = draw(replicate_key)
         return group_counts(
-            labels, predictions, groups, num_groups=num_groups, weights=weights[0]
+            labels, predictions, groups, num_groups=num_groups, weights=weights
         )
 
     keys = jax.random.split(key, num_replicates)
     return jax.lax.map(replicate, keys, batch_size=_at_once(len(labels)))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_groups", "num_patients", "num_replicates")
-)
 def bootstrap_auroc(
     key: PRNGKeyArray,
     labels: BinaryRows,
@@ -147,7 +173,7 @@ def bootstrap_auroc(
     *,
     num_groups: int,
     num_replicates: int,
-    patients: Int[Array | np.ndarray, " rows"] | None = None,
+    patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> Float[Array, "num_replicates groups"]:
     """AUROC of each group in resamples of the rows or patients, sorting once.
@@ -162,7 +188,7 @@ def bootstrap_auroc(
       patients: ``[rows]`` in ``0 .. num_patients - 1``, to resample whole patients.
         By default rows are resampled within group and label, which keeps the numbers
         of positives and negatives.
-      num_patients: Number of patients.
+      num_patients: Number of patients; needed with ``patients``.
 
     Returns:
       ``[B, G]``. Some replicates at a time, so that memory does not grow with ``B``
@@ -170,8 +196,8 @@ def bootstrap_auroc(
       models, use the same key: the differences of their replicates are then paired.
 
     Raises:
-      ValueError: If a number is below 1, the columns differ in length, or only one of
-        ``patients`` and ``num_patients`` is given.
+      ValueError: If a number is below 1, the columns differ in length, patients come
+        without their number, or one has a code outside it.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -183,34 +209,56 @@ def bootstrap_auroc(
       >>> areas.tolist()
       [[1.0], [1.0], [1.0]]
     """
-    _check_sizes(num_replicates=num_replicates)
-    if (patients is None) != (num_patients is None):
-        raise ValueError("Give patients and num_patients together, or neither.")
-    check_rows(
+    check_sizes(num_replicates=num_replicates)
+    patients = as_patients(patients, num_patients)
+    columns = as_rows(
         num_groups, labels=labels, scores=scores, groups=groups, patients=patients
     )
-    order = grouped_score_order(scores, groups, num_groups=num_groups)
-    labels, groups = jnp.asarray(labels), jnp.asarray(groups)
-    cell = 2 * groups.astype(jnp.int32) + (labels == 1)
-    usable = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
-    strata = jnp.where(usable, cell, -1)
+    return _bootstrap_auroc(key, *columns, num_groups, num_patients, num_replicates)
 
-    def replicate(replicate_key):
-        if patients is None or num_patients is None:
-            weights = _stratified_draws(replicate_key, strata, 2 * num_groups, 1)
-        else:
-            weights = patient_bootstrap_weights(
-                replicate_key, patients, num_patients=num_patients, num_replicates=1
-            )
-        return grouped_auroc_from_order(order, labels, weights[0])
 
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _bootstrap_auroc(
+    key,
+    labels,
+    scores,
+    groups,
+    patients,
+    num_groups: int,
+    num_patients: int | None,
+    num_replicates: int,
+) -> Array:
     keys = jax.random.split(key, num_replicates)
-    return jax.lax.map(replicate, keys, batch_size=_at_once(len(labels)))
+    order = grouped_score_order(scores, groups, num_groups=num_groups)
+    if patients is None or num_patients is None:
+        cell = 2 * groups.astype(jnp.int32) + (labels == 1)
+        usable = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
+        draw = _stratified(jnp.where(usable, cell, -1), 2 * num_groups)
+        # The draws that stratified_bootstrap_weights makes of these keys.
+        keys = jax.vmap(lambda one: jax.random.split(one, 1)[0])(keys)
+    else:
+        draw = _by_patient(patients, num_patients)
+    return jax.lax.map(
+        lambda key: grouped_auroc_from_order(order, labels, draw(key)),
+        keys,
+        batch_size=_at_once(len(labels)),
+    )
+
+
+def _by_patient(patients: Array, num_patients: int) -> Callable[[PRNGKeyArray], Array]:
+    """Draws one resample of whole patients."""
+
+    def draw(key: PRNGKeyArray) -> Array:
+        return patient_bootstrap_weights(
+            key, patients, num_patients=num_patients, num_replicates=1
+        )[0]
+
+    return draw
 
 
 def patient_bootstrap_weights(
     key: PRNGKeyArray,
-    patient_codes: Int[Array | np.ndarray, " rows"],
+    patients: PatientRows,
     *,
     num_patients: int,
     num_replicates: int,
@@ -224,15 +272,16 @@ def patient_bootstrap_weights(
 
     Args:
       key: A random key.
-      patient_codes: ``[rows]`` in ``0 .. num_patients - 1``.
+      patients: ``[rows]`` in ``0 .. num_patients - 1``.
       num_patients: Number of patients, including any without rows.
       num_replicates: Number of resamples, ``B``.
 
     Returns:
-      int32 ``[B, rows]``.
+      int32 ``[B, rows]``. All are -1, so that what they weigh is NaN, where traced
+      codes turn out not to be in their range.
 
     Raises:
-      ValueError: If a number is below 1.
+      ValueError: If a number is below 1, or a patient has a code outside the range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -245,21 +294,15 @@ def patient_bootstrap_weights(
       >>> weights[:, 1:].sum(axis=1).tolist()
       [3, 3]
     """
-    if num_patients < 1 or num_replicates < 1:
-        raise ValueError(
-            "num_patients and num_replicates must be at least 1, got "
-            f"{num_patients} and {num_replicates}."
-        )
+    check_sizes(num_replicates=num_replicates)
+    codes = as_patients(patients, num_patients)
     drawn = jax.random.randint(key, (num_replicates, num_patients), 0, num_patients)
     replicate = jnp.arange(num_replicates)[:, None]
     times = jnp.zeros((num_replicates, num_patients), jnp.int32)
-    return times.at[replicate, drawn].add(1)[:, jnp.asarray(patient_codes)]
-
-
-def _check_sizes(**numbers: int) -> None:
-    if min(numbers.values()) < 1:
-        given = " and ".join(str(number) for number in numbers.values())
-        raise ValueError(f"{' and '.join(numbers)} must be at least 1, got {given}.")
+    weights = times.at[replicate, drawn].add(1)[:, codes]
+    # No rate, mean or area has a value where all weight is negative.
+    lost = jnp.any(strangers(codes, num_patients))
+    return jnp.where(lost, -1, weights)
 
 
 def _at_once(rows: int) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fairjax.metrics._placement import sorted_mass
-from fairjax.metrics._rows import ScoreRows, check_rows
+from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums, running_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import GroupedOrder, grouped_score_order
@@ -108,7 +108,9 @@ def roc_curve_at(
       ... ).tpr.tolist()
       [[0.5, 1.0, 1.0]]
     """
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
     if num_points < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}.")
     order = grouped_score_order(scores, groups, num_groups=num_groups)
@@ -184,7 +186,9 @@ def abroca(
       ... ).tolist()
       [[0.0, 1.0], [1.0, 0.0]]
     """
-    check_rows(num_groups, labels=labels, scores=scores, groups=groups, weights=weights)
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
     order = grouped_score_order(scores, groups, num_groups=num_groups)
     share = _shares(order, labels, weights)
     # One line segment to a run with negatives, kept by the run's first row.

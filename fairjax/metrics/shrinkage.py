@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fairjax.metrics._numbers import Numbers, as_floats
+from fairjax.metrics._rows import check_unweighted
 from fairjax.metrics.correction import rate_moments
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.intervals import beta_quantile, normal_quantile
@@ -55,7 +56,7 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
     """Posterior false and true positive rates of the groups.
 
     Args:
-      counts: ``[G, 2, 2]``, unweighted.
+      counts: ``[G, 2, 2]`` of unweighted, independent rows: integers.
       confidence: Of the intervals, in (0, 1).
 
     Returns:
@@ -63,7 +64,7 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
       of a label gets the prior. NaN where no group has any.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: With a confidence outside (0, 1), or counts that are not integers.
 
     See the module's docstring for method and limits. Morris, "Parametric empirical
     Bayes inference", JASA 78 (1983); Kleinman, "Proportions with extraneous variance",
@@ -78,6 +79,7 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
     """
     normal_quantile(confidence)
     table = jnp.asarray(counts.counts)
+    check_unweighted(table, "The posterior of rates")
     posterior = functools.partial(_posterior, confidence=confidence)
     found = jax.vmap(posterior, in_axes=1)(table[..., 1], jnp.sum(table, axis=-1))
     return PosteriorRates(found.mean.T, found.lower.T, found.upper.T, *found[3:])

@@ -16,11 +16,32 @@ import pandas as pd
 from fairjax.groups import Partition, partition
 from fairjax.metrics import _presets
 from fairjax.metrics._presets import Compat, rate_by_group
-from fairjax.metrics._table_columns import Rows, count_rows, read_attributes, read_rows
+from fairjax.metrics._table_columns import (
+    Rows,
+    count_rows,
+    read_attributes,
+    read_rows,
+    refuse,
+)
+from fairjax.metrics.calibration import group_brier, group_calibration_error
+from fairjax.metrics.curves import group_auprc
 from fairjax.metrics.ranking import group_auroc
 from fairjax.metrics.rates import RATES
+from fairjax.metrics.recalibration import logistic_recalibration
 
-_SCORE_METRICS = {"auroc": group_auroc}
+_SCORE_METRICS = {
+    "auroc": group_auroc,
+    "auprc": group_auprc,
+    "brier_score": group_brier,
+    "expected_calibration_error": group_calibration_error,
+    "calibration_intercept": lambda *columns, **options: (
+        logistic_recalibration(*columns, **options).intercept
+    ),
+    "calibration_slope": lambda *columns, **options: (
+        logistic_recalibration(*columns, **options).slope
+    ),
+}
+_OF_RISKS = frozenset(_SCORE_METRICS) - {"auroc", "auprc"}
 _DEFAULT = (
     "selection_rate",
     "true_positive_rate",
@@ -54,7 +75,9 @@ def by_group(
         values become levels: missing ones are a level of their own.
       threshold: Scores of at least this are positive predictions.
       metrics: Names of rates, as in `fairjax.metrics.rates`; with scores also
-        ``"auroc"``.
+        ``"auroc"`` and ``"auprc"``, and with probabilities ``"brier_score"``,
+        ``"expected_calibration_error"`` (in ten bins of equal mass),
+        ``"calibration_intercept"`` (in the large) and ``"calibration_slope"``.
       weights: ``[n]``, at least 0. Metrics are weighted, counts of rows are not.
       min_positives: Fewest positives for a group to be sufficient. One without
         positives never is.
@@ -112,10 +135,18 @@ def _check_metrics(metrics: Sequence[str], rows: Rows, compat: Compat) -> None:
     unknown = [name for name in metrics if name not in known]
     if unknown:
         whose = f" with compat={compat!r}" if compat else ""
-        needs = " (it needs scores and a threshold)" if "auroc" in unknown else ""
+        scored = compat is None and unknown[0] in _SCORE_METRICS
+        needs = " (it needs scores and a threshold)" if scored else ""
         raise ValueError(
             f"There is no metric {unknown[0]!r}{whose}{needs}; there are "
             f"{', '.join(known)}."
+        )
+    of_risks = [name for name in metrics if name in _OF_RISKS]
+    if of_risks and rows.scores is not None:
+        refuse(
+            "scores",
+            (rows.scores < 0) | (rows.scores > 1),
+            f"no risk for {of_risks[0]}",
         )
 
 

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from fairjax.metrics._rows import group_sizes
 from fairjax.metrics._student import student_t_quantile
 from fairjax.metrics.gaps import difference
+from fairjax.types import is_known
 
 VERDICTS = ("positive-sum", "non-harmful gap", "harmful", "inconclusive")
 """What the numbers in ``verdict`` and ``quadrant`` of a ``PositiveSum`` stand for."""
@@ -155,16 +157,14 @@ def positive_sum_of(
     """
     overall, by_group = jnp.asarray(overall), jnp.asarray(by_group)
     total = by_group.shape[1]
-    if num_groups is None:
-        num_groups = total
-    sizes = (num_groups,) if isinstance(num_groups, int) else tuple(num_groups)
+    sizes = group_sizes(total if num_groups is None else num_groups)
     if sum(sizes) != total or min(sizes) < 1:
         raise ValueError(
             f"num_groups {sizes} must be at least 1 each and add up to {total}."
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    if not isinstance(margin, jax.Array) and margin < 0:
+    if is_known(margin) and margin < 0:
         raise ValueError(f"margin must be at least 0, got {margin}.")
     return _positive_sum_of(
         overall,

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from scipy import stats
 
 from fairjax.metrics import (
@@ -57,10 +58,6 @@ def test_counts_must_be_whole():
         )
     with pytest.raises(ValueError, match="num_replicates"):
         multinomial_bootstrap(jax.random.key(0), COUNTS, num_replicates=0)
-    with pytest.raises((ValueError, TypeError), match="within"):
-        multinomial_bootstrap(
-            jax.random.key(0), COUNTS, num_replicates=2, within="cell"
-        )
 
 
 def test_strata_keep_their_sizes():
@@ -119,6 +116,36 @@ def test_auroc_replicates_are_those_of_weights():
         np.testing.assert_allclose(found[replicate], expected, rtol=1e-5)
 
 
+def sorts_in(jaxpr, looped=False):
+    """How many sorts a program has before its loops, and how many within them."""
+    found = np.zeros(2, int)
+    for equation in jaxpr.eqns:
+        found[int(looped)] += equation.primitive.name == "sort"
+        loops = looped or equation.primitive.name in ("scan", "while")
+        for inner in jaxprs_in_params(equation.params):
+            found += sorts_in(inner, loops)
+    return found
+
+
+@pytest.mark.parametrize("by_patient", [False, True])
+def test_replicates_do_not_sort_again(by_patient):
+    labels, scores, groups = ranked_rows()
+    patients = {"patients": np.arange(120) // 2, "num_patients": 60}
+    program = jax.make_jaxpr(
+        lambda key: bootstrap_auroc(
+            key,
+            labels,
+            scores,
+            groups,
+            num_groups=2,
+            num_replicates=40_000,
+            **(patients if by_patient else {}),
+        )
+    )(jax.random.key(0))
+    # By group and score, and rows by stratum if they are drawn.
+    assert sorts_in(program.jaxpr).tolist() == [1 if by_patient else 2, 0]
+
+
 def test_auroc_of_patients_varies_more_than_of_rows():
     labels, scores, groups = (column.repeat(4) for column in ranked_rows())
     patients = np.arange(120).repeat(4)
@@ -168,8 +195,6 @@ def test_undefined_replicates_are_left_out():
         found = bootstrap_interval(replicates, estimate, confidence=0.5, method=method)
         assert 0.1 < found.lower[0] < 0.2 < found.upper[0] < 0.3
         assert np.isnan([found.lower[1], found.upper[1]]).all()
-    with pytest.raises((ValueError, TypeError), match="method"):
-        bootstrap_interval(replicates, estimate, method="bca")
 
 
 def test_bootstrap_draws_whole_patients():

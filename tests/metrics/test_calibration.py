@@ -123,8 +123,6 @@ def test_calibration_errors_by_hand():
         assert np.isnan(worst[2])
     alone = expected_calibration_error(labels[:6], scores[:6], num_bins=2)
     np.testing.assert_allclose(alone, (first + second) / 2, rtol=1e-5)
-    with pytest.raises((ValueError, TypeError), match="norm"):
-        group_calibration_error(labels, scores, groups, num_groups=2, norm="l2")
     with pytest.raises(ValueError, match="num_bins must be at least 1"):
         calibration_curve(labels, scores, groups, num_groups=2, num_bins=0)
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,7 @@ def test_strata_are_weighted_by_their_rows_and_those_without_a_gap_left_out():
     np.testing.assert_allclose(result.stratum_gaps, [0.25, np.nan, 0.5])
     # 38 and 48 rows.
     np.testing.assert_allclose(result.gap, (38 * 0.25 + 48 * 0.5) / 86, rtol=1e-6)
-    assert conditional(equal_opportunity_difference, counts).gap == 0.5
+    assert conditional(equal_opportunity_difference, counts, "max").gap == 0.5
     assert conditional(equal_opportunity_difference, counts, "min").gap == 0.25
 
 
@@ -77,11 +79,28 @@ def test_from_rows():
         at = strata == stratum
         rates = [predictions[at & (groups == group)].mean() for group in range(2)]
         expected.append(abs(rates[0] - rates[1]))
-    result = conditional(demographic_parity_difference, counts)
+    result = conditional(demographic_parity_difference, counts, "max")
     np.testing.assert_allclose(result.stratum_gaps, expected, atol=1e-6)
     np.testing.assert_allclose(result.gap, max(expected), atol=1e-6)
 
 
-def test_unknown_aggregation_is_an_error():
-    with pytest.raises((ValueError, TypeError), match="agg"):
-        conditional(demographic_parity_ratio, GroupCounts(jnp.ones((1, 1, 2, 2))), "a")
+def test_the_worst_ratio_is_the_smallest():
+    counts = GroupCounts(
+        jnp.array([[[[0, 10], [0, 0]], [[7, 3], [0, 0]]]])
+        .repeat(2, axis=0)
+        .at[1, 1, 0]
+        .set(jnp.array([8, 2]))
+    )
+    found = conditional(demographic_parity_ratio, counts, agg="min")
+    np.testing.assert_allclose(found.stratum_gaps, [0.3, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(found.gap, 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("agg", ["max", "mean"])
+def test_a_gap_of_every_group_is_not_one_of_every_stratum(agg):
+    counts = GroupCounts(jnp.array(SIMPSON))
+    signed = functools.partial(demographic_parity_difference, reference=0)
+    with pytest.raises(ValueError, match=r"shape \(2,\), .* shape \(2, 2\)"):
+        conditional(signed, counts, agg)
+    chosen = conditional(lambda counts: signed(counts)[..., 1], counts, agg)
+    np.testing.assert_allclose(chosen.stratum_gaps, 0, atol=1e-6)

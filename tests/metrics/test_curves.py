@@ -145,5 +145,3 @@ def test_equity_scaled_auroc_aggregates():
     assert np.isnan(equity_scaled_auroc(overall, jnp.full(2, jnp.nan)))
     batch = equity_scaled_auroc(jnp.full(2, 0.75), jnp.stack([groups, groups]))
     assert batch.tolist() == [0.5, 0.5]
-    with pytest.raises((ValueError, TypeError), match="agg"):
-        equity_scaled_auroc(overall, groups, agg="max")

@@ -112,7 +112,9 @@ def test_one_row_to_a_patient_is_delong():
     labels, scores, groups, _ = case(3)
     plain = delong(labels, scores, groups, num_groups=3)
     rows = np.random.default_rng(0).permutation(240)
-    clustered = delong(labels, scores, groups, num_groups=3, patients=rows)
+    clustered = delong(
+        labels, scores, groups, num_groups=3, patients=rows, num_patients=240
+    )
     np.testing.assert_allclose(clustered.covariance, plain.covariance, rtol=1e-4)
 
 
@@ -177,7 +179,9 @@ def test_joint_covariance_over_groups():
 
 def test_groups_of_other_patients_are_uncorrelated():
     labels, scores, groups, _ = case(6)
-    joint = delong_joint(labels, scores, groups, np.arange(240), num_groups=3)
+    joint = delong_joint(
+        labels, scores, groups, np.arange(240), num_groups=3, num_patients=240
+    )
     blocks = np.moveaxis(np.asarray(joint.covariance), 2, 1)
     own = delong(labels, scores, groups, num_groups=3).covariance
     for g in range(3):
@@ -200,14 +204,15 @@ def test_properties(table, random):
     labels, scores, groups, patients = (np.array(c) for c in zip(*table, strict=True))
     scores = np.stack([scores, scores**2]).astype(np.float32)
     found = delong(labels, scores, groups, num_groups=3)
-    clustered = delong(labels, scores, groups, num_groups=3, patients=patients)
+    size = {"num_groups": 3, "num_patients": 8}
+    clustered = delong(labels, scores, groups, patients=patients, **size)
     order = np.array(random.sample(range(24), 24))
     again = delong(
         labels[order],
         scores[:, order],
         groups[order],
-        num_groups=3,
         patients=patients[order],
+        **size,
     )
     np.testing.assert_allclose(again.covariance, clustered.covariance, atol=1e-6)
     for model in (0, 1):
@@ -241,11 +246,10 @@ def test_a_missing_score_spoils_its_group_and_model_alone():
 
 def test_mapped_equals_a_loop():
     labels, scores, groups, patients = case(8, models=3)
-    mapped = jax.vmap(
-        lambda s: delong(labels, s, groups, num_groups=3, patients=patients)
-    )(scores)
+    clusters = {"num_groups": 3, "patients": patients, "num_patients": 60}
+    mapped = jax.vmap(lambda s: delong(labels, s, groups, **clusters))(scores)
     for row, auroc, covariance in zip(scores, *mapped, strict=True):
-        alone = delong(labels, row, groups, num_groups=3, patients=patients)
+        alone = delong(labels, row, groups, **clusters)
         np.testing.assert_allclose(auroc, alone.auroc, rtol=1e-6)
         np.testing.assert_allclose(covariance, alone.covariance, rtol=1e-5)
 
@@ -253,7 +257,9 @@ def test_mapped_equals_a_loop():
 def test_no_rows_at_all():
     nothing = np.zeros(0, int)
     scores = np.zeros((2, 0), np.float32)
-    found = delong(nothing, scores, nothing, num_groups=3, patients=nothing)
+    found = delong(
+        nothing, scores, nothing, num_groups=3, patients=nothing, num_patients=1
+    )
     assert found.auroc.shape == (2, 3)
     assert np.isnan(found.auroc).all()
     assert np.isnan(found.covariance).all()

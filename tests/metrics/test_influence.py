@@ -47,7 +47,7 @@ def test_patients_of_one_row_are_rows_and_order_does_not_matter(seed):
 
 
 def test_patients_need_their_number():
-    with pytest.raises(ValueError, match="num_patients is needed"):
+    with pytest.raises(ValueError, match="patients and num_patients together"):
         influence_variance(
             jnp.zeros(2), jnp.zeros(2, int), num_groups=1, patients=jnp.zeros(2, int)
         )

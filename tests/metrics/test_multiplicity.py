@@ -45,3 +45,12 @@ def test_tests_that_could_not_be_made_are_not_counted():
         adjusted[~np.isnan(p)], benjamini_hochberg(p[~np.isnan(p)]), rtol=1e-6
     )
     assert np.isnan(benjamini_hochberg(np.full(2, np.nan, np.float32))).all()
+
+
+@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
+def test_groups_by_metrics_are_one_family(adjust):
+    p = np.array([[0.01, np.nan, 0.04], [0.2, 0.001, 0.03]], np.float32)
+    adjusted = jax.jit(adjust)(p)
+    assert adjusted.shape == p.shape
+    np.testing.assert_array_equal(np.asarray(adjusted).ravel(), adjust(p.ravel()))
+    assert adjust(np.zeros((0, 3), np.float32)).shape == (0, 3)

@@ -18,16 +18,16 @@ from fairjax.metrics import (
     group_counts,
     permutation_null,
     permutation_p_value,
+    predictive_parity_difference,
     score_permutation_null,
 )
 
 
-def enumerate_null(labels, predictions, groups, statistic, within_label):
+def enumerate_null(labels, predictions, groups, statistic, within):
     """The statistic's exact law over all shuffles of the groups."""
     everyone = np.arange(len(labels))
-    strata = (
-        [everyone[labels == 0], everyone[labels == 1]] if within_label else [everyone]
-    )
+    shared = {"label": labels, "prediction": predictions, None: 0 * labels}[within]
+    strata = [everyone[shared == value] for value in np.unique(shared)]
     tables = Counter()
     for orders in itertools.product(*(itertools.permutations(s) for s in strata)):
         shuffled = groups.copy()
@@ -43,19 +43,18 @@ def enumerate_null(labels, predictions, groups, statistic, within_label):
 
 
 @pytest.mark.parametrize(
-    ("statistic", "within_label"),
+    ("statistic", "within"),
     [
-        (equalized_odds_difference, True),
-        (demographic_parity_difference, False),
+        (equalized_odds_difference, "label"),
+        (predictive_parity_difference, "prediction"),
+        (demographic_parity_difference, None),
     ],
 )
-def test_null_equals_the_enumeration_of_all_shuffles(statistic, within_label):
+def test_null_equals_the_enumeration_of_all_shuffles(statistic, within):
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     predictions = np.array([0, 0, 1, 1, 1, 1, 1, 0])
     groups = np.array([0, 0, 1, 1, 0, 0, 0, 1])
-    values, weights = enumerate_null(
-        labels, predictions, groups, statistic, within_label
-    )
+    values, weights = enumerate_null(labels, predictions, groups, statistic, within)
     test = permutation_null(
         jax.random.key(0),
         labels,
@@ -64,14 +63,16 @@ def test_null_equals_the_enumeration_of_all_shuffles(statistic, within_label):
         num_groups=2,
         num_permutations=20_000,
         statistic=statistic,
-        within_label=within_label,
+        within=within,
     )
     observed = statistic(group_counts(labels, predictions, groups, num_groups=2))
     assert test.observed == observed
-    np.testing.assert_allclose(test.mean, values @ weights, atol=0.01)
-    expected = weights[values >= observed - 1e-6].sum()
-    np.testing.assert_allclose(test.p_value, expected, atol=0.015)
-    for value in np.unique(values):
+    known = ~np.isnan(values)
+    mean = values[known] @ weights[known] / weights[known].sum()
+    np.testing.assert_allclose(test.mean, mean, atol=0.01)
+    extreme = ~known | (values >= observed - 1e-6)
+    np.testing.assert_allclose(test.p_value, weights[extreme].sum(), atol=0.015)
+    for value in np.unique(values[known]):
         np.testing.assert_allclose(
             np.isclose(test.null, value, atol=1e-6).mean(),
             weights[np.isclose(values, value, atol=1e-6)].sum(),
@@ -99,7 +100,7 @@ def test_p_value_counts_the_observed_table():
     np.testing.assert_allclose(separated.p_value, 0.01, rtol=1e-6)
 
 
-def rejections(within_label, runs=250):
+def rejections(within, runs=250):
     """Share of p <= .05 where odds are equal but a small group has few positives."""
     groups = jnp.repeat(jnp.arange(2), jnp.array([900, 100]), total_repeat_length=1000)
     prevalence = jnp.where(groups == 0, 0.5, 0.06)
@@ -117,7 +118,7 @@ def rejections(within_label, runs=250):
             num_groups=2,
             num_permutations=99,
             statistic=equal_opportunity_difference,
-            within_label=within_label,
+            within=within,
         ).p_value
 
     keys = jax.random.split(jax.random.key(1), runs)
@@ -127,8 +128,46 @@ def rejections(within_label, runs=250):
 
 def test_shuffling_within_labels_is_valid_where_prevalence_differs():
     # 5 % and 3 standard errors of 250 runs; the pooled shuffle is what would go wrong.
-    assert rejections(within_label=True) < 0.09
-    assert rejections(within_label=False) > 0.15
+    assert rejections(within="label") < 0.09
+    assert rejections(within=None) > 0.15
+
+
+def test_the_test_of_predictive_parity_keeps_its_level_and_finds_a_gap():
+    """Whatever the groups' odds and selection rates; shuffling within labels does not.
+
+    Where predictive values are equal and prevalence is not, the odds are unequal.
+    """
+    groups = jnp.repeat(jnp.arange(2), 300)
+    selected = jnp.where(groups == 0, 0.5, 0.15)
+
+    def run(key, values, within):
+        prediction_key, label_key, test_key = jax.random.split(key, 3)
+        predictions = jax.random.bernoulli(prediction_key, selected)
+        event = jnp.where(predictions, values[groups], 0.1)
+        return permutation_null(
+            test_key,
+            jax.random.bernoulli(label_key, event),
+            predictions,
+            groups,
+            num_groups=2,
+            num_permutations=99,
+            statistic=predictive_parity_difference,
+            within=within,
+        ).p_value
+
+    keys = jax.random.split(jax.random.key(2), 250)
+
+    def share(values, within="prediction"):
+        p_values = jax.jit(
+            lambda keys: jax.lax.map(
+                lambda key: run(key, jnp.array(values), within), keys, batch_size=50
+            )
+        )(keys)
+        return np.mean(np.asarray(p_values) <= 0.05)
+
+    assert 0.01 < share([0.6, 0.6]) < 0.09
+    assert share([0.7, 0.4]) > 0.8
+    assert share([0.7, 0.4], within="label") < 0.5
 
 
 def test_undefined_gaps_have_no_p_value_and_undefined_shuffles_count_against_it():
@@ -149,7 +188,7 @@ def test_undefined_gaps_have_no_p_value_and_undefined_shuffles_count_against_it(
     some = run(
         np.array([0, 0, 0, 1, 0, 1]),
         statistic=equal_opportunity_difference,
-        within_label=False,
+        within=None,
     )
     assert np.isnan(some.null).any()
     assert np.isfinite(some.mean)

@@ -54,4 +54,4 @@ def test_running_integers_may_wrap_around_between_groups():
 def test_mass_is_whole_where_its_type_is():
     assert as_mass(None, 3).tolist() == [1, 1, 1]
     assert as_mass(np.array([True, False]), 2).dtype == np.int32
-    assert as_mass(np.ones(2, np.float16), 2).dtype == np.float16
+    assert as_mass(np.ones(2, np.float16), 2).dtype == np.float32

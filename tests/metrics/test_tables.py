@@ -3,6 +3,9 @@
 The presets are held against fairlearn and AIF360 themselves in tests/oracle.
 """
 
+import re
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -11,7 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from fairjax import metrics
 from fairjax.metrics import GroupCounts, by_group, gap_table
+from fairjax.metrics._gap_lines import GAPS, SIGNED, WHOLE
 from fairjax.metrics.rates import RATES
+from fairjax.metrics.tables import _SCORE_METRICS
 
 # The table of docs/conventions.md: TN, FP / FN, TP.
 TABLE = np.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]], [[5, 5], [4, 1]]])
@@ -105,6 +110,56 @@ def test_scores_with_a_threshold():
         np.testing.assert_allclose(table.loc[name, "auroc"], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "Float32", "f8"])
+def test_a_threshold_selects_what_predictions_at_selects(kind):
+    """The float32 nearest to .7 is below .7 and the bfloat16 is far from it."""
+    scores = [0.1, 0.7, 0.3]
+    if kind == "Float32":
+        column = pd.array(scores, dtype=kind)
+        direct = metrics.predictions_at(np.array(scores, np.float32), 0.7)
+    else:
+        column = jnp.array(scores, kind) if kind != "f8" else np.array(scores)
+        direct = metrics.predictions_at(np.asarray(column), 0.7)
+    table = by_group([1, 1, 0], column, list("abc"), threshold=0.7)
+    assert table["selection_rate"].tolist() == [0, 1, 0] == direct.tolist()
+
+
+def test_the_documents_list_every_name():
+    page = Path(__file__).parents[2] / "docs" / "conventions.md"
+    listed = set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8")))
+    taken = {name.removesuffix("_mean") for name in (*GAPS, *SIGNED, *WHOLE)}
+    assert not taken - listed
+    assert not {*RATES, *_SCORE_METRICS} - listed
+
+
+def test_metrics_of_scores():
+    rng = np.random.default_rng(5)
+    labels, groups = rng.integers(0, 2, 300), np.repeat(["x", "y"], 150)
+    scores, weights = rng.random(300), rng.integers(1, 4, 300)
+    names = {
+        "auprc": metrics.group_auprc,
+        "brier_score": metrics.group_brier,
+        "expected_calibration_error": metrics.group_calibration_error,
+        "calibration_intercept": metrics.logistic_recalibration,
+        "calibration_slope": metrics.logistic_recalibration,
+    }
+    table = by_group(
+        labels, scores, groups, threshold=0.5, metrics=list(names), weights=weights
+    )
+    for name, function in names.items():
+        found = function(
+            labels, scores, np.repeat([0, 1], 150), num_groups=2, weights=weights
+        )
+        expected = getattr(found, name.removeprefix("calibration_"), found)
+        np.testing.assert_allclose(table[name], expected, rtol=2e-4)
+    brier = np.average((scores - labels)[:150] ** 2, weights=weights[:150])
+    np.testing.assert_allclose(table.loc["x", "brier_score"], brier, rtol=1e-12)
+    with pytest.raises(ValueError, match="no risk for brier_score, the first at"):
+        by_group(labels, 3 * scores, groups, threshold=0.5, metrics=["brier_score"])
+    with pytest.raises(ValueError, match="'auprc' .it needs scores and a threshold"):
+        by_group(labels, labels, groups, metrics=["auprc"])
+
+
 def test_columns_of_any_kind():
     table = by_group(
         pd.Series([True, False, True, False], index=[9, 8, 7, 6]),
@@ -165,13 +220,33 @@ def test_groups_left_out_are_named():
     table[2, 1] = 0
     labels, predictions, groups = rows_of(table)
     gaps = gap_table(labels, predictions, groups, gaps=[ODDS[0], "accuracy_difference"])
-    assert gaps.loc[0, "left_out"] == ("c",)
-    assert gaps.loc[0, "compared"] == 2
+    # The false positive rate of c takes part.
+    assert gaps.loc[0, "left_out"] == ("c (true positive rate)",)
+    assert gaps.loc[0, "compared"] == 3
     assert gaps.loc[1, "left_out"] == ()
     gaps = gap_table(labels, predictions, groups, gaps=[ODDS[0]], min_support=7)
     assert gaps.loc[0, "status"] == "insufficient"
-    assert gaps.loc[0, "left_out"] == ("b", "c")
+    odd = ("b (true positive rate)", "c (true positive rate)")
+    assert gaps.loc[0, "left_out"] == odd
     assert np.isnan(gaps.loc[0, "value"])
+    against_a = gap_table(labels, predictions, groups, gaps=[ODDS[0]], reference="a")
+    assert against_a["left_out"].tolist() == [("c",)] * 2
+    assert against_a["status"].tolist() == ["ok", "insufficient"]
+
+
+def test_a_group_that_lacks_one_rate_may_have_the_widest_gap_of_the_other():
+    table = np.array([[[4, 0], [2, 2]], [[4, 0], [2, 2]], [[0, 4], [0, 0]]])
+    gaps = gap_table(*rows_of(table), gaps=[ODDS[0]]).loc[0]
+    assert gaps[["group", "against"]].tolist() == ["c", "a"]
+    assert gaps[["value", "compared", "status"]].tolist() == [1.0, 3, "ok"]
+    assert gaps["left_out"] == ("c (true positive rate)",)
+    # Neither rate: left out whole.
+    table[2] = 0
+    table[0, 0] = 0
+    names = pd.Categorical(rows_of(table)[2], categories=NAMES)
+    gaps = gap_table(*rows_of(table)[:2], {"site": names}, gaps=[ODDS[0]]).loc[0]
+    assert gaps["left_out"] == ("a (false positive rate)", "c")
+    assert gaps["compared"] == 2
 
 
 def test_gaps_against_a_reference():
@@ -377,6 +452,3 @@ def test_options_that_cannot_be_used():
         gap_table(
             *given[:2], {"x": list("aab"), "y": list("aab")}, reference={"x": "a"}
         )
-    for function in (by_group, gap_table):
-        with pytest.raises((ValueError, TypeError), match="compat"):
-            function(*given, compat="oxonfair")

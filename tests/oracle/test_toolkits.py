@@ -134,3 +134,38 @@ def test_scikit_learn_on_ranking_and_calibration(seed, ties):
         np.testing.assert_allclose(metrics.auroc(*given, mine), auroc, rtol=1e-5)
         brier = brier_score_loss(labels, scores, sample_weight=mass)
         np.testing.assert_allclose(metrics.brier_score(*given, mine), brier, rtol=1e-5)
+
+
+def test_scikit_learn_on_groups_that_are_hardly_there():
+    """One class alone, every score tied, no weight at all, and a plain group."""
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(5), 40)
+    labels = np.where(groups == 1, 1, rng.integers(0, 2, 200))
+    labels = np.where(groups == 2, 0, labels)
+    scores = np.round(rng.random(200), 2).astype(np.float32)
+    scores = np.where(groups == 3, np.float32(0.5), scores)
+    weights = rng.uniform(0.1, 3, 200).astype(np.float32)
+    # Of the plain group half of the rows weigh nothing, of the last one all.
+    weights = np.where((groups == 0) & (rng.random(200) < 0.5), np.float32(0), weights)
+    weights = np.where(groups == 4, np.float32(0), weights)
+    options = {"num_groups": 5, "weights": weights}
+    area = metrics.group_auroc(labels, scores, groups, **options)
+    precision = metrics.group_auprc(labels, scores, groups, **options)
+    brier = metrics.group_brier(labels, scores, groups, **options)
+    for group in range(4):
+        at = groups == group
+        given = {"sample_weight": weights[at]}
+        expected = brier_score_loss(labels[at], scores[at], **given)
+        np.testing.assert_allclose(brier[group], expected, rtol=1e-5)
+        if group != 2:
+            expected = average_precision_score(labels[at], scores[at], **given)
+            np.testing.assert_allclose(precision[group], expected, rtol=1e-5)
+        if group in (0, 3):
+            expected = roc_auc_score(labels[at], scores[at], **given)
+            np.testing.assert_allclose(area[group], expected, rtol=1e-5)
+    # scikit-learn warns, raises or divides by zero here; a number would be invented.
+    assert np.isnan(area).tolist() == [False, True, True, False, True]
+    assert np.isnan(precision).tolist() == [False, False, True, False, True]
+    assert np.isnan(brier).tolist() == [False] * 4 + [True]
