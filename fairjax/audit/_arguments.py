@@ -240,7 +240,7 @@ def _add_inference(group: Any) -> None:
     add(
         "--replicates",
         type=int,
-        default=2000,
+        default=10_000,
         metavar="N",
         help="draws of the simulations behind intervals and tests of gaps, and "
         "shuffles of the search, of which 999 are enough (default: 10000)",
