@@ -2,12 +2,14 @@
 
 A table has an axis for each attribute. An intersection fixes the levels of some
 attributes and sums over the others, so that all intersections are read off one table.
-The values of a shuffle are moved by the units' random shifts, tabulated, and read off
-in the same way.
+The values of a shuffle are tabulated and read off in the same way: where they are of
+two kinds, as a rate's are, the table is drawn from its distribution; otherwise they are
+moved by the units' random shifts.
 """
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -179,8 +181,23 @@ def shuffled_beyond(
     if best.size == 0:
         return np.zeros(0), np.zeros(0)
     # Drawn on the host, where no program has to be compiled for so many units.
-    arrange = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    noise = arrange.random(strata.shape)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    observed = z[best] - _TIE
+    values = _two_values(residuals, strata)
+    if values is not None and 4 * math.prod(num_levels) <= residuals.size:
+        tables = _drawn_tables(
+            rng, values, strata, cells, math.prod(num_levels), num_permutations
+        )
+        found = (
+            scale * flat(marginals(table.reshape(num_levels), max_depth))
+            for table in tables
+        )
+        rows = [
+            (np.max(row, where=eligible, initial=-np.inf), row[best]) for row in found
+        ]
+        worst, own = (np.array(column) for column in zip(*rows, strict=True))
+        return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
+    noise = rng.random(strata.shape)
     order = np.lexsort((noise, strata))
     residuals, cells = residuals[order], cells[order]
     start, length, block = _blocks(strata[order])
@@ -203,8 +220,48 @@ def shuffled_beyond(
         num_blocks=_padded(int(block[-1]) + 1),
     )
     worst, own = np.asarray(worst), np.asarray(own)
-    observed = z[best] - _TIE
     return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
+
+
+def _two_values(residuals: np.ndarray, strata: np.ndarray) -> np.ndarray | None:
+    """The smaller value of each stratum, the larger, and how many units have it.
+
+    None where a stratum has more than two values.
+    """
+    number = int(strata.max(initial=-1)) + 1
+    low, high = np.full(number, np.inf), np.full(number, -np.inf)
+    np.minimum.at(low, strata, residuals)
+    np.maximum.at(high, strata, residuals)
+    ends = np.stack([low, high], axis=1)
+    ends[low > high] = 0  # a stratum without units
+    if not (residuals[:, None] == ends[strata]).any(axis=1).all():
+        return None
+    hits = np.bincount(strata, residuals == ends[strata, 1], minlength=number)
+    return np.column_stack([ends, hits])
+
+
+def _drawn_tables(
+    rng: np.random.Generator,
+    values: np.ndarray,
+    strata: np.ndarray,
+    cells: np.ndarray,
+    num_cells: int,
+    num_permutations: int,
+) -> Iterator[np.ndarray]:
+    """Sums by cell of values that are shuffled within strata, one table a shuffle.
+
+    The number of a cell's units with the larger value has a known distribution, the
+    multivariate hypergeometric, so that the units are not touched again.
+    """
+    number = len(values)
+    sizes = np.bincount(strata * num_cells + cells, minlength=number * num_cells)
+    sizes = sizes.reshape(number, num_cells)
+    for _ in range(num_permutations):
+        table = np.zeros(num_cells)
+        for (low, high, hits), inside in zip(values, sizes, strict=True):
+            drawn = rng.multivariate_hypergeometric(inside, int(hits))
+            table += low * inside + (high - low) * drawn
+        yield table
 
 
 def _padded(size: int) -> int:
