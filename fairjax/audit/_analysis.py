@@ -11,7 +11,7 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.audit import _entries as entries
-from fairjax.audit._comparisons import Gap, Odds, Support, compare, odds_gaps, support
+from fairjax.audit._comparisons import Compared, Odds, Support, compare, support
 from fairjax.audit._families import Family, families
 from fairjax.audit._measures import Measured, Rows, measure
 from fairjax.audit._pointwise import (
@@ -153,11 +153,7 @@ class _Analysis:
         # On other threads: programs are compiled, and intersections searched, while the
         # families are measured.
         with ThreadPoolExecutor(2) as pool:
-            shapes = in_double_precision(self._shapes)
-            ready = [
-                pool.submit(in_double_precision, lambda of=of: of(shapes))
-                for of in (self._compile_gaps, self._compile_odds)
-            ]
+            ready = pool.submit(in_double_precision, self._compile_comparison)
             searched = pool.submit(in_double_precision, self._discovery)
             for position, model in enumerate(self.data.models):
                 rows = self._rows(model)
@@ -174,48 +170,37 @@ class _Analysis:
         found["comparison"] = list(self._comparison())
         return found
 
-    def _shapes(self) -> Measured:
-        """What is measured of no rows: the sizes that programs are compiled for."""
+    def _compile_comparison(self) -> None:
+        """Compiles what compares groups, which needs no more than the sizes."""
         rows = self._rows(self.data.models[0])
         shapes = jax.eval_shape(lambda: self._measure(rows, self.everyone))
-        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def _compile_gaps(self, empty: Measured) -> None:
-        supported, _ = self._supported(empty)
-        jax.block_until_ready(self._gaps(0, 0, empty, supported))
-
-    def _compile_odds(self, empty: Measured) -> None:
-        _, odds = self._supported(empty)
-        jax.block_until_ready(self._odds(0, 0, odds, None))
+        empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        supported, odds = self._supported(empty)
+        jax.block_until_ready(self._compare(0, 0, empty, supported, odds, None))
 
     def _supported(self, measured: Measured) -> tuple[Support, Odds]:
         options = self.options
         return support(measured, options.min_positives, options.min_negatives)
 
-    def _gaps(
-        self, model: int, family: int, measured: Measured, supported: Support
-    ) -> dict[str, Gap]:
+    def _compare(
+        self,
+        model: int,
+        family: int,
+        measured: Measured,
+        supported: Support,
+        odds: Odds,
+        others: np.ndarray | None,
+    ) -> Compared:
+        number = 0 if others is None else len(others)
+        if others is None:
+            others = np.zeros((len(SENSITIVITY_THRESHOLDS), *odds.rates.shape))
         return compare(
-            self._key(model, family, 0),
+            self._key(model, family),
             measured,
             supported,
-            confidence=self.options.confidence,
-            replicates=self.options.replicates,
-        )
-
-    def _odds(
-        self, model: int, family: int, odds: Odds, others: np.ndarray | None
-    ) -> Gap:
-        """Equalized odds at the audited threshold, and at others if any."""
-        rates = np.zeros((1 + len(SENSITIVITY_THRESHOLDS), *odds.rates.shape))
-        rates[0] = odds.rates
-        if others is not None:
-            rates[1:] = others
-        return odds_gaps(
-            self._key(model, family, 1),
             odds,
-            rates,
-            np.int32(1 if others is None else len(rates)),
+            others,
+            np.int32(number),
             confidence=self.options.confidence,
             replicates=self.options.replicates,
         )
@@ -249,14 +234,13 @@ class _Analysis:
         model: Model,
         rows: Rows,
         family: Family,
-        ready: Sequence[Future],
+        ready: Future,
     ) -> None:
         number = self.families.index(family)
         measured, others = self._measure(rows, family), None
         if model.threshold is not None and not family.intersection:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
-        for program in ready:
-            program.result()
+        ready.result()
         supported, odds = self._supported(measured)
         if self.withheld is not None:
             hidden = self.withheld.decisions[position][family.name]
@@ -264,16 +248,14 @@ class _Analysis:
             supported = supported._replace(shares=supported.shares & ~hidden)
             odds = odds._replace(valid=odds.valid & ~hidden)
             measured = shrunken_without(measured, hidden)
-        gaps = self._gaps(position, number, measured, supported)
-        at_thresholds = jax.device_get(self._odds(position, number, odds, others))
-        measured, supported, gaps = jax.device_get((measured, supported, gaps))
-        gaps["equalized_odds_difference"] = jax.tree.map(lambda x: x[0], at_thresholds)
+        compared = self._compare(position, number, measured, supported, odds, others)
+        measured, supported, compared = jax.device_get((measured, supported, compared))
         if position == 0:
             found["cohort"] += self._cohort(family, measured, supported.both)
         found["groups"] += entries.groups(model.name, family, measured, supported)
         by_patient = self.patients is not None
         found["gaps"] += entries.gaps(
-            model.name, family, gaps, supported, by_patient=by_patient
+            model.name, family, compared.gaps, supported, by_patient=by_patient
         )
         if family.intersection:
             return
@@ -283,7 +265,7 @@ class _Analysis:
             found["curves"][kind] += curve
         if others is not None:
             found["sensitivity"].append(
-                entries.sensitivity(model.name, family, at_thresholds.interval)
+                entries.sensitivity(model.name, family, compared.odds)
             )
 
     def _cohort(

@@ -6,10 +6,11 @@ several rows, hold their level for few rows and for rates near 0 and 1.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
@@ -26,10 +27,13 @@ SHARE_GAPS = {
     "accuracy_difference": "accuracy",
 }
 _TESTED = tuple(SHARES.index(rate) for rate in SHARE_GAPS.values())
-_OTHER_GAPS = (
+_ODDS = "equalized_odds_difference"
+_NAMES = (
+    *SHARE_GAPS,
     "auroc_difference",
     "calibration_intercept_difference",
     "calibration_slope_difference",
+    _ODDS,
 )
 # Of negatives, then of positives.
 ODDS_GAPS = ("false_positive_rate_difference", "equal_opportunity_difference")
@@ -58,7 +62,7 @@ class Support(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A gap over the groups that can be compared; leading axes where there are several.
+    """A gap over the groups that can be compared.
 
     Attributes:
       interval: The estimate, its interval, its test, whose they are.
@@ -85,6 +89,18 @@ class Odds(NamedTuple):
     valid: Bool[Array, "2 groups"]
     covariance: Float[Array, "all all"] | None
     degrees: Float[Array, "2 groups"] | None
+
+
+class Compared(NamedTuple):
+    """The gaps of a family.
+
+    Attributes:
+      gaps: By name.
+      odds: ``[thresholds]``, the intervals of equalized odds at other thresholds.
+    """
+
+    gaps: dict[str, Gap]
+    odds: GapInterval
 
 
 @jax.jit
@@ -128,108 +144,88 @@ def compare(
     key: PRNGKeyArray,
     measured: Measured,
     supported: Support,
+    odds: Odds,
+    rates: Float[Array | np.ndarray, "thresholds 2 groups"],
+    number: Int[Array | np.ndarray, ""],
     *,
     confidence: float,
     replicates: int,
-) -> dict[str, Gap]:
-    """All gaps of a family but equalized odds.
+) -> Compared:
+    """All gaps of a family, and equalized odds at other thresholds.
 
     Args:
       key: A random key.
       measured: The family's metrics.
       supported: Who is compared.
+      odds: What equalized odds are of, at the audited threshold.
+      rates: The rates of equalized odds at other thresholds. Where patients have
+        several rows, trials and covariance are those at the audited one.
+      number: How many of the thresholds are asked for, from the first.
       confidence: Of the intervals.
       replicates: Size of the simulations.
     """
-    compared = _compared(measured, supported)
+    questions, values, errors = _questions(
+        measured, supported, odds, jnp.asarray(rates)
+    )
     negatives, positives = measured.counts.counts.sum(axis=2).T
 
-    def one(gap: _Compared) -> tuple[Gap, Gap]:
+    def judge(asked: _Question) -> tuple[GapInterval, GapInterval, metrics.GapNoise]:
         def limits(z: Array) -> Interval:
-            reach = z * gap.errors
+            reach = z * asked.errors
             kinds = (
-                gap_limits(gap.values, gap.trials, gap.degrees, z),
+                gap_limits(asked.values, asked.trials, asked.degrees, z),
                 metrics.auroc_interval(
-                    gap.values, gap.errors, positives, negatives, z=z
+                    asked.values, asked.errors, positives, negatives, z=z
                 ),
-                Interval(gap.values - reach, gap.values + reach),
+                Interval(asked.values - reach, asked.values + reach),
             )
             lower, upper = (
-                jnp.stack(ends)[gap.kind] for ends in zip(*kinds, strict=True)
+                jnp.stack(ends)[asked.kind] for ends in zip(*kinds, strict=True)
             )
             return Interval(lower, upper)
 
         # One key: the same draws serve all gaps, and what is asked of each.
-        shared = {"covariance": gap.covariance, "valid": gap.valid}
-        shared["num_draws"] = replicates
+        shared = {"covariance": asked.covariance, "valid": asked.valid}
+        shared |= {"asked": asked.families, "num_draws": replicates}
         intervals = metrics.difference_and_ratio_intervals(
-            key, gap.values, limits, confidence=confidence, **shared
+            key, asked.values, limits, confidence=confidence, **shared
         )
-        noise = metrics.gap_noise(key, gap.values, gap.errors, **shared)
-        difference, ratio = (Gap(interval, noise) for interval in intervals)
-        return difference, ratio
+        noise = metrics.gap_noise(key, asked.values, asked.errors, **shared)
+        return *intervals, noise
 
-    names = [*SHARE_GAPS, *_OTHER_GAPS]
-    differences, ratios = jax.vmap(one)(compared)
+    def question(step: Array) -> _Question:
+        # At other thresholds only the rates and their errors are others.
+        last = jnp.minimum(step, len(_NAMES) - 1)
+        found = jax.tree.map(lambda leaf: leaf[last], questions)
+        return found._replace(values=values[step], errors=errors[step])
 
-    def named(gaps: Gap, name: str) -> Gap:
-        return jax.tree.map(lambda leaf: leaf[names.index(name)], gaps)
-
-    found = {name: named(differences, name) for name in names}
-    ratio = named(ratios, "demographic_parity_difference")
-    unknown = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), ratio.noise)
-    return found | {"demographic_parity_ratio": ratio._replace(noise=unknown)}
-
-
-@_little_work
-def odds_gaps(
-    key: PRNGKeyArray,
-    odds: Odds,
-    rates: Float[Array, "thresholds 2 groups"],
-    number: Int[Array, ""],
-    *,
-    confidence: float,
-    replicates: int,
-) -> Gap:
-    """Equalized odds, both families of rates together, at several thresholds.
-
-    Args:
-      key: A random key.
-      odds: What is compared, at the audited threshold.
-      rates: The rates at each threshold.
-      number: How many of the thresholds are asked for; the rest are left at 0.
-      confidence: Of the intervals.
-      replicates: Size of the simulations.
-
-    Returns:
-      A gap with a leading axis of thresholds. Where patients have several rows, trials
-      and covariance are those at the audited threshold.
-    """
-
-    def at(rates: Array) -> Gap:
-        shared = {"covariance": odds.covariance, "valid": odds.valid}
-        shared["num_draws"] = replicates
-        interval = metrics.gap_interval(
-            key,
-            rates,
-            lambda z: gap_limits(rates, odds.trials, odds.degrees, z),
-            confidence=confidence,
-            **shared,
-        )
-        errors = _pooled_errors(rates, odds.trials, odds.valid)
-        return Gap(interval, metrics.gap_noise(key, rates, errors, **shared))
-
-    found = jax.eval_shape(at, rates[0])
-    found = jax.tree.map(
-        lambda leaf: jnp.zeros((len(rates), *leaf.shape), leaf.dtype), found
+    blank = jax.eval_shape(lambda: judge(question(jnp.int32(0))))
+    steps = len(_NAMES) + len(rates)
+    blank = jax.tree.map(
+        lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), blank
     )
 
-    def fill(step: Array, found: Gap) -> Gap:
+    def fill(step: Array, found: Any) -> Any:
         return jax.tree.map(
-            lambda leaves, leaf: leaves.at[step].set(leaf), found, at(rates[step])
+            lambda leaves, leaf: leaves.at[step].set(leaf), found, judge(question(step))
         )
 
-    return jax.lax.fori_loop(0, number, fill, found)
+    # A loop and no map: its body is compiled for one gap, and stops where none is left.
+    found = jax.lax.fori_loop(0, len(_NAMES) + number, fill, blank)
+    differences, ratios, noises = found
+
+    def gap(intervals: GapInterval, place: int) -> Gap:
+        interval, noise = jax.tree.map(lambda leaf: leaf[place], (intervals, noises))
+        rates = len(ODDS_GAPS) if _NAMES[place] == _ODDS else 1
+        ends = [end[:rates] for end in (interval.highest, interval.lowest)]
+        return Gap(interval._replace(highest=ends[0], lowest=ends[1]), noise)
+
+    gaps = {name: gap(differences, place) for place, name in enumerate(_NAMES)}
+    ratio = gap(ratios, _NAMES.index("demographic_parity_difference"))
+    unknown = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), ratio.noise)
+    gaps["demographic_parity_ratio"] = ratio._replace(noise=unknown)
+    at = jax.tree.map(lambda leaf: leaf[len(_NAMES) :], differences)
+    return Compared(gaps, at)
 
 
 def gap_limits(
@@ -240,58 +236,90 @@ def gap_limits(
     return metrics.midp_interval(rates * trials, trials, z=score)
 
 
-class _Compared(NamedTuple):
-    """What one gap is over; every kind of limits can be had from it.
+class _Question(NamedTuple):
+    """What one gap is over, as two families of which the second may only pad.
 
     Attributes:
-      values: ``[G]``.
-      errors: ``[G]``, standard errors.
-      trials: ``[G]``, effective numbers of trials of a rate.
+      values: ``[2, G]``.
+      errors: ``[2, G]``, standard errors.
+      trials: ``[2, G]``, effective numbers of trials of a rate.
       kind: 0 for a rate, 1 for an AUROC, 2 for what has no ends.
-      valid: ``[G]``, who is compared.
-      covariance: ``[G, G]``; None where rows are patients.
-      degrees: ``[G]``, of a rate; None likewise.
+      valid: ``[2, G]``, who is compared.
+      families: ``[2]``, which are asked about.
+      covariance: ``[2 G, 2 G]``; None where rows are patients.
+      degrees: ``[2, G]``, of a rate; None likewise.
     """
 
-    values: Float[Array, "*gaps groups"]
-    errors: Float[Array, "*gaps groups"]
-    trials: Float[Array, "*gaps groups"]
+    values: Float[Array, "*gaps 2 groups"]
+    errors: Float[Array, "*gaps 2 groups"]
+    trials: Float[Array, "*gaps 2 groups"]
     kind: Int[Array, "*gaps"]
-    valid: Bool[Array, "*gaps groups"]
-    covariance: Float[Array, "*gaps groups groups"] | None
-    degrees: Float[Array, "*gaps groups"] | None
+    valid: Bool[Array, "*gaps 2 groups"]
+    families: Bool[Array, "*gaps 2"]
+    covariance: Float[Array, "*gaps all all"] | None
+    degrees: Float[Array, "*gaps 2 groups"] | None
 
 
-def _compared(measured: Measured, supported: Support) -> _Compared:
-    """Rates, the AUROC and calibration, stacked, to be compared in one body."""
+def _questions(
+    measured: Measured, supported: Support, odds: Odds, rates: Array
+) -> tuple[_Question, Array, Array]:
+    """Rates, the AUROC, calibration and equalized odds, stacked.
+
+    With them, values and errors of these and of equalized odds at other thresholds.
+    """
     shares, again = measured.shares, measured.recalibration
     auroc = measured.estimates["auroc"].value
     picked = jnp.array(_TESTED)
     none = jnp.zeros_like(auroc)
     errors = jnp.stack([measured.auroc_errors, again.intercept_se, again.slope_se])
     others = supported.both & ~jnp.isnan(errors)
+    known, trials, valid = (
+        leaf[picked] for leaf in (shares.rates, shares.trials, supported.shares)
+    )
+
+    def families(single: list[Array], pair: Array) -> Array:
+        first = jnp.concatenate(single)
+        return jnp.concatenate(
+            [jnp.stack([first, jnp.zeros_like(first)], axis=1), pair[None]]
+        )
+
     covariance = degrees = None
     joint = measured.auroc_covariance
     if (
         shares.covariance is not None
         and shares.degrees is not None
+        and odds.degrees is not None
+        and odds.covariance is not None
         and joint is not None
     ):
         apart = jnp.stack([joint, *(jnp.diag(error**2) for error in errors[1:])])
-        covariance = jnp.concatenate([shares.covariance[picked], apart])
-        degrees = jnp.concatenate([shares.degrees[picked], jnp.ones((3, none.size))])
-    rates, trials, valid = (
-        leaf[picked] for leaf in (shares.rates, shares.trials, supported.shares)
+        single = jnp.concatenate([shares.covariance[picked], apart])
+        padded = jnp.pad(single, ((0, 0), (0, none.size), (0, none.size)))
+        covariance = jnp.concatenate([padded, odds.covariance[None]])
+        degrees = families(
+            [shares.degrees[picked], jnp.ones((3, none.size))], odds.degrees
+        )
+        degrees = jnp.maximum(degrees, 1)
+    values = families(
+        [known, jnp.stack([auroc, again.intercept, again.slope])], odds.rates
     )
-    return _Compared(
-        jnp.concatenate([rates, jnp.stack([auroc, again.intercept, again.slope])]),
-        jnp.concatenate([_pooled_errors(rates, trials, valid), errors]),
-        jnp.concatenate([trials, jnp.stack([none] * 3)]),
-        jnp.array([0] * len(_TESTED) + [1, 2, 2]),
-        jnp.concatenate([valid, others]),
+    errors = families(
+        [_pooled_errors(known, trials, valid), errors],
+        _pooled_errors(odds.rates, odds.trials, odds.valid),
+    )
+    at = _pooled_errors(rates, odds.trials, odds.valid)
+    questions = _Question(
+        values,
+        errors,
+        families([trials, jnp.stack([none] * 3)], odds.trials),
+        jnp.array([0] * len(_TESTED) + [1, 2, 2, 0]),
+        families([valid, others], odds.valid),
+        jnp.array([[True, name == _ODDS] for name in _NAMES]),
         covariance,
         degrees,
     )
+    values, errors = jnp.concatenate([values, rates]), jnp.concatenate([errors, at])
+    return questions, values, errors
 
 
 def _pooled_errors(rates: Array, trials: Array, valid: Array) -> Array:

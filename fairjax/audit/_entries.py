@@ -234,7 +234,7 @@ def _extremes(
         # Those of the rate whose gap it is.
         metric = max(ODDS_GAPS, key=lambda name: _or_less(found[name]))
     gap = found[metric].interval
-    ends = int(gap.highest), int(gap.lowest)
+    ends = int(gap.highest[0]), int(gap.lowest[0])
     if min(ends) < 0:
         return None, None
     highest, lowest = (family.levels[end] for end in ends)
@@ -312,14 +312,14 @@ def curves(
 
 
 def sensitivity(model: str, family: Family, found: metrics.GapInterval) -> Entry:
-    """Equalized odds against the threshold; the first of ``found`` is the audited."""
+    """Equalized odds against the threshold."""
     return {
         "model": model,
         "attribute": family.name,
         "metric": "equalized_odds_difference",
         "threshold": numbers(SENSITIVITY_THRESHOLDS),
         **{
-            name: numbers(getattr(found, name)[1:])
+            name: numbers(getattr(found, name))
             for name in ("estimate", "lower", "upper")
         },
     }

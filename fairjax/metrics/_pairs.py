@@ -25,6 +25,7 @@ class Families(NamedTuple):
       estimates: ``[F, G]``, 0 where a group is left out.
       valid: ``[F, G]``, False where it is.
       comparable: ``[F, G, G]``, whether two groups are compared.
+      asked: ``[F]``, False for a family that only pads.
       correlation: ``[F * G, F * G]`` of all estimates; None if independent.
       nodes: How far the groups' limits lie below and above the estimates, at numbers
         of standard errors from 0.
@@ -33,6 +34,7 @@ class Families(NamedTuple):
     estimates: Float[Array, "families groups"]
     valid: Bool[Array, "families groups"]
     comparable: Bool[Array, "families groups groups"]
+    asked: Bool[Array, " families"]
     correlation: Float[Array, "all all"] | None
     nodes: Float[Array, "nodes 2 families groups"]
 
@@ -90,6 +92,7 @@ def make_families(
     limits: Callable[[Array], Interval],
     covariance: Array | np.ndarray | None,
     valid: Array | np.ndarray | None,
+    asked: Array | np.ndarray | None = None,
 ) -> Families:
     """Estimates ``[G]`` or ``[F, G]``, NaN left out, ready to be compared."""
     estimates = jnp.asarray(estimates)
@@ -99,6 +102,8 @@ def make_families(
     groups = estimates.shape[-1]
     families = jnp.where(kept, estimates, 0).reshape(-1, groups)
     kept = kept.reshape(families.shape)
+    asked = jnp.ones(len(families), bool) if asked is None else jnp.asarray(asked)
+    kept &= asked[:, None]
     comparable = kept[:, :, None] & kept[:, None, :] & ~jnp.eye(groups, dtype=bool)
     correlation = (
         None if covariance is None else correlation_of(jnp.asarray(covariance))
@@ -111,7 +116,7 @@ def make_families(
         return jnp.where(kept, jnp.stack([below, above]), 0)
 
     nodes = jax.vmap(arms)(jnp.arange(_NODES, dtype=families.dtype) / _NODES_TO_ONE)
-    return Families(families, kept, comparable, correlation, nodes)
+    return Families(families, kept, comparable, asked, correlation, nodes)
 
 
 def correlation_of(covariance: Array) -> Array:

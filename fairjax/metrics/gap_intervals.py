@@ -197,6 +197,7 @@ def difference_and_ratio_intervals(
     *,
     covariance: Float[Array | np.ndarray, "all all"] | None = None,
     valid: Bool[Array | np.ndarray, "*families groups"] | None = None,
+    asked: Bool[Array | np.ndarray, " families"] | None = None,
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> tuple[GapInterval, GapInterval]:
@@ -210,6 +211,8 @@ def difference_and_ratio_intervals(
       limits: As in ``gap_interval``.
       covariance: As in ``gap_interval``.
       valid: False to leave a group out; all by default.
+      asked: False for a family that only pads, so that gaps of one and of several
+        families share a program; all by default.
       confidence: Two-sided, in (0, 1).
       num_draws: Size of the simulation.
 
@@ -231,7 +234,7 @@ def difference_and_ratio_intervals(
       >>> gap.p_value.item() == ratio.p_value.item()
       True
     """
-    families = make_families(estimates, limits, covariance, valid)
+    families = make_families(estimates, limits, covariance, valid, asked)
     found = _judged(key, families, confidence, num_draws)
     ndim = jnp.ndim(estimates)
     return _difference(families, found, "max", ndim), _ratio(families, found, ndim)
@@ -261,7 +264,11 @@ def _difference(
     def largest(pairs: Array) -> Array:
         return jnp.max(jnp.where(families.comparable, pairs, -jnp.inf), axis=(1, 2))
 
-    together = jnp.max if agg == "max" else jnp.mean
+    def together(values: Array) -> Array:
+        if agg == "max":
+            return jnp.max(jnp.where(families.asked, values, -jnp.inf))
+        return jnp.mean(values, where=families.asked)
+
     lower = jnp.maximum(largest(families.lower_limits(judged.claimed)), 0)
     upper = largest(families.upper_limits(judged.single))
     found = GapInterval(
@@ -296,7 +303,7 @@ def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
     highest = _highest(families)
     ratios = _lowest(families) / jnp.where(highest > 0, highest, jnp.nan)
     found = GapInterval(
-        jnp.min(ratios),
+        jnp.min(jnp.where(families.asked, ratios, jnp.inf)),
         low[0],
         high[1],
         judged.p_value,
@@ -328,7 +335,8 @@ def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
 def _where_compared(families: Families, found: GapInterval) -> GapInterval:
     """NaN where a family has fewer than two groups, or a group has no limits."""
     known = jnp.all(jnp.isfinite(families.deviations()))
-    compared = known & jnp.all(jnp.any(families.comparable, axis=(1, 2)))
+    some = jnp.any(families.comparable, axis=(1, 2))
+    compared = known & jnp.all(some | ~families.asked)
     return found._replace(
         estimate=jnp.where(compared, found.estimate, jnp.nan),
         lower=jnp.where(compared, found.lower, jnp.nan),

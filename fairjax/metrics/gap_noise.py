@@ -49,6 +49,7 @@ def gap_noise(
     *,
     covariance: Float[Array | np.ndarray, "all all"] | None = None,
     valid: Bool[Array | np.ndarray, "*families groups"] | None = None,
+    asked: Bool[Array | np.ndarray, " families"] | None = None,
     agg: Literal["max", "mean"] = "max",
     num_draws: int = 4_000,
 ) -> GapNoise:
@@ -68,6 +69,7 @@ def gap_noise(
       covariance: ``[F * G, F * G]``, of which only the correlations are used; by
         default the estimates are independent.
       valid: False to leave a group out; all by default.
+      asked: False for a family that only pads; all by default.
       agg: ``"max"``, the largest family's gap, or ``"mean"``, their mean.
       num_draws: Size of the simulation.
 
@@ -92,13 +94,14 @@ def gap_noise(
     """
     if agg not in ("max", "mean"):
         raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
-    together = jnp.max if agg == "max" else jnp.mean
     estimates, errors = jnp.asarray(estimates), jnp.asarray(errors)
     kept = ~jnp.isnan(estimates) & (errors > 0) & jnp.isfinite(errors)
     if valid is not None:
         kept &= jnp.asarray(valid)
     groups = estimates.shape[-1]
     kept = kept.reshape(-1, groups)
+    asked = jnp.ones(len(kept), bool) if asked is None else jnp.asarray(asked)
+    kept &= asked[:, None]
     values = jnp.where(kept, estimates.reshape(-1, groups), 0)
     deviations = jnp.where(kept, errors.reshape(-1, groups), 0)
     mean, drawn_towards = _shrunken(values, deviations, kept)
@@ -111,12 +114,15 @@ def gap_noise(
 
     def gap(of: Array) -> Array:
         highest = jnp.max(jnp.where(kept, of, -jnp.inf), axis=-1)
-        return together(highest - jnp.min(jnp.where(kept, of, jnp.inf), -1), axis=-1)
+        gaps = highest - jnp.min(jnp.where(kept, of, jnp.inf), axis=-1)
+        if agg == "max":
+            return jnp.max(jnp.where(asked, gaps, -jnp.inf), axis=-1)
+        return jnp.mean(gaps, axis=-1, where=asked)
 
     floor = jnp.mean(gap(mean + noise))
     bias = jnp.mean(gap(drawn_towards + noise)) - gap(drawn_towards)
     corrected = jnp.maximum(gap(values) - bias, 0)
-    compared = jnp.all(jnp.sum(kept, axis=1) > 1)
+    compared = jnp.all((jnp.sum(kept, axis=1) > 1) | ~asked)
     return GapNoise(
         *(jnp.where(compared, found, jnp.nan) for found in (floor, bias, corrected))
     )
