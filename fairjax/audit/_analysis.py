@@ -34,6 +34,7 @@ _MOST_FOUND = 5
 _MOST_SIFTED = 100
 _DEEPEST_SEARCH = 3
 _MOST_SHUFFLES = 999
+_MANY_ROWS = 2_000_000
 # The greatest cross of attributes that `fairjax.metrics` searches.
 MOST_CELLS = 2**20
 
@@ -155,6 +156,9 @@ class _Analysis:
         with ThreadPoolExecutor(2) as pool:
             ready = pool.submit(in_double_precision, self._compile_comparison)
             searched = pool.submit(in_double_precision, self._discovery)
+            if len(self.labels) > _MANY_ROWS:
+                # The memory of one at a time; compiling is then a small part anyway.
+                searched.result()
             for position, model in enumerate(self.data.models):
                 rows = self._rows(model)
                 self.advance(f"{model.name}: all rows")

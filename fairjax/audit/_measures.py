@@ -115,9 +115,6 @@ class Measured(NamedTuple):
     shrunken: Float[Array, "groups 2"]
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_groups", "num_patients", "confidence")
-)
 def measure(
     rows: Rows,
     codes: Int[Array, " n"],
@@ -135,6 +132,49 @@ def measure(
       num_patients: Number of patients.
       confidence: Of the intervals.
     """
+    sizes = {"num_groups": num_groups, "num_patients": num_patients}
+    # One after the other, so that what either needs of memory is not needed at once.
+    ranked = _rank(rows, codes, **sizes)
+    return _measure(rows, codes, ranked, **sizes, confidence=confidence)
+
+
+class _Ranked(NamedTuple):
+    """What needs the scores in order."""
+
+    auroc: Float[Array, " groups"]
+    auroc_errors: Float[Array, " groups"]
+    auroc_covariance: Float[Array, "groups groups"] | None
+    auprc: Float[Array, " groups"]
+    calibration_error: Float[Array, " groups"]
+    calibration: metrics.CalibrationCurve
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
+def _rank(
+    rows: Rows, codes: Int[Array, " n"], *, num_groups: int, num_patients: int
+) -> _Ranked:
+    table = (rows.labels, rows.scores, codes)
+    bins = {"num_groups": num_groups, "num_bins": CALIBRATION_BINS}
+    return _Ranked(
+        *_auroc(rows, codes, num_groups, num_patients),
+        metrics.group_auprc(*table, num_groups=num_groups),
+        metrics.group_calibration_error(*table, **bins),
+        metrics.calibration_curve(*table, **bins),
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_groups", "num_patients", "confidence")
+)
+def _measure(
+    rows: Rows,
+    codes: Int[Array, " n"],
+    ranked: _Ranked,
+    *,
+    num_groups: int,
+    num_patients: int,
+    confidence: float,
+) -> Measured:
     groups = {"num_groups": num_groups}
     clusters: dict[str, Any] = {}
     if rows.patients is not None:
@@ -158,11 +198,11 @@ def measure(
         independent=rows.patients is None,
     )
     total = jnp.sum(cells, axis=1)
-    area, errors, covariance = _auroc(rows, codes, num_groups, num_patients)
+    area, errors = ranked.auroc, ranked.auroc_errors
     negatives, positives = counts.counts.sum(axis=2).T
     limits = metrics.auroc_interval(area, errors, positives, negatives, z=z)
     found["auroc"] = Estimate(area, *limits, total)
-    area = metrics.group_auprc(rows.labels, rows.scores, codes, **groups)
+    area = ranked.auprc
     # Of the positives' proportion: Boyd, Eng and Page (2013).
     fewer = _copies(shares, "true_positive_rate", positives)
     spread = jnp.sqrt(area * (1 - area) / fewer)
@@ -171,10 +211,10 @@ def measure(
     )
     found["brier_score"] = _brier(rows, codes, total, z, num_groups, num_patients)
     table = (rows.labels, rows.scores, codes)
-    ece = metrics.group_calibration_error(*table, **groups, num_bins=CALIBRATION_BINS)
-    unknown = jnp.full_like(ece, jnp.nan)
-    found["expected_calibration_error"] = Estimate(ece, unknown, unknown, total)
-    bins = metrics.calibration_curve(*table, **groups, num_bins=CALIBRATION_BINS)
+    unknown = jnp.full_like(area, jnp.nan)
+    found["expected_calibration_error"] = Estimate(
+        ranked.calibration_error, unknown, unknown, total
+    )
     again = metrics.logistic_recalibration(*table, **groups, **clusters)
     for name in ("intercept", "slope"):
         value, error = getattr(again, name), getattr(again, f"{name}_se")
@@ -187,13 +227,14 @@ def measure(
     prevalence = found.pop("prevalence")
     # A bin's rows are alike by as much as the group's are.
     share = (_copies(shares, "selection_rate", total) / jnp.maximum(total, 1))[:, None]
+    bins = ranked.calibration
     observed = metrics.wilson_interval(bins.events * share, bins.rows * share, z=z)
     return Measured(
         counts,
         shares,
         found,
         errors,
-        covariance,
+        ranked.auroc_covariance,
         again,
         bins,
         observed,
