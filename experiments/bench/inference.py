@@ -51,7 +51,18 @@ SCENARIOS = [
     ),
     Scenario("TPR", SPREAD),
     *(Scenario("odds", (each,) * groups) for groups in (2, 6) for each in (25, 100)),
+    Scenario("mean odds", (100,) * 6),
+    Scenario("TPR ratio", (100,) * 6),
     *(Scenario("AUROC", (25,) * groups) for groups in (2, 6)),
+    Scenario("AUROC", SPREAD),
+]
+# Small groups beside a large one, and rates near 1, where Wilson's limits fail.
+EXTREME = [
+    Scenario("TPR", (10, 1000), 0.985),
+    Scenario("TPR", (10,) * 5 + (2000,), 0.97),
+    Scenario("TPR", (10,) * 5 + (2000,), 0.995),
+    Scenario("odds", (25, 50, 100, 5000), 0.99),
+    Scenario("TPR ratio", (10,) * 5 + (2000,), 0.97),
 ]
 CLUSTERS = [
     *(Clusters(each, groups) for groups in (2, 6) for each in (25, 100)),
@@ -101,9 +112,13 @@ class Line:
 
     def cells(self) -> list[str]:
         """As shown in the table."""
-        found = [f"{value:.3f}" for value in self.found]
+        found = [_three_digits(value) for value in self.found]
         ends = [f"[{lower:.3f}, {upper:.3f}]" for lower, upper in self.ends]
         return [*self.setting, *found, *ends]
+
+
+def _three_digits(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def many(one: Callable[..., Any], options: Options, truth: Any, *settings: Any) -> Any:
@@ -154,20 +169,24 @@ def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
     """Intervals and the permutation test of a gap."""
     found = many(find, options, gap, scenario, options.sizes)
     low, high = min(scenario.positives), max(scenario.positives)
+    truth = scenario.truth(gap)
+    names = {"TPR ratio": "1 - TPR ratio", "odds": "equalized odds"}
     setting = (
-        {"TPR": "TPR", "odds": "equalized odds", "AUROC": "AUROC"}[scenario.metric],
+        names.get(scenario.metric, scenario.metric),
         str(len(scenario.positives)),
         str(low) if low == high else f"{low} to {high}",
-        f"{gap:g}",
+        f"{scenario.rate:g}",
+        f"{truth:.3g}",
     )
     return Line(
         setting,
         (
-            covers(found.percentile, gap),
-            covers(found.interval, gap),
+            covers(found.percentile, truth),
+            covers(found.interval, truth),
             claims(found.percentile),
             claims(found.interval),
             float(np.mean(found.p_value <= 0.05)),
+            *(float(mean) for mean in found.gap.mean(axis=0)),
         ),
         tuple(
             (float(lower), float(upper))
@@ -211,13 +230,15 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Options], list[Line]]]] = {
     ),
     "gaps": (
         (
-            *("gap of", "groups", "positives each", "true gap"),
+            *("gap of", "groups", "positives each", "rate", "true gap"),
             *("holds it: percentile", "`gap_interval`"),
             *("claims a gap: percentile", "`gap_interval`", "permutation test"),
+            *("mean gap: raw", "`gap_noise`'s"),
             *("mean ends: percentile", "`gap_interval`"),
         ),
         lambda options: [
-            gap_line(options, one, gap) for one in SCENARIOS for gap in GAPS
+            *(gap_line(options, one, gap) for one in SCENARIOS for gap in GAPS),
+            *(gap_line(options, one, 0.0) for one in EXTREME),
         ],
     ),
     "clusters": (

@@ -26,12 +26,20 @@ class Scenario:
     """Groups and what is compared.
 
     Attributes:
-      metric: ``"TPR"``, ``"odds"`` or ``"AUROC"``.
+      metric: ``"TPR"``, ``"TPR ratio"``, ``"odds"``, ``"mean odds"`` or ``"AUROC"``.
       positives: Positives of each group.
+      rate: The middle of the groups' true values.
     """
 
-    metric: Literal["TPR", "odds", "AUROC"]
+    metric: Literal["TPR", "TPR ratio", "odds", "mean odds", "AUROC"]
     positives: tuple[int, ...]
+    rate: float = 0.75
+
+    def truth(self, gap: float) -> float:
+        """What the interval should hold: of a ratio, how far it is below 1."""
+        if self.metric == "TPR ratio":
+            return 1 - (self.rate - gap / 2) / (self.rate + gap / 2)
+        return gap / 2 if self.metric == "mean odds" else gap
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,9 @@ class Sizes:
     draws: int = 4000
 
 
-def spread(gap: jax.Array, groups: int) -> jax.Array:
-    """True values of the groups: evenly spaced about three quarters."""
-    return 0.75 + gap * jnp.linspace(-0.5, 0.5, groups)
+def spread(gap: jax.Array, groups: int, middle: float = 0.75) -> jax.Array:
+    """True values of the groups: evenly spaced about the middle."""
+    return middle + gap * jnp.linspace(-0.5, 0.5, groups)
 
 
 class Findings(NamedTuple):
@@ -55,17 +63,20 @@ class Findings(NamedTuple):
       interval: ``[2]``, this package's.
       percentile: ``[2]``, the percentile bootstrap's.
       p_value: Of the permutation test.
+      gap: ``[2]``, as observed, and less its bias by ``gap_noise``; NaN of a ratio.
     """
 
     interval: jax.Array
     percentile: jax.Array
     p_value: jax.Array
+    gap: jax.Array
 
 
 def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Findings:
     """One data set of this true gap, judged by every method."""
     run = _find_auroc if scenario.metric == "AUROC" else _find_rates
-    return run(key, spread(gap, len(scenario.positives)), scenario, sizes)
+    values = spread(gap, len(scenario.positives), scenario.rate)
+    return run(key, values, scenario, sizes)
 
 
 def _columns(scenario: Scenario) -> tuple[jax.Array, jax.Array]:
@@ -88,15 +99,38 @@ def _find_rates(
     predictions = jax.random.bernoulli(data, rates)
     counts = metrics.group_counts(labels, predictions, groups, num_groups=number)
     options = {"num_draws": sizes.draws}
-    if scenario.metric == "odds":
-        statistic = metrics.equalized_odds_difference
-        found = metrics.equalized_odds_interval(simulation, counts, **options)
-    else:
-        statistic = metrics.equal_opportunity_difference
-        positive = counts.counts[:, 1]
+    table = jnp.moveaxis(counts.counts, 1, 0)  # [label, G, prediction]
+    agg = "mean" if scenario.metric == "mean odds" else "max"
+    if "odds" in scenario.metric:
+        statistic = functools.partial(metrics.equalized_odds_difference, agg=agg)
+        found = metrics.equalized_odds_interval(simulation, counts, agg=agg, **options)
+    elif scenario.metric == "TPR":
+        statistic, table = metrics.equal_opportunity_difference, table[1:]
         found = metrics.rate_gap_interval(
-            simulation, positive[:, 1], positive.sum(1), **options
+            simulation, table[0, :, 1], table[0].sum(1), **options
         )
+    else:
+        table = table[1:]
+        found = metrics.rate_ratio_interval(
+            simulation, table[0, :, 1], table[0].sum(1), **options
+        )
+        found = found._replace(lower=1 - found.upper, upper=1 - found.lower)
+
+        def statistic(counts: GroupCounts) -> jax.Array:
+            return 1 - metrics.ratio(metrics.true_positive_rate(counts))
+
+    rows = table.sum(axis=2)
+    pooled = table[..., 1].sum(axis=1, keepdims=True) / rows.sum(axis=1, keepdims=True)
+    noise = metrics.gap_noise(
+        simulation,
+        table[..., 1] / rows,
+        jnp.sqrt(pooled * (1 - pooled) / rows),
+        agg=agg,
+        **options,
+    )
+    corrected = jnp.stack([found.estimate, noise.corrected])
+    if scenario.metric == "TPR ratio":
+        corrected = jnp.full_like(corrected, jnp.nan)
     test = metrics.permutation_null(
         shuffle,
         labels,
@@ -108,7 +142,7 @@ def _find_rates(
     )
     percentile = percentile_interval(resample, counts, statistic, sizes.replicates)
     interval = jnp.stack([found.lower, found.upper])
-    return Findings(interval, jnp.stack(percentile), test.p_value)
+    return Findings(interval, jnp.stack(percentile), test.p_value, corrected)
 
 
 def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
@@ -156,7 +190,10 @@ def _find_auroc(
         num_permutations=sizes.permutations,
     )
     interval = jnp.stack([gap.lower, gap.upper])
-    return Findings(interval, jnp.stack(percentile), test.p_value)
+    errors = jnp.sqrt(found.covariance[:, 0, 0])
+    noise = metrics.gap_noise(simulation, found.auroc[0], errors, num_draws=sizes.draws)
+    corrected = jnp.stack([gap.estimate, noise.corrected])
+    return Findings(interval, jnp.stack(percentile), test.p_value, corrected)
 
 
 def _scores(key: jax.Array, labels: jax.Array, areas: jax.Array) -> jax.Array:

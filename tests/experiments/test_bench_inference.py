@@ -29,8 +29,21 @@ def test_gap_intervals_hold_where_the_percentile_interval_fails():
     assert np.mean(apart.p_value <= 0.05) > 0.15
     assert claims(parity.percentile) > 0.2
     assert covers(apart.percentile, 0.15) < 0.8
+    # What noise adds is mostly taken off where there is no gap, and little elsewhere.
+    raw, corrected = parity.gap.mean(axis=0)
+    assert corrected < 0.5 * raw
+    assert abs(apart.gap[:, 1].mean() - 0.15) < abs(apart.gap[:, 0].mean() - 0.15)
     # Far from 0, not only just above it.
     assert np.median(parity.percentile[:, 0]) > 0.05
+
+
+@pytest.mark.parametrize("metric", ["TPR", "TPR ratio"])
+def test_small_groups_with_rates_near_1_claim_no_gap(metric):
+    """Wilson's limits, in the place of mid-p ones, claim one in .17 of these."""
+    extreme = Scenario(metric, (10,) * 5 + (2000,), 0.97)
+    found = many(find, OPTIONS, 0.0, extreme, OPTIONS.sizes)
+    assert claims(found.interval) < 0.05 + SLACK
+    assert np.mean(found.p_value <= 0.05) < 0.05 + SLACK
 
 
 def test_patients_are_what_counts():
@@ -65,6 +78,7 @@ def test_the_command_writes_every_table(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "RATES", [(10, 0.5)])
     monkeypatch.setattr(inference, "AUROCS", [(12, 0.9)])
     monkeypatch.setattr(inference, "SCENARIOS", [Scenario("AUROC", (12,) * 2)])
+    monkeypatch.setattr(inference, "EXTREME", [])
     monkeypatch.setattr(inference, "CLUSTERS", [Clusters(12, 2)])
     monkeypatch.setattr(inference, "GAPS", (0.0,))
     found = inference.main(
