@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from fairjax.metrics._rows import check_unweighted
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.gaps import equalized_odds_difference
 
@@ -96,6 +97,9 @@ def bias_corrected_gap(
     Returns:
       The raw gap, its bias and the corrected gap; all NaN where the gap is undefined.
 
+    Raises:
+      ValueError: If the counts have floating-point weights.
+
     Louis, "Estimating a population of parameter values using Bayes and empirical Bayes
     methods", JASA 79 (1984); Kleinman, "Proportions with extraneous variance", JASA 68
     (1973); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 10.
@@ -107,6 +111,7 @@ def bias_corrected_gap(
       >>> round(gap.raw.item(), 3), gap.corrected.item() < gap.raw.item()
       (0.15, True)
     """
+    check_unweighted(jnp.asarray(counts.counts), "bias_corrected_gap")
     support = jnp.sum(jnp.asarray(counts.counts), axis=-1).astype(float)
     rates = shrunken_rates(counts)
     drawn = jax.random.binomial(

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
+from fairjax.metrics._rows import check_unweighted
+from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.auroc_intervals import auroc_interval
-from fairjax.metrics.clusters import ClusterRates, student_equivalent
+from fairjax.metrics.clusters import ClusterRates
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.gap_intervals import GapInterval, gap_interval, ratio_interval
 from fairjax.metrics.gaps import valid_groups
@@ -174,7 +176,8 @@ def equalized_odds_interval(
       are ``[2]``, of the false and of the true positive rates.
 
     Raises:
-      ValueError: With a confidence outside (0, 1), or another ``agg``.
+      ValueError: With a confidence outside (0, 1), another ``agg``, or counts with
+        floating-point weights.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -185,6 +188,7 @@ def equalized_odds_interval(
       >>> gap.p_value.item() < 0.01
       True
     """
+    check_unweighted(jnp.asarray(counts.counts), "equalized_odds_interval")
     table = jnp.moveaxis(jnp.asarray(counts.counts), 1, 0)  # [label, G, prediction]
     estimates, limits = _limits(table[..., 1], jnp.sum(table, axis=-1), clusters)
     return gap_interval(
