@@ -117,7 +117,7 @@ class Measured(NamedTuple):
 
 def measure(
     rows: Rows,
-    codes: Int[Array, " n"],
+    codes: Int[Array | np.ndarray, " n"],
     *,
     num_groups: int,
     num_patients: int,
@@ -127,7 +127,7 @@ def measure(
 
     Args:
       rows: The model's.
-      codes: ``[n]``, each row's group.
+      codes: ``[n]``, each row's group; -1 for none.
       num_groups: Number of groups, padded.
       num_patients: Number of patients.
       confidence: Of the intervals.
@@ -151,7 +151,11 @@ class _Ranked(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
 def _rank(
-    rows: Rows, codes: Int[Array, " n"], *, num_groups: int, num_patients: int
+    rows: Rows,
+    codes: Int[Array | np.ndarray, " n"],
+    *,
+    num_groups: int,
+    num_patients: int,
 ) -> _Ranked:
     table = (rows.labels, rows.scores, codes)
     bins = {"num_groups": num_groups, "num_bins": CALIBRATION_BINS}
@@ -168,7 +172,7 @@ def _rank(
 )
 def _measure(
     rows: Rows,
-    codes: Int[Array, " n"],
+    codes: Int[Array | np.ndarray, " n"],
     ranked: _Ranked,
     *,
     num_groups: int,
