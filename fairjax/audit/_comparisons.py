@@ -14,7 +14,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
-from fairjax.audit._measures import SHARES, Measured, Shares
+from fairjax.audit._measures import (
+    SHARES,
+    Measured,
+    Shares,
+    class_sizes,
+    degrees_of_both,
+)
 from fairjax.metrics import GapInterval, Interval
 
 # Gap -> the rate it is of.
@@ -111,10 +117,13 @@ def support(
 ) -> tuple[Support, Odds]:
     """Says which groups are compared: by positives, negatives, or rows of the base.
 
-    Effective rows count, so that ten rows of one patient are not ten patients. With
-    them, the rates that equalized odds are of.
+    Effective rows count, and no more than if a patient's rows were copies of one, so
+    that ten rows of one patient are not ten patients. With them, the rates that
+    equalized odds are of.
     """
-    trials = measured.shares.trials
+    trials, degrees = measured.shares.trials, measured.shares.degrees
+    if degrees is not None:
+        trials = jnp.minimum(trials, degrees + 1)
     positives = trials[SHARES.index("true_positive_rate")] >= min_positives
     negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
     fewest = jnp.maximum(min_positives, min_negatives)
@@ -133,7 +142,7 @@ def _odds_of(shares: Shares, supported: Support) -> Odds:
     )
     covariance = None
     if shares.covariance is not None:
-        # The two families as if independent: by Sidak's inequality that is cautious.
+        # The two families as if independent, which is cautious (Royen 2014).
         covariance = jax.scipy.linalg.block_diag(*(shares.covariance[i] for i in ODDS))
     degrees = None if shares.degrees is None else shares.degrees[jnp.array(ODDS)]
     return Odds(rates, trials, valid, covariance, degrees)
@@ -167,13 +176,15 @@ def compare(
     questions, values, errors = _questions(
         measured, supported, odds, jnp.asarray(rates)
     )
-    negatives, positives = measured.counts.counts.sum(axis=2).T
+    negatives, positives = class_sizes(measured.counts, measured.shares)
 
     def judge(asked: _Question) -> tuple[GapInterval, GapInterval, metrics.GapNoise]:
         def limits(z: Array) -> Interval:
+            if asked.degrees is not None:
+                z = metrics.student_equivalent(z, asked.degrees)
             reach = z * asked.errors
             kinds = (
-                gap_limits(asked.values, asked.trials, asked.degrees, z),
+                metrics.midp_interval(asked.values * asked.trials, asked.trials, z=z),
                 metrics.auroc_interval(
                     asked.values, asked.errors, positives, negatives, z=z
                 ),
@@ -228,14 +239,6 @@ def compare(
     return Compared(gaps, at)
 
 
-def gap_limits(
-    rates: Array, trials: Array, degrees: Array | None, z: Array
-) -> Interval:
-    """Mid-p limits of rates; with Student's t where variances are by patient."""
-    score = z if degrees is None else metrics.student_equivalent(z, degrees)
-    return metrics.midp_interval(rates * trials, trials, z=score)
-
-
 class _Question(NamedTuple):
     """What one gap is over, as two families of which the second may only pad.
 
@@ -247,7 +250,7 @@ class _Question(NamedTuple):
       valid: ``[2, G]``, who is compared.
       families: ``[2]``, which are asked about.
       covariance: ``[2 G, 2 G]``; None where rows are patients.
-      degrees: ``[2, G]``, of a rate; None likewise.
+      degrees: ``[2, G]``, of the errors; None likewise.
     """
 
     values: Float[Array, "*gaps 2 groups"]
@@ -297,7 +300,8 @@ def _questions(
         padded = jnp.pad(single, ((0, 0), (0, none.size), (0, none.size)))
         covariance = jnp.concatenate([padded, odds.covariance[None]])
         degrees = families(
-            [shares.degrees[picked], jnp.ones((3, none.size))], odds.degrees
+            [shares.degrees[picked], *[degrees_of_both(shares.degrees)[None]] * 3],
+            odds.degrees,
         )
         degrees = jnp.maximum(degrees, 1)
     values = families(

@@ -160,7 +160,7 @@ def _rank(
     table = (rows.labels, rows.scores, codes)
     bins = {"num_groups": num_groups, "num_bins": CALIBRATION_BINS}
     return _Ranked(
-        *_auroc(rows, codes, num_groups, num_patients),
+        *_auroc(rows, jnp.asarray(codes), num_groups, num_patients),
         metrics.group_auprc(*table, num_groups=num_groups),
         metrics.group_calibration_error(*table, **bins),
         metrics.calibration_curve(*table, **bins),
@@ -203,17 +203,23 @@ def _measure(
     )
     total = jnp.sum(cells, axis=1)
     area, errors = ranked.auroc, ranked.auroc_errors
-    negatives, positives = counts.counts.sum(axis=2).T
-    limits = metrics.auroc_interval(area, errors, positives, negatives, z=z)
+    negatives, positives = class_sizes(counts, shares)
+    score = (
+        z
+        if shares.degrees is None
+        else metrics.student_equivalent(z, degrees_of_both(shares.degrees))
+    )
+    limits = metrics.auroc_interval(area, errors, positives, negatives, z=score)
     found["auroc"] = Estimate(area, *limits, total)
     area = ranked.auprc
     # Of the positives' proportion: Boyd, Eng and Page (2013).
-    fewer = _copies(shares, "true_positive_rate", positives)
-    spread = jnp.sqrt(area * (1 - area) / fewer)
+    spread = jnp.sqrt(area * (1 - area) / positives)
     found["auprc"] = Estimate(
-        area, *metrics.logit_interval(area, spread, z=z), positives
+        area,
+        *metrics.logit_interval(area, spread, z=score),
+        found["true_positive_rate"].rows,
     )
-    found["brier_score"] = _brier(rows, codes, total, z, num_groups, num_patients)
+    found["brier_score"] = _brier(rows, codes, total, score, num_groups, num_patients)
     table = (rows.labels, rows.scores, codes)
     unknown = jnp.full_like(area, jnp.nan)
     found["expected_calibration_error"] = Estimate(
@@ -223,7 +229,7 @@ def _measure(
     for name in ("intercept", "slope"):
         value, error = getattr(again, name), getattr(again, f"{name}_se")
         found[f"calibration_{name}"] = Estimate(
-            value, value - z * error, value + z * error, total
+            value, value - score * error, value + score * error, total
         )
     for name, of in _COMPLEMENTS.items():
         value, lower, upper, base = found[of]
@@ -254,6 +260,21 @@ def share_limits(
     if degrees is not None:
         z = metrics.student_equivalent(z, degrees)
     return metrics.wilson_interval(rates * trials, trials, z=z)
+
+
+def class_sizes(counts: GroupCounts, shares: Shares) -> tuple[Array, Array]:
+    """Negatives and positives, a patient's rows taken for copies of one."""
+    negatives, positives = counts.counts.sum(axis=2).T
+    return (
+        _copies(shares, "false_positive_rate", negatives),
+        _copies(shares, "true_positive_rate", positives),
+    )
+
+
+def degrees_of_both(degrees: Float[Array, "rates groups"]) -> Float[Array, " groups"]:
+    """Degrees of freedom of what needs positives and negatives: the fewer."""
+    picked = [SHARES.index(f"{of}_positive_rate") for of in ("false", "true")]
+    return jnp.min(degrees[jnp.array(picked)], axis=0)
 
 
 def _copies(shares: Shares, rate: str, rows: Array) -> Array:
@@ -340,7 +361,9 @@ def _balanced(
     return Estimate(value, value - below / 2, value + above / 2, rows)
 
 
-def _brier(rows, codes, total, z, num_groups: int, num_patients: int) -> Estimate:
+def _brier(
+    rows, codes, total, z: Array | float, num_groups: int, num_patients: int
+) -> Estimate:
     """The mean squared error, with limits from the spread of patients' sums."""
     table = (rows.labels, rows.scores, codes)
     value = metrics.group_brier(*table, num_groups=num_groups)

@@ -313,3 +313,66 @@ def test_an_audit_says_what_it_did_not_search(frame, monkeypatch):
     finding = only(document["quality"], code="attributes_not_searched")
     assert "leaves out race" in finding["message"]
     assert finding["severity"] == "warning"
+
+
+def test_support_and_intervals_count_patients():
+    """Group b has 5 patients of 20 rows, and c 40: b's rows are enough, b is not."""
+    rng = np.random.default_rng(0)
+    sizes = {"a": (150, 3), "b": (5, 20), "c": (40, 8)}
+    table = pd.concat(
+        pd.DataFrame(
+            {
+                "site": group,
+                "pid": np.repeat([f"{group}{i}" for i in range(patients)], rows),
+                "died": rng.integers(0, 2, patients * rows),
+            }
+        )
+        for group, (patients, rows) in sizes.items()
+    )
+    noise = rng.normal(size=len(table))
+    table["risk"] = np.round(1 / (1 + np.exp(-(table["died"] + noise))), 6)
+    separated = table["site"] == "c"
+    table.loc[separated, "risk"] = 0.2 + 0.6 * table.loc[separated, "died"]
+    document = audit(
+        Options(
+            outcome="died",
+            scores="risk",
+            attributes="site",
+            patient_id="pid",
+            thresholds=0.5,
+            replicates=200,
+        ),
+        table,
+    )
+    found = {
+        group: only(document["groups"], group=group, metric="auroc") for group in sizes
+    }
+    assert [found[g]["status"] for g in sizes] == ["ok", "insufficient", "ok"]
+    gap = only(document["gaps"], metric="calibration_slope_difference")
+    assert "b" in gap["left_out"]
+    # Of 40 patients, and not of 320 rows.
+    assert found["c"]["estimate"] == 1
+    assert found["c"]["lower"] < 0.95
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_scores_in_single_precision_are_decided_as_in_the_csv_file(dtype):
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "died": rng.integers(0, 2, 400),
+            "risk": rng.integers(0, 10, 400) / 10,
+            "sex": rng.choice(["F", "M"], 400),
+        }
+    )
+    options = Options(
+        outcome="died",
+        scores="risk",
+        attributes="sex",
+        thresholds=0.7,
+        replicates=200,
+    )
+    double = audit(options, table)
+    single = audit(options, table.astype({"risk": dtype}))
+    for room in ("overall", "groups", "gaps", "sensitivity"):
+        assert single[room] == double[room]

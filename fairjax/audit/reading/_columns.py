@@ -95,6 +95,10 @@ class NumberReader:
                     f"{self._what} holds {array.type}, not numbers"
                 ) from None
             numbers = _floats(numbers)
+            if pa.types.is_float32(array.type):
+                numbers = _as_written(numbers, np.float32)
+            elif pa.types.is_float16(array.type):
+                numbers = _as_written(numbers, np.float16)
         self._numbers.add(numbers)
 
     def finish(self) -> Float64[np.ndarray, " n"]:
@@ -278,6 +282,23 @@ class KeyReader:
                 f"first in data row {self._first:,}; every row needs its patient"
             )
         return self._keys.all()
+
+
+def _as_written(
+    numbers: Float64[np.ndarray, " n"], kept_as: type[np.floating]
+) -> Float64[np.ndarray, " n"]:
+    """Numbers kept in few digits as the short decimals that they stand for.
+
+    0.7 saved in single precision is 0.699999988, which a threshold of 0.7 would leave
+    out. Numbers of up to six digits (three in half precision) are as they were written,
+    others as they are.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        places = np.finfo(kept_as).precision - 1 - np.floor(np.log10(np.abs(numbers)))
+        scale = 10.0 ** np.clip(np.nan_to_num(places, posinf=0), -300, 300)
+        short = np.round(numbers * scale) / scale
+        same = short.astype(kept_as) == numbers.astype(kept_as)
+    return np.where(same, short, numbers)
 
 
 def _floats(array: "pa.Array") -> np.ndarray:
