@@ -20,7 +20,7 @@ from fairjax.audit._pointwise import (
     rates_at_thresholds,
 )
 from fairjax.audit._suppression import withhold, without
-from fairjax.audit._veil import shrunken_without, take_out
+from fairjax.audit._veil import hidden_for, shrunken_without, take_out
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import Attribute, AuditData, Model
 
@@ -246,8 +246,10 @@ class _Analysis:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
         ready.result()
         supported, odds = self._supported(measured)
+        gone = None
         if self.withheld is not None:
             hidden = self.withheld.decisions[position][family.name]
+            gone = hidden_for(self.withheld.groups[family.name], hidden)
             hidden = np.pad(hidden, (0, self.num_groups - len(hidden)))
             supported = supported._replace(shares=supported.shares & ~hidden)
             odds = odds._replace(valid=odds.valid & ~hidden)
@@ -259,7 +261,12 @@ class _Analysis:
         found["groups"] += entries.groups(model.name, family, measured, supported)
         by_patient = self.patients is not None
         found["gaps"] += entries.gaps(
-            model.name, family, compared.gaps, supported, by_patient=by_patient
+            model.name,
+            family,
+            compared.gaps,
+            supported,
+            by_patient=by_patient,
+            hidden=gone,
         )
         if family.intersection:
             return

@@ -174,11 +174,27 @@ def gaps(
     supported: Support,
     *,
     by_patient: bool,
+    hidden: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Entry]:
-    """Each gap of the family; the p-values are adjusted later."""
+    """Each gap of the family; the p-values are adjusted later.
+
+    Args:
+      model: Name of the model.
+      family: The groups.
+      found: The gaps.
+      supported: Which groups have enough rows for them.
+      by_patient: Whether patients have several rows.
+      hidden: Metric of a group -> which groups are withheld; None for none.
+    """
     enough = enough_for(supported)
+    present = np.bincount(family.codes[family.codes >= 0], minlength=len(family.levels))
     for metric, gap in found.items():
-        compared, left_out = _who(family, gap_metrics(metric), enough)
+        rates = gap_metrics(metric)
+        gone = np.zeros(len(family.levels), bool)
+        if hidden is not None:
+            gone = np.any([hidden[rate] for rate in rates], axis=0)
+        compared, left_out = _who(family, rates, enough, (present > 0) & ~gone)
+        withheld = [one for one, away in zip(family.levels, gone, strict=True) if away]
         estimate = number(gap.interval.estimate)
         test = _SIMULTANEOUS + (_BY_PATIENT if by_patient else "")
         highest, lowest = _extremes(family, metric, found)
@@ -198,16 +214,31 @@ def gaps(
             "lowest": lowest,
             "compared": compared,
             "left_out": left_out,
-            "status": "insufficient" if estimate is None else "ok",
+            "withheld": withheld,
+            "status": (
+                "ok"
+                if estimate is not None
+                else "suppressed"
+                if withheld
+                else "insufficient"
+            ),
         }
 
 
 def _who(
-    family: Family, rates: Sequence[str], enough: Mapping[str, np.ndarray]
+    family: Family,
+    rates: Sequence[str],
+    enough: Mapping[str, np.ndarray],
+    present: np.ndarray,
 ) -> tuple[list[str], list[str]]:
-    """Who is compared, and who is not: of several rates, by which one."""
+    """Who is compared, and who is too few: of several rates, by which one.
+
+    Nobody is left out with a group that has no rows, nor with one that is withheld,
+    which is told elsewhere.
+    """
     compared, left_out = [], []
-    for i, level in enumerate(family.levels):
+    for i in np.flatnonzero(present):
+        level = family.levels[i]
         lacking = [rate for rate in rates if not enough[rate][i]]
         if len(lacking) < len(rates):
             compared.append(level)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fairjax.audit._entries import METHODS
 from fairjax.audit._families import Family
 from fairjax.audit._measures import Measured, shrunken
 from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS
@@ -30,6 +31,16 @@ def shrunken_without(measured: Measured, hidden: np.ndarray) -> Measured:
     shares = measured.shares
     shown = shares._replace(trials=np.where(hidden, 0, shares.trials))
     return measured._replace(shrunken=shrunken(shown))
+
+
+def hidden_for(groups: np.ndarray, decisions: np.ndarray) -> dict[str, np.ndarray]:
+    """Metric -> which groups of a family do not show it.
+
+    Args:
+      groups: ``[G]``, the groups that are withheld whole.
+      decisions: ``[G]``, those whose decisions are, for one model.
+    """
+    return {name: groups if name in _RANKING else decisions for name in METHODS}
 
 
 def take_out(

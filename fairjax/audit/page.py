@@ -179,12 +179,18 @@ def _verdict(document: Document) -> dict[str, str]:
     confidence = document["settings"]["confidence"]
     # Every gap counts here; the summary's sentences name those of one metric.
     found = [judge(gap, confidence) for gap in document["gaps"]]
+    withheld = any(gap["withheld"] for gap in document["gaps"])
     if "clear" in found:
         text = "Groups are served differently, beyond what chance explains"
     elif "lead" in found:
         text = "No difference was shown for sure; some gaps are leads to follow"
+    elif found and set(found) == {"unknown"} and withheld:
+        text = "Groups are withheld or too small, and none can be judged by the others"
     elif not found or set(found) == {"unknown"}:
         text = "There are too few patients to judge any group against another"
+    elif withheld:
+        text = "No difference was shown between the groups that are not withheld; "
+        text += "that is not proof of equality"
     else:
         text = "No difference between groups was shown; that is not proof of equality"
     # A passed gate is no green light beside a difference that was shown.

@@ -2,8 +2,9 @@
 
 A rule names what must not be. It is judged on the interval and not on the estimate: it
 *failed* where the whole interval lies beyond the bound, and *passed* otherwise. What
-could not be estimated, because groups are too small or were suppressed, is *undecided*,
-which is not a pass.
+could not be estimated, because groups are too small or are withheld, is *undecided*,
+which is not a pass. So is a gap that a group with rows has no part in, unless it fails
+without that group: nobody knows what the group would add.
 
     [model:] metric(WHERE) OP NUMBER
 
@@ -213,7 +214,10 @@ def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
     if not rule.levels:
         # Among all groups one that is declared and has nobody is passed over.
         found = [e for e in found if e.get("status") != "empty"] or found
-    verdicts = [_judge_entry(entry, rule) for entry in found]
+    # Alone the values over all rows have no status that says so.
+    suppressing = document.get("settings", {}).get("suppress_below", 0) > 0
+    may_be_withheld = suppressing and not rule.attributes
+    verdicts = [_judge_entry(entry, rule, may_be_withheld) for entry in found]
     above = rule.operator.startswith(">")
 
     def badness(verdict: Mapping[str, Any]) -> tuple[int, float]:
@@ -255,16 +259,24 @@ def _entries(document: Document, rule: Rule) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _judge_entry(entry: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+def _judge_entry(
+    entry: Mapping[str, Any], rule: Rule, may_be_withheld: bool
+) -> dict[str, Any]:
     where = f"{entry['group']}: " if "group" in entry and not rule.levels else ""
     status = entry.get("status", "ok")
+    left_out, withheld = entry.get("left_out"), entry.get("withheld")
     if status == "suppressed":
-        return _verdict({}, "undecided", f"{where}the counts are too small to be shown")
+        text = f"withheld{f': {listed(withheld)}' if withheld else ''}"
+        if left_out:
+            text += f"; too few patients: {listed(left_out)}"
+        return _verdict({}, "undecided", where + text)
     limits = [entry[name] for name in ("estimate", "lower", "upper")]
     if status != "ok" or limits[0] is None:
-        left_out = entry.get("left_out")
         of = f" in {listed(left_out)}" if left_out else ""
-        return _verdict({}, "undecided", f"{where}not enough patients to tell{of}")
+        text = f"not enough patients to tell{of}"
+        if may_be_withheld:
+            text = f"withheld, or {text}"
+        return _verdict({}, "undecided", where + text)
     if None in limits:
         return _verdict(entry, "undecided", f"{where}the value has no interval")
     _, lower, upper = limits
@@ -272,9 +284,17 @@ def _judge_entry(entry: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
     nearest, farthest = (lower, upper) if above else (upper, lower)
     side = "above" if above else "below"
     interval = f"the interval {lower:.4g} to {upper:.4g}"
+    others = ""
+    if withheld:
+        others += f"; not compared, withheld: {listed(withheld)}"
+    if left_out:
+        others += f"; not compared, too few patients: {listed(left_out)}"
     if _beyond(nearest, rule):
         text = f"{interval} lies {side} {rule.bound:g}"
-        return _verdict(entry, "failed", where + text)
+        return _verdict(entry, "failed", where + text + others)
+    if others:
+        text = f"{interval} of the others does not lie {side} {rule.bound:g}"
+        return _verdict(entry, "undecided", where + text + others)
     if _beyond(farthest, rule):
         text = (
             f"{interval} does not show a value {side} {rule.bound:g}, "
@@ -282,8 +302,6 @@ def _judge_entry(entry: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         )
     else:
         text = f"{interval} rules out a value {side} {rule.bound:g}"
-    if entry.get("left_out"):
-        text += f"; not compared, too few patients: {listed(entry['left_out'])}"
     return _verdict(entry, "passed", where + text)
 
 

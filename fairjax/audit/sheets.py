@@ -54,6 +54,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         "lowest",
         "compared",
         "left_out",
+        "withheld",
         "status",
     ),
     "discovery": (

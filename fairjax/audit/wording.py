@@ -1,5 +1,6 @@
 """The audit in sentences: what was found, with no more certainty than there is."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from fairjax.audit.formats import (
@@ -22,6 +23,12 @@ Verdict = Literal["clear", "lead", "chance", "unknown"]
 RATES = {
     "equal_opportunity_difference": "true_positive_rate",
     "false_positive_rate_difference": "false_positive_rate",
+}
+# Gaps that a clear one of another metric speaks for.
+WITHIN = {
+    "equal_opportunity_difference": ("equalized_odds_difference",),
+    "false_positive_rate_difference": ("equalized_odds_difference",),
+    "demographic_parity_ratio": ("demographic_parity_difference",),
 }
 # The gap that stands for a family in the summary: the first that the audit has.
 HEADLINES = (
@@ -50,8 +57,10 @@ def words(document: Document) -> dict[str, Any]:
         _audited(document),
         _overall(document),
         _clear(document),
+        _clear_besides(document),
         _unclear(document),
         _too_few(document),
+        _withheld(document),
         _intersections(document),
         _compared(document),
         _gate(document),
@@ -116,7 +125,8 @@ def _several(document: Document) -> bool:
 def _where(document: Document, gap: Document) -> str:
     """The attribute, and the model where there are several."""
     model = f" in {gap['model']}" if _several(document) else ""
-    return f"{gap['attribute']}{model}"
+    partly = gap["withheld"] and gap["status"] == "ok"
+    return f"{'the groups shown of ' if partly else ''}{gap['attribute']}{model}"
 
 
 def _of(document: Document, gap: Document) -> str:
@@ -196,6 +206,33 @@ def _clear(document: Document) -> str:
     )
 
 
+def _clear_besides(document: Document) -> str:
+    """The other clear gaps, which the headline counts and no sentence above names."""
+    confidence = document["settings"]["confidence"]
+    clear = [g for g in document["gaps"] if judge(g, confidence) == "clear"]
+    told = {(g["model"], g["attribute"], g["metric"]) for g in headlines(document)}
+    known = {(g["model"], g["attribute"], g["metric"]) for g in clear}
+
+    def new(gap: Document) -> bool:
+        where = gap["model"], gap["attribute"]
+        # Of a gap that is told it is a part, or asks the same.
+        same = [(*where, name) for name in WITHIN.get(gap["metric"], ())]
+        return (*where, gap["metric"]) not in told and not known & set(same)
+
+    found = [gap for gap in clear if new(gap)]
+    if not found:
+        return ""
+    # The surest first: sizes of different metrics do not compare.
+    found.sort(key=lambda g: 1.0 if g["p_adjusted"] is None else g["p_adjusted"])
+    parts = [
+        f"the {phrase(g['metric'])} over {_where(document, g)} is "
+        f"{number(g['estimate'])} ({interval(g['lower'], g['upper'])})"
+        for g in found
+    ]
+    also = "Also beyond" if _clear(document) else "Beyond"
+    return f"{also} chance after correction: {some(parts, 4)}."
+
+
 def _unclear(document: Document) -> str:
     """Gaps within chance, and those that correction for all tests leaves unsure."""
     confidence = document["settings"]["confidence"]
@@ -221,33 +258,60 @@ def _unclear(document: Document) -> str:
             f"for {some(listed, 5)} the gap is beyond chance by itself, but not after "
             "correction for all tests: a lead, not a finding"
         )
-    if unknown:
-        listed = [_where(document, g) for g in unknown]
-        parts.append(f"for {some(listed, 5)} there are too few patients to tell")
+    for hidden, why in (
+        (False, "there are too few patients to tell"),
+        (True, "too many groups are withheld to tell"),
+    ):
+        listed = [
+            _where(document, g)
+            for g in unknown
+            if (g["status"] == "suppressed") == hidden
+        ]
+        if listed:
+            parts.append(f"for {some(listed, 5)} {why}")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _too_few(document: Document) -> str:
+def _named(document: Document, groups: Collection[tuple[str, str]]) -> str:
+    """Groups (attribute, level) by name, and how many intersections."""
     crossed = {a["name"] for a in document["data"]["attributes"] if a["intersection"]}
+    single = [f"{name} = {level}" for name, level in groups if name not in crossed]
+    rest = len(groups) - len(single)
+    listed, more = some(single, 6), plural(rest, "intersection")
+    return f"{listed}, and {more}" if listed and rest else listed or more
+
+
+def _too_few(document: Document) -> str:
     few = [
-        c
+        (c["attribute"], c["group"])
         for c in document["cohort"]
-        if c["status"] in ("insufficient", "suppressed", "empty")
-    ]
-    own = [f"{c['attribute']} = {c['group']}" for c in few]
-    single = [
-        name for c, name in zip(few, own, strict=True) if c["attribute"] not in crossed
+        if c["status"] in ("insufficient", "empty")
     ]
     if not few:
         return ""
-    rest = len(few) - len(single)
-    listed = some(single, 6)
-    more = plural(rest, "intersection")
-    who = f"{listed}, and {more}" if listed and rest else listed or more
-    withheld = any(c["status"] == "suppressed" for c in few)
-    why = " or are withheld" if withheld else ""
-    return f"Not judged, because they hold too few patients{why}: {who}."
+    return f"Not judged, because they hold too few patients: {_named(document, few)}."
+
+
+def _withheld(document: Document) -> str:
+    """The groups of which nothing is shown, and those without what decisions tell."""
+    whole = [
+        (c["attribute"], c["group"])
+        for c in document["cohort"]
+        if c["status"] == "suppressed"
+    ]
+    decided: dict[str, dict[tuple[str, str], None]] = {}
+    for entry in select(document["groups"], status="suppressed"):
+        group = entry["attribute"], entry["group"]
+        if group not in whole:
+            decided.setdefault(entry["model"], {})[group] = None
+    parts = [_named(document, whole)] if whole else []
+    for model, groups in decided.items():
+        of = f" of {model}" if _several(document) else ""
+        parts.append(f"of the decisions{of}, {_named(document, groups)}")
+    if not parts:
+        return ""
+    return f"Withheld, to keep small counts from being known: {'; '.join(parts)}."
 
 
 def _intersections(document: Document) -> str:
@@ -260,8 +324,12 @@ def _intersections(document: Document) -> str:
     if document["settings"].get("intersections", True):
         kinds += ", single and crossed"
     if worst["p_corrected"] >= 1 - document["settings"]["confidence"] - 1e-12:
+        # One that is withheld may stand out.
+        none = "none"
+        if document["settings"].get("suppress_below", 0) > 0:
+            none = "of those that may be shown none"
         return (
-            f"Among {tried} {kinds}, none stands out once the "
+            f"Among {tried} {kinds}, {none} stands out once the "
             "search itself is accounted for."
         )
     return (
@@ -286,7 +354,11 @@ def _compared(document: Document) -> str:
         f"{model} against {baseline} is {verdict} over {some(over, 5)}"
         for (model, baseline, verdict), over in told.items()
     ]
-    return f"By the AUROC of the worst-off group, {'; '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    hidden = select(document["cohort"], status="suppressed")
+    who = "worst-off group of those shown" if hidden else "worst-off group"
+    return f"By the AUROC of the {who}, {'; '.join(parts)}."
 
 
 def _gate(document: Document) -> str:
@@ -308,6 +380,8 @@ def explain(gap: Document, confidence: float = 0.95) -> str:
       ...          "estimate": None})
       'too few patients to tell'
     """
+    if gap["status"] == "suppressed":
+        return "withheld"
     return {
         "clear": "beyond chance",
         "lead": "a lead: beyond chance by itself, not after correction",

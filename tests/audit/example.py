@@ -423,6 +423,7 @@ def _gaps(name, attribute, found, left_out, rng):
                 "lowest": lowest,
                 "compared": list(values),
                 "left_out": left_out,
+                "withheld": [],
                 "status": "ok" if len(values) > 1 else INSUFFICIENT,
             }
         )

@@ -210,3 +210,47 @@ def test_too_few_in_all_are_refused():
     )
     with pytest.raises(AuditError, match="fewer than 11 have the outcome"):
         audit(options, frame)
+
+
+def test_suppression_turns_no_failed_rule_into_a_passed_one():
+    """Patients of site C are missed, so that few of them are true positives."""
+    rng = np.random.default_rng(0)
+    rows = 2400
+    site = rng.choice(["A", "B", "C"], rows, p=[0.45, 0.43, 0.12])
+    died = (rng.random(rows) < 0.35).astype(int)
+    chance = np.where(died == 1, np.where(site == "C", 0.05, 0.8), 0.3)
+    found = rng.random(rows) < chance
+    score = np.where(found, rng.uniform(0.5, 0.95, rows), rng.uniform(0, 0.45, rows))
+    sex = rng.choice(["F", "M"], rows)
+    frame = pd.DataFrame({"died": died, "risk": score, "site": site, "sex": sex})
+    rules = [
+        "equalized_odds_difference(site) > 0.2",
+        "equalized_odds_difference(sex * site) > 0.2",
+        "true_positive_rate(site=C) < 0.3",
+        "true_positive_rate(site) < 0.3",
+    ]
+    options = OPTIONS | {
+        "scores": ["risk"],
+        "attributes": ["site", "sex"],
+        "thresholds": [0.5],
+        "min_positives": 10,
+        "min_negatives": 10,
+        "fail_on": rules,
+    }
+    open_, closed = (
+        audit(Options(**options, suppress_below=floor), frame) for floor in (0, 11)
+    )
+    assert {entry["status"] for entry in open_["gate"]} == {"failed"}
+    assert {entry["status"] for entry in closed["gate"]} == {"undecided"}
+    for entry in closed["gate"]:
+        assert "withheld" in entry["reason"]
+        assert "rules out" not in entry["reason"]
+        assert "too few" not in entry["reason"]
+    for gap in closed["gaps"]:
+        if gap["metric"] == "equalized_odds_difference" and gap["attribute"] != "sex":
+            assert gap["withheld"]
+            assert not set(gap["withheld"]) & {*gap["left_out"], *gap["compared"]}
+    text = " ".join(closed["summary"])
+    assert "site = C" in text
+    assert "of those that may be shown none stands out" in text
+    assert "too few" not in text

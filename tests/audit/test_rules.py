@@ -166,7 +166,12 @@ RULE = "equalized_odds_difference(race) > 0.1"
         (gap(NOTHING, status="insufficient"), "not enough patients to tell"),
         (gap(NOTHING), "not enough patients to tell"),
         (gap(NOTHING, left_out=["a"]), "not enough patients to tell in 'a'"),
-        (gap(NOTHING, status="suppressed"), "too small to be shown"),
+        (gap(NOTHING, status="suppressed"), "withheld"),
+        (gap(NOTHING, status="suppressed", withheld=["a"]), "withheld: 'a'"),
+        (
+            gap(NOTHING, status="suppressed", withheld=["a"], left_out=["b"]),
+            "withheld: 'a'; too few patients: 'b'",
+        ),
         (gap((0.3, None, None)), "has no interval"),
         (gap((0.3, 0.2, 0.4), attribute="sex"), "holds no such value"),
     ],
@@ -178,9 +183,33 @@ def test_what_is_not_known_is_undecided(found, reason):
 
 
 def test_groups_that_were_not_compared_are_named():
-    entry = verdict(RULE, document(gaps=[gap((0.1, 0.0, 0.2), left_out=["asian"])]))
-    assert entry["status"] == "passed"
-    assert entry["reason"].endswith("not compared, too few patients: 'asian'")
+    others = {"left_out": ["asian"], "withheld": ["white"]}
+    for interval, status in (
+        ((0.05, 0.0, 0.09), "undecided"),
+        ((0.1, 0.0, 0.2), "undecided"),
+        ((0.2, 0.11, 0.3), "failed"),
+    ):
+        entry = verdict(RULE, document(gaps=[gap(interval, **others)]))
+        assert (entry["status"], entry["estimate"]) == (status, interval[0])
+        assert "rule" not in entry["reason"]
+        assert entry["reason"].endswith(
+            "not compared, withheld: 'white'; not compared, too few patients: 'asian'"
+        )
+    few = gap((0.05, 0.0, 0.09), left_out=["asian"])
+    assert "withheld" not in verdict(RULE, document(gaps=[few]))["reason"]
+    hidden = gap((0.05, 0.0, 0.09), withheld=["asian"])
+    assert "too few" not in verdict(RULE, document(gaps=[hidden]))["reason"]
+
+
+def test_a_value_over_all_rows_may_be_withheld():
+    found = document(overall=[value("accuracy", NOTHING)])
+    assert "withheld" not in verdict("accuracy() < 0.5", found)["reason"]
+    found["settings"] = {"suppress_below": 11}
+    entry = verdict("accuracy() < 0.5", found)
+    assert (entry["status"], entry["reason"]) == (
+        "undecided",
+        "withheld, or not enough patients to tell",
+    )
 
 
 def test_an_intersection_in_any_order():

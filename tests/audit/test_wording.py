@@ -28,6 +28,7 @@ GAP = {
     "lowest": "black",
     "compared": ["white", "black"],
     "left_out": [],
+    "withheld": [],
     "status": "ok",
 }
 MODEL = {
@@ -121,8 +122,48 @@ def test_several_models_are_named():
 def test_groups_that_were_not_judged_are_named():
     [sentence] = [s for s in example()["summary"] if s.startswith("Not judged")]
     for name in (HOSTILE, FORMULA, "missing"):
-        assert f"= {name}" in sentence
-    assert "4 intersections" in sentence
+        assert (f"= {name}" in sentence) == (name != FORMULA)
+    assert "2 intersections" in sentence
+    [sentence] = [s for s in example()["summary"] if s.startswith("Withheld")]
+    assert f"race = {FORMULA}, and 2 intersections" in sentence
+
+
+def test_decisions_that_are_withheld_are_told_for_each_model():
+    groups = [
+        {"model": model, "attribute": "race", "group": group, "status": "suppressed"}
+        for model, group in (("risk", "black"), ("risk", "white"), ("new", "black"))
+    ]
+    cohort = [{"attribute": "race", "group": "white", "status": "suppressed"}]
+    data = empty()["data"] | {"models": [MODEL, MODEL | {"name": "new"}]}
+    text = empty(groups=groups, cohort=cohort, data=data)["summary"][-1]
+    assert text == (
+        "Withheld, to keep small counts from being known: race = white; of the "
+        "decisions of risk, race = black; of the decisions of new, race = black."
+    )
+
+
+def test_the_summary_names_every_clear_gap_that_the_headline_counts():
+    slope = GAP | {"metric": "calibration_slope_difference", "p_adjusted": 0.001}
+    quiet = GAP | {"lower": 0.0, "p_adjusted": 0.4}
+    sentence = with_gaps(quiet, slope)["summary"][1]
+    assert sentence == (
+        "Beyond chance after correction: the calibration-slope difference over race "
+        "is 0.120 (0.040 to 0.200)."
+    )
+    part = GAP | {"metric": "equal_opportunity_difference"}
+    # Clear equalized odds speak for their parts; else a part is named.
+    assert len(with_gaps(GAP, part)["summary"]) == 2
+    assert "equal-opportunity" in with_gaps(quiet, part)["summary"][1]
+    also = [slope | {"attribute": f"a{n}", "metric": "x_difference"} for n in range(5)]
+    sentence = with_gaps(GAP, slope, *also)["summary"][2]
+    assert sentence.startswith("Also beyond chance")
+    assert "calibration-slope" in sentence
+    assert sentence.endswith("and 2 more.")
+
+
+def test_a_gap_of_the_groups_that_are_left_is_told_as_that():
+    gap = GAP | {"lower": 0.0, "p_adjusted": 0.4, "withheld": ["Asian"]}
+    assert "for the groups shown of race (0.120" in with_gaps(gap)["summary"][1]
 
 
 def test_discovery_is_told_with_the_corrected_p():
@@ -144,7 +185,7 @@ def test_comparison_and_gate():
 
 def test_the_summary_is_short_and_claims_no_compliance():
     for document in (example(), small(), empty()):
-        assert 1 <= len(document["summary"]) <= 8
+        assert 1 <= len(document["summary"]) <= 10
         text = " ".join(
             [
                 *document["summary"],
@@ -248,6 +289,9 @@ def test_any_gap_is_told_once(change):
         "chance": "within what chance produces",
         "unknown": "too few patients to tell",
     }
+    if gap["status"] == "suppressed":
+        told["unknown"] = "too many groups are withheld to tell"
+        assert wording.explain(gap) == "withheld"
     for kind, phrase in told.items():
         assert (phrase in sentences[0]) == (kind == verdict)
     assert wording.explain(gap)
