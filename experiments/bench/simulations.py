@@ -126,7 +126,7 @@ def _find_rates(
         table[..., 1] / rows,
         jnp.sqrt(pooled * (1 - pooled) / rows),
         agg=agg,
-        **options,
+        num_draws=sizes.draws,
     )
     corrected = jnp.stack([found.estimate, noise.corrected])
     if scenario.metric == "TPR ratio":

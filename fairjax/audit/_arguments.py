@@ -26,8 +26,8 @@ rules
     'auroc() < 0.7'                              of all rows
     'new_risk: auroc() < 0.7'                    of one model of several
   A rule fails where the whole interval lies beyond the number, not the estimate alone.
-  What cannot be estimated, because groups are too small, is not a pass: it exits with 1
-  too, unless --allow-undecided is given.
+  What cannot be estimated, because groups are too small or withheld, is not a pass, nor
+  is a gap without them: it exits with 1 too, unless --allow-undecided is given.
 
 exit code
   0  the audit is written
