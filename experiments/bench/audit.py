@@ -25,7 +25,7 @@ from experiments.bench.timing import decimals, environment, markdown, save
 from experiments.files import prepare_folder
 
 COLUMNS = (
-    *("table", "rows", "groups", "crossed", "runs"),
+    *("table", "rows", "patients", "groups", "crossed", "runs"),
     *("wall s", "slowest", "CPU s", "peak GB"),
 )
 RACES = ("Asian", "Black", "other", "white")
@@ -39,6 +39,7 @@ class Options:
 
     Attributes:
       rows: Rows of the CSV table; those of CheXpert's by default.
+      patients: Patients of the CSV table where it is audited by patient; CheXpert's.
       large_rows: Rows of the Parquet table; 0 for none.
       runs: How often the CSV table is audited; the Parquet table is audited once.
       seed: Of the tables.
@@ -48,6 +49,7 @@ class Options:
     """
 
     rows: int = 223_414
+    patients: int = 64_540
     large_rows: int = 10_000_000
     runs: int = 5
     seed: int = 0
@@ -63,6 +65,7 @@ class Row:
     Attributes:
       table: Its format.
       rows: Its rows.
+      patients: Whose rows they are; 0 where each is taken for a patient.
       groups: Groups of single attributes.
       crossed: Groups of their intersection.
       wall: Seconds of each audit.
@@ -72,6 +75,7 @@ class Row:
 
     table: str
     rows: int
+    patients: int
     groups: int
     crossed: int
     wall: list[float]
@@ -83,6 +87,7 @@ class Row:
         return [
             self.table,
             f"{self.rows:,}",
+            f"{self.patients:,}" if self.patients else "-",
             str(self.groups),
             str(self.crossed),
             str(len(self.wall)),
@@ -93,9 +98,11 @@ class Row:
         ]
 
 
-def cohort(rows: int, rng: np.random.Generator) -> pd.DataFrame:
+def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
     """Predictions of a model that underrates the risk of one group."""
-    race = rng.choice(len(RACES), rows, p=[0.1, 0.2, 0.1, 0.6])
+    patient = rng.integers(0, patients, rows)
+    race = rng.choice(len(RACES), patients, p=[0.1, 0.2, 0.1, 0.6])[patient]
+    sex = rng.integers(0, 2, patients)[patient]
     logit = rng.normal(-1.5, 1, rows)
     died = rng.random(rows) < 1 / (1 + np.exp(-logit))
     seen = logit + rng.normal(0, 0.5, rows) - 0.2 * (race == 1)
@@ -103,15 +110,16 @@ def cohort(rows: int, rng: np.random.Generator) -> pd.DataFrame:
         {
             "died": died.astype(np.int8),
             "risk": np.round(1 / (1 + np.exp(-seen)), 6),
-            "sex": np.array(["F", "M"])[rng.integers(0, 2, rows)],
+            "sex": np.array(["F", "M"])[sex],
             "race": np.array(RACES)[race],
+            "patient": patient,
         }
     )
 
 
-def write_csv(path: Path, rows: int, seed: int) -> None:
+def write_csv(path: Path, rows: int, patients: int, seed: int) -> None:
     """The table as CSV."""
-    cohort(rows, np.random.default_rng(seed)).to_csv(path, index=False)
+    cohort(rows, patients, np.random.default_rng(seed)).to_csv(path, index=False)
 
 
 def write_parquet(path: Path, rows: int, seed: int) -> None:
@@ -122,14 +130,17 @@ def write_parquet(path: Path, rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     writer = None
     for start in range(0, rows, _CHUNK):
-        part = pa.Table.from_pandas(cohort(min(_CHUNK, rows - start), rng))
+        number = min(_CHUNK, rows - start)
+        part = pa.Table.from_pandas(cohort(number, number, rng))
         writer = writer or pq.ParquetWriter(path, part.schema)
         writer.write_table(part)
     if writer is not None:
         writer.close()
 
 
-def audit(table: Path, output: Path) -> tuple[float, float, float]:
+def audit(
+    table: Path, output: Path, *, by_patient: bool = False
+) -> tuple[float, float, float]:
     """Audits a table in a process of its own.
 
     Returns:
@@ -142,6 +153,7 @@ def audit(table: Path, output: Path) -> tuple[float, float, float]:
         *("audit", str(table), "--outcome", "died", "--score", "risk"),
         *("--attributes", "sex", "race", "--threshold", "0.3"),
         *("--output", str(output), "--overwrite"),
+        *(("--patient-id", "patient") if by_patient else ()),
     ]
     start = time.perf_counter()
     # What an audit says goes to its report; here only its resources count.
@@ -156,13 +168,15 @@ def audit(table: Path, output: Path) -> tuple[float, float, float]:
     return wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
 
 
-def measure(name: str, table: Path, rows: int, runs: int, folder: Path) -> Row:
+def measure(
+    name: str, table: Path, rows: int, patients: int, runs: int, folder: Path
+) -> Row:
     """Audits of one table, one after another."""
-    wall, cpu, peaks = zip(
-        *(audit(table, folder / f"audit-{name}") for _ in range(runs)), strict=True
-    )
-    crossed = 2 * len(RACES)
-    return Row(name, rows, 2 + len(RACES), crossed, list(wall), list(cpu), max(peaks))
+    output = folder / f"audit-{name}"
+    found = [audit(table, output, by_patient=patients > 0) for _ in range(runs)]
+    wall, cpu, peaks = zip(*found, strict=True)
+    groups, crossed = 2 + len(RACES), 2 * len(RACES)
+    return Row(name, rows, patients, groups, crossed, list(wall), list(cpu), max(peaks))
 
 
 def main(options: Options) -> list[Row]:
@@ -172,26 +186,33 @@ def main(options: Options) -> list[Row]:
       ValueError: An option or a folder that cannot be used, or an audit that failed.
     """
     if options.quick:
-        options = dataclasses.replace(options, rows=5000, large_rows=20_000, runs=1)
-    if min(options.rows, options.runs) < 1 or options.large_rows < 0:
-        raise ValueError("--rows and --runs must be 1 or more, --large-rows 0 or more.")
+        options = dataclasses.replace(
+            options, rows=5000, patients=2000, large_rows=20_000, runs=1
+        )
+    if min(options.rows, options.patients, options.runs) < 1 or options.large_rows < 0:
+        raise ValueError(
+            "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more."
+        )
     prepare_folder(options.output)
     about = environment(kept=False)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = folder / "table.csv"
-        write_csv(table, options.rows, options.seed)
-        rows.append(measure("CSV", table, options.rows, options.runs, folder))
+        write_csv(table, options.rows, options.patients, options.seed)
+        rows += [
+            measure("CSV", table, options.rows, patients, options.runs, folder)
+            for patients in (0, options.patients)
+        ]
         if options.large_rows:
             table = folder / "table.parquet"
             write_parquet(table, options.large_rows, options.seed)
-            rows.append(measure("Parquet", table, options.large_rows, 1, folder))
+            rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
     shown = Table(*COLUMNS)
     for row in rows:
         shown.add_row(*row.cells())
     Console(width=150).print(shown)
-    text = markdown(COLUMNS, "l" + "r" * 8, [row.cells() for row in rows], about)
+    text = markdown(COLUMNS, "l" + "r" * 9, [row.cells() for row in rows], about)
     save(options.output, "audit-cpu", rows, text, about, options.docs)
     return rows
 

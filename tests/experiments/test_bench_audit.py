@@ -15,24 +15,26 @@ def test_audits_are_measured_and_written(tmp_path, monkeypatch):
     before, after = (mark.format("audit-cpu") for mark in (timing.BEGIN, timing.END))
     document.write_text(f"{before}\nold\n{after}\n", encoding="utf-8")
     monkeypatch.setattr(timing, "DOCUMENT", document)
-    (row,) = bench.main(
-        bench.Options(rows=600, large_rows=0, runs=1, output=tmp_path, docs=True)
+    options = bench.Options(
+        rows=600, patients=300, large_rows=0, runs=1, output=tmp_path, docs=True
     )
-    assert (row.table, row.rows, row.groups, row.crossed) == ("CSV", 600, 6, 8)
-    assert 0.1 < row.peak < 10
-    # Two processors at the most did the work of the clock's seconds.
-    assert row.cpu[0] > 0
-    assert row.wall[0] > 0
-    (saved,) = json.loads((tmp_path / "audit-cpu.json").read_text())["rows"]
-    assert saved["wall"] == row.wall
+    rows = bench.main(options)
+    saved = json.loads((tmp_path / "audit-cpu.json").read_text())["rows"]
+    for row, patients, kept in zip(rows, (0, 300), saved, strict=True):
+        assert (row.table, row.rows, row.patients) == ("CSV", 600, patients)
+        assert (row.groups, row.crossed) == (6, 8)
+        assert 0.1 < row.peak < 10
+        assert min(*row.cpu, *row.wall) > 0
+        assert kept["wall"] == row.wall
     text = document.read_text(encoding="utf-8")
-    assert "| CSV | 600 | 6 | 8 | 1 |" in text
+    assert "| CSV | 600 | - | 6 | 8 | 1 |" in text
+    assert "| CSV | 600 | 300 | 6 | 8 | 1 |" in text
     assert "old" not in text
 
 
 def test_the_parquet_table_is_the_csv_tables_kind(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "_CHUNK", 40)
-    bench.write_csv(tmp_path / "a.csv", 100, 0)
+    bench.write_csv(tmp_path / "a.csv", 100, 50, 0)
     bench.write_parquet(tmp_path / "a.parquet", 100, 0)
     csv = pd.read_csv(tmp_path / "a.csv")
     parquet = pd.read_parquet(tmp_path / "a.parquet")
@@ -47,5 +49,5 @@ def test_failures_and_options_are_said(tmp_path):
     (tmp_path / "empty.csv").write_text("died,risk,sex,race\n")
     with pytest.raises(ValueError, match="ended with 2"):
         bench.audit(tmp_path / "empty.csv", tmp_path / "out")
-    with pytest.raises(ValueError, match="--rows and --runs must be 1 or more"):
+    with pytest.raises(ValueError, match="--rows, --patients and --runs must be"):
         bench.main(bench.Options(rows=0, output=tmp_path))
