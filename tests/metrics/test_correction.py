@@ -67,7 +67,7 @@ def simulated_gaps(true_rates, support):
         data_key, boot_key = jax.random.split(key)
         hits = jax.random.binomial(data_key, support, true_rates)
         row = jnp.stack([support - hits, hits], axis=-1)
-        counts = GroupCounts(jnp.stack([row, row], axis=1))
+        counts = GroupCounts(jnp.stack([row, row], axis=1).astype(int))
         return bias_corrected_gap(
             boot_key,
             counts,
