@@ -11,6 +11,7 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.audit import _entries as entries
+from fairjax.audit import _gap_entries as gap_entries
 from fairjax.audit._comparisons import Compared, Odds, Support, compare, support
 from fairjax.audit._families import Family, families
 from fairjax.audit._measures import Measured, Rows, measure
@@ -169,7 +170,7 @@ class _Analysis:
                     self._add_family(found, position, model, rows, family, ready)
             self.advance("the worst intersections")
             found["discovery"], found["unsearched"] = searched.result()
-        entries.adjust(found["gaps"], self.options.correction)
+        gap_entries.adjust(found["gaps"], self.options.correction)
         self.advance("the comparison of models")
         found["comparison"] = list(self._comparison())
         return found
@@ -260,9 +261,10 @@ class _Analysis:
             found["cohort"] += self._cohort(family, measured, supported.both)
         found["groups"] += entries.groups(model.name, family, measured, supported)
         by_patient = self.patients is not None
-        found["gaps"] += entries.gaps(
+        found["gaps"] += gap_entries.gaps(
             model.name,
             family,
+            measured,
             compared.gaps,
             supported,
             by_patient=by_patient,

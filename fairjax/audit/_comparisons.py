@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
 from fairjax.audit._measures import (
+    ODDS,
     SHARES,
     Measured,
     Shares,
@@ -41,9 +42,8 @@ _NAMES = (
     "calibration_slope_difference",
     _ODDS,
 )
-# Of negatives, then of positives.
+# The gaps of the rates in `ODDS`, in their order.
 ODDS_GAPS = ("false_positive_rate_difference", "equal_opportunity_difference")
-ODDS = tuple(SHARES.index(SHARE_GAPS[name]) for name in ODDS_GAPS)
 
 
 # Programs of a few groups, which take seconds to compile and milliseconds to run: LLVM

@@ -29,6 +29,8 @@ _SHARES = {
     "jaccard": ((0, 0, 0, 1), (0, 1, 1, 1)),
 }
 SHARES = tuple(_SHARES)
+# Of negatives, then of positives: what equalized odds are of.
+ODDS = tuple(SHARES.index(f"{of}_positive_rate") for of in ("false", "true"))
 _HITS, _BASE = (np.array([v[i] for v in _SHARES.values()]) for i in range(2))
 _COMPLEMENTS = {
     "true_negative_rate": "false_positive_rate",
@@ -273,8 +275,7 @@ def class_sizes(counts: GroupCounts, shares: Shares) -> tuple[Array, Array]:
 
 def degrees_of_both(degrees: Float[Array, "rates groups"]) -> Float[Array, " groups"]:
     """Degrees of freedom of what needs positives and negatives: the fewer."""
-    picked = [SHARES.index(f"{of}_positive_rate") for of in ("false", "true")]
-    return jnp.min(degrees[jnp.array(picked)], axis=0)
+    return jnp.min(degrees[jnp.array(ODDS)], axis=0)
 
 
 def _copies(shares: Shares, rate: str, rows: Array) -> Array:
@@ -287,8 +288,7 @@ def _copies(shares: Shares, rate: str, rows: Array) -> Array:
 @jax.jit
 def shrunken(shares: Shares) -> Float[Array, "groups 2"]:
     """Empirical-Bayes false and true positive rates, of effective trials."""
-    picked = [SHARES.index(f"{of}_positive_rate") for of in ("false", "true")]
-    rates, trials = shares.rates[jnp.array(picked)], shares.trials[jnp.array(picked)]
+    rates, trials = shares.rates[jnp.array(ODDS)], shares.trials[jnp.array(ODDS)]
 
     def one(hits: Array, trials: Array) -> Array:
         return metrics.beta_binomial_posterior(hits, trials).mean
