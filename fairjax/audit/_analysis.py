@@ -155,7 +155,7 @@ class _Analysis:
         # On other threads: programs are compiled, and intersections searched, while the
         # families are measured.
         with ThreadPoolExecutor(2) as pool:
-            ready = pool.submit(in_double_precision, self._compile_comparison)
+            ready = pool.submit(in_double_precision, self._compile)
             searched = pool.submit(in_double_precision, self._discovery)
             if len(self.labels) > _MANY_ROWS:
                 # The memory of one at a time; compiling is then a small part anyway.
@@ -175,13 +175,16 @@ class _Analysis:
         found["comparison"] = list(self._comparison())
         return found
 
-    def _compile_comparison(self) -> None:
-        """Compiles what compares groups, which needs no more than the sizes."""
+    def _compile(self) -> None:
+        """Compiles what compares groups, for which the sizes are enough, and curves."""
         rows = self._rows(self.data.models[0])
         shapes = jax.eval_shape(lambda: self._measure(rows, self.everyone))
         empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
         supported, odds = self._supported(empty)
         jax.block_until_ready(self._compare(0, 0, empty, supported, odds, None))
+        if len(rows.labels) <= _MANY_ROWS:
+            codes = self.everyone.codes
+            jax.block_until_ready(curves(rows, codes, num_groups=self.num_groups))
 
     def _supported(self, measured: Measured) -> tuple[Support, Odds]:
         options = self.options

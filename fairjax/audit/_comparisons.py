@@ -46,15 +46,6 @@ _NAMES = (
 ODDS_GAPS = ("false_positive_rate_difference", "equal_opportunity_difference")
 
 
-# Programs of a few groups, which take seconds to compile and milliseconds to run: LLVM
-# is told not to try hard.
-_little_work = functools.partial(
-    jax.jit,
-    static_argnames=("confidence", "replicates"),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
-
-
 class Support(NamedTuple):
     """Which groups have enough rows to be compared.
 
@@ -148,7 +139,7 @@ def _odds_of(shares: Shares, supported: Support) -> Odds:
     return Odds(rates, trials, valid, covariance, degrees)
 
 
-@_little_work
+@functools.partial(jax.jit, static_argnames=("confidence", "replicates"))
 def compare(
     key: PRNGKeyArray,
     measured: Measured,

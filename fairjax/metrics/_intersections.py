@@ -2,14 +2,13 @@
 
 A table has an axis for each attribute. An intersection fixes the levels of some
 attributes and sums over the others, so that all intersections are read off one table.
-The values of a shuffle are tabulated and read off in the same way: where they are of
-two kinds, as a rate's are, the table is drawn from its distribution; otherwise they are
-moved by the units' random shifts.
+The values of a shuffle are tabulated and read off in the same way: where there are few,
+as of a rate, or of patients' numbers of hits, the table is drawn from its distribution;
+otherwise they are moved by the units' random shifts.
 """
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -104,10 +103,13 @@ def centre(values: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return residuals, (squares / np.maximum(count - 1, 1))[strata]
 
 
-def marginals(table: Any, max_depth: int) -> dict[tuple[int, ...], Any]:
+def marginals(
+    table: Any, max_depth: int, *, several: bool = False
+) -> dict[tuple[int, ...], Any]:
     """Sums of a table with an axis an attribute, over all but each few of the axes.
 
-    NumPy arrays give NumPy arrays, JAX arrays JAX arrays.
+    NumPy arrays give NumPy arrays, JAX arrays JAX arrays. A last axis of ``several``
+    tables is kept.
 
     Attributes are decided one after another, to be kept or summed out, so that sets
     share the sums over the attributes that they all leave out.
@@ -116,10 +118,11 @@ def marginals(table: Any, max_depth: int) -> dict[tuple[int, ...], Any]:
 
     def decide(table: Any, kept: tuple[int, ...], axis: int) -> None:
         place = len(kept)
-        if table.ndim == place:
+        left = table.ndim - several
+        if left == place:
             found[kept] = table
         elif place == max_depth:
-            found[kept] = table.sum(axis=tuple(range(place, table.ndim)))
+            found[kept] = table.sum(axis=tuple(range(place, left)))
         else:
             decide(table, (*kept, axis), axis + 1)
             decide(table.sum(axis=place), kept, axis + 1)
@@ -131,6 +134,15 @@ def marginals(table: Any, max_depth: int) -> dict[tuple[int, ...], Any]:
 def flat(tables: dict[tuple[int, ...], Any]) -> np.ndarray:
     """All intersections in one row, the whole table left out."""
     return np.concatenate([part.ravel() for kept, part in tables.items() if kept])
+
+
+def _flat_columns(
+    tables: np.ndarray, num_levels: tuple[int, ...], max_depth: int
+) -> np.ndarray:
+    """`flat` of several tables, each a column."""
+    number = tables.shape[1]
+    sums = marginals(tables.reshape(*num_levels, number), max_depth, several=True)
+    return np.concatenate([part.reshape(-1, number) for at, part in sums.items() if at])
 
 
 def eligible_for(support: np.ndarray, max_depth: int, min_support: int) -> np.ndarray:
@@ -183,20 +195,19 @@ def shuffled_beyond(
     # Drawn on the host, where no program has to be compiled for so many units.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     observed = z[best] - _TIE
-    values = _two_values(residuals, strata)
-    if values is not None and 4 * math.prod(num_levels) <= residuals.size:
-        tables = _drawn_tables(
-            rng, values, strata, cells, math.prod(num_levels), num_permutations
-        )
-        found = (
-            scale * flat(marginals(table.reshape(num_levels), max_depth))
-            for table in tables
-        )
-        rows = [
-            (np.max(row, where=eligible, initial=-np.inf), row[best]) for row in found
-        ]
-        worst, own = (np.array(column) for column in zip(*rows, strict=True))
-        return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
+    num_cells = math.prod(num_levels)
+    values, draws = _values(residuals, strata)
+    if 4 * draws * num_cells <= residuals.size:
+        own, worst = np.zeros(best.size), np.zeros(best.size)
+        step = max(1, _CHUNK // num_cells)
+        for done in range(0, num_permutations, step):
+            number = min(step, num_permutations - done)
+            tables = _drawn_tables(rng, values, strata, cells, num_cells, number)
+            shuffled = scale[:, None] * _flat_columns(tables, num_levels, max_depth)
+            own += (shuffled[best] >= observed[:, None]).sum(axis=1)
+            most = shuffled.max(axis=0, where=eligible[:, None], initial=-np.inf)
+            worst += (most >= observed[:, None]).sum(axis=1)
+        return own, worst
     noise = rng.random(strata.shape)
     order = np.lexsort((noise, strata))
     residuals, cells = residuals[order], cells[order]
@@ -223,45 +234,53 @@ def shuffled_beyond(
     return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
 
 
-def _two_values(residuals: np.ndarray, strata: np.ndarray) -> np.ndarray | None:
-    """The smaller value of each stratum, the larger, and how many units have it.
+def _values(
+    residuals: np.ndarray, strata: np.ndarray
+) -> tuple[list[list[tuple[float, int]]], int]:
+    """Each stratum's values from the highest, with how many units have each.
 
-    None where a stratum has more than two values.
+    With them, how many draws say where all values lie: that of the last is known.
     """
-    number = int(strata.max(initial=-1)) + 1
-    low, high = np.full(number, np.inf), np.full(number, -np.inf)
-    np.minimum.at(low, strata, residuals)
-    np.maximum.at(high, strata, residuals)
-    ends = np.stack([low, high], axis=1)
-    ends[low > high] = 0  # a stratum without units
-    if not (residuals[:, None] == ends[strata]).any(axis=1).all():
-        return None
-    hits = np.bincount(strata, residuals == ends[strata, 1], minlength=number)
-    return np.column_stack([ends, hits])
+    order = np.lexsort((-residuals, strata))
+    residuals, strata = residuals[order], strata[order]
+    new = np.append(True, (np.diff(residuals) != 0) | (np.diff(strata) != 0))
+    starts = np.flatnonzero(new)
+    numbers = np.diff(starts, append=strata.size)
+    found: dict[int, list[tuple[float, int]]] = {}
+    places = strata[starts].tolist()
+    kinds = zip(residuals[starts].tolist(), numbers.tolist(), strict=True)
+    for stratum, kind in zip(places, kinds, strict=True):
+        found.setdefault(stratum, []).append(kind)
+    values = [found.get(stratum, []) for stratum in range(int(strata[-1]) + 1)]
+    return values, starts.size - len(found)
 
 
 def _drawn_tables(
     rng: np.random.Generator,
-    values: np.ndarray,
+    values: list[list[tuple[float, int]]],
     strata: np.ndarray,
     cells: np.ndarray,
     num_cells: int,
-    num_permutations: int,
-) -> Iterator[np.ndarray]:
-    """Sums by cell of values that are shuffled within strata, one table a shuffle.
+    number: int,
+) -> np.ndarray:
+    """Sums by cell of values that are shuffled within strata, a column a shuffle.
 
-    The number of a cell's units with the larger value has a known distribution, the
-    multivariate hypergeometric, so that the units are not touched again.
+    How many units of each cell have a value has a known distribution, the multivariate
+    hypergeometric; given these, so has how many of the others have the next value. The
+    units are not touched again.
     """
-    number = len(values)
-    sizes = np.bincount(strata * num_cells + cells, minlength=number * num_cells)
-    sizes = sizes.reshape(number, num_cells)
-    for _ in range(num_permutations):
-        table = np.zeros(num_cells)
-        for (low, high, hits), inside in zip(values, sizes, strict=True):
-            drawn = rng.multivariate_hypergeometric(inside, int(hits))
-            table += low * inside + (high - low) * drawn
-        yield table
+    sizes = np.bincount(strata * num_cells + cells, minlength=len(values) * num_cells)
+    sizes = sizes.reshape(len(values), num_cells)
+    tables = np.zeros((number, num_cells))
+    for table in tables:
+        for kinds, left in zip(values, sizes, strict=True):
+            for value, units in kinds[:-1]:
+                drawn = rng.multivariate_hypergeometric(left, units)
+                table += value * drawn
+                left = left - drawn
+            if kinds:
+                table += kinds[-1][0] * left
+    return tables.T
 
 
 def _padded(size: int) -> int:

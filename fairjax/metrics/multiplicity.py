@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from fairjax.metrics._rows import float_type
 
 
+@jax.jit
 def holm(
     p_values: Float[Array | np.ndarray, "*tests"],
 ) -> Float[Array, "*tests"]:
@@ -40,6 +41,7 @@ def holm(
     return _placed(jnp.minimum(stepped, 1), order, np.shape(p_values))
 
 
+@jax.jit
 def benjamini_hochberg(
     p_values: Float[Array | np.ndarray, "*tests"],
 ) -> Float[Array, "*tests"]:

@@ -129,31 +129,34 @@ def test_z_of_a_single_stratum_is_the_permutation_standard_score():
     np.testing.assert_allclose(found.z[0], (hits - exact.mean()) / exact.std())
 
 
-@pytest.mark.parametrize("rows", [ROWS, 6000])
-def test_p_values_are_those_of_all_shuffles(rows):
-    """By sorting and by shifts."""
-    labels, predictions, attributes = cohort(rows, rows)
-    options = {"num_levels": SHAPE, "max_depth": 2, "top": 3}
-    found = worst_intersections(
-        KEY, labels, predictions, attributes, num_permutations=2000, **options
+@pytest.mark.parametrize(
+    ("rows", "kinds"), [(ROWS, 2), (ROWS, 5), (ROWS, None), (6000, None)]
+)
+def test_p_values_are_those_of_all_shuffles(rows, kinds):
+    """By drawing tables of two values and of five, by sorting, and by shifts."""
+    rng = np.random.default_rng(rows)
+    values = rng.random(rows)
+    if kinds is not None:
+        values = np.floor(values * kinds)
+    attributes = cohort(rows, rows)[2]
+    found = worst_mean_intersections(
+        KEY,
+        values,
+        attributes,
+        num_levels=SHAPE,
+        max_depth=2,
+        top=3,
+        num_permutations=2000,
     )
-    rng, base = np.random.default_rng(0), labels
-    best = [members(attributes, levels)[base] for levels in found.levels]
-    everywhere = np.array(
-        [
-            members(attributes, levels)[base]
-            for levels in intersections(2)
-            if 20 <= members(attributes, levels)[base].sum() <= base.sum() - 20
-        ]
-    )
-    values = np.stack([rng.permutation(~predictions[base] + 0) for _ in range(2000)])
+    everywhere = [members(attributes, levels) for levels in intersections(2)]
+    everywhere = np.array([m for m in everywhere if 20 <= m.sum() <= rows - 20])
     size = everywhere.sum(1)
-    n, hits = base.sum(), (~predictions[base]).sum()
-    scale = np.sqrt(hits * (n - hits) / n / (n - 1) * size * (1 - size / n))
-    null = (values @ everywhere.T - hits * size / n) / scale
+    scale = values.std(ddof=1) * np.sqrt(size * (1 - size / rows))
+    shuffled = np.stack([rng.permutation(values) for _ in range(2000)])
+    null = (shuffled @ everywhere.T - values.mean() * size) / scale
     assert 0.02 < found.corrected_p_value[0] < 0.98
-    for number, inside in enumerate(best):
-        own = np.flatnonzero((everywhere == inside).all(1))[0]
+    for number, levels in enumerate(found.levels):
+        own = np.flatnonzero((everywhere == members(attributes, levels)).all(1))[0]
         z = found.z[number] - 1e-6
         np.testing.assert_allclose(
             [found.p_value[number], found.corrected_p_value[number]],
