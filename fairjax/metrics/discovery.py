@@ -144,10 +144,13 @@ def worst_intersections(
         full cross of the attributes has more than 2**20 cells, or a patient's rows
         differ in an attribute.
 
-    Checks its arguments, so it is not itself to be compiled; what it calls is. Up to
-    2,048 rows (patients) are shuffled by sorting. More are arranged at random, once,
-    and shifted by random numbers of places within blocks of at most 4,096: a group of
-    permutations, for which the test is just as exact, at one pass over the rows each.
+    Checks its arguments, so it is not itself to be compiled; what it calls is. Where
+    the values are few, as those of a rate are, or patients' numbers of hits, the table
+    of a shuffle is drawn from its distribution, the multivariate hypergeometric. If
+    not, up to 2,048 rows (patients) are shuffled by sorting; more are arranged at
+    random, once, and shifted by random numbers of places within blocks of at most
+    4,096: a group of permutations, for which the test is just as exact, at one pass
+    over the rows each.
 
     Hemerik and Goeman, "Exact testing with random permutations", TEST 27 (2018);
     Westfall and Young, "Resampling-Based Multiple Testing" (1993).
