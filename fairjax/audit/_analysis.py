@@ -250,18 +250,22 @@ class _Analysis:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
         ready.result()
         supported, odds = self._supported(measured)
-        gone = None
+        enough, gone = np.asarray(supported.both), None
         if self.withheld is not None:
             hidden = self.withheld.decisions[position][family.name]
-            gone = hidden_for(self.withheld.groups[family.name], hidden)
-            hidden = np.pad(hidden, (0, self.num_groups - len(hidden)))
-            supported = supported._replace(shares=supported.shares & ~hidden)
+            ranking = self.withheld.ranking[position][family.name]
+            gone = hidden_for(ranking, hidden)
+            padding = 0, self.num_groups - len(hidden)
+            hidden, ranking = np.pad(hidden, padding), np.pad(ranking, padding)
+            supported = supported._replace(
+                shares=supported.shares & ~hidden, both=supported.both & ~ranking
+            )
             odds = odds._replace(valid=odds.valid & ~hidden)
             measured = shrunken_without(measured, hidden)
         compared = self._compare(position, number, measured, supported, odds, others)
         measured, supported, compared = jax.device_get((measured, supported, compared))
         if position == 0:
-            found["cohort"] += self._cohort(family, measured, supported.both)
+            found["cohort"] += self._cohort(family, measured, enough)
         found["groups"] += entries.groups(model.name, family, measured, supported)
         by_patient = self.patients is not None
         found["gaps"] += gap_entries.gaps(
@@ -288,13 +292,23 @@ class _Analysis:
         self, family: Family, measured: Measured, both: np.ndarray
     ) -> Iterator[entries.Entry]:
         patients = None
-        if self.data.patients is not None:
+        if self.data.patients is not None and not self._tells_of_few(family):
             number = self.data.num_patients or 1
             known = family.codes >= 0
             pairs = family.codes[known].astype(np.int64) * number
             pairs = np.unique(pairs + self.data.patients[known]) // number
             patients = np.bincount(pairs, minlength=self.num_groups)
         yield from entries.cohort(family, measured, patients, both)
+
+    def _tells_of_few(self, family: Family) -> bool:
+        """Whether a few patients are in several groups, whose numbers would tell."""
+        if self.withheld is None:
+            return False
+        return any(
+            0 < np.count_nonzero(self.data.varying(attribute)) < self.withheld.floor
+            for attribute in self.data.attributes
+            if attribute.name in family.attributes
+        )
 
     def _discovery(self) -> tuple[list[entries.Entry], list[str]]:
         """The worst intersections, and the attributes that are too many to search.
@@ -346,10 +360,11 @@ class _Analysis:
     def _comparison(self) -> Iterator[entries.Entry]:
         baseline, *others = self.data.models
         together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
-        for model in others:
-            for family in (*self.families, together):
-                parts = self.families if family is together else (family,)
-                if family is together and len(parts) == 1:
+        for place, model in enumerate(others, start=1):
+            families = self._comparable(place)
+            for family in (*families, together):
+                parts = families if family is together else (family,)
+                if family is together and len(parts) < 2:
                     continue
                 found = self._positive_sum(model, baseline, parts)
                 levels: list[str | None] = []
@@ -365,6 +380,15 @@ class _Analysis:
                     levels,
                     self.options.margin,
                 )
+
+    def _comparable(self, model: int) -> Sequence[Family]:
+        """The families without the groups whose AUROC is withheld in either model."""
+        if self.withheld is None:
+            return self.families
+        if self.withheld.overall_ranking[0] or self.withheld.overall_ranking[model]:
+            return ()
+        first, other = self.withheld.ranking[0], self.withheld.ranking[model]
+        return [without(f, first[f.name] | other[f.name]) for f in self.families]
 
     def _positive_sum(self, model: Model, baseline: Model, parts) -> Any:
         return _compare_models(

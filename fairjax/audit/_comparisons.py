@@ -108,6 +108,7 @@ def support(
 ) -> tuple[Support, Odds]:
     """Says which groups are compared: by positives, negatives, or rows of the base.
 
+    What is of all rows asks for as many as positives and negatives together.
     Effective rows count, and no more than if a patient's rows were copies of one, so
     that ten rows of one patient are not ten patients. With them, the rates that
     equalized odds are of.
@@ -119,6 +120,8 @@ def support(
     negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
     fewest = jnp.maximum(min_positives, min_negatives)
     fewest = jnp.full((len(SHARES), 1), fewest)
+    for rate in ("selection_rate", "accuracy", "prevalence"):
+        fewest = fewest.at[SHARES.index(rate)].set(min_positives + min_negatives)
     fewest = fewest.at[SHARES.index("true_positive_rate")].set(min_positives)
     fewest = fewest.at[SHARES.index("false_positive_rate")].set(min_negatives)
     supported = Support(trials >= fewest, positives & negatives)

@@ -179,7 +179,7 @@ def sensitivity(
 
 
 def quadrant(entries: Sequence[Any]) -> bytes:
-    """Overall gain in AUROC against the worst-off group's, a point per attribute."""
+    """Overall gain in AUROC against the least group's, a point per attribute."""
     figure = Figure(figsize=(7.4, 4.2))
     axes = panel(figure, 0.75, 0.2, 3.7, 3.4)
     page = sheet(figure)
@@ -227,7 +227,7 @@ def quadrant(entries: Sequence[Any]) -> bytes:
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_xlabel("Change of the overall AUROC")
-    axes.set_ylabel("Change of the worst-off group's AUROC")
+    axes.set_ylabel("Least change of a group's AUROC")
     return render(figure)
 
 

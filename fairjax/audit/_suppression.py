@@ -7,7 +7,7 @@ own intersections.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from fairjax.audit.reading.data import AuditData
 
 # What may be left, for rounding, of a group that is a combination of the others.
 _TOLERANCE = 1e-6
+# A score of so few values tells how many patients have each by its AUROC, its Brier
+# score and its calibration.
+_FEW_VALUES = 20
 
 
 class Withheld(NamedTuple):
@@ -30,12 +33,17 @@ class Withheld(NamedTuple):
       decisions: For each model, family -> ``[G]``, of which nothing is shown that rests
         on decisions; the groups that are withheld whole are among them.
       overall: For each model, whether its decisions over all rows are withheld.
+      ranking: For each model, family -> ``[G]``, of which nothing is shown that rests
+        on the score itself: the groups, and where it has few values, the decisions'.
+      overall_ranking: For each model, whether that is withheld over all rows.
     """
 
     floor: int
     groups: Mapping[str, np.ndarray]
     decisions: tuple[Mapping[str, np.ndarray], ...]
     overall: tuple[bool, ...]
+    ranking: tuple[Mapping[str, np.ndarray], ...]
+    overall_ranking: tuple[bool, ...]
 
 
 def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:
@@ -60,30 +68,43 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
             "are without it: nothing could be shown with --suppress-below"
         )
 
-    def tables(cell: np.ndarray, number: int) -> dict[str, np.ndarray]:
-        return {f.name: count(f, cell, number, data.patients) for f in families}
+    shared = _shared(families, data)
 
-    groups = withheld(families, tables(labels, 2), floor)
+    def hide(
+        cell: np.ndarray, number: int, besides: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        tables = {f.name: count(f, cell, number, data.patients) for f in families}
+        return withheld(families, tables, floor, besides, shared)
+
+    groups = hide(labels, 2)
     cells = [2 * labels + model.decisions for model in data.models]
+    decisions = tuple(hide(cell, 4, groups) for cell in cells)
+    overall = tuple(
+        bool(_small(count(everyone, cell, 4, data.patients), floor).any())
+        for cell in cells
+    )
+    few = [len(np.unique(model.scores)) <= _FEW_VALUES for model in data.models]
     return Withheld(
         floor,
         groups,
-        tuple(withheld(families, tables(cell, 4), floor, groups) for cell in cells),
-        tuple(
-            bool(_small(count(everyone, cell, 4, data.patients), floor).any())
-            for cell in cells
-        ),
+        decisions,
+        overall,
+        tuple(decisions[i] if coarse else groups for i, coarse in enumerate(few)),
+        tuple(overall[i] and coarse for i, coarse in enumerate(few)),
     )
+
+
+def _shared(families: Sequence[Family], data: AuditData) -> set[str]:
+    """Families in which a patient may have rows in several groups."""
+    varying = {a.name for a in data.attributes if data.varying(a).any()}
+    return {f.name for f in families if varying & set(f.attributes)}
 
 
 def without(family: Family, hidden: np.ndarray) -> Family:
     """The family with the rows of withheld groups in no group, code -1."""
-    return replace(
-        family,
-        codes=np.where(hidden, -1, np.arange(len(hidden)))[family.codes].astype(
-            np.int32
-        ),
-    )
+    # The last entry is where code -1 points.
+    kept = np.append(np.where(hidden, -1, np.arange(len(hidden))), -1)
+    return replace(family, codes=kept[family.codes].astype(np.int32))
 
 
 def count(
@@ -103,6 +124,7 @@ def withheld(
     cells: Mapping[str, np.ndarray],
     floor: int,
     besides: Mapping[str, np.ndarray] | None = None,
+    shared: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Which groups of each family are withheld.
 
@@ -117,6 +139,7 @@ def withheld(
       cells: Family -> ``[G, K]`` counts.
       floor: The smallest count that may be shown.
       besides: Family -> ``[G]``, what is withheld for another reason.
+      shared: Families whose groups may share patients, whose numbers do not add up.
 
     Returns:
       Family -> ``[G]``.
@@ -133,7 +156,7 @@ def withheld(
     sums = _Sums(families)
     while True:
         for family in families:
-            _close(family, families, cells, hidden, floor)
+            _close(family, families, cells, hidden, floor, family.name in shared)
         more = sums.giving_back(small, hidden, cells)
         if not more:
             return hidden
@@ -151,6 +174,7 @@ def _close(
     cells: Mapping[str, np.ndarray],
     hidden: Mapping[str, np.ndarray],
     floor: int,
+    shared: bool,
 ) -> None:
     """Withholds more of a family until what adds up to shown groups hides enough."""
     mine, table = hidden[family.name], cells[family.name]
@@ -174,7 +198,10 @@ def _close(
         for line in lines:
             inside = line[mine[line] & filled[line]]
             shown = line[~mine[line] & filled[line]]
-            together = table[inside].sum(axis=0)
+            # Groups that share patients have together at least those of the largest.
+            together = table[inside].max(axis=0, initial=0)
+            if not shared:
+                together = table[inside].sum(axis=0)
             if len(shown) and (len(inside) == 1 or _small(together, floor).any()):
                 mine[shown[table[shown].sum(axis=1).argmin()]] = True
                 changed = True

@@ -33,14 +33,14 @@ def shrunken_without(measured: Measured, hidden: np.ndarray) -> Measured:
     return measured._replace(shrunken=shrunken(shown))
 
 
-def hidden_for(groups: np.ndarray, decisions: np.ndarray) -> dict[str, np.ndarray]:
-    """Metric -> which groups of a family do not show it.
+def hidden_for(ranking: np.ndarray, decisions: np.ndarray) -> dict[str, np.ndarray]:
+    """Metric -> which groups of a family do not show it, for one model.
 
     Args:
-      groups: ``[G]``, the groups that are withheld whole.
-      decisions: ``[G]``, those whose decisions are, for one model.
+      ranking: ``[G]``, the groups of which nothing is shown that rests on the score.
+      decisions: ``[G]``, those of which nothing is that rests on decisions.
     """
-    return {name: groups if name in _RANKING else decisions for name in METHODS}
+    return {name: ranking if name in _RANKING else decisions for name in METHODS}
 
 
 def take_out(
@@ -65,24 +65,28 @@ def take_out(
         for family in families
     }
 
-    def gone(entry: Mapping[str, Any], decisions: bool = False) -> bool:
-        masks = withheld.groups
-        if decisions:
-            masks = withheld.decisions[models[entry["model"]]]
+    def gone(masks: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> bool:
         name = entry["attribute"]
         return bool(masks[name][places[name][entry["group"]]])
 
     for entry in found["cohort"]:
-        if gone(entry):
+        if gone(withheld.groups, entry):
             _empty(entry)
     for entry in found["groups"]:
-        if gone(entry, decisions=entry["metric"] not in _RANKING):
+        ranks = entry["metric"] in _RANKING
+        masks = withheld.ranking if ranks else withheld.decisions
+        if gone(masks[models[entry["model"]]], entry):
             _empty(entry)
     for entry in found["overall"]:
-        if withheld.overall[models[entry["model"]]] and entry["metric"] not in _RANKING:
+        ranks = entry["metric"] in _RANKING
+        masks = withheld.overall_ranking if ranks else withheld.overall
+        if masks[models[entry["model"]]]:
             entry["estimate"] = entry["lower"] = entry["upper"] = None
     # At every threshold they would tell a group's patients apart by their scores.
     found["curves"] |= {"roc": [], "decision": []}
+    if data.num_patients is not None and data.num_patients < len(data.labels):
+        # A bin's rows are not the number of its patients.
+        found["curves"]["calibration"] = []
     for entry in found["curves"]["calibration"]:
         _close_bins(entry, withheld.floor)
     _close_thresholds(found, withheld.floor, families, data)

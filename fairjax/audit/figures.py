@@ -356,7 +356,7 @@ def _quadrant(document: Document) -> Drawing:
         "",
         "",
         "quadrant",
-        "Overall gain against the worst-off group's gain, over the baseline",
+        "Overall gain against that of the group that gains least, over the baseline",
         f"Quadrant plot of AUROC changes. {'; '.join(seen)}.",
         _curves.quadrant(entries),
     )

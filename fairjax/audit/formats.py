@@ -74,6 +74,16 @@ def percent(value: Number | None, digits: int = 1) -> str:
     return NONE if value is None else f"{number(100 * value, digits)} %"
 
 
+def level(confidence: Number) -> str:
+    """A level in per cent, with no more digits than it has.
+
+    Example:
+      >>> level(0.95), level(0.999), level(1 - 0.995)
+      ('95 %', '99.9 %', '0.5 %')
+    """
+    return f"{100 * confidence:.6g} %"
+
+
 def p_value(value: Number | None) -> str:
     """The p-value to three digits; a dash if there is none.
 

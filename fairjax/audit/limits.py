@@ -1,6 +1,6 @@
 """What the audited data cannot tell, chosen by the facts of the audit."""
 
-from fairjax.audit.formats import Document, count, joined, percent, plural
+from fairjax.audit.formats import Document, count, joined, level, plural
 
 
 def limits(document: Document) -> list[str]:
@@ -63,7 +63,8 @@ def _rows(document: Document) -> list[str]:
         )
     elif data["patients"] < data["rows_used"]:
         found.append(
-            f"{plural(data['patients'], 'patient')} have "
+            f"{plural(data['patients'], 'patient')} "
+            f"{'has' if data['patients'] == 1 else 'have'} "
             f"{plural(data['rows_used'], 'row')}. Intervals and tests count "
             "patients; those at other thresholds than the audited one take a "
             "patient's rows to be as alike as at that one."
@@ -93,8 +94,8 @@ def _groups(document: Document) -> list[str]:
         found.append(
             f"{plural(len(few), 'group')} with fewer than {settings['min_positives']} "
             f"positives or {settings['min_negatives']} negatives "
-            f"{'is' if len(few) == 1 else 'are'} not judged. No estimate is not the "
-            "same as no harm."
+            f"{'is' if len(few) == 1 else 'are'} not judged on what needs them"
+            f"{_as_copies(document)}. No estimate is not the same as no harm."
         )
     if any(c["status"] == "suppressed" for c in cohort):
         found.append(
@@ -124,6 +125,13 @@ def _groups(document: Document) -> list[str]:
             "attribute does not imply it over their combinations."
         )
     return found
+
+
+def _as_copies(document: Document) -> str:
+    patients = document["data"]["patients"]
+    if patients is None or patients == document["data"]["rows_used"]:
+        return ""
+    return "; a patient's rows count as what they add, which may be one row's worth"
 
 
 def _thresholds(document: Document) -> list[str]:
@@ -161,7 +169,7 @@ def _tests(document: Document) -> list[str]:
         }.get(document["settings"]["correction"], document["settings"]["correction"])
         found.append(
             f"{tests} gaps were tested. Adjusted p-values use {correction} "
-            f"correction; of the unadjusted ones about {percent(1 - confidence, 0)} "
+            f"correction; of the unadjusted ones about {level(1 - confidence)} "
             "look like a finding where there is none."
         )
     if document["gaps"]:

@@ -19,6 +19,7 @@ from fairjax.audit.formats import (
     Document,
     count,
     joined,
+    level,
     number,
     percent,
     plural,
@@ -151,7 +152,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": count, "percent": percent, "plural": plural}
+    environment.filters |= {"count": count, "level": level, "plural": plural}
     return environment
 
 
@@ -186,6 +187,10 @@ def _verdict(document: Document) -> dict[str, str]:
         text = "No difference was shown for sure; some gaps are leads to follow"
     elif found and set(found) == {"unknown"} and withheld:
         text = "Groups are withheld or too small, and none can be judged by the others"
+    elif (
+        found and max(len(g["compared"] + g["left_out"]) for g in document["gaps"]) < 2
+    ):
+        text = "No attribute has two groups to compare"
     elif not found or set(found) == {"unknown"}:
         text = "There are too few patients to judge any group against another"
     elif withheld:

@@ -274,6 +274,8 @@ def _judge_entry(
     if status != "ok" or limits[0] is None:
         of = f" in {listed(left_out)}" if left_out else ""
         text = f"not enough patients to tell{of}"
+        if "compared" in entry and len(entry["compared"] + left_out) < 2:
+            text = "fewer than two groups have rows"
         if may_be_withheld:
             text = f"withheld, or {text}"
         return _verdict({}, "undecided", where + text)
@@ -283,6 +285,8 @@ def _judge_entry(
     above = rule.operator.startswith(">")
     nearest, farthest = (lower, upper) if above else (upper, lower)
     side = "above" if above else "below"
+    if rule.operator.endswith("="):
+        side = f"at or {side}"
     interval = f"the interval {lower:.4g} to {upper:.4g}"
     others = ""
     if withheld:

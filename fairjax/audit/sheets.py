@@ -2,13 +2,18 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairjax.audit.formats import Document
 
-# A spreadsheet runs a cell that begins like this; some read full-width forms as ASCII.
-_FORMULA = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")
+# Where a cell begins that a spreadsheet would run: at the start, and after what another
+# locale's spreadsheets part cells at. Some skip spaces before the sign, and some read
+# full-width forms as ASCII.
+_FORMULA = re.compile(
+    "(^|[;\t\n])(\\s*(?=[=+\\-@\uff1d\uff0b\uff0d\uff20]))|^()(?=[\t\n])"
+)
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "overall": ("model", "metric", "estimate", "lower", "upper", "method"),
     "cohort": (
@@ -115,8 +120,8 @@ def cell(value: Any) -> str:
     """The value as a cell's text; text that a spreadsheet would run gets a quote.
 
     Example:
-      >>> cell("=cmd()"), cell(-0.5), cell("-0.5"), cell(None), cell(["a", "b"])
-      ("'=cmd()", '-0.5', "'-0.5", '', 'a; b')
+      >>> cell("=cmd()"), cell(-0.5), cell("-0.5"), cell(None), cell(["a", "=b"])
+      ("'=cmd()", '-0.5', "'-0.5", '', "a;' =b")
     """
     if value is None:
         return ""
@@ -126,9 +131,7 @@ def cell(value: Any) -> str:
         return cell("; ".join(str(v) for v in value))
     # Readers take a carriage return for the row's end, even within quotes.
     text = str(value).replace("\r\n", "\n").replace("\r", "\n")
-    # Some spreadsheets skip spaces before the sign.
-    hidden = text.lstrip().startswith(_FORMULA)
-    return f"'{text}" if text.startswith(_FORMULA) or hidden else text
+    return _FORMULA.sub(lambda found: f"{found[1] or ''}'{found[2] or ''}", text)
 
 
 def _table(columns: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
@@ -152,7 +155,7 @@ def _long(
 
 
 def _comparison(entries: Sequence[Mapping[str, Any]]) -> str:
-    """A line for the whole, the worst-off group and each group of a comparison."""
+    """A line for the whole, for the group that gains least, and for each group."""
     lines = []
     for entry in entries:
         who = {k: entry[k] for k in ("model", "baseline", "attribute", "verdict")}

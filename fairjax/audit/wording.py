@@ -8,6 +8,7 @@ from fairjax.audit.formats import (
     count,
     interval,
     joined,
+    level,
     number,
     p_value,
     percent,
@@ -57,8 +58,9 @@ def words(document: Document) -> dict[str, Any]:
         _audited(document),
         _overall(document),
         _clear(document),
-        _clear_besides(document),
+        _besides(document, "clear"),
         _unclear(document),
+        _besides(document, "lead"),
         _too_few(document),
         _withheld(document),
         _intersections(document),
@@ -170,9 +172,9 @@ def _audited(document: Document) -> str:
 
 
 def _overall(document: Document) -> str:
-    level = percent(document["settings"]["confidence"], 0)
+    at = level(document["settings"]["confidence"])
     found = [
-        f"{number(e['estimate'])} ({level} interval {interval(e['lower'], e['upper'])})"
+        f"{number(e['estimate'])} ({at} interval {interval(e['lower'], e['upper'])})"
         + (f" for {e['model']}" if _several(document) else "")
         for e in select(document["overall"], metric="auroc")
         if e["estimate"] is not None
@@ -206,12 +208,12 @@ def _clear(document: Document) -> str:
     )
 
 
-def _clear_besides(document: Document) -> str:
-    """The other clear gaps, which the headline counts and no sentence above names."""
+def _besides(document: Document, verdict: Literal["clear", "lead"]) -> str:
+    """The other gaps so judged, which the headline counts and no sentence names."""
     confidence = document["settings"]["confidence"]
-    clear = [g for g in document["gaps"] if judge(g, confidence) == "clear"]
+    judged = [g for g in document["gaps"] if judge(g, confidence) == verdict]
     told = {(g["model"], g["attribute"], g["metric"]) for g in headlines(document)}
-    known = {(g["model"], g["attribute"], g["metric"]) for g in clear}
+    known = {(g["model"], g["attribute"], g["metric"]) for g in judged}
 
     def new(gap: Document) -> bool:
         where = gap["model"], gap["attribute"]
@@ -219,7 +221,7 @@ def _clear_besides(document: Document) -> str:
         same = [(*where, name) for name in WITHIN.get(gap["metric"], ())]
         return (*where, gap["metric"]) not in told and not known & set(same)
 
-    found = [gap for gap in clear if new(gap)]
+    found = [gap for gap in judged if new(gap)]
     if not found:
         return ""
     # The surest first: sizes of different metrics do not compare.
@@ -229,6 +231,11 @@ def _clear_besides(document: Document) -> str:
         f"{number(g['estimate'])} ({interval(g['lower'], g['upper'])})"
         for g in found
     ]
+    if verdict == "lead":
+        return (
+            "Leads, beyond chance by themselves but not after correction: "
+            f"{some(parts, 4)}."
+        )
     also = "Also beyond" if _clear(document) else "Beyond"
     return f"{also} chance after correction: {some(parts, 4)}."
 
@@ -258,17 +265,15 @@ def _unclear(document: Document) -> str:
             f"for {some(listed, 5)} the gap is beyond chance by itself, but not after "
             "correction for all tests: a lead, not a finding"
         )
-    for hidden, why in (
-        (False, "there are too few patients to tell"),
-        (True, "too many groups are withheld to tell"),
-    ):
-        listed = [
-            _where(document, g)
-            for g in unknown
-            if (g["status"] == "suppressed") == hidden
-        ]
-        if listed:
-            parts.append(f"for {some(listed, 5)} {why}")
+    reasons: dict[str, list[str]] = {}
+    for gap in unknown:
+        why = f"there are too few patients to tell the {phrase(gap['metric'])}"
+        if gap["status"] == "suppressed":
+            why = "too many groups are withheld to tell"
+        elif len(gap["compared"]) + len(gap["left_out"]) < 2:
+            why = "there are no two groups to compare"
+        reasons.setdefault(why, []).append(_where(document, gap))
+    parts += [f"for {some(where, 5)} {why}" for why, where in reasons.items()]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
@@ -283,14 +288,30 @@ def _named(document: Document, groups: Collection[tuple[str, str]]) -> str:
 
 
 def _too_few(document: Document) -> str:
+    """Groups that are compared by nothing, and those that are by some gaps only."""
     few = [
         (c["attribute"], c["group"])
         for c in document["cohort"]
         if c["status"] in ("insufficient", "empty")
     ]
-    if not few:
-        return ""
-    return f"Not judged, because they hold too few patients: {_named(document, few)}."
+    compared = {
+        (gap["attribute"], group)
+        for gap in select(document["gaps"], status="ok")
+        for group in gap["compared"]
+    }
+    never = [group for group in few if group not in compared]
+    partly = [group for group in few if group in compared]
+    parts = []
+    if never:
+        parts.append(
+            f"Not judged, because they hold too few patients: {_named(document, never)}"
+        )
+    if partly:
+        parts.append(
+            "Judged in part, because they hold too few positives or negatives for the "
+            f"rest: {_named(document, partly)}"
+        )
+    return ". ".join(parts) + "." if parts else ""
 
 
 def _withheld(document: Document) -> str:
@@ -357,8 +378,8 @@ def _compared(document: Document) -> str:
     if not parts:
         return ""
     hidden = select(document["cohort"], status="suppressed")
-    who = "worst-off group of those shown" if hidden else "worst-off group"
-    return f"By the AUROC of the {who}, {'; '.join(parts)}."
+    who = "group shown" if hidden else "group"
+    return f"By the change in AUROC of the {who} that gains least, {'; '.join(parts)}."
 
 
 def _gate(document: Document) -> str:

@@ -99,6 +99,11 @@ def centre(values: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarr
     count = np.bincount(strata)
     mean = np.bincount(strata, values) / np.maximum(count, 1)
     residuals = values - mean[strata]
+    # What the mean's own rounding leaves is no difference.
+    largest = np.zeros(count.size)
+    np.maximum.at(largest, strata, np.abs(values))
+    rounding = np.finfo(float).eps * (count + 1) * largest
+    residuals = np.where(np.abs(residuals) <= rounding[strata], 0, residuals)
     squares = np.bincount(strata, residuals**2)
     return residuals, (squares / np.maximum(count - 1, 1))[strata]
 

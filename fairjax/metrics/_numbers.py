@@ -13,7 +13,7 @@ HALVINGS = 50
 
 
 def as_floats(*values: Numbers) -> list[Array]:
-    """The values as arrays of one floating-point type."""
+    """The values as arrays of one floating-point type, of 32 bits or more."""
     # A Python number does not decide the precision, as an array does.
-    dtype = jnp.result_type(float, *values)
+    dtype = jnp.promote_types(jnp.result_type(float, *values), jnp.float32)
     return [jnp.asarray(value, dtype) for value in values]

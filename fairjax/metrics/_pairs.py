@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from fairjax.metrics._numbers import as_floats
+from fairjax.metrics._rows import check_sizes
 from fairjax.metrics.intervals import Interval
 
 _HALVINGS = 28
@@ -95,7 +97,8 @@ def make_families(
     asked: Array | np.ndarray | None = None,
 ) -> Families:
     """Estimates ``[G]`` or ``[F, G]``, NaN left out, ready to be compared."""
-    estimates = jnp.asarray(estimates)
+    (estimates,) = as_floats(estimates)
+    check_sizes(groups=estimates.shape[-1])
     kept = ~jnp.isnan(estimates)
     if valid is not None:
         kept &= jnp.asarray(valid)

@@ -68,7 +68,10 @@ def student_t_quantile(
 def student_equivalent(
     z: Numbers, degrees_of_freedom: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The quantile of Student's t where the normal distribution's is ``z``.
+    r"""The quantile of Student's t where the normal distribution's is ``z``.
+
+    .. math:: t = \sqrt{\nu \left(\exp\!\left(\frac{z^2}{\nu} \left(\frac{8 \nu + 3}{8
+              \nu + 1}\right)^2\right) - 1\right)}
 
     Wallace's approximation, as in ``cluster_interval``: a formula, unlike
     ``student_t_quantile``, for intervals that are themselves searched over ``z``, to
@@ -80,7 +83,10 @@ def student_equivalent(
       degrees_of_freedom: Any shape, at least 1.
 
     Returns:
-      Of that shape, at least ``z``.
+      Of that shape, at least ``z``; NaN below one degree of freedom.
+
+    Wallace, "Bounds on normal approximations to Student's and the chi-square
+    distributions", Annals of Mathematical Statistics 30 (1959).
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,4 +96,5 @@ def student_equivalent(
     degrees = degrees_of_freedom
     scaled = jnp.asarray(z, degrees.dtype) * (8 * degrees + 3) / (8 * degrees + 1)
     # Far out an exponential overflows; no interval is wider than all of [0, 1].
-    return jnp.sqrt(degrees * jnp.expm1(jnp.minimum(scaled**2 / degrees, 60)))
+    found = jnp.sqrt(degrees * jnp.expm1(jnp.minimum(scaled**2 / degrees, 60)))
+    return jnp.where(degrees >= 1, found, jnp.nan)

@@ -145,7 +145,8 @@ def auroc_interval(
     """Interval of an AUROC: logit of DeLong's, and Newcombe's where that has no width.
 
     DeLong's variance is 0 where scores separate the classes perfectly, which a small
-    group does by luck; ``newcombe_interval`` stands in there.
+    group does by luck; ``newcombe_interval`` stands in there. An unknown standard
+    error, as of one positive or one patient, gives no interval.
 
     Args:
       auroc: Any shape, in [0, 1].
@@ -156,7 +157,7 @@ def auroc_interval(
       z: Standard errors to either side, instead of ``confidence``.
 
     Returns:
-      Ends in [0, 1]; NaN where the AUROC is NaN or a class has no rows.
+      Ends in [0, 1]; NaN where the AUROC or its error is, or a class has no rows.
 
     Raises:
       ValueError: With a confidence outside (0, 1).
@@ -174,4 +175,4 @@ def auroc_interval(
     flat = ~((error > 0) & (area > 0) & (area < 1))
     lower = jnp.where(flat, exact.lower, smooth.lower)
     upper = jnp.where(flat, exact.upper, smooth.upper)
-    return Interval(lower, upper).where(~jnp.isnan(exact.lower))
+    return Interval(lower, upper).where(~jnp.isnan(exact.lower) & ~jnp.isnan(error))

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from fairjax.metrics._numbers import as_floats
 from fairjax.metrics._pairs import correlation_of
 
 
@@ -94,7 +95,7 @@ def gap_noise(
     """
     if agg not in ("max", "mean"):
         raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
-    estimates, errors = jnp.asarray(estimates), jnp.asarray(errors)
+    estimates, errors = as_floats(estimates, errors)
     kept = ~jnp.isnan(estimates) & (errors > 0) & jnp.isfinite(errors)
     if valid is not None:
         kept &= jnp.asarray(valid)

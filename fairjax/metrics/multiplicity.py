@@ -1,5 +1,7 @@
 """Corrects p-values of many tests: of groups, metrics and attributes at once."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,8 @@ from jaxtyping import Array, Float
 from fairjax.metrics._rows import float_type
 
 
-@jax.jit
 def holm(
-    p_values: Float[Array | np.ndarray, "*tests"],
+    p_values: Float[Array | np.ndarray, "*tests"] | Sequence[float],
 ) -> Float[Array, "*tests"]:
     r"""Adjusts p-values for many tests by Holm's step-down method.
 
@@ -35,15 +36,19 @@ def holm(
       >>> [round(p, 3) for p in holm(jnp.array([0.01, 0.04, 0.03])).tolist()]
       [0.03, 0.06, 0.06]
     """
-    ranked, order, made = _ranked(p_values)
-    factors = made - jnp.arange(ranked.size)
-    stepped = jnp.maximum.accumulate(factors * ranked)
-    return _placed(jnp.minimum(stepped, 1), order, np.shape(p_values))
+    return _holm(jnp.asarray(p_values))
 
 
 @jax.jit
+def _holm(p_values: Array) -> Array:
+    ranked, order, made = _ranked(p_values)
+    factors = made - jnp.arange(ranked.size)
+    stepped = jnp.maximum.accumulate(factors * ranked)
+    return _placed(jnp.minimum(stepped, 1), order, p_values.shape)
+
+
 def benjamini_hochberg(
-    p_values: Float[Array | np.ndarray, "*tests"],
+    p_values: Float[Array | np.ndarray, "*tests"] | Sequence[float],
 ) -> Float[Array, "*tests"]:
     r"""Adjusts p-values for many tests by the false discovery rate.
 
@@ -72,16 +77,21 @@ def benjamini_hochberg(
       >>> [round(p, 3) for p in adjusted.tolist()]
       [0.03, 0.04, 0.04]
     """
+    return _benjamini_hochberg(jnp.asarray(p_values))
+
+
+@jax.jit
+def _benjamini_hochberg(p_values: Array) -> Array:
     ranked, order, made = _ranked(p_values)
     scaled = ranked * made / jnp.arange(1, ranked.size + 1)
     least = jax.lax.cummin(jnp.where(jnp.isnan(scaled), jnp.inf, scaled), reverse=True)
     adjusted = jnp.where(jnp.isnan(ranked), jnp.nan, jnp.minimum(least, 1))
-    return _placed(adjusted, order, np.shape(p_values))
+    return _placed(adjusted, order, p_values.shape)
 
 
-def _ranked(p_values: Array | np.ndarray) -> tuple[Array, Array, Array]:
+def _ranked(p_values: Array) -> tuple[Array, Array, Array]:
     """All p-values in ascending order, NaN last; their places; how many are known."""
-    flat = jnp.ravel(jnp.asarray(p_values))
+    flat = jnp.ravel(p_values)
     flat = flat.astype(float_type(flat))
     order = jnp.argsort(flat)
     return flat[order], order, jnp.sum(~jnp.isnan(flat))

@@ -1,6 +1,7 @@
 """The command line: what is said where, and the exit codes."""
 
 import io
+import os
 import shlex
 import sys
 
@@ -238,3 +239,14 @@ def test_a_missing_extra_is_named():
         'no_such_module_anywhere must be installed for this: pip install "fairjax[a'
         in (str(caught.value))
     )
+
+
+def test_a_reader_that_stops_reading_changes_nothing(ran, monkeypatch):
+    """As ``fairjax audit ... | head -1``: the gate's answer stays what it is."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command.main(shlex.split(PLAIN)) == 0
+        ran.gate = ["failed"]
+        assert command.main(shlex.split(PLAIN)) == 1

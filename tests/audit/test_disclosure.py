@@ -254,3 +254,105 @@ def test_suppression_turns_no_failed_rule_into_a_passed_one():
     assert "site = C" in text
     assert "of those that may be shown none stands out" in text
     assert "too few" not in text
+
+
+def cut(seed=4):
+    """Three groups under a score of 0 and 1 that flags few without the outcome."""
+    rng = np.random.default_rng(seed)
+    group = rng.choice(list("abc"), 3000, p=[0.6, 0.3, 0.1])
+    logit = rng.normal(-0.5, 1.2, 3000)
+    died = (rng.random(3000) < 1 / (1 + np.exp(-logit))).astype(int)
+    risk = (logit > 0).astype(float)
+    for name, kept in (("b", 7), ("c", 4)):
+        flagged = np.flatnonzero((group == name) & (died == 0) & (risk == 1))
+        risk[flagged[kept:]] = 0
+    fine = 1 / (1 + np.exp(-logit))
+    return pd.DataFrame({"died": died, "risk": risk, "fine": fine, "race": group})
+
+
+def test_a_score_of_two_values_does_not_tell_the_decisions():
+    """Its AUROC and Brier score are two equations for two withheld counts."""
+    options = {"outcome": "died", "attributes": "race", "replicates": 100}
+    document = audit(
+        Options(**options, scores=["fine", "risk"], suppress_below=FLOOR), cut()
+    )
+    ranking = [
+        g
+        for g in document["groups"]
+        if g["model"] == "risk" and g["metric"] not in DECIDED
+    ]
+    assert {g["status"] for g in ranking if g["group"] in "bc"} == {"suppressed"}
+    assert all(g["estimate"] is None for g in ranking if g["group"] in "bc")
+    assert {g["status"] for g in ranking if g["group"] == "a"} <= {"ok", "suppressed"}
+    fine = [
+        g["status"]
+        for g in document["groups"]
+        if g["model"] == "fine" and g["metric"] == "auroc"
+    ]
+    assert fine == ["ok"] * 3
+    # The gain over a model whose AUROC is shown would give it back.
+    told = {g["group"] for c in document["comparison"] for g in c["groups"]}
+    assert not told & {"b", "c"}
+    for kind in ("roc", "calibration", "decision"):
+        drawn = {c["group"] for c in document["curves"][kind] if c["model"] == "risk"}
+        assert not drawn & {"b", "c"}
+    [gap] = [
+        g
+        for g in document["gaps"]
+        if (g["model"], g["metric"]) == ("risk", "auroc_difference")
+    ]
+    assert gap["estimate"] is None
+    assert gap["status"] == "suppressed"
+
+
+def test_findings_do_not_tell_the_rows_of_a_split():
+    frame = cut().drop(columns="risk")
+    site = np.where(np.arange(3000) < 900, "A", "B")
+    site[2980:2994], site[2994:] = "C", "D"
+    options = Options(
+        outcome="died",
+        scores="fine",
+        attributes=["site", "race"],
+        validation=("site", "A"),
+        threshold_rule="youden",
+        replicates=100,
+        suppress_below=FLOOR,
+    )
+    document = audit(options, frame.assign(site=site))
+    hidden = {c["group"] for c in document["cohort"] if c["status"] == "suppressed"}
+    assert {"C", "D"} <= hidden
+    [finding] = [q for q in document["quality"] if q["code"] == "several_splits"]
+    assert "site = C" in finding["message"]
+    assert "14" not in finding["message"]
+    assert "(6)" not in finding["message"]
+
+
+def test_rows_of_a_bin_are_not_its_patients():
+    patients = np.repeat(np.arange(240), 10)
+    rng = np.random.default_rng(0)
+    logit = rng.normal(-0.3, 1.2, 240)[patients]
+    frame = pd.DataFrame(
+        {
+            "died": (rng.random(2400) < 1 / (1 + np.exp(-logit))).astype(int),
+            "risk": 1 / (1 + np.exp(-logit)),
+            "race": np.where(patients < 120, "a", "b"),
+            "pid": patients,
+        }
+    )
+    # Four patients moved between groups: more in the groups than there are.
+    frame.loc[[5, 15, 25, 35], "race"] = "b"
+    options = {
+        "outcome": "died",
+        "scores": "risk",
+        "attributes": "race",
+        "patient_id": "pid",
+        "replicates": 100,
+        "suppress_below": FLOOR,
+    }
+    document = audit(Options(**options), frame)
+    assert document["curves"] == {"roc": [], "calibration": [], "decision": []}
+    assert {c["status"] for c in document["cohort"]} == {"ok"}
+    assert [c["patients"] for c in document["cohort"]] == [None, None]
+    frame["race"] = np.where(patients < 120, "a", "b")
+    document = audit(Options(**options), frame)
+    assert [c["patients"] for c in document["cohort"]] == [120, 120]

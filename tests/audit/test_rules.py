@@ -138,13 +138,13 @@ def verdict(text, found):
     [
         (">", (0.2, 0.11, 0.3), "failed", "lies above 0.1"),
         (">", (0.2, 0.1, 0.3), "passed", "does not show a value above 0.1"),
-        (">=", (0.2, 0.1, 0.3), "failed", "lies above 0.1"),
+        (">=", (0.2, 0.1, 0.3), "failed", "lies at or above 0.1"),
         (">", (0.2, 0.05, 0.3), "passed", "nor does it rule one out"),
         (">", (0.05, 0.0, 0.09), "passed", "rules out a value above 0.1"),
         (">", (0.05, 0.0, 0.1), "passed", "rules out a value above 0.1"),
         ("<", (0.05, 0.0, 0.09), "failed", "lies below 0.1"),
         ("<", (0.05, 0.0, 0.1), "passed", "does not show a value below 0.1"),
-        ("<=", (0.05, 0.0, 0.1), "failed", "lies below 0.1"),
+        ("<=", (0.05, 0.0, 0.1), "failed", "lies at or below 0.1"),
         ("<", (0.2, 0.11, 0.3), "passed", "rules out a value below 0.1"),
     ],
 )
@@ -166,6 +166,7 @@ RULE = "equalized_odds_difference(race) > 0.1"
         (gap(NOTHING, status="insufficient"), "not enough patients to tell"),
         (gap(NOTHING), "not enough patients to tell"),
         (gap(NOTHING, left_out=["a"]), "not enough patients to tell in 'a'"),
+        (gap(NOTHING, compared=["a"]), "fewer than two groups have rows"),
         (gap(NOTHING, status="suppressed"), "withheld"),
         (gap(NOTHING, status="suppressed", withheld=["a"]), "withheld: 'a'"),
         (

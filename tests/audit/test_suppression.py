@@ -177,3 +177,13 @@ def test_joined_groups_hide_too_few_positives():
     labels = (place < np.array([50, 3, 3, 40])[a]).astype(np.int8)
     shown, _ = families([attribute("a", a, 4)], 1)
     assert of(shown, labels, 11)["a"].tolist() == [False, True, True, True]
+
+
+def test_groups_that_share_patients_do_not_add_up():
+    # 8 positive patients in b and the same 8 in c; a has enough, as has d.
+    shown = families([attribute("site", np.arange(4).repeat(2), 4)], 1)[0]
+    cells = {"site": np.array([[300, 40], [100, 8], [100, 8], [200, 30]])}
+    apart = withheld(shown, cells, 11)["site"]
+    assert apart.tolist() == [False, True, True, False]
+    together = withheld(shown, cells, 11, shared={"site"})["site"]
+    assert together.tolist() == [False, True, True, True]

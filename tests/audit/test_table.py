@@ -762,3 +762,46 @@ def test_the_order_of_rows_does_not_matter(seed, models):
     a, b = one.patients[order], other.patients
     assert np.array_equal(a[:, None] == a, b[:, None] == b)
     assert one.findings == other.findings
+
+
+@pytest.mark.parametrize(
+    ("made", "levels"),
+    [
+        (
+            lambda: pd.cut(pd.Series([17, 40, 39, 66]), [0, 18, 40, 65, 100]),
+            ("(0, 18]", "(18, 40]", "(40, 65]", "(65, 100]"),
+        ),
+        (
+            lambda: pd.Categorical(pd.PeriodIndex(["2020", "2021"] * 2, freq="Y")),
+            ("2020", "2021"),
+        ),
+        (
+            lambda: pd.Series(pd.PeriodIndex(["2020", "2021"] * 2, freq="Y")),
+            ("2020", "2021"),
+        ),
+    ],
+    ids=["cut", "categories of periods", "periods"],
+)
+def test_types_that_arrow_lacks_are_levels(made, levels):
+    data = read(options(attributes="kind"), frame(kind=made()))
+    assert data.attributes[0].levels == levels
+    assert np.bincount(data.attributes[0].codes, minlength=len(levels)).sum() == 4
+    expected = pd.Series(made()).astype(str).tolist()
+    found = [levels[code] for code in data.attributes[0].codes]
+    assert found == expected
+
+
+def test_an_outcome_may_declare_values_that_no_row_has():
+    died = pd.Categorical([0, 1, 0, 1], categories=[0, 1, 2])
+    data = read(options(), frame(died=died))
+    assert data.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_what_is_no_table_is_refused():
+    assert "not Table" in refusal(pa.table({"died": [0, 1]}))
+    assert refusal(pd.DataFrame()).endswith("(0 columns) has no column 'died'")
+
+
+def test_a_column_that_is_not_there_is_named_with_the_tables_size(tmp_path):
+    path = save(tmp_path, CSV)
+    assert "(4 rows, 6 columns) has no column" in refusal(path, attributes="race")

@@ -319,6 +319,23 @@ def test_nothing_to_find():
     assert nobody.searched == 0
 
 
+def test_rounding_is_no_disparity():
+    """Equal patients whose rows are added up in another order, and a constant."""
+    patients = np.arange(300).repeat(3)
+    group = patients % 2
+    values = np.tile([0.1, 0.2, 0.3], 300).reshape(300, 3)
+    values[1::2] = values[1::2, ::-1]
+    options = {"num_levels": (2,), "num_permutations": 99}
+    for rows in (
+        worst_mean_intersections(
+            KEY, values.ravel(), group[None], patients=patients, **options
+        ),
+        worst_mean_intersections(KEY, np.full(900, 0.3), group[None], **options),
+    ):
+        np.testing.assert_array_equal(rows.z, 0)
+        np.testing.assert_array_equal(rows.corrected_p_value, 1)
+
+
 @given(st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=20)
 def test_marginals_are_sums_over_the_other_axes(num_axes, depth):

@@ -367,3 +367,26 @@ def test_gaps_can_be_mapped_and_doubled():
 def test_gap_arguments_are_checked():
     with pytest.raises(ValueError, match="confidence must lie in"):
         rate_gap_interval(KEY, np.ones(2), np.full(2, 3.0), confidence=95.0)
+
+
+@pytest.mark.parametrize(("small", "large"), [(10, 10), (10, 1000), (25, 500)])
+def test_two_groups_by_enumerating_every_outcome(small, large):
+    """The method's own error, without a simulation's: at most 2 points too often."""
+    ends, rates = [], []
+    for rows in (small, large):
+        hits = np.arange(rows + 1)
+        ends.append(np.asarray(midp_interval(hits, rows)))
+        rates.append(hits / rows)
+    below, above = (
+        [abs(rate - end[side]) for rate, end in zip(rates, ends, strict=True)]
+        for side in (0, 1)
+    )
+    gap = rates[0][:, None] - rates[1]
+    claimed = gap > np.hypot(below[0][:, None], above[1]) + 1e-6
+    claimed |= -gap > np.hypot(above[0][:, None], below[1]) + 1e-6
+    errors = [
+        (stats.binom.pmf(np.arange(small + 1), small, rate) @ claimed)
+        @ stats.binom.pmf(np.arange(large + 1), large, rate)
+        for rate in np.linspace(0.005, 0.995, 100)
+    ]
+    assert 0.03 < max(errors) < 0.07

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
+from fairjax import metrics
 from fairjax.metrics import (
     auroc_interval,
     beta_quantile,
@@ -212,3 +213,33 @@ def test_confidence_lies_between_0_and_1(confidence):
     for interval in (wilson_interval, jeffreys_interval):
         with pytest.raises(ValueError, match="confidence must lie in"):
             interval(1, 2, confidence=confidence)
+
+
+def test_students_equivalent_is_scipys_but_for_a_few_degrees():
+    degrees = jnp.array([10.0, 30.0, 400.0])
+    for z in (0.5, 1.0, 1.96, 2.58):
+        exact = stats.t.isf(stats.norm.sf(z), np.asarray(degrees))
+        found = metrics.student_equivalent(z, degrees)
+        np.testing.assert_allclose(found, exact, rtol=2e-3)
+    few = metrics.student_equivalent(1.96, jnp.array([1.0, 2.0, 3.0]))
+    assert np.all(few > stats.t.isf(stats.norm.sf(1.96), [1, 2, 3]))
+    assert np.isnan(metrics.student_equivalent(1.96, jnp.array(0.0)))
+
+
+def test_an_unknown_error_of_an_auroc_gives_no_interval():
+    found = metrics.auroc_interval(0.8, jnp.array([0.1, jnp.nan]), 20, 30)
+    assert np.isfinite(found.lower[0])
+    assert np.isnan([found.lower[1], found.upper[1]]).all()
+
+
+@pytest.mark.parametrize("kind", [jnp.float16, jnp.bfloat16])
+def test_sixteen_bits_are_widened(kind):
+    hits, rows = jnp.array(30, kind), jnp.array(50, kind)
+    for interval in (wilson_interval, jeffreys_interval, metrics.midp_interval):
+        for end, same in zip(interval(hits, rows), interval(30, 50), strict=True):
+            assert end.dtype == jnp.float32
+            np.testing.assert_allclose(end, same, rtol=1e-6)
+    gap = metrics.gap_noise(
+        jax.random.key(0), jnp.array([1, 2], kind), jnp.ones(2, kind)
+    )
+    assert np.isfinite(gap.floor)

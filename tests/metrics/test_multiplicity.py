@@ -54,3 +54,9 @@ def test_groups_by_metrics_are_one_family(adjust):
     assert adjusted.shape == p.shape
     np.testing.assert_array_equal(np.asarray(adjusted).ravel(), adjust(p.ravel()))
     assert adjust(np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
+def test_lists_are_p_values(adjust):
+    p_values = [0.01, 0.04, 0.03]
+    np.testing.assert_array_equal(adjust(p_values), adjust(np.array(p_values)))

@@ -17,6 +17,7 @@ def labels(name: str, column: Codes, positive: str | None) -> tuple[np.ndarray, 
     Raises:
         AuditError: If the values are not two, or it cannot be told which is positive.
     """
+    column = _occurring(column)
     truth = _truth(column.values, positive)
     if truth is None:
         rule = (
@@ -28,6 +29,18 @@ def labels(name: str, column: Codes, positive: str | None) -> tuple[np.ndarray, 
     of_one = [value for value, one in zip(column.values, truth, strict=True) if one]
     spelled = of_one[0] if of_one else positive or "1"
     return np.array([*truth, -1], np.int8)[column.codes], spelled
+
+
+def _occurring(column: Codes) -> Codes:
+    """Without the values that no row has, which a categorical type may declare."""
+    codes = column.codes
+    found = np.bincount(codes[codes >= 0], minlength=len(column.values)) > 0
+    if found.all():
+        return column
+    # The last entry is where code -1 points.
+    place = np.append(np.where(found, np.cumsum(found) - 1, -1), -1).astype(np.int32)
+    values = [v for v, some in zip(column.values, found, strict=True) if some]
+    return Codes(place[codes], tuple(values), column.numeric)
 
 
 def _truth(values: Sequence[str], positive: str | None) -> list[bool] | None:
@@ -71,6 +84,7 @@ def decisions(
     Raises:
         AuditError: If they are neither, or missing in a row to keep.
     """
+    column = _occurring(column)
     truth = _truth(column.values, None) or _truth(column.values, positive)
     if truth is None:
         raise AuditError(

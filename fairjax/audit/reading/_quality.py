@@ -59,14 +59,18 @@ def of_split(
     chosen_on: np.ndarray,
     keep: np.ndarray,
     patients: np.ndarray | None,
+    floor: int,
 ) -> Iterator[Finding]:
-    """Yields what the rows to audit share with those that chose the threshold."""
+    """Yields what the rows to audit share with those that chose the threshold.
+
+    With `floor`, the smallest count that may be told, no number of a split is.
+    """
     column, value = validation
     audited = keep & ~chosen_on
     counts = np.bincount(split.codes[audited] + 1, minlength=len(split.values) + 1)
     others = [*(f"{column} = {name}" for name in split.values), f"no {column}"]
     named = [
-        f"{name} ({count:,})"
+        name if floor else f"{name} ({count:,})"
         for name, count in zip(others, np.roll(counts, -1).tolist(), strict=True)
         if count
     ]
@@ -88,11 +92,12 @@ def of_split(
             yield Finding(
                 "warning",
                 "patients_in_both_splits",
-                f"{number:,} patients have rows among those that the threshold was "
+                f"{'Some' if floor else f'{number:,}'} patients have rows among those "
+                "that the threshold was "
                 "chosen on and among those audited. It is then not chosen on other "
                 "patients, which flatters every rate at it; leave the patients out of "
                 "one of the two.",
-                int(np.count_nonzero(in_both[codes] & audited)),
+                None if floor else int(np.count_nonzero(in_both[codes] & audited)),
             )
 
 

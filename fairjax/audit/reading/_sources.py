@@ -66,7 +66,13 @@ def open_source(table: Any, separator: str | None = None) -> Source:
     require("pyarrow")
     if isinstance(table, pd.DataFrame):
         return _Frame(table)
-    path = Path(table)
+    try:
+        path = Path(table)
+    except TypeError:
+        kind = type(table).__name__
+        raise AuditError(
+            f"a table must be the path of a file or a pandas DataFrame, not {kind}"
+        ) from None
     try:
         if path.is_dir():
             raise AuditError(f"{path.name!r} is a folder, not a table")
@@ -305,6 +311,12 @@ def _from_pandas(column: pd.Series) -> "pa.Array":
     """A column of any type as Arrow; objects of mixed types become text."""
     import pyarrow as pa
 
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        kind = kind.categories.dtype
+    if isinstance(kind, pd.IntervalDtype | pd.PeriodDtype):
+        # Arrow has no such values, or takes them for numbers.
+        column = column.astype(object).map(display, na_action="ignore")
     try:
         array = pa.Array.from_pandas(column)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

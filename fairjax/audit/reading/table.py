@@ -93,7 +93,12 @@ def read(options: Options, table: Any = None) -> AuditData:
     if options.validation is not None and columns.split is not None:
         validation = _scores.validation_rows(options.validation, columns.split, keep)
         findings += _quality.of_split(
-            options.validation, columns.split, validation, keep, columns.patients
+            options.validation,
+            columns.split,
+            validation,
+            keep,
+            columns.patients,
+            options.suppress_below,
         )
     thresholds = _scores.thresholds(options, labels, scores, validation)
     if validation is not None:
@@ -225,8 +230,8 @@ def _check_columns(names: Sequence[str], source: Source) -> None:
         times = list(source.columns).count(name)
         if times > 1:
             raise AuditError(
-                f"{source.name!r} has {times} columns named {name!r}; which is meant "
-                "cannot be told"
+                f"{source.name!r} ({_size(source)}) has {times} columns named "
+                f"{name!r}; which is meant cannot be told"
             )
         if times:
             continue
@@ -238,10 +243,23 @@ def _check_columns(names: Sequence[str], source: Source) -> None:
                     f"{source.name!r} has the single column {shown(source.columns[0])};"
                     f" are its fields separated by {mark}? Then add --separator {mark}"
                 )
+        hint = near_miss(name, source.columns)
+        if not hint and source.columns:
+            hint = f": it has {listed(source.columns)}"
         raise AuditError(
-            f"{source.name!r} has no column {name!r}"
-            f"{near_miss(name, source.columns) or f': it has {listed(source.columns)}'}"
+            f"{source.name!r} ({_size(source)}) has no column {name!r}{hint}"
         )
+
+
+def _size(source: Source) -> str:
+    """Rows and columns, for a message; the rows are counted for it."""
+    columns = len(source.columns)
+    words = f"{columns:,} {'column' if columns == 1 else 'columns'}"
+    if len(set(source.columns)) < columns or not columns:
+        return words
+    first = source.columns[0]
+    rows = sum(len(batch[first]) for batch in source.batches([first]))
+    return f"{row_count(rows)}, {words}"
 
 
 def _in_declared_order(
