@@ -209,8 +209,15 @@ def _clear(document: Document) -> str:
 
 
 def _besides(document: Document, verdict: Literal["clear", "lead"]) -> str:
-    """The other gaps so judged, which the headline counts and no sentence names."""
+    """The other gaps so judged, which the headline counts and no sentence names.
+
+    Leads are told where they are the most that there is.
+    """
     confidence = document["settings"]["confidence"]
+    if verdict == "lead" and any(
+        judge(gap, confidence) == "clear" for gap in document["gaps"]
+    ):
+        return ""
     judged = [g for g in document["gaps"] if judge(g, confidence) == verdict]
     told = {(g["model"], g["attribute"], g["metric"]) for g in headlines(document)}
     known = {(g["model"], g["attribute"], g["metric"]) for g in judged}
