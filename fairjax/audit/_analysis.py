@@ -292,7 +292,7 @@ class _Analysis:
         self, family: Family, measured: Measured, both: np.ndarray
     ) -> Iterator[entries.Entry]:
         patients = None
-        if self.data.patients is not None and not self._tells_of_few(family):
+        if self.data.patients is not None and not self._shares_patients(family):
             number = self.data.num_patients or 1
             known = family.codes >= 0
             pairs = family.codes[known].astype(np.int64) * number
@@ -300,12 +300,10 @@ class _Analysis:
             patients = np.bincount(pairs, minlength=self.num_groups)
         yield from entries.cohort(family, measured, patients, both)
 
-    def _tells_of_few(self, family: Family) -> bool:
-        """Whether a few patients are in several groups, whose numbers would tell."""
-        if self.withheld is None:
-            return False
-        return any(
-            0 < np.count_nonzero(self.data.varying(attribute)) < self.withheld.floor
+    def _shares_patients(self, family: Family) -> bool:
+        """Whether numbers of patients would tell how many are in several groups."""
+        return self.withheld is not None and any(
+            self.data.varying(attribute).any()
             for attribute in self.data.attributes
             if attribute.name in family.attributes
         )
@@ -368,16 +366,25 @@ class _Analysis:
                     continue
                 found = self._positive_sum(model, baseline, parts)
                 levels: list[str | None] = []
+                hidden, occurs = [], []
                 for part in parts:
+                    padding = self.num_groups - len(part.levels)
                     start = "" if len(parts) == 1 else f"{part.name} = "
                     levels += [f"{start}{level}" for level in part.levels]
-                    levels += [None] * (self.num_groups - len(part.levels))
+                    levels += [None] * padding
+                    hidden += [*self._hidden(place, part), *[False] * padding]
+                    codes = part.codes[part.codes >= 0]
+                    occurs += (
+                        np.bincount(codes, minlength=self.num_groups) > 0
+                    ).tolist()
                 yield entries.comparison(
                     model.name,
                     baseline.name,
                     family.name,
                     found,
                     levels,
+                    hidden,
+                    occurs,
                     self.options.margin,
                 )
 
@@ -387,8 +394,14 @@ class _Analysis:
             return self.families
         if self.withheld.overall_ranking[0] or self.withheld.overall_ranking[model]:
             return ()
-        first, other = self.withheld.ranking[0], self.withheld.ranking[model]
-        return [without(f, first[f.name] | other[f.name]) for f in self.families]
+        return [without(f, np.array(self._hidden(model, f))) for f in self.families]
+
+    def _hidden(self, model: int, family: Family) -> list[bool]:
+        """The groups whose AUROC is withheld in the model or the baseline."""
+        if self.withheld is None:
+            return [False] * len(family.levels)
+        ranking = self.withheld.ranking
+        return (ranking[0][family.name] | ranking[model][family.name]).tolist()
 
     def _positive_sum(self, model: Model, baseline: Model, parts) -> Any:
         return _compare_models(

@@ -256,9 +256,24 @@ def comparison(
     attribute: str,
     found: metrics.PositiveSum,
     levels: Sequence[str | None],
+    hidden: Sequence[bool],
+    occurs: Sequence[bool],
     margin: float,
 ) -> Entry:
-    """A model held against the baseline; padded groups have no name."""
+    """A model held against the baseline.
+
+    Args:
+      model: Its name.
+      baseline: The other's.
+      attribute: What the groups are of.
+      found: The changes.
+      levels: Names of the groups; None for those that pad.
+      hidden: Which are withheld.
+      occurs: Which have rows.
+      margin: Loss that counts as no harm.
+    """
+    named = [(i, level) for i, level in enumerate(levels) if level is not None]
+    compared = np.asarray(found.compared)
     worst = int(found.worst_group)
     return {
         "model": model,
@@ -272,9 +287,15 @@ def comparison(
         "groups": [
             _change(found.group_gains[i], found.group_lower[i], found.group_upper[i])
             | {"group": level}
-            for i, level in enumerate(levels)
-            if level is not None and bool(found.compared[i])
+            for i, level in named
+            if compared[i]
         ],
+        "left_out": [
+            level
+            for i, level in named
+            if occurs[i] and not compared[i] and not hidden[i]
+        ],
+        "withheld": [level for i, level in named if hidden[i]],
     }
 
 

@@ -19,8 +19,8 @@ from fairjax.audit.reading.data import AuditData
 
 # What may be left, for rounding, of a group that is a combination of the others.
 _TOLERANCE = 1e-6
-# A score of so few values tells how many patients have each by its AUROC, its Brier
-# score and its calibration.
+# A group whose scores take so few values tells how many of its patients have each, by
+# its AUROC, its Brier score and its calibration.
 _FEW_VALUES = 20
 
 
@@ -34,7 +34,8 @@ class Withheld(NamedTuple):
         on decisions; the groups that are withheld whole are among them.
       overall: For each model, whether its decisions over all rows are withheld.
       ranking: For each model, family -> ``[G]``, of which nothing is shown that rests
-        on the score itself: the groups, and where it has few values, the decisions'.
+        on the score itself: the groups, and those where it takes few values and few
+        have one of them, or whose decisions are withheld.
       overall_ranking: For each model, whether that is withheld over all rows.
     """
 
@@ -83,15 +84,65 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
         bool(_small(count(everyone, cell, 4, data.patients), floor).any())
         for cell in cells
     )
-    few = [len(np.unique(model.scores)) <= _FEW_VALUES for model in data.models]
+    ranking, overall_ranking = [], []
+    for model, gone, all_gone in zip(data.models, decisions, overall, strict=True):
+        value = np.unique(model.scores, return_inverse=True)[1]
+
+        def told(family: Family, value: np.ndarray = value) -> _Told:
+            return _told(family, labels, value, data.patients, floor)
+
+        tables, besides = {}, {}
+        for family in families:
+            found = told(family)
+            # A group counts 1 that must be hidden, and enough where it need not be.
+            some = np.where(found.small, 1, np.where(found.occurs, floor, 0))
+            cells = count(family, labels, 2, data.patients)
+            tables[family.name] = np.column_stack([cells, some])
+            besides[family.name] = groups[family.name] | (found.few & gone[family.name])
+        ranking.append(withheld(families, tables, floor, besides, shared))
+        whole = told(everyone)
+        overall_ranking.append(bool((whole.small | (whole.few & all_gone)).any()))
     return Withheld(
-        floor,
-        groups,
-        decisions,
-        overall,
-        tuple(decisions[i] if coarse else groups for i, coarse in enumerate(few)),
-        tuple(overall[i] and coarse for i, coarse in enumerate(few)),
+        floor, groups, decisions, overall, tuple(ranking), tuple(overall_ranking)
     )
+
+
+class _Told(NamedTuple):
+    """What the score alone tells of the groups.
+
+    Attributes:
+      few: ``[G]``, whether it takes few values in the group.
+      small: ``[G]``, whether moreover one of them, with one outcome, is had by few.
+      occurs: ``[G]``, whether the group has rows.
+    """
+
+    few: np.ndarray
+    small: np.ndarray
+    occurs: np.ndarray
+
+
+def _told(
+    family: Family,
+    labels: np.ndarray,
+    value: np.ndarray,
+    patients: np.ndarray | None,
+    floor: int,
+) -> _Told:
+    """Finds groups of few values from rows coded by value."""
+    size, values = len(family.levels), int(value.max()) + 1
+    pairs = np.unique(family.codes.astype(np.int64) * values + value)
+    number = np.bincount(pairs // values, minlength=size)
+    few = (number > 0) & (number <= _FEW_VALUES)
+    inside = few[family.codes]
+    place = family.codes[inside].astype(np.int64) * values + value[inside]
+    place = 2 * place + labels[inside]
+    if patients is not None:
+        several = int(patients.max()) + 1
+        place = np.unique(place * several + patients[inside]) // several
+    cells, counts = np.unique(place, return_counts=True)
+    small = np.zeros(size, bool)
+    small[cells[counts < floor] // (2 * values)] = True
+    return _Told(few, small, number > 0)
 
 
 def _shared(families: Sequence[Family], data: AuditData) -> set[str]:

@@ -14,6 +14,7 @@ from fairjax.audit.formats import (
     p_value,
     percent,
     select,
+    some,
 )
 from fairjax.audit.glossary import METRICS, describe
 from fairjax.audit.wording import explain, judge
@@ -217,13 +218,14 @@ def comparison(document: Document) -> Table:
             estimate(e["gain"]),
             estimate(e["worst"]),
             Cell(e["worst"].get("group") or NONE),
+            Cell(some([*e["left_out"], *e["withheld"]]) or NONE),
             figure(e["margin"]),
             Cell(e["verdict"], kind=e["verdict"].replace(" ", "-")),
         ]
         for e in document["comparison"]
     ]
-    headers = ("Attribute", "Models", "Overall AUROC change", "Worst group's change")
-    headers = (*headers, "Worst group", "Margin", "Verdict")
+    headers = ("Attribute", "Models", "Overall AUROC change", "Least group's change")
+    headers = (*headers, "Of", "Not compared", "Margin", "Verdict")
     return table("Models compared with the first", headers, rows)
 
 

@@ -51,15 +51,25 @@ def _main(argv: Sequence[str] | None) -> int:
     document, report = _run(options, folder, overwrite)
     lines = list(document["summary"])
     lines += [f"{e['status']}: {e['rule']} ({e['reason']})" for e in document["gate"]]
-    try:
-        for line in (*lines, f"Report: {report}"):
-            _say(line, sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads on. The report is written, and what the gate says stays true.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _tell([*lines, f"Report: {report}"])
     shut = gate_fails(document["gate"], allow_undecided=options.allow_undecided)
     return 1 if shut else 0
+
+
+def _tell(lines: Sequence[str]) -> None:
+    """Prints lines, where somebody reads them.
+
+    If nobody does, the report is written all the same, and what the gate says holds.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        for line in lines:
+            _say(line, sys.stdout)
+        sys.stdout.flush()
+    except OSError:
+        # Else the interpreter fails at its end, where it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: Options, folder: Path, overwrite: bool) -> tuple[Any, Path]:

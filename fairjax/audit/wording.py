@@ -240,7 +240,8 @@ def _besides(document: Document, verdict: Literal["clear", "lead"]) -> str:
     ]
     if verdict == "lead":
         return (
-            "Leads, beyond chance by themselves but not after correction: "
+            "Beyond chance by itself but not after correction, which is a lead and no "
+            "finding: "
             f"{some(parts, 4)}."
         )
     also = "Also beyond" if _clear(document) else "Beyond"
@@ -376,7 +377,10 @@ def _compared(document: Document) -> str:
         worst, over = entry["worst"], entry["attribute"]
         if worst["estimate"] is not None:
             sign = "+" if worst["estimate"] > 0 else ""
-            over += f" ({sign}{number(worst['estimate'])} for {worst['group']})"
+            over += f" ({sign}{number(worst['estimate'])} for {worst['group']}"
+            if entry["left_out"]:
+                over += f"; too few to compare: {some(entry['left_out'])}"
+            over += ")"
         told.setdefault(key, []).append(over)
     parts = [
         f"{model} against {baseline} is {verdict} over {some(over, 5)}"
@@ -384,7 +388,7 @@ def _compared(document: Document) -> str:
     ]
     if not parts:
         return ""
-    hidden = select(document["cohort"], status="suppressed")
+    hidden = any(entry["withheld"] for entry in document["comparison"])
     who = "group shown" if hidden else "group"
     return f"By the change in AUROC of the {who} that gains least, {'; '.join(parts)}."
 

@@ -561,4 +561,6 @@ def _comparison(document, name, baseline, attribute):
         "margin": 0.01,
         "verdict": "positive-sum" if gains[worst] > 0.015 else "inconclusive",
         "groups": [{"group": g, **reach(v, 0.02)} for g, v in gains.items()],
+        "left_out": [],
+        "withheld": [],
     }

@@ -379,3 +379,12 @@ def test_scores_in_single_precision_are_decided_as_in_the_csv_file(dtype):
     single = audit(options, table.astype({"risk": dtype}))
     for room in ("overall", "groups", "gaps", "sensitivity"):
         assert single[room] == double[room]
+
+
+def test_a_comparison_names_the_groups_it_says_nothing_of(document):
+    by_race = only(document["comparison"], attribute="race")
+    assert by_race["left_out"] == ["Asian"]
+    assert by_race["withheld"] == []
+    assert {g["group"] for g in by_race["groups"]} == {"black", "white"}
+    [told] = [s for s in document["summary"] if s.startswith("By the change")]
+    assert "too few to compare: Asian" in told

@@ -250,3 +250,9 @@ def test_a_reader_that_stops_reading_changes_nothing(ran, monkeypatch):
         assert command.main(shlex.split(PLAIN)) == 0
         ran.gate = ["failed"]
         assert command.main(shlex.split(PLAIN)) == 1
+
+
+def test_no_output_at_all_changes_nothing(ran, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    ran.gate = ["failed"]
+    assert command.main(shlex.split(PLAIN)) == 1

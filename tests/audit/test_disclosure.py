@@ -305,6 +305,50 @@ def test_a_score_of_two_values_does_not_tell_the_decisions():
     assert gap["status"] == "suppressed"
 
 
+def ranking_of(document, model, group):
+    return {
+        entry["metric"]: entry["status"]
+        for entry in document["groups"]
+        if (entry["model"], entry["group"]) == (model, group)
+        and entry["metric"] not in DECIDED
+    }
+
+
+def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
+    """No decision is withheld of the second model, whose counts are the first's."""
+    frame = cut().drop(columns="fine")
+    frame["again"] = 0.1 + 0.6 * frame["risk"]
+    options = {"outcome": "died", "attributes": "race", "replicates": 100}
+    document = audit(
+        Options(
+            **options,
+            scores=["risk", "again"],
+            thresholds=[0.5, 0.05],
+            suppress_below=FLOOR,
+        ),
+        frame,
+    )
+    for group in "bc":
+        for model in ("risk", "again"):
+            assert set(ranking_of(document, model, group).values()) == {"suppressed"}
+
+
+def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
+    frame = cut()
+    # Three values, of which the highest has few without the outcome in c.
+    frame["risk"] = np.where(frame["fine"] > 0.4, 0.5, 0.1)
+    frame.loc[frame.query("race == 'c' and fine > 0.6 and died == 1").index, "risk"] = 1
+    few = frame.query("race == 'c' and fine > 0.6 and died == 0").index[:3]
+    frame.loc[few, "risk"] = 1
+    options = {"outcome": "died", "attributes": "race", "replicates": 100}
+    document = audit(
+        Options(**options, scores="risk", thresholds=[0.4], suppress_below=FLOOR), frame
+    )
+    assert set(ranking_of(document, "risk", "c").values()) == {"suppressed"}
+    rates = [g for g in document["groups"] if g["metric"] in DECIDED]
+    assert not {g["status"] for g in rates} & {"suppressed"}
+
+
 def test_findings_do_not_tell_the_rows_of_a_split():
     frame = cut().drop(columns="risk")
     site = np.where(np.arange(3000) < 900, "A", "B")
@@ -353,6 +397,11 @@ def test_rows_of_a_bin_are_not_its_patients():
     assert document["curves"] == {"roc": [], "calibration": [], "decision": []}
     assert {c["status"] for c in document["cohort"]} == {"ok"}
     assert [c["patients"] for c in document["cohort"]] == [None, None]
+    [finding] = [
+        q for q in document["quality"] if q["code"] == "inconsistent_attribute"
+    ]
+    assert finding["rows"] is None
+    assert finding["message"].startswith("Some of 240 patients")
     frame["race"] = np.where(patients < 120, "a", "b")
     document = audit(Options(**options), frame)
     assert [c["patients"] for c in document["cohort"]] == [120, 120]

@@ -239,15 +239,11 @@ def _of_attribute(
         yield Finding(
             "warning",
             "inconsistent_attribute",
-            f"{_told(number, floor)} of {data.num_patients:,} patients have rows "
-            f"with different values of {name}. The search for the worst intersection, "
-            "which shuffles whole patients, leaves it out.",
-            None if concerned < floor else concerned,
+            f"{'Some' if floor else f'{number:,}'} of {data.num_patients:,} patients "
+            f"have rows with different values of {name}. The search for the worst "
+            "intersection, which shuffles whole patients, leaves it out.",
+            None if floor else concerned,
         )
-
-
-def _told(number: int, floor: int) -> str:
-    return f"{number:,}" if number >= floor else f"fewer than {floor:,}"
 
 
 def _of_repetition(data: AuditData) -> Iterator[Finding]:
