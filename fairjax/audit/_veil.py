@@ -10,19 +10,12 @@ from fairjax.audit._families import Family
 from fairjax.audit._measures import Measured, shrunken
 from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS
 from fairjax.audit._suppression import Withheld, count
+from fairjax.audit.glossary import RANKING
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.rules import LEVEL_JOINT
 
 _STATUS = "suppressed"
 _KEPT = ("model", "attribute", "group", "metric")
-_RANKING = (
-    "auroc",
-    "auprc",
-    "brier_score",
-    "calibration_intercept",
-    "calibration_slope",
-    "expected_calibration_error",
-)
 _ODDS = ("true_positive_rate", "false_positive_rate")
 
 
@@ -40,7 +33,7 @@ def hidden_for(ranking: np.ndarray, decisions: np.ndarray) -> dict[str, np.ndarr
       ranking: ``[G]``, the groups of which nothing is shown that rests on the score.
       decisions: ``[G]``, those of which nothing is that rests on decisions.
     """
-    return {name: ranking if name in _RANKING else decisions for name in METHODS}
+    return {name: ranking if name in RANKING else decisions for name in METHODS}
 
 
 def take_out(
@@ -73,12 +66,12 @@ def take_out(
         if gone(withheld.groups, entry):
             _empty(entry)
     for entry in found["groups"]:
-        ranks = entry["metric"] in _RANKING
+        ranks = entry["metric"] in RANKING
         masks = withheld.ranking if ranks else withheld.decisions
         if gone(masks[models[entry["model"]]], entry):
             _empty(entry)
     for entry in found["overall"]:
-        ranks = entry["metric"] in _RANKING
+        ranks = entry["metric"] in RANKING
         masks = withheld.overall_ranking if ranks else withheld.overall
         if masks[models[entry["model"]]]:
             entry["estimate"] = entry["lower"] = entry["upper"] = None

@@ -5,6 +5,17 @@ from typing import NamedTuple
 _SPREAD = "The highest group's minus the lowest group's {}, over the groups compared."
 
 
+# Of the score itself, whatever the threshold.
+RANKING = (
+    "auroc",
+    "auprc",
+    "brier_score",
+    "calibration_intercept",
+    "calibration_slope",
+    "expected_calibration_error",
+)
+
+
 class Metric(NamedTuple):
     """How the report names and explains a metric.
 

@@ -16,7 +16,7 @@ from fairjax.audit.formats import (
     select,
     some,
 )
-from fairjax.audit.glossary import phrase
+from fairjax.audit.glossary import RANKING, phrase
 from fairjax.audit.limits import limits
 from fairjax.audit.tripod import tripod_ai
 
@@ -323,21 +323,24 @@ def _too_few(document: Document) -> str:
 
 
 def _withheld(document: Document) -> str:
-    """The groups of which nothing is shown, and those without what decisions tell."""
+    """The groups of which nothing is shown, and those of which something is not."""
     whole = [
         (c["attribute"], c["group"])
         for c in document["cohort"]
         if c["status"] == "suppressed"
     ]
-    decided: dict[str, dict[tuple[str, str], None]] = {}
+    partly: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
     for entry in select(document["groups"], status="suppressed"):
         group = entry["attribute"], entry["group"]
         if group not in whole:
-            decided.setdefault(entry["model"], {})[group] = None
+            what = (
+                "ranking and calibration" if entry["metric"] in RANKING else "decisions"
+            )
+            partly.setdefault((what, entry["model"]), {})[group] = None
     parts = [_named(document, whole)] if whole else []
-    for model, groups in decided.items():
+    for (what, model), groups in partly.items():
         of = f" of {model}" if _several(document) else ""
-        parts.append(f"of the decisions{of}, {_named(document, groups)}")
+        parts.append(f"of the {what}{of}, {_named(document, groups)}")
     if not parts:
         return ""
     return f"Withheld, to keep small counts from being known: {'; '.join(parts)}."

@@ -345,6 +345,9 @@ def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
         Options(**options, scores="risk", thresholds=[0.4], suppress_below=FLOOR), frame
     )
     assert set(ranking_of(document, "risk", "c").values()) == {"suppressed"}
+    [told] = [s for s in document["summary"] if s.startswith("Withheld")]
+    assert "of the ranking and calibration, race = " in told
+    assert "decisions" not in told
     rates = [g for g in document["groups"] if g["metric"] in DECIDED]
     assert not {g["status"] for g in rates} & {"suppressed"}
 

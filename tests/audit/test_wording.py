@@ -130,15 +130,27 @@ def test_groups_that_were_not_judged_are_named():
 
 def test_decisions_that_are_withheld_are_told_for_each_model():
     groups = [
-        {"model": model, "attribute": "race", "group": group, "status": "suppressed"}
-        for model, group in (("risk", "black"), ("risk", "white"), ("new", "black"))
+        {
+            "model": model,
+            "attribute": "race",
+            "group": group,
+            "metric": metric,
+            "status": "suppressed",
+        }
+        for model, group, metric in (
+            ("risk", "black", "accuracy"),
+            ("risk", "white", "accuracy"),
+            ("new", "black", "accuracy"),
+            ("new", "black", "auroc"),
+        )
     ]
     cohort = [{"attribute": "race", "group": "white", "status": "suppressed"}]
     data = empty()["data"] | {"models": [MODEL, MODEL | {"name": "new"}]}
     text = empty(groups=groups, cohort=cohort, data=data)["summary"][-1]
     assert text == (
         "Withheld, to keep small counts from being known: race = white; of the "
-        "decisions of risk, race = black; of the decisions of new, race = black."
+        "decisions of risk, race = black; of the decisions of new, race = black; of "
+        "the ranking and calibration of new, race = black."
     )
 
 
