@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -15,19 +16,20 @@ from fairjax.audit import _gap_entries as gap_entries
 from fairjax.audit._comparisons import Compared, Odds, Support, compare, support
 from fairjax.audit._families import Family, families
 from fairjax.audit._measures import Measured, Rows, measure
+from fairjax.audit._model_comparison import compare_models
 from fairjax.audit._pointwise import (
     SENSITIVITY_THRESHOLDS,
     curves,
     rates_at_thresholds,
 )
-from fairjax.audit._suppression import withhold, without
+from fairjax.audit._suppression import count, withhold, without
 from fairjax.audit._veil import hidden_for, shrunken_without, take_out
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import Attribute, AuditData, Model
 
 _T = TypeVar("_T")
 
-_EVERYONE, _ALL = "everyone", "all attributes"
+_EVERYONE = "everyone"
 # What a search for the worst intersection asks, and how many it shows.
 _SEARCHED = ("true_positive_rate", "false_positive_rate")
 _MOST_FOUND = 5
@@ -99,19 +101,6 @@ def in_double_precision(compute: Callable[[], _T]) -> _T:
         return compute()
 
 
-_compare_models = jax.jit(
-    metrics.positive_sum,
-    static_argnames=(
-        "num_groups",
-        "confidence",
-        "min_positives",
-        "min_negatives",
-        "num_patients",
-        "margin",
-    ),
-)
-
-
 class _Analysis:
     """Rows on the device, sizes padded to one, and what was asked for."""
 
@@ -172,7 +161,16 @@ class _Analysis:
             found["discovery"], found["unsearched"] = searched.result()
         gap_entries.adjust(found["gaps"], self.options.correction)
         self.advance("the comparison of models")
-        found["comparison"] = list(self._comparison())
+        found["comparison"] = list(
+            compare_models(
+                self.data,
+                self.families,
+                self.withheld,
+                self.options,
+                num_groups=self.num_groups,
+                by_patient=self.patients is not None,
+            )
+        )
         return found
 
     def _compile(self) -> None:
@@ -291,22 +289,14 @@ class _Analysis:
     def _cohort(
         self, family: Family, measured: Measured, both: np.ndarray
     ) -> Iterator[entries.Entry]:
-        patients = None
-        if self.data.patients is not None and not self._shares_patients(family):
-            number = self.data.num_patients or 1
-            known = family.codes >= 0
-            pairs = family.codes[known].astype(np.int64) * number
-            pairs = np.unique(pairs + self.data.patients[known]) // number
-            patients = np.bincount(pairs, minlength=self.num_groups)
+        patients, known = None, family.codes >= 0
+        # Beside the total they would tell how many patients are in several groups.
+        told = self.withheld is None or family.name not in self.withheld.shared
+        if self.data.patients is not None and told:
+            here = replace(family, codes=family.codes[known])
+            one = np.zeros(len(here.codes), np.int64)
+            patients = count(here, one, 1, self.data.patients[known])[:, 0]
         yield from entries.cohort(family, measured, patients, both)
-
-    def _shares_patients(self, family: Family) -> bool:
-        """Whether numbers of patients would tell how many are in several groups."""
-        return self.withheld is not None and any(
-            self.data.varying(attribute).any()
-            for attribute in self.data.attributes
-            if attribute.name in family.attributes
-        )
 
     def _discovery(self) -> tuple[list[entries.Entry], list[str]]:
         """The worst intersections, and the attributes that are too many to search.
@@ -353,67 +343,4 @@ class _Analysis:
             min_support=max(options.min_positives, options.min_negatives),
             top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
-        )
-
-    def _comparison(self) -> Iterator[entries.Entry]:
-        baseline, *others = self.data.models
-        together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
-        for place, model in enumerate(others, start=1):
-            families = self._comparable(place)
-            for family in (*families, together):
-                parts = families if family is together else (family,)
-                if family is together and len(parts) < 2:
-                    continue
-                found = self._positive_sum(model, baseline, parts)
-                levels: list[str | None] = []
-                hidden, occurs = [], []
-                for part in parts:
-                    padding = self.num_groups - len(part.levels)
-                    start = "" if len(parts) == 1 else f"{part.name} = "
-                    levels += [f"{start}{level}" for level in part.levels]
-                    levels += [None] * padding
-                    hidden += [*self._hidden(place, part), *[False] * padding]
-                    codes = part.codes[part.codes >= 0]
-                    occurs += (
-                        np.bincount(codes, minlength=self.num_groups) > 0
-                    ).tolist()
-                yield entries.comparison(
-                    model.name,
-                    baseline.name,
-                    family.name,
-                    found,
-                    levels,
-                    hidden,
-                    occurs,
-                    self.options.margin,
-                )
-
-    def _comparable(self, model: int) -> Sequence[Family]:
-        """The families without the groups whose AUROC is withheld in either model."""
-        if self.withheld is None:
-            return self.families
-        if self.withheld.overall_ranking[0] or self.withheld.overall_ranking[model]:
-            return ()
-        return [without(f, np.array(self._hidden(model, f))) for f in self.families]
-
-    def _hidden(self, model: int, family: Family) -> list[bool]:
-        """The groups whose AUROC is withheld in the model or the baseline."""
-        if self.withheld is None:
-            return [False] * len(family.levels)
-        ranking = self.withheld.ranking
-        return (ranking[0][family.name] | ranking[model][family.name]).tolist()
-
-    def _positive_sum(self, model: Model, baseline: Model, parts) -> Any:
-        return _compare_models(
-            self.labels,
-            np.asarray(model.scores, float),
-            np.asarray(baseline.scores, float),
-            np.stack([part.codes for part in parts]),
-            num_groups=(self.num_groups,) * len(parts),
-            margin=self.options.margin,
-            confidence=self.options.confidence,
-            min_positives=max(self.options.min_positives, 2),
-            min_negatives=max(self.options.min_negatives, 2),
-            patients=self.patients,
-            num_patients=None if self.patients is None else self.num_patients,
         )

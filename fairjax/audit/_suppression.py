@@ -37,6 +37,7 @@ class Withheld(NamedTuple):
         on the score itself: the groups, and those where it takes few values and few
         have one of them, or whose decisions are withheld.
       overall_ranking: For each model, whether that is withheld over all rows.
+      shared: Families in which a patient has rows in several groups.
     """
 
     floor: int
@@ -45,6 +46,7 @@ class Withheld(NamedTuple):
     overall: tuple[bool, ...]
     ranking: tuple[Mapping[str, np.ndarray], ...]
     overall_ranking: tuple[bool, ...]
+    shared: frozenset[str]
 
 
 def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:
@@ -103,7 +105,13 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
         whole = told(everyone)
         overall_ranking.append(bool((whole.small | (whole.few & all_gone)).any()))
     return Withheld(
-        floor, groups, decisions, overall, tuple(ranking), tuple(overall_ranking)
+        floor,
+        groups,
+        decisions,
+        overall,
+        tuple(ranking),
+        tuple(overall_ranking),
+        shared,
     )
 
 
@@ -137,18 +145,17 @@ def _told(
     place = family.codes[inside].astype(np.int64) * values + value[inside]
     place = 2 * place + labels[inside]
     if patients is not None:
-        several = int(patients.max()) + 1
-        place = np.unique(place * several + patients[inside]) // several
+        place = _once(place, patients[inside])
     cells, counts = np.unique(place, return_counts=True)
     small = np.zeros(size, bool)
     small[cells[counts < floor] // (2 * values)] = True
     return _Told(few, small, number > 0)
 
 
-def _shared(families: Sequence[Family], data: AuditData) -> set[str]:
-    """Families in which a patient may have rows in several groups."""
+def _shared(families: Sequence[Family], data: AuditData) -> frozenset[str]:
+    """Families in which a patient has rows in several groups."""
     varying = {a.name for a in data.attributes if data.varying(a).any()}
-    return {f.name for f in families if varying & set(f.attributes)}
+    return frozenset(f.name for f in families if varying & set(f.attributes))
 
 
 def without(family: Family, hidden: np.ndarray) -> Family:
@@ -164,10 +171,15 @@ def count(
     """Rows, or distinct patients, of each group in each of K cells: ``[G, K]``."""
     place = family.codes.astype(np.int64) * number + cells
     if patients is not None:
-        several = int(patients.max()) + 1
-        place = np.unique(place * several + patients) // several
+        place = _once(place, patients)
     size = len(family.levels) * number
     return np.bincount(place, minlength=size).reshape(-1, number)
+
+
+def _once(place: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The places of rows, those of one patient in one place but once."""
+    several = int(patients.max(initial=0)) + 1
+    return np.unique(place * several + patients) // several
 
 
 def withheld(

@@ -1,0 +1,118 @@
+"""The first model against each of the others, in the groups that all may be told of."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from fairjax import metrics
+from fairjax.audit import _entries as entries
+from fairjax.audit._families import Family
+from fairjax.audit._suppression import Withheld, without
+from fairjax.audit.options import Options
+from fairjax.audit.reading.data import AuditData, Model
+
+_ALL = "all attributes"
+
+_positive_sum = jax.jit(
+    metrics.positive_sum,
+    static_argnames=(
+        "num_groups",
+        "confidence",
+        "min_positives",
+        "min_negatives",
+        "num_patients",
+        "margin",
+    ),
+)
+
+
+def compare_models(
+    data: AuditData,
+    families: Sequence[Family],
+    withheld: Withheld | None,
+    options: Options,
+    *,
+    num_groups: int,
+    by_patient: bool,
+) -> Iterator[entries.Entry]:
+    """An entry for each later model and family, and one for all families together.
+
+    Args:
+      data: The rows.
+      families: The groups to compare in.
+      withheld: What may not be told, if anything.
+      options: What was asked for.
+      num_groups: How many groups every family is padded to.
+      by_patient: Whether patients have several rows.
+    """
+    baseline, *others = data.models
+    together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
+    for place, model in enumerate(others, start=1):
+        compared = families
+        if withheld is not None:
+            compared = _open(place, families, withheld)
+        for family in (*compared, together):
+            parts = compared if family is together else (family,)
+            if family is together and len(parts) < 2:
+                continue
+            levels: list[str | None] = []
+            hidden, occurs = [], []
+            for part in parts:
+                padding = num_groups - len(part.levels)
+                start = "" if len(parts) == 1 else f"{part.name} = "
+                levels += [f"{start}{level}" for level in part.levels]
+                levels += [None] * padding
+                hidden += [*_hidden(place, part, withheld), *[False] * padding]
+                codes = part.codes[part.codes >= 0]
+                occurs += (np.bincount(codes, minlength=num_groups) > 0).tolist()
+            yield entries.comparison(
+                model.name,
+                baseline.name,
+                family.name,
+                _gains(data, model, parts, options, num_groups, by_patient),
+                levels,
+                hidden,
+                occurs,
+                options.margin,
+            )
+
+
+def _open(
+    model: int, families: Sequence[Family], withheld: Withheld
+) -> Sequence[Family]:
+    """The families without the groups whose AUROC is withheld in either model."""
+    if withheld.overall_ranking[0] or withheld.overall_ranking[model]:
+        return ()
+    return [without(f, np.array(_hidden(model, f, withheld))) for f in families]
+
+
+def _hidden(model: int, family: Family, withheld: Withheld | None) -> list[bool]:
+    """The groups whose AUROC is withheld in the model or the baseline."""
+    if withheld is None:
+        return [False] * len(family.levels)
+    ranking = withheld.ranking
+    return (ranking[0][family.name] | ranking[model][family.name]).tolist()
+
+
+def _gains(
+    data: AuditData,
+    model: Model,
+    parts: Sequence[Family],
+    options: Options,
+    num_groups: int,
+    by_patient: bool,
+) -> metrics.PositiveSum:
+    return _positive_sum(
+        data.labels.astype(np.int32),
+        np.asarray(model.scores, float),
+        np.asarray(data.models[0].scores, float),
+        np.stack([part.codes for part in parts]),
+        num_groups=(num_groups,) * len(parts),
+        margin=options.margin,
+        confidence=options.confidence,
+        min_positives=max(options.min_positives, 2),
+        min_negatives=max(options.min_negatives, 2),
+        patients=data.patients if by_patient else None,
+        num_patients=data.num_patients if by_patient else None,
+    )
