@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fairjax import losses, solvers, steps, training
+from fairjax import losses, modulation, solvers, steps, training
 from fairjax.gramian import combine, gramian
 from fairjax.groups import Partition, partition
 from fairjax.jacobian import value_and_jacobian
@@ -75,6 +75,7 @@ __all__ = [
     "imtl_g",
     "losses",
     "mgda",
+    "modulation",
     "nash_mtl",
     "partition",
     "pcgrad",

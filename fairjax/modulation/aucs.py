@@ -1,0 +1,120 @@
+r"""AUCs of a batch, for each modality and group: exact, and as smooth surrogates.
+
+The AUC is the mean of :math:`\phi(s_i - s_j)` over pairs of a positive :math:`i` and
+a negative :math:`j` of one group, with :math:`\phi` the step function, or a smooth
+stand-in for it.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Kind: TypeAlias = Literal["exact", "paper", "released"]
+
+
+class GroupAucs(NamedTuple):
+    """AUCs of modalities within groups.
+
+    Attributes:
+      values: ``[M, G]``; .5 where the group lacks a class.
+      defined: ``[M, G]``, whether the group has both classes.
+    """
+
+    values: Float[Array, "M G"]
+    defined: Bool[Array, "M G"]
+
+
+def group_aucs(
+    scores: Float[Array, "n M"],
+    labels: Array,
+    groups: Int[Array, " n"] | None = None,
+    *,
+    num_groups: int = 1,
+    kind: Kind = "exact",
+    present: Bool[Array, "n M"] | None = None,
+) -> GroupAucs:
+    r"""The AUC of each modality's scores within each group of a batch.
+
+    :math:`\hat A_{m,g}` is the mean of :math:`\phi(s_{i,m} - s_{j,m})` over the pairs
+    of a positive :math:`i` and a negative :math:`j` in group :math:`g`, with
+
+    - ``"exact"``: :math:`\phi(d) = 1[d > 0] + 1[d = 0]/2`, the AUC itself; its
+      derivative is zero.
+    - ``"released"``: :math:`\phi(d) = 1 - \log(1 + e^{-d})`, as MultiFair's released
+      code has it. With scores in [0, 1] it lies in [−.313, .687], and is .307 where
+      the scores do not separate at all, less than the .5 that stands for a group that
+      lacks a class.
+    - ``"paper"``: :math:`\phi(d) = 1 - \log(1 + e^{-d}) / (2 \log 2)`, the same loss
+      on a scale on which no separation is .5, so that the values and the .5 that
+      stands for no value mean the same. With scores in [0, 1]: [.053, .774].
+
+    Takes n² · M numbers of memory, so that nothing leaves the device.
+
+    Args:
+      scores: ``[n, M]``, higher for positives. A probability for the ranges above.
+      labels: ``[n]``, 1 or 0; rows of another value (padding) are in no pair.
+      groups: ``[n]``, in ``0 .. G − 1``; others are in no group. None: all in one.
+      num_groups: G.
+      kind: See above.
+      present: ``[n, M]``, False where a row lacks the modality: in no pair of it.
+
+    Returns:
+      The AUCs, and where they are defined.
+
+    Raises:
+      ValueError: An unknown kind, or shapes that do not fit.
+
+    References:
+      Gao and Zhou, *On the Consistency of AUC Pairwise Optimization*, IJCAI 2015, for
+      the logistic loss.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> scores = jnp.array([[0.9, 0.2], [0.4, 0.6], [0.1, 0.6]])
+      >>> modulation.group_aucs(scores, jnp.array([1, 1, 0])).values
+      Array([[1.  ],
+             [0.25]], dtype=float32)
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind is one of {get_args(Kind)}, not {kind!r}.")
+    if scores.ndim != 2:
+        raise ValueError(
+            f"scores are [n, M], one column a modality; not {scores.shape}."
+        )
+    rows, modalities = scores.shape
+    for name, given in (("labels", labels), ("groups", groups)):
+        if given is not None and jnp.shape(given) != (rows,):
+            raise ValueError(
+                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of scores."
+            )
+    if present is None:
+        present = jnp.ones((rows, modalities), bool)
+    if present.shape != scores.shape:
+        raise ValueError(
+            f"present has shape {present.shape}; the scores have {scores.shape}."
+        )
+    if groups is None:
+        groups = jnp.zeros(rows, jnp.int32)
+    scores = jnp.where(present, scores.astype(jnp.float32), 0.0).T
+    # [M, n, G]: the rows of each class that take part, by group.
+    member = jax.nn.one_hot(groups, num_groups)[None] * present.T[:, :, None]
+    positive = member * (labels == 1)[None, :, None]
+    negative = member * (labels == 0)[None, :, None]
+    worth = _worth(scores[:, :, None] - scores[:, None, :], kind)
+    # In full precision: an accelerator would else count pairs in 16 bits.
+    highest = jax.lax.Precision.HIGHEST
+    against = jnp.einsum("mij,mjg->mig", worth, negative, precision=highest)
+    total = jnp.sum(positive * against, axis=1)
+    pairs = jnp.sum(positive, axis=1) * jnp.sum(negative, axis=1)
+    defined = pairs > 0
+    return GroupAucs(jnp.where(defined, total / jnp.maximum(pairs, 1), 0.5), defined)
+
+
+def _worth(difference: Array, kind: Kind) -> Array:
+    if kind == "exact":
+        return (difference > 0) + 0.5 * (difference == 0)
+    scale = 1.0 if kind == "released" else 2 * jnp.log(2.0)
+    return 1 - jax.nn.softplus(-difference) / scale

@@ -1,0 +1,98 @@
+"""The direction term: the fused loss's gradient turned towards the modalities'."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_SMALL = 1e-8
+
+
+def last_layer_gradient(
+    inputs: Float[Array, "n D"],
+    logits: Array,
+    labels: Array,
+    *,
+    mask: Bool[Array, " n"] | None = None,
+) -> Array:
+    r"""The cross-entropy's gradient for the weights of a head's last linear layer.
+
+    :math:`X^\top (p - y) / n`, with :math:`p` the probabilities of the logits: in
+    closed form, so that it can be differentiated again at the cost of one more
+    derivative of the head's last layer, not of the model.
+
+    Args:
+      inputs: ``[n, D]``, what enters the layer.
+      logits: ``[n]`` of a sigmoid, or ``[n, C]`` of a softmax.
+      labels: ``[n]``, 0 or 1, or the class.
+      mask: ``[n]``, False for rows that do not count.
+
+    Returns:
+      ``[D]`` or ``[D, C]``; zero where no row counts.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> inputs, labels = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1, 0])
+      >>> modulation.last_layer_gradient(inputs, jnp.zeros(2), labels)
+      Array([-0.25,  0.5 ], dtype=float32)
+    """
+    if logits.ndim == 1:
+        residual = jax.nn.sigmoid(logits) - labels
+    else:
+        residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
+    if mask is None:
+        return inputs.T @ residual / inputs.shape[0]
+    # Selected, so that a row that does not count may hold anything.
+    inputs = jnp.where(mask[:, None], inputs, 0.0)
+    residual = jnp.where(mask.reshape(-1, *(1,) * (residual.ndim - 1)), residual, 0.0)
+    return inputs.T @ residual / jnp.maximum(jnp.sum(mask), 1)
+
+
+def direction_loss(
+    fused: Array, unimodal: Array, balance: Float[Array, " M"]
+) -> Float[Array, ""]:
+    r"""MultiFair's :math:`L_{gm}`: how far the fused gradient is from the modalities'.
+
+    :math:`\frac1M \left[\sum_m |B_m| - \sum_m B_m \cos(\nabla L, \nabla L_m)\right]`,
+    with :math:`\nabla L` the fused loss's and :math:`\nabla L_m` a unimodal loss's
+    gradient, both of the last layers of their heads. The modalities' gradients and
+    the balance are what is aimed at: nothing is differentiated through them.
+
+    Args:
+      fused: ``[*layer]``.
+      unimodal: ``[M, *layer]``.
+      balance: ``[M]``.
+
+    Returns:
+      From 0, where all are aligned, to :math:`\frac2M \sum_m |B_m|`.
+
+    Raises:
+      ValueError: Layers of different shapes, between which there is no angle.
+
+    References:
+      Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
+      Learning*, NeurIPS 2024; Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> unimodal = jnp.array([[2.0, 0.0], [0.0, 1.0]])
+      >>> balance = jnp.array([0.5, 0.5])
+      >>> print(modulation.direction_loss(jnp.array([1.0, 0.0]), unimodal, balance))
+      0.25
+    """
+    if unimodal.shape[1:] != fused.shape:
+        raise ValueError(
+            f"the fused head's last layer has a gradient of shape {fused.shape}, the "
+            f"modalities' heads {unimodal.shape[1:]}: give the heads the same width."
+        )
+    modalities = unimodal.shape[0]
+    unimodal = jax.lax.stop_gradient(unimodal.reshape(modalities, -1))
+    balance = jax.lax.stop_gradient(balance)
+    flat = fused.reshape(-1)
+    products = jnp.sum(unimodal * flat, axis=1)
+    # The square root of a sum that may be zero has no derivative there.
+    norms = jnp.sqrt(jnp.sum(flat**2) + _SMALL**2)
+    norms *= jnp.sqrt(jnp.sum(unimodal**2, axis=1) + _SMALL**2)
+    cosines = products / norms
+    return (jnp.sum(jnp.abs(balance)) - jnp.sum(balance * cosines)) / modalities

@@ -1,0 +1,170 @@
+r"""The numbers that gradients are multiplied by, as pure functions of AUCs and scores.
+
+With modalities :math:`m = 1 .. M` and groups :math:`g = 1 .. G`; the notation is that
+of MultiFair (Zubair et al. 2025).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fairjax.types import Scalar
+
+# As in the released code: what a sum of changes is kept away from zero by.
+_SMALL = 1e-8
+
+
+def modality_balance(
+    auc: Float[Array, " M"],
+    previous: Float[Array, " M"],
+    *,
+    signed: bool = False,
+) -> Float[Array, " M"]:
+    r"""MultiFair's :math:`B_m`: less for the modality whose AUC moves more.
+
+    With :math:`\Delta_m` the change of the modality's AUC since the last batch,
+    :math:`B_m = (S - |\Delta_m|) / S` and :math:`S = \sum_m |\Delta_m| + 10^{-8}`.
+    They lie in [0, 1] and sum to M − 1, but for rounding; where nothing changes all
+    are 1.
+
+    Args:
+      auc: ``[M]``, of this batch.
+      previous: ``[M]``, of the last one.
+      signed: CGGM's balance, :math:`(S - \Delta_m) / S` with
+        :math:`S = \sum_m \Delta_m`: of changes that keep their sign, so that it has no
+        bounds where they cancel.
+
+    Returns:
+      ``[M]``; 1 for a single modality, which has none to be balanced with.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025. Guo et al.,
+      *Classifier-guided Gradient Modulation for Enhanced Multimodal Learning*,
+      NeurIPS 2024, for the signed form.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> auc, previous = jnp.array([0.75, 0.75]), jnp.array([0.5, 0.0])
+      >>> modulation.modality_balance(auc, previous)
+      Array([0.75, 0.25], dtype=float32)
+    """
+    if auc.shape[0] == 1:
+        return jnp.ones_like(auc)
+    change = auc - previous
+    if not signed:
+        change = jnp.abs(change)
+    total = jnp.sum(change) + _SMALL
+    return (total - change) / total
+
+
+def contribution_balance(
+    contributions: Float[Array, " M"], *, alpha: Scalar
+) -> Float[Array, " M"]:
+    r"""OGM-GE's :math:`k_m`: slows the modalities that contribute more than the others.
+
+    With :math:`s_m` a modality's contribution, the sum of the probabilities that it
+    gives the true classes, and :math:`\rho_m = s_m / \bar s_{-m}`, against the mean of
+    the other modalities: :math:`k_m = 1 - \tanh(\alpha \rho_m)` where
+    :math:`\rho_m > 1`, else 1. With two modalities this is the published method; its
+    authors leave more than two open, and the mean is our reading.
+
+    Args:
+      contributions: ``[M]``, not negative.
+      alpha: How much; may be traced.
+
+    Returns:
+      ``[M]``, in (0, 1]; 1 for a single modality, and where all others contribute
+      nothing.
+
+    References:
+      Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*,
+      CVPR 2022, equation 10.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> modulation.contribution_balance(jnp.array([4.0, 2.0]), alpha=0.5).round(3)
+      Array([0.238, 1.   ], dtype=float32)
+    """
+    others = (jnp.sum(contributions) - contributions) / max(len(contributions) - 1, 1)
+    ratio = jnp.where(others > 0, contributions / jnp.where(others > 0, others, 1), 0)
+    return jnp.where(ratio > 1, 1 - jnp.tanh(alpha * ratio), 1.0)
+
+
+def fairness_factors(
+    group_auc: Float[Array, "M G"],
+    shares: Float[Array, " G"],
+    *,
+    strength: Scalar,
+    threshold: Scalar,
+    observed: Bool[Array, "M G"] | None = None,
+) -> Float[Array, " M"]:
+    r"""MultiFair's :math:`f_m`: more where a modality serves the batch's groups worse.
+
+    :math:`f_{m,g} = 1 + \mu (\bar A_m - \hat A_{m,g}) / \max(10^{-4}, \tau)` and
+    :math:`f_m = \sum_g (n_g / n) f_{m,g}`, with :math:`\bar A_m` the mean of the
+    groups' AUCs. **In a batch that has every group equally often it is 1, whatever
+    the gaps**: the deviations from a mean cancel. It may be negative, which turns a
+    gradient round; :func:`fairjax.modulation.balance_groups` says what it does then.
+
+    Args:
+      group_auc: ``[M, G]``.
+      shares: ``[G]``, shares of the batch's rows.
+      strength: :math:`\mu`.
+      threshold: :math:`\tau`.
+      observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.
+
+    Returns:
+      ``[M]``.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> aucs, shares = jnp.array([[0.75, 0.5]]), jnp.array([0.25, 0.75])
+      >>> modulation.fairness_factors(aucs, shares, strength=0.5, threshold=0.125)
+      Array([1.25], dtype=float32)
+    """
+    scale = jnp.asarray(strength) / jnp.maximum(1e-4, threshold)
+    return 1 - scale * (_deviations(group_auc, observed) @ shares)
+
+
+def fairness_gap(
+    group_auc: Float[Array, "M G"], *, observed: Bool[Array, "M G"] | None = None
+) -> Float[Array, ""]:
+    r"""MultiFair's :math:`F_G`: mean over m and g of :math:`|\hat A_{m,g} - \bar A_m|`.
+
+    Args:
+      group_auc: ``[M, G]``; differentiable where they are.
+      observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.
+
+    Returns:
+      0 or more; 0 where nothing is observed.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> print(modulation.fairness_gap(jnp.array([[0.8, 0.6], [0.7, 0.7]])).round(3))
+      0.05
+    """
+    if observed is None:
+        observed = jnp.ones_like(group_auc, bool)
+    total = jnp.sum(jnp.abs(_deviations(group_auc, observed)))
+    return total / jnp.maximum(jnp.sum(observed), 1)
+
+
+def _deviations(
+    group_auc: Float[Array, "M G"], observed: Bool[Array, "M G"] | None
+) -> Float[Array, "M G"]:
+    """From the mean of a modality's observed groups; 0 where not observed."""
+    if observed is None:
+        observed = jnp.ones_like(group_auc, bool)
+    number = jnp.maximum(jnp.sum(observed, axis=1, keepdims=True), 1)
+    seen = jnp.where(observed, group_auc, 0.0)
+    mean = jnp.sum(seen, axis=1, keepdims=True) / number
+    return jnp.where(observed, group_auc - mean, 0.0)

@@ -1,0 +1,241 @@
+"""Gradients of modalities scaled by how unevenly they serve groups: MultiFair's f."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PyTree
+
+from fairjax.modulation._arguments import names_of, needed, unimodal
+from fairjax.modulation.aucs import group_aucs
+from fairjax.modulation.factors import fairness_factors, fairness_gap
+from fairjax.modulation.parameters import check_labels, scale_by_label
+from fairjax.types import Params, Scalar, check_whole
+
+Mode: TypeAlias = Literal["paper", "released"]
+
+
+class GroupBalanceState(NamedTuple):
+    """State of :func:`balance_groups`; read with ``optax.tree.get``.
+
+    Attributes:
+      group_auc: ``[M, G]``, moving averages of the surrogate AUCs; .5 at first.
+      group_seen: ``[M, G]``, whether the group has had both classes in a batch.
+      fairness_factors: ``[M]``, :math:`f_m` of the last batch, applied or not.
+      fairness_gap: ``[]``, :math:`F_G` of the averages.
+      fused_gap: ``[]``, the batch's largest less its smallest AUC of the fused scores
+        among the groups; NaN where there are not two.
+      fairness_gate: ``[]``, whether that gap was above the threshold.
+    """
+
+    group_auc: Float[Array, "M G"]
+    group_seen: Bool[Array, "M G"]
+    fairness_factors: Float[Array, " M"]
+    fairness_gap: Float[Array, ""]
+    fused_gap: Float[Array, ""]
+    fairness_gate: Bool[Array, ""]
+
+
+class GroupSignals(NamedTuple):
+    """What a batch says of groups; see :class:`GroupBalanceState` for the fields."""
+
+    group_auc: Float[Array, "M G"]
+    group_seen: Bool[Array, "M G"]
+    fused_gap: Float[Array, ""]
+    fairness_gate: Bool[Array, ""]
+
+
+def balance_groups(
+    param_labels: PyTree,
+    modalities: Sequence[str],
+    *,
+    num_groups: int,
+    mode: Mode = "paper",
+    mu: Scalar = 0.5,
+    tau: Scalar = 0.04,
+    decay: Scalar = 0.9,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scale each modality's gradients by MultiFair's :math:`f_m`, where groups differ.
+
+    :math:`f_m` is :func:`fairjax.modulation.fairness_factors` of moving averages of
+    each modality's surrogate AUC in each group. It applies to a batch in which the
+    *fused* scores' exact AUC differs between groups by more than :math:`\tau`.
+
+    - ``mode="released"``, as the released code computes it: the surrogate whose value
+      without separation is .307, yet .5 for a group that lacks a class, also in the
+      averages; the gate needs two rows or more of *every* group, and takes a group
+      that lacks a class for one of AUC .5.
+    - ``mode="paper"``: the surrogate on the scale where .5 is no separation; a group
+      that lacks a class in a batch keeps its average, and is no part of the gate;
+      groups never seen with both classes count for nothing; and :math:`f_m` is 0 at
+      least, so that no gradient is turned round.
+
+    Either way :math:`f_m = 1` where a batch has all groups equally often.
+
+    Args:
+      param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
+        it.
+      modalities: Names, in the order of the columns of ``unimodal_scores``.
+      num_groups: G, 2 or more; intersections count as groups of their own.
+      mode: See above.
+      mu: :math:`\mu`, the strength; may be traced, as may the next two.
+      tau: :math:`\tau`, the threshold of the gate and the scale of the factors.
+      decay: Of the averages.
+
+    Returns:
+      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
+      ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]`` (probabilities),
+      ``labels=[n]`` (1 or 0) and ``groups=[n]`` (in ``0 .. G − 1``; others are in no
+      group), and takes ``present=[n, M]``.
+
+    Raises:
+      ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown
+        mode.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import modulation
+      >>> params = {"image": jnp.ones(1), "head": jnp.ones(1)}
+      >>> tx = modulation.balance_groups(
+      ...     {"image": "image", "head": "shared"}, ["image"], num_groups=2, tau=0.1)
+      >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8, 0.3])
+      >>> updates, state = tx.update(
+      ...     params, tx.init(params), scores=scores, unimodal_scores=scores[:, None],
+      ...     labels=jnp.array([1, 0, 1, 0, 0]), groups=jnp.array([0, 0, 1, 1, 1]))
+      >>> bool(state.fairness_gate), round(float(updates["image"][0]), 3)
+      (True, 1.019)
+    """
+    names = names_of(modalities)
+    _check_groups(num_groups)
+    _check_mode(mode)
+
+    def init(params: Params) -> GroupBalanceState:
+        check_labels(param_labels, names, params)
+        shape = (len(names), num_groups)
+        return GroupBalanceState(
+            group_auc=jnp.full(shape, 0.5),
+            group_seen=jnp.zeros(shape, bool),
+            fairness_factors=jnp.ones(len(names)),
+            fairness_gap=jnp.zeros(()),
+            fused_gap=jnp.full((), jnp.nan),
+            fairness_gate=jnp.zeros((), bool),
+        )
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: Params | None = None,
+        *,
+        unimodal_scores: Array | None = None,
+        scores: Array | None = None,
+        labels: Array | None = None,
+        groups: Array | None = None,
+        present: Array | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, GroupBalanceState]:
+        del params, extra
+        groups = needed("balance_groups", "groups", groups)
+        signals = group_signals(
+            unimodal("balance_groups", unimodal_scores, names),
+            needed("balance_groups", "scores", scores),
+            needed("balance_groups", "labels", labels),
+            groups,
+            state.group_auc,
+            state.group_seen,
+            mode=mode,
+            tau=tau,
+            decay=decay,
+            present=present,
+        )
+        counts = jnp.sum(jax.nn.one_hot(groups, num_groups), axis=0)
+        seen = signals.group_seen if mode == "paper" else None
+        factors = fairness_factors(
+            signals.group_auc,
+            counts / jnp.maximum(jnp.sum(counts), 1),
+            strength=mu,
+            threshold=tau,
+            observed=seen,
+        )
+        if mode == "paper":
+            factors = jnp.maximum(factors, 0.0)
+        applied = jnp.where(signals.fairness_gate, factors, 1.0)
+        updates = scale_by_label(updates, param_labels, names, applied)
+        return updates, GroupBalanceState(
+            group_auc=signals.group_auc,
+            group_seen=signals.group_seen,
+            fairness_factors=factors,
+            fairness_gap=fairness_gap(signals.group_auc, observed=seen),
+            fused_gap=signals.fused_gap,
+            fairness_gate=signals.fairness_gate,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def group_signals(
+    unimodal_scores: Float[Array, "n M"],
+    scores: Float[Array, " n"],
+    labels: Array,
+    groups: Array,
+    group_auc: Float[Array, "M G"],
+    group_seen: Bool[Array, "M G"],
+    *,
+    mode: Mode,
+    tau: Scalar,
+    decay: Scalar,
+    present: Bool[Array, "n M"] | None = None,
+) -> GroupSignals:
+    """The moving averages after a batch, and its gate; differentiable in the scores.
+
+    For arguments and modes see :func:`balance_groups`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8])
+      >>> signals = group_signals(
+      ...     scores[:, None], scores, jnp.array([1, 0, 1, 0]), jnp.array([0, 0, 1, 1]),
+      ...     jnp.full((1, 2), 0.5), jnp.zeros((1, 2), bool),
+      ...     mode="paper", tau=0.1, decay=0.9)
+      >>> float(signals.fused_gap)
+      1.0
+    """
+    num_groups = group_auc.shape[1]
+    found = group_aucs(
+        unimodal_scores,
+        labels,
+        groups,
+        num_groups=num_groups,
+        kind=mode,
+        present=present,
+    )
+    fused = group_aucs(scores[:, None], labels, groups, num_groups=num_groups)
+    compared, fused_auc = fused.defined[0], fused.values[0]
+    averaged = group_auc + (1 - jnp.asarray(decay)) * (found.values - group_auc)
+    if mode == "paper":
+        averaged = jnp.where(found.defined, averaged, group_auc)
+        enough = jnp.sum(compared) >= 2
+    else:
+        counts = jnp.sum(jax.nn.one_hot(groups, num_groups), axis=0)
+        compared = jnp.ones_like(compared)
+        enough = jnp.all(counts > 1)
+    highest = jnp.max(jnp.where(compared, fused_auc, -jnp.inf))
+    lowest = jnp.min(jnp.where(compared, fused_auc, jnp.inf))
+    gap = jnp.where(enough, highest - lowest, jnp.nan)
+    # A comparison with NaN is false: without a gap there is no gate.
+    return GroupSignals(averaged, group_seen | found.defined, gap, gap > tau)
+
+
+def _check_groups(num_groups: int) -> None:
+    check_whole("num_groups", num_groups)
+    if num_groups < 2:
+        raise ValueError("a gap between groups needs two groups or more, not 1.")
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is 'paper' or 'released', not {mode!r}.")

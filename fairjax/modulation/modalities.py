@@ -1,0 +1,235 @@
+"""Gradients of modalities made slower or faster: MultiFair's B, CGGM's and OGM-GE's."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PyTree, UInt
+
+from fairjax.keys import as_key
+from fairjax.modulation._arguments import names_of, needed, unimodal
+from fairjax.modulation.aucs import group_aucs
+from fairjax.modulation.factors import contribution_balance, modality_balance
+from fairjax.modulation.parameters import check_labels, map_labelled, scale_by_label
+from fairjax.types import Params, Scalar
+
+
+class ModalityBalanceState(NamedTuple):
+    """State of :func:`balance_modalities`; read with ``optax.tree.get``.
+
+    Attributes:
+      modality_auc: ``[M]``, the last AUC of each modality; .5 before the first.
+      modality_balance: ``[M]``, :math:`B_m` of the last batch.
+    """
+
+    modality_auc: Float[Array, " M"]
+    modality_balance: Float[Array, " M"]
+
+
+class ContributionBalanceState(NamedTuple):
+    """State of :func:`ogm_ge`; read with ``optax.tree.get``.
+
+    Attributes:
+      contribution_balance: ``[M]``, :math:`k_m` of the last batch.
+      key_data: Raw data of the key that the noise is drawn with.
+    """
+
+    contribution_balance: Float[Array, " M"]
+    key_data: UInt[Array, " words"]
+
+
+def balance_modalities(
+    param_labels: PyTree,
+    modalities: Sequence[str],
+    *,
+    rho: Scalar = 1.2,
+    signed: bool = False,
+    limit: Scalar | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scale each modality's gradients by :math:`\rho B_m`: MultiFair's, or CGGM's.
+
+    :math:`B_m` is :func:`fairjax.modulation.modality_balance` of the exact AUCs that
+    the unimodal scores have in this batch and had in the last one. A modality whose
+    rows in the batch lack a class, or that no row has, keeps its last AUC.
+
+    The mean of the :math:`B_m` is 1 − 1/M, so with :math:`\rho = 1.2` and two
+    modalities gradients shrink by .6 on average. Adam divides by the gradients' own
+    size: in a chain before it a constant factor has no effect on the updates, and only
+    its changes from batch to batch count. After it, the factor scales the step.
+
+    Args:
+      param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
+        it.
+      modalities: Names, in the order of the columns of ``unimodal_scores``.
+      rho: :math:`\rho`; may be traced.
+      signed: CGGM's balance, of changes with their signs.
+      limit: The largest :math:`|B_m|` allowed, if any; may be traced. The signed
+        balance has no bounds of its own.
+
+    Returns:
+      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
+      ``update`` needs ``unimodal_scores=[n, M]`` and ``labels=[n]`` (1 or 0; other
+      rows are padding), and takes ``present=[n, M]``, False where a row lacks a
+      modality. Only labelled parameters are scaled.
+
+    Raises:
+      ValueError: No modalities, or one named twice; labels that fit neither
+        modalities nor parameters; at the update, an argument that is missing or has
+        another shape.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import modulation
+      >>> params = {"image": jnp.ones(1), "notes": jnp.ones(1), "head": jnp.ones(1)}
+      >>> labels = {"image": "image", "notes": "notes", "head": "shared"}
+      >>> tx = modulation.balance_modalities(labels, ["image", "notes"], rho=1.0)
+      >>> scores = jnp.array([[0.9, 0.5], [0.1, 0.5]])
+      >>> updates, state = tx.update(
+      ...     params, tx.init(params), unimodal_scores=scores, labels=jnp.array([1, 0]))
+      >>> [round(float(updates[name][0]), 3) for name in ("image", "notes", "head")]
+      [0.0, 1.0, 1.0]
+    """
+    names = names_of(modalities)
+
+    def init(params: Params) -> ModalityBalanceState:
+        check_labels(param_labels, names, params)
+        number = len(names)
+        return ModalityBalanceState(jnp.full(number, 0.5), jnp.ones(number))
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: Params | None = None,
+        *,
+        unimodal_scores: Array | None = None,
+        labels: Array | None = None,
+        present: Array | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, ModalityBalanceState]:
+        del params, extra
+        scores = unimodal("balance_modalities", unimodal_scores, names)
+        labels = needed("balance_modalities", "labels", labels)
+        auc = modality_aucs(scores, labels, state.modality_auc, present=present)
+        balance = modality_balance(auc, state.modality_auc, signed=signed)
+        if limit is not None:
+            balance = jnp.clip(balance, -jnp.asarray(limit), limit)
+        updates = scale_by_label(
+            updates, param_labels, names, jnp.asarray(rho) * balance
+        )
+        return updates, ModalityBalanceState(auc, balance)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def modality_aucs(
+    unimodal_scores: Float[Array, "n M"],
+    labels: Array,
+    previous: Float[Array, " M"],
+    *,
+    present: Bool[Array, "n M"] | None = None,
+) -> Float[Array, " M"]:
+    """Each modality's exact AUC in a batch, or its last one where there is none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scores, labels = jnp.array([[0.9], [0.1]]), jnp.array([1, 1])
+      >>> modality_aucs(scores, labels, jnp.array([0.7]))
+      Array([0.7], dtype=float32)
+    """
+    found = group_aucs(unimodal_scores, labels, present=present)
+    return jnp.where(found.defined[:, 0], found.values[:, 0], previous)
+
+
+def ogm_ge(
+    param_labels: PyTree,
+    modalities: Sequence[str],
+    *,
+    alpha: Scalar = 0.1,
+    noise: Scalar = 1.0,
+    key: Array | int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""OGM-GE: slow the modality that contributes most, and add noise to generalise.
+
+    A modality's gradient :math:`g` becomes :math:`k_m g + \varepsilon`, with
+    :math:`k_m` of :func:`fairjax.modulation.contribution_balance` and
+    :math:`\varepsilon` Gaussian noise of the standard deviation that :math:`g` has
+    over the parameter's entries. Contributions are means, over the rows that have the
+    modality, of the probability that its scores give the true class. The released code
+    does this to convolutions only; here every labelled parameter takes part.
+
+    Args:
+      param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
+        it.
+      modalities: Names, in the order of the columns of ``unimodal_scores``.
+      alpha: How much a modality is slowed; may be traced.
+      noise: Factor on the noise; 0 for OGM without GE; may be traced.
+      key: Of the noise.
+
+    Returns:
+      A transformation of updates ``[*param]``. Its ``update`` needs
+      ``unimodal_scores=[n, M]``, probabilities of class 1, and ``labels=[n]``, and
+      takes ``present=[n, M]``.
+
+    Raises:
+      ValueError: As :func:`balance_modalities`.
+
+    References:
+      Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*,
+      CVPR 2022.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import modulation
+      >>> params = {"image": jnp.ones(2), "notes": jnp.ones(2)}
+      >>> labels = {"image": "image", "notes": "notes"}
+      >>> tx = modulation.ogm_ge(labels, ["image", "notes"], alpha=0.5, noise=0.0)
+      >>> updates, _ = tx.update(
+      ...     params, tx.init(params),
+      ...     unimodal_scores=jnp.array([[0.8, 0.4]]), labels=jnp.array([1]))
+      >>> [round(float(updates[name][0]), 3) for name in ("image", "notes")]
+      [0.238, 1.0]
+    """
+    names = names_of(modalities)
+
+    def init(params: Params) -> ContributionBalanceState:
+        check_labels(param_labels, names, params)
+        return ContributionBalanceState(
+            jnp.ones(len(names)), jax.random.key_data(as_key(key))
+        )
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: Params | None = None,
+        *,
+        unimodal_scores: Array | None = None,
+        labels: Array | None = None,
+        present: Array | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, ContributionBalanceState]:
+        del params, extra
+        scores = unimodal("ogm_ge", unimodal_scores, names)
+        labels = needed("ogm_ge", "labels", labels)
+        true = jnp.where(labels[:, None] == 1, scores, 1 - scores)
+        counted = ((labels == 0) | (labels == 1))[:, None]
+        if present is not None:
+            counted = counted & present
+        number = jnp.maximum(jnp.sum(counted, axis=0), 1)
+        contributions = jnp.sum(jnp.where(counted, true, 0.0), axis=0) / number
+        balance = contribution_balance(contributions, alpha=alpha)
+        next_key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
+        drawn = optax.tree.random_like(draw, updates)
+
+        def disturb(number: int, leaf: Array, normal: Array) -> Array:
+            spread = jnp.asarray(noise, leaf.dtype) * jnp.std(leaf)
+            return leaf * balance[number].astype(leaf.dtype) + spread * normal
+
+        updates = map_labelled(disturb, param_labels, names, updates, drawn)
+        return updates, ContributionBalanceState(balance, jax.random.key_data(next_key))
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,176 @@
+"""MultiFair whole: the magnitudes of its gradients, and the terms of its loss."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from fairjax.modulation.direction import direction_loss
+from fairjax.modulation.factors import fairness_gap, modality_balance
+from fairjax.modulation.groups import Mode, balance_groups, group_signals
+from fairjax.modulation.modalities import balance_modalities, modality_aucs
+from fairjax.types import Scalar
+
+
+class MultiFairPenalty(NamedTuple):
+    """The terms of :func:`multifair_penalty`.
+
+    Attributes:
+      total: ``[]``, what is added to the loss.
+      direction: ``[]``, :math:`L_{gm}`.
+      fairness: ``[]``, :math:`F_G`.
+      gate: ``[]``, whether the fairness term counts in this batch.
+    """
+
+    total: Float[Array, ""]
+    direction: Float[Array, ""]
+    fairness: Float[Array, ""]
+    gate: Bool[Array, ""]
+
+
+def multifair(
+    param_labels: PyTree,
+    modalities: Sequence[str],
+    *,
+    num_groups: int,
+    mode: Mode = "paper",
+    rho: Scalar = 1.2,
+    mu: Scalar = 0.5,
+    tau: Scalar = 0.04,
+    decay: Scalar = 0.9,
+) -> optax.GradientTransformationExtraArgs:
+    r"""MultiFair's magnitudes: encoders' gradients times :math:`\rho B_m f_m`.
+
+    ``optax.chain(balance_modalities(...), balance_groups(...))``: see there for the
+    formulas, the modes, the arguments and the errors. The published chain goes on with
+    clipping at .8 and AdamW. The method's direction and fairness terms are no
+    transformations of gradients but part of the loss:
+    :func:`fairjax.modulation.multifair_penalty`. In the released code they give no
+    gradient, so that ``mode="released"`` is this transformation alone.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import modulation
+      >>> labels = {"image": "image", "notes": "notes", "head": "shared"}
+      >>> tx = optax.chain(
+      ...     modulation.multifair(labels, ["image", "notes"], num_groups=2),
+      ...     optax.clip_by_global_norm(0.8),
+      ...     optax.adamw(3e-5, weight_decay=6e-3),
+      ... )
+      >>> state = tx.init({name: jnp.ones(3) for name in labels})
+      >>> optax.tree.get(state, "group_auc").shape
+      (2, 2)
+    """
+    return optax.chain(
+        balance_modalities(param_labels, modalities, rho=rho),
+        balance_groups(
+            param_labels,
+            modalities,
+            num_groups=num_groups,
+            mode=mode,
+            mu=mu,
+            tau=tau,
+            decay=decay,
+        ),
+    )
+
+
+def multifair_penalty(
+    *,
+    fused_gradient: Array,
+    unimodal_gradients: Array,
+    unimodal_scores: Float[Array, "n M"],
+    scores: Float[Array, " n"],
+    labels: Array,
+    groups: Int[Array, " n"],
+    modality_auc: Float[Array, " M"],
+    group_auc: Float[Array, "M G"],
+    group_seen: Bool[Array, "M G"],
+    direction: Scalar = 0.15,
+    fairness: Scalar = 0.5,
+    tau: Scalar = 0.04,
+    decay: Scalar = 0.9,
+    present: Bool[Array, "n M"] | None = None,
+) -> MultiFairPenalty:
+    r"""The terms :math:`\lambda L_{gm} + 1[\text{gate}]\, c\, F_G` of MultiFair's loss.
+
+    :math:`L_{gm}` is :func:`fairjax.modulation.direction_loss`, weighted by the batch's
+    modality balance; :math:`F_G` is :func:`fairjax.modulation.fairness_gap` of the
+    moving averages *with* this batch, through which it is differentiable: the batch's
+    share of an average, and so of the derivative, is 1 − decay.
+    The gate is that of :func:`fairjax.modulation.balance_groups`.
+
+    In the released code both terms are constants to the optimiser: the first is 0,
+    because no parameter has the name that it looks for, and the second is a Python
+    number. That is why there is no ``mode`` here.
+
+    Args:
+      fused_gradient: ``[*layer]``, of the fused loss for its head's last layer
+        (:func:`fairjax.modulation.last_layer_gradient`).
+      unimodal_gradients: ``[M, *layer]``, of the unimodal losses for theirs.
+      unimodal_scores: ``[n, M]``, probabilities. They reach the encoders only if the
+        auxiliary heads are not cut off from them: see the attached scores of
+        :class:`fairjax.models.MultimodalClassifier`.
+      scores: ``[n]``, the fused probabilities.
+      labels: ``[n]``, 1 or 0.
+      groups: ``[n]``, in ``0 .. G − 1``.
+      modality_auc: ``[M]``, ``optax.tree.get(opt_state, "modality_auc")``: the last
+        batch's.
+      group_auc: ``[M, G]``, likewise ``"group_auc"``.
+      group_seen: ``[M, G]``, likewise ``"group_seen"``.
+      direction: :math:`\lambda`; may be traced, as may the next three.
+      fairness: :math:`c`.
+      tau: :math:`\tau`.
+      decay: Of the averages.
+      present: ``[n, M]``, False where a row lacks the modality.
+
+    Returns:
+      The terms and their sum.
+
+    Raises:
+      ValueError: Shapes that do not fit.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fairjax import modulation
+      >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8])
+      >>> penalty = modulation.multifair_penalty(
+      ...     fused_gradient=jnp.array([1.0, 0.0]),
+      ...     unimodal_gradients=jnp.array([[1.0, 0.0], [0.0, 1.0]]),
+      ...     unimodal_scores=jnp.stack([scores, scores], axis=1), scores=scores,
+      ...     labels=jnp.array([1, 0, 1, 0]), groups=jnp.array([0, 0, 1, 1]),
+      ...     modality_auc=jnp.full(2, 0.5), group_auc=jnp.full((2, 2), 0.5),
+      ...     group_seen=jnp.zeros((2, 2), bool), direction=1.0)
+      >>> float(penalty.direction), bool(penalty.gate)
+      (0.25, True)
+    """
+    auc = modality_aucs(unimodal_scores, labels, modality_auc, present=present)
+    signals = group_signals(
+        unimodal_scores,
+        jax.lax.stop_gradient(scores),
+        labels,
+        groups,
+        group_auc,
+        group_seen,
+        mode="paper",
+        tau=tau,
+        decay=decay,
+        present=present,
+    )
+    turned = direction_loss(
+        fused_gradient, unimodal_gradients, modality_balance(auc, modality_auc)
+    )
+    gap = fairness_gap(signals.group_auc, observed=signals.group_seen)
+    gated = jnp.where(signals.fairness_gate, gap, 0.0)
+    return MultiFairPenalty(
+        total=jnp.asarray(direction) * turned + jnp.asarray(fairness) * gated,
+        direction=turned,
+        fairness=gap,
+        gate=signals.fairness_gate,
+    )
