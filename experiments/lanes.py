@@ -19,15 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.files import write_whole
+from experiments.learners import Learner, tabular_learner
 from experiments.programs import Budget, Program, allot
 from experiments.protocol import CrossValidation
 from fairjax import training
 from fairjax.checkpoint import Checkpoints
-from fairjax.models import MLP, functional
 from fairjax.objectives import cell_objectives
 
 # Batches of all methods are drawn with the same keys, so that methods differ in what
@@ -35,22 +34,14 @@ from fairjax.objectives import cell_objectives
 _BATCH_STREAM = 1
 
 
-class LaneData(NamedTuple):
-    """One lane's patients on the device."""
-
-    inputs: jax.Array
-    weights: jax.Array
-    train_rows: jax.Array
-    train_count: jax.Array
-
-
 class Trained(NamedTuple):
     """What training a program gives.
 
     Attributes:
       logits: float32 ``[H, L, n]``.
-      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes:
-        objective values, gradient norms, cosines and the share of conflicting pairs.
+      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes: the
+        values of the objectives, and what the phase observes of the optimiser. And
+        ``[H, calls, L, ...]``, what the learner monitors of each lane.
     """
 
     logits: np.ndarray
@@ -65,6 +56,7 @@ def train(
     seed: int,
     work: Path,
     advance: Callable[[int], None],
+    learner: Learner | None = None,
 ) -> Trained:
     """Train a program's variants in all lanes, or read them back if that was done.
 
@@ -75,6 +67,7 @@ def train(
       seed: Of the weights and the batches; lane ``l`` uses its own stream.
       work: Folder for checkpoints and finished programs.
       advance: Called with the number of steps that were just done.
+      learner: The model and its data; an MLP on the table's columns if None.
 
     Raises:
       ValueError: A damaged checkpoint, or parameters that are no longer finite.
@@ -85,10 +78,10 @@ def train(
         advance(budget.steps)
         return _read(finished)
     mesh = _lane_mesh(splits.num_lanes)
-    data, labels, cells = _lane_data(program, splits, mesh)
-    model = _model(splits.inputs.shape[-1], budget)
+    learner = learner or tabular_learner(splits, budget)
+    lane, shared = _on_devices(program, splits, learner, mesh)
     begin = jax.jit(
-        model.begin, static_argnums=(0, 1), out_shardings=_lane_sharding(mesh)
+        _begin(learner), static_argnums=(0, 1), out_shardings=_lane_sharding(mesh)
     )
     params, key_data = begin(len(program.variants), splits.num_lanes, seed)
     history: list[dict[str, np.ndarray]] = []
@@ -97,11 +90,9 @@ def train(
     budget = dataclasses.replace(budget, steps_per_call=per_call)
     for number, (phase, calls) in enumerate(zip(program.phases, calls_of, strict=True)):
         # Phases that differ in numbers only share their compiled functions.
-        same = (id(phase.functions), phase.reconciler, phase.decay)
+        same = (id(phase.functions), phase.reconciler, phase.loss, phase.decay)
         if same not in compiled:
-            compiled[same] = _compile(
-                phase, splits, model.apply, budget, labels, cells, mesh
-            )
+            compiled[same] = _compile(phase, splits, learner, budget, mesh)
         start, loop = compiled[same]
         schedule = jnp.array([phase.rate, calls * budget.steps_per_call])
         numbers = {**program.settings, **phase.settings}
@@ -109,7 +100,7 @@ def train(
         run = start(params, key_data, settings, schedule)
         run, told = _run_phase(
             lambda run, loop=loop, settings=settings, schedule=schedule: loop(
-                run, data, settings, schedule
+                run, lane, shared, settings, schedule
             ),
             run,
             calls,
@@ -119,7 +110,9 @@ def train(
         )
         params, key_data = run.state.params, run.state.key_data
         history.append(told)
-    logits = np.asarray(model.predict(params, data.inputs))
+    over_lanes = jax.vmap(learner.predict, in_axes=(0, 0, None))
+    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None, None)))
+    logits = np.asarray(predict(params, lane.inputs, shared))
     for variant, values in zip(program.variants, logits, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(
@@ -147,53 +140,39 @@ def _digest(program: Program) -> str:
     return digest.hexdigest()[:8]
 
 
-class _Model(NamedTuple):
-    apply: Callable[..., jax.Array]
-    begin: Callable[[int, int, int], Any]
-    predict: Callable[[Any, jax.Array], jax.Array]
+class _Lane(NamedTuple):
+    """One lane's patients: what the learner reads, and who is trained on."""
+
+    inputs: Any
+    weights: jax.Array
+    train_rows: jax.Array
+    train_count: jax.Array
 
 
-def _model(num_inputs: int, budget: Budget) -> _Model:
-    def make(key):
-        return MLP(num_inputs, budget.hidden, 1, rngs=nnx.Rngs(key))
-
-    abstract = nnx.eval_shape(lambda: make(jax.random.key(0)))
-    module_apply, _ = functional(abstract)
-
-    def apply(params, inputs):
-        return module_apply(params, inputs)[..., 0]
-
+def _begin(learner: Learner):
     def begin(settings, lanes, seed):
         """Weights and batch keys of every lane, the same for every setting."""
         key = jax.random.key(seed)
-        params = jax.vmap(lambda k: functional(make(k))[1])(
-            jax.random.split(key, lanes)
-        )
+        params = jax.vmap(learner.begin)(jax.random.split(key, lanes))
         batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
         every_lane = params, jax.random.key_data(batches)
         return jax.tree.map(
             lambda x: jnp.broadcast_to(x, (settings, *x.shape)), every_lane
         )
 
-    over_lanes = jax.vmap(apply)
-    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None)))
-    return _Model(apply, begin, predict)
+    return begin
 
 
-def _compile(phase, splits, apply, budget, labels, cells, mesh):
+def _compile(phase, splits, learner, budget, mesh):
     """The start and the loop of a phase, over variants [H] and lanes [L].
 
     Its length and its rate are arguments of the two, ``schedule = [rate, steps]``.
     """
-
-    def statistics(params, batch):
-        logits = apply(params, batch["inputs"])
-        loss = optax.sigmoid_binary_cross_entropy(logits, batch["labels"])
-        return {"loss": loss, "score": jax.nn.sigmoid(logits)}
-
-    objectives = cell_objectives(
-        statistics, splits.partition, phase.functions, decay=phase.decay
-    )
+    objectives = None
+    if phase.loss is None:
+        objectives = cell_objectives(
+            learner.statistics, splits.partition, phase.functions, decay=phase.decay
+        )
 
     def transform(setting, schedule):
         def rate(count):
@@ -202,62 +181,74 @@ def _compile(phase, splits, apply, budget, labels, cells, mesh):
             return budget.learning_rate * schedule[0] * cosine
 
         adamw = optax.adamw(rate, weight_decay=budget.weight_decay)
-        rest = {k: v for k, v in setting.items() if k != "objective_mask"}
-        return optax.chain(phase.reconciler(rest), adamw)
+        after = () if phase.after is None else (phase.after(setting),)
+        return optax.chain(phase.reconciler(setting), adamw, *after)
 
     def start(params, key_data, setting, schedule):
         state = training.init_state(
             params,
-            transform(setting, schedule),
+            transform(_numbers(setting), schedule),
             key=jax.random.wrap_key_data(key_data),
             objectives=objectives,
         )
         return training.start(state)
 
-    def loop(run, data, setting, schedule):
-        def sample(key, data):
-            draws = jax.random.randint(key, (budget.batch_size,), 0, data.train_count)
-            rows = data.train_rows[draws]
-            batch = {
-                "inputs": data.inputs[rows],
-                "labels": labels[rows],
-                "cells": cells[rows],
-                "weights": data.weights[rows],
-            }
-            mask = setting.get("objective_mask")
-            return batch if mask is None else {**batch, "objective_mask": mask}
+    def loop(run, lane, shared, setting, schedule):
+        numbers = _numbers(setting)
 
-        step = training.make_train_step(objectives, transform(setting, schedule))
+        def sample(key, data):
+            lane, shared = data
+            draws = jax.random.randint(key, (budget.batch_size,), 0, lane.train_count)
+            rows = lane.train_rows[draws]
+            batch = learner.batch(lane.inputs, shared, rows)
+            batch = {**batch, "weights": lane.weights[rows]}
+            masks = ("objective_mask", "modalities")
+            return {**batch, **{k: setting[k] for k in masks if k in setting}}
+
+        chain = transform(numbers, schedule)
+        if objectives is None:
+            step = training.make_loss_step(phase.loss(numbers), chain)
+        else:
+            step = training.make_train_step(objectives, chain)
         one_call = training.make_loop(
             step,
             sample,
             steps_per_call=budget.steps_per_call,
             observe=lambda state: {
-                name: optax.tree.get(state.opt_state, name)
-                for name in ("norms", "cosines", "conflict_share")
+                name: optax.tree.get(state.opt_state, name) for name in phase.observed
             },
         )
-        run, (infos, seen) = one_call(run, data)
-        return run, {"values": infos.values, **seen}
+        run, (infos, seen) = one_call(run, (lane, shared))
+        monitored = {}
+        if learner.monitor is not None:
+            monitored = learner.monitor(run.state.params, lane.inputs, shared)
+        return run, {"values": infos.values, **seen}, monitored
 
     def starts(params, key_data, settings, schedule):
         lanes = jax.vmap(start, in_axes=(0, 0, None, None))
         variants = jax.vmap(lanes, in_axes=(0, 0, 0, None))
         return variants(params, key_data, settings, schedule)
 
-    def loops(run, data, settings, schedule):
-        lanes = jax.vmap(loop, in_axes=(0, 0, None, None))
-        variants = jax.vmap(lanes, in_axes=(0, None, 0, None))
-        run, told = variants(run, data, settings, schedule)
-        return run, jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
+    def loops(run, lane, shared, settings, schedule):
+        lanes = jax.vmap(loop, in_axes=(0, 0, None, None, None))
+        variants = jax.vmap(lanes, in_axes=(0, None, None, 0, None))
+        run, told, monitored = variants(run, lane, shared, settings, schedule)
+        told = jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
+        return run, told | {name: x[:, None] for name, x in monitored.items()}
 
     # Named shardings, so that a call's result enters the next without a new compile.
-    lane = _lane_sharding(mesh)
+    by_lane = _lane_sharding(mesh)
     everyone = NamedSharding(mesh, PartitionSpec())
     return (
-        jax.jit(starts, out_shardings=lane),
-        jax.jit(loops, donate_argnums=0, out_shardings=(lane, everyone)),
+        jax.jit(starts, out_shardings=by_lane),
+        jax.jit(loops, donate_argnums=0, out_shardings=(by_lane, everyone)),
     )
+
+
+def _numbers(setting):
+    """What the transformations are made with, the masks of batches left out."""
+    masks = ("objective_mask", "modalities")
+    return {k: v for k, v in setting.items() if k not in masks}
 
 
 def _run_phase(loop, run, calls, *, folder, seconds, advance):
@@ -308,17 +299,17 @@ def _lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, "lane"))
 
 
-def _lane_data(program, splits, mesh):
-    weights = program.example_weights
+def _on_devices(program, splits, learner, mesh):
+    weights: Any = program.example_weights
     if weights is None:
         shape = (splits.num_lanes, len(splits.table.label))
         weights = np.ones(shape, np.float32)
-    data = (splits.inputs, weights, splits.train_rows, splits.train_counts)
-    everyone = NamedSharding(mesh, PartitionSpec())
-    labels = jax.device_put(splits.table.label.astype(np.float32), everyone)
-    cells = jax.device_put(splits.cells, everyone)
+    if learner.weights is not None:
+        weights = weights * learner.weights
+    lane = _Lane(learner.inputs, weights, splits.train_rows, splits.train_counts)
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
-    return LaneData(*jax.device_put(data, by_lane)), labels, cells
+    everyone = NamedSharding(mesh, PartitionSpec())
+    return jax.device_put(lane, by_lane), jax.device_put(learner.shared, everyone)
 
 
 def _write(path: Path, trained: Trained) -> None:

@@ -13,12 +13,10 @@ import numpy as np
 
 import fairjax
 from experiments.baselines.reweighting import reweighting
-from experiments.programs import Phase, Program, Variant
+from experiments.programs import Phase, Program, Setting, Variant
 from experiments.protocol import LABEL, CrossValidation
 from fairjax import losses, steps
 from fairjax.objectives import CellFunction
-
-Setting = Mapping[str, jax.Array]
 
 PENALTY_WEIGHTS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
 ABSOLUTE_PENALTY_WEIGHTS = (0.05, 0.1, 0.25, 0.5, 1.0)

@@ -3,12 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 import optax
 
 from fairjax.objectives import CellFunction
+
+Setting: TypeAlias = Mapping[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,28 @@ class Phase:
 
     Attributes:
       share: Share of the budget's steps.
-      functions: name -> objective; the first is the task where it is among them.
-      reconciler: ``reconciler(setting)`` makes the transformation of the K rows.
+      functions: name -> objective; the first is the task where it is among them. None
+        where there is a ``loss``.
+      reconciler: ``reconciler(setting)`` makes the transformation of the K rows, or of
+        the gradient of the loss.
       decay: Of the running cell means; None for the batch's own.
       rate: Factor on the budget's learning rate: fine-tuning takes smaller steps.
       settings: Numbers of this phase alone, beside those of the program.
+      loss: ``loss(setting)`` makes what `fairjax.training.make_loss_step` takes: one
+        loss in place of objectives.
+      after: ``after(setting)`` makes a transformation that follows AdamW.
+      observed: What is recorded of the optimiser's state after every step.
     """
 
     share: float
     functions: Mapping[str, CellFunction]
-    reconciler: Callable[
-        [Mapping[str, jax.Array]], optax.GradientTransformationExtraArgs
-    ]
+    reconciler: Callable[[Setting], optax.GradientTransformation]
     decay: float | None = None
     rate: float = 1.0
     settings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loss: Callable[[Setting], Callable[..., Any]] | None = None
+    after: Callable[[Setting], optax.GradientTransformation] | None = None
+    observed: tuple[str, ...] = ("norms", "cosines", "conflict_share")
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class Program:
       phases: What is done, in order.
       variants: The H variants.
       settings: name -> ``[H, ...]``, the numbers in which they differ.
-        ``objective_mask`` ``[H, K]`` leaves objectives out.
+        ``objective_mask`` ``[H, K]`` leaves objectives out, ``modalities`` ``[H, M]``
+        modalities.
       example_weights: float32 ``[L, n]``, or None for equal weights.
     """
 

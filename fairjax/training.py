@@ -4,7 +4,7 @@ Nothing here touches disk, clock or host: a whole run is a function that ``jit``
 compiles and ``vmap`` spreads over seeds, folds and hyper-parameters given as arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -157,14 +157,64 @@ def make_train_step(
             losses=values,
             mask=batch.get("objective_mask"),
         )
-        params = optax.apply_updates(state.params, updates)
-        leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
-        new = TrainState(
-            params, opt_state, objective_state, state.key_data, state.step + 1
-        )
-        return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
+        return _stepped(state, updates, opt_state, objective_state, values)
 
     return step
+
+
+def make_loss_step(
+    loss_fn: Callable[[Params, Batch, Any], tuple[Array, Mapping[str, Any]]],
+    transform: optax.GradientTransformation,
+) -> TrainStep:
+    """A step on one loss that hands the transformation what it needs to see.
+
+    For transformations that read more than gradients, such as
+    :func:`fairjax.modulation.multifair`, and for losses that read the transformation's
+    state, such as :func:`fairjax.modulation.multifair_penalty`.
+
+    Args:
+      loss_fn: ``loss_fn(params, batch, opt_state) -> (loss, extra)``, with ``extra``
+        the extra arguments of ``transform.update``.
+      transform: Takes gradients ``[*param]``.
+
+    Returns:
+      ``step(state, batch) -> (state, info)``, pure; ``info.values`` is ``[1]``.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fairjax import training
+      >>> def loss_fn(w, batch, opt_state):
+      ...     return (w - batch["x"]) ** 2, {}
+      >>> tx = optax.sgd(0.5)
+      >>> step = training.make_loss_step(loss_fn, tx)
+      >>> state = training.init_state(jnp.array(0.0), tx, key=0)
+      >>> state, info = step(state, {"x": jnp.array(2.0)})
+      >>> state.params, info.values
+      (Array(2., dtype=float32), Array([4.], dtype=float32))
+    """
+    transform = optax.with_extra_args_support(transform)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        (loss, extra), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, state.opt_state
+        )
+        extra = jax.lax.stop_gradient(extra)
+        updates, opt_state = transform.update(
+            gradient, state.opt_state, state.params, **extra
+        )
+        return _stepped(state, updates, opt_state, state.objective_state, loss[None])
+
+    return step
+
+
+def _stepped(
+    state: TrainState, updates: Params, opt_state: Any, objective_state: Any, values
+) -> tuple[TrainState, StepInfo]:
+    """The state after an update, and what the step tells."""
+    params = optax.apply_updates(state.params, updates)
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
+    new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
+    return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
 
 
 def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:
