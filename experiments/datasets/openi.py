@@ -1,0 +1,203 @@
+"""Indiana University's chest radiograph reports: why the picture was asked for."""
+
+import gzip
+import re
+import tarfile
+from collections.abc import Mapping
+from io import BytesIO
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pandas as pd
+
+from experiments.datasets.files import verified_bytes
+from experiments.datasets.modalities import Text
+from experiments.datasets.multimodal import MultimodalTable, validate_multimodal
+from experiments.datasets.table import NOT_RECORDED, ClinicalTable
+
+_REPORTS = "torchxrayvision/data/NLMCXR_reports.tgz"
+_PICTURES = "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz"
+# Main terms that say that nobody described the lungs, or could not.
+_UNGRADED = {"no indexing", "technical quality of image unsatisfactory"}
+_WORD = re.compile(r"[a-z]+|[0-9]+")
+_FEMALE = {"female", "woman", "girl", "lady", "she", "her", "f"}
+_MALE = {"male", "man", "boy", "gentleman", "he", "his", "m"}
+_AFTER = "written after the picture was read: tells the label"
+_DROPPED = {
+    "FINDINGS": _AFTER,
+    "IMPRESSION": _AFTER,
+    "MeSH": "the label is made of it",
+    "COMPARISON": "names earlier pictures, most of them blackened",
+    "parentImage": "figures computed from the picture",
+    "Patient's Sex": "empty in every row",
+    "every other DICOM field": "describes the device or the picture, not the patient",
+}
+
+
+def openi() -> MultimodalTable:
+    """Returns radiograph reports with an abnormal finding to predict beforehand.
+
+    The indication, a few words by whoever asked for the picture, and the age are
+    known before the picture is read; the report's findings and impression are not and
+    are never read.
+
+    - "static": age in years, from the dates of birth and of the study in the
+      pictures' metadata.
+    - "indication": its words; absent in 2 %.
+
+    Sex is recorded nowhere in the metadata. The attribute is what the indication says
+    ("female", "gentleman", "his"), which is nothing in 7 of 10: an attribute of the
+    writing, in part, and visible to a model that reads the words. Ages in the
+    indication were blackened ("XXXX-year-old").
+
+    Each study carries a patient number of its own, so a person with two studies would
+    count as two patients and cannot be found.
+
+    Returns:
+        3,752 studies with a known age and a description of the lungs.
+
+    Raises:
+        ModuleNotFoundError: If torchxrayvision is not installed.
+        ValueError: If a file is not the pinned one.
+
+    References:
+        Demner-Fushman et al. 2016, "Preparing a collection of radiology examinations
+        for distribution and retrieval".
+    """
+    reports = parse_reports(verified_bytes(_REPORTS))
+    return build(reports, parse_ages(verified_bytes(_PICTURES)))
+
+
+def parse_reports(archive: bytes) -> pd.DataFrame:
+    """Reads a gzipped tar archive of report files.
+
+    Args:
+        archive: The archive's bytes, one XML file a report.
+
+    Returns:
+        One row a report, sorted by `study`: `study` (the identifier), `indication`
+        (the text, empty where there is none), `terms` (a tuple of lower-case main
+        terms) and `images` (a tuple of identifiers).
+    """
+    rows = []
+    with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as files:
+        for member in files:
+            file = files.extractfile(member)
+            if file is None or not member.name.endswith(".xml"):
+                continue
+            root = ET.parse(file).getroot()
+            study = root.find("uId")
+            if study is None:
+                raise ValueError(f"{member.name} has no uId and so is no report")
+            indication = root.findtext(".//AbstractText[@Label='INDICATION']")
+            rows.append(
+                {
+                    "study": study.attrib["id"],
+                    "indication": (indication or "").strip(),
+                    "terms": tuple(
+                        (term.text or "").strip().lower()
+                        for term in root.iterfind(".//MeSH/major")
+                    ),
+                    "images": tuple(
+                        image.attrib["id"] for image in root.iterfind("parentImage")
+                    ),
+                }
+            )
+    if not rows:
+        raise ValueError("the archive holds no report")
+    return pd.DataFrame(rows).sort_values("study", ignore_index=True)
+
+
+def parse_ages(table: bytes) -> Mapping[str, float]:
+    """Reads each picture's age of the patient, in years, from the DICOM metadata.
+
+    Args:
+        table: A gzipped CSV with `imageid`, `Study Date` and `Patient's Birth Date`,
+            the dates as YYYYMMDD.
+
+    Returns:
+        Image identifier -> age; NaN where a date cannot be read.
+    """
+    columns = ["imageid", "Study Date", "Patient's Birth Date"]
+    frame = pd.read_csv(BytesIO(gzip.decompress(table)), usecols=columns, dtype=str)
+    studied, born = (
+        pd.to_datetime(frame[column], format="%Y%m%d", errors="coerce")
+        for column in columns[1:]
+    )
+    years = (studied - born).dt.days / 365.25
+    return dict(zip(frame["imageid"], years, strict=True))
+
+
+def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
+    """Returns the data of parsed reports and ages.
+
+    Args:
+        reports: As `parse_reports` returns them.
+        ages: As `parse_ages` returns them.
+
+    Returns:
+        The validated data; `openi` says what is in it.
+    """
+    # All pictures of a study give the same age.
+    age = pd.Series(
+        [
+            next((ages[image] for image in images if image in ages), np.nan)
+            for images in reports["images"]
+        ],
+        dtype=np.float64,
+    )
+    findings = pd.Series([set(terms) - _UNGRADED for terms in reports["terms"]])
+    ungraded = ~findings.map(bool)
+    usable = ~ungraded & age.notna()
+    texts = reports.loc[usable, "indication"].astype(str)
+    words = tuple(tuple(_WORD.findall(text.lower())) for text in texts)
+    years = age[usable].reset_index(drop=True)
+    bands = pd.cut(
+        years, [0, 40, 65, np.inf], right=False, labels=["<40", "40-64", ">=65"]
+    )
+    levels = pd.CategoricalDtype(["female", "male", NOT_RECORDED])
+    written = np.array([bool(one) for one in words], dtype=np.bool_)
+    return validate_multimodal(
+        MultimodalTable(
+            table=ClinicalTable(
+                name="openi",
+                title="Chest radiograph reports, Indiana University",
+                features=pd.DataFrame({"age": years}),
+                label=(findings[usable] != {"normal"}).to_numpy(dtype=np.int8),
+                outcome="an abnormal finding in the report",
+                attributes=pd.DataFrame(
+                    {
+                        "sex": pd.Series([_sex(one) for one in words], dtype=levels),
+                        "age": pd.Series(bands).cat.as_unordered(),
+                    }
+                ),
+                patient_ids=reports["study"][usable].to_numpy(),
+                dropped=_DROPPED,
+                excluded={
+                    "neither normal nor a finding": int(ungraded.sum()),
+                    "no picture, and so no age": int((~ungraded & age.isna()).sum()),
+                },
+                citation=(
+                    "Demner-Fushman et al., JAMIA 23:304-310, 2016; Indiana University "
+                    "and the National Library of Medicine; as shipped by the "
+                    "torchxrayvision package (Cohen)"
+                ),
+                licence=(
+                    "CC BY-NC-ND 4.0 (the reports, as each of them says); Apache-2.0 "
+                    "(the torchxrayvision package); installed, never copied"
+                ),
+            ),
+            modalities={"indication": Text(words)},
+            present=np.stack([np.ones(len(words), np.bool_), written], axis=1),
+            weights=np.ones(len(words), np.float32),
+            left_out={},
+        )
+    )
+
+
+def _sex(words: tuple[str, ...]) -> str:
+    """The sex that the words tell; not recorded where they tell none, or both."""
+    female, male = not _FEMALE.isdisjoint(words), not _MALE.isdisjoint(words)
+    if female == male:
+        return NOT_RECORDED
+    return "female" if female else "male"
