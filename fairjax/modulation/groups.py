@@ -118,11 +118,11 @@ def balance_groups(
         check_labels(param_labels, names, params)
         shape = (len(names), num_groups)
         return GroupBalanceState(
-            group_auc=jnp.full(shape, 0.5),
+            group_auc=jnp.full(shape, 0.5, jnp.float32),
             group_seen=jnp.zeros(shape, bool),
-            fairness_factors=jnp.ones(len(names)),
-            fairness_gap=jnp.zeros(()),
-            fused_gap=jnp.full((), jnp.nan),
+            fairness_factors=jnp.ones(len(names), jnp.float32),
+            fairness_gap=jnp.zeros((), jnp.float32),
+            fused_gap=jnp.full((), jnp.nan, jnp.float32),
             fairness_gate=jnp.zeros((), bool),
         )
 

@@ -99,7 +99,9 @@ def balance_modalities(
     def init(params: Params) -> ModalityBalanceState:
         check_labels(param_labels, names, params)
         number = len(names)
-        return ModalityBalanceState(jnp.full(number, 0.5), jnp.ones(number))
+        return ModalityBalanceState(
+            jnp.full(number, 0.5, jnp.float32), jnp.ones(number, jnp.float32)
+        )
 
     def update(
         updates: PyTree,
@@ -199,7 +201,7 @@ def ogm_ge(
     def init(params: Params) -> ContributionBalanceState:
         check_labels(param_labels, names, params)
         return ContributionBalanceState(
-            jnp.ones(len(names)), jax.random.key_data(as_key(key))
+            jnp.ones(len(names), jnp.float32), jax.random.key_data(as_key(key))
         )
 
     def update(
