@@ -4,101 +4,134 @@ A document marks where a data set's table goes, and no figure in it is typed:
 
     <!-- results: support2 -->
     <!-- end -->
+
+The table is FairGrad's; that of another system is marked ``multifair/nafld``.
 """
 
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import markdown
-from experiments.evaluation import GAP
+from experiments import tables
+from experiments.cohort import crossed_name
 from experiments.files import write_text
+from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from experiments.tables import Column
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path("docs/results/fairgrad")
+RESULTS = Path("docs/results")
 DOCUMENTS = (Path("README.md"), Path("docs/fairgrad.md"))
-_MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(
+    r"(<!-- results: (?:(\w+)/)?(\w+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A system's table in a document.
+
+    Attributes:
+      baseline: The method that others are tested against, and its name for readers.
+      thresholds: Where settings and decisions come from.
+      columns: Those after the method's name, for some attributes.
+    """
+
+    baseline: tuple[str, str]
+    thresholds: str
+    columns: Callable[[Sequence[str]], list[Column]]
+
+
+def _fairgrad_columns(_: Sequence[str]) -> list[Column]:
+    mean = f"{GAP}/mean"
+    return [
+        Column("AUROC", "auroc", digits=4, interval=4),
+        Column("Equalized-odds difference, mean", mean, digits=4, interval=4),
+        Column("bias-corrected", mean, "corrected", digits=4),
+        Column("worst", f"{GAP}/worst"),
+        Column("p (AUROC)", "auroc", "p"),
+        Column("p (gap)", mean, "p"),
+    ]
+
+
+def _multifair_columns(attributes: Sequence[str]) -> list[Column]:
+    crossed = crossed_name(attributes)
+    return [
+        Column("AUROC", "auroc", digits=4, interval=4),
+        Column(f"ES-AUROC, {crossed}", f"{EQUITY}/{crossed}", digits=4, interval=4),
+        Column("AUROC gap, worst", f"{AUROC_GAP}/worst"),
+        Column("Demographic parity, worst", f"{PARITY}/worst"),
+        Column("Equalized odds, worst", f"{GAP}/worst"),
+        Column("p (AUROC)", "auroc", "p"),
+        Column("p (ES-AUROC)", f"{EQUITY}/{crossed}", "p"),
+    ]
+
+
+SYSTEMS: Mapping[str, Document] = {
+    "fairgrad": Document(
+        baseline=("erm", "ERM"),
+        thresholds="settings and thresholds from validation folds",
+        columns=_fairgrad_columns,
+    ),
+    "multifair": Document(
+        baseline=("joint", "joint training"),
+        thresholds="settings from validation folds, decisions at a risk of .5",
+        columns=_multifair_columns,
+    ),
+}
 
 
 def fill(text: str, results: Path) -> str:
     """The document with every marked table written anew.
 
+    Args:
+      text: Of the document.
+      results: Folder with a folder for each system.
+
     Raises:
-      ValueError: A marked data set without results.
+      ValueError: A marked system that there is not, or a data set without results.
     """
 
     def table(match: re.Match[str]) -> str:
-        path = results / match[2] / "summary.json"
+        system, dataset = match[2] or "fairgrad", match[3]
+        if system not in SYSTEMS:
+            raise ValueError(
+                f"there is no system {system!r} to fill a table from; there are: "
+                f"{', '.join(SYSTEMS)}."
+            )
+        path = results / system / dataset / "summary.json"
         if not path.exists():
-            raise ValueError(f"there is no {path} to fill the table {match[2]} from.")
+            raise ValueError(f"there is no {path} to fill the table {dataset} from.")
         summary = json.loads(path.read_text(encoding="utf-8"))
-        return match[1] + results_table(summary) + match[3]
+        return match[1] + results_table(summary, system) + match[4]
 
     return _MARKED.sub(table, text)
 
 
-def results_table(summary: Mapping[str, Any]) -> str:
+def results_table(summary: Mapping[str, Any], system: str) -> str:
     """The main methods of a summary as a Markdown table, with how it was made."""
-    protocol = summary["protocol"]
+    document, protocol = SYSTEMS[system], summary["protocol"]
+    baseline, its_name = document.baseline
     made = (
         f"{summary['rows']:,} patients, {summary['outcome']} "
         f"({summary['prevalence']:.1%}); attributes "
         f"{', '.join(protocol['attributes'])}, of which the model sees "
         f"{', '.join(protocol['attributes_among_inputs']) or 'none'}; "
         f"{protocol['repeats']} x "
-        f"{protocol['folds']}-fold cross-validation by patient, settings and "
-        "thresholds from validation folds, 95 % intervals over patients and repeats, "
-        "p paired against ERM with Holm's correction."
+        f"{protocol['folds']}-fold cross-validation by patient, {document.thresholds}, "
+        "95 % intervals over patients and repeats, p paired against "
+        f"{its_name} with Holm's correction."
     )
-    columns = (
-        "Method",
-        "AUROC",
-        "Equalized-odds difference, mean",
-        "bias-corrected",
-        "worst",
-        "p (AUROC)",
-        "p (gap)",
+    header, rows = tables.table(
+        summary["methods"],
+        document.columns(protocol["attributes"]),
+        baseline=baseline,
+        floor="*noise floor*",
     )
-    lines = [
-        "",
-        made,
-        "",
-        f"| {' | '.join(columns)} |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, method in summary["methods"].items():
-        if "[" in name:
-            continue
-        gap, test = method[GAP], method["test_vs_erm"]
-        lines.append(
-            f"| {method['title']} | {_interval(method['auroc'], 4)} | "
-            f"{_interval(gap['mean'], 4)} | "
-            f"{markdown.number(gap['mean']['corrected'], 4)} | "
-            f"{markdown.number(gap['worst']['mean'], 3)} | {_p(test.get('auroc'))} | "
-            f"{_p(test.get(GAP, {}).get('mean'))} |"
-        )
-    floor = summary["methods"]["erm"][GAP]
-    lines.append(
-        f"| *noise floor* |  | {markdown.number(floor['mean']['null'], 4)} |  | "
-        f"{markdown.number(floor['worst']['null'], 3)} |  |  |"
-    )
-    return "\n".join([*lines, "", ""])
-
-
-def _interval(estimate: Mapping[str, float | None], digits: int) -> str:
-    mean, low, high = (
-        markdown.number(estimate[k], digits) for k in ("mean", "low", "high")
-    )
-    return f"{mean} [{low}, {high}]"
-
-
-def _p(test: Mapping[str, float | None] | None) -> str:
-    if test is None:
-        return ""
-    return markdown.p_value(test["p"] if test["p_holm"] is None else test["p_holm"])
+    return "\n".join(["", made, "", *tables.as_markdown(header, rows), "", ""])
 
 
 def main() -> int:

@@ -5,47 +5,31 @@ in three minutes on two cores; ``--full`` repeats the cross-validation 20 times.
 """
 
 import dataclasses
-import hashlib
-import json
-import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 from jax.nn import sigmoid
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column
+from rich.progress import Progress
 
-from experiments import fairgrad_audit, fairgrad_report, lanes, methods, references
+from experiments import fairgrad_report, lanes, methods, references, report, runner
 from experiments.datasets import load
 from experiments.evaluation import Evaluator, Predictions
+from experiments.fairgrad_findings import HEADLINE
 from experiments.fairgrad_results import (
     DEFAULT_ATTRIBUTES,
     FULL_REPEATS,
     Options,
     Results,
 )
-from experiments.files import locked, prepare_folder
+from experiments.files import prepare_folder
+from experiments.prediction_audit import write_audit
 from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
 from experiments.selection import select
-
-# Repeats add to it, and NumPy's seeds have 32 bits.
-MAX_SEED = 2**31
-# More would only fill the memory.
-MAX_REPEATS, MAX_DRAWS = 1000, 10_000
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
@@ -73,26 +57,19 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
     )
     # What cannot be run leaves no folder behind.
     folder = prepare_folder(options.output / options.dataset)
-    # Only a run with the same options goes on from what a killed one left.
-    work = prepare_folder(folder / f".unfinished-{_fingerprint(options, budget)}")
-    console.print(
-        f"{escape(table.title)}: {len(table.label):,} patients, "
-        f"{escape(table.outcome)} {table.label.mean():.1%}; {options.repeats} × "
-        f"{splits.num_folds}-fold cross-validation, {len(options.methods)} methods, "
-        f"{jax.device_count()} {jax.default_backend()} device(s)."
-    )
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
-    with locked(work):
-        with _progress(console) as progress:
+    console.print(runner.describe(results, len(options.methods)))
+    mark = runner.fingerprint(options, budget, ignore=("tolerance",))
+    with runner.workplace(folder, mark) as work:
+        with runner.progress(console) as progress:
             _train_and_evaluate(results, chosen, evaluator, work, progress)
-        fairgrad_report.write(results, folder)
+        report.write(fairgrad_report.SYSTEM, results, folder)
         with console.status("auditing the predictions"):
-            page = fairgrad_audit.write_audit(results, folder)
-        shutil.rmtree(work)
-    fairgrad_report.show(results, console)
-    # A path that is broken into lines cannot be opened.
-    console.print(f"Report: {escape(str(folder / 'summary.md'))}", soft_wrap=True)
-    console.print(f"Audit: {escape(str(page))}", soft_wrap=True)
+            page = write_audit(
+                results, folder, methods=("erm", HEADLINE), system="FairGrad"
+            )
+    report.show(fairgrad_report.SYSTEM, results, console)
+    runner.say_where(console, folder, page)
     return folder
 
 
@@ -159,19 +136,9 @@ def _train_and_evaluate(
 
 def _checked(options: Options) -> Options:
     """The options with their defaults filled in; ERM first among the methods."""
-    for name, low, high in (
-        ("repeats", 1, MAX_REPEATS),
-        ("bootstrap", 2, MAX_DRAWS),
-        ("permutations", 2, MAX_DRAWS),
-    ):
-        if not low <= getattr(options, name) <= high:
-            raise ValueError(
-                f"--{name} must be {low} to {high:,}, not {getattr(options, name)}."
-            )
+    runner.check(options)
     if not options.tolerance >= 0:
         raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
-    if not 0 <= options.seed < MAX_SEED:
-        raise ValueError(f"--seed must be in 0 to {MAX_SEED - 1}: {options.seed}.")
     wanted = options.methods or tuple(methods.TITLES)
     return dataclasses.replace(
         options,
@@ -181,44 +148,14 @@ def _checked(options: Options) -> Options:
     )
 
 
-def _fingerprint(options: Options, budget: Budget) -> str:
-    """Of everything that the bits of the training depend on."""
-    parts = {
-        **dataclasses.asdict(options),
-        **dataclasses.asdict(budget),
-        "jax": jax.__version__,
-        "devices": [str(device) for device in jax.devices()],
-    }
-    for name in ("output", "bootstrap", "permutations", "tolerance", "full", "methods"):
-        del parts[name]
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: returns the exit code."""
-    options = tyro.cli(Options, args=arguments, prog="python -m experiments.fairgrad")
-    console = Console()
-    # Orbax leaves tasks behind when a checkpoint is damaged, and asyncio would tell of
-    # each at the end; the error below says it once.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    try:
-        run(options, Budget(), console)
-    except (ValueError, ModuleNotFoundError, OSError) as error:
-        # One line, whatever a library's message looks like.
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return runner.main(
+        Options,
+        lambda options, console: run(options, Budget(), console),
+        arguments,
+        command="python -m experiments.fairgrad",
+    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,12 @@
 """What the FairGrad experiment finds: its tests, and its answers in words."""
 
 import math
-from collections.abc import Mapping
 
 from experiments import markdown, references
-from experiments.evaluation import (
-    GAP,
-    Comparison,
-    compare,
-    compare_all,
-    compare_fronts,
-    gap_metrics,
-    holm,
-)
-from experiments.fairgrad_results import Results, family, main_methods
+from experiments.comparison import Comparison, Tests, compare, compare_fronts, holm
+from experiments.fairgrad_results import Results
+from experiments.measures import GAP, gap_metrics
+from experiments.results import compare_to_baseline, family, main_methods
 
 HEADLINE = "fairgrad_limited"
 FAMILIES = ("penalty", "penalty_absolute", "fairgrad_balanced", "fairgrad_limited")
@@ -21,7 +14,10 @@ PLAIN = ("auroc", "balanced_accuracy", "brier", "worst_group_auroc")
 AUROC_ALLOWANCE = 0.005
 LEVEL = 0.05
 
-Tests = Mapping[str, Mapping[str, Comparison]]
+
+def tested(results: Results) -> tuple[str, ...]:
+    """The metrics that are reported, and tested against ERM."""
+    return (*PLAIN, *gap_metrics(results.splits.attributes))
 
 
 def tests_against_erm(results: Results) -> dict[str, dict[str, Comparison]]:
@@ -30,24 +26,7 @@ def tests_against_erm(results: Results) -> dict[str, dict[str, Comparison]]:
     The reference models are no candidates for fairness, so they are compared with ERM
     on their own.
     """
-    main = main_methods(results)
-    candidates = {
-        title: results.evaluations[title]
-        for title in main
-        if title not in references.ALL
-    }
-    others = {
-        title: evaluation
-        for title, evaluation in results.evaluations.items()
-        if title not in candidates
-    }
-    erm = results.evaluations["erm"]
-    found = {}
-    for metric in (*PLAIN, *gap_metrics(results.splits.attributes)):
-        found[metric] = compare_all(candidates, "erm", metric)
-        for title, evaluation in others.items():
-            found[metric][title] = compare(evaluation, erm, metric)
-    return found
+    return compare_to_baseline(results, "erm", tested(results), references.ALL)
 
 
 def front_tests(results: Results) -> dict[tuple[str, str], Comparison]:
@@ -134,7 +113,7 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
     erm, e = results.evaluations["erm"], results.evaluations[title]
     auroc, gap = tests["auroc"][title], tests[f"{GAP}/mean"][title]
     raw = _share_gone(e.mean(f"{GAP}/mean"), erm.mean(f"{GAP}/mean"))
-    corrected = _share_gone(e.corrected["mean"], erm.corrected["mean"])
+    corrected = _share_gone(e.corrected[f"{GAP}/mean"], erm.corrected[f"{GAP}/mean"])
     better = gap.difference < 0 and gap.p_holm < LEVEL
     kept = auroc.difference >= -AUROC_ALLOWANCE
     verdict = (

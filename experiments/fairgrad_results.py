@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
-from experiments.evaluation import Evaluation, Predictions
+from experiments import results
 from experiments.programs import Budget
-from experiments.protocol import CrossValidation
 
 FULL_REPEATS = 20
 DEFAULT_ATTRIBUTES = {
@@ -56,33 +54,4 @@ class Options:
     tolerance: float = 0.004
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """Everything that the report is written from."""
-
-    options: Options
-    splits: CrossValidation
-    budget: Budget
-    evaluations: dict[str, Evaluation]
-    predictions: dict[str, Predictions]
-    titles: dict[str, str]
-    selected: dict[str, dict[str, int]]
-    histories: dict[str, dict[str, np.ndarray]]
-
-
-def main_methods(results: Results) -> list[str]:
-    """The rows of the main table: one for each method, settings from validation."""
-    return [
-        title
-        for title, found in results.predictions.items()
-        if found.setting in ("", "selected")
-    ]
-
-
-def family(results: Results, name: str) -> list[tuple[str, Evaluation]]:
-    """A family's settings and their evaluations, in order."""
-    return [
-        (found.setting, results.evaluations[title])
-        for title, found in results.predictions.items()
-        if found.name == name and found.setting not in ("", "selected")
-    ]
+Results = results.Results[Options, Budget]

@@ -1,21 +1,32 @@
-"""Figures of an experiment, each as PNG and SVG."""
+"""Figures of what an experiment finds, each saved as PNG and SVG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.evaluation import GAP, Evaluation
+from experiments.comparison import Evaluation
 from experiments.files import write_whole
 from fairjax.audit.figures import COLOURS, MARKERS, STYLE
+
+# What a format notes of the day and the program would differ between equal figures.
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
+SUFFIXES = tuple(_METADATA)
+
+
+class Axis(NamedTuple):
+    """A metric along an axis, and what the axis says."""
+
+    metric: str
+    label: str
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name.png`` and ``name.svg``, the same bytes for the same figure."""
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    for suffix, metadata in _METADATA.items():
         path = folder / f"{name}.{suffix}"
         with mpl.rc_context(STYLE):
             write_whole(
@@ -28,30 +39,35 @@ def tradeoff(
     points: Mapping[str, Evaluation],
     *,
     title: str,
+    x: Axis,
+    y: Axis,
+    baseline: str,
 ) -> Figure:
-    """AUROC against the mean equalized-odds difference.
+    """One metric against another, such as AUROC against a gap.
 
     Args:
       curves: Family -> its settings, drawn joined up and labelled.
       points: Methods with one setting.
       title: Of the figure.
+      x: The horizontal axis.
+      y: The vertical axis.
+      baseline: The point that stands out.
     """
-    gap = f"{GAP}/mean"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.8), layout="constrained")
         axes = figure.subplots()
         for number, (family, settings) in enumerate(curves.items()):
-            x = [e.mean(gap) for _, e in settings]
-            y = [e.mean("auroc") for _, e in settings]
+            across = [e.mean(x.metric) for _, e in settings]
+            up = [e.mean(y.metric) for _, e in settings]
             axes.plot(
-                x,
-                y,
+                across,
+                up,
                 color=COLOURS[number],
                 marker=MARKERS[number],
                 markersize=4,
                 label=family,
             )
-            for (setting, _), a, b in zip(settings, x, y, strict=True):
+            for (setting, _), a, b in zip(settings, across, up, strict=True):
                 axes.annotate(
                     setting,
                     (a, b),
@@ -63,113 +79,164 @@ def tradeoff(
         for number, (name, evaluation) in enumerate(points.items()):
             # As many shapes, then the same ones filled, so that no two look alike.
             marker = MARKERS[number % len(MARKERS)]
-            filled = name == "ERM" or number >= len(MARKERS)
-            colour = "#000000" if name == "ERM" else "#777777"
+            filled = name == baseline or number >= len(MARKERS)
+            colour = "#000000" if name == baseline else "#777777"
             axes.plot(
-                evaluation.mean(gap),
-                evaluation.mean("auroc"),
+                evaluation.mean(x.metric),
+                evaluation.mean(y.metric),
                 marker,
                 color=colour,
                 markerfacecolor=colour if filled else "white",
-                markersize=7 if name == "ERM" else 5,
+                markersize=7 if name == baseline else 5,
                 label=name,
             )
-        axes.set_xlabel("mean equalized-odds difference over attributes (raw)")
-        axes.set_ylabel("AUROC")
+        axes.set_xlabel(x.label)
+        axes.set_ylabel(y.label)
         axes.set_title(title)
         figure.legend(loc="outside right upper")
     return figure
 
 
 def gaps(
-    evaluations: Mapping[str, Evaluation], attributes: Sequence[str], *, title: str
+    evaluations: Mapping[str, Evaluation],
+    panels: Mapping[str, str],
+    *,
+    title: str,
+    label: str,
 ) -> Figure:
-    """Each attribute's gap with its interval, beside its noise floor."""
+    """Gaps with their intervals, beside their noise floors.
+
+    Args:
+      evaluations: Method -> its evaluation, one row each.
+      panels: Heading of a panel -> the gap's full name.
+      title: Of the figure.
+      label: What the gaps are.
+    """
+    corrected = any(
+        np.isfinite(e.corrected[metric])
+        for e in evaluations.values()
+        for metric in panels.values()
+    )
     with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(2.2 + 1.7 * len(attributes), 4.4), layout="constrained"
-        )
-        panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
+        figure = Figure(figsize=(2.2 + 1.7 * len(panels), 4.4), layout="constrained")
+        row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         rows = np.arange(len(evaluations))[::-1]
-        for axes, attribute in zip(panels, attributes, strict=True):
-            metric = f"{GAP}/{attribute}"
+        for axes, (heading, metric) in zip(row_of_axes, panels.items(), strict=True):
             means = np.array([e.mean(metric) for e in evaluations.values()])
             reach = np.hstack([_reach(e, metric) for e in evaluations.values()])
             axes.errorbar(
                 means, rows, xerr=reach, fmt="o", color=COLOURS[0], markersize=4
             )
-            axes.plot(
-                [e.corrected[attribute] for e in evaluations.values()],
-                rows,
+            if corrected:
+                axes.plot(
+                    [e.corrected[metric] for e in evaluations.values()],
+                    rows,
+                    "D",
+                    color=COLOURS[1],
+                    markerfacecolor="white",
+                    markersize=4,
+                )
+            floor = np.mean([e.null[metric] for e in evaluations.values()])
+            axes.axvspan(0, floor, color="#999999", alpha=0.25, linewidth=0)
+            axes.set_title(heading)
+            axes.set_xlabel(label, fontsize=8)
+            axes.set_xlim(left=0)
+            axes.set_yticks(rows, list(evaluations))
+        first = row_of_axes[0]
+        first.plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
+        if corrected:
+            first.plot(
+                [],
+                [],
                 "D",
                 color=COLOURS[1],
                 markerfacecolor="white",
-                markersize=4,
+                label="bias-corrected",
             )
-            floor = np.mean([e.null[attribute] for e in evaluations.values()])
-            axes.axvspan(0, floor, color="#999999", alpha=0.25, linewidth=0)
-            axes.set_title(attribute)
-            axes.set_xlabel("equalized-odds difference", fontsize=8)
-            axes.set_xlim(left=0)
-            axes.set_yticks(rows, list(evaluations))
-        panels[0].plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
-        panels[0].plot(
-            [],
-            [],
-            "D",
-            color=COLOURS[1],
-            markerfacecolor="white",
-            label="bias-corrected",
-        )
-        panels[0].axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
+        first.axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
         figure.suptitle(title, fontsize=10)
         figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def training(
-    histories: Mapping[str, Mapping[str, Any]], attributes: Sequence[str], *, title: str
+def heat_map(
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    label: str,
+    digits: int = 3,
 ) -> Figure:
-    """Conflict share, and cosines of the task with each attribute, over the steps.
+    """Differences by row and column, each written in its cell with its interval.
+
+    Colours diverge from 0, orange below and purple above, which readers with any
+    colour vision tell apart; intervals that leave 0 out are in bold.
 
     Args:
-      histories: Method -> ``conflict_share [steps]`` and ``cosines [steps, K, K]``,
-        with the task first.
-      attributes: The other objectives, in order.
+      values: ``[rows, columns]``; NaN is shown as a dash.
+      low: Lower ends of the intervals.
+      high: Upper ends.
+      rows: Names.
+      columns: Names.
       title: Of the figure.
+      label: What the differences are.
+      digits: Of the numbers.
     """
+    finite = np.abs(values[np.isfinite(values)])
+    reach = float(finite.max(initial=0)) or 1.0
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.0, 3.6), layout="constrained")
-        panels = figure.subplots(1, 1 + len(histories), sharex=True, squeeze=False)[0]
-        for number, (name, history) in enumerate(histories.items()):
-            smooth = _smooth(np.asarray(history["conflict_share"]))
-            panels[0].plot(smooth, color=COLOURS[number], label=name)
-            axes = panels[1 + number]
-            for other, attribute in enumerate(attributes):
-                cosine = _smooth(np.asarray(history["cosines"])[:, 0, 1 + other])
-                axes.plot(cosine, color=COLOURS[other], label=attribute)
-            axes.axhline(0, color="#000000", linewidth=0.6)
-            axes.set_title(f"{name}: cosine with the task", fontsize=8)
-            axes.set_ylim(-1, 1)
-            axes.set_xlabel("step")
-            axes.legend(ncols=2)
-        panels[0].set_title("share of pairs in conflict", fontsize=8)
-        panels[0].set_ylim(0, 1)
-        panels[0].set_xlabel("step")
-        panels[0].legend()
+        figure = Figure(
+            figsize=(2.4 + 1.35 * len(columns), 1.4 + 0.55 * len(rows)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        axes.set_facecolor("#dddddd")
+        image = axes.imshow(
+            np.ma.masked_invalid(values),
+            cmap="PuOr",
+            vmin=-reach,
+            vmax=reach,
+            aspect="auto",
+        )
+        for (r, c), value in np.ndenumerate(values):
+            text, colour = "-", "black"
+            if np.isfinite(value):
+                colour = _ink(np.array(image.to_rgba(value))[:3])
+                ends = f"[{low[r, c]:+.{digits}f}, {high[r, c]:+.{digits}f}]"
+                text = f"{value:+.{digits}f}\n{ends}"
+            axes.text(
+                c,
+                r,
+                text,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=colour,
+                weight="bold" if low[r, c] > 0 or high[r, c] < 0 else "normal",
+            )
+        axes.set_xticks(np.arange(len(columns)), list(columns))
+        axes.set_yticks(np.arange(len(rows)), list(rows))
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        figure.colorbar(image, ax=axes, label=label)
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _ink(channels: np.ndarray) -> str:
+    """Black or white, whichever stands out more on a colour (WCAG 2.2, 1.4.3)."""
+    linear = np.where(
+        channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+    )
+    # Contrasts with white and with black are equal at this luminance.
+    return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
 
 
 def _reach(evaluation: Evaluation, metric: str) -> np.ndarray:
     """Distances ``[2, 1]`` from the mean down and up to the interval's ends."""
     mean, (low, high) = evaluation.mean(metric), evaluation.interval(metric)
     return np.maximum(np.array([[mean - low], [high - mean]]), 0.0)
-
-
-def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
-    """Moving average over up to ``width`` steps back."""
-    total = np.cumsum(np.concatenate([np.zeros(1), values]))
-    stop = np.arange(1, len(values) + 1)
-    begin = np.maximum(stop - width, 0)
-    return (total[stop] - total[begin]) / (stop - begin)

@@ -103,13 +103,15 @@ def evaluations(evaluator, predictions):
 def small_run(table, folder, **options):
     """A run of the experiment on a table of one's own: its folder and its results."""
     kept = []
-    write = fairgrad.fairgrad_report.write
+    write = fairgrad.report.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fairgrad, "load", lambda name: table)
         patch.setattr(
-            fairgrad.fairgrad_report,
+            fairgrad.report,
             "write",
-            lambda results, folder: kept.append(results) or write(results, folder),
+            lambda system, results, folder: (
+                kept.append(results) or write(system, results, folder)
+            ),
         )
         done = fairgrad.run(
             Options(output=folder, bootstrap=REPLICATES, permutations=50, **options),

@@ -13,9 +13,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import docs, fairgrad_findings, fairgrad_report, figures, markdown
-from experiments.evaluation import GAP, Evaluation, Predictions
+from experiments import (
+    docs,
+    fairgrad_findings,
+    fairgrad_report,
+    markdown,
+    report,
+    training_figures,
+)
+from experiments.comparison import Evaluation
+from experiments.evaluation import Predictions
 from experiments.fairgrad_findings import PLAIN
+from experiments.fairgrad_report import SYSTEM
+from experiments.measures import GAP
 from tests.experiments.conftest import ATTRIBUTES, REPLICATES, small_run
 
 MAIN = (
@@ -186,7 +196,7 @@ def test_markdown_has_the_table_and_the_answers(finished, summary):
 
 def test_the_terminal_shows_the_main_methods(finished):
     console = Console(width=100, record=True, file=io.StringIO())
-    fairgrad_report.show(finished.results, console)
+    report.show(SYSTEM, finished.results, console)
     shown = console.export_text()
     for title in (
         "ERM",
@@ -198,7 +208,7 @@ def test_the_terminal_shows_the_main_methods(finished):
 
 
 def test_the_same_results_give_the_same_bytes(finished, tmp_path):
-    fairgrad_report.write(finished.results, tmp_path)
+    report.write(SYSTEM, finished.results, tmp_path)
     for path in finished.folder.glob("*.*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     svg = (tmp_path / "gaps.svg").read_text(encoding="utf-8")
@@ -207,16 +217,14 @@ def test_the_same_results_give_the_same_bytes(finished, tmp_path):
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    finished, tmp_path, monkeypatch
-):
+def test_a_report_that_cannot_be_written_leaves_the_old_one(finished, tmp_path):
     def fail(*args):
         raise ValueError("no words")
 
     (tmp_path / "summary.md").write_text("as it was")
-    monkeypatch.setattr(fairgrad_report, "answers", fail)
+    silent = dataclasses.replace(SYSTEM, answers=fail)
     with pytest.raises(ValueError, match="no words"):
-        fairgrad_report.write(finished.results, tmp_path)
+        report.write(silent, finished.results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]
     assert (tmp_path / "summary.md").read_text() == "as it was"
 
@@ -226,9 +234,9 @@ def test_figures_that_fail_leave_the_old_report(finished, tmp_path, monkeypatch)
         raise ValueError("no figure")
 
     (tmp_path / "gaps.png").write_text("as it was")
-    monkeypatch.setattr(fairgrad_report.figures, "training", fail)
+    monkeypatch.setattr(fairgrad_report.training_figures, "conflicts", fail)
     with pytest.raises(ValueError, match="no figure"):
-        fairgrad_report.write(finished.results, tmp_path)
+        report.write(SYSTEM, finished.results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["gaps.png"]
     assert (tmp_path / "gaps.png").read_text() == "as it was"
 
@@ -237,7 +245,7 @@ def test_a_figure_that_is_no_longer_drawn_goes(finished, tmp_path):
     (tmp_path / "training.png").write_text("of an earlier run")
     (tmp_path / "notes.txt").write_text("mine")
     results = dataclasses.replace(finished.results, histories={})
-    fairgrad_report.write(results, tmp_path)
+    report.write(SYSTEM, results, tmp_path)
     assert not (tmp_path / "training.png").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -273,7 +281,7 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     svg = (done.folder / "gaps.svg").read_text(encoding="utf-8")
     assert "<script" not in svg
     console = Console(width=100, record=True, file=io.StringIO())
-    fairgrad_report.show(done.results, console)
+    report.show(SYSTEM, done.results, console)
     assert "Own [bold]patients[/bold] | <b>" in console.export_text()
     summary = json.loads((done.folder / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["methods"]["erm"][GAP]) == {HOSTILE, "mean", "worst"}
@@ -281,7 +289,7 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
         m["test_vs_erm"] for name, m in summary["methods"].items() if name != "erm"
     ]
     assert all(test["auroc"]["p"] is None for test in tests)
-    table = docs.results_table(summary)
+    table = docs.results_table(summary, "fairgrad")
     assert "| - | - |" in table
     assert "<.001" not in table
 
@@ -299,13 +307,13 @@ def made(auroc, gap, corrected):
     values["worst_group_auroc"] = 0.7
     values |= dict.fromkeys((f"{GAP}/sex", f"{GAP}/mean", f"{GAP}/worst"), gap)
     spread = np.array([-1e-4, 0.0, 1e-4])
-    names = ("sex", "mean", "worst")
+    names = (f"{GAP}/sex", f"{GAP}/mean", f"{GAP}/worst")
     return Evaluation(
         {k: np.full(2, v) for k, v in values.items()},
         {k: v + spread for k, v in values.items()},
         dict.fromkeys(names, 0.01),
         dict.fromkeys(names, corrected),
-        {"sex": 0.01},
+        {f"{GAP}/sex": 0.01},
     )
 
 
@@ -350,10 +358,14 @@ def test_verdicts(erm, method, words):
 
 
 def test_undefined_numbers_are_null_not_nan():
-    assert fairgrad_report._number(math.nan) is None
-    assert fairgrad_report._number(np.float32(0.1)) == 0.1
+    given = {"a": math.nan, "b": [0.123456789, 2], "c": {"d": math.inf, "e": "x"}}
+    assert report._rounded(given) == {
+        "a": None,
+        "b": [0.1234568, 2],
+        "c": {"d": None, "e": "x"},
+    }
 
 
 def test_smoothing_by_hand():
-    found = figures._smooth(np.array([2.0, 4.0, 6.0, 8.0]), width=2)
+    found = training_figures._smooth(np.array([2.0, 4.0, 6.0, 8.0]), width=2)
     np.testing.assert_allclose(found, [2, 3, 5, 7])

@@ -1,34 +1,45 @@
-"""The audit of FairGrad's predictions, by the code that audits anybody's."""
+"""The audit of an experiment's predictions, by the code that audits anybody's."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
-from experiments.evaluation import MIN_SUPPORT
-from experiments.fairgrad_findings import HEADLINE
-from experiments.fairgrad_results import Results, main_methods
+from experiments.cohort import MIN_SUPPORT
+from experiments.results import AnyResults, main_methods
 from fairjax.audit import Options, audit, write
 
 _OUTCOME, _PATIENT = "outcome", "patient"
 
 
-def write_audit(results: Results, folder: Path) -> Path:
-    """Audit ERM and FairGrad, the second against the first; returns the report's path.
+def write_audit(
+    results: AnyResults, folder: Path, *, methods: Collection[str], system: str
+) -> Path:
+    """Audit some methods, each against the first; returns the report's path.
 
     Each patient's predictions are those of the first repeat, by models that did not
-    see the patient, with decisions at thresholds from validation folds.
+    see the patient, with the decisions that the metrics were computed of. Patients
+    count equally, whatever weights the metrics had.
+
+    Args:
+      results: Of the run.
+      folder: Gets a folder ``audit``.
+      methods: Their names; those that were not run are passed over.
+      system: Its name for readers.
     """
-    table, options = audited_table(results)
+    table, options = audited_table(results, methods=methods, system=system)
     return write(audit(options, table), folder / "audit", overwrite=True)
 
 
-def audited_table(results: Results) -> tuple[pd.DataFrame, Options]:
+def audited_table(
+    results: AnyResults, *, methods: Collection[str], system: str
+) -> tuple[pd.DataFrame, Options]:
     """The table of predictions, and what is in which column of it."""
     splits = results.splits
     titles = [
         title
         for title in main_methods(results)
-        if results.predictions[title].name in ("erm", HEADLINE)
+        if results.predictions[title].name in methods
     ]
     names = [results.titles[title] for title in titles]
     scores = [f"{name}: risk" for name in names]
@@ -50,7 +61,7 @@ def audited_table(results: Results) -> tuple[pd.DataFrame, Options]:
         min_positives=MIN_SUPPORT,
         min_negatives=MIN_SUPPORT,
         seed=results.options.seed,
-        title=f"FairGrad on {splits.table.title}, {splits.table.outcome}",
+        title=f"{system} on {splits.table.title}, {splits.table.outcome}",
     )
     frame = pd.DataFrame(columns).join(attributes.reset_index(drop=True))
     return frame, options
