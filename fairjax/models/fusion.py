@@ -1,0 +1,300 @@
+"""A classifier of patients by several modalities, some of which may be absent."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from fairjax.models._layers import Dropout, keep, learned
+from fairjax.models.transformer import Transformer
+from fairjax.types import check_whole
+
+Pool = Literal["mean", "first"]
+
+
+class MultimodalOutputs(NamedTuple):
+    """What a :class:`MultimodalClassifier` says of B patients.
+
+    Attributes:
+      logits: ``[B, C]``, from all modalities that are present.
+      unimodal_logits: ``[B, M, C]``, each auxiliary head's, from one modality; without
+        meaning where that is absent.
+      last_inputs: ``[B, D]``, what enters the classifier's last linear layer.
+      unimodal_last_inputs: ``[B, M, D]``, what enters each auxiliary head's.
+    """
+
+    logits: Float[Array, "B C"]
+    unimodal_logits: Float[Array, "B M C"]
+    last_inputs: Float[Array, "B D"]
+    unimodal_last_inputs: Float[Array, "B M D"]
+
+
+class MultimodalClassifier(nnx.Module):
+    r"""Encoders of any kind, a token for each modality, a transformer, a classifier.
+
+    .. math::
+        h_m &= \mathrm{LayerNorm}(W_m\,\mathrm{encoder}_m(x_m) + b_m) \\
+        z &= \mathrm{pool}(\mathrm{Transformer}(h_1 + e_1, \dots, h_M + e_M)) \\
+        \text{logits} &= \mathrm{classifier}(z), \quad
+        \text{unimodal logits}_m = \mathrm{auxiliary}_m(h_m).
+
+    The transformer attends to the modalities that are present. The parameters of
+    modality ``m`` are under ``encoders``, ``projections`` and ``auxiliary``, by its
+    name; those shared by all under ``fusion``, ``embeddings`` and ``classifier``. The
+    last layers ``classifier.last`` and ``auxiliary[m].last`` are of one shape, so that
+    their gradients can be compared.
+
+    Attributes:
+      modalities: Their names, in the order of the encoders, of the columns of
+        ``present`` and of the axis M of the outputs.
+
+    References:
+      MultiFair's released model, of which the order of the parts is taken; there all
+      modalities are present, and ``pool`` is ``"first"``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import MultimodalClassifier, TabularEncoder, TextEncoder
+      >>> rngs = nnx.Rngs(0)
+      >>> encoders = {
+      ...     "labs": TabularEncoder(3, 8, 1, num_heads=2, rngs=rngs),
+      ...     "notes": TextEncoder(50, 8, 1, num_heads=2, max_length=4, rngs=rngs),
+      ... }
+      >>> model = MultimodalClassifier(
+      ...     encoders, {"labs": 8, "notes": 8}, width=16, num_heads=2, rngs=rngs
+      ... )
+      >>> inputs = {
+      ...     "labs": (jnp.ones((5, 3)),),
+      ...     "notes": {"tokens": jnp.zeros((5, 4), int)},
+      ... }
+      >>> present = jnp.asarray([[True, True]] * 4 + [[True, False]])
+      >>> outputs = model(inputs, present)
+      >>> outputs.logits.shape, outputs.unimodal_logits.shape
+      ((5, 1), (5, 2, 1))
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nnx.Module],
+        widths: Mapping[str, int],
+        *,
+        width: int = 128,
+        depth: int = 2,
+        num_heads: int = 4,
+        num_outputs: int = 1,
+        dropout: float = 0.1,
+        pool: Pool = "mean",
+        detach_auxiliary: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        """Make all but the encoders.
+
+        Args:
+          encoders: Modality -> what makes ``[B, its width]`` of that modality's inputs.
+            It must give finite numbers for inputs of zeros, and take ``rngs`` if the
+            classifier is ever called with them.
+          widths: Modality -> features that its encoder gives.
+          width: Of a modality's token, and of what enters the last layers, D.
+          depth: Number of blocks of the transformer over modalities.
+          num_heads: Of its attention; divides ``width``.
+          num_outputs: Logits of a patient, C.
+          dropout: Share of units that is dropped where a call has ``rngs``.
+          pool: ``"mean"`` of the tokens of the modalities that are present, or the
+            ``"first"`` of them.
+          detach_auxiliary: Whether the auxiliary heads teach themselves alone, and not
+            the encoders.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: There is no encoder, the widths are of other modalities, a name
+            cannot be used, a size is no whole number above 0, the heads do not divide
+            the width, or ``pool`` is unknown.
+        """
+        names = tuple(encoders)
+        _check_names(names, widths)
+        check_whole("num_outputs", num_outputs)
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool is 'mean' or 'first', not {pool!r}.")
+        self.encoders = nnx.Dict(encoders)
+        self.projections = nnx.Dict(
+            {name: _Projection(widths[name], width, dropout, rngs) for name in names}
+        )
+        self.embeddings = learned(rngs, len(names), width)
+        self.fusion = Transformer(width, depth, num_heads, dropout=dropout, rngs=rngs)
+        self.classifier = _Head(width, num_outputs, dropout, rngs, fused=True)
+        self.auxiliary = nnx.Dict(
+            {name: _Head(width, num_outputs, dropout, rngs) for name in names}
+        )
+        self.modalities = names
+        self.widths = tuple(widths[name] for name in names)
+        self.pool = pool
+        self.detach_auxiliary = detach_auxiliary
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any],
+        present: Bool[Array, "B M"] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> MultimodalOutputs:
+        """Logits of the patients, by all modalities and by each.
+
+        Args:
+          inputs: Modality -> the arrays that its encoder is called with, as a tuple or
+            by name; the leading axis of each is the patient.
+          present: ``[B, M]``, False where a patient lacks a modality; its inputs there
+            are not read, be they NaN. None: all have all. Of a patient who lacks all,
+            the logits are one learned guess.
+          rngs: Draws what dropout drops, in the encoders too; None drops nothing.
+
+        Returns:
+          The outputs.
+
+        Raises:
+          ValueError: A modality is lacking or unknown, ``present`` has another shape,
+            the inputs are of unequal length or in no tuple, or an encoder's features
+            are not as many as ``widths`` says.
+        """
+        self._check(inputs, present)
+        tokens = _side_by_side(
+            self._project(name, inputs, present, rngs) for name in self.modalities
+        )
+        last_inputs, logits = self.classifier(self._fuse(tokens, present, rngs), rngs)
+        alone = jax.lax.stop_gradient(tokens) if self.detach_auxiliary else tokens
+        heads = [
+            self.auxiliary[name](alone[:, m], rngs)
+            for m, name in enumerate(self.modalities)
+        ]
+        unimodal_last_inputs, unimodal_logits = map(
+            _side_by_side, zip(*heads, strict=True)
+        )
+        return MultimodalOutputs(
+            logits, unimodal_logits, last_inputs, unimodal_last_inputs
+        )
+
+    def _project(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        present: Array | None,
+        rngs: nnx.Rngs | None,
+    ) -> Array:
+        column = self.modalities.index(name)
+        kept = keep(None if present is None else present[:, column])
+        given = jax.tree.map(kept, inputs[name])
+        keys = {} if rngs is None else {"rngs": rngs}
+        encoder: Any = self.encoders[name]
+        if isinstance(given, Mapping):
+            features = encoder(**given, **keys)
+        else:
+            features = encoder(*given, **keys)
+        if features.shape[1:] != (self.widths[column],):
+            raise ValueError(
+                f"the encoder of {name!r} gives features {features.shape}; widths says "
+                f"{self.widths[column]} for a patient."
+            )
+        return kept(self.projections[name](features, rngs))
+
+    def _fuse(
+        self, tokens: Array, present: Array | None, rngs: nnx.Rngs | None
+    ) -> Array:
+        placed = tokens + self.embeddings[...]
+        if present is None:
+            fused = self.fusion(placed, rngs=rngs)
+            return fused.mean(1) if self.pool == "mean" else fused[:, 0]
+        # Of a patient who lacks all modalities, the embeddings are all there is.
+        mask = present | ~present.any(axis=1, keepdims=True)
+        fused = self.fusion(placed, mask, rngs)
+        if self.pool == "mean":
+            return fused.sum(1) / mask.sum(1, keepdims=True).astype(fused.dtype)
+        first = mask & (jnp.cumsum(mask, axis=1) == 1)
+        return keep(first)(fused).sum(1)
+
+    def _check(self, inputs: Mapping[str, Any], present: Array | None) -> None:
+        if set(inputs) != set(self.modalities):
+            raise ValueError(
+                f"inputs are of the modalities {', '.join(map(repr, inputs))}; the "
+                f"model's are {', '.join(map(repr, self.modalities))}. Of a modality "
+                "that patients lack, give zeros and say so in present."
+            )
+        for name, arrays in inputs.items():
+            if not isinstance(arrays, tuple | Mapping):
+                raise ValueError(
+                    f"the inputs of {name!r} are a tuple or a dict of what its encoder "
+                    f"is called with, not {type(arrays).__name__}."
+                )
+        lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(dict(inputs))}
+        if len(lengths) != 1 or () in lengths:
+            raise ValueError(
+                "the leading axis of all inputs is the patient, so it is of one "
+                f"length; got {sorted(lengths)}."
+            )
+        expected = (*lengths.pop(), len(self.modalities))
+        if present is not None and present.shape != expected:
+            raise ValueError(
+                f"present has shape {present.shape}; a column for each modality, "
+                f"{expected}, is needed."
+            )
+
+
+class _Projection(nnx.Module):
+    """From an encoder's features to a token."""
+
+    def __init__(self, num_inputs: int, width: int, dropout: float, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(num_inputs, width, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.dropout = Dropout(dropout)
+
+    def __call__(self, features: Array, rngs: nnx.Rngs | None) -> Array:
+        return self.dropout(self.norm(self.linear(features)), rngs)
+
+
+class _Head(nnx.Module):
+    """From a token to logits, and to what enters the last layer."""
+
+    def __init__(
+        self,
+        width: int,
+        num_outputs: int,
+        dropout: float,
+        rngs: nnx.Rngs,
+        *,
+        fused: bool = False,
+    ):
+        self.hidden = nnx.Linear(width, width, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, rngs=rngs) if fused else None
+        self.dropout = Dropout(dropout)
+        self.last = nnx.Linear(width, num_outputs, rngs=rngs)
+
+    def __call__(self, token: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
+        hidden = self.hidden(token)
+        if self.norm is None:
+            hidden = jax.nn.relu(hidden)
+        else:
+            hidden = jax.nn.gelu(self.norm(hidden))
+        hidden = self.dropout(hidden, rngs)
+        return hidden, self.last(hidden)
+
+
+def _side_by_side(rows: Iterable[Array]) -> Array:
+    """``[B, width]`` of each modality, as ``[B, M, width]``."""
+    return jnp.concatenate([row[:, None] for row in rows], axis=1)
+
+
+def _check_names(names: tuple[str, ...], widths: Mapping[str, int]) -> None:
+    if not names:
+        raise ValueError("a multimodal classifier needs at least one encoder.")
+    if set(names) != set(widths):
+        raise ValueError(
+            f"encoders are of the modalities {', '.join(map(repr, names))}, and widths "
+            f"of {', '.join(map(repr, widths)) or 'none'}; they must be the same."
+        )
+    for name in names:
+        check_whole(f"the width of {name!r}", widths[name])
+        if hasattr(nnx.Dict, name):
+            raise ValueError(
+                f"a modality cannot be called {name!r}, which is a method's name."
+            )

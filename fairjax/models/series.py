@@ -1,0 +1,140 @@
+"""A transformer over a series of measurements at irregular times."""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.models._layers import check_length, keep, learned, look_up
+from fairjax.models.transformer import Transformer
+from fairjax.types import check_whole
+
+
+class SeriesEncoder(nnx.Module):
+    r"""A token for each measurement ``(t, v, x)``, and a transformer's summary of them.
+
+    .. math::
+        \text{token} = e_v + x\, d_v
+            + W [\sin \omega_f t, \cos \omega_f t]_{f=1}^F + c,
+
+    with ``e, d`` learned for each variable and fixed frequencies ``ω``, geometric
+    between those of the longest and the shortest period. Times are in hours, if the
+    periods are. Nothing is gridded or imputed; the order of the measurements, and how
+    many places of a batch are empty, make no difference.
+
+    References:
+      Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly
+      Sampled Multivariate Clinical Time-Series, ACM TKDD 2022 (measurements as
+      triplets; values and times go through dense layers there); Xu et al.,
+      Self-Attention with Functional Time Representation Learning, NeurIPS 2019 (time
+      by sinusoids).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import SeriesEncoder
+      >>> encoder = SeriesEncoder(
+      ...     num_variables=2, width=8, depth=1, num_heads=2, max_length=3,
+      ...     rngs=nnx.Rngs(0),
+      ... )
+      >>> hours = jnp.asarray([[0.0, 0.5, 6.0]])
+      >>> variables = jnp.asarray([[0, 1, 0]])  # heart rate, lactate, heart rate
+      >>> values = jnp.asarray([[-0.3, 1.2, 0.4]])
+      >>> encoder(hours, variables, values, jnp.asarray([[True, True, True]])).shape
+      (1, 8)
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        *,
+        max_length: int,
+        num_frequencies: int = 8,
+        shortest_period: float = 1.0,
+        longest_period: float = 1024.0,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        """Make the tokens and the transformer.
+
+        Args:
+          num_variables: Kinds of measurement.
+          width: Of a token, and of the summary.
+          depth: Number of the transformer's blocks.
+          num_heads: Of attention; divides ``width``.
+          max_length: The most measurements of an example, which bounds the memory that
+            attention takes.
+          num_frequencies: F.
+          shortest_period: In hours.
+          longest_period: In hours; for preference longer than any series lasts.
+          mlp_ratio: Hidden units of a block's dense layers, in widths.
+          dropout: Share of units that is dropped where a call has ``rngs``.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0, the heads do not divide the
+            width, or the periods are not positive and ascending.
+        """
+        check_whole("num_variables", num_variables)
+        check_whole("max_length", max_length)
+        check_whole("num_frequencies", num_frequencies)
+        if not 0 < shortest_period <= longest_period < math.inf:
+            raise ValueError(
+                "periods are finite, above 0 and ascending; got shortest_period="
+                f"{shortest_period} and longest_period={longest_period}."
+            )
+        self.transformer = Transformer(
+            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+        )
+        self.variables = learned(rngs, num_variables, width)
+        self.directions = learned(rngs, num_variables, width)
+        self.time = nnx.Linear(2 * num_frequencies, width, rngs=rngs)
+        self.summary = learned(rngs, width)
+        ratio = (longest_period / shortest_period) ** (1 / max(num_frequencies - 1, 1))
+        self.frequencies = tuple(
+            2 * math.pi / (shortest_period * ratio**f) for f in range(num_frequencies)
+        )
+        self.max_length = max_length
+
+    def __call__(
+        self,
+        times: Float[Array, "B T"],
+        variables: Int[Array, "B T"],
+        values: Float[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B width"]:
+        """Summaries of the examples; one without a measurement has a summary, too.
+
+        Args:
+          times: ``[B, T]``, hours since a moment that is the same for all, such as
+            admission.
+          variables: ``[B, T]``, the kind of each measurement, from 0 to
+            ``num_variables - 1``; any other gives NaN.
+          values: ``[B, T]``, standardised by variable for preference.
+          mask: ``[B, T]``, False at the places that are empty, and not read.
+          rngs: Draws what dropout drops; None drops nothing.
+
+        Returns:
+          ``[B, width]``.
+
+        Raises:
+          ValueError: T is more than ``max_length``.
+        """
+        check_length(times.shape[-1], self.max_length, "series")
+        present = keep(mask)
+        angles = present(times).astype(jnp.float32)[..., None]
+        angles *= jnp.asarray(self.frequencies, jnp.float32)
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        kinds, values = present(variables), present(values)
+        tokens = (
+            look_up(self.variables[...], kinds)
+            + look_up(self.directions[...], kinds) * values[..., None]
+            + self.time(waves.astype(values.dtype))
+        )
+        return self.transformer.summarize(self.summary[...], tokens, mask, rngs)

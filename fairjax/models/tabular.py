@@ -1,0 +1,101 @@
+"""A transformer over the features of a table's row, some of which may be missing."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from fairjax.models._layers import keep, learned
+from fairjax.models.transformer import Transformer
+from fairjax.types import check_whole
+
+
+class TabularEncoder(nnx.Module):
+    r"""A token for each feature, and a transformer's summary of them.
+
+    .. math::
+        \text{token}_j = x_j w_j + b_j \text{, and where } x_j \text{ is missing, }
+        \text{token}_j = u_j,
+
+    with ``w, b, u`` learned for each feature. So a missing value is no value that a
+    feature might have, and need not be imputed.
+
+    References:
+      Gorishniy et al., Revisiting Deep Learning Models for Tabular Data, NeurIPS 2021
+      (the tokens of present features, and the summary).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import TabularEncoder
+      >>> encoder = TabularEncoder(3, width=8, depth=1, num_heads=2, rngs=nnx.Rngs(0))
+      >>> labs = jnp.asarray([[7.4, 140.0, jnp.nan], [7.2, 135.0, 1.1]])
+      >>> encoder(labs, ~jnp.isnan(labs)).shape
+      (2, 8)
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        *,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        """Make the tokens and the transformer.
+
+        Args:
+          num_inputs: Features of an example.
+          width: Of a token, and of the summary.
+          depth: Number of the transformer's blocks.
+          num_heads: Of attention; divides ``width``.
+          mlp_ratio: Hidden units of a block's dense layers, in widths.
+          dropout: Share of units that is dropped where a call has ``rngs``.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0, or the heads do not divide the
+            width.
+        """
+        check_whole("num_inputs", num_inputs)
+        self.transformer = Transformer(
+            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+        )
+        self.weights = learned(rngs, num_inputs, width)
+        self.biases = learned(rngs, num_inputs, width)
+        self.missing = learned(rngs, num_inputs, width)
+        self.summary = learned(rngs, width)
+        self.num_inputs = num_inputs
+
+    def __call__(
+        self,
+        features: Float[Array, "B num_inputs"],
+        mask: Bool[Array, "B num_inputs"] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B width"]:
+        """Summaries of the examples.
+
+        Args:
+          features: ``[B, num_inputs]``, standardised for preference.
+          mask: ``[B, num_inputs]``, False where a feature is missing; what stands there
+            is not read, be it NaN. None: none is missing.
+          rngs: Draws what dropout drops; None drops nothing.
+
+        Returns:
+          ``[B, width]``.
+
+        Raises:
+          ValueError: The features are not ``num_inputs``.
+        """
+        if features.shape[-1] != self.num_inputs:
+            raise ValueError(
+                f"the encoder was made for {self.num_inputs} features; "
+                f"it got {features.shape[-1]}."
+            )
+        values = keep(mask)(features)[..., None]
+        tokens = values * self.weights[...] + self.biases[...]
+        if mask is not None:
+            tokens = jnp.where(mask[..., None], tokens, self.missing[...])
+        return self.transformer.summarize(self.summary[...], tokens, rngs=rngs)

@@ -1,0 +1,97 @@
+"""A transformer over the words of a text, as numbered by a tokeniser."""
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.models._layers import check_length, keep, learned, look_up
+from fairjax.models.transformer import Transformer
+from fairjax.types import check_whole
+
+
+class TextEncoder(nnx.Module):
+    r"""A token for each word and its place, and a transformer's summary of them.
+
+    .. math::
+        \text{token}_t = e_{v_t} + p_t
+
+    References:
+      Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for Language
+      Understanding, NAACL 2019 (learned positions, and a token that stands for all).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import TextEncoder
+      >>> encoder = TextEncoder(
+      ...     vocabulary_size=50, width=8, depth=1, num_heads=2, max_length=6,
+      ...     rngs=nnx.Rngs(0),
+      ... )
+      >>> encoder(jnp.asarray([[4, 17, 2], [9, 0, 0]]),
+      ...         jnp.asarray([[True, True, True], [True, False, False]])).shape
+      (2, 8)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        *,
+        max_length: int,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        """Make the tokens and the transformer.
+
+        Args:
+          vocabulary_size: Number of words.
+          width: Of a token, and of the summary.
+          depth: Number of the transformer's blocks.
+          num_heads: Of attention; divides ``width``.
+          max_length: The most words of a text; each place has a learned position.
+          mlp_ratio: Hidden units of a block's dense layers, in widths.
+          dropout: Share of units that is dropped where a call has ``rngs``.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0, or the heads do not divide the
+            width.
+        """
+        check_whole("vocabulary_size", vocabulary_size)
+        check_whole("max_length", max_length)
+        self.transformer = Transformer(
+            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+        )
+        self.words = learned(rngs, vocabulary_size, width)
+        self.positions = learned(rngs, max_length, width)
+        self.summary = learned(rngs, width)
+        self.max_length = max_length
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B width"]:
+        """Summaries of the texts; an empty one has a summary, too.
+
+        Args:
+          tokens: ``[B, T]``, the number of each word, from 0 to
+            ``vocabulary_size - 1``; any other gives NaN.
+          mask: ``[B, T]``, False at the places that are empty, and not read. None: none
+            is empty.
+          rngs: Draws what dropout drops; None drops nothing.
+
+        Returns:
+          ``[B, width]``.
+
+        Raises:
+          ValueError: T is more than ``max_length``.
+        """
+        length = tokens.shape[-1]
+        check_length(length, self.max_length, "texts")
+        words = look_up(self.words[...], keep(mask)(tokens))
+        placed = words + self.positions[...][:length]
+        return self.transformer.summarize(self.summary[...], placed, mask, rngs)

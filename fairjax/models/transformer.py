@@ -1,0 +1,195 @@
+"""A pre-norm transformer encoder over tokens, some of which may be absent."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from fairjax.models._layers import Dropout, keep
+from fairjax.types import check_whole
+
+# Finite, so that a row in which every logit is masked has no NaN in its gradient.
+_MASKED = -1e30
+
+
+class Transformer(nnx.Module):
+    r"""Blocks of self-attention and dense layers, each on a normalised residual stream.
+
+    .. math::
+        x \leftarrow x + \mathrm{Attention}(\mathrm{LayerNorm}(x)), \quad
+        x \leftarrow x + \mathrm{MLP}(\mathrm{LayerNorm}(x)),
+
+    ``depth`` times, and a last LayerNorm. There are no positions: permuted tokens give
+    permuted rows.
+
+    References:
+      Vaswani et al., Attention Is All You Need, NeurIPS 2017; Xiong et al., On Layer
+      Normalization in the Transformer Architecture, ICML 2020 (pre-norm).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import Transformer
+      >>> transformer = Transformer(8, depth=2, num_heads=2, rngs=nnx.Rngs(0))
+      >>> transformer(jnp.ones((5, 3, 8))).shape
+      (5, 3, 8)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_heads: int,
+        *,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        activation: Callable[[Array], Array] = jax.nn.gelu,
+        rngs: nnx.Rngs,
+    ):
+        """Make the blocks.
+
+        Args:
+          width: Of a token.
+          depth: Number of blocks.
+          num_heads: Of attention; divides ``width``.
+          mlp_ratio: Hidden units of a block's dense layers, in widths.
+          dropout: Share of units that is dropped, after attention and each dense layer,
+            where a call has ``rngs``.
+          activation: Of the dense layers.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0, or the heads do not divide the
+            width.
+        """
+        sizes = {"width": width, "depth": depth, "num_heads": num_heads}
+        for name, size in (sizes | {"mlp_ratio": mlp_ratio}).items():
+            check_whole(name, size)
+        if width % num_heads:
+            raise ValueError(
+                f"num_heads must divide width; {num_heads} heads do not divide {width}."
+            )
+        self.blocks = nnx.List(
+            _Block(width, num_heads, mlp_ratio * width, dropout, activation, rngs)
+            for _ in range(depth)
+        )
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Float[Array, "*batch T width"],
+        mask: Bool[Array, "*batch T"] | None = None,
+        rngs: nnx.Rngs | None = None,
+        *,
+        num_rows: int | None = None,
+    ) -> Float[Array, "*batch R width"]:
+        """Each token in the light of the others.
+
+        Args:
+          tokens: ``[*batch, T, width]``.
+          mask: ``[*batch, T]``, True where a token exists. One that does not exist, be
+            it NaN, is attended by none, and its row is 0. None: all exist.
+          rngs: Draws what dropout drops; None drops nothing.
+          num_rows: The first rows, which alone are returned, and which the last block
+            computes alone. None: all.
+
+        Returns:
+          ``[*batch, T, width]``, or ``[*batch, num_rows, width]``.
+        """
+        tokens = keep(mask)(tokens)
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens, mask, rngs, None)
+        tokens = self.norm(last(tokens, mask, rngs, num_rows))
+        return tokens if mask is None else keep(mask[..., :num_rows])(tokens)
+
+    def summarize(
+        self,
+        summary: Float[Array, " width"],
+        tokens: Float[Array, "*batch T width"],
+        mask: Bool[Array, "*batch T"] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "*batch width"]:
+        """A summary token in the light of the others; there is always one.
+
+        Args:
+          summary: ``[width]``, put before the tokens.
+          tokens: ``[*batch, T, width]``.
+          mask: ``[*batch, T]``, True where a token exists. None: all exist.
+          rngs: Draws what dropout drops; None drops nothing.
+
+        Returns:
+          ``[*batch, width]``.
+        """
+        *leading, _, width = tokens.shape
+        first = jnp.broadcast_to(summary.astype(tokens.dtype), (*leading, 1, width))
+        tokens = jnp.concatenate([first, tokens], axis=-2)
+        if mask is not None:
+            mask = jnp.concatenate([jnp.ones((*leading, 1), bool), mask], axis=-1)
+        return self(tokens, mask, rngs, num_rows=1)[..., 0, :]
+
+
+class _Block(nnx.Module):
+    """Attention and dense layers, with their norms and residuals."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        hidden: int,
+        dropout: float,
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+    ):
+        self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.attention = _Attention(width, num_heads, rngs)
+        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.inner = nnx.Linear(width, hidden, rngs=rngs)
+        self.outer = nnx.Linear(hidden, width, rngs=rngs)
+        self.dropout = Dropout(dropout)
+        self.activation = activation
+
+    def __call__(
+        self,
+        tokens: Array,
+        mask: Array | None,
+        rngs: nnx.Rngs | None,
+        num_rows: int | None,
+    ) -> Array:
+        attended = self.attention(self.attention_norm(tokens), mask, num_rows)
+        tokens = tokens[..., :num_rows, :] + self.dropout(attended, rngs)
+        hidden = self.activation(self.inner(self.mlp_norm(tokens)))
+        return tokens + self.dropout(self.outer(self.dropout(hidden, rngs)), rngs)
+
+
+class _Attention(nnx.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, num_heads: int, rngs: nnx.Rngs):
+        self.query_key_value = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.output = nnx.Linear(width, width, rngs=rngs)
+        self.num_heads = num_heads
+
+    def __call__(
+        self, tokens: Array, mask: Array | None, num_rows: int | None
+    ) -> Array:
+        *leading, width = tokens.shape
+        head = width // self.num_heads
+        # [*batch, head, T, width of a head]
+        query, key, value = (
+            jnp.swapaxes(part.reshape(*leading, self.num_heads, head), -3, -2)
+            for part in jnp.split(self.query_key_value(tokens), 3, axis=-1)
+        )
+        logits = jnp.einsum(
+            "...qd,...kd->...qk",
+            query[..., :num_rows, :] * head**-0.5,
+            key,
+            preferred_element_type=jnp.float32,
+        )
+        if mask is not None:
+            logits = jnp.where(mask[..., None, None, :], logits, _MASKED)
+        weights = jax.nn.softmax(logits).astype(value.dtype)
+        mixed = jnp.swapaxes(weights @ value, -3, -2)
+        return self.output(mixed.reshape(*mixed.shape[:-2], width))

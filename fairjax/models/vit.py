@@ -1,0 +1,148 @@
+"""The vision transformer, over the patches of an image."""
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fairjax.models._layers import learned
+from fairjax.models.transformer import Transformer
+from fairjax.types import check_whole
+
+
+class ViT(nnx.Module):
+    """A token for each square patch and its place, and a transformer's summary of them.
+
+    References:
+      Dosovitskiy et al., An Image is Worth 16x16 Words: Transformers for Image
+      Recognition at Scale, ICLR 2021.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import ViT
+      >>> vit = ViT(8, 4, width=8, depth=1, num_heads=2, rngs=nnx.Rngs(0))
+      >>> vit(jnp.ones((2, 8, 8, 3))).shape
+      (2, 8)
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        *,
+        num_channels: int = 3,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        """Make the tokens and the transformer.
+
+        Args:
+          image_size: Height and width of an image, in pixels.
+          patch_size: Height and width of a patch; divides ``image_size``.
+          width: Of a token, and of the summary.
+          depth: Number of the transformer's blocks.
+          num_heads: Of attention; divides ``width``.
+          num_channels: Of a pixel.
+          mlp_ratio: Hidden units of a block's dense layers, in widths.
+          dropout: Share of units that is dropped where a call has ``rngs``.
+          rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0, patches do not divide the
+            image, or heads the width.
+        """
+        check_whole("image_size", image_size)
+        check_whole("patch_size", patch_size)
+        check_whole("num_channels", num_channels)
+        if image_size % patch_size:
+            raise ValueError(
+                f"patch_size must divide image_size; patches of {patch_size} pixels do "
+                f"not divide an image of {image_size}."
+            )
+        self.transformer = Transformer(
+            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+        )
+        self.patches = nnx.Linear(patch_size**2 * num_channels, width, rngs=rngs)
+        self.positions = learned(rngs, 1 + (image_size // patch_size) ** 2, width)
+        self.summary = learned(rngs, width)
+        self.image_shape = (image_size, image_size, num_channels)
+        self.patch_size = patch_size
+        self.width = width
+
+    def __call__(
+        self,
+        images: Float[Array, "*batch height width channels"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "*batch features"]:
+        """Summaries of the images.
+
+        Args:
+          images: ``[*batch, image_size, image_size, num_channels]``.
+          rngs: Draws what dropout drops; None drops nothing.
+
+        Returns:
+          ``[*batch, width]``.
+
+        Raises:
+          ValueError: The images have another size.
+        """
+        *leading, height, width, channels = images.shape
+        if (height, width, channels) != self.image_shape:
+            raise ValueError(
+                f"the model was made for images {self.image_shape}; "
+                f"it got {(height, width, channels)}."
+            )
+        size = self.patch_size
+        side = height // size
+        grid = images.reshape(*leading, side, size, side, size, channels)
+        # One matrix product does what a convolution with this stride would.
+        pixels = grid.swapaxes(-4, -3).reshape(*leading, side**2, -1)
+        positions = self.positions[...]
+        return self.transformer.summarize(
+            self.summary[...] + positions[0],
+            self.patches(pixels) + positions[1:],
+            rngs=rngs,
+        )
+
+
+def vit_b16(
+    image_size: int = 224,
+    *,
+    num_channels: int = 3,
+    dropout: float = 0.0,
+    rngs: nnx.Rngs,
+) -> ViT:
+    """ViT-B/16: patches of 16 pixels, width 768, 12 blocks of 12 heads.
+
+    Args:
+      image_size: Height and width of an image, in pixels.
+      num_channels: Of a pixel.
+      dropout: Share of units that is dropped where a call has ``rngs``.
+      rngs: Keys for the initial weights.
+
+    Returns:
+      The model, with random weights.
+
+    References:
+      Dosovitskiy et al., ICLR 2021, table 1.
+
+    Example:
+      >>> from flax import nnx
+      >>> from fairjax.models import vit_b16
+      >>> vit = nnx.eval_shape(lambda: vit_b16(rngs=nnx.Rngs(0)))
+      >>> vit.image_shape, vit.width
+      ((224, 224, 3), 768)
+    """
+    return ViT(
+        image_size,
+        16,
+        768,
+        12,
+        12,
+        num_channels=num_channels,
+        dropout=dropout,
+        rngs=rngs,
+    )
