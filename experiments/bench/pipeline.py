@@ -1,0 +1,306 @@
+"""What share of its time a training step waits for data, and what shortens it.
+
+Run ``python -m experiments.bench.pipeline --help`` for the options. A generated archive
+of FairVLMed's schema, fundus images and notes of very unequal lengths, is prepared by
+``fairjax.data.FairVLMed``, decoded, and given to a small network batch by batch: loaded
+when it is asked for or ahead, padded to one length or to several.
+"""
+
+import dataclasses
+import itertools
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tensorflow_datasets as tfds
+import tyro
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.timing import decimals, environment, markdown, save
+from experiments.files import prepare_folder
+from fairjax.data import FairVLMed, buckets, decode
+from fairjax.data.prefetch import prefetch
+from fairjax.models import functional
+
+COLUMNS = (
+    *("loaded", "lengths", "padding %", "examples/s"),
+    *("step and wait ms", "wait ms", "waiting %"),
+)
+VOCABULARY = 4096
+LONGEST = 512
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure how long steps wait for data.
+
+    Attributes:
+      subjects: Of the generated archive; a tenth each are for validation and test.
+      side: Of its images, in pixels.
+      image_size: Side that images are resized to.
+      num_buckets: Lengths that notes are padded to, where there are several.
+      batch_size: Examples of a step.
+      epochs: How often each run goes through the training split.
+      runs: Of each setting, in turns; the median counts.
+      width: Of the network.
+      seed: Of the archive and the batches.
+      output: Folder of the results.
+      docs: Also copy the table to docs/performance.md.
+      quick: A small archive, once.
+    """
+
+    subjects: int = 320
+    side: int = 200
+    image_size: int = 128
+    num_buckets: int = 4
+    batch_size: int = 32
+    epochs: int = 2
+    runs: int = 3
+    width: int = 128
+    seed: int = 0
+    output: Path = Path("results/bench")
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of loading.
+
+    Attributes:
+      ahead: Whether batches are prefetched.
+      lengths: Lengths that notes are padded to.
+      padding: Share of padded positions that no note fills.
+      examples: Examples of a run.
+      steps: Steps of a run.
+      wall: Seconds of each run.
+      waited: Seconds of each that steps waited for data.
+    """
+
+    ahead: bool
+    lengths: int
+    padding: float
+    examples: int
+    steps: int
+    wall: list[float]
+    waited: list[float]
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        wall, waited = np.median(self.wall), np.median(self.waited)
+        return [
+            "ahead" if self.ahead else "when asked for",
+            str(self.lengths),
+            decimals(100 * self.padding, 0),
+            f"{self.examples / wall:.0f}",
+            decimals(1000 * wall / self.steps, 1),
+            decimals(1000 * waited / self.steps, 1),
+            decimals(100 * waited / wall, 1),
+        ]
+
+
+class Reader(nnx.Module):
+    """A network that reads an image's pooled patches and each word of a note."""
+
+    def __init__(self, image_size: int, width: int, *, rngs: nnx.Rngs):
+        """Make the layers."""
+        self.patch = max(1, image_size // 8)
+        patches = (image_size // self.patch) ** 2
+        self.image = nnx.Linear(patches, width, rngs=rngs)
+        self.words = nnx.Embed(VOCABULARY, width, rngs=rngs)
+        self.wide = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.narrow = nnx.Linear(4 * width, width, rngs=rngs)
+        self.head = nnx.Linear(2 * width, 1, rngs=rngs)
+
+    def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
+        """Logits ``[B]``."""
+        window = (self.patch, self.patch)
+        pooled = nnx.avg_pool(batch["image"], window, window)
+        image = self.image(pooled.reshape(len(pooled), -1))
+        words = self.words(batch["words"])
+        words = words + self.narrow(nnx.gelu(self.wide(words)))
+        own = batch["own"][..., None]
+        note = jnp.sum(words * own, axis=1) / jnp.maximum(own.sum(axis=1), 1)
+        return self.head(jnp.concatenate([image, note], axis=1))[:, 0]
+
+
+def write_archive(folder: Path, subjects: int, side: int, seed: int) -> None:
+    """Files of FairVLMed's schema, with notes of log-normal length."""
+    rng = np.random.default_rng(seed)
+    tenth = max(1, subjects // 10)
+    sizes = {
+        "Training": subjects - 2 * tenth,
+        "Validation": tenth,
+        "Test": tenth,
+    }
+    subject = itertools.count()
+    for split, number in sizes.items():
+        (folder / split).mkdir(parents=True)
+        for _ in range(number):
+            words = int(np.clip(rng.lognormal(np.log(90), 0.8), 8, LONGEST))
+            grey = rng.normal(size=(side, side)).cumsum(0).cumsum(1)
+            low, high = grey.min(), grey.max()
+            np.savez(
+                folder / split / f"data_{next(subject):05d}.npz",
+                slo_fundus=(255 * (grey - low) / (high - low)).astype(np.uint8),
+                glaucoma=rng.integers(2),
+                age=rng.uniform(20, 90),
+                gender=rng.integers(2),
+                race=rng.integers(3),
+                ethnicity=rng.integers(-1, 2),
+                language=rng.integers(-1, 3),
+                maritalstatus=rng.integers(-1, 5),
+                note=" ".join(f"word{w}" for w in rng.integers(0, 999, words)),
+            )
+
+
+def numbered(note: str) -> list[int]:
+    """A number for each word of a note."""
+    words = note.split()[:LONGEST]
+    return [zlib.crc32(word.encode()) % VOCABULARY for word in words]
+
+
+def load(
+    source: Any, options: Options, plan: Iterable[buckets.BucketBatch]
+) -> Iterator:
+    """Batches of decoded images and padded notes."""
+    for rows, mask, length in plan:
+        records = [decode(source[int(row)], options.image_size) for row in rows]
+        words, own = buckets.pad([numbered(r["note"]) for r in records], length)
+        yield {
+            "image": np.stack([record["image"] for record in records]),
+            "words": words.astype(np.int32),
+            "own": own,
+            "label": np.stack([record["label"] for record in records]),
+            "counts": mask,
+        }
+
+
+def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
+    """A training step of the network, and the state it starts from."""
+    reader = Reader(options.image_size, options.width, rngs=nnx.Rngs(options.seed))
+    apply, params = functional(reader)
+    transform = optax.adam(1e-3)
+
+    def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        each = optax.sigmoid_binary_cross_entropy(apply(params, batch), batch["label"])
+        return jnp.sum(each * batch["counts"]) / jnp.sum(batch["counts"])
+
+    @jax.jit
+    def step(state: Any, batch: dict[str, jax.Array]) -> Any:
+        params, opt_state = state
+        updates, opt_state = transform.update(
+            jax.grad(loss)(params, batch), opt_state, params
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    return step, (params, transform.init(params))
+
+
+def timed(
+    step: Callable[..., Any], state: Any, batches: Iterator
+) -> tuple[float, float]:
+    """Seconds of all steps, and those of them that they waited for a batch."""
+    start = time.perf_counter()
+    waited = 0.0
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        jax.block_until_ready(batch)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            return time.perf_counter() - start, waited
+        state = jax.block_until_ready(step(state, batch))
+
+
+def measure(source: Any, options: Options) -> list[Row]:
+    """Every way of loading, in turns."""
+    lengths = [len(numbered(record["note"].decode())) for record in source]
+    step, state = make_step(options)
+    bounds = {
+        number: buckets.bucket_boundaries(lengths, number)
+        for number in (1, options.num_buckets)
+    }
+
+    def plan(number: int, epochs: int, seed: int) -> Iterator[buckets.BucketBatch]:
+        size = options.batch_size
+        return buckets.batches(
+            lengths, bounds[number], size, seed=seed, num_epochs=epochs
+        )
+
+    for number in bounds:
+        shapes = {batch.length: batch for batch in plan(number, 1, options.seed)}
+        for batch in load(source, options, shapes.values()):
+            step(state, jax.device_put(batch))
+    settings = list(itertools.product((False, True), bounds))
+    found: dict[tuple[bool, int], list[tuple[float, float]]] = {s: [] for s in settings}
+    for run in range(options.runs):
+        for ahead, number in settings:
+            loader = load(source, options, plan(number, options.epochs, run))
+            batches = prefetch(loader) if ahead else map(jax.device_put, loader)
+            found[ahead, number].append(timed(step, state, batches))
+    return [
+        Row(
+            ahead=ahead,
+            lengths=len(bounds[number]),
+            padding=buckets.padding_share(lengths, bounds[number]),
+            examples=options.epochs * len(lengths),
+            steps=sum(1 for _ in plan(number, options.epochs, 0)),
+            wall=[wall for wall, _ in of],
+            waited=[waited for _, waited in of],
+        )
+        for (ahead, number), of in found.items()
+    ]
+
+
+def main(options: Options) -> list[Row]:
+    """Measure, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used.
+    """
+    if options.quick:
+        options = dataclasses.replace(
+            options, subjects=60, side=32, image_size=16, epochs=1, runs=1, width=16
+        )
+    sizes = (options.side, options.image_size, options.num_buckets, options.batch_size)
+    if min(*sizes, options.epochs, options.runs, options.width) < 1:
+        raise ValueError("All sizes and numbers must be 1 or more.")
+    if options.subjects < 10:
+        raise ValueError("--subjects must be 10 or more.")
+    prepare_folder(options.output)
+    about = environment(kept=False)
+    with tempfile.TemporaryDirectory() as name:
+        raw = Path(name) / "raw"
+        write_archive(raw, options.subjects, options.side, options.seed)
+        builder = FairVLMed(data_dir=Path(name) / "prepared")
+        config = tfds.download.DownloadConfig(manual_dir=raw)
+        tfds.disable_progress_bar()
+        builder.download_and_prepare(download_config=config)
+        rows = measure(builder.as_data_source("train"), options)
+    shown = Table(*COLUMNS)
+    for row in rows:
+        shown.add_row(*row.cells())
+    Console(width=120).print(shown)
+    text = markdown(COLUMNS, "l" + "r" * 6, [row.cells() for row in rows], about)
+    name = f"pipeline-{jax.default_backend()}"
+    save(options.output, name, rows, text, about, options.docs)
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

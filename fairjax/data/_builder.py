@@ -1,0 +1,198 @@
+"""What the builders of both imaging data sets share."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from fairjax.data._archives import Archive, Table, png, split_files
+from fairjax.data._extra import data_extra
+from fairjax.data.coding import NOT_RECORDED, Coding, age
+
+with data_extra():
+    import tensorflow_datasets as tfds
+
+LICENSE = "CC BY-NC-ND 4.0: research that is not commercial; no clinical decisions."
+BLACK = np.zeros((1, 1), np.uint8)
+
+SEX = Coding(("male", "gender", "sex"), ("female", "male"))
+RACE = Coding(
+    ("race",),
+    ("Asian", "Black", "White"),
+    {"Black or African American": 1, "White or Caucasian": 2},
+)
+ETHNICITY = Coding(("hispanic", "ethnicity"), ("non-Hispanic", "Hispanic"))
+LANGUAGE = Coding(("language",), ("English", "Spanish", "other"), {"others": 2})
+MARITAL_STATUS = Coding(
+    ("maritalstatus",),
+    ("married or partnered", "single", "divorced", "widowed", "legally separated"),
+    {"married": 0, "marriage or partnered": 0, "leg-sep": 4},
+)
+ATTRIBUTES: Mapping[str, Coding] = {
+    "sex": SEX,
+    "race": RACE,
+    "ethnicity": ETHNICITY,
+    "language": LANGUAGE,
+    "marital_status": MARITAL_STATUS,
+}
+"""The attributes that both data sets record, as their authors number them."""
+
+NO_GLAUCOMA = Coding(("glaucoma",), ("no glaucoma", "glaucoma"))
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ArchiveConfig(tfds.core.BuilderConfig):
+    """Which values are read from a subject's file, under which keys.
+
+    Attributes:
+      label: The outcome.
+      attributes: Sensitive attributes by the name that a record has them under.
+      age_keys: Under which the age in years lies; none leaves it not recorded.
+      image_key: Under which the fundus image lies.
+      filename_column: Of tables beside the files: the column that names the file.
+    """
+
+    label: Coding = NO_GLAUCOMA
+    attributes: Mapping[str, Coding] = dataclasses.field(
+        default_factory=lambda: dict(ATTRIBUTES)
+    )
+    age_keys: tuple[str, ...] = ("age",)
+    image_key: str = "slo_fundus"
+    filename_column: str = "filename"
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Builds records from one ``.npz`` file a subject, in a folder of each split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS looks beside the code for checksums of downloads, of which there are none, by
+    # way of a package that it does not install.
+    code_path = None
+    PAGE = ""
+    CITATION = ""
+
+    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
+        """Make a builder; see ``tfds.core.DatasetBuilder`` for the other arguments.
+
+        Raises:
+          ValueError: The prepared files were made with other settings.
+        """
+        super().__init__(file_format=file_format, **kwargs)
+        made = dict(self.info.metadata or {}).get("settings")
+        if made != self._settings():
+            raise ValueError(
+                f"{self.data_dir} was prepared with other settings of the config "
+                f"{self._config.name!r}, {made}; give the config another name."
+            )
+
+    @property
+    def _config(self) -> ArchiveConfig:
+        """The config, with what is its builder's own."""
+        raise NotImplementedError
+
+    def _settings(self) -> dict[str, Any]:
+        # As JSON has them, to be compared with those that were saved.
+        fields = dataclasses.asdict(self._config)
+        known = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+        own = {name: value for name, value in fields.items() if name not in known}
+        return json.loads(json.dumps(own))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = self._config
+        features = {
+            "id": tfds.features.Text(doc="Name of the subject's file."),
+            "image": image_feature("Fundus image (scanning laser ophthalmoscopy)."),
+            "label": tfds.features.ClassLabel(names=list(config.label.levels)),
+            "age": tfds.features.Scalar(np.float32, doc="Years; NaN: not recorded."),
+            "attributes": {
+                name: tfds.features.ClassLabel(names=[*coding.levels, NOT_RECORDED])
+                for name, coding in config.attributes.items()
+            },
+            **self._own_features(),
+        }
+        modalities = [name for name in ("image", "volume", "note") if name in features]
+        features["present"] = dict.fromkeys(modalities, np.bool_)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=(self.__doc__ or "").split("\n")[0],
+            features=tfds.features.FeaturesDict(features),
+            homepage=self.PAGE,
+            citation=self.CITATION,
+            license=LICENSE,
+            metadata=tfds.core.MetadataDict(settings=self._settings(), absent={}),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        if self.info.file_format == tfds.core.FileFormat.PARQUET:
+            raise ValueError(
+                "file_format='parquet' loses rows without a word; use 'array_record'."
+            )
+        folder = Path(dl_manager.manual_dir)
+        files = split_files(self._folder(folder))
+        table = self._table(folder)
+        names = {path.stem for found in files.values() for path in found}
+        if table and not names & table.keys():
+            raise ValueError(
+                f"The table in {folder} names none of the files, but such as "
+                f"{next(iter(table))!r}."
+            )
+        return {
+            split: self._generate_examples(split, found, table)
+            for split, found in files.items()
+        }
+
+    def _generate_examples(
+        self, split: str, files: list[Path], table: Table
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        config = self._config
+        absent: dict[str, int] = {}
+        for path in files:
+            with Archive(path, table.get(path.stem)) as archive:
+                image = archive.pixels(config.image_key, 2)
+                label = archive.scalar(config.label.keys, config.label.level)
+                if label == NOT_RECORDED:
+                    raise ValueError(f"{path} has no label: it is not recorded.")
+                years = archive.scalar(config.age_keys, age) if config.age_keys else -1
+                example = {
+                    "id": path.stem,
+                    "image": png(BLACK if image is None else image),
+                    "label": label,
+                    "age": age(years),
+                    "attributes": {
+                        name: archive.scalar(coding.keys, coding.level)
+                        for name, coding in config.attributes.items()
+                    },
+                    "present": {"image": image is not None},
+                }
+                own, present = self._own_values(archive)
+            example |= own
+            example["present"] |= present
+            for name, there in example["present"].items():
+                absent[name] = absent.get(name, 0) + (not there)
+            yield path.stem, example
+        counts = cast(tfds.core.MetadataDict, self.info.metadata)
+        counts["absent"][split] = absent
+
+    def _folder(self, manual: Path) -> Path:
+        """Where the splits' folders lie."""
+        raise NotImplementedError
+
+    def _table(self, manual: Path) -> Table:
+        """Rows of a table for what the files lack."""
+        raise NotImplementedError
+
+    def _own_features(self) -> dict[str, Any]:
+        """Features beside those that both data sets have."""
+        raise NotImplementedError
+
+    def _own_values(self, archive: Archive) -> tuple[dict[str, Any], dict[str, bool]]:
+        """Their values, and which of their modalities a subject has."""
+        raise NotImplementedError
+
+
+def image_feature(doc: str | None = None) -> Any:
+    """A grey image of any size, kept as PNG."""
+    return tfds.features.Image(shape=(None, None, 1), encoding_format="png", doc=doc)

@@ -1,0 +1,76 @@
+"""A record of the imaging data sets as arrays that a model takes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from fairjax.data._extra import data_extra
+
+with data_extra():
+    from PIL import Image
+
+
+def decode(record: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """A record's images resized and standardised, its other values as arrays.
+
+    An image ``x`` becomes ``(x − mean(x)) / sd(x)``, and so does each slice of a volume
+    by its own mean and standard deviation; a slice of one grey level, such as that of
+    an absent modality, becomes 0. Resizing is bilinear, over all pixels that fall on a
+    pixel of the result where it shrinks.
+
+    Args:
+      record: One record of ``FairVision`` or ``FairVLMed``: ``image`` uint8
+        ``[H, W, 1]``, ``volume`` uint8 ``[N, h, w, 1]``, and numbers.
+      image_size: Side ``S`` of the result.
+
+    Returns:
+      The record with ``image`` float32 ``[S, S, 1]``, ``volume`` float32
+      ``[N, S, S, 1]``, ``age`` float32, ``label`` and ``attributes`` int32, ``present``
+      bool; texts stay texts.
+
+    Raises:
+      ValueError: ``image_size`` is below 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from fairjax.data import decode
+      >>> image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+      >>> record = decode({"image": image, "label": 1}, 2)
+      >>> record["image"][..., 0].round(2), record["label"]
+      (array([[-1.21, -0.73],
+             [ 0.73,  1.21]], dtype=float32), array(1, dtype=int32))
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size is 1 or more, not {image_size}.")
+    decoded = {name: _numbers(value) for name, value in record.items()}
+    if "image" in record:
+        decoded["image"] = _standardized(record["image"], image_size)
+    if "volume" in record:
+        slices = [_standardized(one, image_size) for one in record["volume"]]
+        decoded["volume"] = np.stack(slices)
+    return decoded
+
+
+def _standardized(image: Any, size: int) -> Float[np.ndarray, "size size 1"]:
+    plane = Image.fromarray(np.asarray(image)[..., 0].astype(np.float32))
+    plane = plane.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(plane, np.float64)
+    deviation = pixels.std()
+    centred = pixels - pixels.mean()
+    # One grey level has no deviation but that of rounding.
+    scaled = centred / deviation if deviation > 1e-6 else np.zeros_like(pixels)
+    return scaled.astype(np.float32)[..., None]
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _numbers(inner) for name, inner in value.items()}
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    kinds = {"i": np.int32, "u": np.int32, "f": np.float32}
+    return array.astype(kinds.get(array.dtype.kind, array.dtype))

@@ -1,0 +1,174 @@
+"""Harvard-FairVision: fundus images and OCT volumes of three eye diseases."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from fairjax.data._archives import Archive, Table, png, read_table, subfolder
+from fairjax.data._builder import (
+    BLACK,
+    NO_GLAUCOMA,
+    ArchiveBuilder,
+    ArchiveConfig,
+    image_feature,
+)
+from fairjax.data._extra import data_extra
+from fairjax.data.coding import Coding
+
+with data_extra():
+    import tensorflow_datasets as tfds
+
+AMD_STAGE = Coding(
+    # The description of the files gives AMD's condition the key of diabetic
+    # retinopathy; code that reads them uses a key of its own.
+    ("amd_condition", "dr_subtype"),
+    ("no AMD", "early", "intermediate", "late"),
+    {
+        "not.in.icd.table": 0,
+        "no.amd.diagnosis": 0,
+        "early.dry": 1,
+        "intermediate.dry": 2,
+        "advanced.atrophic.dry.with.subfoveal.involvement": 3,
+        "advanced.atrophic.dry.without.subfoveal.involvement": 3,
+        "wet.amd.active.choroidal.neovascularization": 3,
+        "wet.amd.inactive.choroidal.neovascularization": 3,
+        "wet.amd.inactive.scar": 3,
+    },
+)
+"""Stages of age-related macular degeneration, as published."""
+
+THREATENING_DR = Coding(
+    ("dr_subtype",),
+    ("not vision-threatening", "vision-threatening"),
+    {
+        "not.in.icd.table": 0,
+        "no.dr.diagnosis": 0,
+        "mild.npdr": 0,
+        "moderate.npdr": 0,
+        "severe.npdr": 1,
+        "pdr": 1,
+    },
+)
+"""Vision-threatening diabetic retinopathy, as published."""
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FairVisionConfig(ArchiveConfig):
+    """One disease of FairVision, and what is read of it.
+
+    Attributes:
+      folder: The disease's folder, in any case.
+      num_slices: How many slices of the volume to keep: the middles of as many equal
+        parts of it.
+      volume_key: Under which the volume lies.
+      table: A CSV file beside the diseases' folders, for values that the subjects'
+        files lack; it need not exist.
+    """
+
+    folder: str
+    num_slices: int = 10
+    volume_key: str = "oct_bscans"
+    table: str = ""
+
+
+class FairVision(ArchiveBuilder):
+    """Harvard-FairVision: 10,000 subjects each of glaucoma, AMD and DR.
+
+    Configs ``glaucoma`` (the default), ``amd`` and ``dr``. A record has ``id``,
+    ``image`` (the fundus, uint8 ``[H, W, 1]``), ``volume`` (slices of the OCT,
+    ``[num_slices, H, W, 1]``), ``label``, ``age``, ``attributes`` (codes of sex, race,
+    ethnicity, language and marital status; the last code is "not recorded") and
+    ``present``, which modalities the subject has. Those that are absent are one black
+    pixel; ``builder.info.metadata["absent"]`` counts them by split.
+
+    Nothing is downloaded: the files are given out by the authors, for research that is
+    not commercial, and lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
+
+    Raises:
+      ValueError: While preparing: a folder or file that is not as described, named.
+
+    References:
+      Luo et al. (2023), "FairVision: Equitable Deep Learning for Eye Disease Screening
+      via Fair Identity Scaling", arXiv:2310.02492.
+
+    Example:
+      >>> from fairjax.data import FairVision
+      >>> builder = FairVision(config="amd", data_dir="/nowhere")
+      >>> builder.info.features["label"].names
+      ['no AMD', 'early', 'intermediate', 'late']
+      >>> builder.info.features["attributes"]["sex"].names
+      ['female', 'male', 'not recorded']
+    """
+
+    name = "fairvision"
+    BUILDER_CONFIGS = (
+        FairVisionConfig(
+            name="glaucoma",
+            description="Glaucoma, or none.",
+            folder="Glaucoma",
+            label=NO_GLAUCOMA,
+            table="data_summary_glaucoma.csv",
+        ),
+        FairVisionConfig(
+            name="amd",
+            description="Stage of age-related macular degeneration.",
+            folder="AMD",
+            label=AMD_STAGE,
+            table="data_summary_amd.csv",
+        ),
+        FairVisionConfig(
+            name="dr",
+            description="Vision-threatening diabetic retinopathy, or none.",
+            folder="DR",
+            label=THREATENING_DR,
+            table="data_summary_dr.csv",
+        ),
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    Ask the authors for Harvard-FairVision30k and unpack it. manual_dir holds the
+    folders AMD, DR and Glaucoma, each with Training, Validation and Test (or train, val
+    and test).
+    """
+    PAGE = "https://github.com/Harvard-Ophthalmology-AI-Lab/FairVision"
+    CITATION = """\
+    @article{luo2023fairvision,
+      title={FairVision: Equitable Deep Learning for Eye Disease Screening via Fair
+             Identity Scaling},
+      author={Luo, Yan and others},
+      journal={arXiv:2310.02492},
+      year={2023}
+    }"""
+
+    @property
+    def _config(self) -> FairVisionConfig:
+        return cast(FairVisionConfig, self.builder_config)
+
+    def _folder(self, manual: Path) -> Path:
+        return subfolder(manual, self._config.folder)
+
+    def _table(self, manual: Path) -> Table:
+        config = self._config
+        if not config.table:
+            return {}
+        return read_table(manual / config.table, config.filename_column)
+
+    def _own_features(self) -> dict[str, Any]:
+        number = self._config.num_slices
+        return {"volume": tfds.features.Sequence(image_feature(), length=number)}
+
+    def _own_values(self, archive: Archive) -> tuple[dict[str, Any], dict[str, bool]]:
+        number = self._config.num_slices
+        volume = archive.pixels(self._config.volume_key, 3)
+        if volume is None:
+            slices = [BLACK] * number
+        elif len(volume) < number:
+            raise ValueError(
+                f"{archive.path}: the volume has {len(volume)} slices, fewer than "
+                f"num_slices={number}."
+            )
+        else:
+            middles = (2 * np.arange(number) + 1) * len(volume) // (2 * number)
+            slices = volume[middles]
+        return {"volume": [png(one) for one in slices]}, {"volume": volume is not None}

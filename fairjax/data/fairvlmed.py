@@ -1,0 +1,121 @@
+"""Harvard-FairVLMed: fundus images and clinical notes of glaucoma patients."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+from fairjax.data._archives import Archive, Table, read_table
+from fairjax.data._builder import NO_GLAUCOMA, ArchiveBuilder, ArchiveConfig
+from fairjax.data._extra import data_extra
+
+with data_extra():
+    import tensorflow_datasets as tfds
+
+_NO_NOTE = frozenset({"", "nan", "none"})
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FairVLMedConfig(ArchiveConfig):
+    """Which note of FairVLMed is read, and from where.
+
+    Attributes:
+      note_keys: Under which the note lies; the first that is there counts.
+      note_table: A CSV file in ``manual_dir`` whose columns they are; if empty, they
+        are keys of the subjects' files.
+    """
+
+    note_keys: tuple[str, ...] = ("note",)
+    note_table: str = ""
+
+
+class FairVLMed(ArchiveBuilder):
+    """Harvard-FairVLMed: fundus images and clinical notes of 10,000 subjects.
+
+    Configs ``original_notes`` (the default), which lie in the subjects' files, and
+    ``summaries`` by GPT-4, in ``data_summary.csv``. A record has ``id``, ``image`` (the
+    fundus, uint8 ``[H, W, 1]``), ``note``, ``label``, ``age``, ``attributes`` (codes of
+    sex, race, ethnicity, language and marital status; the last code is "not recorded")
+    and ``present``, which modalities the subject has. A note that is absent is an empty
+    text, an image one black pixel; ``builder.info.metadata["absent"]`` counts them by
+    split.
+
+    Nothing is downloaded: the files are given out by the authors, for research that is
+    not commercial, and lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
+
+    Raises:
+      ValueError: While preparing: a folder or file that is not as described, named.
+
+    References:
+      Luo et al. (2024), "FairCLIP: Harnessing Fairness in Vision-Language Learning",
+      CVPR.
+
+    Example:
+      >>> from fairjax.data import FairVLMed
+      >>> builder = FairVLMed(data_dir="/nowhere")
+      >>> builder.builder_config.name, builder.info.features["label"].names
+      ('original_notes', ['no glaucoma', 'glaucoma'])
+    """
+
+    name = "fairvlmed"
+    BUILDER_CONFIGS = (
+        FairVLMedConfig(
+            name="original_notes",
+            description="Clinical notes as written, without names.",
+            label=NO_GLAUCOMA,
+        ),
+        FairVLMedConfig(
+            name="summaries",
+            description="Summaries of the notes by GPT-4.",
+            label=NO_GLAUCOMA,
+            note_keys=("gpt4_summary", "note"),
+            note_table="data_summary.csv",
+        ),
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    Ask the authors for Harvard-FairVLMed10k and unpack it. manual_dir holds the folders
+    Training, Validation and Test (or Testing), and data_summary.csv for the summaries.
+    """
+    PAGE = "https://github.com/Harvard-Ophthalmology-AI-Lab/FairCLIP"
+    CITATION = """\
+    @inproceedings{luo2024fairclip,
+      title={FairCLIP: Harnessing Fairness in Vision-Language Learning},
+      author={Luo, Yan and others},
+      booktitle={Conference on Computer Vision and Pattern Recognition},
+      year={2024}
+    }"""
+
+    @property
+    def _config(self) -> FairVLMedConfig:
+        return cast(FairVLMedConfig, self.builder_config)
+
+    def _folder(self, manual: Path) -> Path:
+        return manual
+
+    def _table(self, manual: Path) -> Table:
+        config = self._config
+        path = manual / config.note_table
+        if not config.note_table:
+            return {}
+        table = read_table(path, config.filename_column)
+        if not table:
+            raise ValueError(f"{path}, which the notes are read from, has no rows.")
+        columns = list(next(iter(table.values())))
+        if not set(config.note_keys) & set(columns):
+            raise ValueError(
+                f"{path} has no column {' or '.join(map(repr, config.note_keys))}; its "
+                f"columns are {columns}."
+            )
+        return table
+
+    def _own_features(self) -> dict[str, Any]:
+        return {"note": tfds.features.Text(doc="Empty where it is absent.")}
+
+    def _own_values(self, archive: Archive) -> tuple[dict[str, Any], dict[str, bool]]:
+        config = self._config
+        if config.note_table:
+            row = archive.row
+            note = next((row[key] for key in config.note_keys if key in row), "")
+        else:
+            note = archive.scalar(config.note_keys, str)
+        note = "" if note.strip().casefold() in _NO_NOTE else note
+        return {"note": note}, {"note": bool(note)}
