@@ -66,6 +66,19 @@ def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison
     )
 
 
+def contrast(
+    evaluations: Sequence[Evaluation], coefficients: Sequence[float], metric: str
+) -> Comparison:
+    """A sum of methods' metrics with coefficients, paired over patients and repeats.
+
+    The effect of a factor in a grid of methods, say, or an interaction of two.
+    """
+    pairs = list(zip(coefficients, evaluations, strict=True))
+    repeats = [c * e.repeats[metric] for c, e in pairs]
+    bootstrap = [c * e.bootstrap[metric] for c, e in pairs]
+    return _test(np.sum(repeats, axis=0), np.sum(bootstrap, axis=0))
+
+
 def compare_all(
     evaluations: Mapping[str, Evaluation], baseline: str, metric: str
 ) -> dict[str, Comparison]:

@@ -78,7 +78,7 @@ SYSTEMS: Mapping[str, Document] = {
     ),
     "multifair": Document(
         baseline=("joint", "joint training"),
-        thresholds="settings from validation folds, decisions at a risk of .5",
+        thresholds="settings and thresholds from validation folds",
         columns=_multifair_columns,
     ),
 }

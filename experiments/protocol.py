@@ -89,15 +89,32 @@ class CrossValidation:
         lane = repeats * self.num_folds + (self.folds + offset) % self.num_folds
         return scores[..., lane, np.arange(scores.shape[-1])]
 
-    def thresholds(self, scores: np.ndarray) -> np.ndarray:
-        """Scores ``[..., L]`` at which validation folds select their prevalence."""
+    def thresholds(
+        self, scores: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Scores ``[..., L]`` at which validation folds select their prevalence.
+
+        With weights ``[n]``, the weighted share that is selected is the weighted
+        prevalence, or the least above it.
+        """
         found = np.empty(scores.shape[:-1], scores.dtype)
         for lane in range(self.num_lanes):
             valid = self.rows(lane, "valid")
-            quantile = 1 - self.table.label[valid].mean()
-            found[..., lane] = np.quantile(
-                scores[..., lane, valid], quantile, axis=-1, method="higher"
-            )
+            if weights is None:
+                quantile = 1 - self.table.label[valid].mean()
+                found[..., lane] = np.quantile(
+                    scores[..., lane, valid], quantile, axis=-1, method="higher"
+                )
+                continue
+            mass = weights[valid].astype(np.float64)
+            wanted = mass @ self.table.label[valid]
+            falling = np.argsort(-scores[..., lane, valid], axis=-1, kind="stable")
+            selected = np.cumsum(mass[falling], axis=-1)
+            last = np.argmax(selected >= wanted * (1 - 1e-9), axis=-1)[..., None]
+            row = np.take_along_axis(falling, last, axis=-1)
+            found[..., lane] = np.take_along_axis(
+                scores[..., lane, valid], row, axis=-1
+            )[..., 0]
         return found
 
 

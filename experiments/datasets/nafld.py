@@ -13,7 +13,7 @@ from experiments.datasets.table import ClinicalTable, recode
 
 HORIZON_DAYS = 3652.5
 LOOK_BACK_DAYS = 1826
-MAX_LENGTH = 24
+MAX_LENGTH = 12
 # Beyond these a systolic pressure, in mmHg, is a slip of the pen.
 _SBP_LIMITS = (40.0, 300.0)
 _CONDITIONS = {
@@ -56,7 +56,7 @@ def nafld() -> MultimodalTable:
       case (`nafld`: recorded on the index date, so no leak), and conditions that were
       first recorded in the five years up to the index date.
     - "labs": HDL cholesterol (mg/dl), systolic pressure (mmHg) and FIB-4 (an index of
-      liver fibrosis) of the same five years, at most the most recent 24. The source
+      liver fibrosis) of the same five years, at most the most recent 12. The source
       holds FIB-4 only from 2.67 on, and for one day a patient: when it first exceeds
       the threshold of advanced fibrosis.
 

@@ -21,13 +21,17 @@ class MultimodalOutputs(NamedTuple):
     Attributes:
       logits: ``[B, C]``, from all modalities that are present.
       unimodal_logits: ``[B, M, C]``, each auxiliary head's, from one modality; without
-        meaning where that is absent.
+        meaning where that is absent. Cut off from the encoders: a loss of them teaches
+        the heads alone.
+      attached_unimodal_logits: ``[B, M, C]``, the same numbers, not cut off: a loss of
+        them teaches encoders and heads.
       last_inputs: ``[B, D]``, what enters the classifier's last linear layer.
       unimodal_last_inputs: ``[B, M, D]``, what enters each auxiliary head's.
     """
 
     logits: Float[Array, "B C"]
     unimodal_logits: Float[Array, "B M C"]
+    attached_unimodal_logits: Float[Array, "B M C"]
     last_inputs: Float[Array, "B D"]
     unimodal_last_inputs: Float[Array, "B M D"]
 
@@ -88,7 +92,6 @@ class MultimodalClassifier(nnx.Module):
         num_outputs: int = 1,
         dropout: float = 0.1,
         pool: Pool = "mean",
-        detach_auxiliary: bool = True,
         rngs: nnx.Rngs,
     ):
         """Make all but the encoders.
@@ -105,8 +108,6 @@ class MultimodalClassifier(nnx.Module):
           dropout: Share of units that is dropped where a call has ``rngs``.
           pool: ``"mean"`` of the tokens of the modalities that are present, or the
             ``"first"`` of them.
-          detach_auxiliary: Whether the auxiliary heads teach themselves alone, and not
-            the encoders.
           rngs: Keys for the initial weights.
 
         Raises:
@@ -132,7 +133,6 @@ class MultimodalClassifier(nnx.Module):
         self.modalities = names
         self.widths = tuple(widths[name] for name in names)
         self.pool = pool
-        self.detach_auxiliary = detach_auxiliary
 
     def __call__(
         self,
@@ -163,17 +163,26 @@ class MultimodalClassifier(nnx.Module):
             self._project(name, inputs, present, rngs) for name in self.modalities
         )
         last_inputs, logits = self.classifier(self._fuse(tokens, present, rngs), rngs)
-        alone = jax.lax.stop_gradient(tokens) if self.detach_auxiliary else tokens
+        unimodal_last_inputs, unimodal_logits = self._alone(
+            jax.lax.stop_gradient(tokens), rngs
+        )
+        _, attached_unimodal_logits = self._alone(tokens, rngs)
+        return MultimodalOutputs(
+            logits,
+            unimodal_logits,
+            attached_unimodal_logits,
+            last_inputs,
+            unimodal_last_inputs,
+        )
+
+    def _alone(self, tokens: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
+        """What enters the auxiliary heads' last layers, and their logits."""
         heads = [
-            self.auxiliary[name](alone[:, m], rngs)
+            self.auxiliary[name](tokens[:, m], rngs)
             for m, name in enumerate(self.modalities)
         ]
-        unimodal_last_inputs, unimodal_logits = map(
-            _side_by_side, zip(*heads, strict=True)
-        )
-        return MultimodalOutputs(
-            logits, unimodal_logits, last_inputs, unimodal_last_inputs
-        )
+        last_inputs, logits = zip(*heads, strict=True)
+        return _side_by_side(last_inputs), _side_by_side(logits)
 
     def _project(
         self,

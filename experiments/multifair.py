@@ -1,0 +1,199 @@
+"""MultiFair on multimodal patients: trains, compares, tests, and writes a report.
+
+Run ``python -m experiments.multifair --help`` for the options.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.nn import sigmoid
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments import lanes, multifair_methods, multifair_report, report, runner
+from experiments.datasets import load_multimodal
+from experiments.datasets.multimodal import MultimodalTable
+from experiments.evaluation import Evaluator, Predictions
+from experiments.files import prepare_folder
+from experiments.multifair_findings import METRICS
+from experiments.multifair_results import (
+    DEFAULT_ATTRIBUTES,
+    FULL_REPEATS,
+    Options,
+    Results,
+)
+from experiments.multimodal import MultimodalBudget, MultimodalTask
+from experiments.prediction_audit import write_audit
+from experiments.programs import Program
+from experiments.protocol import cross_validation
+from experiments.selection import select
+
+
+def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
+    """Train, evaluate and report; returns the folder of the results.
+
+    Raises:
+      ValueError: An option, a table or a folder that cannot be used.
+    """
+    options = _checked(options)
+    data = load_multimodal(options.dataset)
+    splits = cross_validation(
+        data.table,
+        options.attributes,
+        num_repeats=options.repeats,
+        min_level_count=20,
+        seed=options.seed,
+    )
+    task = MultimodalTask(data, splits, budget)
+    options = dataclasses.replace(options, methods=_methods(options, task))
+    programs = multifair_methods.build(options.methods, task, splits)
+    weighted = not np.all(data.weights == 1)
+    weights = data.weights if weighted else None
+    evaluator = Evaluator(
+        splits,
+        num_bootstrap=options.bootstrap,
+        num_permutations=options.permutations,
+        seed=options.seed,
+        metric_names=METRICS,
+        crossed=True,
+        weights=weights,
+    )
+    # What cannot be run leaves no folder behind.
+    folder = prepare_folder(options.output / options.dataset)
+    results = Results(options, splits, budget, {}, {}, {}, {}, {}, weights)
+    console.print(runner.describe(results, len(options.methods)))
+    mark = runner.fingerprint(options, budget, ignore=("tolerance",))
+    system = multifair_report.system(data, task)
+    with runner.workplace(folder, mark) as work:
+        with runner.progress(console) as progress:
+            _train_and_evaluate(
+                results, data, task, programs, evaluator, work, progress
+            )
+        report.write(system, results, folder)
+        with console.status("auditing the predictions"):
+            page = write_audit(
+                results,
+                folder,
+                methods=("joint", "multifair", "dual_level"),
+                system="MultiFair",
+            )
+    report.show(system, results, console)
+    runner.say_where(console, folder, page)
+    return folder
+
+
+def _train_and_evaluate(
+    results: Results,
+    data: MultimodalTable,
+    task: MultimodalTask,
+    programs: Sequence[Program],
+    evaluator: Evaluator,
+    work: Path,
+    progress: Progress,
+) -> None:
+    splits, options, weights = results.splits, results.options, results.weights
+    named = multifair_methods.titles(task.names)
+
+    def evaluate(name: str, setting: str, logits: np.ndarray) -> None:
+        # Late fusion is made of methods that were perhaps not asked for.
+        if name not in options.methods:
+            return
+        thresholds = splits.thresholds(logits, weights)
+        predictions = Predictions(
+            name,
+            setting,
+            np.asarray(sigmoid(splits.pool(logits, "test"))),
+            splits.pool(logits >= thresholds[..., None], "test"),
+        )
+        results.predictions[predictions.title] = predictions
+        results.evaluations[predictions.title] = evaluator(predictions)
+        results.titles[predictions.title] = named[name]
+
+    bar = progress.add_task("", total=len(programs) * results.budget.steps)
+    joint, alone = np.empty(0), {}
+    for program in programs:
+        names = dict.fromkeys(variant.name for variant in program.variants)
+        progress.update(bar, description=", ".join(named[n] for n in names))
+        trained = lanes.train(
+            program,
+            splits,
+            results.budget,
+            seed=options.seed,
+            work=work,
+            advance=lambda steps: progress.advance(bar, steps),
+            learner=task.learner,
+        )
+        for variant, logits in zip(program.variants, trained.logits, strict=True):
+            if variant.name == "joint":
+                joint = logits
+            for modality in task.names:
+                if variant.name == multifair_methods.unimodal(modality):
+                    alone[modality] = logits
+            evaluate(variant.name, variant.setting, logits)
+        for name in names:
+            rows = [i for i, v in enumerate(program.variants) if v.name == name]
+            results.histories[name] = {
+                k: values[rows] for k, values in trained.history[-1].items()
+            }
+            if name not in multifair_methods.TUNED:
+                continue
+            lane = select(
+                trained.logits[rows],
+                joint,
+                splits,
+                tolerance=options.tolerance,
+                weights=weights,
+            )
+            settings = [program.variants[i].setting for i in rows]
+            count = np.bincount(lane, minlength=len(rows)).tolist()
+            results.selected[name] = dict(zip(settings, count, strict=True))
+            chosen = trained.logits[rows][lane, np.arange(splits.num_lanes)]
+            evaluate(name, "selected", chosen)
+        if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
+            evaluate("late_fusion", "", _late_fusion(alone, data))
+
+
+def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndarray:
+    """The mean of the logits ``[L, n]`` of the modalities that each patient has."""
+    present = data.present.T[:, None]
+    logits = np.stack([alone[name] for name in data.names])
+    total = np.sum(np.where(present, logits, 0), axis=0)
+    return (total / present.sum(axis=0)).astype(np.float32)
+
+
+def _methods(options: Options, task: MultimodalTask) -> tuple[str, ...]:
+    """Those asked for, joint training first."""
+    wanted = options.methods or tuple(multifair_methods.titles(task.names))
+    return tuple(dict.fromkeys(("joint", *wanted)))
+
+
+def _checked(options: Options) -> Options:
+    """The options with their defaults filled in."""
+    runner.check(options)
+    if not options.tolerance >= 0:
+        raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
+    return dataclasses.replace(
+        options,
+        attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],
+        repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: returns the exit code."""
+    return runner.main(
+        Options,
+        lambda options, console: run(options, MultimodalBudget(), console),
+        arguments,
+        command="python -m experiments.multifair",
+    )
+
+
+if __name__ == "__main__":
+    # One device a core: the lanes of a method are spread over them.
+    jax.config.update("jax_num_cpu_devices", lanes.num_cores())
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""What is MultiFair's own in its report: columns, figures, protocol."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import figures, training_figures, wording
+from experiments.cohort import crossed_name
+from experiments.comparison import compare
+from experiments.datasets.modalities import Series
+from experiments.datasets.multimodal import MultimodalTable
+from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from experiments.multifair_findings import (
+    answers,
+    effects,
+    grid,
+    release_tests,
+    tested,
+    tests_against_joint,
+)
+from experiments.multifair_methods import CORNERS, TITLES, TUNED
+from experiments.multifair_results import Results
+from experiments.multimodal import MultimodalTask
+from experiments.report import Picture, System, comparison
+from experiments.results import family, main_methods
+from experiments.tables import Column
+
+_WATCHED = ("joint", "multifair", "multifair_released", "dual_level")
+_SWITCHES = ((0, 0), (1, 0), (0, 1), (1, 1))
+_SWITCHED = ("neither", "direction", "magnitude", "both")
+
+
+def system(data: MultimodalTable, task: MultimodalTask) -> System:
+    """MultiFair's report on some patients."""
+
+    def curves(results: Results) -> Figure:
+        return _learning_curves(results, task.names)
+
+    def protocol(results: Results) -> dict[str, Any]:
+        return _protocol(results, data, task)
+
+    return System(
+        title="MultiFair",
+        baseline="joint",
+        metrics=tested,
+        tests=tests_against_joint,
+        columns=_columns,
+        legend="ES: equity-scaled. AUROC gap: largest less smallest AUROC of an "
+        "attribute's groups; gaps are means over the attributes where no attribute is "
+        "named. DEOdds: equalized-odds difference; DPD: demographic-parity difference. "
+        "Where a method has several settings, validation chose one in each fold. p: "
+        "against joint training, paired, Holm-corrected over the methods.",
+        remark="These are not the paper's data, and no figure here reproduces one of "
+        "its.",
+        pictures=(
+            Picture(
+                "tradeoff", "AUROC against the mean AUROC gap of groups", _tradeoff
+            ),
+            Picture(
+                "gaps", "Gaps of each attribute, with intervals and noise floors", _gaps
+            ),
+            Picture(
+                "modalities", "How well each modality predicts over training", curves
+            ),
+            Picture("gap_over_training", "The AUROC gap over training", _over_training),
+            Picture(
+                "levels_multifair",
+                "What each of MultiFair's levels contributes",
+                lambda results: _heat_map(results, "multifair"),
+            ),
+            Picture(
+                "levels_dual_level",
+                "What each level of the reconciliation contributes",
+                lambda results: _heat_map(results, "dual_level"),
+            ),
+        ),
+        answers=answers,
+        protocol=protocol,
+        extra=_extra,
+    )
+
+
+def _columns(results: Results) -> list[Column]:
+    crossed = crossed_name(results.splits.attributes)
+    equity = f"{EQUITY}/{crossed}"
+    return [
+        Column("AUROC", "auroc", digits=4, interval=3, terminal=True),
+        Column(f"ES-AUROC, {crossed}", equity, digits=4, interval=3, terminal=True),
+        Column("AUROC gap", f"{AUROC_GAP}/mean", interval=3, terminal=True),
+        Column("DPD", f"{PARITY}/mean", interval=3),
+        Column("DEOdds", f"{GAP}/mean", interval=3, terminal=True),
+        Column("Brier", "brier", digits=4),
+        Column("p (AUROC)", "auroc", "p"),
+        Column("p (ES-AUROC)", equity, "p"),
+        Column("p (AUROC gap)", f"{AUROC_GAP}/mean", "p"),
+        Column("p (DEOdds)", f"{GAP}/mean", "p"),
+    ]
+
+
+def _title(results: Results) -> str:
+    return f"{results.splits.table.title}, {results.splits.table.outcome}"
+
+
+def _tradeoff(results: Results) -> Figure:
+    curves = {}
+    for name in TUNED:
+        settings = family(results, name)
+        if settings:
+            curves[TITLES[name]] = settings
+    single = {
+        results.titles[title]: results.evaluations[title]
+        for title in main_methods(results)
+        if results.predictions[title].name not in TUNED
+    }
+    return figures.tradeoff(
+        curves,
+        single,
+        title=_title(results),
+        x=figures.Axis(f"{AUROC_GAP}/mean", "AUROC gap, mean over attributes"),
+        y=figures.Axis("auroc", "AUROC"),
+        baseline=TITLES["joint"],
+    )
+
+
+def _gaps(results: Results) -> Figure:
+    shown = {
+        results.titles[title]: results.evaluations[title]
+        for title in main_methods(results)
+    }
+    panels = {}
+    for metric, short in ((AUROC_GAP, "AUROC gap"), (GAP, "DEOdds")):
+        for name in results.splits.attributes:
+            panels[f"{name}: {short}"] = f"{metric}/{name}"
+    return figures.gaps(shown, panels, title=_title(results), label="gap")
+
+
+def _points(results: Results, number: int) -> np.ndarray:
+    """The training steps at which the models were looked at."""
+    return np.arange(1, number + 1) * results.budget.steps // number
+
+
+def _learning_curves(results: Results, modalities: tuple[str, ...]) -> Figure:
+    curves = {}
+    for name in _WATCHED:
+        if name in results.histories:
+            seen = results.histories[name]
+            alone = {
+                modality: seen["unimodal_auroc"][0, :, :, m].T
+                for m, modality in enumerate(modalities)
+            }
+            curves[TITLES[name]] = alone | {"fused": seen["fused_auroc"][0].T}
+    number = next(iter(next(iter(curves.values())).values())).shape[1]
+    return training_figures.learning_curves(
+        curves, _points(results, number), title=_title(results)
+    )
+
+
+def _over_training(results: Results) -> Figure:
+    curves = {
+        TITLES[name]: results.histories[name]["auroc_gap"][0].T
+        for name in _WATCHED
+        if name in results.histories
+    }
+    number = next(iter(curves.values())).shape[1]
+    return training_figures.over_training(
+        curves,
+        _points(results, number),
+        title=_title(results),
+        label="validation AUROC gap",
+    )
+
+
+def _heat_map(results: Results, name: str) -> Figure | None:
+    cells = grid(results, name)
+    if cells is None:
+        return None
+    metric = f"{EQUITY}/{crossed_name(results.splits.attributes)}"
+    found = [
+        [
+            compare(cells[rows + columns], cells[0, 0, 0, 0], metric)
+            for columns in _SWITCHES
+        ]
+        for rows in _SWITCHES
+    ]
+
+    def values(part: str) -> np.ndarray:
+        return np.array([[getattr(c, part) for c in row] for row in found])
+
+    nothing, everything, _ = CORNERS[name]
+    return figures.heat_map(
+        values("difference"),
+        values("low"),
+        values("high"),
+        [f"modality: {word}" for word in _SWITCHED],
+        [f"group: {word}" for word in _SWITCHED],
+        title=f"{TITLES[everything]}: equity-scaled AUROC, "
+        f"less that of {TITLES[nothing].lower()}",
+        label="difference",
+        digits=4,
+    )
+
+
+def _extra(results: Results) -> dict[str, Any]:
+    return {
+        "selected_settings": results.selected,
+        "levels": {
+            name: {
+                metric: {effect: comparison(c) for effect, c in found.items()}
+                for metric, found in effects(results, name).items()
+            }
+            for name in CORNERS
+        },
+        "released_less_paper": {
+            metric: comparison(c) for metric, c in release_tests(results).items()
+        },
+    }
+
+
+def _protocol(
+    results: Results, data: MultimodalTable, task: MultimodalTask
+) -> dict[str, Any]:
+    splits, options, budget = results.splits, results.options, results.budget
+    described = []
+    for place, name in enumerate(data.names):
+        text = f"{name}, present in {data.present[:, place].mean():.0%}"
+        content = data.modalities.get(name)
+        if isinstance(content, Series):
+            text += (
+                f", of {content.mask.shape[1]} slots {content.mask.mean():.0%} filled"
+            )
+        described.append(text)
+    return {
+        **wording.split(splits, options.seed),
+        "seeds": splits.num_lanes,
+        "modalities": described,
+        "measurements_left_out": dict(data.left_out),
+        "groups_in_training": list(task.group_names),
+        **wording.columns(splits),
+        "budget": f"{budget.steps} AdamW steps of {budget.batch_size} patients for "
+        f"every method; a transformer of width {budget.width}, depth {budget.depth} "
+        f"and {budget.num_heads} heads for every modality and for their fusion; "
+        f"learning rate {budget.learning_rate:g} on a cosine, weight decay "
+        f"{budget.weight_decay:g}, updates clipped at .8; the last step is evaluated",
+        "threshold": "the score that selects the prevalence on the lane's validation "
+        "fold (the published code decides at .5, which selects few where the outcome "
+        "is rare)",
+        "selection": "in each lane, on its validation fold alone: the smallest soft "
+        f"equalized-odds gap among settings that lose at most {options.tolerance:g} "
+        "AUROC there",
+        **wording.equalized_odds(results),
+        **wording.group_rankings(results),
+        **wording.weights(results),
+        **wording.inference(results, "joint training"),
+    }

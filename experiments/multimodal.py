@@ -1,0 +1,285 @@
+"""The multimodal model that lanes train, and its patients' data in every lane."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.datasets.modalities import (
+    Series,
+    Text,
+    standardise_series,
+    tokenise,
+)
+from experiments.datasets.multimodal import STATIC, MultimodalTable
+from experiments.learners import Learner
+from experiments.programs import Budget
+from experiments.protocol import CrossValidation
+from fairjax import metrics
+from fairjax.models import (
+    MultimodalClassifier,
+    MultimodalOutputs,
+    SeriesEncoder,
+    TabularEncoder,
+    TextEncoder,
+    functional,
+)
+from fairjax.modulation import modality_labels
+
+MAX_WORDS, MAX_TEXT = 400, 24
+# Patients whose predictions are made at once.
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class MultimodalBudget(Budget):
+    """What every method may spend, and the size of the model that it trains.
+
+    Attributes:
+      width: Of the encoders and of the fusion.
+      depth: Blocks of every encoder and of the fusion.
+      num_heads: Of every attention.
+    """
+
+    steps: int = 240
+    batch_size: int = 128
+    steps_per_call: int = 30
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.1
+    width: int = 16
+    depth: int = 1
+    num_heads: int = 2
+
+
+class MultimodalTask:
+    """The model as pure functions of its parameters, and which of them are whose.
+
+    Attributes:
+      names: The modalities.
+      num_groups: Intersections of the attributes, G.
+      group_names: Theirs.
+      labels: A tree like the parameters: the modality of each encoder's.
+      learner: What lanes train.
+    """
+
+    def __init__(
+        self, data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
+    ):
+        """Prepare every lane's data with the statistics of its own training rows."""
+        self.names = data.names
+        self.group_names, members = splits.partition.membership(splits.attributes)
+        self.num_groups = len(self.group_names)
+        inputs, shared, make_encoders = _prepared(data, splits, budget)
+        valid = [
+            np.flatnonzero(splits.rows(i, "valid")) for i in range(splits.num_lanes)
+        ]
+        longest = max(map(len, valid))
+        # Filled up by -1: a row that no metric counts.
+        inputs["valid_rows"] = np.stack(
+            [
+                np.pad(rows, (0, longest - len(rows)), constant_values=-1)
+                for rows in valid
+            ]
+        )
+        groups = members.argmax(axis=0)[splits.cells].astype(np.int32)
+        shared |= {
+            "present": data.present,
+            "labels": data.table.label.astype(np.float32),
+            "cells": splits.cells,
+            "groups": groups,
+            "weights": data.weights,
+        }
+
+        def make(key):
+            rngs = nnx.Rngs(key)
+            encoders = make_encoders(rngs)
+            return MultimodalClassifier(
+                encoders,
+                dict.fromkeys(encoders, budget.width),
+                width=budget.width,
+                depth=budget.depth,
+                num_heads=budget.num_heads,
+                dropout=0.0,
+                rngs=rngs,
+            )
+
+        abstract = nnx.eval_shape(lambda: make(jax.random.key(0)))
+        self._apply, shapes = functional(abstract)
+        self.labels = modality_labels(
+            shapes,
+            {name: [f"encoders/{name}"] for name in self.names},
+            shared=[key for key in shapes if key != "encoders"],
+        )
+        self._audited = {
+            attribute: _groups_of(splits, attribute) for attribute in splits.attributes
+        }
+        self.learner = Learner(
+            begin=lambda key: functional(make(key))[1],
+            batch=self._batch,
+            statistics=self.statistics,
+            predict=self._predict,
+            inputs=inputs,
+            shared=shared,
+            weights=data.weights,
+            monitor=self._monitor,
+        )
+
+    def outputs(self, params: Any, batch: Mapping[str, Any]) -> MultimodalOutputs:
+        """The model's outputs for a batch, of the modalities that it may see."""
+        present = batch["present"]
+        if "modalities" in batch:
+            present = present & batch["modalities"]
+        return self._apply(params, batch["inputs"], present)
+
+    def losses(
+        self, outputs: MultimodalOutputs, batch: Mapping[str, Any], *, attached: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross-entropies of the fused logits, ``[B]``, and of each modality's.
+
+        A modality's, ``[B, M]``, is 0 where it is absent. ``attached``: whether the unimodal losses
+        reach the encoders, or their heads alone.
+        """
+        labels = batch["labels"]
+        alone = (
+            outputs.attached_unimodal_logits if attached else outputs.unimodal_logits
+        )
+        fused = optax.sigmoid_binary_cross_entropy(outputs.logits[:, 0], labels)
+        each = optax.sigmoid_binary_cross_entropy(alone[..., 0], labels[:, None])
+        return fused, jnp.where(batch["present"], each, 0.0)
+
+    def statistics(self, params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """What objectives read of each patient.
+
+        ``loss``: the fused loss, with the unimodal heads' own; ``score``; ``fused``:
+        the fused loss alone; and under each modality's name its loss, which reaches
+        its encoder.
+        """
+        outputs = self.outputs(params, batch)
+        fused, heads = self.losses(outputs, batch, attached=False)
+        _, each = self.losses(outputs, batch, attached=True)
+        return {
+            "loss": fused + jnp.sum(heads, axis=1),
+            "score": jax.nn.sigmoid(outputs.logits[:, 0]),
+            "fused": fused,
+            **{name: each[:, m] for m, name in enumerate(self.names)},
+        }
+
+    def _batch(self, inputs: Any, shared: Any, rows: jax.Array) -> dict[str, Any]:
+        given = {}
+        for name in self.names:
+            own = {k: v[rows] for k, v in inputs[name].items()}
+            common = {k: v[rows] for k, v in shared.get(name, {}).items()}
+            given[name] = own | common
+        keys = ("present", "labels", "cells", "groups")
+        return {"inputs": given, **{key: shared[key][rows] for key in keys}}
+
+    def _predict(self, params: Any, inputs: Any, shared: Any) -> jax.Array:
+        rows = jnp.arange(len(shared["labels"]))
+
+        def one(row):
+            batch = self._batch(inputs, shared, row[None])
+            return self.outputs(params, batch).logits[0, 0]
+
+        return jax.lax.map(one, rows, batch_size=_AT_ONCE)
+
+    def _monitor(self, params: Any, inputs: Any, shared: Any) -> dict[str, jax.Array]:
+        """On the lane's validation fold: AUROCs of modalities, the fused, its gap."""
+        rows = inputs["valid_rows"]
+        batch = self._batch(inputs, shared, jnp.maximum(rows, 0))
+        outputs = self.outputs(params, batch)
+        labels = batch["labels"].astype(jnp.int32)
+        real = jnp.where(rows >= 0, shared["weights"][jnp.maximum(rows, 0)], 0.0)
+        alone = jax.vmap(metrics.auroc, in_axes=(None, 1, 1))(
+            labels, outputs.unimodal_logits[..., 0], real[:, None] * batch["present"]
+        )
+        fused = outputs.logits[:, 0]
+        gaps = []
+        for codes, number in self._audited.values():
+            found = metrics.group_auroc(
+                labels,
+                fused,
+                jnp.asarray(codes)[batch["cells"]],
+                num_groups=number,
+                weights=real,
+            )
+            gaps.append(metrics.difference(found))
+        return {
+            "unimodal_auroc": alone,
+            "fused_auroc": metrics.auroc(labels, fused, real),
+            "auroc_gap": jnp.stack(gaps).mean(),
+        }
+
+
+def _groups_of(splits: CrossValidation, attribute: str) -> tuple[np.ndarray, int]:
+    """The group of each cell, and how many groups there are."""
+    names, members = splits.partition.membership(attribute)
+    return members.argmax(axis=0).astype(np.int32), len(names)
+
+
+def _prepared(
+    data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Each lane's inputs, those that all lanes share, and what makes the encoders."""
+    columns = _without_complements(splits.inputs)
+    inputs: dict[str, Any] = {STATIC: {"features": columns}}
+    shared: dict[str, Any] = {}
+    size = (budget.width, budget.depth, budget.num_heads)
+    makers: dict[str, Any] = {
+        STATIC: lambda rngs: TabularEncoder(columns.shape[-1], *size, rngs=rngs)
+    }
+    trains = [splits.rows(lane, "train") for lane in range(splits.num_lanes)]
+    for name, content in data.modalities.items():
+        if isinstance(content, Series):
+            own = [standardise_series(content, rows).values for rows in trains]
+            inputs[name] = {"values": np.stack(own)}
+            shared[name] = {
+                "times": content.times,
+                "variables": content.variables,
+                "mask": content.mask,
+            }
+            makers[name] = _series_encoder(content, size)
+        elif isinstance(content, Text):
+            numbered = [
+                tokenise(content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT)
+                for rows in trains
+            ]
+            inputs[name] = {
+                "tokens": np.stack([found.tokens for found in numbered]),
+                "mask": np.stack([found.mask for found in numbered]),
+            }
+            makers[name] = lambda rngs: TextEncoder(
+                MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs
+            )
+        else:
+            inputs[name], shared[name] = {}, {"features": content.values}
+            makers[name] = _dense_encoder(content.values.shape[1], size)
+
+    def make_encoders(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        return {name: maker(rngs) for name, maker in makers.items()}
+
+    return inputs, shared, make_encoders
+
+
+def _series_encoder(content: Series, size: tuple[int, int, int]):
+    number, length = len(content.names), content.mask.shape[1]
+    return lambda rngs: SeriesEncoder(number, *size, max_length=length, rngs=rngs)
+
+
+def _dense_encoder(width: int, size: tuple[int, int, int]):
+    return lambda rngs: TabularEncoder(width, *size, rngs=rngs)
+
+
+def _without_complements(inputs: np.ndarray) -> np.ndarray:
+    """The columns but those that are 1 minus an earlier one: each would be a token."""
+    kept: list[int] = []
+    for column in range(inputs.shape[-1]):
+        values = inputs[0, :, column]
+        if any(np.array_equal(1 - inputs[0, :, k], values) for k in kept):
+            continue
+        kept.append(column)
+    return inputs[..., kept]
