@@ -141,8 +141,8 @@ class MultimodalTask:
     ) -> tuple[jax.Array, jax.Array]:
         """Cross-entropies of the fused logits, ``[B]``, and of each modality's.
 
-        A modality's, ``[B, M]``, is 0 where it is absent. ``attached``: whether the unimodal losses
-        reach the encoders, or their heads alone.
+        A modality's, ``[B, M]``, is 0 where it is absent. ``attached``: whether the
+        unimodal losses reach the encoders, or their heads alone.
         """
         labels = batch["labels"]
         alone = (
