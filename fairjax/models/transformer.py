@@ -57,7 +57,7 @@ class Transformer(nnx.Module):
           mlp_ratio: Hidden units of a block's dense layers, in widths.
           dropout: Share of units that is dropped, after attention and each dense layer,
             where a call has ``rngs``.
-          activation: Of the dense layers.
+          activation: Of the dense layers; GELU, by its tanh approximation.
           rngs: Keys for the initial weights.
 
         Raises:

@@ -1,0 +1,373 @@
+"""The multimodal classifier: NumPy's values, absent modalities, and the Jacobian."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from flax import nnx
+
+import fairjax
+from fairjax import losses
+from fairjax.models import (
+    MLP,
+    MultimodalClassifier,
+    SeriesEncoder,
+    TabularEncoder,
+    TextEncoder,
+    ViT,
+    VolumeEncoder,
+    functional,
+)
+from tests.models import numpy_transformer as oracle
+
+B, LABS, TIMES, WIDTH, HEADS, OUTPUTS = 12, 3, 4, 8, 2, 2
+# The order is not that of the alphabet.
+NAMES = ("vitals", "labs", "notes")
+
+
+@pytest.fixture
+def untyped():
+    """Lets a wrong option through to the model's own check of it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def make(pool="mean", **options):
+    rngs = nnx.Rngs(0)
+    encoders = {
+        "vitals": SeriesEncoder(3, 6, 1, 2, max_length=TIMES, rngs=rngs),
+        "labs": TabularEncoder(LABS, 4, 1, 2, rngs=rngs),
+        "notes": MLP(5, (), 7, rngs=rngs),
+    }
+    widths = {"vitals": 6, "labs": 4, "notes": 7}
+    sizes = {"width": WIDTH, "num_heads": HEADS, "num_outputs": OUTPUTS, "depth": 1}
+    return MultimodalClassifier(
+        encoders, widths, **(sizes | options), pool=pool, rngs=rngs
+    )
+
+
+@functools.cache
+def built(pool="mean"):
+    """A compiled model, its compiled gradient, and parameters."""
+    apply, params = functional(make(pool))
+
+    def loss(params, inputs, present):
+        found = apply(params, inputs, present)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in found)
+
+    return jax.jit(apply), jax.jit(jax.grad(loss)), oracle.moved(params)
+
+
+def draw(seed=0):
+    rng = np.random.default_rng(seed)
+    vitals = {
+        "times": jnp.asarray(rng.uniform(0, 48, (B, TIMES)), jnp.float32),
+        "variables": jnp.asarray(rng.integers(0, 3, (B, TIMES)), jnp.int32),
+        "values": jnp.asarray(rng.normal(size=(B, TIMES)), jnp.float32),
+        "mask": jnp.asarray(rng.random((B, TIMES)) < 0.7),
+    }
+    labs = jnp.asarray(rng.normal(size=(B, LABS)), jnp.float32)
+    known = jnp.asarray(rng.random((B, LABS)) < 0.8)
+    notes = jnp.asarray(rng.normal(size=(B, 5)), jnp.float32)
+    return {"vitals": vitals, "labs": (labs, known), "notes": (notes,)}
+
+
+INPUTS = draw()
+# The first patient has all modalities, the last has none.
+PRESENT = (
+    jnp.asarray(np.random.default_rng(1).random((B, len(NAMES))) < 0.6)
+    .at[0]
+    .set(True)
+    .at[-1]
+    .set(False)
+)
+# Each modality is the first that is present of some patient.
+PRESENT = PRESENT.at[1].set(jnp.asarray([False, False, True]))
+PRESENT = PRESENT.at[2].set(jnp.asarray([False, True, True]))
+
+
+def features_of(name, params):
+    """An encoder's features, from modules that have tests of their own."""
+    model = make()
+    graph, _, rest = nnx.split(model.encoders[name], nnx.Param, ...)
+    encoder = nnx.merge(graph, params["encoders"][name], rest)
+    given = INPUTS[name]
+    run = nnx.jit(encoder)
+    made = run(**given) if isinstance(given, dict) else run(*given)
+    return np.asarray(made, np.float64)
+
+
+@pytest.mark.parametrize("pool", ["mean", "first"])
+@pytest.mark.parametrize("present", [None, PRESENT], ids=["all", "some"])
+def test_values_are_those_of_numpy(pool, present):
+    run, _, params = built(pool)
+    found = run(params, INPUTS, present)
+    features = {name: features_of(name, params) for name in NAMES}
+    params = oracle.double(params)
+    for i in range(B):
+        here = np.ones(3, bool) if present is None else np.asarray(present[i])
+        tokens = np.zeros((3, WIDTH))
+        for m in np.flatnonzero(here):
+            part = params["projections"][NAMES[m]]
+            line = oracle.linear(part["linear"], features[NAMES[m]][i : i + 1])
+            tokens[m] = oracle.layer_norm(part["norm"], line)[0]
+        used = np.flatnonzero(here) if here.any() else np.arange(3)
+        rows = oracle.transform(
+            params["fusion"], (tokens + params["embeddings"])[used], HEADS
+        )
+        pooled = rows.mean(0) if pool == "mean" else rows[0]
+        head = params["classifier"]
+        hidden = oracle.linear(head["hidden"], pooled)[None]
+        hidden = oracle.gelu(oracle.layer_norm(head["norm"], hidden))[0]
+        close = functools.partial(np.testing.assert_allclose, atol=1e-4)
+        close(found.last_inputs[i], hidden)
+        close(found.logits[i], oracle.linear(head["last"], hidden))
+        for m in np.flatnonzero(here):
+            head = params["auxiliary"][NAMES[m]]
+            hidden = np.maximum(oracle.linear(head["hidden"], tokens[m]), 0)
+            close(found.unimodal_last_inputs[i, m], hidden)
+            close(found.unimodal_logits[i, m], oracle.linear(head["last"], hidden))
+
+
+def test_parameters_lie_under_the_modalities_names():
+    _, params = functional(make())
+    model = make()
+    assert model.modalities == NAMES
+    for part in ("encoders", "projections", "auxiliary"):
+        assert set(params[part]) == set(NAMES)
+    shapes = {"bias": (OUTPUTS,), "kernel": (WIDTH, OUTPUTS)}
+    assert jax.tree.map(jnp.shape, params["classifier"]["last"]) == shapes
+    for name in NAMES:
+        assert jax.tree.map(jnp.shape, params["auxiliary"][name]["last"]) == shapes
+
+
+@pytest.mark.parametrize("garbage", [1e6, np.nan])
+@pytest.mark.parametrize("pool", ["mean", "first"])
+def test_absent_inputs_influence_neither_outputs_nor_gradients(pool, garbage):
+    run, differentiate, params = built(pool)
+
+    def spoil(column, leaf):
+        absent = ~PRESENT[:, column].reshape(-1, *[1] * (leaf.ndim - 1))
+        if leaf.dtype == bool:
+            return leaf ^ absent
+        wrong = garbage if jnp.issubdtype(leaf.dtype, jnp.floating) else -5
+        return jnp.where(absent, jnp.asarray(wrong, leaf.dtype), leaf)
+
+    spoiled = {
+        name: jax.tree.map(functools.partial(spoil, m), INPUTS[name])
+        for m, name in enumerate(NAMES)
+    }
+    for f in (run, differentiate):
+        found, expected = f(params, spoiled, PRESENT), f(params, INPUTS, PRESENT)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_a_patient_without_modalities_teaches_no_encoder():
+    run, differentiate, params = built()
+    nothing = jnp.zeros((B, 3), bool)
+    logits = run(params, INPUTS, nothing).logits
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape))
+    gradients = differentiate(params, INPUTS, nothing)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    for part in ("encoders", "projections"):
+        for leaf in jax.tree.leaves(gradients[part]):
+            np.testing.assert_array_equal(leaf, 0)
+    assert np.abs(gradients["embeddings"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_auxiliary_heads_teach_encoders_where_attached(attached):
+    run, _, params = built()
+    found = run(params, INPUTS, None)
+    np.testing.assert_allclose(
+        found.attached_unimodal_logits, found.unimodal_logits, rtol=1e-6
+    )
+    apply, _ = functional(make())
+
+    @jax.jit
+    @jax.grad
+    def differentiate(params):
+        outputs = apply(params, INPUTS)
+        kinds = outputs.unimodal_logits, outputs.attached_unimodal_logits
+        return jnp.sum(kinds[attached] ** 2)
+
+    gradients = differentiate(params)
+    for part in ("encoders", "projections"):
+        for name in NAMES:
+            largest = max(
+                np.abs(x).max() for x in jax.tree.leaves(gradients[part][name])
+            )
+            assert (largest > 0) == attached
+    for name in NAMES:
+        assert np.abs(gradients["auxiliary"][name]["last"]["kernel"]).max() > 1e-3
+    assert not np.abs(gradients["classifier"]["last"]["kernel"]).any()
+
+
+def test_half_precision():
+    run, _, params = built()
+    half = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, INPUTS
+    )
+    rounded = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, half
+    )
+    found, expected = run(params, half, PRESENT), run(params, rounded, PRESENT)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=0.05)
+
+
+def test_dropout_draws_where_there_are_keys_only():
+    apply, params = functional(make(dropout=0.5))
+
+    @jax.jit
+    def run(seed):
+        rngs = nnx.Rngs(jax.random.key(seed))
+        return apply(params, INPUTS, PRESENT, rngs).logits
+
+    still, _ = functional(make(dropout=0.0))
+    np.testing.assert_allclose(
+        jax.jit(apply)(params, INPUTS, PRESENT).logits,
+        jax.jit(still)(params, INPUTS, PRESENT).logits,
+        atol=1e-6,
+    )
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.allclose(run(1), run(2), atol=0.05)
+
+
+CELLS = fairjax.partition({"sex": ["f", "m"] * 2, "died": [0, 0, 1, 1]})
+
+
+def clinical(seed=0, kinds=("labs", "vitals")):
+    """A classifier and its inputs, with encoders of these kinds."""
+    rngs, rng = nnx.Rngs(seed), np.random.default_rng(0)
+    sizes = {"width": 4, "depth": 1, "num_heads": 2, "rngs": rngs}
+    vit = ViT(4, 2, **sizes, num_channels=1)
+    encoders = {
+        "labs": TabularEncoder(LABS, **sizes, dropout=0.2),
+        "vitals": SeriesEncoder(3, **sizes, max_length=TIMES, dropout=0.2),
+        "notes": TextEncoder(5, **sizes, max_length=3),
+        "scan": VolumeEncoder(vit, 2, depth=1, num_heads=2, rngs=rngs),
+    }
+    inputs = {
+        **{name: draw()[name] for name in ("labs", "vitals")},
+        "notes": (jnp.asarray(rng.integers(0, 5, (B, 3))), jnp.ones((B, 3), bool)),
+        "scan": (jnp.asarray(rng.normal(size=(B, 2, 4, 4, 1)), jnp.float32),),
+    }
+    model = MultimodalClassifier(
+        {kind: encoders[kind] for kind in kinds},
+        dict.fromkeys(kinds, 4),
+        width=4,
+        depth=1,
+        num_heads=2,
+        rngs=rngs,
+    )
+    batch = {
+        "inputs": {kind: inputs[kind] for kind in kinds},
+        "present": jnp.asarray(rng.random((B, len(kinds))) < 0.7),
+        "y": jnp.asarray(rng.integers(0, 2, B), jnp.float32),
+        "cells": jnp.asarray(rng.integers(0, 4, B), jnp.int32),
+    }
+    return *functional(model), batch
+
+
+def objectives_of(apply, rngs_seed=None):
+    def statistics(params, batch):
+        rngs = None if rngs_seed is None else nnx.Rngs(rngs_seed)
+        found = apply(params, batch["inputs"], batch["present"], rngs)
+        logits = jnp.concatenate([found.logits[:, None], found.unimodal_logits], axis=1)
+        loss = jax.nn.softplus(logits) - batch["y"][:, None, None] * logits
+        return {
+            "loss": loss.sum((1, 2)),
+            "score": jax.nn.sigmoid(found.logits[:, 0]),
+        }
+
+    functions = {
+        **losses.group_risks(CELLS, "sex"),
+        "odds": losses.equalized_odds(CELLS, "sex", label="died", penalty="squared"),
+    }
+    return fairjax.cell_objectives(statistics, CELLS, functions)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rngs_seed"),
+    [(("labs", "vitals"), 3), (("labs", "vitals", "notes", "scan"), None)],
+    ids=["with dropout", "with text and volumes"],
+)
+def test_examples_are_proven_separate(kinds, rngs_seed):
+    apply, params, batch = clinical(kinds=kinds)
+    objectives = objectives_of(apply, rngs_seed)
+    plan = fairjax.jacobian.explain(objectives)(params, batch)
+    assert "cells" in plan.costs, plan.reason
+
+
+def test_jacobian_by_cells_over_seeds():
+    apply, _, batch = clinical()
+    members = [clinical(seed)[1] for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    objectives = objectives_of(apply)
+    found, expected = (
+        jax.jit(jax.vmap(one, in_axes=(0, None)))(stacked, batch)
+        for one in (
+            fairjax.value_and_jacobian(objectives, strategy="cells"),
+            fairjax.value_and_jacobian(objectives, strategy="jacrev"),
+        )
+    )
+    for got, leaf in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        scale = max(np.abs(leaf).max(), 1e-3)
+        np.testing.assert_allclose(got, leaf, atol=2e-5 * scale)
+    values = jax.jit(objectives)(members[1], batch)
+    np.testing.assert_allclose(found[0][1], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoders", "widths", "options", "message"),
+    [
+        ({}, {}, {}, "at least one encoder"),
+        ({"labs": 4}, {"notes": 4}, {}, "modalities 'labs', and widths of 'notes'"),
+        ({"labs": 4}, {}, {}, "widths of none; they must be the same"),
+        ({"items": 4}, {"items": 4}, {}, "cannot be called 'items'"),
+        ({"labs": 4}, {"labs": 0}, {}, "the width of 'labs' is at least 1"),
+        ({"labs": 4}, {"labs": 4}, {"num_outputs": 0}, "num_outputs is at least 1"),
+        ({"labs": 4}, {"labs": 4}, {"width": 6}, "4 heads do not divide 6"),
+    ],
+)
+def test_wrong_settings(encoders, widths, options, message):
+    made = {name: nnx.Linear(2, w, rngs=nnx.Rngs(0)) for name, w in encoders.items()}
+    with pytest.raises(ValueError, match=message):
+        MultimodalClassifier(made, widths, **options, rngs=nnx.Rngs(0))
+
+
+X = jnp.ones((3, 2))
+
+
+def test_wrong_pool(untyped):
+    with pytest.raises(ValueError, match="pool is 'mean' or 'first', not 'median'"):
+        make("median")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "present", "message"),
+    [
+        ({"labs": (X,)}, None, "are of the modalities 'labs'; the model's are"),
+        ({"labs": (X,), "notes": (X,), "x": (X,)}, None, "'labs', 'notes', 'x'"),
+        ({"labs": (X,), "notes": X}, None, "inputs of 'notes' are a tuple or a dict"),
+        ({"labs": (X,), "notes": (X[:2],)}, None, r"one length; got \[\(2,\), \(3,\)"),
+        ({"labs": (X,), "notes": (X,)}, jnp.ones((3, 1), bool), r"\(3, 2\), is needed"),
+        ({"labs": (X,), "notes": (X,)}, jnp.ones((2, 2), bool), r"shape \(2, 2\)"),
+        (
+            {"labs": (X[..., None, :],), "notes": (X,)},
+            None,
+            r"'labs' gives .*\(3, 1, 4",
+        ),
+    ],
+)
+def test_wrong_inputs(inputs, present, message):
+    encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
+    widths = dict.fromkeys(encoders, 4)
+    model = MultimodalClassifier(encoders, widths, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        model(inputs, present)

@@ -1,0 +1,56 @@
+"""The encoder of texts against NumPy, and what empty places can do: nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fairjax.models import TextEncoder, functional
+from tests.models import numpy_transformer as oracle
+
+WORDS, WIDTH, HEADS, LONGEST = 11, 8, 2, 6
+APPLY, INITIAL = functional(
+    TextEncoder(WORDS, WIDTH, 1, HEADS, max_length=LONGEST, rngs=nnx.Rngs(0))
+)
+PARAMS = oracle.moved(INITIAL)
+RUN = jax.jit(APPLY)
+TEXTS = jnp.asarray([[4, 10, 2, 2], [9, 0, 0, 0], [0, 0, 0, 0]])
+MASK = jnp.asarray([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+
+
+def test_values_are_those_of_numpy():
+    params = oracle.double(PARAMS)
+    for row, words in zip(
+        RUN(PARAMS, TEXTS, MASK), [[4, 10, 2, 2], [9], []], strict=True
+    ):
+        tokens = params["words"][np.asarray(words, int)]
+        tokens = tokens + params["positions"][: len(words)]
+        np.testing.assert_allclose(
+            row, oracle.summarize(params, tokens, HEADS), atol=2e-5
+        )
+
+
+def test_empty_places_make_no_difference():
+    padded = jnp.pad(TEXTS, ((0, 0), (0, 2)), constant_values=-100)
+    padded = jnp.where(jnp.pad(MASK, ((0, 0), (0, 2))), padded, -100)
+    found = RUN(PARAMS, padded, jnp.pad(MASK, ((0, 0), (0, 2))))
+    np.testing.assert_allclose(found, RUN(PARAMS, TEXTS, MASK), atol=2e-6)
+
+
+def test_order_makes_a_difference():
+    found = RUN(PARAMS, TEXTS[:, ::-1])
+    assert np.abs(found[0] - RUN(PARAMS, TEXTS)[0]).max() > 0.01
+    np.testing.assert_array_equal(found[2], RUN(PARAMS, TEXTS)[2])
+
+
+def test_an_unknown_word_is_not_taken_for_another():
+    found = RUN(PARAMS, TEXTS.at[0, 0].set(WORDS))
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1:]).all()
+
+
+def test_too_long():
+    texts = jnp.zeros((2, LONGEST + 1), jnp.int32)
+    with pytest.raises(ValueError, match=r"texts.*7 long.*max_length=6: truncate"):
+        jax.eval_shape(APPLY, PARAMS, texts)

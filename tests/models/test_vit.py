@@ -1,0 +1,82 @@
+"""Models of images and volumes, against NumPy and in their published size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fairjax.models import ViT, VolumeEncoder, functional, vit_b16
+from tests.models import numpy_transformer as oracle
+
+SIZE, PATCH, CHANNELS, WIDTH, HEADS, SLICES = 6, 3, 2, 8, 2, 3
+
+
+def make_vit():
+    return ViT(SIZE, PATCH, WIDTH, 1, HEADS, num_channels=CHANNELS, rngs=nnx.Rngs(0))
+
+
+VIT, VIT_INITIAL = functional(make_vit())
+VIT_PARAMS = oracle.moved(VIT_INITIAL)
+VOLUME, VOLUME_INITIAL = functional(
+    VolumeEncoder(make_vit(), SLICES, num_heads=HEADS, rngs=nnx.Rngs(1))
+)
+VOLUME_PARAMS = oracle.moved(VOLUME_INITIAL)
+VOLUMES = jnp.asarray(
+    np.random.default_rng(0).normal(size=(2, SLICES, SIZE, SIZE, CHANNELS)), jnp.float32
+)
+
+
+def summarize_image(params, image):
+    """The patches are read row by row, each row by row, with channels last."""
+    patches = [
+        image[i : i + PATCH, j : j + PATCH].ravel()
+        for i in range(0, SIZE, PATCH)
+        for j in range(0, SIZE, PATCH)
+    ]
+    tokens = oracle.linear(params["patches"], np.stack(patches))
+    rows = np.concatenate([params["summary"][None], tokens]) + params["positions"]
+    return oracle.transform(params["transformer"], rows, HEADS)[0]
+
+
+def test_images_are_those_of_numpy():
+    found = jax.jit(VIT)(VIT_PARAMS, VOLUMES[:, 0])
+    params = oracle.double(VIT_PARAMS)
+    for row, image in zip(found, np.asarray(VOLUMES[:, 0], np.float64), strict=True):
+        np.testing.assert_allclose(row, summarize_image(params, image), atol=2e-5)
+
+
+def test_volumes_are_those_of_numpy():
+    found = jax.jit(VOLUME)(VOLUME_PARAMS, VOLUMES)
+    params = oracle.double(VOLUME_PARAMS)
+    for row, volume in zip(found, np.asarray(VOLUMES, np.float64), strict=True):
+        tokens = np.stack([summarize_image(params["slices"], one) for one in volume])
+        tokens = tokens + params["positions"]
+        np.testing.assert_allclose(
+            row, oracle.summarize(params, tokens, HEADS), atol=2e-5
+        )
+
+
+def test_half_precision():
+    run = jax.jit(VOLUME)
+    found = run(VOLUME_PARAMS, VOLUMES.astype(jnp.bfloat16))
+    np.testing.assert_allclose(found, run(VOLUME_PARAMS, VOLUMES), atol=0.05)
+
+
+def test_published_size():
+    """86 million parameters at 224 pixels, by the arithmetic of the layers."""
+    vit = nnx.eval_shape(lambda: vit_b16(rngs=nnx.Rngs(0)))
+    state = nnx.state(vit, nnx.Param)
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state)) == 85_798_656
+    small = nnx.eval_shape(lambda: vit_b16(32, num_channels=1, rngs=nnx.Rngs(0)))
+    assert small.image_shape == (32, 32, 1)
+    assert small.positions.shape == (5, 768)
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match="patches of 4 pixels do not divide"):
+        ViT(SIZE, 4, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"images \(6, 6, 2\); it got \(6, 5, 2\)"):
+        VIT(VIT_PARAMS, VOLUMES[:, 0, :, :5])
+    with pytest.raises(ValueError, match="volumes of 3 slices; it got 2"):
+        VOLUME(VOLUME_PARAMS, VOLUMES[:, :2])
