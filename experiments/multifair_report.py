@@ -238,8 +238,9 @@ def _protocol(
         "groups_in_training": list(task.group_names),
         **wording.columns(splits),
         "budget": f"{budget.steps} AdamW steps of {budget.batch_size} patients for "
-        f"every method; a transformer of width {budget.width}, depth {budget.depth} "
-        f"and {budget.num_heads} heads for every modality and for their fusion; "
+        f"every method; transformers of width {budget.width}, depth {budget.depth} "
+        f"and {budget.num_heads} heads for series, text and the fusion of modalities, "
+        f"MLPs of {'-'.join(map(str, budget.hidden))} for tables; "
         f"learning rate {budget.learning_rate:g} on a cosine, weight decay "
         f"{budget.weight_decay:g}, updates clipped at .8; the last step is evaluated",
         "threshold": "the score that selects the prevalence on the lane's validation "

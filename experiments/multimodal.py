@@ -22,10 +22,10 @@ from experiments.programs import Budget
 from experiments.protocol import CrossValidation
 from fairjax import metrics
 from fairjax.models import (
+    MLP,
     MultimodalClassifier,
     MultimodalOutputs,
     SeriesEncoder,
-    TabularEncoder,
     TextEncoder,
     functional,
 )
@@ -41,8 +41,8 @@ class MultimodalBudget(Budget):
     """What every method may spend, and the size of the model that it trains.
 
     Attributes:
-      width: Of the encoders and of the fusion.
-      depth: Blocks of every encoder and of the fusion.
+      width: Of what encoders give, and of the fusion.
+      depth: Blocks of every transformer: of series, of text and of the fusion.
       num_heads: Of every attention.
     """
 
@@ -225,20 +225,18 @@ def _prepared(
     data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
 ) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Each lane's inputs, those that all lanes share, and what makes the encoders."""
-    columns = _without_complements(splits.inputs)
-    inputs: dict[str, Any] = {STATIC: {"features": columns}}
+    inputs: dict[str, Any] = {STATIC: {"inputs": splits.inputs}}
     shared: dict[str, Any] = {}
     size = (budget.width, budget.depth, budget.num_heads)
-    makers: dict[str, Any] = {
-        STATIC: lambda rngs: TabularEncoder(columns.shape[-1], *size, rngs=rngs)
-    }
+    makers: dict[str, Any] = {STATIC: _dense_encoder(splits.inputs.shape[-1], budget)}
     trains = [splits.rows(lane, "train") for lane in range(splits.num_lanes)]
     for name, content in data.modalities.items():
         if isinstance(content, Series):
             own = [standardise_series(content, rows).values for rows in trains]
             inputs[name] = {"values": np.stack(own)}
             shared[name] = {
-                "times": content.times,
+                # In months, for the encoder's frequencies.
+                "times": 12 * content.times,
                 "variables": content.variables,
                 "mask": content.mask,
             }
@@ -256,8 +254,8 @@ def _prepared(
                 MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs
             )
         else:
-            inputs[name], shared[name] = {}, {"features": content.values}
-            makers[name] = _dense_encoder(content.values.shape[1], size)
+            inputs[name], shared[name] = {}, {"inputs": content.values}
+            makers[name] = _dense_encoder(content.values.shape[1], budget)
 
     def make_encoders(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {name: maker(rngs) for name, maker in makers.items()}
@@ -270,16 +268,5 @@ def _series_encoder(content: Series, size: tuple[int, int, int]):
     return lambda rngs: SeriesEncoder(number, *size, max_length=length, rngs=rngs)
 
 
-def _dense_encoder(width: int, size: tuple[int, int, int]):
-    return lambda rngs: TabularEncoder(width, *size, rngs=rngs)
-
-
-def _without_complements(inputs: np.ndarray) -> np.ndarray:
-    """The columns but those that are 1 minus an earlier one: each would be a token."""
-    kept: list[int] = []
-    for column in range(inputs.shape[-1]):
-        values = inputs[0, :, column]
-        if any(np.array_equal(1 - inputs[0, :, k], values) for k in kept):
-            continue
-        kept.append(column)
-    return inputs[..., kept]
+def _dense_encoder(number: int, budget: MultimodalBudget):
+    return lambda rngs: MLP(number, budget.hidden, budget.width, rngs=rngs)
