@@ -32,6 +32,8 @@ from fairjax.objectives import cell_objectives
 # Batches of all methods are drawn with the same keys, so that methods differ in what
 # they do, not in what they saw.
 _BATCH_STREAM = 1
+# Settings that go with batches.
+_MASKS = ("objective_mask", "modalities")
 
 
 class Trained(NamedTuple):
@@ -110,9 +112,10 @@ def train(
         )
         params, key_data = run.state.params, run.state.key_data
         history.append(told)
-    over_lanes = jax.vmap(learner.predict, in_axes=(0, 0, None))
-    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None, None)))
-    logits = np.asarray(predict(params, lane.inputs, shared))
+    over_lanes = jax.vmap(learner.predict, in_axes=(0, 0, None, None))
+    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None, None, 0)))
+    seen = _seen({k: jnp.asarray(v) for k, v in program.settings.items()})
+    logits = np.asarray(predict(params, lane.inputs, shared, seen))
     for variant, values in zip(program.variants, logits, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(
@@ -202,8 +205,7 @@ def _compile(phase, splits, learner, budget, mesh):
             rows = lane.train_rows[draws]
             batch = learner.batch(lane.inputs, shared, rows)
             batch = {**batch, "weights": lane.weights[rows]}
-            masks = ("objective_mask", "modalities")
-            return {**batch, **{k: setting[k] for k in masks if k in setting}}
+            return batch | {k: setting[k] for k in _MASKS if k in setting}
 
         chain = transform(numbers, schedule)
         if objectives is None:
@@ -221,7 +223,9 @@ def _compile(phase, splits, learner, budget, mesh):
         run, (infos, seen) = one_call(run, (lane, shared))
         monitored = {}
         if learner.monitor is not None:
-            monitored = learner.monitor(run.state.params, lane.inputs, shared)
+            monitored = learner.monitor(
+                run.state.params, lane.inputs, shared, _seen(setting)
+            )
         return run, {"values": infos.values, **seen}, monitored
 
     def starts(params, key_data, settings, schedule):
@@ -247,8 +251,12 @@ def _compile(phase, splits, learner, budget, mesh):
 
 def _numbers(setting):
     """What the transformations are made with, the masks of batches left out."""
-    masks = ("objective_mask", "modalities")
-    return {k: v for k, v in setting.items() if k not in masks}
+    return {k: v for k, v in setting.items() if k not in _MASKS}
+
+
+def _seen(setting):
+    """What a variant's model sees, in training and after."""
+    return {k: v for k, v in setting.items() if k == "modalities"}
 
 
 def _run_phase(loop, run, calls, *, folder, seconds, advance):

@@ -24,22 +24,23 @@ class Learner:
       batch: ``batch(inputs, shared, rows) -> batch`` with one lane's inputs, its
         ``cells`` within it.
       statistics: ``statistics(params, batch) -> {name: [B]}``, what objectives read.
-      predict: ``predict(params, inputs, shared) -> logits [n]``, all patients'.
+      predict: ``predict(params, inputs, shared, seen) -> logits [n]``, all patients';
+        ``seen`` holds the ``modalities`` that the variant sees, if it is one of them.
       inputs: Arrays with a leading lane axis ``[L, ...]``.
       shared: Arrays that all lanes share.
       weights: float32 ``[n]``, weights of the patients, or None for equal ones.
-      monitor: ``monitor(params, inputs, shared) -> {name: array}``, looked at after
-        every call of the loop, or None.
+      monitor: ``monitor(params, inputs, shared, seen) -> {name: array}``, looked at
+        after every call of the loop, or None.
     """
 
     begin: Callable[[jax.Array], Params]
     batch: Callable[[Any, Any, jax.Array], Batch]
     statistics: Callable[[Params, Batch], Mapping[str, jax.Array]]
-    predict: Callable[[Params, Any, Any], jax.Array]
+    predict: Callable[[Params, Any, Any, Mapping[str, jax.Array]], jax.Array]
     inputs: Any
     shared: Any
     weights: np.ndarray | None = None
-    monitor: Callable[[Params, Any, Any], Mapping[str, jax.Array]] | None = None
+    monitor: Callable[..., Mapping[str, jax.Array]] | None = None
 
 
 def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
@@ -59,8 +60,8 @@ def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
         own = {"inputs": inputs[rows]}
         return own | {name: values[rows] for name, values in shared.items()}
 
-    def predict(params, inputs, shared):
-        del shared
+    def predict(params, inputs, shared, seen):
+        del shared, seen
         return apply(params, inputs)[..., 0]
 
     return Learner(

@@ -178,19 +178,21 @@ class MultimodalTask:
         keys = ("present", "labels", "cells", "groups")
         return {"inputs": given, **{key: shared[key][rows] for key in keys}}
 
-    def _predict(self, params: Any, inputs: Any, shared: Any) -> jax.Array:
+    def _predict(self, params: Any, inputs: Any, shared: Any, seen: Any) -> jax.Array:
         rows = jnp.arange(len(shared["labels"]))
 
         def one(row):
-            batch = self._batch(inputs, shared, row[None])
+            batch = self._batch(inputs, shared, row[None]) | seen
             return self.outputs(params, batch).logits[0, 0]
 
         return jax.lax.map(one, rows, batch_size=_AT_ONCE)
 
-    def _monitor(self, params: Any, inputs: Any, shared: Any) -> dict[str, jax.Array]:
+    def _monitor(
+        self, params: Any, inputs: Any, shared: Any, seen: Any
+    ) -> dict[str, jax.Array]:
         """On the lane's validation fold: AUROCs of modalities, the fused, its gap."""
         rows = inputs["valid_rows"]
-        batch = self._batch(inputs, shared, jnp.maximum(rows, 0))
+        batch = self._batch(inputs, shared, jnp.maximum(rows, 0)) | seen
         outputs = self.outputs(params, batch)
         labels = batch["labels"].astype(jnp.int32)
         real = jnp.where(rows >= 0, shared["weights"][jnp.maximum(rows, 0)], 0.0)

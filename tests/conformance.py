@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fairjax
-from fairjax import steps
+from fairjax import modulation, steps
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ def by_level(*, num_objectives, key=0):
     )
 
 
+def dual_level(*, num_objectives, limit=None, key=0):
+    """Groups of one modality, whose rows differ in length and direction."""
+    return modulation.dual_level(
+        num_modalities=1, num_groups=num_objectives, limit=limit, key=key
+    )
+
+
 def balanced(*, num_objectives, strength=0.7, key=0):
     """Three steps."""
     return fairjax.reconcile(
@@ -69,6 +76,7 @@ CASES = {
     "by_level": Case(by_level),
     "cagrad": Case(fairjax.cagrad, ("c", 0.5, 0.1), single=1.5),
     "config": Case(fairjax.config, ("tolerance", 1e-6, 0.5)),
+    "dual_level": Case(dual_level, ("limit", 1.0, 0.5)),
     "dualproj": Case(fairjax.dualproj, ("ridge", 0.0, 0.2)),
     "dwa": Case(fairjax.dwa, static=("every",)),
     "equal_norms": Case(fairjax.equal_norms, ("strength", 1.0, 0.5)),

@@ -284,7 +284,7 @@ def main(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         raw = Path(name) / "raw"
         write_archive(raw, options.subjects, options.side, options.seed)
-        builder = FairVLMed(data_dir=Path(name) / "prepared")
+        builder: Any = FairVLMed(data_dir=Path(name) / "prepared")
         config = tfds.download.DownloadConfig(manual_dir=raw)
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array
+
+from fairjax.modulation.parameters import SHARED
 
 
 def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -11,6 +15,10 @@ def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
     if isinstance(modalities, str) or not names or len(set(names)) < len(names):
         raise ValueError(
             f"modalities are names, one or more, each once; not {modalities!r}."
+        )
+    if SHARED in names:
+        raise ValueError(
+            f"no modality may be named {SHARED!r}: it names what is shared."
         )
     return names
 
@@ -29,3 +37,42 @@ def unimodal(who: str, scores: Array | None, names: Sequence[str]) -> Array:
             f"{', '.join(names)} is needed, [n, {len(names)}]."
         )
     return scores
+
+
+def fused(who: str, scores: Array | None, rows: int) -> Array:
+    scores = needed(who, "scores", scores)
+    if scores.shape != (rows,):
+        raise ValueError(
+            f"scores have shape {scores.shape}; one fused score for each of the {rows} "
+            f"rows of unimodal_scores is needed, [{rows}]."
+        )
+    return scores
+
+
+def check_batch(
+    shape: tuple[int, ...],
+    labels: Array,
+    groups: Array | None = None,
+    present: Array | None = None,
+) -> None:
+    rows = shape[0]
+    for name, given in (("labels", labels), ("groups", groups)):
+        if given is not None and jnp.shape(given) != (rows,):
+            raise ValueError(
+                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of scores."
+            )
+    if present is not None and jnp.shape(present) != shape:
+        raise ValueError(
+            f"present has shape {jnp.shape(present)}; the scores have {shape}."
+        )
+
+
+def gathered(rows: Array) -> Array:
+    """The batch's rows on every device, where the axes of a mesh are explicit.
+
+    Rows are compared with rows, which such a mesh refuses while both lie in parts.
+    """
+    sharding = jax.typeof(rows).sharding
+    if sharding.mesh.empty or AxisType.Explicit not in sharding.mesh.axis_types:
+        return rows
+    return jax.sharding.reshard(rows, NamedSharding(sharding.mesh, PartitionSpec()))

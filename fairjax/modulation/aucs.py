@@ -5,11 +5,14 @@ a negative :math:`j` of one group, with :math:`\phi` the step function, or a smo
 stand-in for it.
 """
 
+import math
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from fairjax.modulation._arguments import check_batch, gathered
 
 Kind: TypeAlias = Literal["exact", "paper", "released"]
 
@@ -54,6 +57,7 @@ def group_aucs(
 
     Args:
       scores: ``[n, M]``, higher for positives. A probability for the ranges above.
+        One that is not finite counts as absent.
       labels: ``[n]``, 1 or 0; rows of another value (padding) are in no pair.
       groups: ``[n]``, in ``0 .. G − 1``; others are in no group. None: all in one.
       num_groups: G.
@@ -84,26 +88,23 @@ def group_aucs(
         raise ValueError(
             f"scores are [n, M], one column a modality; not {scores.shape}."
         )
-    rows, modalities = scores.shape
-    for name, given in (("labels", labels), ("groups", groups)):
-        if given is not None and jnp.shape(given) != (rows,):
-            raise ValueError(
-                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of scores."
-            )
-    if present is None:
-        present = jnp.ones((rows, modalities), bool)
-    if present.shape != scores.shape:
-        raise ValueError(
-            f"present has shape {present.shape}; the scores have {scores.shape}."
-        )
+    check_batch(scores.shape, labels, groups, present)
     if groups is None:
-        groups = jnp.zeros(rows, jnp.int32)
-    scores = jnp.where(present, scores.astype(jnp.float32), 0.0).T
+        groups = jnp.zeros(scores.shape[0], jnp.int32)
+    scores, labels, groups = gathered(scores), gathered(labels), gathered(groups)
+    # Selected, so that one score that is not finite does not reach all groups, nor
+    # stay in a moving average for ever.
+    counted = jnp.isfinite(scores)
+    if present is not None:
+        counted &= gathered(present)
+    wide = jnp.promote_types(scores.dtype, jnp.float32)
+    scores = jnp.where(counted, scores.astype(wide), 0.0).T
     # [M, n, G]: the rows of each class that take part, by group.
-    member = jax.nn.one_hot(groups, num_groups)[None] * present.T[:, :, None]
+    member = jax.nn.one_hot(groups, num_groups, dtype=wide)[None]
+    member *= counted.T[:, :, None]
     positive = member * (labels == 1)[None, :, None]
     negative = member * (labels == 0)[None, :, None]
-    worth = _worth(scores[:, :, None] - scores[:, None, :], kind)
+    worth = _worth(scores[:, :, None], scores[:, None, :], kind)
     # In full precision: an accelerator would else count pairs in 16 bits.
     highest = jax.lax.Precision.HIGHEST
     against = jnp.einsum("mij,mjg->mig", worth, negative, precision=highest)
@@ -113,8 +114,9 @@ def group_aucs(
     return GroupAucs(jnp.where(defined, total / jnp.maximum(pairs, 1), 0.5), defined)
 
 
-def _worth(difference: Array, kind: Kind) -> Array:
+def _worth(one: Array, other: Array, kind: Kind) -> Array:
     if kind == "exact":
-        return (difference > 0) + 0.5 * (difference == 0)
-    scale = 1.0 if kind == "released" else 2 * jnp.log(2.0)
-    return 1 - jax.nn.softplus(-difference) / scale
+        # Compared, not subtracted: differences of tiny scores are flushed to zero.
+        return (one > other) + jnp.asarray(0.5, one.dtype) * (one == other)
+    scale = 1.0 if kind == "released" else 2 * math.log(2.0)
+    return 1 - jax.nn.softplus(other - one) / scale

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax.modulation._arguments import gathered
+
 _SMALL = 1e-8
 
 
@@ -29,6 +31,9 @@ def last_layer_gradient(
     Returns:
       ``[D]`` or ``[D, C]``; zero where no row counts.
 
+    Raises:
+      ValueError: Logits of a single column, or shapes that do not fit.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from fairjax import modulation
@@ -36,12 +41,25 @@ def last_layer_gradient(
       >>> modulation.last_layer_gradient(inputs, jnp.zeros(2), labels)
       Array([-0.25,  0.5 ], dtype=float32)
     """
+    rows = inputs.shape[0]
+    if logits.ndim not in (1, 2) or logits.shape[0] != rows or logits.shape[1:] == (1,):
+        raise ValueError(
+            f"logits have shape {logits.shape}; a sigmoid's [{rows}], or those of two "
+            f"classes or more, [{rows}, C], are needed."
+        )
+    for name, given in (("labels", labels), ("mask", mask)):
+        if given is not None and jnp.shape(given) != (rows,):
+            raise ValueError(
+                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of inputs."
+            )
     if logits.ndim == 1:
         residual = jax.nn.sigmoid(logits) - labels
     else:
         residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
+    inputs, residual = gathered(inputs), gathered(residual)
     if mask is None:
-        return inputs.T @ residual / inputs.shape[0]
+        return inputs.T @ residual / rows
+    mask = gathered(mask)
     # Selected, so that a row that does not count may hold anything.
     inputs = jnp.where(mask[:, None], inputs, 0.0)
     residual = jnp.where(mask.reshape(-1, *(1,) * (residual.ndim - 1)), residual, 0.0)
@@ -67,7 +85,8 @@ def direction_loss(
       From 0, where all are aligned, to :math:`\frac2M \sum_m |B_m|`.
 
     Raises:
-      ValueError: Layers of different shapes, between which there is no angle.
+      ValueError: Layers of different shapes, between which there is no angle; a
+        balance that is not of the modalities.
 
     References:
       Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
@@ -87,6 +106,10 @@ def direction_loss(
             f"modalities' heads {unimodal.shape[1:]}: give the heads the same width."
         )
     modalities = unimodal.shape[0]
+    if balance.shape != (modalities,):
+        raise ValueError(
+            f"balance has shape {balance.shape}; there are {modalities} modalities."
+        )
     unimodal = jax.lax.stop_gradient(unimodal.reshape(modalities, -1))
     balance = jax.lax.stop_gradient(balance)
     flat = fused.reshape(-1)

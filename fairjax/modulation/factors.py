@@ -58,7 +58,10 @@ def modality_balance(
 
 
 def contribution_balance(
-    contributions: Float[Array, " M"], *, alpha: Scalar
+    contributions: Float[Array, " M"],
+    *,
+    alpha: Scalar,
+    observed: Bool[Array, " M"] | None = None,
 ) -> Float[Array, " M"]:
     r"""OGM-GE's :math:`k_m`: slows the modalities that contribute more than the others.
 
@@ -71,10 +74,12 @@ def contribution_balance(
     Args:
       contributions: ``[M]``, not negative.
       alpha: How much; may be traced.
+      observed: ``[M]``, False for modalities that are compared with none, such as one
+        that no row of the batch has; None: all are.
 
     Returns:
-      ``[M]``, in (0, 1]; 1 for a single modality, and where all others contribute
-      nothing.
+      ``[M]``, in (0, 1] but for rounding; 1 for a single modality, where all others
+      contribute nothing, and where not observed.
 
     References:
       Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*,
@@ -86,9 +91,14 @@ def contribution_balance(
       >>> modulation.contribution_balance(jnp.array([4.0, 2.0]), alpha=0.5).round(3)
       Array([0.238, 1.   ], dtype=float32)
     """
-    others = (jnp.sum(contributions) - contributions) / max(len(contributions) - 1, 1)
+    if observed is None:
+        observed = jnp.ones_like(contributions, bool)
+    contributions = jnp.where(observed, contributions, 0.0)
+    number = jnp.maximum(jnp.sum(observed) - 1, 1)
+    others = (jnp.sum(contributions) - contributions) / number
     ratio = jnp.where(others > 0, contributions / jnp.where(others > 0, others, 1), 0)
-    return jnp.where(ratio > 1, 1 - jnp.tanh(alpha * ratio), 1.0)
+    # Equal contributions, which rounding may tell apart, slow nobody.
+    return jnp.where(ratio > 1 + 1e-6, 1 - jnp.tanh(alpha * ratio), 1.0)
 
 
 def fairness_factors(
@@ -128,7 +138,8 @@ def fairness_factors(
       Array([1.25], dtype=float32)
     """
     scale = jnp.asarray(strength) / jnp.maximum(1e-4, threshold)
-    return 1 - scale * (_deviations(group_auc, observed) @ shares)
+    # Not a matrix product, which an accelerator would take in 16 bits.
+    return 1 - scale * jnp.sum(_deviations(group_auc, observed) * shares, axis=1)
 
 
 def fairness_gap(

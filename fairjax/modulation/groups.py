@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from fairjax.modulation._arguments import names_of, needed, unimodal
+from fairjax.modulation._arguments import fused, names_of, needed, unimodal
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import fairness_factors, fairness_gap
 from fairjax.modulation.parameters import check_labels, scale_by_label
@@ -87,8 +87,8 @@ def balance_groups(
     Returns:
       A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
       ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]`` (probabilities),
-      ``labels=[n]`` (1 or 0) and ``groups=[n]`` (in ``0 .. G − 1``; others are in no
-      group), and takes ``present=[n, M]``.
+      ``labels=[n]`` (1 or 0; other rows are padding) and ``groups=[n]`` (in
+      ``0 .. G − 1``; others are in no group), and takes ``present=[n, M]``.
 
     Raises:
       ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown
@@ -140,10 +140,12 @@ def balance_groups(
     ) -> tuple[PyTree, GroupBalanceState]:
         del params, extra
         groups = needed("balance_groups", "groups", groups)
+        labels = needed("balance_groups", "labels", labels)
+        columns = unimodal("balance_groups", unimodal_scores, names)
         signals = group_signals(
-            unimodal("balance_groups", unimodal_scores, names),
-            needed("balance_groups", "scores", scores),
-            needed("balance_groups", "labels", labels),
+            columns,
+            fused("balance_groups", scores, columns.shape[0]),
+            labels,
             groups,
             state.group_auc,
             state.group_seen,
@@ -152,7 +154,7 @@ def balance_groups(
             decay=decay,
             present=present,
         )
-        counts = jnp.sum(jax.nn.one_hot(groups, num_groups), axis=0)
+        counts = _counts(labels, groups, num_groups)
         seen = signals.group_seen if mode == "paper" else None
         factors = fairness_factors(
             signals.group_auc,
@@ -166,11 +168,13 @@ def balance_groups(
         applied = jnp.where(signals.fairness_gate, factors, 1.0)
         updates = scale_by_label(updates, param_labels, names, applied)
         return updates, GroupBalanceState(
-            group_auc=signals.group_auc,
+            group_auc=signals.group_auc.astype(jnp.float32),
             group_seen=signals.group_seen,
-            fairness_factors=factors,
-            fairness_gap=fairness_gap(signals.group_auc, observed=seen),
-            fused_gap=signals.fused_gap,
+            fairness_factors=factors.astype(jnp.float32),
+            fairness_gap=fairness_gap(signals.group_auc, observed=seen).astype(
+                jnp.float32
+            ),
+            fused_gap=signals.fused_gap.astype(jnp.float32),
             fairness_gate=signals.fairness_gate,
         )
 
@@ -220,7 +224,7 @@ def group_signals(
         averaged = jnp.where(found.defined, averaged, group_auc)
         enough = jnp.sum(compared) >= 2
     else:
-        counts = jnp.sum(jax.nn.one_hot(groups, num_groups), axis=0)
+        counts = _counts(labels, groups, num_groups)
         compared = jnp.ones_like(compared)
         enough = jnp.all(counts > 1)
     highest = jnp.max(jnp.where(compared, fused_auc, -jnp.inf))
@@ -228,6 +232,12 @@ def group_signals(
     gap = jnp.where(enough, highest - lowest, jnp.nan)
     # A comparison with NaN is false: without a gap there is no gate.
     return GroupSignals(averaged, group_seen | found.defined, gap, gap > tau)
+
+
+def _counts(labels: Array, groups: Array, num_groups: int) -> Float[Array, " G"]:
+    """Rows of each group; padding is no row."""
+    labelled = (labels == 0) | (labels == 1)
+    return jnp.sum(jax.nn.one_hot(groups, num_groups) * labelled[:, None], axis=0)
 
 
 def _check_groups(num_groups: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 from fairjax import steps
 from fairjax.reconcile import reconcile
 from fairjax.steps import Order
-from fairjax.types import Scalar, Step, check_whole
+from fairjax.types import Scalar, Step, check_nonnegative, check_whole
 
 _NONE = 1e30
 
@@ -68,7 +68,8 @@ def dual_level(
       modality_direction: Project the modalities' rows.
       modality_magnitude: Balance the modalities' rows.
       limit: The most that a row is lengthened; None: as much as it takes.
-      order: Of projections.
+      order: Of projections, as in :func:`fairjax.steps.project_conflicts`, at both
+        levels: a sequence of rows' numbers needs as many groups as modalities.
       key: Of random orders.
 
     Returns:
@@ -77,7 +78,8 @@ def dual_level(
       modality that no patient of a group has.
 
     Raises:
-      ValueError: As :func:`fairjax.reconcile`.
+      ValueError: Fewer than one modality or group; a limit below 0; at the update, as
+        :func:`fairjax.reconcile`.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -89,6 +91,8 @@ def dual_level(
       >>> tx.update(rows, tx.init(rows[0]))[0]
       Array([4., 4.], dtype=float32)
     """
+    if limit is not None:
+        check_nonnegative("limit", limit)
 
     def level(direction: bool | Array, magnitude: bool | Array) -> list[Step]:
         most = jnp.inf if limit is None else limit
@@ -96,7 +100,7 @@ def dual_level(
         return [
             steps.balance_magnitudes(clamp=factors),
             # Beside so large an epsilon nothing is left of a projection; an infinite
-            # one would make NaN of rows that are all zero.
+            # one would be NaN beside rows that are all zero.
             steps.project_conflicts(
                 order=order, epsilon=jnp.where(direction, 0.0, _NONE), key=key
             ),

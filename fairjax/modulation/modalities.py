@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree, UInt
 
 from fairjax.keys import as_key
-from fairjax.modulation._arguments import names_of, needed, unimodal
+from fairjax.modulation._arguments import check_batch, names_of, needed, unimodal
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import contribution_balance, modality_balance
 from fairjax.modulation.parameters import check_labels, map_labelled, scale_by_label
@@ -123,7 +123,9 @@ def balance_modalities(
         updates = scale_by_label(
             updates, param_labels, names, jnp.asarray(rho) * balance
         )
-        return updates, ModalityBalanceState(auc, balance)
+        return updates, ModalityBalanceState(
+            auc.astype(jnp.float32), balance.astype(jnp.float32)
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -161,8 +163,9 @@ def ogm_ge(
     :math:`k_m` of :func:`fairjax.modulation.contribution_balance` and
     :math:`\varepsilon` Gaussian noise of the standard deviation that :math:`g` has
     over the parameter's entries. Contributions are means, over the rows that have the
-    modality, of the probability that its scores give the true class. The released code
-    does this to convolutions only; here every labelled parameter takes part.
+    modality, of the probability that its scores give the true class; a modality that
+    no row has is compared with none. The released code does this to convolutions only;
+    here every labelled parameter takes part.
 
     Args:
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
@@ -217,13 +220,17 @@ def ogm_ge(
         del params, extra
         scores = unimodal("ogm_ge", unimodal_scores, names)
         labels = needed("ogm_ge", "labels", labels)
+        check_batch(scores.shape, labels, present=present)
+        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         true = jnp.where(labels[:, None] == 1, scores, 1 - scores)
-        counted = ((labels == 0) | (labels == 1))[:, None]
+        counted = ((labels == 0) | (labels == 1))[:, None] & jnp.isfinite(scores)
         if present is not None:
-            counted = counted & present
-        number = jnp.maximum(jnp.sum(counted, axis=0), 1)
-        contributions = jnp.sum(jnp.where(counted, true, 0.0), axis=0) / number
-        balance = contribution_balance(contributions, alpha=alpha)
+            counted &= present
+        number = jnp.sum(counted, axis=0)
+        total = jnp.sum(jnp.where(counted, true, 0.0), axis=0)
+        balance = contribution_balance(
+            total / jnp.maximum(number, 1), alpha=alpha, observed=number > 0
+        )
         next_key, draw = jax.random.split(jax.random.wrap_key_data(state.key_data))
         drawn = optax.tree.random_like(draw, updates)
 
@@ -232,6 +239,8 @@ def ogm_ge(
             return leaf * balance[number].astype(leaf.dtype) + spread * normal
 
         updates = map_labelled(disturb, param_labels, names, updates, drawn)
-        return updates, ContributionBalanceState(balance, jax.random.key_data(next_key))
+        return updates, ContributionBalanceState(
+            balance.astype(jnp.float32), jax.random.key_data(next_key)
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from fairjax.modulation._arguments import fused
 from fairjax.modulation.direction import direction_loss
 from fairjax.modulation.factors import fairness_gap, modality_balance
 from fairjax.modulation.groups import Mode, balance_groups, group_signals
@@ -150,6 +151,17 @@ def multifair_penalty(
       >>> float(penalty.direction), bool(penalty.gate)
       (0.25, True)
     """
+    modalities = unimodal_scores.shape[1]
+    for name, given in (
+        ("modality_auc", modality_auc),
+        ("group_auc", group_auc),
+        ("group_seen", group_seen),
+    ):
+        if given.shape[0] != modalities:
+            raise ValueError(
+                f"{name} has shape {given.shape}; there are {modalities} modalities."
+            )
+    scores = fused("multifair_penalty", scores, unimodal_scores.shape[0])
     auc = modality_aucs(unimodal_scores, labels, modality_auc, present=present)
     signals = group_signals(
         unimodal_scores,

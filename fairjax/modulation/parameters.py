@@ -28,7 +28,8 @@ def modality_labels(
     paths that it lists.
 
     Args:
-      params: The parameters, or their shapes.
+      params: The parameters, or their shapes. For ``nnx.Optimizer``, which updates
+        bare arrays, ``nnx.as_pure(nnx.state(model, nnx.Param))``.
       modalities: name -> paths, whole keys from the start: ``encoders/labs`` claims
         ``encoders/labs/bias`` but not ``encoders/labs2/bias``.
       shared: Paths of what belongs to no modality (fusion, classifier, heads).
@@ -168,4 +169,5 @@ def scale_by_label(
 
 
 def _below(name: str, path: str) -> bool:
-    return name == path or name.startswith(path.rstrip("/") + "/")
+    path = path.rstrip("/")
+    return name == path or name.startswith(path + "/")

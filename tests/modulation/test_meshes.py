@@ -1,0 +1,73 @@
+"""Batches that lie in parts on a mesh, of either kind of axes."""
+
+from dataclasses import asdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from fairjax import modulation
+from tests.modulation import transcription
+
+NAMES = ("image", "notes")
+LABELS = {"image": "image", "notes": "notes", "head": "shared"}
+PARAMS = {name: jnp.ones(4) for name in LABELS}
+
+
+def step(params, state, batch):
+    """A penalty's gradient, and an update of all transformations."""
+    averages = {
+        name: optax.tree.get(state, name)
+        for name in ("modality_auc", "group_auc", "group_seen")
+    }
+
+    def total(scores):
+        inputs = jnp.concatenate([scores, scores**2], axis=1)
+        fused = modulation.last_layer_gradient(
+            inputs, inputs @ params["head"], batch["labels"], mask=batch["labels"] >= 0
+        )
+        return modulation.multifair_penalty(
+            fused_gradient=fused,
+            unimodal_gradients=jnp.stack([params["image"], -params["notes"]]),
+            **batch | {"unimodal_scores": scores},
+            **averages,
+        ).total
+
+    gradient = jax.grad(total)(batch["unimodal_scores"])
+    return gradient, transform().update(params, state, params, **batch)
+
+
+def transform():
+    return optax.chain(
+        modulation.multifair(LABELS, NAMES, num_groups=2, tau=0.01),
+        modulation.ogm_ge(LABELS, NAMES, alpha=0.3),
+        optax.clip_by_global_norm(0.8),
+    )
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_batches(kind):
+    batch = asdict(transcription.draw(1, 32, 2, 2))
+    batch = jax.tree.map(jnp.asarray, batch)
+    state = transform().init(PARAMS)
+    wanted = jax.jit(step)(PARAMS, state, batch)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+
+        def put(tree, *axes):
+            place = NamedSharding(mesh, PartitionSpec(*axes))
+            return jax.tree.map(lambda leaf: jax.device_put(leaf, place), tree)
+
+        found = jax.jit(step)(put(PARAMS), put(state), put(batch, "data"))
+        assert found[0].sharding.is_equivalent_to(
+            NamedSharding(mesh, PartitionSpec("data")), 2
+        )
+        found = jax.device_get(found)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6),
+        found,
+        wanted,
+    )

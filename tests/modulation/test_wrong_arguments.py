@@ -1,0 +1,217 @@
+"""What users are told, who have no run-time check of annotations."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fairjax import modulation
+
+pytestmark = pytest.mark.usefixtures("untyped")
+
+PARAMS = {"image": jnp.ones(2), "notes": jnp.ones(2)}
+LABELS = {"image": "image", "notes": "notes"}
+NAMES = ["image", "notes"]
+SCORES = jnp.full((4, 2), 0.5)
+BATCH = {
+    "unimodal_scores": SCORES,
+    "scores": SCORES[:, 0],
+    "labels": jnp.array([1, 0, 1, 0]),
+    "groups": jnp.array([0, 0, 1, 1]),
+}
+MAKE = {
+    "balance_modalities": modulation.balance_modalities,
+    "balance_groups": lambda *args: modulation.balance_groups(*args, num_groups=2),
+    "ogm_ge": modulation.ogm_ge,
+    "multifair": lambda *args: modulation.multifair(*args, num_groups=2),
+}
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize(
+    ("modalities", "message"),
+    [
+        ([], r"modalities are names, one or more, each once; not \[\]"),
+        ("image", "modalities are names, .* not 'image'"),
+        (["image", "image"], "each once"),
+        (["image", "shared"], "no modality may be named 'shared'"),
+    ],
+)
+def test_modalities_that_are_none(make, modalities, message):
+    with pytest.raises(ValueError, match=message):
+        make(LABELS, modalities)
+
+
+def refused(make, message, **changes):
+    tx = make(LABELS, NAMES)
+    batch = {k: v for k, v in (BATCH | changes).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        tx.update(PARAMS, tx.init(PARAMS), **batch)
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unimodal_scores": None}, "needs unimodal_scores: pass unimodal_scores="),
+        ({"labels": None}, "needs labels: pass labels=... to update"),
+        (
+            {"unimodal_scores": SCORES[:, 0]},
+            r"have shape \(4,\); one column for each of image, notes",
+        ),
+        ({"unimodal_scores": SCORES[:, :1]}, r"have shape \(4, 1\); .* \[n, 2\]"),
+        ({"labels": jnp.array([1])}, r"labels has shape \(1,\); there are 4 rows"),
+        ({"labels": BATCH["labels"][:, None]}, r"labels has shape \(4, 1\)"),
+        (
+            {"present": jnp.ones((4, 1), bool)},
+            r"present has shape \(4, 1\); the scores have \(4, 2\)",
+        ),
+    ],
+)
+def test_what_an_update_lacks(make, changes, message):
+    refused(make, message, **changes)
+
+
+@pytest.mark.parametrize("name", ["balance_groups", "multifair"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": None}, "balance_groups needs groups: pass groups="),
+        ({"scores": None}, "balance_groups needs scores: pass scores="),
+        ({"groups": BATCH["groups"][:3]}, r"groups has shape \(3,\); there are 4 rows"),
+        ({"scores": SCORES[:, :1]}, r"scores have shape \(4, 1\); one fused score"),
+        ({"scores": SCORES[:3, 0]}, r"scores have shape \(3,\); .* the 4 rows"),
+    ],
+)
+def test_what_an_update_by_groups_lacks(name, changes, message):
+    refused(MAKE[name], message, **changes)
+
+
+PENALTY = BATCH | {
+    "fused_gradient": jnp.ones(3),
+    "unimodal_gradients": jnp.ones((2, 3)),
+    "modality_auc": jnp.full(2, 0.5),
+    "group_auc": jnp.full((2, 2), 0.5),
+    "group_seen": jnp.zeros((2, 2), bool),
+}
+INPUTS = jnp.ones((4, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: modulation.balance_groups(LABELS, NAMES, num_groups=1),
+            "needs two groups or more, not 1",
+        ),
+        (
+            lambda: modulation.balance_groups(LABELS, NAMES, num_groups=2.0),
+            "num_groups is a whole number",
+        ),
+        (
+            lambda: modulation.multifair(LABELS, NAMES, num_groups=2, mode="code"),
+            "mode is 'paper' or 'released', not 'code'",
+        ),
+        (
+            lambda: modulation.group_aucs(SCORES, BATCH["labels"], kind="smooth"),
+            "kind is one of .*'exact', 'paper', 'released'.* not 'smooth'",
+        ),
+        (
+            lambda: modulation.group_aucs(SCORES[:, 0], BATCH["labels"]),
+            r"scores are \[n, M\], one column a modality; not \(4,\)",
+        ),
+        (
+            lambda: modulation.direction_loss(
+                jnp.ones(3), jnp.ones((2, 4)), jnp.ones(2)
+            ),
+            r"gradient of shape \(3,\), the modalities' heads \(4,\)",
+        ),
+        (
+            lambda: modulation.direction_loss(
+                jnp.ones(3), jnp.ones((2, 3)), jnp.ones(1)
+            ),
+            r"balance has shape \(1,\); there are 2 modalities",
+        ),
+        (
+            lambda: modulation.last_layer_gradient(
+                INPUTS, jnp.ones((4, 1)), BATCH["labels"]
+            ),
+            r"logits have shape \(4, 1\); a sigmoid's \[4\], or those of two classes",
+        ),
+        (
+            lambda: modulation.last_layer_gradient(
+                INPUTS, jnp.ones(3), BATCH["labels"]
+            ),
+            r"logits have shape \(3,\)",
+        ),
+        (
+            lambda: modulation.last_layer_gradient(
+                INPUTS, jnp.ones(4), BATCH["labels"][:, None]
+            ),
+            r"labels has shape \(4, 1\); there are 4 rows of inputs",
+        ),
+        (
+            lambda: modulation.last_layer_gradient(
+                INPUTS, jnp.ones(4), BATCH["labels"], mask=jnp.ones(3, bool)
+            ),
+            r"mask has shape \(3,\); there are 4 rows of inputs",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"unimodal_gradients": jnp.ones((2, 4))}
+            ),
+            "give the heads the same width",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"groups": jnp.zeros(3, jnp.int32)}
+            ),
+            r"groups has shape \(3,\); there are 4 rows of scores",
+        ),
+        (
+            lambda: modulation.multifair_penalty(**PENALTY | {"scores": SCORES}),
+            r"scores have shape \(4, 2\); one fused score",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"group_auc": jnp.full((3, 2), 0.5)}
+            ),
+            r"group_auc has shape \(3, 2\); there are 2 modalities",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"modality_auc": jnp.full(1, 0.5)}
+            ),
+            r"modality_auc has shape \(1,\); there are 2 modalities",
+        ),
+        (
+            lambda: modulation.dual_level(num_modalities=0, num_groups=2),
+            "num_modalities is at least 1, not 0",
+        ),
+        (
+            lambda: modulation.dual_level(num_modalities=2, num_groups=1.5),
+            "num_groups is a whole number",
+        ),
+        (
+            lambda: modulation.dual_level(num_modalities=2, num_groups=2, limit=-1.0),
+            "limit must be 0 or more, not -1.0",
+        ),
+        (
+            lambda: modulation.dual_level(num_modalities=2, num_groups=2, order="any"),
+            "order",
+        ),
+    ],
+)
+def test_what_else_is_wrong(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_gradients_that_are_not_of_every_modality_and_group():
+    tx = modulation.dual_level(num_modalities=2, num_groups=3)
+    rows = jnp.asarray(np.ones((5, 2), np.float32))
+    with pytest.raises(ValueError, match="for 6 objectives; .* 5 rows"):
+        tx.update(rows, tx.init(rows[0]))
+    tx = modulation.dual_level(num_modalities=2, num_groups=3, order=[0, 1, 2])
+    rows = jnp.ones((6, 2))
+    with pytest.raises(ValueError, match="order"):
+        tx.update(rows, tx.init(rows[0]))
