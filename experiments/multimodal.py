@@ -46,10 +46,10 @@ class MultimodalBudget(Budget):
       num_heads: Of every attention.
     """
 
-    steps: int = 240
+    steps: int = 180
     batch_size: int = 128
     steps_per_call: int = 30
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 0.1
     width: int = 16
     depth: int = 1
