@@ -4,7 +4,7 @@ It is settled once, from all patients: no method and no resample changes it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,18 @@ class Cohort:
     def groupings(self) -> tuple[Grouping, ...]:
         """The attributes', and the crossed one where there is one."""
         return self.attributes + (() if self.crossed is None else (self.crossed,))
+
+    def exchanged(self, rows: jax.Array) -> "Cohort":
+        """The cohort in which patient i has all attributes of patient ``rows[i]``."""
+
+        def moved(grouping: Grouping) -> Grouping:
+            return replace(grouping, codes=grouping.codes[rows])
+
+        return replace(
+            self,
+            attributes=tuple(map(moved, self.attributes)),
+            crossed=None if self.crossed is None else moved(self.crossed),
+        )
 
 
 def crossed_name(attributes: Sequence[str]) -> str:

@@ -43,30 +43,33 @@ class Sample:
         self.scores = scores
         self.decisions = decisions
         self.weights = weights
-        self._aurocs: dict[str, jax.Array] = {}
+        self._order = metrics.score_order(scores)
+        self._auroc: jax.Array | None = None
+        self._group_aurocs: dict[str, jax.Array] = {}
         everyone = jnp.zeros_like(cohort.labels)
         self._whole = Grouping("", ("",), everyone, np.ones(1, bool))
 
     def auroc(self) -> jax.Array:
         """``[B]``."""
-        if "" not in self._aurocs:
-            order = metrics.score_order(self.scores)
-            auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
-            self._aurocs[""] = auroc(order, self.cohort.labels, self.weights)
-        return self._aurocs[""]
+        if self._auroc is None:
+            self._auroc = self._ranked(self.weights)
+        return self._auroc
 
     def group_aurocs(self, grouping: Grouping) -> jax.Array:
         """``[B, G]``; NaN for groups that are not compared."""
-        if grouping.name not in self._aurocs:
-            order = metrics.grouped_score_order(
-                self.scores, grouping.codes, num_groups=grouping.size
-            )
-            auroc = jax.vmap(metrics.grouped_auroc_from_order, in_axes=(None, None, 0))
-            found = auroc(order, self.cohort.labels, self.weights)
-            self._aurocs[grouping.name] = jnp.where(
-                jnp.asarray(grouping.compared), found, jnp.nan
-            )
-        return self._aurocs[grouping.name]
+        if grouping.name not in self._group_aurocs:
+            members = grouping.codes == jnp.arange(grouping.size)[:, None]
+            # Sorted once, and others' weights made 0: what is sorted by group too is
+            # slow to compile.
+            found = jax.lax.map(lambda own: self._ranked(self.weights * own), members).T
+            enough = jnp.asarray(grouping.compared)
+            self._group_aurocs[grouping.name] = jnp.where(enough, found, jnp.nan)
+        return self._group_aurocs[grouping.name]
+
+    def _ranked(self, weights: jax.Array) -> jax.Array:
+        """AUROCs ``[B]`` under weights ``[B, n]``."""
+        auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
+        return auroc(self._order, self.cohort.labels, weights)
 
     def counts(self, grouping: Grouping | None = None) -> GroupCounts:
         """``[B, G, 2, 2]``, as one matrix product; of everyone without a grouping."""

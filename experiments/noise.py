@@ -7,7 +7,6 @@ touching the patients. Else patients are shuffled, all attributes of a patient t
 and each keeps the own weight; weights that depend on the group make that approximate.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -161,37 +160,34 @@ def _from_patients(
     place = jnp.argsort(stratum, stable=True)
     everyone = jnp.arange(stratum.size)
 
+    def shuffle(shuffle_key: jax.Array) -> jax.Array:
+        bits = jax.random.bits(shuffle_key, stratum.shape)
+        _, _, drawn = jax.lax.sort((stratum, bits, everyone), num_keys=2)
+        return jnp.zeros_like(everyone).at[place].set(drawn)
+
     def values(rows: jax.Array) -> dict[str, dict[str, jax.Array]]:
-        """The metrics where patient i has the attributes of patient ``rows[i]``."""
-        groupings = [
-            dataclasses.replace(grouping, codes=grouping.codes[rows])
-            for grouping in sample.cohort.groupings
-        ]
-        # Nothing that was made for other groups is kept.
-        shuffled = Sample(
-            sample.cohort, sample.scores, sample.decisions, sample.weights
-        )
+        cohort = sample.cohort.exchanged(rows)
+        shuffled = Sample(cohort, sample.scores, sample.decisions, sample.weights)
         return {
-            metric: {g.name: BY_GROUP[metric].of(shuffled, g)[0] for g in groupings}
+            metric: {
+                grouping.name: BY_GROUP[metric].of(shuffled, grouping)[0]
+                for grouping in cohort.groupings
+            }
             for metric in names
         }
 
-    def one(shuffle_key: jax.Array) -> dict[str, dict[str, jax.Array]]:
-        bits = jax.random.bits(shuffle_key, stratum.shape)
-        _, _, drawn = jax.lax.sort((stratum, bits, everyone), num_keys=2)
-        return values(jnp.zeros_like(everyone).at[place].set(drawn))
-
-    largest = max(grouping.size for grouping in sample.cohort.groupings)
-    batch = max(1, _AT_ONCE // (4 * largest * stratum.size))
-    nulls = jax.lax.map(
-        one, jax.random.split(key, number), batch_size=min(batch, number)
+    shuffles = jax.vmap(shuffle)(jax.random.split(key, number))
+    groups = sum(grouping.size for grouping in sample.cohort.groupings)
+    batch = max(1, _AT_ONCE // (4 * groups * stratum.size))
+    # First as they are.
+    found = jax.lax.map(
+        values,
+        jnp.concatenate([everyone[None], shuffles]),
+        batch_size=min(batch, number),
     )
-    observed = values(everyone)
     return {
-        metric: {
-            name: _Null(observed[metric][name], null) for name, null in found.items()
-        }
-        for metric, found in nulls.items()
+        metric: {name: _Null(each[0], each[1:]) for name, each in of.items()}
+        for metric, of in found.items()
     }
 
 

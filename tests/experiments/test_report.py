@@ -1,0 +1,326 @@
+"""The report of a system with metrics of its own: made-up numbers, every file read."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from experiments import docs, report, runner, tables, wording
+from experiments.cohort import crossed_name
+from experiments.comparison import Evaluation
+from experiments.evaluation import Predictions
+from experiments.files import locked
+from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY, full_names
+from experiments.prediction_audit import audited_table
+from experiments.report import Picture, System
+from experiments.results import Results, compare_to_baseline
+from experiments.tables import Column
+
+CROSSED = "sex × race"
+METHODS = {
+    "unimodal": "Labs alone",
+    "joint": "Joint training",
+    "ogm": "OGM-GE",
+    "multifair": "MultiFair",
+}
+GROUP_METRICS = (GAP, PARITY, AUROC_GAP, EQUITY)
+
+
+@dataclass(frozen=True)
+class Options:
+    dataset: str = "made"
+    output: Path = Path("results")
+    seed: int = 7
+    bootstrap: int = 50
+    permutations: int = 20
+    repeats: int = 2
+    rho: float = 1.2
+
+
+@dataclass(frozen=True)
+class Budget:
+    steps: int = 10
+
+
+def names_of(results):
+    attributes = (*results.splits.attributes, crossed_name(results.splits.attributes))
+    groups = [n for metric in GROUP_METRICS for n in full_names(metric, attributes)]
+    return ("auroc", "brier", *groups, "group_auroc/sex=female")
+
+
+@pytest.fixture(scope="module")
+def results(splits):
+    """Two repeats of four methods; corrected gaps are not defined."""
+    rng = np.random.default_rng(0)
+    rows = len(splits.table.label)
+    weights = rng.gamma(4.0, 0.25, rows).astype(np.float32)
+    made = Results(Options(), splits, Budget(), {}, {}, {}, {}, {}, weights=weights)
+    for number, (method, title) in enumerate(METHODS.items()):
+        scores = rng.random((2, rows)).astype(np.float32)
+        setting = "selected" if method == "multifair" else ""
+        made.predictions[method] = Predictions(method, setting, scores, scores >= 0.5)
+        made.titles[method] = title
+        means = {
+            m: 0.7 - 0.01 * number + 0.001 * i for i, m in enumerate(names_of(made))
+        }
+        grouped = [m for m in means if m.split("/")[0] in GROUP_METRICS]
+        made.evaluations[method] = Evaluation(
+            {m: value + np.array([-0.001, 0.001]) for m, value in means.items()},
+            {m: value + rng.normal(0, 0.002, 50) for m, value in means.items()},
+            dict.fromkeys(grouped, 0.0312),
+            dict.fromkeys(grouped, math.nan),
+            dict.fromkeys(grouped, 0.5),
+        )
+    return made
+
+
+def answers(results, tests):
+    c = tests["auroc"]["multifair"]
+    return [f"MultiFair less joint training: {c.difference:+.3f}."]
+
+
+def protocol(results):
+    return {
+        **wording.split(results.splits, results.options.seed),
+        **wording.columns(results.splits),
+        **wording.equalized_odds(results),
+        **wording.group_rankings(results),
+        **wording.weights(results),
+        **wording.inference(results, "joint training"),
+    }
+
+
+def columns(results):
+    return [
+        Column("AUROC", "auroc", digits=4, interval=3, terminal=True),
+        Column("ES-AUROC", f"{EQUITY}/{CROSSED}", digits=4, terminal=True),
+        Column("corrected", f"{GAP}/mean", "corrected"),
+        Column("p", f"{EQUITY}/{CROSSED}", "p", terminal=True),
+    ]
+
+
+SYSTEM = System(
+    title="MultiFair",
+    baseline="joint",
+    metrics=names_of,
+    tests=lambda results: compare_to_baseline(
+        results, "joint", names_of(results), ("unimodal",)
+    ),
+    columns=columns,
+    legend="What columns mean.",
+    remark="A remark.",
+    pictures=(
+        Picture("one", "The first", lambda results: Figure()),
+        Picture("two", "Not drawn", lambda results: None),
+    ),
+    answers=answers,
+    protocol=protocol,
+    extra=lambda results: {"ablation": [0.123456789, math.nan]},
+)
+
+
+@pytest.fixture(scope="module")
+def written(results, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "two.svg").write_text("of an earlier run")
+    report.write(SYSTEM, results, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(written):
+    return json.loads((written / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_files(written):
+    assert {path.name for path in written.iterdir()} == {
+        *("results.csv", "summary.json", "summary.md", "one.png", "one.svg"),
+    }
+
+
+def test_summary_is_that_of_the_declared_metrics(summary, results):
+    assert list(summary) == [
+        *("dataset", "rows", "outcome", "prevalence", "protocol", "methods"),
+        "ablation",
+    ]
+    label = results.splits.table.label
+    weighted = (label * results.weights).sum() / results.weights.sum()
+    assert summary["prevalence"] == pytest.approx(weighted, rel=1e-6)
+    assert summary["ablation"] == [0.1234568, None]
+    method = summary["methods"]["multifair"]
+    assert set(method[EQUITY]) == {"sex", "race", CROSSED, "mean", "worst"}
+    assert method[EQUITY][CROSSED]["null"] == 0.0312
+    assert method[GAP]["mean"]["corrected"] is None
+    assert set(method["group_auroc"]["sex=female"]) == {"mean", "low", "high"}
+    tests = {name: m["test_vs_joint"] for name, m in summary["methods"].items()}
+    assert tests["joint"] == {}
+    assert tests["ogm"]["auroc"]["difference"] == pytest.approx(-0.01)
+    p, p_holm = (tests["multifair"]["auroc"][kind] for kind in ("p", "p_holm"))
+    assert p_holm == pytest.approx(2 * p, rel=1e-5)
+    # A reference is compared on its own.
+    assert tests["unimodal"]["auroc"]["difference"] == pytest.approx(0.01)
+    assert tests["unimodal"]["auroc"]["p_holm"] is None
+
+
+def test_csv_keeps_a_group_s_whole_name(written, results):
+    with (written / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 2 * len(names_of(results))
+    attributes = {row["attribute"] for row in rows if row["metric"] == EQUITY}
+    assert attributes == {"sex", "race", CROSSED, "mean", "worst"}
+    (found,) = {r["attribute"] for r in rows if r["metric"] == "group_auroc"}
+    assert found == "sex=female"
+
+
+def test_markdown(written):
+    text = (written / "summary.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert lines[0] == "# MultiFair on SUPPORT2, seriously ill inpatients"
+    rows = [line for line in lines if line.startswith("|")]
+    assert rows[0] == "| Method | AUROC | ES-AUROC | corrected | p |"
+    assert rows[1] == "|---|---|---|---|---|"
+    assert rows[3].startswith("| Joint training | 0.6900 [0.6")
+    assert rows[3].endswith(" | - |  |")
+    assert rows[6] == "| Noise floor of the gaps |  | 0.0312 |  |  |"
+    assert "![The first](one.png)" in lines
+    assert "two.png" not in text
+    assert "MultiFair less joint training: -0.020." in lines
+    assert "corrected: not defined with weights" in text
+    assert "each patient with the own weight" in text
+    assert "paired difference from joint training" in text
+    assert "nan" not in text
+
+
+def test_terminal_is_the_short_table(results):
+    console = Console(width=80, record=True, file=io.StringIO())
+    report.show(SYSTEM, results, console)
+    shown = console.export_text()
+    assert "0.6900" in shown
+    assert "[" not in shown
+    assert "corrected" not in shown
+
+
+def test_a_document_s_table(summary, tmp_path):
+    (tmp_path / "multifair" / "made").mkdir(parents=True)
+    path = tmp_path / "multifair" / "made" / "summary.json"
+    path.write_text(json.dumps(summary), encoding="utf-8")
+    text = "before\n<!-- results: multifair/made -->\nearlier\n<!-- end -->\nafter\n"
+    filled = docs.fill(text, tmp_path)
+    assert filled.startswith("before\n<!-- results: multifair/made -->\n\n1,200 patien")
+    assert filled.endswith("\n\n<!-- end -->\nafter\n")
+    assert "earlier" not in filled
+    assert docs.fill(filled, tmp_path) == filled
+    rows = [line for line in filled.splitlines() if line.startswith("|")]
+    assert f"ES-AUROC, {CROSSED}" in rows[0]
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        *(f"| {title}" for title in METHODS.values()),
+        "| *noise floor*",
+    ]
+    assert "p paired against joint training" in filled
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ("unfair/made", "no system 'unfair' .* fairgrad, multifair"),
+        ("multifair/none", "multifair/none/summary.json"),
+        ("none", "fairgrad/none/summary.json"),
+    ],
+)
+def test_markers_without_results(tmp_path, marker, words):
+    with pytest.raises(ValueError, match=words):
+        docs.fill(f"<!-- results: {marker} -->\n<!-- end -->", tmp_path)
+
+
+def test_a_column_of_no_metric(summary):
+    with pytest.raises(ValueError, match="the summary has no metric 'gap/sex'"):
+        tables.table(
+            summary["methods"],
+            [Column("Gap", "gap/sex")],
+            baseline="joint",
+            floor="",
+        )
+
+
+def test_no_row_of_noise_where_nothing_has_a_floor(summary):
+    _, rows = tables.table(
+        summary["methods"], [Column("Brier", "brier")], baseline="joint", floor="floor"
+    )
+    assert [row[0] for row in rows] == [*METHODS.values()]
+
+
+def test_the_audited_table(results):
+    frame, options = audited_table(
+        results, methods=("joint", "multifair", "absent"), system="MultiFair"
+    )
+    assert options.title.startswith("MultiFair on SUPPORT2")
+    assert tuple(options.names) == ("Joint training", "MultiFair")
+    scores = results.predictions["multifair"].scores[0]
+    np.testing.assert_array_equal(frame["MultiFair: risk"], scores)
+    np.testing.assert_array_equal(frame["MultiFair: selected"], scores >= 0.5)
+
+
+def test_fingerprint_is_of_what_training_depends_on():
+    first = runner.fingerprint(Options(), Budget())
+    assert first == runner.fingerprint(Options(output=Path("x"), bootstrap=9), Budget())
+    assert first != runner.fingerprint(Options(seed=8), Budget())
+    assert first != runner.fingerprint(Options(), Budget(steps=11))
+    one, two = (
+        runner.fingerprint(Options(rho=rho), Budget(), ignore=("rho",))
+        for rho in (1.0, 2.0)
+    )
+    assert one == two != first
+
+
+def test_unfinished_work_is_kept_until_it_is_done(tmp_path):
+    def killed():
+        with runner.workplace(tmp_path, "a") as work:
+            (work / "checkpoint").write_text("half")
+            raise OSError("killed")
+
+    with pytest.raises(OSError, match="killed"):
+        killed()
+    with runner.workplace(tmp_path, "a") as work:
+        assert (work / "checkpoint").read_text() == "half"
+        with (
+            pytest.raises(ValueError, match="another run with the same options"),
+            locked(work),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_s_error_is_one_line(capsys):
+    def fail(options, console):
+        raise ValueError(f"no {options.dataset}:\n  none")
+
+    code = runner.main(Options, fail, ["--dataset", "x"], command="python -m made")
+    assert code == 1
+    assert capsys.readouterr().err == "error: no x: none\n"
+    done = []
+    given = ["--seed", "3"]
+    assert (
+        runner.main(Options, lambda o, c: done.append(o.seed), given, command="") == 0
+    )
+    assert done == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options(repeats=0), "--repeats must be 1 to 1,000, not 0"),
+        (Options(bootstrap=1), "--bootstrap must be 2 to 10,000, not 1"),
+        (Options(permutations=10_001), "--permutations must be 2 to 10,000"),
+        (Options(seed=-1), "--seed must be in 0 to 2147483647: -1"),
+    ],
+)
+def test_options_out_of_range(options, words):
+    with pytest.raises(ValueError, match=words):
+        runner.check(options)
