@@ -17,9 +17,10 @@ from rich.progress import Progress
 from experiments import lanes, multifair_methods, multifair_report, report, runner
 from experiments.datasets import load_multimodal
 from experiments.datasets.multimodal import MultimodalTable
+from experiments.datasets.simulated_modalities import simulated_truth
 from experiments.evaluation import Evaluator, Predictions
 from experiments.files import prepare_folder
-from experiments.multifair_findings import METRICS
+from experiments.multifair_findings import BEST, METRICS
 from experiments.multifair_results import (
     DEFAULT_ATTRIBUTES,
     FULL_REPEATS,
@@ -155,6 +156,39 @@ def _train_and_evaluate(
             evaluate(name, "selected", chosen)
         if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
             evaluate("late_fusion", "", _late_fusion(alone, data))
+    _in_order(results, list(named))
+    _evaluate_truth(results, evaluator)
+
+
+def _evaluate_truth(results: Results, evaluator: Evaluator) -> None:
+    """The best scores that there are, as a row of the table, where the law is known."""
+    if results.options.dataset != "simulated":
+        return
+    splits = results.splits
+    logits = simulated_truth().log_odds.sum(axis=1).astype(np.float32)
+    every = np.broadcast_to(logits, (splits.num_lanes, len(logits)))
+    decisions = every >= splits.thresholds(every)[..., None]
+    found = Predictions(
+        BEST,
+        "",
+        np.asarray(sigmoid(splits.pool(every, "test"))),
+        splits.pool(decisions, "test"),
+    )
+    results.predictions[BEST] = found
+    results.evaluations[BEST] = evaluator(found)
+    results.titles[BEST] = "Best possible, by the known law"
+
+
+def _in_order(results: Results, names: Sequence[str]) -> None:
+    """Methods in the order of their names, rather than of their programs."""
+    order = sorted(
+        results.predictions, key=lambda t: names.index(results.predictions[t].name)
+    )
+    parts: list[dict] = [results.predictions, results.evaluations, results.titles]
+    for part in parts:
+        kept = {title: part[title] for title in order}
+        part.clear()
+        part.update(kept)
 
 
 def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndarray:

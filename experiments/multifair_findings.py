@@ -1,7 +1,6 @@
 """What the MultiFair experiment finds: its tests, and its answers in words."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,17 +33,18 @@ LEVEL = 0.05
 _LEVELS = {"modality": (0, 1), "group": (2, 3)}
 
 
-def headline_metrics(attributes: Sequence[str]) -> dict[str, str]:
-    """The metrics that the answers are about, and what they are called there."""
-    return {
-        "auroc": "AUROC",
-        f"{EQUITY}/{crossed_name(attributes)}": "equity-scaled AUROC",
-        f"{AUROC_GAP}/mean": "AUROC gap",
-        f"{GAP}/mean": "equalized-odds difference",
-        f"{PARITY}/mean": "demographic-parity difference",
-    }
+HEADLINE = {
+    "auroc": "AUROC",
+    f"{EQUITY}/mean": "equity-scaled AUROC",
+    f"{AUROC_GAP}/mean": "AUROC gap",
+    f"{GAP}/mean": "equalized-odds difference",
+    f"{PARITY}/mean": "demographic-parity difference",
+}
+"""The metrics that the answers are about, and what they are called there."""
 
 
+# The best scores, where the law is known that patients were drawn from.
+BEST = "best_possible"
 # Where more is better; of the others less is.
 _MORE_IS_BETTER = ("auroc", EQUITY)
 
@@ -62,7 +62,7 @@ def tested(results: Results) -> list[str]:
 
 def tests_against_joint(results: Results) -> Tests:
     """Metric -> method -> difference from joint training, Holm over the methods."""
-    return compare_to_baseline(results, "joint", tested(results))
+    return compare_to_baseline(results, "joint", tested(results), (BEST,))
 
 
 def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | None:
@@ -108,14 +108,13 @@ def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
         together[GRID.index(setting)] = sign
     weights["together"] = together
     order = [cells[setting] for setting in GRID]
-    metrics = headline_metrics(results.splits.attributes)
     found = {
         (metric, effect): contrast(order, list(coefficients), metric)
-        for metric in metrics
+        for metric in HEADLINE
         for effect, coefficients in weights.items()
     }
     adjusted = holm({str(k): c for k, c in found.items()}).values()
-    table: dict[str, dict[str, Comparison]] = {metric: {} for metric in metrics}
+    table: dict[str, dict[str, Comparison]] = {metric: {} for metric in HEADLINE}
     for (metric, effect), c in zip(found, adjusted, strict=True):
         table[metric][effect] = c
     return table
@@ -127,8 +126,7 @@ def release_tests(results: Results) -> dict[str, Comparison]:
     if any(name not in results.evaluations for name in wanted):
         return {}
     paper, released = (results.evaluations[name] for name in wanted)
-    metrics = headline_metrics(results.splits.attributes)
-    return holm({m: compare(released, paper, m) for m in metrics})
+    return holm({m: compare(released, paper, m) for m in HEADLINE})
 
 
 def answers(results: Results, tests: Tests) -> list[str]:
@@ -146,6 +144,7 @@ def answers(results: Results, tests: Tests) -> list[str]:
         *_methods_answer(results, tests),
         "",
         "**What does each modality contribute?** " + _modalities_answer(results),
+        *_truth_answer(results),
         "",
         "**How are the groups served?** AUROC of each:",
         "",
@@ -158,7 +157,6 @@ def _levels_answer(results: Results, name: str, nothing: str) -> list[str]:
     found = effects(results, name)
     if not found:
         return [f"- {TITLES[CORNERS[name][1]]}: its grid was not run."]
-    named = headline_metrics(results.splits.attributes)
     words = {
         "modality": "the modality level",
         "group": "the group level",
@@ -167,13 +165,13 @@ def _levels_answer(results: Results, name: str, nothing: str) -> list[str]:
     lines = []
     for effect, phrase in words.items():
         parts = [
-            f"{named[metric]} {_span(found[metric][effect])} "
+            f"{HEADLINE[metric]} {_span(found[metric][effect])} "
             f"(p {p_text(found[metric][effect])})"
-            for metric in named
+            for metric in HEADLINE
         ]
         clear = [
-            f"{named[metric]} {_judged(metric, found[metric][effect])}"
-            for metric in named
+            f"{HEADLINE[metric]} {_judged(metric, found[metric][effect])}"
+            for metric in HEADLINE
             if found[metric][effect].p_holm < LEVEL
         ]
         verdict = ", ".join(clear) if clear else "nothing is shown"
@@ -193,11 +191,10 @@ def _release_answer(results: Results) -> str:
     found = release_tests(results)
     if not found:
         return "The methods that show it were not run."
-    named = headline_metrics(results.splits.attributes)
     parts = [
-        f"{named[metric]} {_span(c)} (p {p_text(c)})" for metric, c in found.items()
+        f"{HEADLINE[metric]} {_span(c)} (p {p_text(c)})" for metric, c in found.items()
     ]
-    clear = [named[metric] for metric, c in found.items() if c.p_holm < LEVEL]
+    clear = [HEADLINE[metric] for metric, c in found.items() if c.p_holm < LEVEL]
     verdict = (
         f"In {', '.join(clear)}, yes." if clear else "No difference is shown here."
     )
@@ -212,15 +209,14 @@ def _release_answer(results: Results) -> str:
 
 
 def _methods_answer(results: Results, tests: Tests) -> list[str]:
-    named = headline_metrics(results.splits.attributes)
     lines = []
     for title in main_methods(results):
         if title == "joint":
             continue
         clear = [
-            f"{named[metric]} {_judged(metric, tests[metric][title])} "
+            f"{HEADLINE[metric]} {_judged(metric, tests[metric][title])} "
             f"({_span(tests[metric][title])}, p {p_text(tests[metric][title])})"
-            for metric in named
+            for metric in HEADLINE
             if tests[metric][title].p_holm < LEVEL
         ]
         text = "; ".join(clear) if clear else "no difference is shown"
@@ -245,6 +241,29 @@ def _modalities_answer(results: Results) -> str:
         "The auxiliary heads' validation AUROC at the last step, median over seeds: "
         f"{'; '.join(parts)}."
     )
+
+
+def _truth_answer(results: Results) -> list[str]:
+    """Where the law is known: how far each group is from the best that is possible."""
+    if BEST not in results.evaluations:
+        return []
+    best = results.evaluations[BEST]
+    groups = [m for m in best.repeats if m.startswith(f"{GROUP_AUROC}/")]
+    parts = []
+    for title in main_methods(results):
+        if title == BEST:
+            continue
+        lost = [
+            f"{m.partition('=')[2]} {_span(compare(results.evaluations[title], best, m))}"
+            for m in groups
+        ]
+        parts.append(f"- {results.titles[title]}: {', '.join(lost)}.")
+    return [
+        "",
+        "**Is the known truth recovered?** AUROC of each group, less the best by law:",
+        "",
+        *parts,
+    ]
 
 
 def _modality_names(results: Results) -> list[str]:

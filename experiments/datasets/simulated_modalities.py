@@ -20,6 +20,7 @@ GROUPS = ("A", "B")
 MODALITIES = (STATIC, "easy", "hard")
 _WIDTHS = {STATIC: 4, "easy": 8, "hard": 8}
 _EASY_SCALE = 5.0
+_PATIENTS = 6000
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,12 @@ def simulate(
 
 def simulated() -> MultimodalTable:
     """Returns 6,000 patients of the default law, always the same."""
-    return simulate(6000, seed=0)[0]
+    return simulate(_PATIENTS, seed=0)[0]
+
+
+def simulated_truth() -> Truth:
+    """Returns what is known of the patients of `simulated`."""
+    return simulate(_PATIENTS, seed=0)[1]
 
 
 def _check(law: Law) -> None:
