@@ -254,7 +254,8 @@ def _truth_answer(results: Results) -> list[str]:
         if title == BEST:
             continue
         lost = [
-            f"{m.partition('=')[2]} {_span(compare(results.evaluations[title], best, m))}"
+            f"{m.partition('=')[2]} "
+            + _span(compare(results.evaluations[title], best, m))
             for m in groups
         ]
         parts.append(f"- {results.titles[title]}: {', '.join(lost)}.")

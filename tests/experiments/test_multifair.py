@@ -1,0 +1,266 @@
+"""MultiFair's experiment: its methods, its answers, and the command from end to end."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import lanes, multifair, multifair_findings, multifair_methods
+from experiments.comparison import Evaluation
+from experiments.datasets.simulated_modalities import simulate
+from experiments.multifair_findings import BEST, HEADLINE, effects
+from experiments.multifair_methods import GRID, digits
+from experiments.multifair_results import Options
+from experiments.multimodal import MultimodalBudget, MultimodalTask
+from experiments.protocol import cross_validation
+
+BUDGET = MultimodalBudget(
+    steps=4, steps_per_call=2, batch_size=32, hidden=(4,), width=4, num_heads=1
+)
+PATIENTS = 500
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Patients of a known law, split, and the model for them."""
+    data, truth = simulate(PATIENTS, seed=3)
+    splits = cross_validation(data.table, ("group",), num_repeats=1, seed=0)
+    task = MultimodalTask(data, splits, BUDGET)
+    return SimpleNamespace(data=data, truth=truth, splits=splits, task=task)
+
+
+def test_every_method_has_a_title_and_is_trained_by_one_program(small):
+    known = multifair_methods.titles(small.task.names)
+    programs = multifair_methods.build(tuple(known), small.task, small.splits)
+    trained = [v.name for program in programs for v in program.variants]
+    assert set(trained) == set(known) - {"late_fusion"}
+    labels = [(v.name, v.setting) for program in programs for v in program.variants]
+    assert len(set(labels)) == len(labels)
+    some = multifair_methods.build(("ogm_ge",), small.task, small.splits)
+    assert {v.name for program in some for v in program.variants} == {"ogm_ge"}
+    with pytest.raises(ValueError, match="no magic; it knows: joint, only_static"):
+        multifair_methods.build(("magic",), small.task, small.splits)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["multifair_after_adam", "ogm_ge", "cggm", "group_dro", "penalty", "dual_level"],
+)
+def test_programs_train(small, tmp_path, name):
+    (program,) = multifair_methods.build((name,), small.task, small.splits)
+    program = program.take([0])
+    steps = []
+    trained = lanes.train(
+        program,
+        small.splits,
+        BUDGET,
+        seed=0,
+        work=tmp_path,
+        advance=steps.append,
+        learner=small.task.learner,
+    )
+    assert steps == [2, 2]
+    assert trained.logits.shape == (1, 5, PATIENTS)
+    assert np.isfinite(trained.logits).all()
+    history = trained.history[-1]
+    assert history["unimodal_auroc"].shape == (1, 2, 5, 3)
+    assert history["fused_auroc"].shape == (1, 2, 5)
+    for phase in program.phases:
+        assert set(phase.observed) <= set(history)
+
+
+def batch_of(small, rows):
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[0], small.task.learner.inputs)
+    shared = jax.tree.map(jnp.asarray, small.task.learner.shared)
+    batch = small.task.learner.batch(inputs, shared, jnp.asarray(rows))
+    return {**batch, "weights": jnp.ones(len(rows))}
+
+
+def test_the_parts_of_the_grid_add_up_to_the_joint_loss(small):
+    """With nothing switched on the objectives' sum is the loss with unimodal losses."""
+    params = small.task.learner.begin(jax.random.key(0))
+    batch = batch_of(small, np.arange(64))
+    (program,) = multifair_methods.build(("dual_level",), small.task, small.splits)
+    functions = program.phases[0].functions
+    assert len(functions) == 4 * small.task.num_groups
+    statistics = small.task.statistics(params, batch)
+    cells = np.asarray(batch["cells"])
+    counts = np.bincount(cells, minlength=small.splits.partition.num_cells)
+    means = {
+        name: jnp.asarray(
+            np.bincount(cells, np.asarray(v), len(counts)) / np.maximum(counts, 1)
+        )
+        for name, v in statistics.items()
+    }
+    total = sum(
+        float(f.value(means, jnp.asarray(counts, jnp.float32)))
+        for f in functions.values()
+    )
+    expected = sum(
+        float(jnp.mean(statistics[name])) for name in ("fused", *small.task.names)
+    )
+    assert total == pytest.approx(expected, rel=1e-5)
+    fused, each = small.task.losses(
+        small.task.outputs(params, batch), batch, attached=True
+    )
+    assert expected == pytest.approx(float(jnp.mean(fused + each.sum(1))), rel=1e-5)
+
+
+def test_one_modality_alone_does_not_see_the_others(small):
+    params = small.task.learner.begin(jax.random.key(1))
+    seen = {"modalities": jnp.array([True, False, False])}
+    batch = batch_of(small, np.arange(8)) | seen
+    other = {**batch, "inputs": dict(batch["inputs"])}
+    other["inputs"]["hard"] = jax.tree.map(lambda x: x + 7, batch["inputs"]["hard"])
+    first, second = (small.task.outputs(params, b).logits for b in (batch, other))
+    np.testing.assert_array_equal(first, second)
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[0], small.task.learner.inputs)
+    shared = jax.tree.map(jnp.asarray, small.task.learner.shared)
+    predicted = small.task.learner.predict(params, inputs, shared, seen)
+    np.testing.assert_allclose(predicted[:8], first[:, 0], atol=1e-5)
+
+
+def test_late_fusion_is_the_mean_of_what_a_patient_has(small):
+    shape = (5, PATIENTS)
+    logits = {
+        n: np.full(shape, v) for n, v in zip(small.data.names, (1, 4, 7), strict=True)
+    }
+    fused = multifair._late_fusion(logits, small.data)
+    present = small.data.present
+    expected = (present @ np.array([1, 4, 7])) / present.sum(1)
+    np.testing.assert_allclose(fused, np.broadcast_to(expected, shape), rtol=1e-6)
+
+
+def test_weighted_thresholds_select_the_weighted_prevalence(small):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 5, PATIENTS)).astype(np.float32)
+    weights = rng.uniform(0.5, 2, PATIENTS).astype(np.float32)
+    found = small.splits.thresholds(scores, weights)
+    label = small.data.table.label
+    for lane in range(5):
+        rows = small.splits.rows(lane, "valid")
+        wanted = weights[rows] @ label[rows]
+        for variant in range(2):
+            own = scores[variant, lane, rows]
+            least = found[variant, lane]
+            assert weights[rows] @ (own >= least) >= wanted - 1e-3
+            assert weights[rows] @ (own > least) < wanted
+    equal = small.splits.thresholds(scores, np.ones(PATIENTS, np.float32))
+    plain = small.splits.thresholds(scores)
+    # Both select the prevalence, or the next possible share.
+    for lane in range(5):
+        rows = small.splits.rows(lane, "valid")
+        own = scores[:, lane, rows]
+        one = (own >= equal[:, lane, None]).sum(1)
+        two = (own >= plain[:, lane, None]).sum(1)
+        assert (np.abs(one - two) <= 1).all()
+
+
+def grid_of(value):
+    """A run whose grid has ``value(setting)`` as every headline metric."""
+    rng = np.random.default_rng(0)
+    noise = 1e-6 * rng.normal(size=(len(GRID), 50))
+    evaluations = {}
+    for place, setting in enumerate(GRID):
+        title = f"dual_level_levels[{digits(setting)}]"
+        if not any(setting):
+            title = "joint_auxiliary"
+        elif all(setting):
+            title = "dual_level"
+        repeats = np.full(4, value(setting)) + noise[place, :4]
+        evaluations[title] = Evaluation(
+            dict.fromkeys(HEADLINE, repeats),
+            {m: value(setting) + noise[place] for m in HEADLINE},
+            {},
+            {},
+            {},
+        )
+    return SimpleNamespace(evaluations=evaluations)
+
+
+def test_effects_of_levels_by_hand():
+    """.1 for the modality level, .2 for the group level, .05 more for both."""
+
+    def value(setting):
+        modality, group = setting[0] * setting[1], setting[2] * setting[3]
+        return 0.5 + 0.1 * modality + 0.2 * group + 0.05 * modality * group
+
+    found = effects(grid_of(value), "dual_level")["auroc"]
+    # Averaged over what the other level does: one of its four settings is both.
+    assert found["modality"].difference == pytest.approx(0.1 + 0.05 / 4, abs=1e-4)
+    assert found["group"].difference == pytest.approx(0.2 + 0.05 / 4, abs=1e-4)
+    assert found["together"].difference == pytest.approx(0.05, abs=1e-4)
+    assert all(c.p_holm < 0.05 for c in found.values())
+
+
+def test_no_effects_where_the_grid_was_not_run():
+    run = grid_of(lambda setting: 0.5)
+    del run.evaluations["dual_level_levels[0110]"]
+    assert effects(run, "dual_level") == {}
+    assert "not run" in multifair_findings._levels_answer(run, "dual_level", "x")[0]
+
+
+def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
+    monkeypatch.setattr(multifair, "simulated_truth", lambda: small.truth)
+    methods = ("late_fusion", "multifair", "multifair_released", "fairgrad")
+    methods += tuple(f"only_{name}" for name in small.data.names)
+    options = Options(
+        dataset="simulated",
+        methods=(*methods, "multifair_levels"),
+        repeats=2,
+        bootstrap=20,
+        permutations=20,
+        output=tmp_path,
+    )
+    folder = multifair.run(options, BUDGET, Console(quiet=True))
+    names = {path.name for path in folder.iterdir()}
+    drawn = ("tradeoff", "gaps", "modalities", "gap_over_training", "levels_multifair")
+    assert names == {
+        *("summary.json", "summary.md", "results.csv", "audit"),
+        *(f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg")),
+    }
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rows = [title for title in summary["methods"] if "[" not in title]
+    assert rows[0] == "joint"
+    assert set(rows) == {"joint", *methods, BEST}
+    best = summary["methods"][BEST]["auroc"]["mean"]
+    assert all(summary["methods"][r]["auroc"]["mean"] <= best + 1e-6 for r in rows)
+    assert best == pytest.approx(small.truth.best_auc("A", *small.data.names), abs=0.06)
+    assert set(summary["levels"]["multifair"]["auroc"]) == {
+        "modality",
+        "group",
+        "together",
+    }
+    assert summary["levels"]["dual_level"] == {}
+    assert summary["protocol"]["seeds"] == 10
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    assert "Is the known truth recovered?" in text
+    assert "Dual-level reconciliation: its grid was not run." in text
+    # The same run again finds no unfinished work, and writes the same numbers.
+    again = multifair.run(options, BUDGET, Console(quiet=True))
+    assert json.loads((again / "summary.json").read_text()) == summary
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"repeats": 0}, "--repeats must be 1 to 1,000, not 0"),
+        ({"tolerance": -1.0}, "--tolerance must be 0 or more"),
+        ({"methods": ("magic",)}, "--methods has no magic; it knows: joint"),
+        ({"attributes": ("height",)}, "--attributes must name some of group"),
+    ],
+)
+def test_options_that_cannot_be(small, tmp_path, monkeypatch, change, words):
+    monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
+    options = Options(dataset="simulated", output=tmp_path / "out")
+    with pytest.raises(ValueError, match=words.replace("(", "\\(")):
+        multifair.run(
+            dataclasses.replace(options, **change), BUDGET, Console(quiet=True)
+        )
+    assert not (tmp_path / "out").exists()
