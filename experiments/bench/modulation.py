@@ -1,0 +1,311 @@
+"""What modulation by modality and group costs: against a plain step, and PyTorch's.
+
+Run ``python -m experiments.bench.modulation --help`` for the options. All steps are of
+one multimodal model on one batch, compiled, with their states donated; times are ratios
+to the plain joint step, taken in turns with it.
+"""
+
+import copy
+import dataclasses
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.modulation_steps import (
+    LARGE,
+    SMALL,
+    Problem,
+    Size,
+    distance,
+    host_transfers,
+    make_steps,
+)
+from experiments.bench.timing import (
+    decimals,
+    environment,
+    in_turns,
+    keep_freed_memory,
+    markdown,
+    save,
+    setting,
+    timed,
+)
+from experiments.files import prepare_folder
+
+COLUMNS = (
+    *("model", "batch", "step", "ratio", "ms"),
+    *("compile s", "temporary MB", "from the host"),
+)
+AGAINST = (
+    *("model", "batch", "step", "ms", "over plain", "PyTorch ms"),
+    *("PyTorch over plain", "PyTorch / ours", "difference"),
+)
+COMPARED = {"plain": False, "MultiFair, released": True}
+"""Steps that PyTorch has too, and whether they modulate."""
+STEPS_COMPARED = 3
+"""Steps from the same weights after which those of PyTorch and ours are compared."""
+TURN = 0.05
+"""A turn is of as many steps as take the plain one so long, in seconds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time modulated steps against a plain one, and against PyTorch's.
+
+    Attributes:
+      groups: Number of groups.
+      small: Numbers of patients of the small model's batches.
+      large: Of the large model's.
+      rounds: Times that each step takes its turn.
+      keep_freed_memory: As for ``experiments.bench.jacobian``.
+      output: Folder of the results.
+      pytorch: Compare with the released algorithm in PyTorch, if it is installed.
+      docs: Also copy the tables to docs/performance.md.
+      quick: One small batch and few rounds.
+    """
+
+    groups: int = 6
+    small: tuple[int, ...] = (32, 128, 512, 1024)
+    large: tuple[int, ...] = (32, 256)
+    rounds: int = 15
+    keep_freed_memory: bool = True
+    output: Path = Path("results/bench")
+    pytorch: bool = True
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step on one model and batch."""
+
+    model: str
+    batch: int
+    step: str
+    ratio: float
+    milliseconds: float
+    compile_seconds: float
+    temporary_megabytes: float | None
+    from_host: int
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        return [
+            self.model,
+            str(self.batch),
+            self.step,
+            decimals(self.ratio, 2),
+            decimals(self.milliseconds, 2),
+            decimals(self.compile_seconds, 1),
+            decimals(self.temporary_megabytes, 1),
+            str(self.from_host),
+        ]
+
+
+@dataclass(frozen=True)
+class TorchRow:
+    """One step here and in PyTorch."""
+
+    model: str
+    batch: int
+    step: str
+    milliseconds: float
+    over_plain: float
+    torch_milliseconds: float
+    torch_over_plain: float
+    ratio: float
+    difference: float
+
+    def cells(self) -> list[str]:
+        """As shown in the table."""
+        return [
+            self.model,
+            str(self.batch),
+            self.step,
+            decimals(self.milliseconds, 2),
+            decimals(self.over_plain, 2),
+            decimals(self.torch_milliseconds, 2),
+            decimals(self.torch_over_plain, 2),
+            decimals(self.ratio, 1),
+            f"{self.difference:.0e}",
+        ]
+
+
+class Compiled:
+    """A compiled step, and the state that it carries from call to call."""
+
+    def __init__(self, step: Callable[..., Any], state: Any, batch: Any) -> None:
+        self.batch = batch
+        self.state = jax.tree.map(jnp.copy, state)
+        start = time.perf_counter()
+        self._step = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        self.compile_seconds = time.perf_counter() - start
+        memory = self._step.memory_analysis()
+        self.megabytes = memory.temp_size_in_bytes / 1e6 if memory else None
+        self.from_host = len(host_transfers(self._step.as_text()))
+
+    def again(self) -> "Compiled":
+        """The same program with a state of its own."""
+        other = copy.copy(self)
+        other.state = jax.tree.map(jnp.copy, self.state)
+        return other
+
+    def __call__(self, number: int = 1) -> None:
+        """So many steps."""
+        for _ in range(number):
+            self.state, _ = self._step(self.state, self.batch)
+        jax.block_until_ready(self.state)
+
+
+def measure(
+    options: Options, size: Size, batch: int
+) -> tuple[list[Row], list[TorchRow]]:
+    """All steps of one model on one batch."""
+    problem = Problem.make(size, batch, options.groups)
+    made = make_steps(problem)
+    compiled = {
+        name: Compiled(step, state, problem.batch)
+        for name, (step, state) in made.items()
+    }
+    # By what the same program differs from itself is noise.
+    compiled["plain, again"] = compiled["plain"].again()
+    differences = {}
+    if options.pytorch and importlib.util.find_spec("torchjd") is not None:
+        differences = {
+            name: _difference(problem, compiled[name], released=released)
+            for name, released in COMPARED.items()
+        }
+    compiled["plain"]()
+    seconds = min(timed(compiled["plain"]) for _ in range(3))
+    number = max(1, round(TURN / seconds))
+    turns: dict[str, Callable[[], Any]] = {
+        name: lambda run=run: run(number) for name, run in compiled.items()
+    }
+    times = in_turns(turns, options.rounds)
+    rows = [
+        Row(
+            size.name,
+            batch,
+            name,
+            ratio=float(np.median(times[name] / times["plain"])),
+            milliseconds=1e3 * float(np.median(times[name])) / number,
+            compile_seconds=run.compile_seconds,
+            temporary_megabytes=run.megabytes,
+            from_host=run.from_host,
+        )
+        for name, run in compiled.items()
+    ]
+    if not differences:
+        return rows, []
+    return rows, _against(options, problem, turns, number, differences)
+
+
+def _difference(problem: Problem, run: Compiled, *, released: bool) -> float:
+    """Between PyTorch's parameters and ours after some steps; see `distance`."""
+    from experiments.bench.torch_multifair import Twin
+
+    twin = Twin(problem, released=released)
+    for _ in range(STEPS_COMPARED):
+        twin.step()
+    run(STEPS_COMPARED)
+    return distance(problem.params, run.state.params, twin.arrays())
+
+
+def _against(
+    options: Options,
+    problem: Problem,
+    ours: dict[str, Callable[[], Any]],
+    number: int,
+    differences: dict[str, float],
+) -> list[TorchRow]:
+    """Both libraries' steps in turns, PyTorch's on the threads that are fastest."""
+    from experiments.bench.torch_multifair import turn
+
+    calls = {name: ours[name] for name in COMPARED}
+    for name, released in COMPARED.items():
+        calls[f"torch {name}"] = turn(problem, number, released=released)
+    times = in_turns(calls, options.rounds)
+    plain, torch_plain = times["plain"], times["torch plain"]
+    rows = []
+    for name in COMPARED:
+        mine, theirs = times[name], times[f"torch {name}"]
+        rows.append(
+            TorchRow(
+                problem.size.name,
+                len(problem.batch["labels"]),
+                name,
+                milliseconds=1e3 * float(np.median(mine)) / number,
+                over_plain=float(np.median(mine / plain)),
+                torch_milliseconds=1e3 * float(np.median(theirs)) / number,
+                torch_over_plain=float(np.median(theirs / torch_plain)),
+                ratio=float(np.median(theirs / mine)),
+                difference=differences[name],
+            )
+        )
+    return rows
+
+
+def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
+    """Measure, print and save.
+
+    Raises:
+      ValueError: An option or a folder that cannot be used.
+    """
+    if options.groups < 2:
+        raise ValueError(f"--groups must be 2 or more: {options.groups}.")
+    if options.rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more: {options.rounds}.")
+    batches = (*options.small, *options.large)
+    if not batches:
+        raise ValueError("--small or --large needs a number of patients.")
+    if min(batches) < 2:
+        raise ValueError(f"--small and --large must be 2 or more: {min(batches)}.")
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(options, small=(32,), large=(), rounds=3)
+    kept = options.keep_freed_memory and keep_freed_memory()
+    about = environment(kept)
+    console = Console(width=130)
+
+    def show(columns: Sequence[str], rows: Sequence[Row] | Sequence[TorchRow]) -> None:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row.cells())
+        console.print(table)
+
+    steps: list[Row] = []
+    against: list[TorchRow] = []
+    for size, batches in ((SMALL, options.small), (LARGE, options.large)):
+        for batch in batches:
+            new, new_against = measure(options, size, batch)
+            show(COLUMNS, new)
+            show(AGAINST, new_against)
+            steps += new
+            against += new_against
+    for kind, columns, alignment, rows in (
+        ("modulation", COLUMNS, "lrl" + "r" * 5, steps),
+        ("modulation-torch", AGAINST, "lrl" + "r" * 6, against),
+    ):
+        if rows:
+            text = markdown(columns, alignment, [row.cells() for row in rows], about)
+            name = f"{kind}-{setting(kept)}"
+            save(options.output, name, rows, text, about, options.docs)
+    return steps, against
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,359 @@
+"""The steps that the benchmark of modulation times, on one model and batch.
+
+Patients have a table's row and a series; MultiFair's set-up: the model's gradient is
+modulated and clipped and then goes through AdamW, the auxiliary heads have an AdamW of
+their own.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import fairjax
+from fairjax import modulation, training
+from fairjax.models import (
+    MLP,
+    MultimodalClassifier,
+    MultimodalOutputs,
+    SeriesEncoder,
+    functional,
+)
+from fairjax.objectives import CellFunction
+from fairjax.training import TrainState, TrainStep
+
+MODALITIES = ("labs", "vitals")
+# As published.
+RHO, DIRECTION, FAIRNESS, MU, TAU, DECAY, CLIP = 1.2, 0.15, 0.5, 0.5, 0.04, 0.9, 0.8
+MODEL_RATE, MODEL_DECAY, HEADS_RATE, HEADS_DECAY = 3e-5, 6e-3, 1e-5, 3e-3
+
+_ON_HOST = re.compile(
+    r"\b(?:infeed|outfeed|send|recv)\(|custom_call_target=\"[^\"]*"
+    r"(?:callback|Host)[^\"]*\""
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a model and of what it is given.
+
+    Attributes:
+      name: As tables show it.
+      width: Of the encoders and of the fusion.
+      depth: Blocks of each encoder and of the fusion.
+      num_heads: Of every attention.
+      num_features: Of the table's row.
+      length: Measurements of a series.
+    """
+
+    name: str
+    width: int
+    depth: int
+    num_heads: int
+    num_features: int = 12
+    length: int = 24
+
+
+SMALL = Size("small", width=16, depth=1, num_heads=2)
+"""The model of ``experiments.multifair``."""
+LARGE = Size("large", width=128, depth=2, num_heads=4, length=64)
+
+NUM_VARIABLES = 6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model and a batch of patients in groups of random sizes.
+
+    Attributes:
+      size: Of the model.
+      num_groups: G.
+      params: The model's.
+      labels: A tree like the parameters: the modality of each encoder's.
+      batch: ``inputs``, ``labels [B]``, ``groups [B]`` and ``cells [B]``, which are
+        the groups.
+      apply: ``apply(params, inputs) -> MultimodalOutputs``.
+    """
+
+    size: Size
+    num_groups: int
+    params: Any
+    labels: Any
+    batch: dict[str, Any]
+    apply: Callable[..., MultimodalOutputs]
+
+    @classmethod
+    def make(
+        cls, size: Size, batch_size: int, num_groups: int, *, seed: int = 0
+    ) -> "Problem":
+        """Random weights, and patients whose outcome both modalities tell of.
+
+        The seed is that of the patients; the weights are the same with every seed.
+        """
+        shape = (size.width, size.depth, size.num_heads)
+        rngs = nnx.Rngs(0)
+        encoders = {
+            "labs": MLP(size.num_features, (2 * size.width,), size.width, rngs=rngs),
+            "vitals": SeriesEncoder(
+                NUM_VARIABLES, *shape, max_length=size.length, rngs=rngs
+            ),
+        }
+        model = MultimodalClassifier(
+            encoders,
+            dict.fromkeys(encoders, size.width),
+            width=size.width,
+            depth=size.depth,
+            num_heads=size.num_heads,
+            dropout=0.0,
+            rngs=rngs,
+        )
+        apply, params = functional(model)
+        labels = modulation.modality_labels(
+            params,
+            {name: [f"encoders/{name}"] for name in MODALITIES},
+            shared=[key for key in params if key != "encoders"],
+        )
+        batch = jax.tree.map(jnp.asarray, _patients(size, batch_size, num_groups, seed))
+        return cls(size, num_groups, params, labels, batch, apply)
+
+    def optimiser(
+        self, transform: optax.GradientTransformation
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation of the model's gradient, and what follows it."""
+        parts = {
+            key: jax.tree.map(lambda _, key=key: _part(key), tree)
+            for key, tree in self.params.items()
+        }
+        return optax.partition(
+            {
+                "model": optax.chain(
+                    transform,
+                    optax.clip_by_global_norm(CLIP),
+                    optax.adamw(MODEL_RATE, weight_decay=MODEL_DECAY),
+                ),
+                "auxiliary": optax.adamw(HEADS_RATE, weight_decay=HEADS_DECAY),
+            },
+            parts,
+        )
+
+    def multifair(self, mode: str) -> optax.GradientTransformationExtraArgs:
+        """MultiFair's magnitudes."""
+        return modulation.multifair(
+            self.labels,
+            MODALITIES,
+            num_groups=self.num_groups,
+            mode=mode,
+            rho=RHO,
+            mu=MU,
+            tau=TAU,
+            decay=DECAY,
+        )
+
+
+def joint_loss(problem: Problem):
+    """The fused and the auxiliary heads' cross-entropies."""
+
+    def loss_fn(params, batch, opt_state):
+        del opt_state
+        total, extra, _ = _joint(problem, params, batch)
+        return total, extra
+
+    return loss_fn
+
+
+def paper_loss(problem: Problem):
+    """The joint loss with MultiFair's direction and fairness terms."""
+
+    def loss_fn(params, batch, opt_state):
+        total, extra, outputs = _joint(problem, params, batch)
+        # The heads' own scores, but as functions of the encoders alone: the heads are
+        # meters, which the fairness term must not bend.
+        metered = outputs.unimodal_logits[..., 0]
+        through = outputs.attached_unimodal_logits[..., 0]
+        through = jax.nn.sigmoid(through - metered + jax.lax.stop_gradient(metered))
+        penalty = modulation.multifair_penalty(
+            **_last_layers(outputs, batch["labels"]),
+            **{
+                name: optax.tree.get(opt_state, name)
+                for name in ("modality_auc", "group_auc", "group_seen")
+            },
+            **(extra | {"unimodal_scores": through}),
+            direction=DIRECTION,
+            fairness=FAIRNESS,
+            tau=TAU,
+            decay=DECAY,
+        )
+        return total + penalty.total, extra
+
+    return loss_fn
+
+
+def make_steps(problem: Problem) -> dict[str, tuple[TrainStep, TrainState]]:
+    """Each step, ``(state, batch) -> (state, info)``, and its first state."""
+
+    def modulated(loss_fn, transform):
+        tx = problem.optimiser(transform)
+        return training.make_loss_step(loss_fn, tx), _begin(problem, tx)
+
+    joint = joint_loss(problem)
+    ogm_ge = modulation.ogm_ge(problem.labels, MODALITIES)
+    return {
+        "plain": modulated(joint, optax.identity()),
+        "OGM-GE": modulated(joint, ogm_ge),
+        "MultiFair, released": modulated(joint, problem.multifair("released")),
+        "MultiFair, paper, magnitudes": modulated(joint, problem.multifair("paper")),
+        "MultiFair, paper": modulated(paper_loss(problem), problem.multifair("paper")),
+        "dual level": _dual_level(problem),
+    }
+
+
+def _part(key: str) -> str:
+    return "auxiliary" if key == "auxiliary" else "model"
+
+
+def host_transfers(compiled: str) -> list[str]:
+    """What a compiled program asks of the host while it runs, from its text."""
+    return _ON_HOST.findall(compiled)
+
+
+def distance(start: Any, ours: Any, theirs: Any) -> float:
+    """How far two trees of parameters are apart, relative to how far they moved.
+
+    The biases of keys are left out: attention does not depend on them, so that their
+    gradients are rounding errors, which Adam makes as large as any other's.
+    """
+
+    def moved(params: Any) -> np.ndarray:
+        pairs = zip(*map(jax.tree.leaves_with_path, (params, start)), strict=True)
+        return np.concatenate(
+            [
+                _without_keys(path, np.asarray(a) - np.asarray(b))
+                for (path, a), (_, b) in pairs
+            ]
+        )
+
+    far = moved(theirs)
+    return float(np.linalg.norm(moved(ours) - far) / np.linalg.norm(far))
+
+
+def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if not name.endswith("query_key_value/bias"):
+        return leaf.ravel()
+    query, _, value = np.split(leaf, 3)
+    return np.concatenate([query, value])
+
+
+def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
+    """A block for the fused and for each unimodal loss, a row for each group."""
+    partition = fairjax.partition(
+        {"group": np.arange(problem.num_groups)},
+        levels={"group": list(range(problem.num_groups))},
+    )
+    blocks = ("fused", *MODALITIES)
+
+    def statistics(params, batch):
+        outputs = problem.apply(params, batch["inputs"])
+        each = _cross_entropies(outputs.attached_unimodal_logits, batch["labels"])
+        fused = _cross_entropies(outputs.logits[:, None], batch["labels"])[:, 0]
+        return {"fused": fused} | {n: each[:, m] for m, n in enumerate(MODALITIES)}
+
+    objectives = fairjax.cell_objectives(
+        statistics,
+        partition,
+        {
+            f"{block}: {group}": _share_of_loss(
+                np.arange(problem.num_groups) == group, block
+            )
+            for block in blocks
+            for group in range(problem.num_groups)
+        },
+    )
+    reconciled = modulation.dual_level(
+        num_modalities=len(blocks), num_groups=problem.num_groups
+    )
+    tx = optax.chain(reconciled, problem.optimiser(optax.identity()))
+    return training.make_train_step(objectives, tx), _begin(problem, tx)
+
+
+def _share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
+    """The part of the mean loss that a group's patients have; the parts add up."""
+
+    def value(means: Mapping[str, jax.Array], counts: jax.Array) -> jax.Array:
+        inside = jnp.where(group, counts * means[statistic], 0.0)
+        return jnp.sum(inside) / jnp.sum(counts)
+
+    return CellFunction(value, (statistic,), group)
+
+
+def _begin(problem: Problem, tx: optax.GradientTransformation) -> TrainState:
+    # Copies, since every step donates its own state.
+    state = training.init_state(problem.params, tx, key=0)
+    return jax.tree.map(jnp.copy, state)
+
+
+def _joint(
+    problem: Problem, params: Any, batch: Mapping[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array], MultimodalOutputs]:
+    outputs = problem.apply(params, batch["inputs"])
+    fused = _cross_entropies(outputs.logits[:, None], batch["labels"])
+    heads = _cross_entropies(outputs.unimodal_logits, batch["labels"])
+    total = jnp.mean(fused) + jnp.sum(jnp.mean(heads, axis=0))
+    extra = {
+        "unimodal_scores": jax.nn.sigmoid(outputs.unimodal_logits[..., 0]),
+        "scores": jax.nn.sigmoid(outputs.logits[:, 0]),
+        "labels": batch["labels"],
+        "groups": batch["groups"],
+    }
+    return total, extra, outputs
+
+
+def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """``[B, M]`` of logits ``[B, M, 1]``."""
+    return optax.sigmoid_binary_cross_entropy(logits[..., 0], labels[:, None])
+
+
+def _last_layers(outputs: MultimodalOutputs, labels: jax.Array) -> dict[str, jax.Array]:
+    """The gradients that the direction term compares."""
+    gradient = modulation.last_layer_gradient
+    alone = jax.vmap(gradient, in_axes=(1, 1, None))
+    return {
+        "fused_gradient": gradient(outputs.last_inputs, outputs.logits[:, 0], labels),
+        "unimodal_gradients": alone(
+            outputs.unimodal_last_inputs, outputs.unimodal_logits[..., 0], labels
+        ),
+    }
+
+
+def _patients(
+    size: Size, batch_size: int, num_groups: int, seed: int
+) -> dict[str, Any]:
+    """Groups of unequal expected sizes: shares proportional to 1 to 3."""
+    rng = np.random.default_rng(seed)
+    shares = rng.uniform(1, 3, num_groups)
+    groups = rng.choice(num_groups, batch_size, p=shares / shares.sum())
+    labels = rng.integers(0, 2, batch_size)
+    told = (0.5 * labels[:, None]).astype(np.float32)
+    measured = (batch_size, size.length)
+    lengths = rng.integers(size.length // 2, size.length + 1, batch_size)
+    features = rng.normal(size=(batch_size, size.num_features)) + told
+    return {
+        "inputs": {
+            "labs": {"inputs": features.astype(np.float32)},
+            "vitals": {
+                "times": rng.uniform(0, 48, measured).astype(np.float32),
+                "variables": rng.integers(0, NUM_VARIABLES, measured),
+                "values": rng.normal(size=measured).astype(np.float32) + told,
+                "mask": np.arange(size.length) < lengths[:, None],
+            },
+        },
+        "labels": labels.astype(np.float32),
+        "groups": groups.astype(np.int32),
+        "cells": groups.astype(np.int32),
+    }

@@ -1,0 +1,326 @@
+"""MultiFair's released algorithm in PyTorch, on the benchmark's model and weights.
+
+The model is that of :mod:`experiments.bench.modulation_steps`, written again, with its
+parameters under the same names and of the same shapes. As in the released code, the
+AUCs that B and the gate are made of are computed on the CPU by scikit-learn, those of
+modalities within groups by a loop over both, and every state is a Python number. What
+is a constant to the optimiser there (see :func:`fairjax.modulation.multifair_penalty`)
+is left out, which spares the twin its time.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F  # noqa: N812
+
+from experiments.bench import modulation_steps as setup
+from experiments.bench.modulation_steps import MODALITIES
+from experiments.bench.torch_pcgrad import set_fastest_threads
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Tree = Any
+
+
+class Signals(NamedTuple):
+    """What the algorithm saw in a batch, and carries to the next.
+
+    Attributes:
+      modality_auc: Modality -> AUC.
+      balance: Modality -> B.
+      group_auc: (modality, group) -> moving average of the surrogate AUC.
+      factors: Modality -> f.
+      fused_gap: Between groups, of the fused AUC; NaN where a group has one row.
+      gate: Whether the factors apply.
+    """
+
+    modality_auc: dict[str, float]
+    balance: dict[str, float]
+    group_auc: dict[tuple[str, int], float]
+    factors: dict[str, float]
+    fused_gap: float
+    gate: bool
+
+
+class Twin:
+    """The model, its optimisers and the algorithm's state.
+
+    Args:
+      problem: The model's sizes, JAX's parameters, and the batch.
+      released: Modulate; else the plain joint step.
+    """
+
+    def __init__(self, problem: setup.Problem, *, released: bool) -> None:
+        self.num_heads, self.num_groups = problem.size.num_heads, problem.num_groups
+        self.released = released
+        self.params = _mapped(_parameter, problem.params)
+        self.give(problem.batch)
+        model = [
+            t for k, v in self.params.items() if k != "auxiliary" for t in _leaves(v)
+        ]
+        heads = _leaves(self.params["auxiliary"])
+        self._model, adamw = model, torch.optim.AdamW
+        # In one kernel each, the fastest that there is.
+        self._optimisers = (
+            adamw(model, setup.MODEL_RATE, weight_decay=setup.MODEL_DECAY, fused=True),
+            adamw(heads, setup.HEADS_RATE, weight_decay=setup.HEADS_DECAY, fused=True),
+        )
+        pairs = [
+            (name, group) for name in MODALITIES for group in range(self.num_groups)
+        ]
+        self.signals = Signals(
+            modality_auc=dict.fromkeys(MODALITIES, 0.5),
+            balance=dict.fromkeys(MODALITIES, 1.0),
+            group_auc=dict.fromkeys(pairs, 0.5),
+            factors=dict.fromkeys(MODALITIES, 1.0),
+            fused_gap=math.nan,
+            gate=False,
+        )
+
+    def give(self, batch: Mapping[str, Any]) -> None:
+        """Go on with another batch."""
+        self.batch = _mapped(_on_device, batch)
+        self.batch["groups"] = self.batch["groups"].long()
+
+    def outputs(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Logits ``[B]`` of the batch: the fused ones, and each modality's."""
+        params, inputs = self.params, self.batch["inputs"]
+        features = {
+            "labs": _mlp(params["encoders"]["labs"], **inputs["labs"]),
+            "vitals": _series(
+                params["encoders"]["vitals"], self.num_heads, **inputs["vitals"]
+            ),
+        }
+        tokens = {}
+        for name in MODALITIES:
+            projection = params["projections"][name]
+            projected = _linear(projection["linear"], features[name])
+            tokens[name] = _norm(projection["norm"], projected)
+        placed = torch.stack([tokens[name] for name in MODALITIES], dim=1)
+        placed = placed + params["embeddings"]
+        fused = _transformer(params["fusion"], self.num_heads, placed).mean(1)
+        head = params["classifier"]
+        hidden = _gelu(_norm(head["norm"], _linear(head["hidden"], fused)))
+        logits = _linear(head["last"], hidden)[:, 0]
+        alone = {}
+        for name in MODALITIES:
+            head = params["auxiliary"][name]
+            hidden = torch.relu(_linear(head["hidden"], tokens[name].detach()))
+            alone[name] = _linear(head["last"], hidden)[:, 0]
+        return logits, alone
+
+    def step(self) -> None:
+        """One step on the batch."""
+        self.backward()
+        self.apply()
+
+    def apply(self) -> None:
+        """Clip the model's gradient, and update the parameters."""
+        torch.nn.utils.clip_grad_norm_(self._model, setup.CLIP)
+        for optimiser in self._optimisers:
+            optimiser.step()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    def arrays(self) -> Tree:
+        """The parameters, as JAX has them."""
+        return _mapped(_array, self.params)
+
+    def gradients(self) -> Tree:
+        """Of the last `backward`."""
+        return _mapped(lambda leaf: _array(leaf.grad), self.params)
+
+    def backward(self) -> None:
+        """The gradients, modulated but not yet clipped, in ``.grad``."""
+        for optimiser in self._optimisers:
+            optimiser.zero_grad()
+        logits, alone = self.outputs()
+        labels = self.batch["labels"]
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
+        for name in MODALITIES:
+            loss = loss + F.binary_cross_entropy_with_logits(alone[name], labels)
+        loss.backward()
+        if not self.released:
+            return
+        with torch.no_grad():
+            self._observe(logits, alone)
+            seen = self.signals
+            for name in MODALITIES:
+                factor = setup.RHO * seen.balance[name]
+                if seen.gate:
+                    factor *= seen.factors[name]
+                for leaf in _leaves(self.params["encoders"][name]):
+                    leaf.grad.mul_(factor)
+
+    def _observe(self, logits: torch.Tensor, alone: dict[str, torch.Tensor]) -> None:
+        """The signals of this batch."""
+        labels, groups = self.batch["labels"], self.batch["groups"]
+        scores = {name: torch.sigmoid(alone[name]) for name in MODALITIES}
+        on_host = labels.cpu().numpy()
+        previous = self.signals.modality_auc
+        auc = {n: _auc(on_host, scores[n], previous[n]) for n in MODALITIES}
+        change = {n: abs(auc[n] - previous[n]) for n in MODALITIES}
+        total = sum(change.values()) + 1e-8
+        averages = dict(self.signals.group_auc)
+        factors = {}
+        members = [groups == group for group in range(self.num_groups)]
+        counts = [int(member.sum()) for member in members]
+        for name in MODALITIES:
+            for group, member in enumerate(members):
+                found = _surrogate(scores[name][member], labels[member])
+                old = averages[name, group]
+                averages[name, group] = setup.DECAY * old + (1 - setup.DECAY) * found
+            own = [averages[name, group] for group in range(self.num_groups)]
+            mean = sum(own) / len(own)
+            factors[name] = sum(
+                count
+                / len(labels)
+                * (1 + setup.MU * (mean - one) / max(1e-4, setup.TAU))
+                for count, one in zip(counts, own, strict=True)
+            )
+        gap, fused = math.nan, torch.sigmoid(logits)
+        if min(counts) > 1:
+            host_groups = groups.cpu().numpy()
+            by_group = [
+                _auc(on_host[host_groups == group], fused[members[group]], 0.5)
+                for group in range(self.num_groups)
+            ]
+            gap = max(by_group) - min(by_group)
+        balance = {name: (total - change[name]) / total for name in MODALITIES}
+        self.signals = Signals(auc, balance, averages, factors, gap, gap > setup.TAU)
+
+
+def turn(problem: setup.Problem, number: int, *, released: bool) -> Callable[[], None]:
+    """A call of so many steps, on the number of threads that is fastest for them."""
+    twin = Twin(problem, released=released)
+    set_fastest_threads(twin.step)
+    threads = torch.get_num_threads()
+
+    def steps() -> None:
+        torch.set_num_threads(threads)
+        for _ in range(number):
+            twin.step()
+
+    return steps
+
+
+def _auc(labels: np.ndarray, scores: torch.Tensor, otherwise: float) -> float:
+    """On the CPU; what is given where there is one class."""
+    if labels.min() == labels.max():
+        return otherwise
+    return float(roc_auc_score(labels, scores.cpu().numpy()))
+
+
+def _surrogate(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    if not len(positive) or not len(negative):
+        return 0.5
+    difference = positive[:, None] - negative
+    return float((1 - torch.log1p(torch.exp(-difference))).mean())
+
+
+def _mlp(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
+    *hidden, last = params["layers"].values()
+    for layer in hidden:
+        inputs = torch.relu(_linear(layer, inputs))
+    return _linear(last, inputs)
+
+
+def _series(
+    params: Tree,
+    num_heads: int,
+    times: torch.Tensor,
+    variables: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    number = params["time"]["kernel"].shape[0] // 2
+    periods = torch.logspace(0, 10, number, base=2, device=times.device)
+    angles = times[..., None] * (2 * math.pi / periods)
+    waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+    tokens = (
+        F.embedding(variables, params["variables"])
+        + F.embedding(variables, params["directions"]) * values[..., None]
+        + _linear(params["time"], waves)
+    )
+    summary = params["summary"].expand(len(tokens), 1, -1)
+    attended = F.pad(mask, (1, 0), value=True)[:, None, None]
+    rows = torch.cat([summary, tokens], dim=1)
+    return _transformer(params["transformer"], num_heads, rows, attended, 1)[:, 0]
+
+
+def _transformer(
+    params: Tree,
+    num_heads: int,
+    tokens: torch.Tensor,
+    attended: torch.Tensor | None = None,
+    num_rows: int | None = None,
+) -> torch.Tensor:
+    """The first rows alone, where so many are asked for, computed alone at the end."""
+    blocks = list(params["blocks"].values())
+    for number, block in enumerate(blocks):
+        rows = num_rows if number == len(blocks) - 1 else None
+        normal = _norm(block["attention_norm"], tokens)
+        mixed = _attention(block["attention"], num_heads, normal, attended, rows)
+        tokens = tokens[:, :rows] + mixed
+        hidden = _linear(block["inner"], _norm(block["mlp_norm"], tokens))
+        tokens = tokens + _linear(block["outer"], _gelu(hidden))
+    return _norm(params["norm"], tokens)
+
+
+def _attention(
+    params: Tree,
+    num_heads: int,
+    tokens: torch.Tensor,
+    attended: torch.Tensor | None,
+    num_rows: int | None,
+) -> torch.Tensor:
+    parts = _linear(params["query_key_value"], tokens).chunk(3, dim=-1)
+    query, key, value = (
+        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in parts
+    )
+    mixed = F.scaled_dot_product_attention(
+        query[:, :, :num_rows], key, value, attn_mask=attended
+    )
+    return _linear(params["output"], mixed.transpose(1, 2).flatten(2))
+
+
+def _linear(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
+    return F.linear(inputs, params["kernel"].T, params["bias"])
+
+
+def _norm(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(
+        inputs, inputs.shape[-1:], params["scale"], params["bias"], 1e-6
+    )
+
+
+def _gelu(inputs: torch.Tensor) -> torch.Tensor:
+    return F.gelu(inputs, approximate="tanh")
+
+
+def _parameter(leaf: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(leaf), device=DEVICE, requires_grad=True)
+
+
+def _on_device(leaf: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(leaf), device=DEVICE)
+
+
+def _array(leaf: torch.Tensor) -> np.ndarray:
+    return leaf.detach().cpu().numpy().copy()
+
+
+def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    if isinstance(tree, Mapping):
+        return {key: _mapped(function, part) for key, part in tree.items()}
+    return function(tree)
+
+
+def _leaves(tree: Tree) -> list[torch.Tensor]:
+    if isinstance(tree, Mapping):
+        return [leaf for part in tree.values() for leaf in _leaves(part)]
+    return [tree]

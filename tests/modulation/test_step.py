@@ -1,0 +1,117 @@
+"""A modulated step stays on the device: nothing in it asks the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.bench.modulation_steps import (
+    Problem,
+    Size,
+    host_transfers,
+    make_steps,
+)
+
+TINY = Size("tiny", width=4, depth=1, num_heads=1, num_features=3, length=4)
+STEPS = (
+    "plain",
+    "OGM-GE",
+    "MultiFair, released",
+    "MultiFair, paper, magnitudes",
+    "MultiFair, paper",
+    "dual level",
+)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return Problem.make(TINY, batch_size=24, num_groups=3)
+
+
+@pytest.fixture(scope="module")
+def steps(problem):
+    return make_steps(problem)
+
+
+def test_all_steps_are_tested(steps):
+    assert tuple(steps) == STEPS
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_no_transfer_between_host_and_device(problem, steps, name):
+    step, state = steps[name]
+    compiled = jax.jit(step).lower(state, problem.batch).compile()
+    assert host_transfers(compiled.as_text()) == []
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, info = compiled(state, problem.batch)
+    assert bool(info.finite)
+    assert int(state.step) == 2
+    moved = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), state.params, problem.params
+    )
+    assert np.mean(jax.tree.leaves(moved)) > 0.9
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: jax.pure_callback(np.sort, x, x),
+        lambda x: jax.experimental.io_callback(np.sort, x, x),
+        lambda x: jax.debug.print("{}", x) or x,
+    ],
+    ids=["pure_callback", "io_callback", "print"],
+)
+def test_what_asks_the_host_is_found(asks):
+    compiled = jax.jit(asks).lower(jnp.ones(3)).compile()
+    assert host_transfers(compiled.as_text())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%x = ((f32[3], u32[]), token[]) infeed(token[] %t)",
+        "%x = token[] outfeed(f32[3] %y, token[] %t)",
+        'custom-call(f32[3] %y), custom_call_target="MoveToHost"',
+        'custom-call(f32[3] %y), custom_call_target="xla_ffi_python_gpu_callback"',
+    ],
+)
+def test_what_other_devices_call_it_is_found(line):
+    assert len(host_transfers(line)) == 1
+
+
+def test_arithmetic_is_no_transfer():
+    compiled = jax.jit(lambda x: jnp.linalg.eigh(x @ x.T)).lower(jnp.eye(3)).compile()
+    assert host_transfers(compiled.as_text()) == []
+
+
+def test_heads_have_an_optimiser_of_their_own(problem, steps):
+    """The parts of `optax.partition`: MultiFair scales encoders, the heads none."""
+    tx = problem.optimiser(problem.multifair("released"))
+    plain = problem.optimiser(optax.identity())
+    extra = {
+        "unimodal_scores": jnp.array([[0.9, 0.4], [0.1, 0.6]]),
+        "scores": jnp.array([0.9, 0.1]),
+        "labels": jnp.array([1, 0]),
+        "groups": jnp.array([0, 1]),
+    }
+    # Both AUCs go from .5, the first to 1 and the second to 0: B is ½ for each. Adam's
+    # second step sees that the gradient fell from its first, a zero.
+    ones = jax.tree.map(lambda leaf: 1e-3 * jnp.ones_like(leaf), problem.params)
+    updates, state = tx.update(ones, tx.init(problem.params), problem.params, **extra)
+    np.testing.assert_allclose(optax.tree.get(state, "modality_balance"), 0.5)
+    np.testing.assert_allclose(optax.tree.get(state, "modality_auc"), [1, 0])
+    moments = optax.tree.get_all_with_path(state, "mu")
+    by_part = {
+        "auxiliary" if "auxiliary" in str(path) else "model": value
+        for path, value in moments
+    }
+    # Adam's first moment is a tenth of the gradient that reached it.
+    scaled = by_part["model"]["encoders"]["labs"]["layers"][0]["kernel"]
+    np.testing.assert_allclose(scaled, 0.1 * 1.2 * 0.5 * 1e-3, rtol=1e-5)
+    shared = by_part["model"]["classifier"]["last"]["kernel"]
+    np.testing.assert_allclose(shared, 0.1 * 1e-3, rtol=1e-5)
+    theirs, _ = plain.update(ones, plain.init(problem.params), problem.params)
+    for key in ("auxiliary", "classifier"):
+        jax.tree.map(np.testing.assert_array_equal, updates[key], theirs[key])
