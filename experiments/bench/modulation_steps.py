@@ -8,7 +8,7 @@ their own.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -142,7 +142,9 @@ class Problem:
             parts,
         )
 
-    def multifair(self, mode: str) -> optax.GradientTransformationExtraArgs:
+    def multifair(
+        self, mode: Literal["paper", "released"]
+    ) -> optax.GradientTransformationExtraArgs:
         """MultiFair's magnitudes."""
         return modulation.multifair(
             self.labels,
@@ -220,34 +222,6 @@ def _part(key: str) -> str:
 def host_transfers(compiled: str) -> list[str]:
     """What a compiled program asks of the host while it runs, from its text."""
     return _ON_HOST.findall(compiled)
-
-
-def distance(start: Any, ours: Any, theirs: Any) -> float:
-    """How far two trees of parameters are apart, relative to how far they moved.
-
-    The biases of keys are left out: attention does not depend on them, so that their
-    gradients are rounding errors, which Adam makes as large as any other's.
-    """
-
-    def moved(params: Any) -> np.ndarray:
-        pairs = zip(*map(jax.tree.leaves_with_path, (params, start)), strict=True)
-        return np.concatenate(
-            [
-                _without_keys(path, np.asarray(a) - np.asarray(b))
-                for (path, a), (_, b) in pairs
-            ]
-        )
-
-    far = moved(theirs)
-    return float(np.linalg.norm(moved(ours) - far) / np.linalg.norm(far))
-
-
-def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    if not name.endswith("query_key_value/bias"):
-        return leaf.ravel()
-    query, _, value = np.split(leaf, 3)
-    return np.concatenate([query, value])
 
 
 def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:

@@ -89,8 +89,8 @@ def test_distance_by_hand():
     theirs = {"a": np.array([3.0, 0.0]), bias: {"bias": np.array([0.0, 9.0, 4.0])}}
     ours = {"a": np.array([3.0, 1.0]), bias: {"bias": np.array([0.0, -7.0, 4.0])}}
     # Moved by 5 without the key's bias, the middle third, and 1 apart.
-    np.testing.assert_allclose(modulation_steps.distance(start, ours, theirs), 0.2)
-    assert modulation_steps.distance(start, theirs, theirs) == 0
+    np.testing.assert_allclose(modulation.distance(start, ours, theirs), 0.2)
+    assert modulation.distance(start, theirs, theirs) == 0
 
 
 def test_groups_and_outcomes_of_the_patients():

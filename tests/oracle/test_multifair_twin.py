@@ -12,21 +12,30 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.bench.modulation import distance
 from experiments.bench.modulation_steps import (
     MODALITIES,
     Problem,
     Size,
-    distance,
     joint_loss,
     make_steps,
 )
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("torchjd")
 
 pytestmark = pytest.mark.oracle
 
 SIZE = Size("tested", width=8, depth=2, num_heads=2, num_features=5, length=10)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small steps on several threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def batches(batch_size, num_groups, number=3):
@@ -53,11 +62,11 @@ def test_the_models_are_the_same():
         )
 
 
-# Two groups; six, of which all have both classes or almost; and six among so few
-# patients that a group has one patient, and so the gate stays shut.
+# The gate stays shut where the gap is below the threshold, as that of two groups is
+# here, and where a group has one patient or none, as one of six among few has.
 @pytest.mark.parametrize(
     ("batch_size", "num_groups", "gates"),
-    [(64, 2, {True, False}), (64, 6, {True}), (16, 6, {False})],
+    [(100, 2, {False}), (64, 6, {True}), (16, 6, {False})],
 )
 def test_three_steps_are_the_same(batch_size, num_groups, gates):
     given = batches(batch_size, num_groups)
@@ -101,8 +110,7 @@ def test_three_steps_are_the_same(batch_size, num_groups, gates):
         assert distance(nothing, scaled, gradients) < 1e-4
         twin.apply()
         assert distance(problem.params, state.params, twin.arrays()) < 5e-3
-    print(seen, gates)
-    assert seen <= gates
+    assert seen == gates, seen
 
 
 def test_the_plain_steps_are_the_same_and_differ_from_the_modulated():
