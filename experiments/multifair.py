@@ -146,7 +146,9 @@ def _train_and_evaluate(
                 trained.logits[rows],
                 joint,
                 splits,
-                tolerance=options.tolerance,
+                tolerance=(
+                    options.tolerance if name in multifair_methods.FAIR else -np.inf
+                ),
                 weights=weights,
             )
             settings = [program.variants[i].setting for i in rows]

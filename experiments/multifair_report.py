@@ -246,7 +246,10 @@ def _protocol(
         "is rare)",
         "selection": "in each lane, on its validation fold alone: the smallest soft "
         f"equalized-odds gap among settings that lose at most {options.tolerance:g} "
-        "AUROC there",
+        "AUROC there; of OGM-GE the best AUROC. Other methods have one setting, the "
+        "published one where there is one",
+        "modulation": "the batch AUCs that modulation reads are not weighted; losses, "
+        "and the gradients that the direction term compares, are",
         **wording.equalized_odds(results),
         **wording.group_rankings(results),
         **wording.weights(results),

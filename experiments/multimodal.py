@@ -155,17 +155,17 @@ class MultimodalTask:
     def statistics(self, params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """What objectives read of each patient.
 
-        ``loss``: the fused loss, with the unimodal heads' own; ``score``; ``fused``:
-        the fused loss alone; and under each modality's name its loss, which reaches
-        its encoder.
+        ``fused``: the fused loss; ``score``; ``heads``: what the unimodal heads learn
+        from, which reaches nothing else; and under each modality's name its loss,
+        which reaches its encoder.
         """
         outputs = self.outputs(params, batch)
         fused, heads = self.losses(outputs, batch, attached=False)
         _, each = self.losses(outputs, batch, attached=True)
         return {
-            "loss": fused + jnp.sum(heads, axis=1),
-            "score": jax.nn.sigmoid(outputs.logits[:, 0]),
             "fused": fused,
+            "score": jax.nn.sigmoid(outputs.logits[:, 0]),
+            "heads": jnp.sum(heads, axis=1),
             **{name: each[:, m] for m, name in enumerate(self.names)},
         }
 

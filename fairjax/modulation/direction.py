@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fairjax.modulation._arguments import gathered
 
@@ -14,19 +14,20 @@ def last_layer_gradient(
     logits: Array,
     labels: Array,
     *,
-    mask: Bool[Array, " n"] | None = None,
+    weights: Array | None = None,
 ) -> Array:
     r"""The cross-entropy's gradient for the weights of a head's last linear layer.
 
-    :math:`X^\top (p - y) / n`, with :math:`p` the probabilities of the logits: in
-    closed form, so that it can be differentiated again at the cost of one more
-    derivative of the head's last layer, not of the model.
+    :math:`X^\top (w \odot (p - y)) / \sum_i w_i`, with :math:`p` the probabilities of
+    the logits: in closed form, so that it can be differentiated again at the cost of
+    one more derivative of the head's last layer, not of the model.
 
     Args:
       inputs: ``[n, D]``, what enters the layer.
       logits: ``[n]`` of a sigmoid, or ``[n, C]`` of a softmax.
       labels: ``[n]``, 0 or 1, or the class.
-      mask: ``[n]``, False for rows that do not count.
+      weights: ``[n]``, those of the loss, 0 or False for rows that do not count; such
+        a row may hold anything. None: all count equally.
 
     Returns:
       ``[D]`` or ``[D, C]``; zero where no row counts.
@@ -47,23 +48,27 @@ def last_layer_gradient(
             f"logits have shape {logits.shape}; a sigmoid's [{rows}], or those of two "
             f"classes or more, [{rows}, C], are needed."
         )
-    for name, given in (("labels", labels), ("mask", mask)):
+    for name, given in (("labels", labels), ("weights", weights)):
         if given is not None and jnp.shape(given) != (rows,):
             raise ValueError(
                 f"{name} has shape {jnp.shape(given)}; there are {rows} rows of inputs."
             )
+    wide = (-1,) + (1,) * (logits.ndim - 1)
+    if weights is not None:
+        # Selected before anything is computed, so that no derivative is NaN either.
+        counted = weights != 0
+        inputs = jnp.where(counted[:, None], inputs, 0.0)
+        logits = jnp.where(counted.reshape(wide), logits, 0.0)
     if logits.ndim == 1:
         residual = jax.nn.sigmoid(logits) - labels
     else:
         residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
     inputs, residual = gathered(inputs), gathered(residual)
-    if mask is None:
+    if weights is None:
         return inputs.T @ residual / rows
-    mask = gathered(mask)
-    # Selected, so that a row that does not count may hold anything.
-    inputs = jnp.where(mask[:, None], inputs, 0.0)
-    residual = jnp.where(mask.reshape(-1, *(1,) * (residual.ndim - 1)), residual, 0.0)
-    return inputs.T @ residual / jnp.maximum(jnp.sum(mask), 1)
+    mass = gathered(weights).astype(residual.dtype)
+    total = jnp.sum(mass)
+    return inputs.T @ (mass.reshape(wide) * residual) / jnp.where(total > 0, total, 1)
 
 
 def direction_loss(

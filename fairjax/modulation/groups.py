@@ -88,7 +88,8 @@ def balance_groups(
       A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
       ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]`` (probabilities),
       ``labels=[n]`` (1 or 0; other rows are padding) and ``groups=[n]`` (in
-      ``0 .. G − 1``; others are in no group), and takes ``present=[n, M]``.
+      ``0 .. G − 1``; others are in no group), and takes ``present=[n, M]``. The batch
+      is what one call sees, as for :func:`balance_modalities`.
 
     Raises:
       ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown

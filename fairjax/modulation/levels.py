@@ -57,7 +57,7 @@ def dual_level(
 
     and the rows are added up. With all four off it is the plain sum. The fused loss is
     best one of the "modalities": it is what the unimodal losses conflict with, for
-    these share no parameters with each other but those of the fusion.
+    these need share no parameters with each other.
 
     Args:
       num_modalities: M, blocks of objectives.

@@ -72,7 +72,8 @@ def balance_modalities(
       A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
       ``update`` needs ``unimodal_scores=[n, M]`` and ``labels=[n]`` (1 or 0; other
       rows are padding), and takes ``present=[n, M]``, False where a row lacks a
-      modality. Only labelled parameters are scaled.
+      modality. Only labelled parameters are scaled. The batch is what one call sees:
+      under ``pmap`` or inside ``shard_map`` gather the scores first, or replicas part.
 
     Raises:
       ValueError: No modalities, or one named twice; labels that fit neither

@@ -100,8 +100,9 @@ def multifair_penalty(
 
     :math:`L_{gm}` is :func:`fairjax.modulation.direction_loss`, weighted by the batch's
     modality balance; :math:`F_G` is :func:`fairjax.modulation.fairness_gap` of the
-    moving averages *with* this batch, through which it is differentiable: the batch's
-    share of an average, and so of the derivative, is 1 − decay.
+    moving averages *with* this batch. Its derivative is that of the batch's own AUCs in
+    place of the averages: through an average, of which a batch is the share 1 − decay,
+    :math:`c` would count for a tenth of itself. That is our reading.
     The gate is that of :func:`fairjax.modulation.balance_groups`.
 
     In the released code both terms are constants to the optimiser: the first is 0,
@@ -152,15 +153,21 @@ def multifair_penalty(
       (0.25, True)
     """
     modalities = unimodal_scores.shape[1]
-    for name, given in (
-        ("modality_auc", modality_auc),
-        ("group_auc", group_auc),
-        ("group_seen", group_seen),
-    ):
-        if given.shape[0] != modalities:
+    shapes = {"modality_auc": modality_auc.shape, "group_auc": group_auc.shape[:1]}
+    for name, shape in shapes.items():
+        if shape != (modalities,):
             raise ValueError(
-                f"{name} has shape {given.shape}; there are {modalities} modalities."
+                f"{name} has shape {shape}; there are {modalities} modalities."
             )
+    if group_auc.ndim != 2 or group_auc.shape[1] < 2:
+        raise ValueError(
+            f"group_auc has shape {group_auc.shape}; a gap needs two groups or more, "
+            f"[{modalities}, G]."
+        )
+    if group_seen.shape != group_auc.shape:
+        raise ValueError(
+            f"group_seen has shape {group_seen.shape}; group_auc has {group_auc.shape}."
+        )
     scores = fused("multifair_penalty", scores, unimodal_scores.shape[0])
     auc = modality_aucs(unimodal_scores, labels, modality_auc, present=present)
     signals = group_signals(
@@ -178,7 +185,10 @@ def multifair_penalty(
     turned = direction_loss(
         fused_gradient, unimodal_gradients, modality_balance(auc, modality_auc)
     )
-    gap = fairness_gap(signals.group_auc, observed=signals.group_seen)
+    averages = signals.group_auc
+    held = jax.lax.stop_gradient(averages)
+    averages = held + (averages - held) / (1 - jnp.asarray(decay))
+    gap = fairness_gap(averages, observed=signals.group_seen)
     gated = jnp.where(signals.fairness_gate, gap, 0.0)
     return MultiFairPenalty(
         total=jnp.asarray(direction) * turned + jnp.asarray(fairness) * gated,

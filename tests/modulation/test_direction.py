@@ -35,8 +35,34 @@ def test_last_layer_gradient_is_that_of_the_mean_cross_entropy(classes, masked):
     if masked:
         given_inputs = jnp.where(mask[:, None], inputs, jnp.nan)
         given_labels = jnp.where(mask, labels, -1)
-    found = last_layer_gradient(given_inputs, inputs @ weights, given_labels, mask=mask)
+    found = last_layer_gradient(
+        given_inputs, inputs @ weights, given_labels, weights=mask
+    )
     np.testing.assert_allclose(found, jax.grad(loss)(weights), rtol=2e-5, atol=1e-6)
+
+
+def test_last_layer_gradient_of_a_weighted_loss_and_its_own_derivative():
+    rng = np.random.default_rng(1)
+    inputs = jnp.asarray(rng.normal(size=(7, 3)), jnp.float32)
+    head = jnp.asarray(rng.normal(size=3), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 2, 7))
+    mass = jnp.asarray(rng.uniform(0.2, 3, 7), jnp.float32).at[2].set(0)
+
+    def loss(head):
+        each = optax.sigmoid_binary_cross_entropy(inputs @ head, labels)
+        return mass @ each / jnp.sum(mass)
+
+    def found(inputs, head):
+        return last_layer_gradient(inputs, inputs @ head, labels, weights=mass)
+
+    wanted = jax.grad(loss)(head)
+    np.testing.assert_allclose(found(inputs, head), wanted, rtol=2e-5, atol=1e-6)
+    # What does not count may be NaN, and so may nothing that is derived from it.
+    holes = inputs.at[2].set(jnp.nan)
+    slope = jax.grad(lambda x: jnp.sum(found(x, head) ** 2))
+    np.testing.assert_allclose(found(holes, head), wanted, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(slope(holes), slope(inputs), rtol=1e-5, atol=1e-7)
+    assert not slope(holes)[2].any()
 
 
 def test_last_layer_gradient_by_hand_and_without_rows():
@@ -44,7 +70,7 @@ def test_last_layer_gradient_by_hand_and_without_rows():
     logits = jnp.log(jnp.array([3.0, 1 / 3]))  # probabilities 3/4 and 1/4
     found = last_layer_gradient(inputs, logits, labels)
     np.testing.assert_allclose(found, [0.25, 0.25], rtol=1e-6)
-    nothing = last_layer_gradient(inputs, logits, labels, mask=jnp.zeros(2, bool))
+    nothing = last_layer_gradient(inputs, logits, labels, weights=jnp.zeros(2, bool))
     np.testing.assert_array_equal(nothing, [0, 0])
 
 

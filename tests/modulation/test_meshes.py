@@ -27,7 +27,10 @@ def step(params, state, batch):
     def total(scores):
         inputs = jnp.concatenate([scores, scores**2], axis=1)
         fused = modulation.last_layer_gradient(
-            inputs, inputs @ params["head"], batch["labels"], mask=batch["labels"] >= 0
+            inputs,
+            inputs @ params["head"],
+            batch["labels"],
+            weights=batch["labels"] >= 0,
         )
         return modulation.multifair_penalty(
             fused_gradient=fused,

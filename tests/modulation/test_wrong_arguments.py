@@ -151,7 +151,7 @@ INPUTS = jnp.ones((4, 3))
         ),
         (
             lambda: modulation.last_layer_gradient(
-                INPUTS, jnp.ones(4), BATCH["labels"], mask=jnp.ones(3, bool)
+                INPUTS, jnp.ones(4), BATCH["labels"], weights=jnp.ones(3)
             ),
             r"mask has shape \(3,\); there are 4 rows of inputs",
         ),
