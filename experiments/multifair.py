@@ -14,7 +14,14 @@ from jax.nn import sigmoid
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import lanes, multifair_methods, multifair_report, report, runner
+from experiments import (
+    lanes,
+    multifair_methods,
+    multifair_names,
+    multifair_report,
+    report,
+    runner,
+)
 from experiments.datasets import load_multimodal
 from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.simulated_modalities import simulated_truth
@@ -97,7 +104,7 @@ def _train_and_evaluate(
     progress: Progress,
 ) -> None:
     splits, options, weights = results.splits, results.options, results.weights
-    named = multifair_methods.titles(task.names)
+    named = multifair_names.titles(task.names)
 
     def evaluate(name: str, setting: str, logits: np.ndarray) -> None:
         # Late fusion is made of methods that were perhaps not asked for.
@@ -132,7 +139,7 @@ def _train_and_evaluate(
             if variant.name == "joint":
                 joint = logits
             for modality in task.names:
-                if variant.name == multifair_methods.unimodal(modality):
+                if variant.name == multifair_names.unimodal(modality):
                     alone[modality] = logits
             evaluate(variant.name, variant.setting, logits)
         for name in names:
@@ -140,14 +147,14 @@ def _train_and_evaluate(
             results.histories[name] = {
                 k: values[rows] for k, values in trained.history[-1].items()
             }
-            if name not in multifair_methods.TUNED:
+            if name not in multifair_names.TUNED:
                 continue
             lane = select(
                 trained.logits[rows],
                 joint,
                 splits,
                 tolerance=(
-                    options.tolerance if name in multifair_methods.FAIR else -np.inf
+                    options.tolerance if name in multifair_names.FAIR else -np.inf
                 ),
                 weights=weights,
             )
@@ -203,7 +210,7 @@ def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndar
 
 def _methods(options: Options, task: MultimodalTask) -> tuple[str, ...]:
     """Those asked for, joint training first."""
-    wanted = options.methods or tuple(multifair_methods.titles(task.names))
+    wanted = options.methods or tuple(multifair_names.titles(task.names))
     return tuple(dict.fromkeys(("joint", *wanted)))
 
 

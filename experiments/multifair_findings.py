@@ -22,7 +22,7 @@ from experiments.measures import (
     PARITY,
     full_names,
 )
-from experiments.multifair_methods import CORNERS, GRID, TITLES, digits
+from experiments.multifair_names import CORNERS, GRID, TITLES, digits
 from experiments.multifair_results import Results
 from experiments.results import compare_to_baseline, main_methods
 

@@ -18,7 +18,7 @@ from experiments.multifair_findings import (
     tested,
     tests_against_joint,
 )
-from experiments.multifair_methods import CORNERS, TITLES, TUNED
+from experiments.multifair_names import CORNERS, TITLES, TUNED
 from experiments.multifair_results import Results
 from experiments.multimodal import MultimodalTask
 from experiments.report import Picture, System, comparison

@@ -32,6 +32,8 @@ from fairjax.models import (
 from fairjax.modulation import modality_labels
 
 MAX_WORDS, MAX_TEXT = 400, 24
+# As published: the most that the norm of an update before AdamW may be.
+CLIP = 0.8
 # Patients whose predictions are made at once.
 _AT_ONCE = 512
 

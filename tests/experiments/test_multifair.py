@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import lanes, multifair, multifair_findings, multifair_methods
+from experiments import (
+    lanes,
+    multifair,
+    multifair_findings,
+    multifair_methods,
+    multifair_names,
+)
 from experiments.comparison import Evaluation
 from experiments.datasets.simulated_modalities import simulate
 from experiments.multifair_findings import BEST, HEADLINE, effects
-from experiments.multifair_methods import GRID, digits
+from experiments.multifair_names import GRID, digits
 from experiments.multifair_results import Options
 from experiments.multimodal import MultimodalBudget, MultimodalTask
 from experiments.protocol import cross_validation
@@ -35,7 +41,7 @@ def small():
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
-    known = multifair_methods.titles(small.task.names)
+    known = multifair_names.titles(small.task.names)
     programs = multifair_methods.build(tuple(known), small.task, small.splits)
     trained = [v.name for program in programs for v in program.variants]
     assert set(trained) == set(known) - {"late_fusion"}
