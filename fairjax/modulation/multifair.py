@@ -153,11 +153,10 @@ def multifair_penalty(
       (0.25, True)
     """
     modalities = unimodal_scores.shape[1]
-    shapes = {"modality_auc": modality_auc.shape, "group_auc": group_auc.shape[:1]}
-    for name, shape in shapes.items():
-        if shape != (modalities,):
+    for name, given in (("modality_auc", modality_auc), ("group_auc", group_auc)):
+        if given.shape[:1] != (modalities,):
             raise ValueError(
-                f"{name} has shape {shape}; there are {modalities} modalities."
+                f"{name} has shape {given.shape}; there are {modalities} modalities."
             )
     if group_auc.ndim != 2 or group_auc.shape[1] < 2:
         raise ValueError(

@@ -218,7 +218,7 @@ def test_a_document_s_table(summary, tmp_path):
     assert "earlier" not in filled
     assert docs.fill(filled, tmp_path) == filled
     rows = [line for line in filled.splitlines() if line.startswith("|")]
-    assert f"ES-AUROC, {CROSSED}" in rows[0]
+    assert "| AUROC | ES-AUROC | AUROC gap |" in rows[0]
     assert [row.split(" | ")[0] for row in rows[2:]] == [
         *(f"| {title}" for title in METHODS.values()),
         "| *noise floor*",

@@ -153,7 +153,7 @@ INPUTS = jnp.ones((4, 3))
             lambda: modulation.last_layer_gradient(
                 INPUTS, jnp.ones(4), BATCH["labels"], weights=jnp.ones(3)
             ),
-            r"mask has shape \(3,\); there are 4 rows of inputs",
+            r"weights has shape \(3,\); there are 4 rows of inputs",
         ),
         (
             lambda: modulation.multifair_penalty(
@@ -166,6 +166,18 @@ INPUTS = jnp.ones((4, 3))
                 **PENALTY | {"groups": jnp.zeros(3, jnp.int32)}
             ),
             r"groups has shape \(3,\); there are 4 rows of scores",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"group_auc": jnp.full((2, 1), 0.5)}
+            ),
+            r"group_auc has shape \(2, 1\); a gap needs two groups",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"group_seen": jnp.zeros((2, 1), bool)}
+            ),
+            r"group_seen has shape \(2, 1\); group_auc has \(2, 2\)",
         ),
         (
             lambda: modulation.multifair_penalty(**PENALTY | {"scores": SCORES}),
