@@ -11,13 +11,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.nn import sigmoid
 from rich.console import Console
 from rich.progress import Progress
 
 from experiments import fairgrad_report, lanes, methods, references, report, runner
 from experiments.datasets import load
-from experiments.evaluation import Evaluator, Predictions
+from experiments.evaluation import Evaluator
 from experiments.fairgrad_findings import HEADLINE
 from experiments.fairgrad_results import (
     DEFAULT_ATTRIBUTES,
@@ -29,7 +28,7 @@ from experiments.files import prepare_folder
 from experiments.prediction_audit import write_audit
 from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
-from experiments.selection import select
+from experiments.recording import Recorder
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
@@ -81,25 +80,15 @@ def _train_and_evaluate(
     progress: Progress,
 ) -> None:
     splits, options = results.splits, results.options
-
-    def evaluate(name: str, title: str, setting: str, logits: np.ndarray) -> None:
-        decisions = logits >= splits.thresholds(logits)[..., None]
-        predictions = Predictions(
-            name,
-            setting,
-            np.asarray(sigmoid(splits.pool(logits, "test"))),
-            splits.pool(decisions, "test"),
-        )
-        results.predictions[predictions.title] = predictions
-        results.evaluations[predictions.title] = evaluator(predictions)
-        results.titles[predictions.title] = title
-
+    referred = {name: title for name, (title, _) in references.ALL.items()}
+    recorder = Recorder(results, evaluator, {**referred, **methods.TITLES})
+    tolerances: dict[str, float] = dict.fromkeys(methods.TUNED, options.tolerance)
     total = len(chosen) * results.budget.steps
     bar = progress.add_task("", total=total + len(references.ALL) * splits.num_lanes)
     for name, (title, fit) in references.ALL.items():
         progress.update(bar, description=title)
         logits = fit(splits, lambda: progress.advance(bar))
-        evaluate(name, title, "", logits)
+        recorder.predictions(name, "", logits)
     erm = np.empty(0)
     for program in chosen:
         names = dict.fromkeys(variant.name for variant in program.variants)
@@ -114,24 +103,7 @@ def _train_and_evaluate(
         )
         if program.name == "erm":
             erm = trained.logits[0]
-        for variant, logits in zip(program.variants, trained.logits, strict=True):
-            title = methods.TITLES[variant.name]
-            evaluate(variant.name, title, variant.setting, logits)
-        for name in names:
-            rows = [i for i, v in enumerate(program.variants) if v.name == name]
-            results.histories[name] = {
-                k: values[rows] for k, values in trained.history[-1].items()
-            }
-            if name not in methods.TUNED:
-                continue
-            lane = select(
-                trained.logits[rows], erm, splits, tolerance=options.tolerance
-            )
-            chosen_count = np.bincount(lane, minlength=len(rows)).tolist()
-            settings = [program.variants[i].setting for i in rows]
-            results.selected[name] = dict(zip(settings, chosen_count, strict=True))
-            logits = trained.logits[rows][lane, np.arange(splits.num_lanes)]
-            evaluate(name, methods.TITLES[name], "selected", logits)
+        recorder.program(program, trained, baseline=erm, tolerances=tolerances)
 
 
 def _checked(options: Options) -> Options:

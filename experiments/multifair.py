@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.nn import sigmoid
 from rich.console import Console
 from rich.progress import Progress
 
@@ -25,7 +24,7 @@ from experiments import (
 from experiments.datasets import load_multimodal
 from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.simulated_modalities import simulated_truth
-from experiments.evaluation import Evaluator, Predictions
+from experiments.evaluation import Evaluator
 from experiments.files import prepare_folder
 from experiments.multifair_findings import BEST, METRICS
 from experiments.multifair_results import (
@@ -38,7 +37,7 @@ from experiments.multimodal import MultimodalBudget, MultimodalTask
 from experiments.prediction_audit import write_audit
 from experiments.programs import Program
 from experiments.protocol import cross_validation
-from experiments.selection import select
+from experiments.recording import Recorder
 
 
 def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
@@ -103,24 +102,15 @@ def _train_and_evaluate(
     work: Path,
     progress: Progress,
 ) -> None:
-    splits, options, weights = results.splits, results.options, results.weights
+    options = results.options
     named = multifair_names.titles(task.names)
-
-    def evaluate(name: str, setting: str, logits: np.ndarray) -> None:
-        # Late fusion is made of methods that were perhaps not asked for.
-        if name not in options.methods:
-            return
-        thresholds = splits.thresholds(logits, weights)
-        predictions = Predictions(
-            name,
-            setting,
-            np.asarray(sigmoid(splits.pool(logits, "test"))),
-            splits.pool(logits >= thresholds[..., None], "test"),
-        )
-        results.predictions[predictions.title] = predictions
-        results.evaluations[predictions.title] = evaluator(predictions)
-        results.titles[predictions.title] = named[name]
-
+    # Late fusion is made of methods that were perhaps not asked for.
+    asked = {name: title for name, title in named.items() if name in options.methods}
+    recorder = Recorder(results, evaluator, asked)
+    tolerances: dict[str, float] = {
+        name: options.tolerance if name in multifair_names.FAIR else -np.inf
+        for name in multifair_names.TUNED
+    }
     bar = progress.add_task("", total=len(programs) * results.budget.steps)
     joint, alone = np.empty(0), {}
     for program in programs:
@@ -128,7 +118,7 @@ def _train_and_evaluate(
         progress.update(bar, description=", ".join(named[n] for n in names))
         trained = lanes.train(
             program,
-            splits,
+            results.splits,
             results.budget,
             seed=options.seed,
             work=work,
@@ -141,30 +131,9 @@ def _train_and_evaluate(
             for modality in task.names:
                 if variant.name == multifair_names.unimodal(modality):
                     alone[modality] = logits
-            evaluate(variant.name, variant.setting, logits)
-        for name in names:
-            rows = [i for i, v in enumerate(program.variants) if v.name == name]
-            results.histories[name] = {
-                k: values[rows] for k, values in trained.history[-1].items()
-            }
-            if name not in multifair_names.TUNED:
-                continue
-            lane = select(
-                trained.logits[rows],
-                joint,
-                splits,
-                tolerance=(
-                    options.tolerance if name in multifair_names.FAIR else -np.inf
-                ),
-                weights=weights,
-            )
-            settings = [program.variants[i].setting for i in rows]
-            count = np.bincount(lane, minlength=len(rows)).tolist()
-            results.selected[name] = dict(zip(settings, count, strict=True))
-            chosen = trained.logits[rows][lane, np.arange(splits.num_lanes)]
-            evaluate(name, "selected", chosen)
+        recorder.program(program, trained, baseline=joint, tolerances=tolerances)
         if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
-            evaluate("late_fusion", "", _late_fusion(alone, data))
+            recorder.predictions("late_fusion", "", _late_fusion(alone, data))
     _in_order(results, list(named))
     _evaluate_truth(results, evaluator)
 
@@ -173,19 +142,10 @@ def _evaluate_truth(results: Results, evaluator: Evaluator) -> None:
     """The best scores that there are, as a row of the table, where the law is known."""
     if results.options.dataset != "simulated":
         return
-    splits = results.splits
     logits = simulated_truth().log_odds.sum(axis=1).astype(np.float32)
-    every = np.broadcast_to(logits, (splits.num_lanes, len(logits)))
-    decisions = every >= splits.thresholds(every)[..., None]
-    found = Predictions(
-        BEST,
-        "",
-        np.asarray(sigmoid(splits.pool(every, "test"))),
-        splits.pool(decisions, "test"),
-    )
-    results.predictions[BEST] = found
-    results.evaluations[BEST] = evaluator(found)
-    results.titles[BEST] = "Best possible, by the known law"
+    every = np.broadcast_to(logits, (results.splits.num_lanes, len(logits)))
+    titles = {BEST: "Best possible, by the known law"}
+    Recorder(results, evaluator, titles).predictions(BEST, "", every)
 
 
 def _in_order(results: Results, names: Sequence[str]) -> None:

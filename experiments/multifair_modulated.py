@@ -243,7 +243,9 @@ def _switched(
 
     def update(updates, state, params=None, **extra):
         changed, state = transform.update(updates, state, params, **extra)
-        pick = lambda new, old: jnp.where(on, new, old)  # noqa: E731
-        return jax.tree.map(pick, changed, updates), state
+        picked = jax.tree.map(
+            lambda new, old: jnp.where(on, new, old), changed, updates
+        )
+        return picked, state
 
     return optax.GradientTransformationExtraArgs(transform.init, update)
