@@ -1,11 +1,13 @@
-"""Array aliases and protocols that the rooms share."""
+"""Array aliases, protocols and checks that the rooms share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Params: TypeAlias = PyTree
@@ -65,6 +67,24 @@ def check_nonnegative(name: str, value: Any) -> None:
     """
     if is_known(value) and not value >= 0:
         raise ValueError(f"{name} must be 0 or more, not {value}.")
+
+
+def gathered(rows: Any) -> Array:
+    """The array, whole on every device if it lies in parts over explicit axes.
+
+    A sort, a scatter, or rows compared with rows are an error there; over automatic
+    axes the compiler places the parts by itself.
+
+    Example:
+      >>> gathered([1, 2])
+      Array([1, 2], dtype=int32)
+    """
+    rows = jnp.asarray(rows)
+    sharding = jax.typeof(rows).sharding
+    if all(axis is None for axis in sharding.spec):
+        return rows
+    nowhere = PartitionSpec(*[None] * rows.ndim)
+    return jax.sharding.reshard(rows, NamedSharding(sharding.mesh, nowhere))
 
 
 class Step(NamedTuple):

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from fairjax.metrics._rows import as_mass, float_type, whole
+from fairjax.metrics._rows import as_mass, float_type
 from fairjax.metrics._segments import running_sums
 from fairjax.metrics.counts import BinaryRows, WeightRows
 from fairjax.metrics.order import GroupedOrder
+from fairjax.types import gathered
 
 
 class SortedMass(NamedTuple):
@@ -26,8 +27,8 @@ def sorted_mass(
     order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> SortedMass:
     """Gathers the rows' weights in sorted order, by label."""
-    labels = whole(labels)[order.order]
-    weights = None if weights is None else whole(weights)
+    labels = gathered(labels)[order.order]
+    weights = None if weights is None else gathered(weights)
     mass = as_mass(weights, labels.size)[order.order]
     mass = jnp.where(order.group < order.num_groups, mass, 0)
     positive = jnp.where(labels == 1, mass, 0)

@@ -4,13 +4,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from fairjax.types import is_known
+from fairjax.types import gathered, is_known
 
 ScoreRows: TypeAlias = Float[Array | np.ndarray, " rows"]
 PatientRows: TypeAlias = Int[Array | np.ndarray, " rows"]
@@ -69,21 +67,7 @@ def as_rows(num_groups: int, **columns: Any) -> tuple[Any, ...]:
     """
     check_sizes(num_groups=num_groups)
     arrays = as_columns(**columns)
-    return tuple(None if c is None else whole(c) for c in arrays)
-
-
-def whole(column: Any) -> Array:
-    """The array, gathered if it lies in parts over the axes of an explicit mesh.
-
-    A sort or a scatter of such an array is an error; over automatic axes the compiler
-    places the parts by itself.
-    """
-    column = jnp.asarray(column)
-    sharding = jax.typeof(column).sharding
-    if all(axis is None for axis in sharding.spec):
-        return column
-    nowhere = PartitionSpec(*[None] * column.ndim)
-    return jax.sharding.reshard(column, NamedSharding(sharding.mesh, nowhere))
+    return tuple(None if c is None else gathered(c) for c in arrays)
 
 
 def float_type(*values: Any) -> Any:
@@ -116,7 +100,7 @@ def as_patients(patients: Any, num_patients: int | None) -> Any:
                 f"{codes[outside][0]}: number the patients, as by "
                 "numpy.unique(ids, return_inverse=True)."
             )
-    return whole(patients)
+    return gathered(patients)
 
 
 def strangers(patients: Array, num_patients: int) -> Bool[Array, " rows"]:

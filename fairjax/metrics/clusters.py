@@ -23,11 +23,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fairjax.metrics._numbers import Numbers
-from fairjax.metrics._rows import as_patients, as_rows, strangers, whole
+from fairjax.metrics._rows import as_patients, as_rows, strangers
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
+from fairjax.types import gathered
 
 _ROUNDING = 1e-6
 
@@ -252,7 +253,7 @@ def cluster_label_rates(
       >>> found.rates.tolist()
       [0.5, 1.0]
     """
-    labels, groups = whole(labels), whole(groups).astype(jnp.int32)
+    labels, groups = gathered(labels), gathered(groups).astype(jnp.int32)
     inside = (groups >= 0) & (groups < num_groups)
     return cluster_rate_covariance(
         predictions,

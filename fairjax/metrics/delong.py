@@ -36,11 +36,11 @@ from fairjax.metrics._rows import (
     as_rows,
     check_columns,
     strangers,
-    whole,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.order import grouped_score_order
+from fairjax.types import gathered
 
 ModelScores: TypeAlias = (
     Float[Array | np.ndarray, "models rows"] | Float[Array | np.ndarray, " rows"]
@@ -211,7 +211,7 @@ class _Placements(NamedTuple):
 
 
 def _placements(labels, scores, groups, num_groups: int) -> _Placements:
-    scores = whole(scores)
+    scores = gathered(scores)
     scores = scores[None] if scores.ndim == 1 else scores
     labels, _, groups = as_rows(
         num_groups, labels=labels, scores=scores[0], groups=groups

@@ -19,12 +19,12 @@ from fairjax.metrics._rows import (
     check_columns,
     group_sizes,
     strangers,
-    whole,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows
 from fairjax.metrics.delong import delong
 from fairjax.metrics.verdicts import PositiveSum, Scalar, positive_sum_of
+from fairjax.types import gathered
 
 _Scores: TypeAlias = Float[Array | np.ndarray, " rows"]
 
@@ -101,7 +101,7 @@ def positive_sum(
       >>> VERDICTS[found.verdict], round(found.gain.item(), 2)
       ('positive-sum', 0.24)
     """
-    groups = whole(groups)
+    groups = gathered(groups)
     attributes = (groups[None] if groups.ndim == 1 else groups).astype(jnp.int32)
     sizes = group_sizes(num_groups)
     if attributes.ndim != 2 or len(sizes) != attributes.shape[0]:
@@ -117,9 +117,9 @@ def positive_sum(
     patients = as_patients(patients, num_patients)
     columns = {"labels": labels, "scores": scores, "baseline_scores": baseline_scores}
     check_columns(**columns, groups=attributes[0], patients=patients)
-    both = jnp.stack([whole(scores), whole(baseline_scores)])
+    both = jnp.stack([gathered(scores), gathered(baseline_scores)])
     everyone, parts = _estimates(
-        whole(labels),
+        gathered(labels),
         both,
         attributes,
         patients,

@@ -19,11 +19,11 @@ from fairjax.metrics._rows import (
     as_rows,
     check_sizes,
     strangers,
-    whole,
 )
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
 from fairjax.metrics.order import grouped_score_order
 from fairjax.metrics.ranking import grouped_auroc_from_order
+from fairjax.types import gathered
 
 # Row weights held at a time, whatever the number of replicates.
 _WEIGHTS_AT_ONCE = 2**22
@@ -63,7 +63,7 @@ def stratified_bootstrap_weights(
       [2, 2]
     """
     check_sizes(num_strata=num_strata, num_replicates=num_replicates)
-    return _stratified_weights(key, whole(strata), num_strata, num_replicates)
+    return _stratified_weights(key, gathered(strata), num_strata, num_replicates)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from fairjax.modulation.parameters import SHARED
@@ -65,14 +63,3 @@ def check_batch(
         raise ValueError(
             f"present has shape {jnp.shape(present)}; the scores have {shape}."
         )
-
-
-def gathered(rows: Array) -> Array:
-    """The batch's rows on every device, where the axes of a mesh are explicit.
-
-    Rows are compared with rows, which such a mesh refuses while both lie in parts.
-    """
-    sharding = jax.typeof(rows).sharding
-    if sharding.mesh.empty or AxisType.Explicit not in sharding.mesh.axis_types:
-        return rows
-    return jax.sharding.reshard(rows, NamedSharding(sharding.mesh, PartitionSpec()))

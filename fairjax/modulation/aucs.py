@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.modulation._arguments import check_batch, gathered
+from fairjax.modulation._arguments import check_batch
+from fairjax.types import gathered
 
 Kind: TypeAlias = Literal["exact", "paper", "released"]
 
@@ -53,7 +54,7 @@ def group_aucs(
       on a scale on which no separation is .5, so that the values and the .5 that
       stands for no value mean the same. With scores in [0, 1]: [.053, .774].
 
-    Takes n² · M numbers of memory, so that nothing leaves the device.
+    Takes n² · M / 2 numbers of memory, so that nothing leaves the device.
 
     Args:
       scores: ``[n, M]``, higher for positives. A probability for the ranges above.
@@ -100,13 +101,7 @@ def group_aucs(
     wide = jnp.promote_types(scores.dtype, jnp.float32)
     scores = jnp.where(counted, scores.astype(wide), 0.0).T
     positive, negative = (labels == 1) & counted.T, (labels == 0) & counted.T
-    # [M, n, n]: row i is a negative and row j a positive of one group. A row is in one
-    # group alone, so that one sum over the first of the two serves all groups; along
-    # that axis compilers fuse it with what is summed.
-    pair = negative[:, :, None] & positive[:, None, :]
-    pair &= groups[:, None] == groups
-    worth = _worth(scores[:, None, :], scores[:, :, None], kind)
-    against = jnp.sum(jnp.where(pair, worth, 0), axis=1)
+    against = _worth_of_pairs(scores, positive, negative, labels, groups, kind)
     member = jax.nn.one_hot(groups, num_groups, dtype=wide)
     # In full precision: an accelerator would else count pairs in 16 bits.
     total, positives, negatives = (
@@ -116,6 +111,35 @@ def group_aucs(
     pairs = positives * negatives
     defined = pairs > 0
     return GroupAucs(jnp.where(defined, total / jnp.maximum(pairs, 1), 0.5), defined)
+
+
+def _worth_of_pairs(
+    scores: Float[Array, "M n"],
+    positive: Bool[Array, "M n"],
+    negative: Bool[Array, "M n"],
+    labels: Array,
+    groups: Array,
+    kind: Kind,
+) -> Float[Array, "M n"]:
+    """For each row of the more frequent class, the sum over its pairs in its group.
+
+    A row is in one group alone, so that one sum serves all groups.
+    """
+    n = labels.shape[0]
+    # The less frequent class fits into half of the rows.
+    few_are_positive = jnp.sum(labels == 1) <= jnp.sum(labels == 0)
+    few = labels == few_are_positive
+    (rows,) = jnp.nonzero(few, size=(n + 1) // 2, fill_value=n)
+    place = jnp.minimum(rows, n - 1)
+    one = jnp.where(few_are_positive, positive, negative)[:, place] & (rows < n)
+    other = jnp.where(few_are_positive, negative, positive)
+    pair = one[:, :, None] & other[:, None, :]
+    pair &= groups[place][:, None] == groups
+    # A negative above a positive is, turned round, a positive above a negative.
+    turned = jnp.where(few_are_positive, scores, -scores)
+    worth = _worth(turned[:, place][:, :, None], turned[:, None, :], kind)
+    # Along the first of the two axes compilers fuse the sum with what is summed.
+    return jnp.sum(jnp.where(pair, worth, 0), axis=1)
 
 
 def _worth(one: Array, other: Array, kind: Kind) -> Array:

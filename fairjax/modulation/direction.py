@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fairjax.modulation._arguments import gathered
+from fairjax.types import gathered
 
 _SMALL = 1e-8
 
