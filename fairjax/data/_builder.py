@@ -1,5 +1,6 @@
 """What the builders of both imaging data sets share."""
 
+import abc
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -89,9 +90,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     @property
+    @abc.abstractmethod
     def _config(self) -> ArchiveConfig:
         """The config, with what is its builder's own."""
-        raise NotImplementedError
 
     def _settings(self) -> dict[str, Any]:
         # As JSON has them, to be compared with those that were saved.
@@ -176,21 +177,21 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         counts = cast(tfds.core.MetadataDict, self.info.metadata)
         counts["absent"][split] = absent
 
+    @abc.abstractmethod
     def _folder(self, manual: Path) -> Path:
         """Where the splits' folders lie."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _table(self, manual: Path) -> Table:
         """Rows of a table for what the files lack."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _own_features(self) -> dict[str, Any]:
         """Features beside those that both data sets have."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _own_values(self, archive: Archive) -> tuple[dict[str, Any], dict[str, bool]]:
         """Their values, and which of their modalities a subject has."""
-        raise NotImplementedError
 
 
 def image_feature(doc: str | None = None) -> Any:
