@@ -27,11 +27,12 @@ from experiments.programs import Budget, Program, allot
 from experiments.protocol import CrossValidation
 from fairjax import training
 from fairjax.checkpoint import Checkpoints
+from fairjax.keys import own_keys
 from fairjax.objectives import cell_objectives
 
 # Batches of all methods are drawn with the same keys, so that methods differ in what
 # they do, not in what they saw.
-_BATCH_STREAM = 1
+_BATCH_STREAM, _TRANSFORM_STREAM = 1, 2
 # Settings that go with batches.
 _MASKS = ("objective_mask", "modalities")
 
@@ -132,7 +133,10 @@ def _digest(program: Program) -> str:
     """Of the variants and of all the numbers that they are trained with."""
     plain = [
         [[v.name, v.setting] for v in program.variants],
-        [[p.share, [*p.functions], p.decay, p.rate] for p in program.phases],
+        [
+            [p.share, [*p.functions], p.decay, p.rate, p.keys_by_lane]
+            for p in program.phases
+        ],
     ]
     digest = hashlib.sha256(json.dumps(plain).encode())
     for settings in (program.settings, *(p.settings for p in program.phases)):
@@ -188,12 +192,16 @@ def _compile(phase, splits, learner, budget, mesh):
         return optax.chain(phase.reconciler(setting), adamw, *after)
 
     def start(params, key_data, setting, schedule):
+        key = jax.random.wrap_key_data(key_data)
         state = training.init_state(
             params,
             transform(_numbers(setting), schedule),
-            key=jax.random.wrap_key_data(key_data),
+            key=key,
             objectives=objectives,
         )
+        if phase.keys_by_lane:
+            number = jax.random.bits(jax.random.fold_in(key, _TRANSFORM_STREAM))
+            state = state._replace(opt_state=own_keys(state.opt_state, number))
         return training.start(state)
 
     def loop(run, lane, shared, setting, schedule):

@@ -18,15 +18,17 @@ from experiments import (
     multifair_methods,
     multifair_names,
     multifair_report,
+    references,
     report,
     runner,
 )
 from experiments.datasets import load_multimodal
 from experiments.datasets.multimodal import MultimodalTable
-from experiments.datasets.simulated_modalities import simulated_truth
+from experiments.datasets.simulated_modalities import Truth, simulated_truth
 from experiments.evaluation import Evaluator
 from experiments.files import prepare_folder
 from experiments.multifair_findings import BEST, METRICS
+from experiments.multifair_names import REFERENCE
 from experiments.multifair_results import (
     DEFAULT_ATTRIBUTES,
     FULL_REPEATS,
@@ -34,6 +36,7 @@ from experiments.multifair_results import (
     Results,
 )
 from experiments.multimodal import MultimodalBudget, MultimodalTask
+from experiments.multimodal_inputs import summaries
 from experiments.prediction_audit import write_audit
 from experiments.programs import Program
 from experiments.protocol import cross_validation
@@ -74,12 +77,15 @@ def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
     results = Results(options, splits, budget, {}, {}, {}, {}, {}, weights)
     console.print(runner.describe(results, len(options.methods)))
     mark = runner.fingerprint(options, budget, ignore=("tolerance",))
-    system = multifair_report.system(data, task)
+    truth = simulated_truth() if options.dataset == "simulated" else None
+    system = multifair_report.system(data, task, truth)
     with runner.workplace(folder, mark) as work:
         with runner.progress(console) as progress:
             _train_and_evaluate(
                 results, data, task, programs, evaluator, work, progress
             )
+        if truth is not None:
+            _evaluate_truth(results, evaluator, truth)
         report.write(system, results, folder)
         with console.status("auditing the predictions"):
             page = write_audit(
@@ -111,7 +117,17 @@ def _train_and_evaluate(
         name: options.tolerance if name in multifair_names.FAIR else -np.inf
         for name in multifair_names.TUNED
     }
-    bar = progress.add_task("", total=len(programs) * results.budget.steps)
+    referred = results.splits.num_lanes if REFERENCE in options.methods else 0
+    bar = progress.add_task("", total=len(programs) * results.budget.steps + referred)
+    if referred:
+        progress.update(bar, description=asked[REFERENCE])
+        logits = references.logistic_regression(
+            results.splits,
+            lambda: progress.advance(bar),
+            inputs=summaries(data, results.splits),
+            weights=results.weights,
+        )
+        recorder.predictions(REFERENCE, "", logits)
     joint, alone = np.empty(0), {}
     for program in programs:
         names = dict.fromkeys(variant.name for variant in program.variants)
@@ -135,14 +151,11 @@ def _train_and_evaluate(
         if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
             recorder.predictions("late_fusion", "", _late_fusion(alone, data))
     _in_order(results, list(named))
-    _evaluate_truth(results, evaluator)
 
 
-def _evaluate_truth(results: Results, evaluator: Evaluator) -> None:
-    """The best scores that there are, as a row of the table, where the law is known."""
-    if results.options.dataset != "simulated":
-        return
-    logits = simulated_truth().log_odds.sum(axis=1).astype(np.float32)
+def _evaluate_truth(results: Results, evaluator: Evaluator, truth: Truth) -> None:
+    """The best scores that there are, as a row of the table."""
+    logits = truth.log_odds.sum(axis=1).astype(np.float32)
     every = np.broadcast_to(logits, (results.splits.num_lanes, len(logits)))
     titles = {BEST: "Best possible, by the known law"}
     Recorder(results, evaluator, titles).predictions(BEST, "", every)

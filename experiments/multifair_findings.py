@@ -1,6 +1,7 @@
 """What the MultiFair experiment finds: its tests, and its answers in words."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from experiments.comparison import (
     contrast,
     holm,
 )
+from experiments.datasets.simulated_modalities import GROUPS, Truth
 from experiments.measures import (
     AUROC_GAP,
     EQUITY,
@@ -22,7 +24,14 @@ from experiments.measures import (
     PARITY,
     full_names,
 )
-from experiments.multifair_names import CORNERS, GRID, TITLES, digits
+from experiments.multifair_names import (
+    CORNERS,
+    GRID,
+    REFERENCE,
+    TITLES,
+    digits,
+    unimodal,
+)
 from experiments.multifair_results import Results
 from experiments.results import compare_to_baseline, main_methods
 
@@ -45,6 +54,8 @@ HEADLINE = {
 
 # The best scores, where the law is known that patients were drawn from.
 BEST = "best_possible"
+# No candidates: compared with joint training on their own, not with the others.
+_REFERENCES = (REFERENCE, BEST)
 # Where more is better; of the others less is.
 _MORE_IS_BETTER = ("auroc", EQUITY)
 
@@ -62,7 +73,7 @@ def tested(results: Results) -> list[str]:
 
 def tests_against_joint(results: Results) -> Tests:
     """Metric -> method -> difference from joint training, Holm over the methods."""
-    return compare_to_baseline(results, "joint", tested(results), (BEST,))
+    return compare_to_baseline(results, "joint", tested(results), _REFERENCES)
 
 
 def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | None:
@@ -129,8 +140,17 @@ def release_tests(results: Results) -> dict[str, Comparison]:
     return holm({m: compare(released, paper, m) for m in HEADLINE})
 
 
-def answers(results: Results, tests: Tests) -> list[str]:
-    """Lines of Markdown that answer the experiment's questions."""
+def answers(
+    results: Results, tests: Tests, modalities: Sequence[str], truth: Truth | None
+) -> list[str]:
+    """Lines of Markdown that answer the experiment's questions.
+
+    Args:
+      results: Of the run.
+      tests: From `tests_against_joint`.
+      modalities: Their names.
+      truth: The law that the patients were drawn from, where it is known.
+    """
     lines = ["**Does each level help, and do they help each other?**", ""]
     for name, (nothing, _, _) in CORNERS.items():
         lines += _levels_answer(results, name, TITLES[nothing])
@@ -143,8 +163,9 @@ def answers(results: Results, tests: Tests) -> list[str]:
         "",
         *_methods_answer(results, tests),
         "",
-        "**What does each modality contribute?** " + _modalities_answer(results),
-        *_truth_answer(results),
+        "**What does each modality contribute?** "
+        + _modalities_answer(results, modalities),
+        *_truth_answer(results, modalities, truth),
         "",
         "**How are the groups served?** AUROC of each:",
         "",
@@ -211,23 +232,31 @@ def _release_answer(results: Results) -> str:
 def _methods_answer(results: Results, tests: Tests) -> list[str]:
     lines = []
     for title in main_methods(results):
-        if title == "joint":
+        if title in ("joint", *_REFERENCES):
             continue
+        found = {metric: tests[metric][title] for metric in HEADLINE}
         clear = [
-            f"{HEADLINE[metric]} {_judged(metric, tests[metric][title])} "
-            f"({_span(tests[metric][title])}, p {p_text(tests[metric][title])})"
-            for metric in HEADLINE
-            if tests[metric][title].p_holm < LEVEL
+            f"{HEADLINE[metric]} {_judged(metric, c)} ({_span(c)}, p {p_text(c)})"
+            for metric, c in found.items()
+            if c.p_holm < LEVEL
         ]
         text = "; ".join(clear) if clear else "no difference is shown"
+        if all(math.isnan(c.p_holm) for c in found.values()):
+            text = "not tested"
         lines.append(f"- {results.titles[title]}: {text}.")
     return lines or ["Joint training was run alone."]
 
 
-def _modalities_answer(results: Results) -> str:
-    """The last unimodal validation AUROCs, at the median of the seeds."""
-    modalities = _modality_names(results)
-    parts = []
+def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
+    """Single modalities against all, and the last unimodal validation AUROCs."""
+    parts, joint = [], results.evaluations["joint"]
+    others = {unimodal(m): f"{m} alone" for m in modalities}
+    others[REFERENCE] = "a logistic regression of all, summarised a row a patient"
+    beside = [
+        f"less {words} {_span(compare(joint, results.evaluations[name], 'auroc'))}"
+        for name, words in others.items()
+        if name in results.evaluations
+    ]
     for name in ("joint", "multifair", "multifair_released", "dual_level"):
         if name not in results.histories:
             continue
@@ -237,42 +266,55 @@ def _modalities_answer(results: Results) -> str:
             f"{m} {v:.3f}" for m, v in zip(modalities, middle, strict=True)
         )
         parts.append(f"{TITLES[name]}: {shown}")
+    compared = f"AUROC of joint training, {', '.join(beside)}. " if beside else ""
     return (
-        "The auxiliary heads' validation AUROC at the last step, median over seeds: "
-        f"{'; '.join(parts)}."
+        f"{compared}The auxiliary heads' validation AUROC at the last step, median "
+        f"over seeds: {'; '.join(parts)}."
     )
 
 
-def _truth_answer(results: Results) -> list[str]:
+def _truth_answer(
+    results: Results, modalities: Sequence[str], truth: Truth | None
+) -> list[str]:
     """Where the law is known: how far each group is from the best that is possible."""
-    if BEST not in results.evaluations:
+    if truth is None or BEST not in results.evaluations:
         return []
+    (attribute,) = results.splits.attributes
     best = results.evaluations[BEST]
-    groups = [m for m in best.repeats if m.startswith(f"{GROUP_AUROC}/")]
-    parts = []
+    lines = [
+        "",
+        (
+            "**Is the known truth recovered?** What each modality alone could reach by "
+            "the law, in patients who have it, and what training on it alone reaches, in "
+            "all patients:"
+        ),
+        "",
+    ]
+    for modality in modalities:
+        alone = results.evaluations.get(unimodal(modality))
+        shown = []
+        for group in GROUPS:
+            text = f"{group} {truth.best_auc(group, modality):.3f}"
+            if alone is not None:
+                reached = alone.mean(f"{GROUP_AUROC}/{attribute}={group}")
+                text += f" (reached {reached:.3f})"
+            shown.append(text)
+        lines.append(f"- {modality}: {', '.join(shown)}.")
+    lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
     for title in main_methods(results):
         if title == BEST:
             continue
         lost = [
-            f"{m.partition('=')[2]} "
-            + _span(compare(results.evaluations[title], best, m))
-            for m in groups
+            compare(
+                results.evaluations[title], best, f"{GROUP_AUROC}/{attribute}={group}"
+            )
+            for group in GROUPS
         ]
-        parts.append(f"- {results.titles[title]}: {', '.join(lost)}.")
-    return [
-        "",
-        "**Is the known truth recovered?** AUROC of each group, less the best by law:",
-        "",
-        *parts,
-    ]
-
-
-def _modality_names(results: Results) -> list[str]:
-    found = [name for name in results.histories if name.startswith("only_")]
-    if found:
-        return [name.removeprefix("only_") for name in found]
-    number = next(iter(results.histories.values()))["unimodal_auroc"].shape[-1]
-    return [f"modality {m + 1}" for m in range(number)]
+        shown = ", ".join(f"{g} {_span(c)}" for g, c in zip(GROUPS, lost, strict=True))
+        short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
+        verdict = f"short of it in {' and '.join(short)}" if short else "recovered"
+        lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
+    return lines
 
 
 def _groups_table(results: Results) -> list[str]:

@@ -17,6 +17,7 @@ GRID: tuple[tuple[int, ...], ...] = tuple(
 )
 
 TITLES = {
+    "logistic_regression": "Logistic regression",
     "joint": "Joint training",
     "late_fusion": "Late fusion",
     "ogm_ge": "OGM-GE",
@@ -32,6 +33,8 @@ TITLES = {
     "dual_level": "Dual-level reconciliation",
     "dual_level_levels": "Dual-level reconciliation, some levels",
 }
+# No neural network, and no candidate: what a reader has without this library.
+REFERENCE = "logistic_regression"
 TUNED = ("ogm_ge", "group_dro", "penalty", "fairgrad")
 # Of these the fairest setting is chosen, among those that cost little; of the others
 # the one that predicts best.
@@ -46,7 +49,8 @@ CORNERS = {
 def titles(names: Sequence[str]) -> dict[str, str]:
     """Every method's title, those of single modalities among them."""
     alone = {unimodal(name): f"{name.capitalize()} alone" for name in names}
-    return {"joint": TITLES["joint"], **alone, **TITLES}
+    first = {name: TITLES[name] for name in (REFERENCE, "joint")}
+    return {**first, **alone, **TITLES}
 
 
 def unimodal(modality: str) -> str:

@@ -75,7 +75,7 @@ def fairgrad(task: MultimodalTask, splits: CrossValidation) -> Program:
 
     return Program(
         "fairgrad",
-        (Phase(1.0, objectives, reconciler, DECAY),),
+        (Phase(1.0, objectives, reconciler, DECAY, keys_by_lane=True),),
         tuple(Variant("fairgrad", f"{limit:g}") for limit in LIMITS),
         {"limit": np.array(LIMITS, np.float32)},
     )
@@ -136,7 +136,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     }
     return Program(
         "dual_level",
-        (Phase(1.0, objectives, reconciler),),
+        (Phase(1.0, objectives, reconciler, keys_by_lane=True),),
         tuple(grid_variants("dual_level")),
         settings,
     )

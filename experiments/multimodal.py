@@ -1,6 +1,6 @@
 """The multimodal model that lanes train, and its patients' data in every lane."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.datasets.modalities import (
-    Series,
-    Text,
-    standardise_series,
-    tokenise,
-)
+from experiments.datasets.modalities import Dense, Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 from experiments.learners import Learner
+from experiments.multimodal_inputs import MAX_TEXT, MAX_WORDS, prepared
 from experiments.programs import Budget
 from experiments.protocol import CrossValidation
 from fairjax import metrics
@@ -31,7 +27,6 @@ from fairjax.models import (
 )
 from fairjax.modulation import modality_labels
 
-MAX_WORDS, MAX_TEXT = 400, 24
 # As published: the most that the norm of an update before AdamW may be.
 CLIP = 0.8
 # Patients whose predictions are made at once.
@@ -76,7 +71,10 @@ class MultimodalTask:
         self.names = data.names
         self.group_names, members = splits.partition.membership(splits.attributes)
         self.num_groups = len(self.group_names)
-        inputs, shared, make_encoders = _prepared(data, splits, budget)
+        found = prepared(data, splits)
+        inputs: dict[str, Any] = dict(found.own)
+        shared: dict[str, Any] = dict(found.common)
+        make_encoders = _encoders(data, splits.inputs.shape[-1], budget)
         valid = [
             np.flatnonzero(splits.rows(i, "valid")) for i in range(splits.num_lanes)
         ]
@@ -225,52 +223,25 @@ def _groups_of(splits: CrossValidation, attribute: str) -> tuple[np.ndarray, int
     return members.argmax(axis=0).astype(np.int32), len(names)
 
 
-def _prepared(
-    data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
-) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Each lane's inputs, those that all lanes share, and what makes the encoders."""
-    inputs: dict[str, Any] = {STATIC: {"inputs": splits.inputs}}
-    shared: dict[str, Any] = {}
+def _encoders(
+    data: MultimodalTable, num_features: int, budget: MultimodalBudget
+) -> Callable[[nnx.Rngs], dict[str, nnx.Module]]:
+    """What makes the modalities' encoders, of a size that fits the budget."""
     size = (budget.width, budget.depth, budget.num_heads)
-    makers: dict[str, Any] = {STATIC: _dense_encoder(splits.inputs.shape[-1], budget)}
-    trains = [splits.rows(lane, "train") for lane in range(splits.num_lanes)]
-    for name, content in data.modalities.items():
+
+    def encoder(content: Series | Text | Dense, rngs: nnx.Rngs) -> nnx.Module:
         if isinstance(content, Series):
-            own = [standardise_series(content, rows).values for rows in trains]
-            inputs[name] = {"values": np.stack(own)}
-            shared[name] = {
-                # In months, for the encoder's frequencies.
-                "times": 12 * content.times,
-                "variables": content.variables,
-                "mask": content.mask,
-            }
-            makers[name] = _series_encoder(content, size)
-        elif isinstance(content, Text):
-            numbered = [
-                tokenise(content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT)
-                for rows in trains
-            ]
-            inputs[name] = {
-                "tokens": np.stack([found.tokens for found in numbered]),
-                "mask": np.stack([found.mask for found in numbered]),
-            }
-            makers[name] = lambda rngs: TextEncoder(
-                MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs
-            )
-        else:
-            inputs[name], shared[name] = {}, {"inputs": content.values}
-            makers[name] = _dense_encoder(content.values.shape[1], budget)
+            number, length = len(content.names), content.mask.shape[1]
+            return SeriesEncoder(number, *size, max_length=length, rngs=rngs)
+        if isinstance(content, Text):
+            return TextEncoder(MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs)
+        return dense(content.values.shape[1], rngs)
 
-    def make_encoders(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {name: maker(rngs) for name, maker in makers.items()}
+    def dense(number: int, rngs: nnx.Rngs) -> nnx.Module:
+        return MLP(number, budget.hidden, budget.width, rngs=rngs)
 
-    return inputs, shared, make_encoders
+    def make(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        made = {STATIC: dense(num_features, rngs)}
+        return made | {name: encoder(c, rngs) for name, c in data.modalities.items()}
 
-
-def _series_encoder(content: Series, size: tuple[int, int, int]):
-    number, length = len(content.names), content.mask.shape[1]
-    return lambda rngs: SeriesEncoder(number, *size, max_length=length, rngs=rngs)
-
-
-def _dense_encoder(number: int, budget: MultimodalBudget):
-    return lambda rngs: MLP(number, budget.hidden, budget.width, rngs=rngs)
+    return make

@@ -54,6 +54,7 @@ class Phase:
         loss in place of objectives.
       after: ``after(setting)`` makes a transformation that follows AdamW.
       observed: What is recorded of the optimiser's state after every step.
+      keys_by_lane: Whether what the transformation draws differs between lanes.
     """
 
     share: float
@@ -65,6 +66,7 @@ class Phase:
     loss: Callable[[Setting], Callable[..., Any]] | None = None
     after: Callable[[Setting], optax.GradientTransformation] | None = None
     observed: tuple[str, ...] = ("norms", "cosines", "conflict_share")
+    keys_by_lane: bool = False
 
 
 @dataclass(frozen=True)

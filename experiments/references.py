@@ -14,19 +14,32 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 
 
 def logistic_regression(
-    splits: CrossValidation, advance: Callable[[], None]
+    splits: CrossValidation,
+    advance: Callable[[], None],
+    *,
+    inputs: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits ``[L, n]`` of an L2-regularised logistic regression.
 
     In each lane, the penalty with the best AUROC on the lane's validation fold.
+
+    Args:
+      splits: The patients and their folds.
+      advance: Called after every lane.
+      inputs: ``[L, n, d]``, in place of those of the table.
+      weights: ``[n]``, of the patients, in the fit and in the AUROC.
     """
 
     def candidates(inputs, label, train):
+        own = None if weights is None else weights[train]
         for strength in INVERSE_PENALTIES:
             model = LogisticRegression(C=strength, max_iter=1000)
-            yield model.fit(inputs[train], label[train]).decision_function(inputs)
+            model.fit(inputs[train], label[train], sample_weight=own)
+            yield model.decision_function(inputs)
 
-    return _best(candidates, splits, advance)
+    inputs = splits.inputs if inputs is None else inputs
+    return _best(candidates, splits, inputs, advance, weights)
 
 
 def gradient_boosting(
@@ -53,7 +66,7 @@ def gradient_boosting(
     # On one thread: the trees are the same to the bit, and a thread that waits for a
     # core which another process holds costs far more than it can save.
     with threadpool_limits(limits=1, user_api="openmp"):
-        return _best(candidates, splits, advance)
+        return _best(candidates, splits, splits.inputs, advance)
 
 
 ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {
@@ -62,15 +75,18 @@ ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {
 }
 
 
-def _best(candidates, splits: CrossValidation, advance) -> np.ndarray:
+def _best(
+    candidates, splits: CrossValidation, inputs, advance, weights=None
+) -> np.ndarray:
     """Each lane's candidate with the best AUROC on the lane's validation fold."""
     label = splits.table.label
-    logits = np.empty(splits.inputs.shape[:2], np.float32)
+    logits = np.empty(inputs.shape[:2], np.float32)
     for lane in range(splits.num_lanes):
         train, valid = splits.rows(lane, "train"), splits.rows(lane, "valid")
         best = -np.inf
-        for scores in candidates(splits.inputs[lane], label, train):
-            auroc = roc_auc_score(label[valid], scores[valid])
+        own = None if weights is None else weights[valid]
+        for scores in candidates(inputs[lane], label, train):
+            auroc = roc_auc_score(label[valid], scores[valid], sample_weight=own)
             if auroc > best:
                 best, logits[lane] = auroc, scores
         advance()

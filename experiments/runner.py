@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -24,6 +25,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+import experiments
+import fairjax
 from experiments.files import locked, prepare_folder
 from experiments.results import AnyResults, RunOptions
 
@@ -72,11 +75,22 @@ def fingerprint(options: Any, budget: Any, *, ignore: Collection[str] = ()) -> s
         **dataclasses.asdict(budget),
         "jax": jax.__version__,
         "devices": [str(device) for device in jax.devices()],
+        "code": _code(),
     }
     for name in (*_AFTER_TRAINING, *ignore):
         parts.pop(name, None)
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code, whose constants and methods training depends on too."""
+    digest = hashlib.sha256()
+    for package in (experiments, fairjax):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -29,8 +29,8 @@ from fairjax.objectives import CellFunction
 from fairjax.training import TrainState, TrainStep
 
 MODALITIES = ("labs", "vitals")
-# As published.
-RHO, DIRECTION, FAIRNESS, MU, TAU, DECAY, CLIP = 1.2, 0.15, 0.5, 0.5, 0.04, 0.9, 0.8
+# The released code's for FairVision.
+RHO, DIRECTION, FAIRNESS, MU, TAU, DECAY, CLIP = 1.2, 0.15, 0.5, 0.3, 0.04, 0.9, 0.8
 MODEL_RATE, MODEL_DECAY, HEADS_RATE, HEADS_DECAY = 3e-5, 6e-3, 1e-5, 3e-3
 
 _ON_HOST = re.compile(

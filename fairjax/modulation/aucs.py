@@ -147,6 +147,8 @@ def _worth(one: Array, other: Array, kind: Kind) -> Array:
         # Compared, not subtracted: differences of tiny scores are flushed to zero.
         return (one > other) + jnp.asarray(0.5, one.dtype) * (one == other)
     # The log1p of softplus takes several times as long; it is exact where the loss is
-    # next to nothing, which beside the 1 cannot be seen.
-    loss = jnp.maximum(other - one, 0) + jnp.log(1 + jnp.exp(-jnp.abs(other - one)))
+    # next to nothing, which beside the 1 cannot be seen. Selected where `maximum` would
+    # do, so that the derivative at a tie is a half.
+    behind = other - one
+    loss = jnp.where(behind >= 0, behind, 0) + jnp.log(1 + jnp.exp(-jnp.abs(behind)))
     return 1 - loss / (1.0 if kind == "released" else 2 * math.log(2.0))

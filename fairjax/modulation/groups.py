@@ -53,7 +53,7 @@ def balance_groups(
     *,
     num_groups: int,
     mode: Mode = "paper",
-    mu: Scalar = 0.5,
+    mu: Scalar = 0.3,
     tau: Scalar = 0.04,
     decay: Scalar = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
@@ -80,9 +80,12 @@ def balance_groups(
       modalities: Names, in the order of the columns of ``unimodal_scores``.
       num_groups: G, 2 or more; intersections count as groups of their own.
       mode: See above.
-      mu: :math:`\mu`, the strength; may be traced, as may the next two.
-      tau: :math:`\tau`, the threshold of the gate and the scale of the factors.
-      decay: Of the averages.
+      mu: :math:`\mu`, the strength, 0 or more; may be traced, as may the next two.
+        The released code has .3 with a ``tau`` of .04 (FairVision), and .5 with .07
+        (FairCLIP).
+      tau: :math:`\tau`, 0 or more, the threshold of the gate and the scale of the
+        factors.
+      decay: Of the averages, in [0, 1).
 
     Returns:
       A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its

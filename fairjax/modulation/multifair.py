@@ -39,7 +39,7 @@ def multifair(
     num_groups: int,
     mode: Mode = "paper",
     rho: Scalar = 1.2,
-    mu: Scalar = 0.5,
+    mu: Scalar = 0.3,
     tau: Scalar = 0.04,
     decay: Scalar = 0.9,
 ) -> optax.GradientTransformationExtraArgs:

@@ -207,3 +207,16 @@ def test_only_the_surrogates_have_a_derivative():
     np.testing.assert_allclose(slopes["released"], [slope, -slope], rtol=1e-6)
     scaled = slope / (2 * math.log(2))
     np.testing.assert_allclose(slopes["paper"], [scaled, -scaled], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"), [("released", 1), ("paper", 2 * math.log(2))]
+)
+def test_tied_scores_are_pulled_apart(kind, scale):
+    """The logistic loss has the slope -1/2 at 0: a head that starts at 0 must learn."""
+    scores, labels = jnp.full((4, 1), 0.5), jnp.array([1, 1, 0, 0])
+    slopes = jax.grad(lambda s: jnp.sum(group_aucs(s, labels, kind=kind).values))(
+        scores
+    )
+    expected = np.array([1, 1, -1, -1]) / (4 * scale)
+    np.testing.assert_allclose(slopes[:, 0], expected, rtol=1e-6)

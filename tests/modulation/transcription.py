@@ -12,7 +12,7 @@ import numpy as np
 class Settings:
     mode: str
     rho: float = 1.2
-    mu: float = 0.5
+    mu: float = 0.3
     tau: float = 0.04
     decay: float = 0.9
     direction: float = 0.15
