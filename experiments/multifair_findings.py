@@ -284,9 +284,9 @@ def _truth_answer(
     lines = [
         "",
         (
-            "**Is the known truth recovered?** What each modality alone could reach by "
-            "the law, in patients who have it, and what training on it alone reaches, in "
-            "all patients:"
+            "**Is the known truth recovered?** What each modality alone could reach "
+            "by the law, in patients who have it, and what training on it alone "
+            "reaches, in all patients:"
         ),
         "",
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Integer
 
 
 def as_key(key: Array | int) -> Array:
@@ -33,7 +33,7 @@ def as_key(key: Array | int) -> Array:
     return array if typed else jax.random.wrap_key_data(array)
 
 
-def own_keys(state: Any, number: int | Int[Array, ""]) -> Any:
+def own_keys(state: Any, number: int | Integer[Array, ""]) -> Any:
     """A state whose random keys are its own: folded with a number.
 
     Copies of one state would otherwise draw the same numbers. Keys are leaves of a

@@ -20,7 +20,7 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from fairjax.groups import Partition
-from fairjax.types import Batch, CellIds, Params, Scalar, Values, is_known
+from fairjax.types import Batch, CellIds, Params, Scalar, Values, check_decay
 
 BATCH_KEYS = ("cells", "weights", "mask")
 
@@ -267,8 +267,8 @@ def cell_objectives(
                 f"objective {name!r} was made for {function.cells.size} cells; the "
                 f"partition has {partition.num_cells}."
             )
-    if decay is not None and is_known(decay) and not 0 <= decay < 1:
-        raise ValueError(f"decay must lie in [0, 1), not {decay}.")
+    if decay is not None:
+        check_decay(decay)
     shares = partition.counts / max(int(partition.counts.sum()), 1)
     return CellObjectives(
         statistics_fn=statistics_fn,

@@ -69,6 +69,16 @@ def check_nonnegative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 0 or more, not {value}.")
 
 
+def check_decay(value: Any) -> None:
+    """Refuse the decay of a moving average outside [0, 1), if it is known now.
+
+    Example:
+      >>> check_decay(0.9)
+    """
+    if is_known(value) and not 0 <= value < 1:
+        raise ValueError(f"decay must lie in [0, 1), not {value}.")
+
+
 def gathered(rows: Any) -> Array:
     """The array, whole on every device if it lies in parts over explicit axes.
 

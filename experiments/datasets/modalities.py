@@ -237,6 +237,15 @@ def tokenise(
 def check_series(where: str, series: Series) -> None:
     """Raises ValueError if a series breaks what `Series` promises; names `where`."""
     shape = series.mask.shape
+    if len(shape) != 2 or series.mask.dtype != np.bool_:
+        raise ValueError(
+            f"{where}: mask must be boolean, [patients, slots]; found "
+            f"{series.mask.dtype} of shape {shape}"
+        )
+    if not np.issubdtype(series.variables.dtype, np.integer):
+        raise ValueError(
+            f"{where}: variables must be whole numbers, found {series.variables.dtype}"
+        )
     for part in ("times", "variables", "values"):
         if getattr(series, part).shape != shape:
             raise ValueError(

@@ -88,15 +88,20 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
             f"{name}: {STATIC!r} is the table's own name; call the modality otherwise"
         )
     for modality, content in data.modalities.items():
+        if isinstance(content, Dense) and content.values.ndim != 2:
+            raise ValueError(
+                f"{name}: modality {modality!r} must be [patients, numbers], found "
+                f"shape {content.values.shape}"
+            )
         if num_patients(content) != rows:
             raise ValueError(
                 f"{name}: modality {modality!r} has {num_patients(content)} patients "
                 f"but the table has {rows}"
             )
-    _check_present(name, data)
     for modality, content in data.modalities.items():
         if isinstance(content, Series):
             check_series(f"{name}: modality {modality!r}", content)
+    _check_present(name, data)
     _check_weights(name, data.weights, rows)
     return data
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from fairjax.modulation.parameters import SHARED
+from fairjax.types import is_known
 
 
 def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -62,4 +64,15 @@ def check_batch(
     if present is not None and jnp.shape(present) != shape:
         raise ValueError(
             f"present has shape {jnp.shape(present)}; the scores have {shape}."
+        )
+    if is_known(labels) and getattr(labels, "is_fully_addressable", True):
+        _check_coding(np.asarray(labels))
+
+
+def _check_coding(labels: np.ndarray) -> None:
+    """Refuses -1 and 1 for the classes, which would silently be padding and 1."""
+    if np.any(labels == -1) and np.any(labels == 1) and not np.any(labels == 0):
+        raise ValueError(
+            "labels are 1 or 0, and rows of another value count for nothing; these are "
+            "1 and -1: pass labels > 0."
         )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.modulation._arguments import check_batch
-from fairjax.types import gathered
+from fairjax.types import check_whole, gathered
 
 Kind: TypeAlias = Literal["exact", "paper", "released"]
 
@@ -69,7 +69,8 @@ def group_aucs(
       The AUCs, and where they are defined.
 
     Raises:
-      ValueError: An unknown kind, or shapes that do not fit.
+      ValueError: An unknown kind, no groups, shapes that do not fit, or labels that
+        are 1 and −1.
 
     References:
       Gao and Zhou, *On the Consistency of AUC Pairwise Optimization*, IJCAI 2015, for
@@ -85,6 +86,8 @@ def group_aucs(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind is one of {get_args(Kind)}, not {kind!r}.")
+    check_whole("num_groups", num_groups)
+    scores = jnp.asarray(scores)
     if scores.ndim != 2:
         raise ValueError(
             f"scores are [n, M], one column a modality; not {scores.shape}."
@@ -97,7 +100,7 @@ def group_aucs(
     # stay in a moving average for ever.
     counted = jnp.isfinite(scores)
     if present is not None:
-        counted &= gathered(present)
+        counted &= gathered(present).astype(bool)
     wide = jnp.promote_types(scores.dtype, jnp.float32)
     scores = jnp.where(counted, scores.astype(wide), 0.0).T
     positive, negative = (labels == 1) & counted.T, (labels == 0) & counted.T

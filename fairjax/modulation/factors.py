@@ -36,6 +36,9 @@ def modality_balance(
     Returns:
       ``[M]``; 1 for a single modality, which has none to be balanced with.
 
+    Raises:
+      ValueError: Shapes that differ.
+
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025. Guo et al.,
       *Classifier-guided Gradient Modulation for Enhanced Multimodal Learning*,
@@ -48,6 +51,11 @@ def modality_balance(
       >>> modulation.modality_balance(auc, previous)
       Array([0.75, 0.25], dtype=float32)
     """
+    if jnp.shape(auc) != jnp.shape(previous):
+        raise ValueError(
+            f"auc has shape {jnp.shape(auc)} and previous {jnp.shape(previous)}: one "
+            "number a modality is needed of each."
+        )
     if auc.shape[0] == 1:
         return jnp.ones_like(auc)
     change = auc - previous
@@ -81,6 +89,9 @@ def contribution_balance(
       ``[M]``, in (0, 1] but for rounding; 1 for a single modality, where all others
       contribute nothing, and where not observed.
 
+    Raises:
+      ValueError: ``observed`` of another shape.
+
     References:
       Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*,
       CVPR 2022, equation 10.
@@ -93,6 +104,7 @@ def contribution_balance(
     """
     if observed is None:
         observed = jnp.ones_like(contributions, bool)
+    _check_observed(contributions, observed)
     contributions = jnp.where(observed, contributions, 0.0)
     number = jnp.maximum(jnp.sum(observed) - 1, 1)
     others = (jnp.sum(contributions) - contributions) / number
@@ -127,6 +139,9 @@ def fairness_factors(
     Returns:
       ``[M]``.
 
+    Raises:
+      ValueError: Shapes that do not fit.
+
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
 
@@ -137,6 +152,11 @@ def fairness_factors(
       >>> modulation.fairness_factors(aucs, shares, strength=0.5, threshold=0.125)
       Array([1.25], dtype=float32)
     """
+    if jnp.ndim(group_auc) != 2 or jnp.shape(shares) != jnp.shape(group_auc)[1:]:
+        raise ValueError(
+            f"shares have shape {jnp.shape(shares)} and group_auc "
+            f"{jnp.shape(group_auc)}; [G] and [M, G] are needed."
+        )
     scale = jnp.asarray(strength) / jnp.maximum(1e-4, threshold)
     # Not a matrix product, which an accelerator would take in 16 bits.
     return 1 - scale * jnp.sum(_deviations(group_auc, observed) * shares, axis=1)
@@ -153,6 +173,9 @@ def fairness_gap(
 
     Returns:
       0 or more; 0 where nothing is observed.
+
+    Raises:
+      ValueError: ``observed`` of another shape.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -175,7 +198,16 @@ def _deviations(
     """From the mean of a modality's observed groups; 0 where not observed."""
     if observed is None:
         observed = jnp.ones_like(group_auc, bool)
+    _check_observed(group_auc, observed)
     number = jnp.maximum(jnp.sum(observed, axis=1, keepdims=True), 1)
     seen = jnp.where(observed, group_auc, 0.0)
     mean = jnp.sum(seen, axis=1, keepdims=True) / number
     return jnp.where(observed, group_auc - mean, 0.0)
+
+
+def _check_observed(values: Array, observed: Array) -> None:
+    if jnp.shape(observed) != jnp.shape(values):
+        raise ValueError(
+            f"observed has shape {jnp.shape(observed)}; what it is of has "
+            f"{jnp.shape(values)}."
+        )

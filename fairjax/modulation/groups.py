@@ -12,7 +12,13 @@ from fairjax.modulation._arguments import fused, names_of, needed, unimodal
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import fairness_factors, fairness_gap
 from fairjax.modulation.parameters import check_labels, scale_by_label
-from fairjax.types import Params, Scalar, check_whole
+from fairjax.types import (
+    Params,
+    Scalar,
+    check_decay,
+    check_nonnegative,
+    check_whole,
+)
 
 Mode: TypeAlias = Literal["paper", "released"]
 
@@ -96,7 +102,7 @@ def balance_groups(
 
     Raises:
       ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown
-        mode.
+        mode; a setting out of its range.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -117,6 +123,7 @@ def balance_groups(
     names = names_of(modalities)
     _check_groups(num_groups)
     _check_mode(mode)
+    check_settings(tau=tau, decay=decay, mu=mu)
 
     def init(params: Params) -> GroupBalanceState:
         check_labels(param_labels, names, params)
@@ -242,6 +249,17 @@ def _counts(labels: Array, groups: Array, num_groups: int) -> Float[Array, " G"]
     """Rows of each group; padding is no row."""
     labelled = (labels == 0) | (labels == 1)
     return jnp.sum(jax.nn.one_hot(groups, num_groups) * labelled[:, None], axis=0)
+
+
+def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
+    """Refuse settings outside their ranges, if they are known now.
+
+    Example:
+      >>> check_settings(tau=0.04, decay=0.9, mu=0.3)
+    """
+    for name, value in {"tau": tau, **others}.items():
+        check_nonnegative(name, value)
+    check_decay(decay)
 
 
 def _check_groups(num_groups: int) -> None:

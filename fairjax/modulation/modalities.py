@@ -13,7 +13,7 @@ from fairjax.modulation._arguments import check_batch, names_of, needed, unimoda
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import contribution_balance, modality_balance
 from fairjax.modulation.parameters import check_labels, map_labelled, scale_by_label
-from fairjax.types import Params, Scalar
+from fairjax.types import Params, Scalar, check_nonnegative
 
 
 class ModalityBalanceState(NamedTuple):
@@ -63,7 +63,7 @@ def balance_modalities(
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
         it.
       modalities: Names, in the order of the columns of ``unimodal_scores``.
-      rho: :math:`\rho`; may be traced.
+      rho: :math:`\rho`, 0 or more; may be traced.
       signed: CGGM's balance, of changes with their signs.
       limit: The largest :math:`|B_m|` allowed, if any; may be traced. The signed
         balance has no bounds of its own.
@@ -76,9 +76,9 @@ def balance_modalities(
       under ``pmap`` or inside ``shard_map`` gather the scores first, or replicas part.
 
     Raises:
-      ValueError: No modalities, or one named twice; labels that fit neither
-        modalities nor parameters; at the update, an argument that is missing or has
-        another shape.
+      ValueError: No modalities, or one named twice; a setting below 0; labels that
+        fit neither modalities nor parameters; at the update, an argument that is
+        missing or has another shape, or outcomes coded as 1 and −1.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
@@ -96,6 +96,9 @@ def balance_modalities(
       [0.0, 1.0, 1.0]
     """
     names = names_of(modalities)
+    check_nonnegative("rho", rho)
+    if limit is not None:
+        check_nonnegative("limit", limit)
 
     def init(params: Params) -> ModalityBalanceState:
         check_labels(param_labels, names, params)
@@ -201,6 +204,8 @@ def ogm_ge(
       [0.238, 1.0]
     """
     names = names_of(modalities)
+    check_nonnegative("alpha", alpha)
+    check_nonnegative("noise", noise)
 
     def init(params: Params) -> ContributionBalanceState:
         check_labels(param_labels, names, params)

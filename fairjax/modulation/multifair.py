@@ -11,7 +11,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from fairjax.modulation._arguments import fused
 from fairjax.modulation.direction import direction_loss
 from fairjax.modulation.factors import fairness_gap, modality_balance
-from fairjax.modulation.groups import Mode, balance_groups, group_signals
+from fairjax.modulation.groups import (
+    Mode,
+    balance_groups,
+    check_settings,
+    group_signals,
+)
 from fairjax.modulation.modalities import balance_modalities, modality_aucs
 from fairjax.types import Scalar
 
@@ -123,17 +128,17 @@ def multifair_penalty(
         batch's.
       group_auc: ``[M, G]``, likewise ``"group_auc"``.
       group_seen: ``[M, G]``, likewise ``"group_seen"``.
-      direction: :math:`\lambda`; may be traced, as may the next three.
-      fairness: :math:`c`.
-      tau: :math:`\tau`.
-      decay: Of the averages.
+      direction: :math:`\lambda`, 0 or more; may be traced, as may the next three.
+      fairness: :math:`c`, 0 or more.
+      tau: :math:`\tau`, 0 or more.
+      decay: Of the averages, in [0, 1).
       present: ``[n, M]``, False where a row lacks the modality.
 
     Returns:
       The terms and their sum.
 
     Raises:
-      ValueError: Shapes that do not fit.
+      ValueError: Shapes that do not fit, or a setting out of its range.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -152,6 +157,7 @@ def multifair_penalty(
       >>> float(penalty.direction), bool(penalty.gate)
       (0.25, True)
     """
+    check_settings(tau=tau, decay=decay, direction=direction, fairness=fairness)
     modalities = unimodal_scores.shape[1]
     for name, given in (("modality_auc", modality_auc), ("group_auc", group_auc)):
         if given.shape[:1] != (modalities,):

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from experiments import fairgrad, lanes, methods, protocol
 from experiments.datasets import load
+from experiments.datasets.simulated_modalities import simulate
 from experiments.evaluation import Evaluator, Predictions
 from experiments.fairgrad_results import Options
+from experiments.multimodal import MultimodalBudget, MultimodalTask
 from experiments.programs import Budget
 
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
@@ -129,4 +131,18 @@ def finished(table, tmp_path_factory):
         tmp_path_factory.mktemp("finished"),
         attributes=ATTRIBUTES,
         methods=("fairgrad", "penalty", "penalty_single", "fairgrad_limited"),
+    )
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Patients of a known law, split, and a small model for their modalities."""
+    budget = MultimodalBudget(
+        steps=4, steps_per_call=2, batch_size=32, hidden=(4,), width=4, num_heads=1
+    )
+    data, truth = simulate(500, seed=3)
+    splits = protocol.cross_validation(data.table, ("group",), num_repeats=1, seed=0)
+    task = MultimodalTask(data, splits, budget)
+    return SimpleNamespace(
+        data=data, truth=truth, splits=splits, task=task, budget=budget
     )

@@ -1,0 +1,318 @@
+"""Each method of the MultiFair experiment is what its name says."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import lanes, multifair_methods, multifair_modulated
+from experiments.comparison import Evaluation
+from experiments.measures import EQUITY
+from experiments.multifair_findings import (
+    HEADLINE,
+    _judged,
+    _methods_answer,
+    _release_answer,
+    release_tests,
+)
+from experiments.multifair_modulated import (
+    DECAY,
+    DIRECTION,
+    FAIRNESS,
+    MU,
+    RHO,
+    SIGNED_LIMIT,
+    TAU,
+)
+from experiments.multifair_names import FACTORS, GRID
+from experiments.multimodal import CLIP
+from fairjax import modulation
+
+ROWS = 64
+
+
+def program_of(small, name):
+    return multifair_methods.build((name,), small.task, small.splits)[0]
+
+
+@pytest.fixture(scope="module")
+def batch(small):
+    """What transformations are told of a batch whose groups are served unequally."""
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 2, ROWS), (rng.random(ROWS) < 0.3).astype(int)
+    scores = rng.random((ROWS, 3))
+    scores[:, 0] += 0.6 * labels * (groups == 0)
+    fused = rng.random(ROWS) + labels * np.where(groups == 0, 1.0, -0.2)
+    return {
+        "unimodal_scores": jnp.asarray(scores / 2, jnp.float32),
+        "scores": jnp.asarray(fused / 2.2, jnp.float32),
+        "labels": jnp.asarray(labels),
+        "groups": jnp.asarray(groups),
+        "present": jnp.ones((ROWS, 3), bool),
+    }
+
+
+@pytest.fixture(scope="module")
+def gradients(small):
+    params = small.task.learner.begin(jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), params)
+
+
+def updated(transform, gradients, batch):
+    """After two batches: the first change of the AUCs is from their start."""
+    transform = optax.with_extra_args_support(transform)
+    state = transform.init(gradients)
+    _, state = transform.update(gradients, state, gradients, **batch)
+    later = {**batch, "unimodal_scores": batch["unimodal_scores"][:, ::-1]}
+    return transform.update(gradients, state, gradients, **later)[0]
+
+
+def of_setting(program, place):
+    return {name: jnp.asarray(v[place]) for name, v in program.settings.items()}
+
+
+def settings_of(program):
+    """Stacked, for `jax.vmap`."""
+    return {name: jnp.asarray(values) for name, values in program.settings.items()}
+
+
+def assert_equal_trees(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
+    )
+
+
+def clipped(*transforms):
+    return optax.chain(*transforms, optax.clip_by_global_norm(CLIP))
+
+
+def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients, batch):
+    program = program_of(small, "multifair_levels")
+    whole = multifair_modulated.modulated(small.task, small.splits)
+    assert [v.setting for v in program.variants] == [
+        "".join(map(str, setting)) for setting in GRID[1:-1]
+    ]
+    reconciler = whole.phases[0].reconciler
+    found = jax.vmap(lambda s: updated(reconciler(s), gradients, batch))(
+        settings_of(whole)
+    )
+    args = (small.task.labels, small.task.names)
+
+    def expected(setting):
+        balance = modulation.balance_modalities(*args, rho=RHO)
+        groups = modulation.balance_groups(
+            *args, num_groups=2, mu=MU, tau=TAU, decay=DECAY
+        )
+        chosen = [t for t, on in ((balance, setting[1]), (groups, setting[3])) if on]
+        return updated(clipped(*chosen), gradients, batch)
+
+    made = {key: expected((0, key[0], 0, key[1])) for key in np.ndindex(2, 2)}
+    heads = [tree["auxiliary"] for tree in made.values()]
+    encoders = [
+        float(jax.tree.leaves(tree["encoders"])[0].ravel()[0]) for tree in made.values()
+    ]
+    assert len(set(encoders)) == 4
+    assert_equal_trees(heads[0], heads[-1])
+    for place, setting in enumerate(GRID):
+        one = jax.tree.map(lambda leaf, place=place: leaf[place], found)
+        assert_equal_trees(one, made[setting[1], setting[3]])
+
+
+def test_the_grids_directions_are_its_first_and_third_digits(small):
+    """The first compares gradients, the third groups: each acts alone."""
+    program = multifair_modulated.modulated(small.task, small.splits)
+    np.testing.assert_allclose(
+        program.settings["direction"][:16], DIRECTION * np.array(GRID)[:, 0]
+    )
+    phase, learner = program.phases[0], small.task.learner
+    params = learner.begin(jax.random.key(0))
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[0], learner.inputs)
+    shared = jax.tree.map(jnp.asarray, learner.shared)
+    rows = jnp.arange(ROWS)
+    given = {**learner.batch(inputs, shared, rows), "weights": jnp.ones(ROWS)}
+    settings = settings_of(program)
+    state = phase.reconciler(of_setting(program, 0)).init(params)
+
+    @jax.jit
+    def losses(groups, presence):
+        def one(setting):
+            own = {**given, "groups": groups, "modalities": presence}
+            return phase.loss(setting)(params, own, state)[0]
+
+        return jax.vmap(one)(settings)
+
+    groups = given["groups"]
+    everything = jnp.ones(3, bool)
+    swapped = 1 - groups.at[: ROWS // 2].set(1 - groups[: ROWS // 2])
+    first, second = losses(groups, everything), losses(swapped, everything)
+
+    def effect(values, setting):
+        return float(values[GRID.index(setting)] - values[0])
+
+    direction, fairness = (1, 0, 0, 0), (0, 0, 1, 0)
+    assert effect(first, direction) > 1e-3
+    # Which patients are in which group is nothing to the direction term.
+    assert effect(first, direction) == pytest.approx(effect(second, direction), 1e-4)
+    gaps = effect(first, fairness), effect(second, fairness)
+    assert max(gaps) > 1e-4
+    assert gaps[0] != pytest.approx(gaps[1], rel=1e-2)
+    for setting in GRID:
+        parts = setting[0] * effect(first, direction)
+        parts += setting[2] * effect(first, fairness)
+        assert effect(first, setting) == pytest.approx(parts, abs=1e-6)
+    assert program.settings["fairness"][GRID.index(fairness)] == FAIRNESS
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        (
+            "multifair_released",
+            lambda *args: modulation.multifair(
+                *args, num_groups=2, mode="released", rho=RHO, mu=MU, tau=TAU
+            ),
+        ),
+        (
+            "cggm",
+            lambda *args: modulation.balance_modalities(
+                *args, rho=RHO, signed=True, limit=SIGNED_LIMIT
+            ),
+        ),
+    ],
+)
+def test_modulated_methods(small, gradients, batch, name, make):
+    (phase,) = program_of(small, name).phases
+    expected = clipped(make(small.task.labels, small.task.names))
+    assert_equal_trees(
+        updated(phase.reconciler({}), gradients, batch),
+        updated(expected, gradients, batch),
+    )
+
+
+def test_after_adam_nothing_comes_before(small, gradients, batch):
+    program = program_of(small, "multifair_after_adam")
+    (phase,) = program.phases
+    setting = of_setting(program, 0)
+    plain = updated(clipped(), gradients, batch)
+    assert_equal_trees(updated(phase.reconciler(setting), gradients, batch), plain)
+    scaled = updated(phase.after(setting), gradients, batch)
+    encoder = jax.tree.leaves(scaled["encoders"])[0].ravel()[0]
+    assert float(encoder) != pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_reconciliations_grid_is_its_digits(small):
+    program = program_of(small, "dual_level_levels")
+    whole = multifair_methods.build(
+        ("joint_auxiliary", "dual_level", "dual_level_levels"),
+        small.task,
+        small.splits,
+    )[0]
+    assert len(program.variants) == 14
+    for place, setting in enumerate(GRID):
+        own = of_setting(whole, place)
+        assert own == {
+            factor.replace(" ", "_"): bool(on)
+            for factor, on in zip(FACTORS, setting, strict=True)
+        }
+    (phase,) = whole.phases
+    blocks = 1 + len(small.task.names)
+    rows = jnp.asarray(
+        np.random.default_rng(1).normal(size=(2 * blocks, 5)) * 1e-2, jnp.float32
+    )
+
+    def combined(transform):
+        return transform.update(rows, transform.init(rows[0]))[0]
+
+    found = jax.vmap(lambda s: combined(phase.reconciler(s)))(settings_of(whole))
+    seen = []
+    for place in (0, 1, 2, 4, 8, 15):
+        flags = of_setting(whole, place)
+        expected = combined(
+            clipped(
+                modulation.dual_level(
+                    num_modalities=blocks,
+                    num_groups=2,
+                    limit=10.0,
+                    **{name: bool(on) for name, on in flags.items()},
+                )
+            )
+        )
+        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-7)
+        seen.append(tuple(np.asarray(expected).round(6)))
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_draws_draws_otherwise_in_every_lane(small):
+    """Random orders and noise are part of what seeds differ by."""
+    for name in ("ogm_ge", "dual_level", "fairgrad"):
+        assert all(phase.keys_by_lane for phase in program_of(small, name).phases)
+    program, learner = program_of(small, "ogm_ge").take([0]), small.task.learner
+    (phase,) = program.phases
+    mesh = lanes._lane_mesh(5)
+    start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
+    params, keys = lanes._begin(learner)(1, 5, 0)
+    run = start(params, keys, settings_of(program), jnp.array([1.0, 4.0]))
+    drawn_with = np.asarray(optax.tree.get(run.state.opt_state, "key_data"))
+    assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
+
+
+def test_the_penalty_weighs_the_gaps_alone(small):
+    program = program_of(small, "penalty")
+    names = list(program.phases[0].functions)
+    assert (names[0], names[-1]) == ("task", "heads")
+    weights = program.settings["weights"]
+    np.testing.assert_array_equal(weights[:, [0, -1]], 1)
+    np.testing.assert_array_equal(weights[:, 1:-1].mean(axis=1), (1, 5, 20))
+
+
+def evaluation(value, seed):
+    rng = np.random.default_rng(seed)
+    return Evaluation(
+        {m: value + 1e-4 * rng.normal(size=4) for m in HEADLINE},
+        {m: value + 1e-4 * rng.normal(size=50) for m in HEADLINE},
+        {},
+        {},
+        {},
+    )
+
+
+def test_more_auroc_is_better_and_more_gap_worse():
+    for metric in HEADLINE:
+        good = metric in ("auroc", f"{EQUITY}/mean")
+        assert _judged(metric, SimpleNamespace(difference=0.1)) == (
+            "better" if good else "worse"
+        )
+        assert _judged(metric, SimpleNamespace(difference=-0.1)) == (
+            "worse" if good else "better"
+        )
+
+
+def test_the_release_is_compared_with_the_paper():
+    run = SimpleNamespace(
+        evaluations={
+            "multifair": evaluation(0.5, 0),
+            "multifair_released": evaluation(0.6, 1),
+        },
+        histories={
+            name: {"fairness_gate": np.full(3, share)}
+            for name, share in (("multifair", 0.25), ("multifair_released", 0.5))
+        },
+    )
+    found = release_tests(run)
+    assert all(c.difference == pytest.approx(0.1, abs=1e-3) for c in found.values())
+    text = _release_answer(run)
+    assert "MultiFair, paper: 25%; MultiFair, released code: 50%" in text
+
+
+def test_what_was_not_tested_is_not_said_to_be_equal():
+    untested = SimpleNamespace(difference=0.2, low=0.1, high=0.3, p=1, p_holm=np.nan)
+    found = SimpleNamespace(setting="")
+    run = SimpleNamespace(
+        predictions=dict.fromkeys(("joint", "cggm", "best_possible"), found),
+        titles={"cggm": "CGGM", "best_possible": "Best"},
+    )
+    tests = {m: {"cggm": untested, "best_possible": untested} for m in HEADLINE}
+    assert _methods_answer(run, tests) == ["- CGGM: not tested."]
