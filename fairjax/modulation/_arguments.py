@@ -57,13 +57,13 @@ def check_batch(
 ) -> None:
     rows = shape[0]
     for name, given in (("labels", labels), ("groups", groups)):
-        if given is not None and jnp.shape(given) != (rows,):
+        if given is not None and np.shape(given) != (rows,):
             raise ValueError(
-                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of scores."
+                f"{name} has shape {np.shape(given)}; there are {rows} rows of scores."
             )
-    if present is not None and jnp.shape(present) != shape:
+    if present is not None and np.shape(present) != shape:
         raise ValueError(
-            f"present has shape {jnp.shape(present)}; the scores have {shape}."
+            f"present has shape {np.shape(present)}; the scores have {shape}."
         )
     if is_known(labels) and getattr(labels, "is_fully_addressable", True):
         _check_coding(np.asarray(labels))

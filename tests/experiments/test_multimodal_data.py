@@ -435,6 +435,22 @@ GAP = np.where(np.arange(40)[:, None] == 4, [[False, True]], [[True, True]])
             "80 entries of variables are not one of the 1 names",
         ),
         (
+            {"modalities": changed_series(mask=SERIES.mask.astype(float))},
+            "mask must be boolean, .* found float64",
+        ),
+        (
+            {"modalities": changed_series(mask=SERIES.mask[:, 0])},
+            r"mask must be boolean, \[patients, slots\]; found bool of shape \(40,\)",
+        ),
+        (
+            {"modalities": changed_series(variables=SERIES.values / 2)},
+            "variables must be whole numbers, found float32",
+        ),
+        (
+            {"modalities": {"vector": datasets.Dense(np.ones(40, np.float32))}},
+            r"'vector' must be \[patients, numbers\], found shape \(40,\)",
+        ),
+        (
             {"modalities": changed_series(times=SERIES.times[:, :1])},
             r"times has shape \(40, 1\) but mask \(40, 2\)",
         ),

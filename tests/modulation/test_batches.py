@@ -154,7 +154,8 @@ def test_one_batch_at_a_time_equals_a_scan():
         batches, last, settings
     )
     params, labels = tree(2)
-    tx = modulation.multifair(labels, NAMES[:2], num_groups=2, tau=GRID["tau"][0])
+    given = {name: values[0] for name, values in GRID.items()}
+    tx = modulation.multifair(labels, NAMES[:2], num_groups=2, **given)
     update = jax.jit(tx.update)
     state = start = tx.init(params)
     for t in range(BATCHES):

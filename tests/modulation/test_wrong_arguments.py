@@ -227,3 +227,97 @@ def test_gradients_that_are_not_of_every_modality_and_group():
     rows = jnp.ones((6, 2))
     with pytest.raises(ValueError, match="order"):
         tx.update(rows, tx.init(rows[0]))
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        ("balance_modalities", {"rho": -1.0}, "rho must be 0 or more, not -1"),
+        ("balance_modalities", {"limit": -2.0}, "limit must be 0 or more"),
+        ("balance_groups", {"mu": -0.3}, "mu must be 0 or more, not -0.3"),
+        ("balance_groups", {"tau": float("nan")}, "tau must be 0 or more, not nan"),
+        ("balance_groups", {"decay": 1.0}, r"decay must lie in \[0, 1\), not 1.0"),
+        ("multifair", {"decay": 2.0}, r"decay must lie in \[0, 1\), not 2.0"),
+        ("ogm_ge", {"alpha": -0.1}, "alpha must be 0 or more"),
+        ("ogm_ge", {"noise": -0.1}, "noise must be 0 or more"),
+    ],
+)
+def test_settings_out_of_their_range(make, settings, message):
+    sizes = {"num_groups": 2} if make in ("balance_groups", "multifair") else {}
+    with pytest.raises(ValueError, match=message):
+        getattr(modulation, make)(LABELS, NAMES, **sizes, **settings)
+
+
+def test_the_penaltys_averages_need_a_decay_below_1():
+    arguments = {
+        **BATCH,
+        "fused_gradient": jnp.ones(3),
+        "unimodal_gradients": jnp.ones((2, 3)),
+        "modality_auc": jnp.full(2, 0.5),
+        "group_auc": jnp.full((2, 2), 0.5),
+        "group_seen": jnp.zeros((2, 2), bool),
+    }
+    with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), not 1.0"):
+        modulation.multifair_penalty(**arguments, decay=1.0)
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize("kind", [jnp.array, np.array], ids=["jax", "numpy"])
+def test_outcomes_of_plus_and_minus_1(make, kind):
+    refused(make, "these are 1 and -1: pass labels > 0", labels=kind([1, -1, 1, -1]))
+
+
+def test_padding_of_minus_1_is_no_coding():
+    tx = MAKE["balance_modalities"](LABELS, NAMES)
+    padded = {**BATCH, "labels": jnp.array([1, 0, -1, -1])}
+    tx.update(PARAMS, tx.init(PARAMS), **padded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_groups": 2.0}, "num_groups is a whole number"),
+        ({"num_groups": 0}, "num_groups is at least 1, not 0"),
+    ],
+)
+def test_numbers_of_groups_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        modulation.group_aucs(SCORES, BATCH["labels"], **arguments)
+
+
+def test_lists_and_numbers_of_presence():
+    scores = [[0.9], [0.4], [0.1]]
+    found = modulation.group_aucs(scores, [1, 1, 0], present=[[1.0], [0.0], [1.0]])
+    assert found.values.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: modulation.modality_balance(jnp.ones(3), jnp.ones(1)),
+            r"auc has shape \(3,\) and previous \(1,\)",
+        ),
+        (
+            lambda: modulation.contribution_balance(
+                jnp.ones(3), alpha=1.0, observed=jnp.ones(1, bool)
+            ),
+            r"observed has shape \(1,\); what it is of has \(3,\)",
+        ),
+        (
+            lambda: modulation.fairness_factors(
+                jnp.ones((2, 3)), jnp.ones(2), strength=1.0, threshold=1.0
+            ),
+            r"shares have shape \(2,\) and group_auc \(2, 3\)",
+        ),
+        (
+            lambda: modulation.fairness_gap(
+                jnp.ones((2, 3)), observed=jnp.ones(3, bool)
+            ),
+            r"observed has shape \(3,\); what it is of has \(2, 3\)",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
