@@ -23,7 +23,7 @@ from experiments.tables import Column
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("docs/results")
-DOCUMENTS = (Path("README.md"), Path("docs/fairgrad.md"))
+DOCUMENTS = (Path("README.md"), Path("docs/fairgrad.md"), Path("docs/multifair.md"))
 _MARKED = re.compile(
     r"(<!-- results: (?:(\w+)/)?(\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 )

@@ -1,5 +1,6 @@
 """What is MultiFair's own in its report: columns, figures, protocol."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,8 @@ def _columns(_: Results) -> list[Column]:
 
 
 def _title(results: Results) -> str:
-    return f"{results.splits.table.title},\n{results.splits.table.outcome}"
+    table = results.splits.table
+    return textwrap.fill(f"{table.title}, {table.outcome}", 48)
 
 
 def _tradeoff(results: Results) -> Figure:
