@@ -28,7 +28,6 @@ from experiments.datasets.simulated_modalities import Truth, simulated_truth
 from experiments.evaluation import Evaluator
 from experiments.files import prepare_folder
 from experiments.multifair_findings import BEST, METRICS
-from experiments.multifair_names import REFERENCE
 from experiments.multifair_results import (
     DEFAULT_ATTRIBUTES,
     FULL_REPEATS,
@@ -117,17 +116,18 @@ def _train_and_evaluate(
         name: options.tolerance if name in multifair_names.FAIR else -np.inf
         for name in multifair_names.TUNED
     }
-    referred = results.splits.num_lanes if REFERENCE in options.methods else 0
+    reference = multifair_names.REFERENCE
+    referred = results.splits.num_lanes if reference in options.methods else 0
     bar = progress.add_task("", total=len(programs) * results.budget.steps + referred)
     if referred:
-        progress.update(bar, description=asked[REFERENCE])
+        progress.update(bar, description=asked[reference])
         logits = references.logistic_regression(
             results.splits,
             lambda: progress.advance(bar),
-            inputs=summaries(data, results.splits),
+            inputs=summaries(data, task.prepared),
             weights=results.weights,
         )
-        recorder.predictions(REFERENCE, "", logits)
+        recorder.predictions(reference, "", logits)
     joint, alone = np.empty(0), {}
     for program in programs:
         names = dict.fromkeys(variant.name for variant in program.variants)

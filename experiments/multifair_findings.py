@@ -312,7 +312,11 @@ def _truth_answer(
         ]
         shown = ", ".join(f"{g} {_span(c)}" for g, c in zip(GROUPS, lost, strict=True))
         short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
-        verdict = f"short of it in {' and '.join(short)}" if short else "recovered"
+        verdict = (
+            f"short of it in {' and '.join(short)}"
+            if short
+            else "no shortfall is shown"
+        )
         lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
     return lines
 

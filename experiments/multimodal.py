@@ -61,6 +61,7 @@ class MultimodalTask:
       num_groups: Intersections of the attributes, G.
       group_names: Theirs.
       labels: A tree like the parameters: the modality of each encoder's.
+      prepared: What the encoders read, in every lane.
       learner: What lanes train.
     """
 
@@ -71,9 +72,9 @@ class MultimodalTask:
         self.names = data.names
         self.group_names, members = splits.partition.membership(splits.attributes)
         self.num_groups = len(self.group_names)
-        found = prepared(data, splits)
-        inputs: dict[str, Any] = dict(found.own)
-        shared: dict[str, Any] = dict(found.common)
+        self.prepared = prepared(data, splits)
+        inputs: dict[str, Any] = dict(self.prepared.own)
+        shared: dict[str, Any] = dict(self.prepared.common)
         make_encoders = _encoders(data, splits.inputs.shape[-1], budget)
         valid = [
             np.flatnonzero(splits.rows(i, "valid")) for i in range(splits.num_lanes)

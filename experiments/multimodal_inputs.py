@@ -62,14 +62,14 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
     return Prepared(own, common)
 
 
-def summaries(data: MultimodalTable, splits: CrossValidation) -> np.ndarray:
+def summaries(data: MultimodalTable, found: Prepared) -> np.ndarray:
     """All modalities as columns ``[L, n, d]``, for models that read one row a patient.
 
     Of a series each variable's mean, its last value and its number of measurements; of
     a text which of the words it has; of each modality whether the patient has it.
     """
-    found, lanes = prepared(data, splits), splits.num_lanes
-    parts = [splits.inputs]
+    static = found.own[STATIC]["inputs"]
+    lanes, parts = len(static), [static]
     for place, (name, content) in enumerate(data.modalities.items(), start=1):
         own, common = found.own[name], found.common.get(name, {})
         there = data.present[:, place].astype(np.float32)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from experiments.bench import modulation_steps as setup
 from experiments.bench.modulation_steps import MODALITIES
@@ -139,9 +139,11 @@ class Twin:
             optimiser.zero_grad()
         logits, alone = self.outputs()
         labels = self.batch["labels"]
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
+        loss = functional.binary_cross_entropy_with_logits(logits, labels)
         for name in MODALITIES:
-            loss = loss + F.binary_cross_entropy_with_logits(alone[name], labels)
+            loss = loss + functional.binary_cross_entropy_with_logits(
+                alone[name], labels
+            )
         loss.backward()
         if not self.released:
             return
@@ -242,12 +244,12 @@ def _series(
     angles = times[..., None] * (2 * math.pi / periods)
     waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
     tokens = (
-        F.embedding(variables, params["variables"])
-        + F.embedding(variables, params["directions"]) * values[..., None]
+        functional.embedding(variables, params["variables"])
+        + functional.embedding(variables, params["directions"]) * values[..., None]
         + _linear(params["time"], waves)
     )
     summary = params["summary"].expand(len(tokens), 1, -1)
-    attended = F.pad(mask, (1, 0), value=True)[:, None, None]
+    attended = functional.pad(mask, (1, 0), value=True)[:, None, None]
     rows = torch.cat([summary, tokens], dim=1)
     return _transformer(params["transformer"], num_heads, rows, attended, 1)[:, 0]
 
@@ -282,24 +284,24 @@ def _attention(
     query, key, value = (
         part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in parts
     )
-    mixed = F.scaled_dot_product_attention(
+    mixed = functional.scaled_dot_product_attention(
         query[:, :, :num_rows], key, value, attn_mask=attended
     )
     return _linear(params["output"], mixed.transpose(1, 2).flatten(2))
 
 
 def _linear(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
-    return F.linear(inputs, params["kernel"].T, params["bias"])
+    return functional.linear(inputs, params["kernel"].T, params["bias"])
 
 
 def _norm(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(
+    return functional.layer_norm(
         inputs, inputs.shape[-1:], params["scale"], params["bias"], 1e-6
     )
 
 
 def _gelu(inputs: torch.Tensor) -> torch.Tensor:
-    return F.gelu(inputs, approximate="tanh")
+    return functional.gelu(inputs, approximate="tanh")
 
 
 def _parameter(leaf: Any) -> torch.Tensor:
