@@ -61,9 +61,9 @@ def _multifair_columns(attributes: Sequence[str]) -> list[Column]:
     return [
         Column("AUROC", "auroc", digits=4, interval=4),
         Column("ES-AUROC", f"{EQUITY}/mean", digits=4, interval=4),
-        Column("AUROC gap", f"{AUROC_GAP}/mean"),
-        Column("Demographic parity", f"{PARITY}/mean"),
-        Column("Equalized odds", f"{GAP}/mean"),
+        Column("AUROC gap", f"{AUROC_GAP}/mean", interval=3),
+        Column("Demographic parity", f"{PARITY}/mean", interval=3),
+        Column("Equalized odds", f"{GAP}/mean", interval=3),
         Column("p (AUROC)", "auroc", "p"),
         Column("p (ES-AUROC)", f"{EQUITY}/mean", "p"),
         Column("p (AUROC gap)", f"{AUROC_GAP}/mean", "p"),
@@ -116,9 +116,10 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
     """The main methods of a summary as a Markdown table, with how it was made."""
     document, protocol = SYSTEMS[system], summary["protocol"]
     baseline, its_name = document.baseline
+    weighted = " when weighted" if "weights" in protocol else ""
     made = (
         f"{summary['rows']:,} patients, {summary['outcome']} "
-        f"({summary['prevalence']:.1%}); attributes "
+        f"({summary['prevalence']:.1%}{weighted}); attributes "
         f"{', '.join(protocol['attributes'])}, of which the model sees "
         f"{', '.join(protocol['attributes_among_inputs']) or 'none'}; "
         f"{protocol['repeats']} x "

@@ -1,11 +1,12 @@
 """Figures of what an experiment finds, each saved as PNG and SVG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.comparison import Evaluation
@@ -42,6 +43,7 @@ def tradeoff(
     x: Axis,
     y: Axis,
     baseline: str,
+    near: Collection[str] = (),
 ) -> Figure:
     """One metric against another, such as AUROC against a gap.
 
@@ -52,49 +54,75 @@ def tradeoff(
       x: The horizontal axis.
       y: The vertical axis.
       baseline: The point that stands out.
+      near: Points that a second panel shows from near; no second panel without.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-        axes = figure.subplots()
-        for number, (family, settings) in enumerate(curves.items()):
-            across = [e.mean(x.metric) for _, e in settings]
-            up = [e.mean(y.metric) for _, e in settings]
-            axes.plot(
-                across,
-                up,
-                color=COLOURS[number],
-                marker=MARKERS[number],
-                markersize=4,
-                label=family,
-            )
-            for (setting, _), a, b in zip(settings, across, up, strict=True):
-                axes.annotate(
-                    setting,
-                    (a, b),
-                    xytext=(3, 3),
-                    textcoords="offset points",
-                    fontsize=6.5,
-                    color=COLOURS[number],
+        figure = Figure(figsize=(10.8 if near else 7.2, 4.8), layout="constrained")
+        panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
+        for axes in panels:
+            _plane(axes, curves, points, x, y, baseline)
+        if near:
+            seen = [e for name, e in points.items() if name in near]
+            for axis, place in ((x, "x"), (y, "y")):
+                values = [e.mean(axis.metric) for e in seen]
+                margin = 0.08 * (max(values) - min(values)) + 1e-4
+                panels[1].set(
+                    **{f"{place}lim": (min(values) - margin, max(values) + margin)}
                 )
-        for number, (name, evaluation) in enumerate(points.items()):
-            # As many shapes, then the same ones filled, so that no two look alike.
-            marker = MARKERS[number % len(MARKERS)]
-            filled = name == baseline or number >= len(MARKERS)
-            colour = "#000000" if name == baseline else "#777777"
-            axes.plot(
-                evaluation.mean(x.metric),
-                evaluation.mean(y.metric),
-                marker,
-                color=colour,
-                markerfacecolor=colour if filled else "white",
-                markersize=7 if name == baseline else 5,
-                label=name,
-            )
-        axes.set_xlabel(x.label)
-        axes.set_ylabel(y.label)
-        axes.set_title(title)
-        figure.legend(loc="outside right upper")
+            panels[0].set_title("All methods", fontsize=9)
+            panels[1].set_title("From near", fontsize=9)
+            figure.suptitle(title)
+        else:
+            panels[0].set_title(title)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper")
     return figure
+
+
+def _plane(
+    axes: Axes,
+    curves: Mapping[str, Sequence[tuple[str, Evaluation]]],
+    points: Mapping[str, Evaluation],
+    x: Axis,
+    y: Axis,
+    baseline: str,
+) -> None:
+    for number, (family, settings) in enumerate(curves.items()):
+        across = [e.mean(x.metric) for _, e in settings]
+        up = [e.mean(y.metric) for _, e in settings]
+        axes.plot(
+            across,
+            up,
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            markersize=4,
+            label=family,
+        )
+        for (setting, _), a, b in zip(settings, across, up, strict=True):
+            axes.annotate(
+                setting,
+                (a, b),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=COLOURS[number],
+            )
+    for number, (name, evaluation) in enumerate(points.items()):
+        # As many shapes, then the same ones filled, so that no two look alike.
+        marker = MARKERS[number % len(MARKERS)]
+        filled = name == baseline or number >= len(MARKERS)
+        colour = "#000000" if name == baseline else "#777777"
+        axes.plot(
+            evaluation.mean(x.metric),
+            evaluation.mean(y.metric),
+            marker,
+            color=colour,
+            markerfacecolor=colour if filled else "white",
+            markersize=7 if name == baseline else 5,
+            label=name,
+        )
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
 
 
 def gaps(

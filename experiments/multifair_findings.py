@@ -1,20 +1,13 @@
 """What the MultiFair experiment finds: its tests, and its answers in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments import markdown, tables
 from experiments.cohort import crossed_name
-from experiments.comparison import (
-    Comparison,
-    Evaluation,
-    Tests,
-    compare,
-    contrast,
-    holm,
-)
+from experiments.comparison import Comparison, Tests, compare, holm
 from experiments.datasets.simulated_modalities import GROUPS, Truth
 from experiments.measures import (
     AUROC_GAP,
@@ -24,40 +17,18 @@ from experiments.measures import (
     PARITY,
     full_names,
 )
-from experiments.multifair_names import (
-    CORNERS,
-    GRID,
-    REFERENCE,
-    TITLES,
-    digits,
-    unimodal,
-)
+from experiments.multifair_levels import levels_answer
+from experiments.multifair_names import REFERENCE, TITLES, TUNED, WATCHED, unimodal
 from experiments.multifair_results import Results
+from experiments.multifair_verdicts import HEADLINE, clear, judged, p_text, span
 from experiments.results import compare_to_baseline, main_methods
+from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
-LEVEL = 0.05
-# What is on, of (modality direction, modality magnitude, group direction, group
-# magnitude).
-_LEVELS = {"modality": (0, 1), "group": (2, 3)}
-
-
-HEADLINE = {
-    "auroc": "AUROC",
-    f"{EQUITY}/mean": "equity-scaled AUROC",
-    f"{AUROC_GAP}/mean": "AUROC gap",
-    f"{GAP}/mean": "equalized-odds difference",
-    f"{PARITY}/mean": "demographic-parity difference",
-}
-"""The metrics that the answers are about, and what they are called there."""
-
-
 # The best scores, where the law is known that patients were drawn from.
 BEST = "best_possible"
 # No candidates: compared with joint training on their own, not with the others.
 _REFERENCES = (REFERENCE, BEST)
-# Where more is better; of the others less is.
-_MORE_IS_BETTER = ("auroc", EQUITY)
 
 
 def tested(results: Results) -> list[str]:
@@ -74,61 +45,6 @@ def tested(results: Results) -> list[str]:
 def tests_against_joint(results: Results) -> Tests:
     """Metric -> method -> difference from joint training, Holm over the methods."""
     return compare_to_baseline(results, "joint", tested(results), _REFERENCES)
-
-
-def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | None:
-    """A grid's evaluations by what is switched on, or None where it was not run."""
-    nothing, everything, rest = CORNERS[name]
-    found = {}
-    for setting in GRID:
-        title = f"{rest}[{digits(setting)}]"
-        if not any(setting):
-            title = nothing
-        elif all(setting):
-            title = everything
-        if title not in results.evaluations:
-            return None
-        found[setting] = results.evaluations[title]
-    return found
-
-
-def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
-    """Metric -> effect -> how much it changes the metric; Holm over a grid's effects.
-
-    A level's effect: both of its factors on, less both off, averaged over what the
-    other level does. Together: how much more both levels do than their effects alone
-    add up to.
-    """
-    cells = grid(results, name)
-    if cells is None:
-        return {}
-    weights = {level: np.zeros(len(GRID)) for level in _LEVELS}
-    for place, setting in enumerate(GRID):
-        for level, factors in _LEVELS.items():
-            own = {setting[f] for f in factors}
-            if len(own) == 1:
-                weights[level][place] = 1 if own == {1} else -1
-    weights = {level: w / np.sum(w > 0) for level, w in weights.items()}
-    together = np.zeros(len(GRID))
-    for setting, sign in (
-        ((1, 1, 1, 1), 1),
-        ((1, 1, 0, 0), -1),
-        ((0, 0, 1, 1), -1),
-        ((0, 0, 0, 0), 1),
-    ):
-        together[GRID.index(setting)] = sign
-    weights["together"] = together
-    order = [cells[setting] for setting in GRID]
-    found = {
-        (metric, effect): contrast(order, list(coefficients), metric)
-        for metric in HEADLINE
-        for effect, coefficients in weights.items()
-    }
-    adjusted = holm({str(k): c for k, c in found.items()}).values()
-    table: dict[str, dict[str, Comparison]] = {metric: {} for metric in HEADLINE}
-    for (metric, effect), c in zip(found, adjusted, strict=True):
-        table[metric][effect] = c
-    return table
 
 
 def release_tests(results: Results) -> dict[str, Comparison]:
@@ -151,17 +67,19 @@ def answers(
       modalities: Their names.
       truth: The law that the patients were drawn from, where it is known.
     """
-    lines = ["**Does each level help, and do they help each other?**", ""]
-    for name, (nothing, _, _) in CORNERS.items():
-        lines += _levels_answer(results, name, TITLES[nothing])
-    lines += [
-        "",
+    return [
+        "**Does each level help, and do they help each other?**",
+        *levels_answer(results),
         "**Does the released code's behaviour differ from the paper's?** "
         + _release_answer(results),
         "",
         "**Which methods differ from joint training?**",
         "",
         *_methods_answer(results, tests),
+        "",
+        "**Which settings did validation choose?**",
+        "",
+        *_settings_answer(results.selected),
         "",
         "**What does each modality contribute?** "
         + _modalities_answer(results, modalities),
@@ -171,41 +89,6 @@ def answers(
         "",
         *_groups_table(results),
     ]
-    return lines
-
-
-def _levels_answer(results: Results, name: str, nothing: str) -> list[str]:
-    found = effects(results, name)
-    if not found:
-        return [f"- {TITLES[CORNERS[name][1]]}: its grid was not run."]
-    words = {
-        "modality": "the modality level",
-        "group": "the group level",
-        "together": "both beyond the sum of each",
-    }
-    lines = []
-    for effect, phrase in words.items():
-        parts = [
-            f"{HEADLINE[metric]} {_span(found[metric][effect])} "
-            f"(p {p_text(found[metric][effect])})"
-            for metric in HEADLINE
-        ]
-        clear = [
-            f"{HEADLINE[metric]} {_judged(metric, found[metric][effect])}"
-            for metric in HEADLINE
-            if found[metric][effect].p_holm < LEVEL
-        ]
-        verdict = ", ".join(clear) if clear else "nothing is shown"
-        lines.append(
-            f"- {TITLES[CORNERS[name][1]]}, from {nothing.lower()}: {phrase}: "
-            f"**{verdict}**. {'; '.join(parts)}."
-        )
-    return lines
-
-
-def _judged(metric: str, c: Comparison) -> str:
-    more = metric.partition("/")[0] in _MORE_IS_BETTER
-    return "better" if (c.difference > 0) == more else "worse"
 
 
 def _release_answer(results: Results) -> str:
@@ -213,11 +96,11 @@ def _release_answer(results: Results) -> str:
     if not found:
         return "The methods that show it were not run."
     parts = [
-        f"{HEADLINE[metric]} {_span(c)} (p {p_text(c)})" for metric, c in found.items()
+        f"{HEADLINE[metric]} {span(c)} (p {p_text(c)})" for metric, c in found.items()
     ]
-    clear = [HEADLINE[metric] for metric, c in found.items() if c.p_holm < LEVEL]
+    shown = [HEADLINE[metric] for metric, c in found.items() if clear(c)]
     verdict = (
-        f"In {', '.join(clear)}, yes." if clear else "No difference is shown here."
+        f"In {', '.join(shown)}, yes." if shown else "No difference is shown here."
     )
     gates = []
     for name in ("multifair", "multifair_released"):
@@ -235,16 +118,38 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
         if title in ("joint", *_REFERENCES):
             continue
         found = {metric: tests[metric][title] for metric in HEADLINE}
-        clear = [
-            f"{HEADLINE[metric]} {_judged(metric, c)} ({_span(c)}, p {p_text(c)})"
+        shown = [
+            f"{HEADLINE[metric]} {judged(metric, c)} ({span(c)}, p {p_text(c)})"
             for metric, c in found.items()
-            if c.p_holm < LEVEL
+            if clear(c)
         ]
-        text = "; ".join(clear) if clear else "no difference is shown"
+        text = "; ".join(shown) if shown else "no difference is shown"
         if all(math.isnan(c.p_holm) for c in found.values()):
             text = "not tested"
         lines.append(f"- {results.titles[title]}: {text}.")
     return lines or ["Joint training was run alone."]
+
+
+def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How often each setting was chosen; a grid that ends too early is named."""
+    lines = []
+    for name in TUNED:
+        counts = selected.get(name)
+        if counts is None:
+            continue
+        shown = ", ".join(f"{s} in {n}" for s, n in counts.items())
+        first, *_, last = counts
+        most = max(counts, key=lambda setting: counts[setting])
+        total = sum(counts.values())
+        edge = (
+            f"; mostly {most}, where its grid ends: beyond it may be better ones"
+            if most in (first, last) and counts[most] > total / 2
+            else ""
+        )
+        lines.append(
+            f"- {TITLES[name]}: {shown} of {sum(counts.values())} lanes{edge}."
+        )
+    return lines or ["No method that has several was run."]
 
 
 def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
@@ -253,11 +158,11 @@ def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
     others = {unimodal(m): f"{m} alone" for m in modalities}
     others[REFERENCE] = "a logistic regression of all, summarised a row a patient"
     beside = [
-        f"less {words} {_span(compare(joint, results.evaluations[name], 'auroc'))}"
+        f"less {words} {span(compare(joint, results.evaluations[name], 'auroc'))}"
         for name, words in others.items()
         if name in results.evaluations
     ]
-    for name in ("joint", "multifair", "multifair_released", "dual_level"):
+    for name in WATCHED:
         if name not in results.histories:
             continue
         last = results.histories[name]["unimodal_auroc"][0, -1]
@@ -285,21 +190,30 @@ def _truth_answer(
         "",
         (
             "**Is the known truth recovered?** What each modality alone could reach "
-            "by the law, in patients who have it, and what training on it alone "
-            "reaches, in all patients:"
+            "by the law in patients who have it; what its best scores reach in all of "
+            "these patients, those without it among them; and what training on it "
+            "alone reaches in the same:"
         ),
         "",
     ]
-    for modality in modalities:
+    table = results.splits.table
+    of_group = table.attributes[attribute].map(GROUPS.index).to_numpy(np.int32)
+    for place, modality in enumerate(modalities):
         alone = results.evaluations.get(unimodal(modality))
+        possible = group_auroc(
+            table.label,
+            truth.log_odds[:, place].astype(np.float32),
+            of_group,
+            num_groups=len(GROUPS),
+        )
         shown = []
-        for group in GROUPS:
-            text = f"{group} {truth.best_auc(group, modality):.3f}"
+        for group, most in zip(GROUPS, possible, strict=True):
+            text = f"{group} {truth.best_auc(group, modality):.3f}, {most:.3f}"
             if alone is not None:
                 reached = alone.mean(f"{GROUP_AUROC}/{attribute}={group}")
-                text += f" (reached {reached:.3f})"
+                text += f", reached {reached:.3f}"
             shown.append(text)
-        lines.append(f"- {modality}: {', '.join(shown)}.")
+        lines.append(f"- {modality}: {'; '.join(shown)}.")
     lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
     for title in main_methods(results):
         if title == BEST:
@@ -310,7 +224,7 @@ def _truth_answer(
             )
             for group in GROUPS
         ]
-        shown = ", ".join(f"{g} {_span(c)}" for g, c in zip(GROUPS, lost, strict=True))
+        shown = ", ".join(f"{g} {span(c)}" for g, c in zip(GROUPS, lost, strict=True))
         short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
         verdict = (
             f"short of it in {' and '.join(short)}"
@@ -337,15 +251,3 @@ def _groups_table(results: Results) -> list[str]:
             cells.append(f"{mean} [{low:.3f}, {high:.3f}]")
         rows.append([results.titles[title], *cells])
     return tables.as_markdown(header, rows)
-
-
-def p_text(c: Comparison) -> str:
-    """The p-value after Holm, or before where there was no correction."""
-    return markdown.p_value(c.p if math.isnan(c.p_holm) else c.p_holm)
-
-
-def _span(c: Comparison) -> str:
-    """The difference and its interval."""
-    if math.isnan(c.difference):
-        return "not defined"
-    return f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"

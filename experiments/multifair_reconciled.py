@@ -16,9 +16,9 @@ from fairjax import losses, modulation, steps
 from fairjax.objectives import CellFunction
 from fairjax.types import Step
 
-STEP_SIZES = (0.01, 0.1)
-PENALTY_WEIGHTS = (1.0, 5.0, 20.0)
-LIMITS = (1.0, 5.0, 20.0)
+STEP_SIZES = (0.001, 0.01, 0.1)
+PENALTY_WEIGHTS = (0.05, 0.2, 1.0, 5.0)
+LIMITS = (0.05, 0.2, 1.0, 5.0)
 # The most that a group's or a modality's gradient is lengthened.
 LONGEST = 10.0
 DECAY = 0.9

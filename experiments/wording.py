@@ -83,9 +83,10 @@ def weights(results: AnyResults) -> dict[str, Any]:
         return {}
     return {
         "weights": "every metric, resample and shuffle weights patients (largest "
-        f"weight {results.weights.max():.2f} of mean {results.weights.mean():.2f}); "
-        "intervals take the weights as known, and noise floors are approximate where "
-        "weights depend on the group",
+        f"weight {results.weights.max():.2f} of mean {results.weights.mean():.2f}), "
+        "made once of all patients, those of test folds among them; intervals take "
+        "the weights as known, and noise floors are approximate where weights depend "
+        "on the group",
     }
 
 

@@ -32,7 +32,10 @@ _DROPPED = {
     "nafld1 rownames": "numbers the rows of the source",
     "nafld1 futime": _OUTCOME,
     "nafld1 status": _OUTCOME,
-    "nafld1 case.id": "the matched set; whether the patient is its case is `nafld`",
+    "nafld1 case.id": (
+        "the matched set; whether the patient is its case is `nafld`. Patients of one "
+        "set may lie in several folds, and are resampled as if they were independent"
+    ),
     "nafld2 chol": "repeats hdl: the same patients, days and values",
     "nafld2 dbp": "repeats sbp: the same patients, days and values",
     "nafld2 smoke": (
@@ -72,6 +75,8 @@ def nafld() -> MultimodalTable:
     - Only a quarter was followed for ten years or died before: 24 % of these died, of
       everybody 11 % by Kaplan-Meier. `weights` correct that, by
       inverse-probability-of-censoring within sex and age band.
+
+    The source says of weight, height and body mass index not when they were measured.
 
     The source is a 90 % random sample of the cohort of Olmsted County. Cases and
     controls are different people. Results on it are no results of the paper.

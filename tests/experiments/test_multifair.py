@@ -13,14 +13,15 @@ from rich.console import Console
 from experiments import (
     lanes,
     multifair,
-    multifair_findings,
     multifair_methods,
     multifair_names,
 )
 from experiments.comparison import Evaluation
-from experiments.multifair_findings import BEST, HEADLINE, effects
-from experiments.multifair_names import GRID, digits
+from experiments.multifair_findings import BEST
+from experiments.multifair_levels import effects, levels_answer
+from experiments.multifair_names import FACTORS, GRID, digits
 from experiments.multifair_results import Options
+from experiments.multifair_verdicts import HEADLINE
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
@@ -194,7 +195,10 @@ def test_no_effects_where_the_grid_was_not_run():
     run = grid_of(lambda setting: 0.5)
     del run.evaluations["dual_level_levels[0110]"]
     assert effects(run, "dual_level") == {}
-    assert "not run" in multifair_findings._levels_answer(run, "dual_level", "x")[0]
+    assert [line for line in levels_answer(run) if line] == [
+        "- MultiFair, paper: its grid was not run.",
+        "- Dual-level reconciliation: its grid was not run.",
+    ]
 
 
 def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
@@ -229,6 +233,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
         "modality",
         "group",
         "together",
+        *FACTORS,
     }
     assert summary["levels"]["dual_level"] == {}
     assert summary["protocol"]["seeds"].startswith("10 models of each method")
@@ -237,7 +242,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     assert "Dual-level reconciliation: its grid was not run." in text
     # What could be reached is no method that might differ from another.
     assert "- Best possible, by the known law: no difference" not in text
-    assert f"- easy: A {small.truth.best_auc('A', 'easy'):.3f} (reached" in text
+    assert f"- easy: A {small.truth.best_auc('A', 'easy'):.3f}, " in text
 
 
 @pytest.mark.parametrize(
