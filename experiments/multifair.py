@@ -112,10 +112,7 @@ def _train_and_evaluate(
     # Late fusion is made of methods that were perhaps not asked for.
     asked = {name: title for name, title in named.items() if name in options.methods}
     recorder = Recorder(results, evaluator, asked)
-    tolerances: dict[str, float] = {
-        name: options.tolerance if name in multifair_names.FAIR else -np.inf
-        for name in multifair_names.TUNED
-    }
+    tolerances = _tolerances(options)
     reference = multifair_names.REFERENCE
     referred = results.splits.num_lanes if reference in options.methods else 0
     bar = progress.add_task("", total=len(programs) * results.budget.steps + referred)
@@ -151,6 +148,14 @@ def _train_and_evaluate(
         if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
             recorder.predictions("late_fusion", "", _late_fusion(alone, data))
     _in_order(results, list(named))
+
+
+def _tolerances(options: Options) -> dict[str, float]:
+    """AUROC that a setting may lose to be fair; of methods not about it, the best."""
+    return {
+        name: options.tolerance if name in multifair_names.FAIR else -np.inf
+        for name in multifair_names.TUNED
+    }
 
 
 def _evaluate_truth(results: Results, evaluator: Evaluator, truth: Truth) -> None:

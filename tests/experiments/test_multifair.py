@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +15,9 @@ from experiments import (
     multifair_methods,
     multifair_names,
 )
-from experiments.comparison import Evaluation
 from experiments.multifair_findings import BEST
-from experiments.multifair_levels import effects, levels_answer
-from experiments.multifair_names import FACTORS, GRID, digits
+from experiments.multifair_names import FACTORS
 from experiments.multifair_results import Options
-from experiments.multifair_verdicts import HEADLINE
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
@@ -152,53 +148,6 @@ def test_weighted_thresholds_select_the_weighted_prevalence(small):
         one = (own >= equal[:, lane, None]).sum(1)
         two = (own >= plain[:, lane, None]).sum(1)
         assert (np.abs(one - two) <= 1).all()
-
-
-def grid_of(value):
-    """A run whose grid has ``value(setting)`` as every headline metric."""
-    rng = np.random.default_rng(0)
-    noise = 1e-6 * rng.normal(size=(len(GRID), 50))
-    evaluations = {}
-    for place, setting in enumerate(GRID):
-        title = f"dual_level_levels[{digits(setting)}]"
-        if not any(setting):
-            title = "joint_auxiliary"
-        elif all(setting):
-            title = "dual_level"
-        repeats = np.full(4, value(setting)) + noise[place, :4]
-        evaluations[title] = Evaluation(
-            dict.fromkeys(HEADLINE, repeats),
-            {m: value(setting) + noise[place] for m in HEADLINE},
-            {},
-            {},
-            {},
-        )
-    return SimpleNamespace(evaluations=evaluations)
-
-
-def test_effects_of_levels_by_hand():
-    """.1 for the modality level, .2 for the group level, .05 more for both."""
-
-    def value(setting):
-        modality, group = setting[0] * setting[1], setting[2] * setting[3]
-        return 0.5 + 0.1 * modality + 0.2 * group + 0.05 * modality * group
-
-    found = effects(grid_of(value), "dual_level")["auroc"]
-    # Averaged over what the other level does: one of its four settings is both.
-    assert found["modality"].difference == pytest.approx(0.1 + 0.05 / 4, abs=1e-4)
-    assert found["group"].difference == pytest.approx(0.2 + 0.05 / 4, abs=1e-4)
-    assert found["together"].difference == pytest.approx(0.05, abs=1e-4)
-    assert all(c.p_holm < 0.05 for c in found.values())
-
-
-def test_no_effects_where_the_grid_was_not_run():
-    run = grid_of(lambda setting: 0.5)
-    del run.evaluations["dual_level_levels[0110]"]
-    assert effects(run, "dual_level") == {}
-    assert [line for line in levels_answer(run) if line] == [
-        "- MultiFair, paper: its grid was not run.",
-        "- Dual-level reconciliation: its grid was not run.",
-    ]
 
 
 def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """Each method of the MultiFair experiment is what its name says."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +7,6 @@ import optax
 import pytest
 
 from experiments import lanes, multifair_methods, multifair_modulated
-from experiments.comparison import Evaluation
-from experiments.measures import EQUITY
-from experiments.multifair_findings import (
-    _methods_answer,
-    _release_answer,
-    release_tests,
-)
 from experiments.multifair_modulated import (
     DECAY,
     DIRECTION,
@@ -26,7 +17,6 @@ from experiments.multifair_modulated import (
     TAU,
 )
 from experiments.multifair_names import FACTORS, GRID
-from experiments.multifair_verdicts import HEADLINE, judged
 from experiments.multimodal import CLIP
 from fairjax import modulation
 
@@ -265,53 +255,3 @@ def test_the_penalty_weighs_the_gaps_alone(small):
     weights = program.settings["weights"]
     np.testing.assert_array_equal(weights[:, [0, -1]], 1)
     np.testing.assert_allclose(weights[:, 1:-1].mean(axis=1), (0.05, 0.2, 1, 5))
-
-
-def evaluation(value, seed):
-    rng = np.random.default_rng(seed)
-    return Evaluation(
-        {m: value + 1e-4 * rng.normal(size=4) for m in HEADLINE},
-        {m: value + 1e-4 * rng.normal(size=50) for m in HEADLINE},
-        {},
-        {},
-        {},
-    )
-
-
-def test_more_auroc_is_better_and_more_gap_worse():
-    for metric in HEADLINE:
-        good = metric in ("auroc", f"{EQUITY}/mean")
-        assert judged(metric, SimpleNamespace(difference=0.1)) == (
-            "better" if good else "worse"
-        )
-        assert judged(metric, SimpleNamespace(difference=-0.1)) == (
-            "worse" if good else "better"
-        )
-
-
-def test_the_release_is_compared_with_the_paper():
-    run = SimpleNamespace(
-        evaluations={
-            "multifair": evaluation(0.5, 0),
-            "multifair_released": evaluation(0.6, 1),
-        },
-        histories={
-            name: {"fairness_gate": np.full(3, share)}
-            for name, share in (("multifair", 0.25), ("multifair_released", 0.5))
-        },
-    )
-    found = release_tests(run)
-    assert all(c.difference == pytest.approx(0.1, abs=1e-3) for c in found.values())
-    text = _release_answer(run)
-    assert "MultiFair, paper: 25%; MultiFair, released code: 50%" in text
-
-
-def test_what_was_not_tested_is_not_said_to_be_equal():
-    untested = SimpleNamespace(difference=0.2, low=0.1, high=0.3, p=1, p_holm=np.nan)
-    found = SimpleNamespace(setting="")
-    run = SimpleNamespace(
-        predictions=dict.fromkeys(("joint", "cggm", "best_possible"), found),
-        titles={"cggm": "CGGM", "best_possible": "Best"},
-    )
-    tests = {m: {"cggm": untested, "best_possible": untested} for m in HEADLINE}
-    assert _methods_answer(run, tests) == ["- CGGM: not tested."]
