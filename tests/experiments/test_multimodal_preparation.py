@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,12 @@ from experiments.datasets.table import ClinicalTable
 from experiments.multifair_modulated import _last_layers, _task_loss
 from experiments.multimodal import MultimodalBudget, MultimodalTask
 from experiments.multimodal_inputs import MAX_TEXT, MAX_WORDS, prepared, summaries
+from fairjax.models import MultimodalOutputs
 
 PATIENTS, FOLDS = 70, 3
+BUDGET = MultimodalBudget(
+    steps=2, steps_per_call=2, batch_size=32, hidden=(4,), width=4, num_heads=2
+)
 VARIABLES = ("hdl", "sbp")
 # The first patient alone has values off the others' mean, and a word of its own.
 FIRST = pd.DataFrame(
@@ -32,7 +37,7 @@ FIRST_TEXT = ("fever", "novel", *["pain"] * (MAX_TEXT - 2), "chest")
 
 
 def visits(rng):
-    """Others' measurements, of mean 100 and 5 and deviation 10 and 1 in any of them."""
+    """The first's; others' are of means 100 and 5, deviations 10 and 1, in any lane."""
     parts = [FIRST]
     for patient in range(1, PATIENTS):
         if patient % 5 == 1:
@@ -99,9 +104,13 @@ def split(data):
     )
 
 
-BUDGET = MultimodalBudget(
-    steps=2, steps_per_call=2, batch_size=32, hidden=(4,), width=4, num_heads=2
-)
+class Learnt(NamedTuple):
+    """A step: the loss, its gradient, the outputs, the last layers' gradients."""
+
+    total: jax.Array
+    gradient: Any
+    outputs: MultimodalOutputs
+    layers: dict[str, jax.Array]
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +139,6 @@ def few(data):
         learnt=learnt,
         params=task.learner.begin(jax.random.key(0)),
     )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Learnt:
-    """A step: the loss, its gradient, the outputs, the last layers' gradients."""
-
-    total: jax.Array
-    gradient: object
-    outputs: object
-    layers: dict[str, jax.Array]
 
 
 def batch_of(few, task=None):
@@ -259,7 +257,7 @@ def test_a_summary_by_hand(data, few):
 
 
 def test_what_an_absent_modality_holds_means_nothing(data, few):
-    """Nor does padding: be it NaN, the loss, its gradient and all outputs are same."""
+    """Nor does padding: be it NaN, loss, gradient and outputs are the same."""
     labs, notes = data.modalities["labs"], data.modalities["notes"]
     _, has_labs, has_notes = data.present.T
     empty = ~labs.mask | ~has_labs[:, None]
@@ -394,38 +392,25 @@ def test_a_patient_of_no_weight_has_no_part_in_what_is_monitored(data, few):
         assert not np.isclose(value, unweighted[name], atol=1e-3).any(), name
 
 
-def trained(few, task, work):
-    """Joint training and MultiFair, in all lanes."""
-    (program,) = multifair_methods.build(("joint", "multifair"), task, few.splits)
-    assert [variant.name for variant in program.variants] == ["joint", "multifair"]
-    return lanes.train(
+def test_training_with_series_text_and_weights(data, few, tmp_path):
+    encoders = few.params["encoders"]
+    assert set(encoders) == {STATIC, "labs", "notes"}
+    assert "directions" in encoders["labs"]
+    assert "words" in encoders["notes"]
+    (program,) = multifair_methods.build(("cggm",), few.task, few.splits)
+    learner, mesh = few.task.learner, lanes._lane_mesh(FOLDS)
+    lane, _ = lanes._on_devices(program, few.splits, learner, mesh)
+    np.testing.assert_array_equal(lane.weights, [data.weights] * FOLDS)
+    trained = lanes.train(
         program,
         few.splits,
         BUDGET,
         seed=0,
-        work=work,
+        work=tmp_path,
         advance=lambda steps: None,
-        learner=task.learner,
+        learner=learner,
     )
-
-
-def test_training_with_series_text_and_weights(data, few, tmp_path):
-    """A patient of no weight has no part in it: its label is nothing to the model."""
-    encoders = few.params["encoders"]
-    kinds = {name: {*encoder} for name, encoder in encoders.items()}
-    assert set(kinds) == {STATIC, "labs", "notes"}
-    assert "directions" in kinds["labs"] and "words" in kinds["notes"]
-    first = trained(few, few.task, tmp_path / "first")
-    assert first.logits.shape == (2, FOLDS, PATIENTS)
+    assert trained.logits.shape == (1, FOLDS, PATIENTS)
+    assert np.isfinite(trained.logits).all()
     for name in ("values", "unimodal_auroc", "fused_auroc", "auroc_gap"):
-        assert np.isfinite(first.history[0][name]).all(), name
-    label = np.where(data.weights > 0, data.table.label, 1 - data.table.label)
-    table = dataclasses.replace(data.table, label=label.astype(np.int8))
-    task = MultimodalTask(
-        dataclasses.replace(data, table=table), few.splits, BUDGET
-    )
-    second = trained(few, task, tmp_path / "second")
-    np.testing.assert_allclose(second.logits[0], first.logits[0], rtol=1e-5)
-    for name in ("values", "unimodal_auroc", "fused_auroc", "auroc_gap"):
-        one, other = (run.history[0][name][0] for run in (first, second))
-        np.testing.assert_allclose(other, one, rtol=1e-5, err_msg=name)
+        assert np.isfinite(trained.history[0][name]).all(), name
