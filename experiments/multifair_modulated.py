@@ -144,6 +144,7 @@ def released(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Joint training in which the modality that contributes most is slowed."""
     del splits
 
     def transform(setting: Setting):
@@ -158,6 +159,7 @@ def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def cggm(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Joint training whose encoders are balanced by signed changes of their AUCs."""
     del splits
 
     def transform(setting: Setting):
@@ -200,7 +202,8 @@ def _task_loss(
     outputs = task.outputs(params, batch)
     fused, heads = task.losses(outputs, batch, attached=False)
     weights = batch["weights"]
-    total = weights @ (fused + jnp.sum(heads, axis=1)) / jnp.sum(weights)
+    total = weights @ (fused + jnp.sum(heads, axis=1))
+    total /= jnp.maximum(jnp.sum(weights), 1e-6)
     extra = {
         "unimodal_scores": jax.nn.sigmoid(outputs.unimodal_logits[..., 0]),
         "scores": jax.nn.sigmoid(outputs.logits[:, 0]),

@@ -82,6 +82,7 @@ def digits(setting: Sequence[int]) -> str:
 
 
 def grid_variants(grid: str) -> list[Variant]:
+    """Every cell of a grid, its corners under names of their own."""
     nothing, everything, rest = CORNERS[grid]
     corner: dict[tuple[int, ...], str] = {GRID[0]: nothing, GRID[-1]: everything}
     return [

@@ -25,6 +25,7 @@ DECAY = 0.9
 
 
 def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Every attribute's groups weighted by exponentiated gradient on their losses."""
     del task
     partition = splits.partition
     risks = losses.group_risks(partition, splits.attributes, statistic="fused")
@@ -41,6 +42,7 @@ def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """The fused loss and each attribute's squared equalized-odds gap, added up."""
     del task
     objectives = _fair_objectives(splits)
 
