@@ -174,7 +174,9 @@ def multifair_penalty(
             f"group_seen has shape {group_seen.shape}; group_auc has {group_auc.shape}."
         )
     scores = fused("multifair_penalty", scores, unimodal_scores.shape[0])
-    auc = modality_aucs(unimodal_scores, labels, modality_auc, present=present)
+    auc, observed = modality_aucs(
+        unimodal_scores, labels, modality_auc, present=present
+    )
     signals = group_signals(
         unimodal_scores,
         jax.lax.stop_gradient(scores),
@@ -188,7 +190,9 @@ def multifair_penalty(
         present=present,
     )
     turned = direction_loss(
-        fused_gradient, unimodal_gradients, modality_balance(auc, modality_auc)
+        fused_gradient,
+        unimodal_gradients,
+        modality_balance(auc, modality_auc, observed=observed),
     )
     averages = signals.group_auc
     held = jax.lax.stop_gradient(averages)

@@ -299,6 +299,12 @@ def test_lists_and_numbers_of_presence():
             r"auc has shape \(3,\) and previous \(1,\)",
         ),
         (
+            lambda: modulation.modality_balance(
+                jnp.ones(3), jnp.ones(3), observed=jnp.ones(1, bool)
+            ),
+            r"observed has shape \(1,\); what it is of has \(3,\)",
+        ),
+        (
             lambda: modulation.contribution_balance(
                 jnp.ones(3), alpha=1.0, observed=jnp.ones(1, bool)
             ),
