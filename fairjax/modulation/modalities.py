@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree, UInt
 
 from fairjax.keys import as_key
-from fairjax.modulation._arguments import check_batch, names_of, needed, unimodal
+from fairjax.modulation._arguments import names_of, needed, read_batch, unimodal
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import contribution_balance, modality_balance
 from fairjax.modulation.parameters import check_labels, map_labelled, scale_by_label
@@ -80,7 +80,8 @@ def balance_modalities(
     Raises:
       ValueError: No modalities, or one named twice; a setting below 0; labels that
         fit neither modalities nor parameters; at the update, an argument that is
-        missing or has another shape, or outcomes coded as 1 and −1.
+        missing or has another shape, or outcomes coded as 1 and −1 or as 1 and 2,
+        where they are not traced.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
@@ -231,7 +232,7 @@ def ogm_ge(
         del params, extra
         scores = unimodal("ogm_ge", unimodal_scores, names)
         labels = needed("ogm_ge", "labels", labels)
-        check_batch(scores.shape, labels, present=present)
+        labels, _, present = read_batch(scores.shape, labels, present=present)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         true = jnp.where(labels[:, None] == 1, scores, 1 - scores)
         counted = ((labels == 0) | (labels == 1))[:, None] & jnp.isfinite(scores)

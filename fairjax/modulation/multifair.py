@@ -123,7 +123,7 @@ def multifair_penalty(
         :class:`fairjax.models.MultimodalClassifier`.
       scores: ``[n]``, the fused probabilities.
       labels: ``[n]``, 1 or 0.
-      groups: ``[n]``, in ``0 .. G − 1``.
+      groups: ``[n]``, in ``0 .. G − 1``; a row with a negative one is in no group.
       modality_auc: ``[M]``, ``optax.tree.get(opt_state, "modality_auc")``: the last
         batch's.
       group_auc: ``[M, G]``, likewise ``"group_auc"``.
@@ -138,7 +138,8 @@ def multifair_penalty(
       The terms and their sum.
 
     Raises:
-      ValueError: Shapes that do not fit, or a setting out of its range.
+      ValueError: Shapes that do not fit; a setting out of its range; labels or groups
+        that :func:`fairjax.modulation.group_aucs` refuses.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
