@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -26,14 +25,6 @@ from tests.models import numpy_transformer as oracle
 B, LABS, TIMES, WIDTH, HEADS, OUTPUTS = 12, 3, 4, 8, 2, 2
 # The order is not that of the alphabet.
 NAMES = ("vitals", "labs", "notes")
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the model's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def make(pool="mean", **options):
