@@ -139,7 +139,8 @@ def fairness_factors(
 
     Args:
       group_auc: ``[M, G]``.
-      shares: ``[G]``, shares of the batch's rows.
+      shares: ``[G]``, :math:`n_g / n`, shares of all labelled rows of the batch, those
+        that lack the modality among them: one for all modalities.
       strength: :math:`\mu`.
       threshold: :math:`\tau`.
       observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.

@@ -67,7 +67,9 @@ def balance_groups(
 
     :math:`f_m` is :func:`fairjax.modulation.fairness_factors` of moving averages of
     each modality's surrogate AUC in each group. It applies to a batch in which the
-    *fused* scores' exact AUC differs between groups by more than :math:`\tau`.
+    *fused* scores' exact AUC differs between groups by more than :math:`\tau`. Its
+    shares :math:`n_g / n` are of all labelled rows of the batch that have a group, also
+    of those that lack the modality: they are the same for every modality.
 
     - ``mode="released"``, as the released code computes it: the surrogate whose value
       without separation is .307, yet .5 for a group that lacks a class, also in the
