@@ -36,8 +36,8 @@ def censoring_weights(
         horizon). The weights of a stratum add up to its number of patients.
 
     Raises:
-        ValueError: If lengths differ, or the last to be followed in a stratum were
-            lost before the horizon, so that nobody can stand for them.
+        ValueError: If lengths differ, a time is NaN, or the last to be followed in a
+            stratum were lost before the horizon, so that nobody can stand for them.
 
     References:
         Robins & Finkelstein 2000, "Correcting for noncompliance and dependent
@@ -57,6 +57,11 @@ def censoring_weights(
         raise ValueError(
             f"times, died and strata have {len(times)}, {len(died)} and {len(strata)} "
             "rows"
+        )
+    unknown = int(np.isnan(times).sum())
+    if unknown:
+        raise ValueError(
+            f"{unknown} times are NaN: leave out patients who were never followed"
         )
     known = (died & (times <= horizon)) | (times >= horizon)
     weights = np.zeros(len(times))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -93,9 +94,9 @@ def series_from_rows(
         how many rows, of how many patients.
 
     Raises:
-        ValueError: If an id is listed twice; a row is of an unknown patient or
-            variable, has a time or a value that is not finite, or is after the
-            landmark; `max_length` is below 1.
+        ValueError: If an id or a variable is listed twice; a row is of an unknown
+            patient or variable, has a time or a value that is no number or not finite
+            in float32, or is after the landmark; `max_length` is below 1.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -113,6 +114,9 @@ def series_from_rows(
         raise ValueError(f"max_length must be at least 1; found {max_length}")
     if len(np.unique(ids)) != len(ids):
         raise ValueError("ids lists a patient twice")
+    for name, number in Counter(variables).items():
+        if number > 1:
+            raise ValueError(f"variables lists {name!r} {number} times")
     patient = pd.Index(ids).get_indexer(pd.Index(rows["id"]))
     variable = pd.Index(variables).get_indexer(pd.Index(rows["variable"]))
     if (patient < 0).any():
@@ -125,10 +129,14 @@ def series_from_rows(
             f"{int((variable < 0).sum())} rows measure something that variables does "
             f"not list, for example {rows['variable'].to_numpy()[variable < 0][0]!r}"
         )
-    numbers = rows[["years", "value"]].to_numpy(np.float64)
-    if not np.isfinite(numbers).all():
-        odd = int((~np.isfinite(numbers)).any(axis=1).sum())
-        raise ValueError(f"{odd} rows have a time or a value that is not finite")
+    numbers = np.stack([_numbers(rows[name]) for name in ("years", "value")], axis=1)
+    with np.errstate(over="ignore"):
+        odd = int((~np.isfinite(numbers.astype(np.float32))).any(axis=1).sum())
+    if odd:
+        raise ValueError(
+            f"{odd} rows have a time or a value that is not finite, or too large for "
+            "float32"
+        )
     late = int((numbers[:, 0] > 0).sum())
     if late:
         raise ValueError(
@@ -153,6 +161,19 @@ def series_from_rows(
         f"measurements beyond the most recent {max_length}": int((~kept).sum()),
         f"patients with more than {max_length}": int((counts > max_length).sum()),
     }
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """The column in float64; text is refused, even where it reads like a number."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(np.float64, na_value=np.nan)
+    odd = [entry for entry in column if not isinstance(entry, Real | None)]
+    if odd:
+        raise ValueError(
+            f"column {column.name!r} must hold numbers; {len(odd)} entries are none, "
+            f"for example {odd[0]!r}"
+        )
+    return column.to_numpy(np.float64, na_value=np.nan)
 
 
 def standardise_series(series: Series, train_rows: np.ndarray) -> Series:

@@ -18,6 +18,8 @@ from experiments.datasets.table import ClinicalTable, validate
 
 # The name of the tabular modality, always the first.
 STATIC = "static"
+# Networks' statistics of a patient have these names, beside those of the modalities.
+STATISTICS = ("fused", "score", "heads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +64,11 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
 
     Raises:
         ValueError: If `validate` refuses the table; there is no modality beside it; a
-            modality is called "static", has another number of patients than the
-            table, is missing for everyone, or is said to be present where it has
-            nothing; a series is out of order, unpadded or after the landmark;
-            `present` has another shape or leaves a patient without any modality; the
-            weights are not finite, are negative, or their mean is not 1.
+            modality is called "static", "fused", "score" or "heads", has another
+            number of patients than the table, is missing for everyone, or is said to be
+            present where it has nothing; a series is out of order, unpadded or after
+            the landmark; `present` has another shape or leaves a patient without any
+            modality; the weights are not finite, are negative, or their mean is not 1.
 
     Example:
         >>> import dataclasses
@@ -87,6 +89,12 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
         raise ValueError(
             f"{name}: {STATIC!r} is the table's own name; call the modality otherwise"
         )
+    for modality in STATISTICS:
+        if modality in data.modalities:
+            raise ValueError(
+                f"{name}: {modality!r} is the name of a statistic of the fused model; "
+                "call the modality otherwise"
+            )
     for modality, content in data.modalities.items():
         if isinstance(content, Dense) and content.values.ndim != 2:
             raise ValueError(

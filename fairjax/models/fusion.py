@@ -145,9 +145,9 @@ class MultimodalClassifier(nnx.Module):
         Args:
           inputs: Modality -> the arrays that its encoder is called with, as a tuple or
             by name; the leading axis of each is the patient.
-          present: ``[B, M]``, False where a patient lacks a modality; its inputs there
-            are not read, be they NaN. None: all have all. Of a patient who lacks all,
-            the logits are one learned guess.
+          present: ``[B, M]``, False, or 0, where a patient lacks a modality; its inputs
+            there are not read, be they NaN. None: all have all. Of a patient who lacks
+            all, the logits are one learned guess.
           rngs: Draws what dropout drops, in the encoders too; None drops nothing.
 
         Returns:
@@ -159,6 +159,8 @@ class MultimodalClassifier(nnx.Module):
             are not as many as ``widths`` says.
         """
         self._check(inputs, present)
+        if present is not None:
+            present = jnp.asarray(present).astype(bool)
         tokens = _side_by_side(
             self._project(name, inputs, present, rngs) for name in self.modalities
         )
@@ -242,9 +244,9 @@ class MultimodalClassifier(nnx.Module):
                 f"length; got {sorted(lengths)}."
             )
         expected = (*lengths.pop(), len(self.modalities))
-        if present is not None and present.shape != expected:
+        if present is not None and jnp.shape(present) != expected:
             raise ValueError(
-                f"present has shape {present.shape}; a column for each modality, "
+                f"present has shape {jnp.shape(present)}; a column for each modality, "
                 f"{expected}, is needed."
             )
 

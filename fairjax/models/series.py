@@ -124,8 +124,10 @@ class SeriesEncoder(nnx.Module):
           ``[B, width]``.
 
         Raises:
-          ValueError: T is more than ``max_length``.
+          ValueError: T is more than ``max_length``, the arrays are of different shapes,
+            or ``variables`` are no whole numbers.
         """
+        _check_series(times=times, variables=variables, values=values, mask=mask)
         check_length(times.shape[-1], self.max_length, "series")
         present = keep(mask)
         angles = present(times).astype(jnp.float32)[..., None]
@@ -138,3 +140,21 @@ class SeriesEncoder(nnx.Module):
             + self.time(waves.astype(values.dtype))
         )
         return self.transformer.summarize(self.summary[...], tokens, mask, rngs)
+
+
+def _check_series(**parts: Array) -> None:
+    """Refuses arrays that are not of the same measurements."""
+    shapes = {name: jnp.shape(part) for name, part in parts.items()}
+    first = shapes["times"]
+    if len(first) != 2 or set(shapes.values()) != {first}:
+        raise ValueError(
+            "times, variables, values and mask have the shapes "
+            f"{', '.join(map(str, shapes.values()))}; one and the same, [examples, "
+            "measurements], is needed."
+        )
+    kind = parts["variables"].dtype
+    if not jnp.issubdtype(kind, jnp.integer):
+        raise ValueError(
+            f"variables are whole numbers, the kind of each measurement, not {kind}: "
+            "pass variables.astype(int), if that is what they hold."
+        )

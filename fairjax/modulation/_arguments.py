@@ -1,6 +1,7 @@
 """What the transformations ask of their arguments."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,11 +27,11 @@ def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
 def needed(who: str, name: str, value: Array | None) -> Array:
     if value is None:
         raise ValueError(f"{who} needs {name}: pass {name}=... to update.")
-    return jnp.asarray(value)
+    return value
 
 
 def unimodal(who: str, scores: Array | None, names: Sequence[str]) -> Array:
-    scores = needed(who, "unimodal_scores", scores)
+    scores = jnp.asarray(needed(who, "unimodal_scores", scores))
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(
             f"unimodal_scores have shape {scores.shape}; one column for each of "
@@ -40,7 +41,7 @@ def unimodal(who: str, scores: Array | None, names: Sequence[str]) -> Array:
 
 
 def fused(who: str, scores: Array | None, rows: int) -> Array:
-    scores = needed(who, "scores", scores)
+    scores = jnp.asarray(needed(who, "scores", scores))
     if scores.shape != (rows,):
         raise ValueError(
             f"scores have shape {scores.shape}; one fused score for each of the {rows} "
@@ -49,12 +50,15 @@ def fused(who: str, scores: Array | None, rows: int) -> Array:
     return scores
 
 
-def check_batch(
+def read_batch(
     shape: tuple[int, ...],
     labels: Array,
     groups: Array | None = None,
     present: Array | None = None,
-) -> None:
+    *,
+    num_groups: int = 1,
+) -> tuple[Array, Array | None, Array | None]:
+    """Labels, groups and presence as arrays, or what is wrong with them."""
     rows = shape[0]
     for name, given in (("labels", labels), ("groups", groups)):
         if given is not None and np.shape(given) != (rows,):
@@ -65,14 +69,64 @@ def check_batch(
         raise ValueError(
             f"present has shape {np.shape(present)}; the scores have {shape}."
         )
-    if is_known(labels) and getattr(labels, "is_fully_addressable", True):
-        _check_coding(np.asarray(labels))
+    _check_labels(labels)
+    if groups is not None:
+        _check_groups(groups, num_groups)
+        groups = jnp.asarray(groups)
+    if present is not None:
+        present = jnp.asarray(present).astype(bool)
+    return jnp.asarray(labels), groups, present
 
 
-def _check_coding(labels: np.ndarray) -> None:
-    """Refuses -1 and 1 for the classes, which would silently be padding and 1."""
-    if np.any(labels == -1) and np.any(labels == 1) and not np.any(labels == 0):
+def _values(given: Any) -> np.ndarray | None:
+    """What is given, if it is known here and now."""
+    if is_known(given) and getattr(given, "is_fully_addressable", True):
+        return np.asarray(given)
+    return None
+
+
+def _check_labels(labels: Any) -> None:
+    """Refuses codings of the classes in which one of them would silently be padding."""
+    values = _values(labels)
+    if values is None or not values.size:
+        return
+    if values.dtype.kind in "OSU":
         raise ValueError(
-            "labels are 1 or 0, and rows of another value count for nothing; these are "
-            "1 and -1: pass labels > 0."
+            f"labels are 1 or 0, not text; the first is {values.flat[0]!r}: pass what "
+            "is true of the positives, such as labels == 'died'."
+        )
+    if np.any(values == 0) or not np.any(values == 1):
+        return
+    for other, remedy in ((2, "labels == 2, or labels == 1"), (-1, "labels > 0")):
+        if np.any(values == other):
+            raise ValueError(
+                "labels are 1 or 0, and rows of another value count for nothing; these "
+                f"are 1 and {other}: pass {remedy}."
+            )
+
+
+def _check_groups(groups: Any, num_groups: int) -> None:
+    """Refuses what is no code of a group, and codes of groups that there are not."""
+    values = _values(groups)
+    kind = jnp.asarray(groups).dtype if values is None else values.dtype
+    wanted = f"groups are whole numbers, 0 to {num_groups - 1}"
+    if not jnp.issubdtype(kind, jnp.integer):
+        word = "text" if kind.kind in "SU" else kind.name
+        raise ValueError(
+            f"{wanted}, not {word}: number them, for example by np.unique(groups, "
+            "return_inverse=True)[1]."
+        )
+    if values is None or not values.size:
+        return
+    beyond = values[values >= num_groups]
+    if beyond.size:
+        raise ValueError(
+            f"{wanted}, for num_groups={num_groups}; {beyond.size} rows have others, "
+            f"up to {beyond.max()}, and would count for nothing: number the groups "
+            "from 0."
+        )
+    if (values < 0).all():
+        raise ValueError(
+            f"{wanted}, and a negative number stands for no group; no row of these has "
+            "one."
         )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.modulation._arguments import check_batch
+from fairjax.modulation._arguments import read_batch
 from fairjax.types import check_whole, gathered
 
 Kind: TypeAlias = Literal["exact", "paper", "released"]
@@ -60,17 +60,20 @@ def group_aucs(
       scores: ``[n, M]``, higher for positives. A probability for the ranges above.
         One that is not finite counts as absent.
       labels: ``[n]``, 1 or 0; rows of another value (padding) are in no pair.
-      groups: ``[n]``, in ``0 .. G − 1``; others are in no group. None: all in one.
+      groups: ``[n]``, whole numbers in ``0 .. G − 1``; a row with a negative one is in
+        no group. None: all in one.
       num_groups: G.
       kind: See above.
-      present: ``[n, M]``, False where a row lacks the modality: in no pair of it.
+      present: ``[n, M]``, False, or 0, where a row lacks the modality: in no pair of
+        it.
 
     Returns:
       The AUCs, and where they are defined.
 
     Raises:
-      ValueError: An unknown kind, no groups, shapes that do not fit, or labels that
-        are 1 and −1.
+      ValueError: An unknown kind, no groups, shapes that do not fit. Where they are not
+        traced: labels that are 1 and −1, or 1 and 2, or text; groups of G or more, or
+        all of them negative. Groups that are no whole numbers, traced or not.
 
     References:
       Gao and Zhou, *On the Consistency of AUC Pairwise Optimization*, IJCAI 2015, for
@@ -92,7 +95,9 @@ def group_aucs(
         raise ValueError(
             f"scores are [n, M], one column a modality; not {scores.shape}."
         )
-    check_batch(scores.shape, labels, groups, present)
+    labels, groups, present = read_batch(
+        scores.shape, labels, groups, present, num_groups=num_groups
+    )
     if groups is None:
         groups = jnp.zeros(scores.shape[0], jnp.int32)
     scores, labels, groups = gathered(scores), gathered(labels), gathered(groups)
@@ -100,7 +105,7 @@ def group_aucs(
     # stay in a moving average for ever.
     counted = jnp.isfinite(scores)
     if present is not None:
-        counted &= gathered(present).astype(bool)
+        counted &= gathered(present)
     wide = jnp.promote_types(scores.dtype, jnp.float32)
     scores = jnp.where(counted, scores.astype(wide), 0.0).T
     positive, negative = (labels == 1) & counted.T, (labels == 0) & counted.T

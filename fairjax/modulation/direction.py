@@ -25,9 +25,10 @@ def last_layer_gradient(
     Args:
       inputs: ``[n, D]``, what enters the layer.
       logits: ``[n]`` of a sigmoid, or ``[n, C]`` of a softmax.
-      labels: ``[n]``, 0 or 1, or the class.
+      labels: ``[n]``. Of a sigmoid, 0 or 1, and rows of another label are padding: they
+        count for nothing, whatever their weight. Of a softmax, the class.
       weights: ``[n]``, those of the loss, 0 or False for rows that do not count; such
-        a row may hold anything. None: all count equally.
+        a row may hold anything. None: all that are not padding count equally.
 
     Returns:
       ``[D]`` or ``[D, C]``; zero where no row counts.
@@ -54,13 +55,17 @@ def last_layer_gradient(
                 f"{name} has shape {jnp.shape(given)}; there are {rows} rows of inputs."
             )
     wide = (-1,) + (1,) * (logits.ndim - 1)
+    labels = jnp.asarray(labels)
+    if logits.ndim == 1:
+        labelled = (labels == 0) | (labels == 1)
+        weights = jnp.where(labelled, 1.0 if weights is None else weights, 0.0)
     if weights is not None:
         # Selected before anything is computed, so that no derivative is NaN either.
         counted = weights != 0
         inputs = jnp.where(counted[:, None], inputs, 0.0)
         logits = jnp.where(counted.reshape(wide), logits, 0.0)
     if logits.ndim == 1:
-        residual = jax.nn.sigmoid(logits) - labels
+        residual = jax.nn.sigmoid(logits) - (labels == 1)
     else:
         residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
     inputs, residual = gathered(inputs), gathered(residual)

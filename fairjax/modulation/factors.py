@@ -18,13 +18,16 @@ def modality_balance(
     previous: Float[Array, " M"],
     *,
     signed: bool = False,
+    observed: Bool[Array, " M"] | None = None,
 ) -> Float[Array, " M"]:
     r"""MultiFair's :math:`B_m`: less for the modality whose AUC moves more.
 
     With :math:`\Delta_m` the change of the modality's AUC since the last batch,
     :math:`B_m = (S - |\Delta_m|) / S` and :math:`S = \sum_m |\Delta_m| + 10^{-8}`.
     They lie in [0, 1] and sum to M − 1, but for rounding; where nothing changes all
-    are 1.
+    are 1. M and the sum are of the modalities observed: one that is not has no change
+    to be compared with, and were its change 0, a single other one would have all of
+    :math:`S` and a balance of 0.
 
     Args:
       auc: ``[M]``, of this batch.
@@ -32,9 +35,12 @@ def modality_balance(
       signed: CGGM's balance, :math:`(S - \Delta_m) / S` with
         :math:`S = \sum_m \Delta_m`: of changes that keep their sign, so that it has no
         bounds where they cancel.
+      observed: ``[M]``, False for modalities that are compared with none, such as one
+        that has no AUC in this batch; None: all are.
 
     Returns:
-      ``[M]``; 1 for a single modality, which has none to be balanced with.
+      ``[M]``; 1 where not observed, and for all where fewer than two are, signed or
+      not: there is nothing to be balanced with.
 
     Raises:
       ValueError: Shapes that differ.
@@ -56,13 +62,15 @@ def modality_balance(
             f"auc has shape {jnp.shape(auc)} and previous {jnp.shape(previous)}: one "
             "number a modality is needed of each."
         )
-    if auc.shape[0] == 1:
-        return jnp.ones_like(auc)
-    change = auc - previous
+    if observed is None:
+        observed = jnp.ones_like(auc, bool)
+    _check_observed(auc, observed)
+    change = jnp.where(observed, auc - previous, 0.0)
     if not signed:
         change = jnp.abs(change)
     total = jnp.sum(change) + _SMALL
-    return (total - change) / total
+    compared = observed & (jnp.sum(observed) > 1)
+    return jnp.where(compared, (total - change) / total, 1.0)
 
 
 def contribution_balance(
@@ -131,7 +139,8 @@ def fairness_factors(
 
     Args:
       group_auc: ``[M, G]``.
-      shares: ``[G]``, shares of the batch's rows.
+      shares: ``[G]``, :math:`n_g / n`, shares of all labelled rows of the batch, those
+        that lack the modality among them: one for all modalities.
       strength: :math:`\mu`.
       threshold: :math:`\tau`.
       observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.

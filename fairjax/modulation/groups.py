@@ -67,7 +67,9 @@ def balance_groups(
 
     :math:`f_m` is :func:`fairjax.modulation.fairness_factors` of moving averages of
     each modality's surrogate AUC in each group. It applies to a batch in which the
-    *fused* scores' exact AUC differs between groups by more than :math:`\tau`.
+    *fused* scores' exact AUC differs between groups by more than :math:`\tau`. Its
+    shares :math:`n_g / n` are of all labelled rows of the batch that have a group, also
+    of those that lack the modality: they are the same for every modality.
 
     - ``mode="released"``, as the released code computes it: the surrogate whose value
       without separation is .307, yet .5 for a group that lacks a class, also in the
@@ -97,12 +99,13 @@ def balance_groups(
       A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
       ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]`` (probabilities),
       ``labels=[n]`` (1 or 0; other rows are padding) and ``groups=[n]`` (in
-      ``0 .. G − 1``; others are in no group), and takes ``present=[n, M]``. The batch
-      is what one call sees, as for :func:`balance_modalities`.
+      ``0 .. G − 1``; negative ones are in no group), and takes ``present=[n, M]``. The
+      batch is what one call sees, as for :func:`balance_modalities`.
 
     Raises:
       ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown
-        mode; a setting out of its range.
+        mode; a setting out of its range; groups that
+        :func:`fairjax.modulation.group_aucs` refuses.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -247,6 +250,7 @@ def group_signals(
 
 def _counts(labels: Array, groups: Array, num_groups: int) -> Float[Array, " G"]:
     """Rows of each group; padding is no row."""
+    labels, groups = jnp.asarray(labels), jnp.asarray(groups)
     labelled = (labels == 0) | (labels == 1)
     return jnp.sum(jax.nn.one_hot(groups, num_groups) * labelled[:, None], axis=0)
 

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree, UInt
 
 from fairjax.keys import as_key
-from fairjax.modulation._arguments import check_batch, names_of, needed, unimodal
+from fairjax.modulation._arguments import names_of, needed, read_batch, unimodal
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import contribution_balance, modality_balance
 from fairjax.modulation.parameters import check_labels, map_labelled, scale_by_label
@@ -52,7 +52,9 @@ def balance_modalities(
 
     :math:`B_m` is :func:`fairjax.modulation.modality_balance` of the exact AUCs that
     the unimodal scores have in this batch and had in the last one. A modality whose
-    rows in the batch lack a class, or that no row has, keeps its last AUC.
+    rows in the batch lack a class, or that no row has, keeps its last AUC and has a
+    balance of 1; the others are balanced among themselves, and a single one that is
+    left has 1, too.
 
     The mean of the :math:`B_m` is 1 − 1/M, so with :math:`\rho = 1.2` and two
     modalities gradients shrink by .6 on average. Adam divides by the gradients' own
@@ -78,7 +80,8 @@ def balance_modalities(
     Raises:
       ValueError: No modalities, or one named twice; a setting below 0; labels that
         fit neither modalities nor parameters; at the update, an argument that is
-        missing or has another shape, or outcomes coded as 1 and −1.
+        missing or has another shape, or outcomes coded as 1 and −1 or as 1 and 2,
+        where they are not traced.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
@@ -120,8 +123,10 @@ def balance_modalities(
         del params, extra
         scores = unimodal("balance_modalities", unimodal_scores, names)
         labels = needed("balance_modalities", "labels", labels)
-        auc = modality_aucs(scores, labels, state.modality_auc, present=present)
-        balance = modality_balance(auc, state.modality_auc, signed=signed)
+        auc, found = modality_aucs(scores, labels, state.modality_auc, present=present)
+        balance = modality_balance(
+            auc, state.modality_auc, signed=signed, observed=found
+        )
         if limit is not None:
             balance = jnp.clip(balance, -jnp.asarray(limit), limit)
         updates = scale_by_label(
@@ -140,17 +145,18 @@ def modality_aucs(
     previous: Float[Array, " M"],
     *,
     present: Bool[Array, "n M"] | None = None,
-) -> Float[Array, " M"]:
-    """Each modality's exact AUC in a batch, or its last one where there is none.
+) -> tuple[Float[Array, " M"], Bool[Array, " M"]]:
+    """Each modality's exact AUC in a batch, or its last one, and whether it has one.
 
     Example:
       >>> import jax.numpy as jnp
       >>> scores, labels = jnp.array([[0.9], [0.1]]), jnp.array([1, 1])
       >>> modality_aucs(scores, labels, jnp.array([0.7]))
-      Array([0.7], dtype=float32)
+      (Array([0.7], dtype=float32), Array([False], dtype=bool))
     """
     found = group_aucs(unimodal_scores, labels, present=present)
-    return jnp.where(found.defined[:, 0], found.values[:, 0], previous)
+    values, defined = found.values[:, 0], found.defined[:, 0]
+    return jnp.where(defined, values, previous), defined
 
 
 def ogm_ge(
@@ -226,7 +232,7 @@ def ogm_ge(
         del params, extra
         scores = unimodal("ogm_ge", unimodal_scores, names)
         labels = needed("ogm_ge", "labels", labels)
-        check_batch(scores.shape, labels, present=present)
+        labels, _, present = read_batch(scores.shape, labels, present=present)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         true = jnp.where(labels[:, None] == 1, scores, 1 - scores)
         counted = ((labels == 0) | (labels == 1))[:, None] & jnp.isfinite(scores)

@@ -123,7 +123,7 @@ def multifair_penalty(
         :class:`fairjax.models.MultimodalClassifier`.
       scores: ``[n]``, the fused probabilities.
       labels: ``[n]``, 1 or 0.
-      groups: ``[n]``, in ``0 .. G − 1``.
+      groups: ``[n]``, in ``0 .. G − 1``; a row with a negative one is in no group.
       modality_auc: ``[M]``, ``optax.tree.get(opt_state, "modality_auc")``: the last
         batch's.
       group_auc: ``[M, G]``, likewise ``"group_auc"``.
@@ -138,7 +138,8 @@ def multifair_penalty(
       The terms and their sum.
 
     Raises:
-      ValueError: Shapes that do not fit, or a setting out of its range.
+      ValueError: Shapes that do not fit; a setting out of its range; labels or groups
+        that :func:`fairjax.modulation.group_aucs` refuses.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -174,7 +175,9 @@ def multifair_penalty(
             f"group_seen has shape {group_seen.shape}; group_auc has {group_auc.shape}."
         )
     scores = fused("multifair_penalty", scores, unimodal_scores.shape[0])
-    auc = modality_aucs(unimodal_scores, labels, modality_auc, present=present)
+    auc, observed = modality_aucs(
+        unimodal_scores, labels, modality_auc, present=present
+    )
     signals = group_signals(
         unimodal_scores,
         jax.lax.stop_gradient(scores),
@@ -188,7 +191,9 @@ def multifair_penalty(
         present=present,
     )
     turned = direction_loss(
-        fused_gradient, unimodal_gradients, modality_balance(auc, modality_auc)
+        fused_gradient,
+        unimodal_gradients,
+        modality_balance(auc, modality_auc, observed=observed),
     )
     averages = signals.group_auc
     held = jax.lax.stop_gradient(averages)

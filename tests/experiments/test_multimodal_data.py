@@ -252,6 +252,9 @@ def test_censoring_weights_refuse():
         censoring_weights(times, died, np.array([7, 7, 8]), horizon=5.0)
     with pytest.raises(ValueError, match="3, 3 and 2 rows"):
         censoring_weights(times, died, np.array([7, 7]), horizon=5.0)
+    times[:2] = np.nan
+    with pytest.raises(ValueError, match="2 times are NaN: leave out patients"):
+        censoring_weights(times, died, np.array([7, 7, 7]), horizon=5.0)
 
 
 # Series and text
@@ -311,14 +314,24 @@ def test_series_do_not_depend_on_the_order_of_rows(rows, max_length, seed):
         ([(9, 0.0, "hdl", 1.0)], {}, "1 rows are of patients.*example 9"),
         ([(1, 0.0, "ldl", 1.0)], {}, "1 rows measure something.*'ldl'"),
         ([(1, 0.0, "hdl", np.nan)], {}, "1 rows have a time or a value"),
+        ([(1, 0.0, "hdl", 1e300)] * 2, {}, "2 rows have .* too large for float32"),
+        ([(1, -1e300, "hdl", 1.0)], {}, "1 rows have .* too large for float32"),
+        (
+            [(1, 0.0, "hdl", 1.0), (1, 0.0, "hdl", "<5")],
+            {},
+            "column 'value' must hold numbers; 1 entries are none, for example '<5'",
+        ),
+        ([(1, "-1", "hdl", 1.0)], {}, "column 'years' must hold numbers; .*'-1'"),
+        ([(1, 0.0, "hdl", None)], {}, "1 rows have a time or a value that is not fin"),
+        ([], {"variables": ("hdl", "sbp", "hdl")}, "variables lists 'hdl' 2 times"),
         ([], {"max_length": 0}, "max_length must be at least 1; found 0"),
         ([], {"ids": np.array([1, 1])}, "lists a patient twice"),
     ],
 )
 def test_series_from_rows_refuses(rows, options, message):
-    options = {"ids": np.array([1, 2]), "max_length": 3} | options
+    start = {"ids": np.array([1, 2]), "variables": ("hdl",), "max_length": 3}
     with pytest.raises(ValueError, match=message):
-        datasets.series_from_rows(rows_of(*rows), variables=("hdl",), **options)
+        datasets.series_from_rows(rows_of(*rows), **start | options)
 
 
 def test_standardised_series_use_training_rows_only(nafld):
@@ -402,6 +415,10 @@ GAP = np.where(np.arange(40)[:, None] == 4, [[False, True]], [[True, True]])
     [
         ({"modalities": {}}, "no modality beside the table"),
         ({"modalities": {"static": SERIES}}, "'static' is the table's own name"),
+        *(
+            ({"modalities": {name: SERIES}}, f"'{name}' is the name of a statistic")
+            for name in ("fused", "score", "heads")
+        ),
         (
             {"modalities": {"note": datasets.Text((("a",),) * 39)}},
             "'note' has 39 patients but the table has 40",

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -26,14 +25,6 @@ from tests.models import numpy_transformer as oracle
 B, LABS, TIMES, WIDTH, HEADS, OUTPUTS = 12, 3, 4, 8, 2, 2
 # The order is not that of the alphabet.
 NAMES = ("vitals", "labs", "notes")
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the model's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def make(pool="mean", **options):
@@ -342,6 +333,21 @@ def test_wrong_settings(encoders, widths, options, message):
 
 
 X = jnp.ones((3, 2))
+
+
+@pytest.mark.parametrize("kind", [float, int])
+@pytest.mark.parametrize("pool", ["mean", "first"])
+def test_presence_in_numbers(untyped, kind, pool):
+    encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
+    widths = dict.fromkeys(encoders, 4)
+    model = MultimodalClassifier(
+        encoders, widths, width=4, depth=1, pool=pool, rngs=nnx.Rngs(0)
+    )
+    inputs = {"labs": (X,), "notes": (2 * X,)}
+    present = np.array([[1, 0], [1, 1], [0, 0]])
+    found = model(inputs, jnp.asarray(present.astype(kind)))
+    wanted = model(inputs, jnp.asarray(present.astype(bool)))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_wrong_pool(untyped):

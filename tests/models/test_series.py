@@ -127,6 +127,27 @@ def test_too_long():
         jax.eval_shape(APPLY, PARAMS, *series(length=PADDED + 1))
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_arrays_of_other_measurements(untyped, part):
+    """One place, which would be spread over all, and one place less; of one name."""
+    for length in (1, T - 1):
+        arguments = list(series())
+        arguments[part] = arguments[part][:, :length]
+        message = r"times, variables, values and mask have the shapes .*\(2, %d\)"
+        with pytest.raises(ValueError, match=message % length):
+            APPLY(PARAMS, *arguments)
+    flat = [array[0] for array in series()]
+    with pytest.raises(ValueError, match=r"\(4,\); one and the same, \[examples, "):
+        APPLY(PARAMS, *flat)
+
+
+@pytest.mark.parametrize("kind", [float, bool])
+def test_variables_that_are_no_whole_numbers(untyped, kind):
+    times, kinds, values, mask = series()
+    with pytest.raises(ValueError, match="variables are whole numbers, .* not (fl|bo)"):
+        APPLY(PARAMS, times, kinds.astype(kind), values, mask)
+
+
 @pytest.mark.parametrize(
     "periods", [(0.0, 1.0), (2.0, 1.0), (1.0, np.inf), (np.nan, 1.0)]
 )

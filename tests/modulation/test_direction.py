@@ -74,6 +74,35 @@ def test_last_layer_gradient_by_hand_and_without_rows():
     np.testing.assert_array_equal(nothing, [0, 0])
 
 
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 1.0]])
+def test_rows_without_a_label_are_padding_of_a_binary_gradient(weights):
+    """Labels 1, 0 and two of padding: as if there were two rows, whatever it holds."""
+    inputs = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, jnp.nan], [7.0, 8.0]])
+    logits = jnp.array([0.3, -0.2, jnp.inf, 2.0])
+    labels = jnp.array([1, 0, -1, 2])
+    mass = None if weights is None else jnp.array(weights)
+    short = None if mass is None else mass[:2]
+    found = last_layer_gradient(inputs, logits, labels, weights=mass)
+    wanted = last_layer_gradient(inputs[:2], logits[:2], labels[:2], weights=short)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert found.all()
+
+    def squared(inputs):
+        return jnp.sum(last_layer_gradient(inputs, logits, labels, weights=mass) ** 2)
+
+    slope = jax.grad(squared)(inputs)
+    assert slope[:2].all()
+    np.testing.assert_array_equal(slope[2:], 0)
+    nothing = last_layer_gradient(inputs, logits, jnp.full(4, -1), weights=mass)
+    np.testing.assert_array_equal(nothing, [0, 0])
+
+
+def test_a_multi_class_gradient_counts_every_row():
+    inputs, logits = jnp.eye(3), jnp.zeros((3, 3))
+    found = last_layer_gradient(inputs, logits, jnp.array([0, 1, 2]))
+    np.testing.assert_allclose(found, (1 / 3 - np.eye(3)) / 3, rtol=1e-5, atol=1e-7)
+
+
 def test_direction_loss_by_hand():
     """Cosines 1, 0, −1 and .6 with balances .5, .25, .125 and −.5."""
     fused = jnp.array([2.0, 0.0])

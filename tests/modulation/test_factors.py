@@ -15,6 +15,7 @@ from fairjax.modulation import (
     fairness_gap,
     modality_balance,
 )
+from tests.modulation import transcription
 
 shares_of_one = st.floats(0, 1, width=32)
 aucs = hnp.arrays(np.float32, 3, elements=shares_of_one)
@@ -32,6 +33,52 @@ def test_modality_balance_by_hand():
     np.testing.assert_array_equal(nothing, [1, 1])
     single = modality_balance(jnp.array([0.9]), jnp.array([0.5]))
     np.testing.assert_array_equal(single, [1])
+
+
+def test_modality_balance_among_the_observed_by_hand():
+    """Changes of .3 and .1 add up to .4; the third one's counts for nothing."""
+    auc, previous = jnp.array([0.8, 0.4, 0.9]), jnp.array([0.5, 0.5, jnp.nan])
+    observed = jnp.array([True, True, False])
+    found = modality_balance(auc, previous, observed=observed)
+    np.testing.assert_allclose(found, [0.25, 0.75, 1], rtol=1e-6)
+    found = modality_balance(auc, previous, signed=True, observed=observed)
+    np.testing.assert_allclose(found, [-0.5, 1.5, 1], rtol=1e-5)
+
+
+# Below a ten-thousandth the 1e-8 beside a sum of changes can be seen.
+coarse = st.integers(0, 1000).map(lambda number: number / 1000)
+
+
+@given(
+    auc=hnp.arrays(np.float32, 4, elements=coarse),
+    previous=hnp.arrays(np.float32, 4, elements=coarse),
+    observed=hnp.arrays(np.bool_, 4),
+    signed=st.booleans(),
+)
+def test_modality_balance_leaves_out_what_is_not_observed(
+    auc, previous, observed, signed
+):
+    """As if only the observed were there; the rest has 1, and so has one alone."""
+    found = modality_balance(
+        jnp.asarray(auc),
+        jnp.asarray(previous),
+        signed=signed,
+        observed=jnp.asarray(observed),
+    )
+    found = np.asarray(found)
+    np.testing.assert_array_equal(found[~observed], 1)
+    if observed.sum() < 2:
+        np.testing.assert_array_equal(found, 1)
+    elif not signed:
+        alone = modality_balance(
+            jnp.asarray(auc[observed]), jnp.asarray(previous[observed])
+        )
+        np.testing.assert_allclose(found[observed], alone, rtol=1e-4, atol=1e-6)
+        wanted = transcription.balance(
+            auc.astype(np.float64), previous.astype(np.float64), observed
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+        assert found[observed].sum() >= observed.sum() - 1 - 1e-4
 
 
 @given(auc=aucs, previous=aucs)

@@ -46,6 +46,28 @@ def test_the_balance_follows_the_last_auc():
     np.testing.assert_array_equal(state.modality_auc, [1, 0.5, 0])
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("lacking", ["a class", "everybody"])
+def test_what_is_present_is_not_switched_off_by_what_lacks_an_auc(signed, lacking):
+    """Image alone, and image and notes by themselves: changes of .5 and 0."""
+    scores = jnp.array([[0.9, 0.5, 0.2], [0.1, 0.5, 0.1]])
+    has = {"a class": [True, False], "everybody": [False, False]}[lacking]
+    absent = jnp.array(has)
+    present = jnp.ones((2, 3), bool)
+    tx = modulation.balance_modalities(LABELS, NAMES, rho=2.0, signed=signed)
+    batch = {"unimodal_scores": scores, "labels": jnp.array([1, 0])}
+    for columns, wanted in (([2], [0, 1, 1]), ([1, 2], [1, 1, 1])):
+        for column in columns:
+            present = present.at[:, column].set(absent)
+        found, state = updated(tx, **batch, present=present)
+        np.testing.assert_allclose(state.modality_balance, wanted, atol=1e-6)
+        np.testing.assert_array_equal(state.modality_auc[np.array(columns)], 0.5)
+        for name, factor in zip(NAMES, wanted, strict=True):
+            np.testing.assert_allclose(
+                found[name], 2 * factor * PARAMS[name], atol=1e-5
+            )
+
+
 CONTRIBUTIONS = {
     "unimodal_scores": jnp.array([[0.9, 0.5, 0.2], [0.3, 0.4, 0.8], [0.6, 0.1, 0.1]]),
     "labels": jnp.array([1, 0, -1]),

@@ -1,5 +1,6 @@
 """What users are told, who have no run-time check of annotations."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -267,6 +268,84 @@ def test_outcomes_of_plus_and_minus_1(make, kind):
     refused(make, "these are 1 and -1: pass labels > 0", labels=kind([1, -1, 1, -1]))
 
 
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize("labels", [[1, 2, 1, 2], [2.0, 1.0, 1.0, -1.0]])
+def test_outcomes_of_1_and_2(make, labels):
+    refused(make, "these are 1 and 2: pass labels == 2", labels=np.array(labels))
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+def test_outcomes_in_words(make):
+    labels = np.array(["died", "alive", "died", "alive"])
+    refused(make, "labels are 1 or 0, not text; the first is .*died", labels=labels)
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize(
+    "labels",
+    [[1, 1, 1, 1], [0, 0, 0, 0], [-1, -1, -1, -1], [1, 0, 2, 2], [True] * 4],
+    ids=str,
+)
+def test_batches_of_one_class_and_of_padding_are_taken(make, labels):
+    tx = make(LABELS, NAMES)
+    tx.update(PARAMS, tx.init(PARAMS), **BATCH | {"labels": jnp.array(labels)})
+
+
+GROUPS = {
+    "from 1": (np.array([1, 1, 2, 2]), "groups are whole numbers, 0 to 1, for num_gr"),
+    "huge": (np.array([0, 0, 1, 2**40]), f"1 rows have others, up to {2**40}, and"),
+    "none": (jnp.full(4, -1), "a negative number stands for no group; no row of"),
+    "bool": (
+        jnp.array([True, False] * 2),
+        "groups are whole numbers, 0 to 1, not bool",
+    ),
+    "text": (np.array(["f", "m"] * 2), "not text: number them, for example by np.uniq"),
+    "objects": (np.array(["f", None] * 2, object), "not object: number them"),
+    "floats": (jnp.array([0.0, 1.0] * 2), "not float32: number them"),
+    "list": (["f", "m"] * 2, "not text: number them"),
+}
+
+
+@pytest.mark.parametrize(("groups", "message"), GROUPS.values(), ids=GROUPS)
+def test_groups_that_are_no_codes(groups, message):
+    for name in ("balance_groups", "multifair"):
+        refused(MAKE[name], message, groups=groups)
+    with pytest.raises(ValueError, match=message):
+        modulation.multifair_penalty(**PENALTY | {"groups": groups})
+    with pytest.raises(ValueError, match=message):
+        modulation.group_aucs(SCORES, BATCH["labels"], groups, num_groups=2)
+
+
+def test_traced_groups_are_of_whole_numbers_too():
+    def auc(groups):
+        return modulation.group_aucs(SCORES, BATCH["labels"], groups, num_groups=2)
+
+    with pytest.raises(ValueError, match="not float32: number them"):
+        jax.jit(auc)(jnp.ones(4))
+    jax.jit(auc)(jnp.full(4, 2))
+
+
+def test_rows_without_a_group_are_taken_beside_others():
+    for kind in (np.array, jnp.array, list):
+        groups = kind([0, 0, -1, -5])
+        found = modulation.group_aucs(SCORES, BATCH["labels"], groups, num_groups=2)
+        assert found.defined.tolist() == [[True, False]] * 2
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+@pytest.mark.parametrize("kind", [float, int])
+def test_presence_in_numbers(make, kind):
+    present = np.array([[1, 0], [1, 1], [0, 1], [1, 1]])
+    scores = jnp.array([[0.9, 0.5], [0.3, 0.4], [0.6, 0.1], [0.2, 0.7]])
+    tx = make(LABELS, NAMES)
+    batch = BATCH | {"unimodal_scores": scores}
+    found, wanted = (
+        tx.update(PARAMS, tx.init(PARAMS), **batch, present=jnp.asarray(given))
+        for given in (present.astype(kind), present.astype(bool))
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def test_padding_of_minus_1_is_no_coding():
     tx = MAKE["balance_modalities"](LABELS, NAMES)
     padded = {**BATCH, "labels": jnp.array([1, 0, -1, -1])}
@@ -297,6 +376,12 @@ def test_lists_and_numbers_of_presence():
         (
             lambda: modulation.modality_balance(jnp.ones(3), jnp.ones(1)),
             r"auc has shape \(3,\) and previous \(1,\)",
+        ),
+        (
+            lambda: modulation.modality_balance(
+                jnp.ones(3), jnp.ones(3), observed=jnp.ones(1, bool)
+            ),
+            r"observed has shape \(1,\); what it is of has \(3,\)",
         ),
         (
             lambda: modulation.contribution_balance(

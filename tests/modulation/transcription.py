@@ -63,10 +63,16 @@ def rows_of(batch, group=None, modality=None):
     ]
 
 
-def balance(auc, previous):
-    change = np.abs(np.asarray(auc) - np.asarray(previous))
-    total = change.sum() + 1e-8
-    return (total - change) / total
+def balance(auc, previous, observed):
+    """Among the modalities with an AUC in the batch; 1 for those that have none."""
+    compared = [m for m, has in enumerate(observed) if has]
+    found = np.ones(len(observed))
+    if len(compared) > 1:
+        change = {m: abs(auc[m] - previous[m]) for m in compared}
+        total = sum(change.values()) + 1e-8
+        for m in compared:
+            found[m] = (total - change[m]) / total
+    return found
 
 
 class MultiFair:
@@ -83,12 +89,13 @@ class MultiFair:
         """Takes a batch, and returns all that it leads to."""
         settings = self.settings
         previous = self.modality_auc.copy()
+        observed = np.zeros(self.num_modalities, bool)
         for m in range(self.num_modalities):
             scores, rows = batch.unimodal_scores[:, m], rows_of(batch, modality=m)
             auc = mean_over_pairs(step_function, scores, batch.labels, rows)
             if auc is not None:
-                self.modality_auc[m] = auc
-        balances = balance(self.modality_auc, previous)
+                self.modality_auc[m], observed[m] = auc, True
+        balances = balance(self.modality_auc, previous, observed)
         self._average(batch)
         factors, gap = self._factors(batch), self._gap()
         fused_gap = self._fused_gap(batch)
