@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int
 def reweighting(
     groups: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"]
 ) -> Float32[np.ndarray, " n"]:
-    r"""Weights :math:`w(a, y) = P(a) P(y) / P(a, y)` of each example.
+    r"""Weights :math:`w(a, y) = P(a) P(y) / P(a, y)` of each example, scaled to mean 1.
 
     Args:
       groups: ``[n]`` group ids, from 0.
@@ -22,8 +22,9 @@ def reweighting(
 
     Example:
       >>> import numpy as np
-      >>> reweighting(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])).tolist()
-      [0.75, 0.75, 1.5, 0.5]
+      >>> weights = reweighting(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 0, 1]))
+      >>> weights.round(3).tolist() == np.float32([0.9, 0.9, 1.2, 1.2, 0.8]).tolist()
+      True
     """
     joint = np.zeros((groups.max() + 1, 2))
     np.add.at(joint, (groups, label), 1.0)

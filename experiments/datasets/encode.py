@@ -119,7 +119,7 @@ def encode_splits(
         >>> from experiments.datasets import load
         >>> table = load("support2")
         >>> encode_splits(table, [np.arange(5000), np.arange(4000, 9105)]).shape
-        (2, 9105, 66)
+        (2, 9105, 69)
     """
     if not len(train_indices):
         raise ValueError("train_indices holds no split")
