@@ -139,16 +139,14 @@ def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
             continue
         shown = ", ".join(f"{s} in {n}" for s, n in counts.items())
         first, *_, last = counts
-        most = max(counts, key=lambda setting: counts[setting])
+        most, often = max(counts.items(), key=lambda choice: choice[1])
         total = sum(counts.values())
         edge = (
             f"; mostly {most}, where its grid ends: beyond it may be better ones"
-            if most in (first, last) and counts[most] > total / 2
+            if most in (first, last) and often > total / 2
             else ""
         )
-        lines.append(
-            f"- {TITLES[name]}: {shown} of {sum(counts.values())} lanes{edge}."
-        )
+        lines.append(f"- {TITLES[name]}: {shown} of {total} lanes{edge}.")
     return lines or ["No method that has several was run."]
 
 
