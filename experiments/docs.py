@@ -125,7 +125,7 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
         f"{protocol['repeats']} x "
         f"{protocol['folds']}-fold cross-validation by patient, {document.thresholds}, "
         "95 % intervals over patients and repeats, p paired against "
-        f"{its_name} with Holm's correction."
+        f"{its_name} with Holm's correction (references have none)."
     )
     header, rows = tables.table(
         summary["methods"],

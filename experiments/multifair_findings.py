@@ -1,6 +1,5 @@
 """What the MultiFair experiment finds: its tests, and its answers in words."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +19,14 @@ from experiments.measures import (
 from experiments.multifair_levels import levels_answer
 from experiments.multifair_names import REFERENCE, TITLES, TUNED, WATCHED, unimodal
 from experiments.multifair_results import Results
-from experiments.multifair_verdicts import HEADLINE, clear, judged, p_text, span
+from experiments.multifair_verdicts import (
+    HEADLINE,
+    clear,
+    judged,
+    nothing_shown,
+    p_text,
+    span,
+)
 from experiments.results import compare_to_baseline, main_methods
 from fairjax.metrics import group_auroc
 
@@ -99,9 +105,12 @@ def _release_answer(results: Results) -> str:
         f"{HEADLINE[metric]} {span(c)} (p {p_text(c)})" for metric, c in found.items()
     ]
     shown = [HEADLINE[metric] for metric, c in found.items() if clear(c)]
-    verdict = (
-        f"In {', '.join(shown)}, yes." if shown else "No difference is shown here."
-    )
+    if shown:
+        verdict = f"In {', '.join(shown)}, yes."
+    elif nothing_shown(found.values()) == "not tested":
+        verdict = "It was not tested."
+    else:
+        verdict = "No difference is shown here."
     gates = []
     for name in ("multifair", "multifair_released"):
         gate = np.asarray(results.histories[name]["fairness_gate"])
@@ -123,8 +132,8 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
             for metric, c in found.items()
             if clear(c)
         ]
-        text = "; ".join(shown) if shown else "no difference is shown"
-        if all(math.isnan(c.p_holm) for c in found.values()):
+        text = "; ".join(shown) or "no difference is shown"
+        if nothing_shown(found.values()) == "not tested":
             text = "not tested"
         lines.append(f"- {results.titles[title]}: {text}.")
     return lines or ["Joint training was run alone."]

@@ -6,14 +6,23 @@ from experiments import tables
 from experiments.comparison import Comparison, Evaluation, compare, contrast, holm
 from experiments.multifair_names import CORNERS, FACTORS, GRID, TITLES, digits
 from experiments.multifair_results import Results
-from experiments.multifair_verdicts import HEADLINE, clear, judged, p_text, span
+from experiments.multifair_verdicts import (
+    HEADLINE,
+    clear,
+    judged,
+    nothing_shown,
+    p_text,
+    span,
+)
 
 # What is on, of `FACTORS`, at a level.
 _LEVELS = {"modality": (0, 1), "group": (2, 3)}
+# A level alone, both of its factors on.
+_ALONE = ((1, 1, 0, 0), (0, 0, 1, 1))
 _PHRASES = {
     "modality": "the modality level",
     "group": "the group level",
-    "together": "both levels beyond the sum of each",
+    "together": "both levels, less the sum of each",
     **{factor: f"{factor} by itself" for factor in FACTORS},
 }
 
@@ -84,6 +93,7 @@ def levels_answer(results: Results) -> list[str]:
             continue
         lines += [f"- {title}: {_verdict(found, e)}." for e in _PHRASES]
         lines += [
+            f"- {title}: do the levels help each other? {_help(results, name, found)}",
             "",
             f"{title}, effects from {start}, with Holm's p over the table:",
             "",
@@ -98,12 +108,41 @@ def levels_answer(results: Results) -> list[str]:
 
 
 def _verdict(found: dict[str, dict[str, Comparison]], effect: str) -> str:
+    of = {metric: row[effect] for metric, row in found.items()}
     shown = [
-        f"{HEADLINE[metric]} {judged(metric, found[metric][effect])}"
-        for metric in HEADLINE
-        if clear(found[metric][effect])
+        f"{HEADLINE[metric]} {_direction(metric, effect, c)}"
+        for metric, c in of.items()
+        if clear(c)
     ]
-    return f"{_PHRASES[effect]}: **{', '.join(shown) or 'nothing is shown'}**"
+    said = ", ".join(shown) or nothing_shown(of.values())
+    return f"{_PHRASES[effect]}: **{said}**"
+
+
+def _direction(metric: str, effect: str, c: Comparison) -> str:
+    # Two levels that do the same harm have "more" than its sum: no praise of them.
+    if effect == "together":
+        return "higher" if c.difference > 0 else "lower"
+    return judged(metric, c)
+
+
+def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) -> str:
+    """Where both do more good than the sum of each, and than either alone."""
+    cells = grid(results, name)
+    assert cells is not None
+    together = {metric: row["together"] for metric, row in found.items()}
+    where = []
+    for metric, c in together.items():
+        alone = [compare(cells[1, 1, 1, 1], cells[one], metric) for one in _ALONE]
+        if (
+            all(part.low > 0 or part.high < 0 for part in alone)
+            and clear(c)
+            and {judged(metric, d) for d in (c, *alone)} == {"better"}
+        ):
+            where.append(HEADLINE[metric])
+    if where:
+        return f"In {', '.join(where)}, yes."
+    nothing = nothing_shown(together.values())
+    return "It was not tested." if nothing == "not tested" else "That is not shown."
 
 
 def _effects_table(found: dict[str, dict[str, Comparison]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The metrics that MultiFair's answers are about, and differences of them in words."""
 
 import math
+from collections.abc import Iterable
 
 from experiments import markdown
 from experiments.comparison import Comparison
@@ -38,6 +39,17 @@ def judged(metric: str, c: Comparison) -> str:
     """
     more = metric.partition("/")[0] in _MORE_IS_BETTER
     return "better" if (c.difference > 0) == more else "worse"
+
+
+def nothing_shown(comparisons: Iterable[Comparison]) -> str:
+    """What is said where none is beyond noise: perhaps because none was tested.
+
+    Example:
+      >>> nothing_shown([Comparison(0.1, 0.0, 0.2, math.nan)])
+      'not tested'
+    """
+    untested = all(math.isnan(c.p_holm) for c in comparisons)
+    return "not tested" if untested else "nothing is shown"
 
 
 def p_text(c: Comparison) -> str:

@@ -165,10 +165,12 @@ class MultimodalClassifier(nnx.Module):
             self._project(name, inputs, present, rngs) for name in self.modalities
         )
         last_inputs, logits = self.classifier(self._fuse(tokens, present, rngs), rngs)
+        # From one key both drop the same units, so that their numbers are the same.
+        key = None if rngs is None else rngs.dropout()
         unimodal_last_inputs, unimodal_logits = self._alone(
-            jax.lax.stop_gradient(tokens), rngs
+            jax.lax.stop_gradient(tokens), key
         )
-        _, attached_unimodal_logits = self._alone(tokens, rngs)
+        _, attached_unimodal_logits = self._alone(tokens, key)
         return MultimodalOutputs(
             logits,
             unimodal_logits,
@@ -177,8 +179,9 @@ class MultimodalClassifier(nnx.Module):
             unimodal_last_inputs,
         )
 
-    def _alone(self, tokens: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
+    def _alone(self, tokens: Array, key: Array | None) -> tuple[Array, Array]:
         """What enters the auxiliary heads' last layers, and their logits."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
         heads = [
             self.auxiliary[name](tokens[:, m], rngs)
             for m, name in enumerate(self.modalities)

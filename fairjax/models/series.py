@@ -116,7 +116,8 @@ class SeriesEncoder(nnx.Module):
             admission.
           variables: ``[B, T]``, the kind of each measurement, from 0 to
             ``num_variables - 1``; any other gives NaN.
-          values: ``[B, T]``, standardised by variable for preference.
+          values: ``[B, T]``, standardised by variable for preference; whole numbers
+            are read as floats.
           mask: ``[B, T]``, False at the places that are empty, and not read.
           rngs: Draws what dropout drops; None drops nothing.
 
@@ -134,6 +135,9 @@ class SeriesEncoder(nnx.Module):
         angles *= jnp.asarray(self.frequencies, jnp.float32)
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         kinds, values = present(variables), present(values)
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            # The waves take the values' type, and as whole numbers would be 0.
+            values = values.astype(jnp.float32)
         tokens = (
             look_up(self.variables[...], kinds)
             + look_up(self.directions[...], kinds) * values[..., None]

@@ -69,7 +69,7 @@ def read_batch(
         raise ValueError(
             f"present has shape {np.shape(present)}; the scores have {shape}."
         )
-    _check_labels(labels)
+    check_labels(labels)
     if groups is not None:
         _check_groups(groups, num_groups)
         groups = jnp.asarray(groups)
@@ -78,16 +78,16 @@ def read_batch(
     return jnp.asarray(labels), groups, present
 
 
-def _values(given: Any) -> np.ndarray | None:
+def known_values(given: Any) -> np.ndarray | None:
     """What is given, if it is known here and now."""
     if is_known(given) and getattr(given, "is_fully_addressable", True):
         return np.asarray(given)
     return None
 
 
-def _check_labels(labels: Any) -> None:
+def check_labels(labels: Any) -> None:
     """Refuses codings of the classes in which one of them would silently be padding."""
-    values = _values(labels)
+    values = known_values(labels)
     if values is None or not values.size:
         return
     if values.dtype.kind in "OSU":
@@ -107,7 +107,7 @@ def _check_labels(labels: Any) -> None:
 
 def _check_groups(groups: Any, num_groups: int) -> None:
     """Refuses what is no code of a group, and codes of groups that there are not."""
-    values = _values(groups)
+    values = known_values(groups)
     kind = jnp.asarray(groups).dtype if values is None else values.dtype
     wanted = f"groups are whole numbers, 0 to {num_groups - 1}"
     if not jnp.issubdtype(kind, jnp.integer):

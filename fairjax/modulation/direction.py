@@ -1,9 +1,13 @@
 """The direction term: the fused loss's gradient turned towards the modalities'."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from fairjax.modulation._arguments import check_labels, known_values
 from fairjax.types import gathered
 
 _SMALL = 1e-8
@@ -26,7 +30,7 @@ def last_layer_gradient(
       inputs: ``[n, D]``, what enters the layer.
       logits: ``[n]`` of a sigmoid, or ``[n, C]`` of a softmax.
       labels: ``[n]``. Of a sigmoid, 0 or 1, and rows of another label are padding: they
-        count for nothing, whatever their weight. Of a softmax, the class.
+        count for nothing, whatever their weight. Of a softmax, the class, 0 to C − 1.
       weights: ``[n]``, those of the loss, 0 or False for rows that do not count; such
         a row may hold anything. None: all that are not padding count equally.
 
@@ -34,7 +38,13 @@ def last_layer_gradient(
       ``[D]`` or ``[D, C]``; zero where no row counts.
 
     Raises:
-      ValueError: Logits of a single column, or shapes that do not fit.
+      ValueError: Logits of a single column; shapes that do not fit; where they are
+        not traced, outcomes of a sigmoid coded as 1 and −1 or as 1 and 2, and classes
+        of a softmax that there are not, in rows that count.
+
+    References:
+      Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
+      Learning*, NeurIPS 2024 (gradients of heads compared).
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,6 +65,10 @@ def last_layer_gradient(
                 f"{name} has shape {jnp.shape(given)}; there are {rows} rows of inputs."
             )
     wide = (-1,) + (1,) * (logits.ndim - 1)
+    if logits.ndim == 1:
+        check_labels(labels)
+    else:
+        _check_classes(labels, weights, logits.shape[1])
     labels = jnp.asarray(labels)
     if logits.ndim == 1:
         labelled = (labels == 0) | (labels == 1)
@@ -74,6 +88,20 @@ def last_layer_gradient(
     mass = gathered(weights).astype(residual.dtype)
     total = jnp.sum(mass)
     return inputs.T @ (mass.reshape(wide) * residual) / jnp.where(total > 0, total, 1)
+
+
+def _check_classes(labels: Any, weights: Any, num_classes: int) -> None:
+    """Refuses classes that there are not, whose rows would pull to no class."""
+    values = known_values(labels)
+    counted = np.ones(1) if weights is None else known_values(weights)
+    if values is None or counted is None:
+        return
+    strange = ~np.isin(values, np.arange(num_classes)) & (counted != 0)
+    if strange.any():
+        raise ValueError(
+            f"labels are classes from 0 to {num_classes - 1}, not "
+            f"{values[strange][0]!r}: give rows that do not count a weight of 0."
+        )
 
 
 def direction_loss(
@@ -123,6 +151,9 @@ def direction_loss(
     unimodal = jax.lax.stop_gradient(unimodal.reshape(modalities, -1))
     balance = jax.lax.stop_gradient(balance)
     flat = fused.reshape(-1)
+    # Squares of small gradients, and the smallest norm, are 0 in 16 bits.
+    kind = jnp.promote_types(jnp.result_type(flat, unimodal, balance), jnp.float32)
+    flat, unimodal, balance = (x.astype(kind) for x in (flat, unimodal, balance))
     products = jnp.sum(unimodal * flat, axis=1)
     # The square root of a sum that may be zero has no derivative there.
     norms = jnp.sqrt(jnp.sum(flat**2) + _SMALL**2)

@@ -7,7 +7,7 @@ of MultiFair (Zubair et al. 2025).
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fairjax.types import Scalar
+from fairjax.types import Scalar, check_nonnegative
 
 # As in the released code: what a sum of changes is kept away from zero by.
 _SMALL = 1e-8
@@ -89,7 +89,7 @@ def contribution_balance(
 
     Args:
       contributions: ``[M]``, not negative.
-      alpha: How much; may be traced.
+      alpha: How much, 0 or more; may be traced.
       observed: ``[M]``, False for modalities that are compared with none, such as one
         that no row of the batch has; None: all are.
 
@@ -98,7 +98,7 @@ def contribution_balance(
       contribute nothing, and where not observed.
 
     Raises:
-      ValueError: ``observed`` of another shape.
+      ValueError: ``observed`` of another shape; ``alpha`` below 0.
 
     References:
       Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*,
@@ -110,6 +110,7 @@ def contribution_balance(
       >>> modulation.contribution_balance(jnp.array([4.0, 2.0]), alpha=0.5).round(3)
       Array([0.238, 1.   ], dtype=float32)
     """
+    check_nonnegative("alpha", alpha)
     if observed is None:
         observed = jnp.ones_like(contributions, bool)
     _check_observed(contributions, observed)
@@ -138,18 +139,18 @@ def fairness_factors(
     gradient round; :func:`fairjax.modulation.balance_groups` says what it does then.
 
     Args:
-      group_auc: ``[M, G]``.
+      group_auc: ``[M, G]``, of two groups or more.
       shares: ``[G]``, :math:`n_g / n`, shares of all labelled rows of the batch, those
         that lack the modality among them: one for all modalities.
-      strength: :math:`\mu`.
-      threshold: :math:`\tau`.
+      strength: :math:`\mu`, 0 or more; may be traced, as may the threshold.
+      threshold: :math:`\tau`, 0 or more.
       observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.
 
     Returns:
       ``[M]``.
 
     Raises:
-      ValueError: Shapes that do not fit.
+      ValueError: Shapes that do not fit; a single group; a setting below 0.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -166,6 +167,8 @@ def fairness_factors(
             f"shares have shape {jnp.shape(shares)} and group_auc "
             f"{jnp.shape(group_auc)}; [G] and [M, G] are needed."
         )
+    check_nonnegative("strength", strength)
+    check_nonnegative("threshold", threshold)
     scale = jnp.asarray(strength) / jnp.maximum(1e-4, threshold)
     # Not a matrix product, which an accelerator would take in 16 bits.
     return 1 - scale * jnp.sum(_deviations(group_auc, observed) * shares, axis=1)
@@ -177,14 +180,14 @@ def fairness_gap(
     r"""MultiFair's :math:`F_G`: mean over m and g of :math:`|\hat A_{m,g} - \bar A_m|`.
 
     Args:
-      group_auc: ``[M, G]``; differentiable where they are.
+      group_auc: ``[M, G]``, of two groups or more; differentiable where they are.
       observed: ``[M, G]``, False for AUCs that count for nothing; None: all count.
 
     Returns:
       0 or more; 0 where nothing is observed.
 
     Raises:
-      ValueError: ``observed`` of another shape.
+      ValueError: ``observed`` of another shape; a single group.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -205,6 +208,8 @@ def _deviations(
     group_auc: Float[Array, "M G"], observed: Bool[Array, "M G"] | None
 ) -> Float[Array, "M G"]:
     """From the mean of a modality's observed groups; 0 where not observed."""
+    if jnp.shape(group_auc)[1:] == (1,):
+        raise ValueError("a gap between groups needs two groups or more, not 1.")
     if observed is None:
         observed = jnp.ones_like(group_auc, bool)
     _check_observed(group_auc, observed)

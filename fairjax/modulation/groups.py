@@ -210,7 +210,23 @@ def group_signals(
 ) -> GroupSignals:
     """The moving averages after a batch, and its gate; differentiable in the scores.
 
-    For arguments and modes see :func:`balance_groups`.
+    Args:
+      unimodal_scores: ``[n, M]``, probabilities.
+      scores: ``[n]``, the fused probabilities.
+      labels: ``[n]``, 1 or 0; other rows are padding.
+      groups: ``[n]``, in ``0 .. G − 1``; negative ones are in no group.
+      group_auc: ``[M, G]``, the averages before.
+      group_seen: ``[M, G]``, whether a group has had both classes before.
+      mode: As for :func:`balance_groups`, as are ``tau`` and ``decay``.
+      tau: The threshold of the gate.
+      decay: Of the averages.
+      present: ``[n, M]``, False where a row lacks the modality.
+
+    Returns:
+      The averages after the batch, and its gate.
+
+    Raises:
+      ValueError: As :func:`fairjax.modulation.group_aucs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -257,6 +273,14 @@ def _counts(labels: Array, groups: Array, num_groups: int) -> Float[Array, " G"]
 
 def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
     """Refuse settings outside their ranges, if they are known now.
+
+    Args:
+      tau: 0 or more.
+      decay: In [0, 1).
+      **others: 0 or more, by name.
+
+    Raises:
+      ValueError: If not so.
 
     Example:
       >>> check_settings(tau=0.04, decay=0.9, mu=0.3)

@@ -19,6 +19,16 @@ def modality_group_levels(num_modalities: int, num_groups: int) -> list[list[int
 
     For :func:`fairjax.steps.by_level`: groups within each modality, then modalities.
 
+    Args:
+      num_modalities: M.
+      num_groups: G.
+
+    Returns:
+      For each modality the numbers of its rows.
+
+    Raises:
+      ValueError: A number that is not whole, or below 1.
+
     Example:
       >>> from fairjax import modulation
       >>> modulation.modality_group_levels(2, 3)
@@ -80,6 +90,10 @@ def dual_level(
     Raises:
       ValueError: Fewer than one modality or group; a limit below 0; at the update, as
         :func:`fairjax.reconcile`.
+
+    References:
+      Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020 (the
+      projections); the levels and their common Gram matrix are ours.
 
     Example:
       >>> import jax.numpy as jnp, optax

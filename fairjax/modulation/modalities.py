@@ -148,6 +148,19 @@ def modality_aucs(
 ) -> tuple[Float[Array, " M"], Bool[Array, " M"]]:
     """Each modality's exact AUC in a batch, or its last one, and whether it has one.
 
+    Args:
+      unimodal_scores: ``[n, M]``.
+      labels: ``[n]``, 1 or 0; other rows are padding.
+      previous: ``[M]``, the last ones.
+      present: ``[n, M]``, False where a row lacks the modality.
+
+    Returns:
+      ``[M]`` in [0, 1], of the type of ``previous``; and ``[M]``, False where the rows
+      lack a class, so that the last AUC stands.
+
+    Raises:
+      ValueError: As :func:`fairjax.modulation.group_aucs`.
+
     Example:
       >>> import jax.numpy as jnp
       >>> scores, labels = jnp.array([[0.9], [0.1]]), jnp.array([1, 1])
@@ -156,6 +169,8 @@ def modality_aucs(
     """
     found = group_aucs(unimodal_scores, labels, present=present)
     values, defined = found.values[:, 0], found.defined[:, 0]
+    # In the type of the last ones, so that what did not change differs by nothing.
+    values = values.astype(previous.dtype)
     return jnp.where(defined, values, previous), defined
 
 

@@ -57,6 +57,28 @@ def multifair(
     :func:`fairjax.modulation.multifair_penalty`. In the released code they give no
     gradient, so that ``mode="released"`` is this transformation alone.
 
+    Args:
+      param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of it.
+      modalities: Names, in the order of the columns of ``unimodal_scores``.
+      num_groups: G, 2 or more.
+      mode: ``"paper"`` or ``"released"``.
+      rho: Factor on the balance of modalities, 0 or more; may be traced, as may the
+        next three.
+      mu: Strength of the groups' factor, 0 or more.
+      tau: Threshold of the gate, 0 or more.
+      decay: Of the moving averages, in [0, 1).
+
+    Returns:
+      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
+      ``update`` needs ``unimodal_scores=[n, M]``, ``scores=[n]``, ``labels=[n]`` and
+      ``groups=[n]``, and takes ``present=[n, M]``.
+
+    Raises:
+      ValueError: As :func:`balance_modalities` and :func:`balance_groups`.
+
+    References:
+      Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
+
     Example:
       >>> import jax.numpy as jnp, optax
       >>> from fairjax import modulation
@@ -159,6 +181,11 @@ def multifair_penalty(
       (0.25, True)
     """
     check_settings(tau=tau, decay=decay, direction=direction, fairness=fairness)
+    if jnp.ndim(unimodal_scores) != 2:
+        raise ValueError(
+            f"unimodal_scores have shape {jnp.shape(unimodal_scores)}; one column for "
+            "each modality is needed, [n, M]."
+        )
     modalities = unimodal_scores.shape[1]
     for name, given in (("modality_auc", modality_auc), ("group_auc", group_auc)):
         if given.shape[:1] != (modalities,):

@@ -96,15 +96,28 @@ def modality_labels(
 def check_labels(labels: PyTree, modalities: Sequence[str], params: Params) -> None:
     """Refuse a label tree that does not fit the parameters or the modalities.
 
+    Args:
+      labels: The tree of labels, or a prefix of one.
+      modalities: Names.
+      params: The parameters.
+
     Raises:
-      ValueError: A label that is neither a modality nor :data:`SHARED`; a modality
-        that no parameter belongs to; a tree that does not fit that of the parameters.
+      ValueError: A label that is no text, or neither a modality nor :data:`SHARED`; a
+        modality that no parameter belongs to; a tree that does not fit that of the
+        parameters.
 
     Example:
       >>> import jax.numpy as jnp
       >>> check_labels({"w": "labs"}, ["labs"], {"w": jnp.ones(2)})
     """
-    found = Counter(jax.tree.leaves(labels))
+    leaves = jax.tree.leaves(labels)
+    other = next((leaf for leaf in leaves if not isinstance(leaf, str)), None)
+    if other is not None:
+        raise ValueError(
+            f"labels are names of modalities, not {type(other).__name__}: make them of "
+            "the parameters with modality_labels."
+        )
+    found = Counter(leaves)
     unknown = [label for label in found if label not in (*modalities, SHARED)]
     if unknown:
         raise ValueError(
@@ -132,6 +145,16 @@ def map_labelled(
 ) -> PyTree:
     """``function(m, leaf, *leaves)`` of each modality's updates; what is shared stays.
 
+    Args:
+      function: Of the modality's number and its leaves, to a leaf.
+      labels: From :func:`modality_labels`, or a prefix of it.
+      modalities: Names, in the order of their numbers.
+      updates: ``[*param]``.
+      *others: Trees like the updates.
+
+    Returns:
+      Updates ``[*param]``.
+
     Example:
       >>> import jax.numpy as jnp
       >>> updates, labels = {"w": jnp.ones(2)}, {"w": "labs"}
@@ -155,6 +178,15 @@ def scale_by_label(
     factors: Float[Array, " M"],
 ) -> PyTree:
     """Multiplies each modality's updates by its factor; what is shared stays.
+
+    Args:
+      updates: ``[*param]``.
+      labels: From :func:`modality_labels`, or a prefix of it.
+      modalities: Names, in the order of the factors.
+      factors: ``[M]``; taken in the type of each leaf.
+
+    Returns:
+      Updates ``[*param]``.
 
     Example:
       >>> import jax.numpy as jnp

@@ -73,6 +73,42 @@ def test_effects_of_levels_by_hand():
     assert all(c.p_holm < 0.05 for c in found.values())
 
 
+@pytest.mark.parametrize(
+    ("modality", "group", "both", "words", "helps"),
+    [
+        # Any level costs .05, and both cost no more: that is no help.
+        (-0.05, -0.05, -0.05, "AUROC higher", "not shown"),
+        (0.05, 0.05, 0.05, "AUROC lower", "not shown"),
+        (0.05, 0.05, 0.2, "AUROC higher", "In AUROC, equity-scaled AUROC, yes."),
+        (0.0, 0.0, 0.0, "nothing is shown", "not shown"),
+    ],
+)
+def test_levels_help_each_other_only_where_both_are_best(
+    modality, group, both, words, helps
+):
+    def value(setting):
+        on = setting[0] * setting[1], setting[2] * setting[3]
+        return 0.5 + {(1, 0): modality, (0, 1): group, (1, 1): both}.get(on, 0.0)
+
+    lines = levels_answer(grid_of(value))
+    start = "- Dual-level reconciliation: both levels, less the sum of each"
+    (verdict,) = (line for line in lines if line.startswith(start))
+    assert words in verdict
+    assert "better" not in verdict
+    (answer,) = (line for line in lines if "help each other? " in line)
+    assert helps in answer
+
+
+def test_one_repeat_tests_nothing():
+    run = grid_of(lambda setting: 0.5 + 0.1 * setting[0])
+    for found in run.evaluations.values():
+        for metric in HEADLINE:
+            found.repeats[metric] = found.repeats[metric][:1]
+    said = [line for line in levels_answer(run) if line.startswith("- Dual")]
+    assert said
+    assert all("not tested" in line for line in said)
+
+
 def test_no_effects_where_the_grid_was_not_run():
     run = grid_of(lambda setting: 0.5)
     del run.evaluations["dual_level_levels[0110]"]

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -227,6 +228,25 @@ def test_dropout_draws_where_there_are_keys_only():
     )
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.allclose(run(1), run(2), atol=0.05)
+
+
+def test_heads_drop_the_same_units_attached_or_not():
+    """So that what reaches the encoders alone can be told from what bends the heads."""
+    apply, params = functional(make(dropout=0.5))
+
+    @jax.jit
+    @jax.grad
+    def bent(params, key):
+        found = apply(params, INPUTS, PRESENT, nnx.Rngs(key))
+        metered, through = found.unimodal_logits, found.attached_unimodal_logits
+        return jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
+
+    found = jax.jit(lambda key: apply(params, INPUTS, PRESENT, nnx.Rngs(key)))(1)
+    np.testing.assert_array_equal(found.unimodal_logits, found.attached_unimodal_logits)
+    gradient = bent(params, jax.random.key(1))
+    heads, encoders = gradient["auxiliary"], gradient["encoders"]
+    assert optax.tree.norm(heads) == 0
+    assert optax.tree.norm(encoders) > 0
 
 
 CELLS = fairjax.partition({"sex": ["f", "m"] * 2, "died": [0, 0, 1, 1]})

@@ -122,6 +122,14 @@ def test_half_precision():
     )
 
 
+def test_whole_numbers_are_read_as_floats(untyped):
+    times, kinds, values, mask = series()
+    whole = jnp.round(10 * values).astype(jnp.int32)
+    found = APPLY(PARAMS, times, kinds, whole, mask)
+    expected = RUN(PARAMS, times, kinds, whole.astype(jnp.float32), mask)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_too_long():
     with pytest.raises(ValueError, match=r"8 long.*max_length=7: truncate.*larger"):
         jax.eval_shape(APPLY, PARAMS, *series(length=PADDED + 1))

@@ -103,6 +103,19 @@ def test_a_multi_class_gradient_counts_every_row():
     np.testing.assert_allclose(found, (1 / 3 - np.eye(3)) / 3, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("classes", [None, 2])
+def test_labels_that_are_no_classes_are_refused(classes):
+    logits = jnp.zeros(3) if classes is None else jnp.zeros((3, classes))
+    strange = np.array([1, -1, 1]) if classes is None else np.array([1, 2, 1])
+    with pytest.raises(ValueError, match=r"1 and -1|from 0 to 1, not .*2"):
+        last_layer_gradient(jnp.ones((3, 2)), logits, strange)
+    # A row that does not count may hold anything.
+    if classes is not None:
+        mass = jnp.array([1, 0, 1])
+        found = last_layer_gradient(jnp.ones((3, 2)), logits, strange, weights=mass)
+        np.testing.assert_allclose(found, [[0.5, -0.5]] * 2)
+
+
 def test_direction_loss_by_hand():
     """Cosines 1, 0, −1 and .6 with balances .5, .25, .125 and −.5."""
     fused = jnp.array([2.0, 0.0])
@@ -151,6 +164,13 @@ def test_a_gradient_of_zero_has_no_direction_and_no_nan():
     assert np.isfinite(slope).all()
     dead = direction_loss(jnp.array([1.0, 0.0]), jnp.zeros((2, 2)), balance)
     assert float(dead) == 0.5
+
+
+def test_small_gradients_in_16_bits_have_a_direction():
+    fused = jnp.array([1e-4, 1e-4], jnp.float16)
+    found = direction_loss(fused, 1e-5 * jnp.eye(2, dtype=jnp.float16), jnp.ones(2))
+    wanted = direction_loss(jnp.ones(2), jnp.eye(2), jnp.ones(2))
+    assert float(found) == pytest.approx(float(wanted), abs=2e-2)
 
 
 def test_only_the_fused_gradient_is_moved():

@@ -46,6 +46,20 @@ def test_the_balance_follows_the_last_auc():
     np.testing.assert_array_equal(state.modality_auc, [1, 0.5, 0])
 
 
+def test_what_does_not_move_has_no_balance_of_rounding():
+    """AUCs of 1/3 in float64, which float32 cannot hold, and of 0."""
+    with jax.enable_x64(True):
+        scores = jnp.array([[0.9, 0.2], [0.25, 0.1], [0.2, 0.3], [0.3, 0.4]])
+        labels = jnp.array([0, 1, 0, 0])
+        tx = modulation.balance_modalities({"a": "a", "b": "b"}, ["a", "b"])
+        params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+        state = tx.init(params)
+        for _ in range(3):
+            _, state = tx.update(params, state, unimodal_scores=scores, labels=labels)
+        np.testing.assert_allclose(state.modality_auc[0], 1 / 3, rtol=1e-6)
+        np.testing.assert_array_equal(state.modality_balance, 1)
+
+
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("lacking", ["a class", "everybody"])
 def test_what_is_present_is_not_switched_off_by_what_lacks_an_auc(signed, lacking):

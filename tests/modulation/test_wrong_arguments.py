@@ -105,6 +105,42 @@ INPUTS = jnp.ones((4, 3))
             "needs two groups or more, not 1",
         ),
         (
+            lambda: modulation.fairness_gap(jnp.full((2, 1), 0.7)),
+            "needs two groups or more, not 1",
+        ),
+        (
+            lambda: modulation.fairness_factors(
+                jnp.full((2, 1), 0.7), jnp.ones(1), strength=0.3, threshold=0.04
+            ),
+            "needs two groups or more, not 1",
+        ),
+        (
+            lambda: modulation.fairness_factors(
+                jnp.full((2, 2), 0.7), jnp.ones(2) / 2, strength=-3, threshold=0.04
+            ),
+            "strength must be 0 or more, not -3",
+        ),
+        (
+            lambda: modulation.fairness_factors(
+                jnp.full((2, 2), 0.7), jnp.ones(2) / 2, strength=0.3, threshold=-1
+            ),
+            "threshold must be 0 or more, not -1",
+        ),
+        (
+            lambda: modulation.contribution_balance(jnp.ones(2), alpha=-1),
+            "alpha must be 0 or more, not -1",
+        ),
+        (
+            lambda: modulation.multifair_penalty(
+                **PENALTY | {"unimodal_scores": SCORES[:, 0]}
+            ),
+            r"unimodal_scores have shape \(4,\); one column for each modality",
+        ),
+        (
+            lambda: modulation.multifair(PARAMS, NAMES, num_groups=2).init(PARAMS),
+            "labels are names of modalities, not .*Array",
+        ),
+        (
             lambda: modulation.balance_groups(LABELS, NAMES, num_groups=2.0),
             "num_groups is a whole number",
         ),
