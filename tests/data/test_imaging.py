@@ -248,7 +248,7 @@ def test_an_absent_modality_is_counted(tmp_path):
     assert train[2]["present"]["image"]
     assert not decoded[2]["image"].any()
     np.testing.assert_array_equal(
-        train[3]["image"][..., 0], archives.images(3)[0], "floats are rounded"
+        train[3]["image"][..., 0], archives.images(3)[0], "floats of whole numbers"
     )
 
 
@@ -320,6 +320,14 @@ def test_files_that_cannot_be_read(spoil, message, tmp_path):
         ),
         ({"slo_fundus": np.full((2, 2), 256)}, "int64 values that are no grey"),
         ({"slo_fundus": np.full((2, 2), np.nan)}, "float64 values that are no grey"),
+        (
+            {"slo_fundus": np.array([[0, 0.25], [1, 0.75]], np.float32)},
+            "'slo_fundus' holds float32 values from 0.0 to 1.0 that are no whole",
+        ),
+        (
+            {"oct_bscans": np.full((12, 2, 2), 254.5)},
+            "'oct_bscans' holds float64 values from 254.5 to 254.5 that are no whole",
+        ),
         ({"race": np.arange(2)}, "'race' has shape \\(2,\\), but is one value"),
         ({"race": 7}, "'race': 7 is none of the codes 0 to 2"),
         ({"race": 0.5}, "'race': 0.5 is none of the codes"),
