@@ -460,8 +460,20 @@ def test_decoding_is_jaxs_resizing_standardised(fairvision, size):
     kinds = jax.tree.map(lambda leaf: str(np.asarray(leaf).dtype), decoded)
     assert kinds["image"] == kinds["volume"] == kinds["age"] == "float32"
     assert {kinds["label"], *kinds["attributes"].values()} == {"int32"}
-    with pytest.raises(ValueError, match="image_size is 1 or more"):
-        decode(record, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "image_size is at least 1, not 0"),
+        (2.5, "image_size is a whole number .* not 2.5"),
+        ("8", "image_size is a whole number .* not '8'"),
+        (True, "image_size is a whole number .* not True"),
+    ],
+)
+def test_sizes_that_no_image_has(size, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        decode({"image": np.zeros((4, 4, 1), np.uint8)}, size)
 
 
 def test_without_the_extra_it_says_what_to_install():
