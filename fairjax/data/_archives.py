@@ -169,7 +169,8 @@ class Archive:
 
         Raises:
           ValueError: The key is not there, or its array has another shape or values
-            that no grey level has.
+            that are no grey levels: those outside 0 to 255, or no whole numbers, such
+            as those of an image that was scaled to [0, 1].
         """
         if key not in self._arrays.files:
             raise ValueError(self._lacks([key]))
@@ -189,7 +190,14 @@ class Archive:
                 f"{self.path}: {key!r} holds {array.dtype} values that are no grey "
                 "levels from 0 to 255."
             )
-        return np.rint(array).astype(np.uint8)
+        # Rounded, an image that was scaled to [0, 1] would be of two levels.
+        if not bool((array == np.rint(array)).all()):
+            raise ValueError(
+                f"{self.path}: {key!r} holds {array.dtype} values from {array.min()} "
+                f"to {array.max()} that are no whole numbers, and so no grey levels "
+                "from 0 to 255: write the image as it was before it was scaled."
+            )
+        return array.astype(np.uint8)
 
     def _array(self, key: str) -> np.ndarray:
         try:

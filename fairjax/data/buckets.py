@@ -89,8 +89,12 @@ def padding_share(lengths: Any, boundaries: Any) -> float:
       lengths: ``[n]``, whole numbers, 0 or more.
       boundaries: ``[buckets]``, ascending.
 
+    Returns:
+      From 0, where each sequence fills its bucket's length, to 1, where all are empty.
+
     Raises:
-      ValueError: As :func:`batches` of them would.
+      ValueError: Lengths or boundaries that are no such numbers; a length beyond the
+        last boundary.
 
     Example:
       >>> from fairjax.data.buckets import padding_share
@@ -154,7 +158,27 @@ def num_batches(
     *,
     drop_remainder: bool = False,
 ) -> int:
-    """How many batches an epoch of :func:`batches` has.
+    r"""How many batches an epoch of :func:`batches` has.
+
+    .. math::
+        \sum_b \lceil n_b / s_b \rceil,
+
+    with ``n_b`` rows in bucket ``b`` and batches of ``s_b``; with ``drop_remainder``
+    it is rounded down.
+
+    Args:
+      lengths: ``[n]``, whole numbers, 0 or more.
+      boundaries: ``[buckets]``, ascending.
+      batch_size: Rows of a batch; or one number for each bucket.
+      drop_remainder: Whether the last, incomplete batch of a bucket is left out.
+
+    Returns:
+      Their number.
+
+    Raises:
+      ValueError: Lengths, boundaries or sizes that are no such numbers; a length
+        beyond the last boundary; with ``drop_remainder``, a bucket of fewer rows than a
+        batch.
 
     Example:
       >>> from fairjax.data.buckets import num_batches

@@ -93,6 +93,12 @@ class Coding:
 def plain(value: Any) -> str:
     """A value as a word: whole numbers without decimals, texts in lower case.
 
+    Args:
+      value: A number, a text or its bytes.
+
+    Returns:
+      The word, without white space around it. A text that spells a number is one.
+
     Example:
       >>> plain(1.0), plain(" White "), plain("2.0"), plain(0.5)
       ('1', 'white', '2', '0.5')
@@ -113,6 +119,12 @@ def plain(value: Any) -> str:
 
 def age(value: Any) -> float:
     """An age in years; NaN where it is not recorded.
+
+    Args:
+      value: A number, or a text that spells one.
+
+    Returns:
+      Years, 0 or more, or NaN.
 
     Raises:
       ValueError: No number, or one below 0 other than −1, which stands for none.

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fairjax.data._extra import data_extra
+from fairjax.types import check_whole
 
 with data_extra():
     from PIL import Image
@@ -31,7 +32,7 @@ def decode(record: Mapping[str, Any], image_size: int) -> dict[str, Any]:
       bool; texts stay texts.
 
     Raises:
-      ValueError: ``image_size`` is below 1.
+      ValueError: ``image_size`` is no whole number of 1 or more.
 
     Example:
       >>> import numpy as np
@@ -42,8 +43,7 @@ def decode(record: Mapping[str, Any], image_size: int) -> dict[str, Any]:
       (array([[-1.21, -0.73],
              [ 0.73,  1.21]], dtype=float32), array(1, dtype=int32))
     """
-    if image_size < 1:
-        raise ValueError(f"image_size is 1 or more, not {image_size}.")
+    check_whole("image_size", image_size)
     decoded = {name: _numbers(value) for name, value in record.items()}
     if "image" in record:
         decoded["image"] = _standardized(record["image"], image_size)

@@ -65,6 +65,15 @@ class FairVisionConfig(ArchiveConfig):
       volume_key: Under which the volume lies.
       table: A CSV file beside the diseases' folders, for values that the subjects'
         files lack; it need not exist.
+
+    Example:
+      >>> from fairjax.data import FairVision, FairVisionConfig
+      >>> config = FairVisionConfig(
+      ...     name="few_slices", folder="Glaucoma", num_slices=3
+      ... )
+      >>> builder = FairVision(config=config, data_dir="/nowhere")
+      >>> builder.info.features["volume"].shape
+      (3, None, None, 1)
     """
 
     folder: str

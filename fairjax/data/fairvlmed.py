@@ -22,6 +22,15 @@ class FairVLMedConfig(ArchiveConfig):
       note_keys: Under which the note lies; the first that is there counts.
       note_table: A CSV file in ``manual_dir`` whose columns they are; if empty, they
         are keys of the subjects' files.
+
+    Example:
+      >>> from fairjax.data import FairVLMed, FairVLMedConfig
+      >>> config = FairVLMedConfig(
+      ...     name="own_summaries", note_keys=("summary",), note_table="own.csv"
+      ... )
+      >>> builder = FairVLMed(config=config, data_dir="/nowhere")
+      >>> builder.info.full_name
+      'fairvlmed/own_summaries/1.0.0'
     """
 
     note_keys: tuple[str, ...] = ("note",)

@@ -22,6 +22,17 @@ class Prefetched(Iterator[PyTree]):
     """An iterator of batches that a thread makes ready; see :func:`prefetch`.
 
     It is a context manager too, which closes it.
+
+    Example:
+      >>> import itertools
+      >>> import numpy as np
+      >>> from fairjax.data.prefetch import prefetch
+      >>> endless = (np.full(2, i) for i in itertools.count())
+      >>> with prefetch(endless) as batches:
+      ...     print(next(batches), next(batches))
+      [0 0] [1 1]
+      >>> list(batches)
+      []
     """
 
     def __init__(self, loader: Iterator[PyTree], size: int, sharding: Any):

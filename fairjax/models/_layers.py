@@ -47,6 +47,17 @@ def look_up(
     return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
+def check_mask(
+    mask: Bool[Array, "*places"] | None, shape: tuple[int, ...], of: str
+) -> None:
+    """Refuse a mask of another shape, which would be spread over what it covers."""
+    if mask is not None and mask.shape != shape:
+        raise ValueError(
+            f"mask has the shape {mask.shape}; a value for each of the {of}, {shape}, "
+            "is needed."
+        )
+
+
 def check_length(length: int, max_length: int, what: str) -> None:
     """Refuse sequences that are longer than a model was made for."""
     if length > max_length:

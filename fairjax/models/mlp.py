@@ -8,11 +8,17 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fairjax.types import Params
+from fairjax.models._layers import Dropout
+from fairjax.types import Params, check_whole
 
 
 class MLP(nnx.Module):
-    """Dense layers with an activation and optional dropout between them.
+    r"""Dense layers with an activation and optional dropout between them.
+
+    .. math::
+        h_0 = x, \quad
+        h_l = \mathrm{dropout}(\mathrm{activation}(W_l h_{l-1} + b_l)), \quad
+        \text{outputs} = W_L h_{L-1} + b_L.
 
     Example:
       >>> import jax.numpy as jnp
@@ -39,24 +45,48 @@ class MLP(nnx.Module):
           hidden: Width of each hidden layer; none gives a linear model.
           num_outputs: Outputs of an example.
           activation: Between the layers.
-          dropout: Share of hidden units that is dropped in training mode.
+          dropout: Share of hidden units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
+
+        Raises:
+          ValueError: A size is no whole number above 0.
         """
+        check_whole("num_inputs", num_inputs)
+        check_whole("num_outputs", num_outputs)
+        for width in hidden:
+            check_whole("the width of a hidden layer", width)
         widths = [num_inputs, *hidden, num_outputs]
         self.layers = nnx.List(
             nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)
         )
-        self.dropout = nnx.Dropout(dropout) if dropout else None
+        self.dropout = Dropout(dropout)
         self.activation = activation
+        self.num_inputs = num_inputs
 
     def __call__(
         self, inputs: Float[Array, "*batch num_inputs"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*batch num_outputs"]:
-        """Outputs; in training mode with dropout, ``rngs`` draws what is dropped."""
+        """Outputs of the examples.
+
+        Args:
+          inputs: ``[*batch, num_inputs]``.
+          rngs: Draws what dropout drops; None drops nothing, and so does a model in
+            evaluation mode.
+
+        Returns:
+          ``[*batch, num_outputs]``.
+
+        Raises:
+          ValueError: The features of an example are not ``num_inputs``.
+        """
+        if inputs.shape[-1:] != (self.num_inputs,):
+            raise ValueError(
+                f"inputs have the shape {inputs.shape}; [..., {self.num_inputs}] is "
+                f"needed, for the {self.num_inputs} features that the model was made "
+                "for."
+            )
         for layer in self.layers[:-1]:
-            inputs = self.activation(layer(inputs))
-            if self.dropout is not None:
-                inputs = self.dropout(inputs, rngs=rngs)
+            inputs = self.dropout(self.activation(layer(inputs)), rngs)
         return self.layers[-1](inputs)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fairjax.models._layers import keep, learned
+from fairjax.models._layers import check_mask, keep, learned
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -87,13 +87,16 @@ class TabularEncoder(nnx.Module):
           ``[B, width]``.
 
         Raises:
-          ValueError: The features are not ``num_inputs``.
+          ValueError: The features are not ``[B, num_inputs]``, or the mask has another
+            shape than they.
         """
-        if features.shape[-1] != self.num_inputs:
+        if features.ndim != 2 or features.shape[-1] != self.num_inputs:
             raise ValueError(
-                f"the encoder was made for {self.num_inputs} features; "
-                f"it got {features.shape[-1]}."
+                f"features have the shape {features.shape}; [examples, "
+                f"{self.num_inputs}] is needed, for the {self.num_inputs} features "
+                "that the encoder was made for."
             )
+        check_mask(mask, features.shape, "features")
         values = keep(mask)(features)[..., None]
         tokens = values * self.weights[...] + self.biases[...]
         if mask is not None:

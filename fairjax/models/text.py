@@ -1,9 +1,10 @@
 """A transformer over the words of a text, as numbered by a tokeniser."""
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.models._layers import check_length, keep, learned, look_up
+from fairjax.models._layers import check_length, check_mask, keep, learned, look_up
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -88,10 +89,28 @@ class TextEncoder(nnx.Module):
           ``[B, width]``.
 
         Raises:
-          ValueError: T is more than ``max_length``.
+          ValueError: T is more than ``max_length``, the tokens are no whole numbers
+            ``[B, T]``, or the mask has another shape than they.
         """
+        _check_texts(tokens)
+        check_mask(mask, tokens.shape, "tokens")
         length = tokens.shape[-1]
         check_length(length, self.max_length, "texts")
         words = look_up(self.words[...], keep(mask)(tokens))
         placed = words + self.positions[...][:length]
         return self.transformer.summarize(self.summary[...], placed, mask, rngs)
+
+
+def _check_texts(tokens: Array) -> None:
+    """Refuses what no tokeniser gives, such as the texts themselves."""
+    kind = getattr(tokens, "dtype", None)
+    if kind is None or not jnp.issubdtype(kind, jnp.integer):
+        raise ValueError(
+            "tokens are an array of whole numbers, which a tokeniser gives the words, "
+            f"not {type(tokens).__name__ if kind is None else kind}: pass "
+            "jnp.asarray(tokens, int), if that is what they hold."
+        )
+    if tokens.ndim != 2:
+        raise ValueError(
+            f"tokens have the shape {tokens.shape}; [examples, words] is needed."
+        )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fairjax.models._layers import Dropout, keep
+from fairjax.models._layers import Dropout, check_mask, keep
 from fairjax.types import check_whole
 
 # Finite, so that a row in which every logit is masked has no NaN in its gradient.
@@ -76,6 +76,7 @@ class Transformer(nnx.Module):
             for _ in range(depth)
         )
         self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.width = width
 
     def __call__(
         self,
@@ -97,7 +98,14 @@ class Transformer(nnx.Module):
 
         Returns:
           ``[*batch, T, width]``, or ``[*batch, num_rows, width]``.
+
+        Raises:
+          ValueError: The tokens are not ``[*batch, T, width]``, the mask has another
+            shape than ``[*batch, T]``, or ``num_rows`` is no whole number above 0.
         """
+        self._check(tokens, mask)
+        if num_rows is not None:
+            check_whole("num_rows", num_rows)
         tokens = keep(mask)(tokens)
         *blocks, last = self.blocks
         for block in blocks:
@@ -122,13 +130,31 @@ class Transformer(nnx.Module):
 
         Returns:
           ``[*batch, width]``.
+
+        Raises:
+          ValueError: The tokens are not ``[*batch, T, width]``, the mask has another
+            shape than ``[*batch, T]``, or the summary than ``[width]``.
         """
+        self._check(tokens, mask)
+        if summary.shape != (self.width,):
+            raise ValueError(
+                f"summary has the shape {summary.shape}; {(self.width,)}, as wide as "
+                "a token, is needed."
+            )
         *leading, _, width = tokens.shape
         first = jnp.broadcast_to(summary.astype(tokens.dtype), (*leading, 1, width))
         tokens = jnp.concatenate([first, tokens], axis=-2)
         if mask is not None:
             mask = jnp.concatenate([jnp.ones((*leading, 1), bool), mask], axis=-1)
         return self(tokens, mask, rngs, num_rows=1)[..., 0, :]
+
+    def _check(self, tokens: Array, mask: Array | None) -> None:
+        if tokens.ndim < 2 or tokens.shape[-1] != self.width:
+            raise ValueError(
+                f"tokens have the shape {tokens.shape}; [..., tokens, {self.width}] is "
+                f"needed, for the width {self.width} that the model was made for."
+            )
+        check_mask(mask, tokens.shape[:-1], "tokens")
 
 
 class _Block(nnx.Module):

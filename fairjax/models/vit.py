@@ -87,14 +87,16 @@ class ViT(nnx.Module):
           ``[*batch, width]``.
 
         Raises:
-          ValueError: The images have another size.
+          ValueError: The images have another size, or no axis of channels.
         """
-        *leading, height, width, channels = images.shape
-        if (height, width, channels) != self.image_shape:
+        if images.shape[-3:] != self.image_shape:
+            needed = ", ".join(map(str, self.image_shape))
             raise ValueError(
-                f"the model was made for images {self.image_shape}; "
-                f"it got {(height, width, channels)}."
+                f"images have the shape {images.shape}; [..., {needed}] is needed, for "
+                "the height, width and channels that the model was made for. Grey "
+                "images have one channel: images[..., None]."
             )
+        *leading, height, _, channels = images.shape
         size = self.patch_size
         side = height // size
         grid = images.reshape(*leading, side, size, side, size, channels)

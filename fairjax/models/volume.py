@@ -84,12 +84,14 @@ class VolumeEncoder(nnx.Module):
           ``[B, width]``.
 
         Raises:
-          ValueError: The slices are not ``num_slices``, or have another size.
+          ValueError: The volumes have other axes, the slices are not ``num_slices``,
+            or they have another size.
         """
-        if volumes.shape[1] != self.num_slices:
+        if volumes.ndim != 5 or volumes.shape[1] != self.num_slices:
             raise ValueError(
-                f"the encoder was made for volumes of {self.num_slices} slices; "
-                f"it got {volumes.shape[1]}."
+                f"volumes have the shape {volumes.shape}; [examples, "
+                f"{self.num_slices}, height, width, channels] is needed, for the "
+                f"{self.num_slices} slices that the encoder was made for."
             )
         tokens = self.slices(volumes, rngs) + self.positions[...]
         return self.transformer.summarize(self.summary[...], tokens, rngs=rngs)

@@ -248,7 +248,7 @@ def test_an_absent_modality_is_counted(tmp_path):
     assert train[2]["present"]["image"]
     assert not decoded[2]["image"].any()
     np.testing.assert_array_equal(
-        train[3]["image"][..., 0], archives.images(3)[0], "floats are rounded"
+        train[3]["image"][..., 0], archives.images(3)[0], "floats of whole numbers"
     )
 
 
@@ -320,6 +320,14 @@ def test_files_that_cannot_be_read(spoil, message, tmp_path):
         ),
         ({"slo_fundus": np.full((2, 2), 256)}, "int64 values that are no grey"),
         ({"slo_fundus": np.full((2, 2), np.nan)}, "float64 values that are no grey"),
+        (
+            {"slo_fundus": np.array([[0, 0.25], [1, 0.75]], np.float32)},
+            "'slo_fundus' holds float32 values from 0.0 to 1.0 that are no whole",
+        ),
+        (
+            {"oct_bscans": np.full((12, 2, 2), 254.5)},
+            "'oct_bscans' holds float64 values from 254.5 to 254.5 that are no whole",
+        ),
         ({"race": np.arange(2)}, "'race' has shape \\(2,\\), but is one value"),
         ({"race": 7}, "'race': 7 is none of the codes 0 to 2"),
         ({"race": 0.5}, "'race': 0.5 is none of the codes"),
@@ -452,8 +460,20 @@ def test_decoding_is_jaxs_resizing_standardised(fairvision, size):
     kinds = jax.tree.map(lambda leaf: str(np.asarray(leaf).dtype), decoded)
     assert kinds["image"] == kinds["volume"] == kinds["age"] == "float32"
     assert {kinds["label"], *kinds["attributes"].values()} == {"int32"}
-    with pytest.raises(ValueError, match="image_size is 1 or more"):
-        decode(record, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "image_size is at least 1, not 0"),
+        (2.5, "image_size is a whole number .* not 2.5"),
+        ("8", "image_size is a whole number .* not '8'"),
+        (True, "image_size is a whole number .* not True"),
+    ],
+)
+def test_sizes_that_no_image_has(size, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        decode({"image": np.zeros((4, 4, 1), np.uint8)}, size)
 
 
 def test_without_the_extra_it_says_what_to_install():

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import fairjax
-from fairjax.models import MLP, functional
+from fairjax.models import MLP, MultimodalClassifier, functional
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
 Y = (X[:, 0] > 0).astype(jnp.float32)
@@ -68,17 +68,56 @@ def test_activation_is_the_one_given():
     assert not np.allclose(relu(-x), -relu(x))
 
 
-def test_dropout_draws_in_training_mode_only():
+def test_dropout_draws_where_there_are_keys_only():
     model = MLP(3, (64,), 1, dropout=0.5, rngs=nnx.Rngs(0))
     apply, params = functional(model)
     x = X
     first = apply(params, x, rngs=nnx.Rngs(1))
     np.testing.assert_array_equal(first, apply(params, x, rngs=nnx.Rngs(1)))
     assert not np.allclose(first, apply(params, x, rngs=nnx.Rngs(2)))
-    model.eval()
-    apply, params = functional(model)
     plain, same = functional(MLP(3, (64,), 1, rngs=nnx.Rngs(0)))
     np.testing.assert_array_equal(apply(params, x), plain(same, x))
+    model.eval()
+    apply, params = functional(model)
+    found = apply(params, x, rngs=nnx.Rngs(1))
+    np.testing.assert_array_equal(found, plain(same, x))
+
+
+def test_dropout_in_a_multimodal_classifier_draws_where_there_are_keys_only():
+    def make(dropout):
+        rngs = nnx.Rngs(0)
+        encoders = {"a": MLP(3, (8,), 8, dropout=dropout, rngs=rngs)}
+        sizes = {"width": 8, "depth": 1, "num_heads": 2, "dropout": 0.0}
+        return functional(MultimodalClassifier(encoders, {"a": 8}, **sizes, rngs=rngs))
+
+    (apply, params), (plain, same) = make(0.5), make(0.0)
+    inputs = {"a": (X,)}
+    found = apply(params, inputs).logits
+    np.testing.assert_array_equal(found, plain(same, inputs).logits)
+    dropped = apply(params, inputs, rngs=nnx.Rngs(1)).logits
+    assert not np.allclose(dropped, found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, (4,), 1), "num_inputs is at least 1, not 0"),
+        ((3, (4, 0), 1), "the width of a hidden layer is at least 1, not 0"),
+        ((3, (4.5,), 1), "the width of a hidden layer is a whole number"),
+        ((3, (4,), 0), "num_outputs is at least 1, not 0"),
+    ],
+)
+def test_wrong_sizes(sizes, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        MLP(*sizes, rngs=nnx.Rngs(0))
+
+
+def test_wrong_inputs(untyped):
+    model = MLP(3, (4,), 1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"shape \(8, 2\); \[..., 3\] is needed"):
+        model(X[:, :2])
+    with pytest.raises(ValueError, match=r"shape \(\); \[..., 3\] is needed"):
+        model(X[0, 0])
 
 
 @pytest.mark.parametrize("kind", ["mlp", "batch norm"])

@@ -59,7 +59,24 @@ def test_half_precision():
 
 
 def test_wrong_sizes():
-    with pytest.raises(ValueError, match="made for 4 features; it got 3"):
+    message = r"features have the shape \(3, 3\); \[examples, 4\] is needed"
+    with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, X[:, :3])
     with pytest.raises(ValueError, match="num_inputs is at least 1"):
         TabularEncoder(0, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("shape", [(), (FEATURES,), (2, B, FEATURES)])
+def test_features_of_other_axes(shape, untyped):
+    with pytest.raises(ValueError, match=r"shape \(.*\); \[examples, 4\] is needed"):
+        APPLY(PARAMS, jnp.zeros(shape))
+
+
+# As many examples as features, so that a mask of either could be spread over them.
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (3, 1), (3, 2), (3, 3, 1)])
+def test_masks_of_other_features(shape, untyped):
+    encoder = TabularEncoder(3, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
+    mask = jnp.ones(shape, bool)
+    message = r"mask has the shape \(.*\); a value for each of the features, \(3, 3\)"
+    with pytest.raises(ValueError, match=message):
+        encoder(jnp.ones((3, 3)), mask)

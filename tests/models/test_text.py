@@ -54,3 +54,33 @@ def test_too_long():
     texts = jnp.zeros((2, LONGEST + 1), jnp.int32)
     with pytest.raises(ValueError, match=r"texts.*7 long.*max_length=6: truncate"):
         jax.eval_shape(APPLY, PARAMS, texts)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3,), (1, 4), (3, 1), (3, 5), (3, 4, 1)])
+def test_masks_of_other_words(shape, untyped):
+    message = r"mask has the shape \(.*\); a value for each of the tokens, \(3, 4\)"
+    with pytest.raises(ValueError, match=message):
+        APPLY(PARAMS, TEXTS, jnp.ones(shape, bool))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
+def test_tokens_of_other_axes(shape, untyped):
+    with pytest.raises(ValueError, match=r"shape \(.*\); \[examples, words\]"):
+        APPLY(PARAMS, jnp.zeros(shape, int))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind"),
+    [
+        (TEXTS.astype(jnp.float32), "float32"),
+        (MASK, "bool"),
+        (np.array([["septic", "shock"]]), "<U6"),
+        (["septic shock"], "list"),
+        ("septic shock", "str"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tokens_that_are_no_whole_numbers(tokens, kind, untyped):
+    message = f"tokens are an array of whole numbers, .* not {kind}: pass"
+    with pytest.raises(ValueError, match=message):
+        APPLY(PARAMS, tokens)

@@ -21,7 +21,8 @@ def make(depth=2, **options):
     return functional(Transformer(WIDTH, depth, HEADS, **options, rngs=nnx.Rngs(0)))
 
 
-APPLY, INITIAL = make()
+MODULE = Transformer(WIDTH, 2, HEADS, rngs=nnx.Rngs(0))
+APPLY, INITIAL = functional(MODULE)
 PARAMS = oracle.moved(INITIAL)
 RUN = jax.jit(APPLY, static_argnames="num_rows")
 
@@ -134,3 +135,36 @@ def test_activation_and_hidden_units_are_those_given():
 def test_wrong_sizes(sizes, message):
     with pytest.raises(ValueError, match=message):
         Transformer(*sizes, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("shape", [(), (WIDTH,), (B, T), (B, T, WIDTH + 1)])
+def test_tokens_of_other_shapes(shape, untyped):
+    tokens = jnp.zeros(shape)
+    message = r"tokens have the shape \(.*\); \[..., tokens, 8\] is needed"
+    with pytest.raises(ValueError, match=message):
+        APPLY(PARAMS, tokens)
+    with pytest.raises(ValueError, match=message):
+        MODULE.summarize(jnp.zeros(WIDTH), tokens)
+
+
+# As many examples as tokens, so that a mask of either could be spread over them.
+@pytest.mark.parametrize("shape", [(), (T,), (1, T), (T, 1), (T, T - 1), (T, T, 1)])
+def test_masks_of_other_tokens(shape, untyped):
+    tokens, mask = jnp.zeros((T, T, WIDTH)), jnp.ones(shape, bool)
+    message = r"mask has the shape \(.*\); a value for each of the tokens, \(5, 5\)"
+    with pytest.raises(ValueError, match=message):
+        APPLY(PARAMS, tokens, mask)
+    with pytest.raises(ValueError, match=message):
+        MODULE.summarize(jnp.zeros(WIDTH), tokens, mask)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (WIDTH + 1,), (B, WIDTH)])
+def test_summaries_of_other_shapes(shape, untyped):
+    with pytest.raises(ValueError, match=r"summary has the shape \(.*\); \(8,\), as"):
+        MODULE.summarize(jnp.zeros(shape), TOKENS)
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1.5])
+def test_rows_that_no_answer_has(rows, untyped):
+    with pytest.raises(ValueError, match="num_rows is"):
+        APPLY(PARAMS, TOKENS, num_rows=rows)

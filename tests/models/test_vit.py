@@ -1,5 +1,7 @@
 """Models of images and volumes, against NumPy and in their published size."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +78,25 @@ def test_published_size():
 def test_wrong_sizes():
     with pytest.raises(ValueError, match="patches of 4 pixels do not divide"):
         ViT(SIZE, 4, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"images \(6, 6, 2\); it got \(6, 5, 2\)"):
-        VIT(VIT_PARAMS, VOLUMES[:, 0, :, :5])
-    with pytest.raises(ValueError, match="volumes of 3 slices; it got 2"):
-        VOLUME(VOLUME_PARAMS, VOLUMES[:, :2])
+
+
+@pytest.mark.parametrize("shape", [(), (6, 6), (2, 6, 6), (2, 6, 5, 2), (2, 6, 6, 1)])
+def test_images_of_other_shapes(shape, untyped):
+    message = f"images have the shape {shape}; [..., 6, 6, 2] is needed"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        VIT(VIT_PARAMS, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (3,), (6, 6), (3, 6, 6, 2), (2, 2, 6, 6, 2), (1, 2, 3, 6, 6, 2)]
+)
+def test_volumes_of_other_shapes(shape, untyped):
+    message = r"volumes have the shape \(.*\); \[examples, 3, height, width, channels\]"
+    with pytest.raises(ValueError, match=message):
+        VOLUME(VOLUME_PARAMS, jnp.zeros(shape))
+
+
+def test_volumes_of_other_slices(untyped):
+    message = r"shape \(2, 3, 6, 5, 2\); \[..., 6, 6, 2\] is needed"
+    with pytest.raises(ValueError, match=message):
+        VOLUME(VOLUME_PARAMS, VOLUMES[..., :5, :])
