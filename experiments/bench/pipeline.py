@@ -2,8 +2,8 @@
 
 Run ``python -m experiments.bench.pipeline --help`` for the options. A generated archive
 of FairVLMed's schema, fundus images and notes of very unequal lengths, is prepared by
-``fairjax.data.FairVLMed``, decoded, and given to a small network batch by batch: loaded
-when it is asked for or ahead, padded to one length or to several.
+``fairjax.data.FairVLMed``, decoded, and given to a small multimodal classifier batch by
+batch: loaded when it is asked for or ahead, padded to one length or to several.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from experiments.bench.timing import decimals, environment, markdown, save
 from experiments.files import prepare_folder
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
-from fairjax.models import functional
+from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
 
 COLUMNS = (
     *("loaded", "lengths", "padding %", "examples/s"),
@@ -39,6 +39,7 @@ COLUMNS = (
 )
 VOCABULARY = 4096
 LONGEST = 512
+_HEADS = 4
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Options:
       batch_size: Examples of a step.
       epochs: How often each run goes through the training split.
       runs: Of each setting, in turns; the median counts.
-      width: Of the network.
+      width: Of the model's tokens, a multiple of its four heads.
       seed: Of the archive and the batches.
       output: Folder of the results.
       docs: Also copy the table to docs/performance.md.
@@ -67,7 +68,7 @@ class Options:
     batch_size: int = 32
     epochs: int = 2
     runs: int = 3
-    width: int = 128
+    width: int = 64
     seed: int = 0
     output: Path = Path("results/bench")
     docs: bool = False
@@ -108,31 +109,6 @@ class Row:
             decimals(1000 * waited / self.steps, 1),
             decimals(100 * waited / wall, 1),
         ]
-
-
-class Reader(nnx.Module):
-    """A network that reads an image's pooled patches and each word of a note."""
-
-    def __init__(self, image_size: int, width: int, *, rngs: nnx.Rngs):
-        """Make the layers."""
-        self.patch = max(1, image_size // 8)
-        patches = (image_size // self.patch) ** 2
-        self.image = nnx.Linear(patches, width, rngs=rngs)
-        self.words = nnx.Embed(VOCABULARY, width, rngs=rngs)
-        self.wide = nnx.Linear(width, 4 * width, rngs=rngs)
-        self.narrow = nnx.Linear(4 * width, width, rngs=rngs)
-        self.head = nnx.Linear(2 * width, 1, rngs=rngs)
-
-    def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """Logits ``[B]``."""
-        window = (self.patch, self.patch)
-        pooled = nnx.avg_pool(batch["image"], window, window)
-        image = self.image(pooled.reshape(len(pooled), -1))
-        words = self.words(batch["words"])
-        words = words + self.narrow(nnx.gelu(self.wide(words)))
-        own = batch["own"][..., None]
-        note = jnp.sum(words * own, axis=1) / jnp.maximum(own.sum(axis=1), 1)
-        return self.head(jnp.concatenate([image, note], axis=1))[:, 0]
 
 
 def write_archive(folder: Path, subjects: int, side: int, seed: int) -> None:
@@ -188,13 +164,27 @@ def load(
 
 
 def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
-    """A training step of the network, and the state it starts from."""
-    reader = Reader(options.image_size, options.width, rngs=nnx.Rngs(options.seed))
-    apply, params = functional(reader)
+    """A training step of the model, and the state it starts from."""
+    rngs, width = nnx.Rngs(options.seed), options.width
+    size = options.image_size
+    patch = next(p for p in range(max(1, size // 8), size + 1) if size % p == 0)
+    encoders = {
+        "image": ViT(size, patch, width, 1, _HEADS, num_channels=1, rngs=rngs),
+        "note": TextEncoder(
+            VOCABULARY, width, 1, _HEADS, max_length=LONGEST, rngs=rngs
+        ),
+    }
+    widths = dict.fromkeys(encoders, width)
+    model = MultimodalClassifier(
+        encoders, widths, width=width, depth=1, num_heads=_HEADS, rngs=rngs
+    )
+    apply, params = functional(model)
     transform = optax.adam(1e-3)
 
     def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        each = optax.sigmoid_binary_cross_entropy(apply(params, batch), batch["label"])
+        inputs = {"image": (batch["image"],), "note": (batch["words"], batch["own"])}
+        logits = apply(params, inputs).logits[:, 0]
+        each = optax.sigmoid_binary_cross_entropy(logits, batch["label"])
         return jnp.sum(each * batch["counts"]) / jnp.sum(batch["counts"])
 
     @jax.jit
