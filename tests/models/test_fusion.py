@@ -241,7 +241,9 @@ def test_heads_drop_the_same_units_attached_or_not():
         metered, through = found.unimodal_logits, found.attached_unimodal_logits
         return jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
 
-    found = jax.jit(lambda key: apply(params, INPUTS, PRESENT, nnx.Rngs(key)))(1)
+    found = jax.jit(lambda key: apply(params, INPUTS, PRESENT, nnx.Rngs(key)))(
+        jax.random.key(1)
+    )
     np.testing.assert_array_equal(found.unimodal_logits, found.attached_unimodal_logits)
     gradient = bent(params, jax.random.key(1))
     heads, encoders = gradient["auxiliary"], gradient["encoders"]
