@@ -55,6 +55,7 @@ class Options:
       epochs: How often each run goes through the training split.
       runs: Of each setting, in turns; the median counts.
       width: Of the model's tokens, a multiple of its four heads.
+      depth: Blocks of each of its transformers.
       seed: Of the archive and the batches.
       output: Folder of the results.
       docs: Also copy the table to docs/performance.md.
@@ -68,7 +69,8 @@ class Options:
     batch_size: int = 32
     epochs: int = 2
     runs: int = 3
-    width: int = 64
+    width: int = 128
+    depth: int = 2
     seed: int = 0
     output: Path = Path("results/bench")
     docs: bool = False
@@ -165,18 +167,18 @@ def load(
 
 def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
     """A training step of the model, and the state it starts from."""
-    rngs, width = nnx.Rngs(options.seed), options.width
+    rngs, width, depth = nnx.Rngs(options.seed), options.width, options.depth
     size = options.image_size
     patch = next(p for p in range(max(1, size // 8), size + 1) if size % p == 0)
     encoders = {
-        "image": ViT(size, patch, width, 1, _HEADS, num_channels=1, rngs=rngs),
+        "image": ViT(size, patch, width, depth, _HEADS, num_channels=1, rngs=rngs),
         "note": TextEncoder(
-            VOCABULARY, width, 1, _HEADS, max_length=LONGEST, rngs=rngs
+            VOCABULARY, width, depth, _HEADS, max_length=LONGEST, rngs=rngs
         ),
     }
     widths = dict.fromkeys(encoders, width)
     model = MultimodalClassifier(
-        encoders, widths, width=width, depth=1, num_heads=_HEADS, rngs=rngs
+        encoders, widths, width=width, depth=depth, num_heads=_HEADS, rngs=rngs
     )
     apply, params = functional(model)
     transform = optax.adam(1e-3)
@@ -262,10 +264,18 @@ def main(options: Options) -> list[Row]:
     """
     if options.quick:
         options = dataclasses.replace(
-            options, subjects=60, side=32, image_size=16, epochs=1, runs=1, width=16
+            options,
+            subjects=60,
+            side=32,
+            image_size=16,
+            epochs=1,
+            runs=1,
+            width=16,
+            depth=1,
         )
     sizes = (options.side, options.image_size, options.num_buckets, options.batch_size)
-    if min(*sizes, options.epochs, options.runs, options.width) < 1:
+    numbers = (options.epochs, options.runs, options.width, options.depth)
+    if min(*sizes, *numbers) < 1:
         raise ValueError("All sizes and numbers must be 1 or more.")
     if options.subjects < 10:
         raise ValueError("--subjects must be 10 or more.")
