@@ -6,7 +6,6 @@ import itertools
 import hypothesis
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -30,14 +29,6 @@ TAU = 0.01
 def smooth(sizes):
     sizes = np.asarray(sizes)
     return TAU * np.log(np.mean(np.exp(sizes / TAU)))
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def value(function, scores=SCORES, counts=COUNTS):

@@ -5,7 +5,6 @@ import itertools
 import hypothesis
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -17,14 +16,6 @@ from fairjax import steps
 LENGTHS = jnp.diag(jnp.array([4.0, 16.0, 36.0]))
 # Rows (1, 0) and (−1, −1).
 CONFLICT = jnp.array([[1.0, -1.0], [-1.0, 2.0]])
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def run(step, gramian, coefficients=None, **extra):

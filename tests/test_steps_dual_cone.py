@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -24,14 +23,6 @@ ALL = {
     "cagrad_rescaled": steps.cagrad(rescale=True),
 }
 every = pytest.mark.parametrize("name", ALL)
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 compiled = functools.cache(lambda step: jax.jit(step.update))

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -17,14 +16,6 @@ GRAM = jnp.asarray(ROWS @ ROWS.T)
 # Gradients of the lengths 1 and 3, and their sum beside the second: rows of 2 × 3.
 LENGTHS = jnp.diag(jnp.array([1.0, 9.0, 4.0]))
 CHAINED = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 compiled = functools.cache(lambda step: jax.jit(step.update))

@@ -6,7 +6,6 @@ from typing import ClassVar
 import hypothesis
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -14,14 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fairjax
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong argument through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def accumulator(every=2, size=2, inner=None):

@@ -5,7 +5,6 @@ import functools
 import hypothesis
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -43,14 +42,6 @@ def coefficients(rows, order=None, **options):
     return np.asarray(
         solvers.project_conflicts(rows @ rows.T, jnp.asarray(order), **options)
     )
-
-
-@pytest.fixture
-def untyped():
-    """Lets a wrong option through to the function's own check of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def random_rows(rng, size):
