@@ -23,9 +23,9 @@ from experiments.multifair_verdicts import (
     HEADLINE,
     clear,
     judged,
-    nothing_shown,
     p_text,
     span,
+    untested,
 )
 from experiments.results import compare_to_baseline, main_methods
 from fairjax.metrics import group_auroc
@@ -107,7 +107,7 @@ def _release_answer(results: Results) -> str:
     shown = [HEADLINE[metric] for metric, c in found.items() if clear(c)]
     if shown:
         verdict = f"In {', '.join(shown)}, yes."
-    elif nothing_shown(found.values()) == "not tested":
+    elif untested(found.values()):
         verdict = "It was not tested."
     else:
         verdict = "No difference is shown here."
@@ -133,7 +133,7 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
             if clear(c)
         ]
         text = "; ".join(shown) or "no difference is shown"
-        if nothing_shown(found.values()) == "not tested":
+        if untested(found.values()):
             text = "not tested"
         lines.append(f"- {results.titles[title]}: {text}.")
     return lines or ["Joint training was run alone."]

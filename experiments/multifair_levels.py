@@ -10,9 +10,9 @@ from experiments.multifair_verdicts import (
     HEADLINE,
     clear,
     judged,
-    nothing_shown,
     p_text,
     span,
+    untested,
 )
 
 # What is on, of `FACTORS`, at a level.
@@ -54,11 +54,11 @@ def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
     cells = grid(results, name)
     if cells is None:
         return {}
-    order = [cells[setting] for setting in GRID]
+    order, multiplied = [cells[setting] for setting in GRID], _coefficients()
     found = {
         (metric, effect): contrast(order, list(coefficients), metric)
         for metric in HEADLINE
-        for effect, coefficients in _coefficients().items()
+        for effect, coefficients in multiplied.items()
     }
     adjusted = holm({str(k): c for k, c in found.items()}).values()
     table: dict[str, dict[str, Comparison]] = {metric: {} for metric in HEADLINE}
@@ -114,8 +114,8 @@ def _verdict(found: dict[str, dict[str, Comparison]], effect: str) -> str:
         for metric, c in of.items()
         if clear(c)
     ]
-    said = ", ".join(shown) or nothing_shown(of.values())
-    return f"{_PHRASES[effect]}: **{said}**"
+    nothing = "not tested" if untested(of.values()) else "nothing is shown"
+    return f"{_PHRASES[effect]}: **{', '.join(shown) or nothing}**"
 
 
 def _direction(metric: str, effect: str, c: Comparison) -> str:
@@ -141,8 +141,7 @@ def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) 
             where.append(HEADLINE[metric])
     if where:
         return f"In {', '.join(where)}, yes."
-    nothing = nothing_shown(together.values())
-    return "It was not tested." if nothing == "not tested" else "That is not shown."
+    return "It was not tested." if untested(together.values()) else "That is not shown."
 
 
 def _effects_table(found: dict[str, dict[str, Comparison]]) -> list[str]:

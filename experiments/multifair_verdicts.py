@@ -41,15 +41,14 @@ def judged(metric: str, c: Comparison) -> str:
     return "better" if (c.difference > 0) == more else "worse"
 
 
-def nothing_shown(comparisons: Iterable[Comparison]) -> str:
-    """What is said where none is beyond noise: perhaps because none was tested.
+def untested(comparisons: Iterable[Comparison]) -> bool:
+    """Whether none has a p-value, as of a single repeat: then nothing can be shown.
 
     Example:
-      >>> nothing_shown([Comparison(0.1, 0.0, 0.2, math.nan)])
-      'not tested'
+      >>> untested([Comparison(0.1, 0.0, 0.2, math.nan)])
+      True
     """
-    untested = all(math.isnan(c.p_holm) for c in comparisons)
-    return "not tested" if untested else "nothing is shown"
+    return all(math.isnan(c.p_holm) for c in comparisons)
 
 
 def p_text(c: Comparison) -> str:

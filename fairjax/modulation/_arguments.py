@@ -69,13 +69,21 @@ def read_batch(
         raise ValueError(
             f"present has shape {np.shape(present)}; the scores have {shape}."
         )
-    check_labels(labels)
+    check_outcomes(labels)
     if groups is not None:
         _check_groups(groups, num_groups)
         groups = jnp.asarray(groups)
     if present is not None:
         present = jnp.asarray(present).astype(bool)
     return jnp.asarray(labels), groups, present
+
+
+def check_two_groups(num_groups: int) -> None:
+    """Refuses a single group, of which there is no gap."""
+    if num_groups < 2:
+        raise ValueError(
+            f"a gap between groups needs two groups or more, not {num_groups}."
+        )
 
 
 def known_values(given: Any) -> np.ndarray | None:
@@ -85,7 +93,7 @@ def known_values(given: Any) -> np.ndarray | None:
     return None
 
 
-def check_labels(labels: Any) -> None:
+def check_outcomes(labels: Any) -> None:
     """Refuses codings of the classes in which one of them would silently be padding."""
     values = known_values(labels)
     if values is None or not values.size:

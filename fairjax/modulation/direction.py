@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fairjax.modulation._arguments import check_labels, known_values
+from fairjax.modulation._arguments import check_outcomes, known_values
 from fairjax.types import gathered
 
 _SMALL = 1e-8
@@ -66,7 +66,7 @@ def last_layer_gradient(
             )
     wide = (-1,) + (1,) * (logits.ndim - 1)
     if logits.ndim == 1:
-        check_labels(labels)
+        check_outcomes(labels)
     else:
         _check_classes(labels, weights, logits.shape[1])
     labels = jnp.asarray(labels)

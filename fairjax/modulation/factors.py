@@ -7,6 +7,7 @@ of MultiFair (Zubair et al. 2025).
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax.modulation._arguments import check_two_groups
 from fairjax.types import Scalar, check_nonnegative
 
 # As in the released code: what a sum of changes is kept away from zero by.
@@ -208,8 +209,7 @@ def _deviations(
     group_auc: Float[Array, "M G"], observed: Bool[Array, "M G"] | None
 ) -> Float[Array, "M G"]:
     """From the mean of a modality's observed groups; 0 where not observed."""
-    if jnp.shape(group_auc)[1:] == (1,):
-        raise ValueError("a gap between groups needs two groups or more, not 1.")
+    check_two_groups(jnp.shape(group_auc)[-1])
     if observed is None:
         observed = jnp.ones_like(group_auc, bool)
     _check_observed(group_auc, observed)

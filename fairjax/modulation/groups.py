@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from fairjax.modulation._arguments import fused, names_of, needed, unimodal
+from fairjax.modulation._arguments import (
+    check_two_groups,
+    fused,
+    names_of,
+    needed,
+    unimodal,
+)
 from fairjax.modulation.aucs import group_aucs
 from fairjax.modulation.factors import fairness_factors, fairness_gap
 from fairjax.modulation.parameters import check_labels, scale_by_label
@@ -124,7 +130,8 @@ def balance_groups(
       (True, 1.011)
     """
     names = names_of(modalities)
-    _check_groups(num_groups)
+    check_whole("num_groups", num_groups)
+    check_two_groups(num_groups)
     _check_mode(mode)
     check_settings(tau=tau, decay=decay, mu=mu)
 
@@ -288,12 +295,6 @@ def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
     for name, value in {"tau": tau, **others}.items():
         check_nonnegative(name, value)
     check_decay(decay)
-
-
-def _check_groups(num_groups: int) -> None:
-    check_whole("num_groups", num_groups)
-    if num_groups < 2:
-        raise ValueError("a gap between groups needs two groups or more, not 1.")
 
 
 def _check_mode(mode: str) -> None:
