@@ -4,8 +4,11 @@ It lies beside the packages, not under tests/, because the doctests of fairjax i
 the package too and must find the same devices and the same import hook.
 """
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,6 +27,16 @@ if jaxlib.version.__version_info__ < (0, 11):
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
 
+# A program is compiled once for all workers and for the processes that tests start,
+# which inherit these variables.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    atexit.register(
+        shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
+    )
+
 # Both must precede the first use of a device and the first import of the package.
 jax.config.update("jax_num_cpu_devices", 8)
 jaxtyping.install_import_hook("fairjax", "beartype.beartype")
@@ -37,6 +50,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 # Linux gives a process 65,530 memory maps. Every compiled program takes some, and a
 # process that runs out of them dies where it compiles the next one.
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 25_000
+
+
+def pytest_collection_finish():
+    """Spares the collector the million objects of imports, which live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

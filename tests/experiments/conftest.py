@@ -3,11 +3,9 @@
 import dataclasses
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from experiments import fairgrad, lanes, methods, protocol
@@ -21,24 +19,6 @@ from experiments.programs import Budget
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
 ATTRIBUTES = ("sex", "race")
 REPLICATES = 20
-
-
-@pytest.fixture(scope="package", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Programs that several tests train are compiled by the first of them."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def some_of(table, rows):
