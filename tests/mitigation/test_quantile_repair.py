@@ -1,0 +1,222 @@
+"""Quantile repair: by hand, in general, and what becomes of odd values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from fairjax.mitigation.quantile_repair import (
+    distribution_distances,
+    group_quantiles,
+    repair,
+)
+
+A_B = np.array([1.0, 2, 3, 4, 11, 12, 13, 14])[:, None]
+GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def repaired(x, groups, *, level=1.0, number=None, discrete=None, new=None, **options):
+    """In float64: learnt from one table, applied to it or to another."""
+    with jax.enable_x64(True):
+        groups = jnp.asarray(groups, jnp.int32)
+        learnt = group_quantiles(
+            jnp.asarray(x, jnp.float64),
+            groups,
+            num_groups=int(groups.max()) + 1,
+            num_quantiles=number or max(2, len(x)),
+            discrete=None if discrete is None else jnp.asarray(discrete),
+        )
+        x, groups = (x, groups) if new is None else new
+        found = repair(
+            jnp.asarray(x, jnp.float64),
+            jnp.asarray(groups, jnp.int32),
+            learnt,
+            level=level,
+            **options,
+        )
+        return np.asarray(found)
+
+
+@pytest.mark.parametrize(
+    ("level", "scale", "expected"),
+    [
+        (0.0, "value", [11, 12, 13, 14]),
+        (0.5, "value", [6, 7, 8, 9]),
+        (1.0, "value", [1, 2, 3, 4]),
+        (0.0, "rank", [11, 12, 13, 14]),
+        # As BlackBoxAuditing has it.
+        (0.5, "rank", [3, 4, 11, 12]),
+        (1.0, "rank", [1, 2, 3, 4]),
+    ],
+)
+def test_two_groups_by_hand(level, scale, expected):
+    found = repaired(A_B, GROUPS, level=level, scale=scale)
+    np.testing.assert_allclose(found[:4, 0], [1, 2, 3, 4], atol=1e-12)
+    np.testing.assert_allclose(found[4:, 0], expected, atol=1e-12)
+
+
+def test_the_middle_of_three_groups_stays():
+    x = np.array([1.0, 2, 5, 6, 9, 10])[:, None]
+    found = repaired(x, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_allclose(found[:, 0], [5, 6, 5, 6, 5, 6])
+
+
+tables = st.integers(2, 6).flatmap(
+    lambda n: hnp.arrays(
+        np.float64, (3, n), elements=st.integers(-40, 40).map(float), unique=True
+    )
+)
+
+
+@settings(max_examples=25)
+@given(tables)
+def test_level_1_makes_groups_equal_and_0_changes_nothing(table):
+    groups = np.repeat(np.arange(3), table.shape[1])
+    x = table.reshape(-1, 1)
+    found = repaired(x, groups, number=table.shape[1])
+    ordered = np.sort(found.reshape(table.shape), axis=1)
+    np.testing.assert_allclose(ordered[0], ordered[1], atol=1e-9)
+    np.testing.assert_allclose(ordered[0], ordered[2], atol=1e-9)
+    # The lower median of three is the middle one.
+    np.testing.assert_allclose(ordered[0], np.median(np.sort(table, 1), axis=0))
+    for scale in ("value", "rank"):
+        same = repaired(x, groups, level=0.0, scale=scale)
+        np.testing.assert_array_equal(same, x)
+
+
+@settings(max_examples=25)
+@given(
+    hnp.arrays(np.float64, 14, elements=st.integers(-9, 9).map(float)),
+    st.sampled_from([0.2, 0.5, 1.0]),
+    st.sampled_from(["value", "rank"]),
+    st.booleans(),
+)
+def test_the_order_within_a_group_is_kept(x, level, scale, discrete):
+    groups = np.array([0] * 9 + [1] * 5)
+    found = repaired(
+        x[:, None], groups, level=level, scale=scale, discrete=[discrete], number=9
+    )[:, 0]
+    for group in range(2):
+        own = np.argsort(x[groups == group], kind="stable")
+        ordered = found[groups == group][own]
+        assert (np.diff(ordered) >= -1e-9).all()
+        # Equal values of a group stay equal.
+        ties = np.diff(x[groups == group][own]) == 0
+        assert (np.abs(np.diff(ordered)[ties]) < 1e-12).all()
+
+
+def test_values_of_discrete_features_are_observed_ones():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (300, 1)).astype(float)
+    groups = rng.integers(0, 3, 300)
+    x[groups == 1] = np.minimum(x[groups == 1] + 2, 4)
+    for scale in ("value", "rank"):
+        found = repaired(x, groups, discrete=[True], scale=scale)
+        assert set(np.unique(found)) <= set(range(5))
+
+
+def test_random_ties_make_binary_features_equal_in_distribution():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], 4000)
+    x = (rng.random(12000) < np.array([0.2, 0.4, 0.7])[groups]).astype(float)[:, None]
+    key = jax.random.key(0)
+    options = {"discrete": [True], "number": 1000}
+    found = repaired(x, groups, ties="random", key=key, **options)
+    shares = [found[groups == g].mean() for g in range(3)]
+    np.testing.assert_allclose(shares, 0.4, atol=0.03)
+    again = repaired(x, groups, ties="random", key=key, **options)
+    np.testing.assert_array_equal(found, again)
+    # In the middle of its ranks a value moves with all of its patients or not at all.
+    middle = repaired(x, groups, **options)
+    for group in range(3):
+        for value in (0, 1):
+            rows = (groups == group) & (x[:, 0] == value)
+            assert len(np.unique(middle[rows])) == 1
+
+
+def test_missing_values_stay_missing_and_move_nothing():
+    x = np.array([1.0, 2, 3, np.nan, 11, 12, 13, np.nan])[:, None]
+    found = repaired(x, GROUPS)
+    assert np.isnan(found[[3, 7]]).all()
+    expected = repaired(np.delete(x, [3, 7], 0), np.delete(GROUPS, [3, 7]))
+    np.testing.assert_allclose(np.delete(found, [3, 7], 0), expected)
+
+
+def test_a_group_without_values_of_a_feature_has_no_say_and_is_left():
+    x = np.array([1.0, 2, 11, 12, np.nan, np.nan])[:, None]
+    found = repaired(x, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_allclose(found[:4, 0], [1, 2, 1, 2])
+    later = repaired(
+        x, [0, 0, 1, 1, 2, 2], new=(np.array([[7.0]]), np.array([2]))
+    )
+    assert later == 7
+
+
+def test_values_beyond_those_learnt_take_the_ends():
+    new = np.array([[-5.0], [99.0], [12.5]]), np.array([1, 1, 1])
+    found = repaired(A_B, GROUPS, new=new)
+    np.testing.assert_allclose(found[:, 0], [1, 4, 2.5], atol=1e-12)
+
+
+def test_rows_of_all_groups_together_are_ranked_among_all():
+    new = np.array([[4.0], [11.0]]), np.array([2, 2])
+    found = repaired(A_B, GROUPS, number=8, new=new)
+    # Places 3 and 4 of 7, in a common distribution from 1 to 4.
+    np.testing.assert_allclose(found[:, 0], [1 + 3 * 3 / 7, 1 + 3 * 4 / 7])
+
+
+def test_features_are_repaired_one_by_one():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 4)) + np.arange(60)[:, None] % 3
+    groups = np.arange(60) % 3
+    together = repaired(x, groups, level=0.7, discrete=[False, True, False, True])
+    for column in range(4):
+        alone = repaired(
+            x[:, [column]], groups, level=0.7, discrete=[bool(column % 2)]
+        )
+        np.testing.assert_array_equal(together[:, [column]], alone)
+
+
+def test_a_constant_feature_stays():
+    np.testing.assert_array_equal(repaired(np.full((8, 1), 3.0), GROUPS), 3)
+
+
+def test_distances_are_scipys():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 3, 200)
+    x = rng.normal(size=(200, 2)).round(1) + 0.3 * groups[:, None]
+    x[:5, 0] = np.nan
+    smirnov, wasserstein = distribution_distances(x, groups, num_groups=3)
+    for column in range(2):
+        values = x[:, column]
+        parts = [values[(groups == g) & ~np.isnan(values)] for g in range(3)]
+        pairs = [(parts[a], parts[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+        expected = max(stats.ks_2samp(*pair).statistic for pair in pairs)
+        assert smirnov[column] == pytest.approx(expected)
+        expected = max(stats.wasserstein_distance(*pair) for pair in pairs)
+        assert wasserstein[column] == pytest.approx(expected / np.nanstd(values))
+
+
+def test_distances_of_one_group_or_no_values_are_not_defined():
+    x = np.array([[1.0, np.nan], [2.0, np.nan]])
+    smirnov, _ = distribution_distances(x, np.array([0, 0]), num_groups=2)
+    assert np.isnan(smirnov).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"level": 1.5}, "lies in \\[0, 1\\], not 1.5"),
+        ({"scale": "log"}, "scale is one of"),
+        ({"ties": "first"}, "ties are one of"),
+        ({"ties": "random"}, "only with a key"),
+        ({"number": 1}, "num_quantiles is at least 2"),
+    ],
+)
+def test_settings_that_cannot_be(options, words):
+    with pytest.raises(ValueError, match=words):
+        repaired(A_B, GROUPS, **options)
