@@ -9,11 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fairjax.mitigation.decision_rules import (
+        DecisionRules,
+        expected_counts,
+        selection_probability,
+    )
     from fairjax.mitigation.disparate_impact import DisparateImpactRemover
+    from fairjax.mitigation.equal_rates import FittedRules, equal_rate_rules
+    from fairjax.mitigation.equalized_odds import EqualizedOdds
 
-_HOMES = {"DisparateImpactRemover": "disparate_impact"}
+_HOMES = {
+    "DecisionRules": "decision_rules",
+    "DisparateImpactRemover": "disparate_impact",
+    "EqualizedOdds": "equalized_odds",
+    "FittedRules": "equal_rates",
+    "equal_rate_rules": "equal_rates",
+    "expected_counts": "decision_rules",
+    "selection_probability": "decision_rules",
+}
 
-__all__ = ["DisparateImpactRemover"]
+__all__ = [
+    "DecisionRules",
+    "DisparateImpactRemover",
+    "EqualizedOdds",
+    "FittedRules",
+    "equal_rate_rules",
+    "expected_counts",
+    "selection_probability",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ def mitigation_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"The module {error.name!r} is missing, which mitigation needs: pip install "
-            "'fairjax[mitigation]'.",
+            f"The module {error.name!r} is missing, which mitigation needs: "
+            "pip install 'fairjax[mitigation]'.",
             name=error.name,
         ) from error

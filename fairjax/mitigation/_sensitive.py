@@ -104,7 +104,9 @@ def _row_names(
         *(pd.factorize(table.iloc[:, c]) for c in range(len(columns))), strict=True
     )
     shape = [len(values) + 1 for values in levels]
-    combination = np.ravel_multi_index(tuple(codes[c] + 1 for c in range(len(shape))), shape)
+    combination = np.ravel_multi_index(
+        tuple(codes[c] + 1 for c in range(len(shape))), shape
+    )
     found, which = np.unique(combination, return_inverse=True)
     places = np.unravel_index(found, shape)
     names = []
@@ -113,7 +115,9 @@ def _row_names(
             _MISSING if p == 0 else str(levels[c][p - 1]) for c, p in enumerate(place)
         ]
         if isinstance(sensitive_features, pd.DataFrame | Mapping):
-            parts = [f"{name}={part}" for name, part in zip(columns, parts, strict=True)]
+            parts = [
+                f"{name}={part}" for name, part in zip(columns, parts, strict=True)
+            ]
         names.append(", ".join(parts))
     return columns, np.array(names, dtype=object)[which]
 

@@ -99,6 +99,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         unseen: Literal["error", "together", "keep"] = "error",
         key: Any = 0,
     ) -> None:
+        """Keep the settings; see the class."""
         self.repair_level = repair_level
         self.scale = scale
         self.ties = ties
@@ -127,9 +128,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         """
         del y
         self._check()
-        values = validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan"
-        )
+        values = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
         groups = Groups.of(sensitive_features, rows=len(values))
         check_not_among(X, groups)
         codes = groups.known(sensitive_features, rows=len(values))
@@ -139,7 +138,11 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         most = max(2, min(self.num_quantiles, int(np.bincount(codes).max())))
         with jax.enable_x64(True):
             learnt = _learn(
-                values, codes, discrete=self._discrete(values), num_groups=number, num_quantiles=most
+                values,
+                codes,
+                discrete=self._discrete(values),
+                num_groups=number,
+                num_quantiles=most,
             )
             self.quantiles_ = jax.tree.map(np.asarray, learnt)
         return self
@@ -201,7 +204,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
 
         Returns:
           A row a feature: the largest Kolmogorov-Smirnov and Wasserstein distance of
-          two groups (:func:`~fairjax.mitigation.quantile_repair.distribution_distances`).
+          two groups, as ``quantile_repair.distribution_distances`` has them.
         """
         repaired = np.asarray(
             self.transform(X, sensitive_features=sensitive_features), np.float64

@@ -150,9 +150,7 @@ def test_a_group_without_values_of_a_feature_has_no_say_and_is_left():
     x = np.array([1.0, 2, 11, 12, np.nan, np.nan])[:, None]
     found = repaired(x, [0, 0, 1, 1, 2, 2])
     np.testing.assert_allclose(found[:4, 0], [1, 2, 1, 2])
-    later = repaired(
-        x, [0, 0, 1, 1, 2, 2], new=(np.array([[7.0]]), np.array([2]))
-    )
+    later = repaired(x, [0, 0, 1, 1, 2, 2], new=(np.array([[7.0]]), np.array([2])))
     assert later == 7
 
 
@@ -175,9 +173,7 @@ def test_features_are_repaired_one_by_one():
     groups = np.arange(60) % 3
     together = repaired(x, groups, level=0.7, discrete=[False, True, False, True])
     for column in range(4):
-        alone = repaired(
-            x[:, [column]], groups, level=0.7, discrete=[bool(column % 2)]
-        )
+        alone = repaired(x[:, [column]], groups, level=0.7, discrete=[bool(column % 2)])
         np.testing.assert_array_equal(together[:, [column]], alone)
 
 

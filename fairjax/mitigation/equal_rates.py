@@ -1,0 +1,313 @@
+r"""Randomised thresholds under which groups have equal rates: a linear programme.
+
+A decision rule of a group chooses one of several thresholds by chance and selects a
+patient whose score is at least that. Its expected false and true positive rates are
+means of the thresholds' own, so that the rates within reach are the convex hull of the
+group's ROC curve, and the best rules that treat groups alike solve a linear programme.
+"""
+
+import warnings
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from jaxtyping import Int, Real
+from scipy import optimize
+
+from fairjax.metrics import GroupCounts
+from fairjax.mitigation._menus import Menu, Rows, curve, own_menu, shared_menu
+from fairjax.mitigation.decision_rules import (
+    DecisionRules,
+    expected_counts,
+    selection_probability,
+)
+
+Constraint: TypeAlias = Literal[
+    "equalized_odds", "true_positive_rate", "false_positive_rate", "selection_rate"
+]
+Objective: TypeAlias = Literal["error", "balanced_error"]
+
+# What the solver leaves of a chance that is 0.
+_NOTHING = 1e-9
+
+
+class FittedRules(NamedTuple):
+    """Rules, and what they are expected to do with the patients they were made of.
+
+    Attributes:
+      rules: The rules.
+      counts: Expected confusion counts ``[G, 2, 2]``: every rate and gap of
+        :mod:`fairjax.metrics` reads them.
+      cost: The objective's value over the groups that took part.
+      lacking: The groups without positives or without negatives, which took none.
+    """
+
+    rules: DecisionRules
+    counts: GroupCounts
+    cost: float
+    lacking: tuple[int, ...]
+
+
+def equal_rate_rules(
+    labels: Real[np.ndarray, " n"],
+    scores: Real[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    *,
+    num_groups: int,
+    constraint: Constraint = "equalized_odds",
+    objective: Objective = "error",
+    costs: tuple[float, float] = (1.0, 1.0),
+    tolerance: float = 0.0,
+    shared: bool = False,
+    reverse: bool = False,
+    weights: Real[np.ndarray, " n"] | None = None,
+) -> FittedRules:
+    r"""The rules of least expected cost under which groups have equal rates.
+
+    With :math:`q_{g,v}` the chance of threshold v in group g,
+
+    .. math:: \min_q \sum_{g,v} q_{g,v} \left( c_- \frac{N_g}{N} FPR_{g,v} +
+       c_+ \frac{P_g}{P} (1 - TPR_{g,v}) \right), \quad
+       \max_g r_g - \min_g r_g \le \epsilon, \quad
+       r_g = \sum_v q_{g,v} r_{g,v}
+
+    for each constrained rate r, :math:`P_g` and :math:`N_g` being the positives and
+    negatives of a group. For ``"error"`` both denominators are the number of patients,
+    for ``"balanced_error"`` twice that of all positives and of all negatives. The
+    thresholds are the vertices of the upper hull of the group's ROC curve: no other can
+    do better. It is a linear programme, solved by SciPy's HiGHS.
+
+    Hard decisions are scores of 0 and 1; a group's region then is a triangle.
+
+    Args:
+      labels: ``[n]``, 0 or 1.
+      scores: ``[n]``, higher for the positive class.
+      groups: ``[n]``, in ``0 .. G − 1``.
+      num_groups: G.
+      constraint: Which rates are to be equal: true *and* false positive rates, one of
+        them, or the share selected (demographic parity).
+      objective: ``"error"``, or ``"balanced_error"``, the mean of the false positive
+        and the false negative rate of all patients.
+      costs: :math:`(c_-, c_+)`, of a false positive and of a false negative, at
+        least 0.
+      tolerance: :math:`\epsilon`, the largest difference between groups allowed.
+      shared: One rule for all groups, so that nobody's group need be known to decide.
+        Its thresholds are quantiles of all scores, 500 at most. With a tolerance of 0
+        it may be that only a coin that ignores the score is left.
+      reverse: Whether a rule may select scores *below* a threshold, which helps only
+        where scores rank a group worse than chance.
+      weights: ``[n]``, of the patients, at least 0; ones by default.
+
+    Returns:
+      The rules and their expected counts. A group that lacks positives or negatives
+      has no ROC curve: a warning names it, it takes no part in the programme, and its
+      rule has the mean false (or true) positive rate of the others; a shared rule is
+      everybody's.
+
+    Raises:
+      ValueError: Columns of other lengths; labels other than 0 and 1; scores that are
+        not finite; a group without patients; no group with both outcomes; a setting
+        out of its range.
+
+    References:
+      Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning*,
+      NeurIPS 2016.
+
+    Example:
+      >>> import numpy as np
+      >>> labels = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+      >>> scores = np.array([0.1, 0.2, 0.8, 0.9, 0.3, 0.6, 0.5, 0.7])
+      >>> groups = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+      >>> fitted = equal_rate_rules(labels, scores, groups, num_groups=2)
+      >>> round(fitted.cost, 6)
+      0.25
+    """
+    _check_settings(constraint, objective, costs, tolerance)
+    rows = _rows(labels, scores, groups, weights, num_groups)
+    masses = _masses(rows, num_groups)
+    taking_part = _taking_part(masses)
+    make_menu = shared_menu if shared else own_menu
+    menu = make_menu(rows, taking_part, masses, reverse)
+    chances, cost = _solve(
+        menu,
+        masses[taking_part],
+        constraint,
+        _prices(masses[taking_part], objective, costs),
+        tolerance,
+    )
+    owned = _compact(menu, chances)
+    if shared:
+        rules = DecisionRules(*(np.repeat(x, num_groups, axis=0) for x in owned))
+    else:
+        reached = (menu.rates @ chances).mean(axis=1)
+        rules = _for_everyone(owned, reached, rows, taking_part, masses)
+    probability = np.asarray(selection_probability(rows.scores, rows.groups, rules))
+    counts = expected_counts(
+        rows.labels,
+        probability,
+        rows.groups,
+        num_groups=num_groups,
+        weights=rows.weights,
+    )
+    lacking = np.setdiff1d(np.arange(num_groups), taking_part)
+    return FittedRules(rules, counts, cost, tuple(lacking.tolist()))
+
+
+def _rows(labels, scores, groups, weights, num_groups: int) -> Rows:
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    groups = np.asarray(groups)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    sizes = {
+        "labels": len(labels),
+        "scores": len(scores),
+        "groups": len(groups),
+        "weights": len(weights),
+    }
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"the columns differ in length: {sizes}.")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels are 0 or 1.")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores are finite numbers; some are not.")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights are finite and at least 0.")
+    if len(groups) and (groups.min() < 0 or groups.max() >= num_groups):
+        raise ValueError(
+            f"groups lie in 0 .. {num_groups - 1}; found {groups.min()} to "
+            f"{groups.max()}."
+        )
+    return Rows(labels.astype(np.int64), scores, groups, weights)
+
+
+def _check_settings(constraint, objective, costs, tolerance) -> None:
+    if constraint not in get_args(Constraint):
+        raise ValueError(
+            f"constraint is one of {get_args(Constraint)}, not {constraint!r}."
+        )
+    if objective not in get_args(Objective):
+        raise ValueError(
+            f"objective is one of {get_args(Objective)}, not {objective!r}."
+        )
+    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
+        raise ValueError(
+            "costs are two numbers of at least 0, of a false positive and of a false "
+            f"negative, not {costs!r}."
+        )
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance lies in [0, 1], not {tolerance}.")
+
+
+def _masses(rows: Rows, num_groups: int) -> np.ndarray:
+    """``[G, 2]``: the weight of negatives and of positives."""
+    cell = rows.groups * 2 + rows.labels
+    return np.bincount(cell, rows.weights, 2 * num_groups).reshape(num_groups, 2)
+
+
+def _taking_part(masses: np.ndarray) -> np.ndarray:
+    """The groups that have both outcomes; the others are named in a warning."""
+    there = masses > 0
+    if not there.any(axis=1).all():
+        empty = np.flatnonzero(~there.any(axis=1)).tolist()
+        raise ValueError(f"groups without patients: {empty}.")
+    whole = there.all(axis=1)
+    if not whole.any():
+        raise ValueError("no group has both outcomes: there are no rates to compare.")
+    if not whole.all():
+        warnings.warn(
+            f"groups {np.flatnonzero(~whole).tolist()} lack positives or negatives: "
+            "they have no rates to be held equal, and take no part.",
+            stacklevel=3,
+        )
+    return np.flatnonzero(whole)
+
+
+def _prices(masses: np.ndarray, objective: str, costs: tuple[float, float]):
+    """``[G, 2]``: what a false, and what a missed true positive rate of 1 costs."""
+    total = masses.sum() if objective == "error" else 2 * masses.sum(axis=0)
+    return np.asarray(costs) * masses / total
+
+
+def _solve(
+    menu: Menu,
+    masses: np.ndarray,
+    constraint: str,
+    prices: np.ndarray,
+    tolerance: float,
+) -> tuple[np.ndarray, float]:
+    """The chance of each choice, and the cost; a linear programme."""
+    false, true = menu.rates
+    share = masses / masses.sum(axis=1, keepdims=True)
+    held = {
+        "equalized_odds": [false, true],
+        "true_positive_rate": [true],
+        "false_positive_rate": [false],
+        "selection_rate": [share[:, :1] * false + share[:, 1:] * true],
+    }[constraint]
+    num_choices, num_held = len(menu.thresholds), len(held)
+    # Beside the chances, the smallest of each held rate: no group is more above it
+    # than the tolerance.
+    least = np.repeat(np.eye(num_held), len(masses), axis=0)
+    rates = np.concatenate(held)
+    at_most = np.block([[rates, -least], [-rates, least]])
+    bounds = np.repeat([tolerance, 0.0], len(rates))
+    owners = menu.owner.max() + 1
+    sums = (menu.owner == np.arange(owners)[:, None]).astype(float)
+    price = prices[:, 0] @ false - prices[:, 1] @ true
+    found = optimize.linprog(
+        np.append(price, np.zeros(num_held)),
+        A_ub=at_most,
+        b_ub=bounds,
+        A_eq=np.pad(sums, ((0, 0), (0, num_held))),
+        b_eq=np.ones(owners),
+        bounds=(0, 1),
+        method="highs",
+    )
+    if not found.success:
+        raise RuntimeError(f"the linear programme was not solved: {found.message}")
+    chances = np.where(found.x[:num_choices] > _NOTHING, found.x[:num_choices], 0.0)
+    chances /= (sums @ chances)[menu.owner]
+    return chances, float(price @ chances + prices[:, 1].sum())
+
+
+def _compact(menu: Menu, chances: np.ndarray) -> DecisionRules:
+    """The choices with a chance, a row for each owner, filled up with chances of 0."""
+    owners = menu.owner.max() + 1
+    used = [np.flatnonzero((menu.owner == o) & (chances > 0)) for o in range(owners)]
+    most = max(map(len, used))
+    thresholds = np.full((owners, most), np.inf)
+    shares, turned = np.zeros((owners, most)), np.zeros((owners, most), bool)
+    for row, places in enumerate(used):
+        places = places[np.argsort(-menu.thresholds[places], kind="stable")]
+        thresholds[row, : len(places)] = menu.thresholds[places]
+        shares[row, : len(places)] = chances[places]
+        turned[row, : len(places)] = menu.reversed[places]
+    return DecisionRules(thresholds, shares, turned)
+
+
+def _for_everyone(
+    owned: DecisionRules,
+    reached: np.ndarray,
+    rows: Rows,
+    taking_part: np.ndarray,
+    masses: np.ndarray,
+) -> DecisionRules:
+    """Rules of all groups: those without a curve have the others' mean rate."""
+    width = max(2, owned.thresholds.shape[1])
+    extra = ((0, 0), (0, width - owned.thresholds.shape[1]))
+    thresholds = np.full((len(masses), width), np.inf)
+    chances = np.zeros((len(masses), width))
+    turned = np.zeros((len(masses), width), bool)
+    thresholds[taking_part] = np.pad(owned.thresholds, extra, constant_values=np.inf)
+    chances[taking_part] = np.pad(owned.chances, extra)
+    turned[taking_part] = np.pad(owned.reversed, extra)
+    for group in np.setdiff1d(np.arange(len(masses)), taking_part):
+        mine = (rows.groups == group) & (rows.weights > 0)
+        outcome = int(masses[group, 1] > 0)
+        marks, rates = curve(rows.labels[mine], rows.scores[mine], rows.weights[mine])
+        rate = rates[outcome]
+        above = min(int(np.searchsorted(rate, reached[outcome])), len(rate) - 1)
+        below = max(above - 1, 0)
+        part = rate[above] - rate[below]
+        share = (reached[outcome] - rate[below]) / part if part > 0 else 1.0
+        thresholds[group, :2] = marks[[below, above]]
+        chances[group, :2] = 1 - share, share
+    return DecisionRules(thresholds, chances, turned)
