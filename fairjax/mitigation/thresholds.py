@@ -1,0 +1,167 @@
+r"""Decision thresholds that serve best on validation patients: one, or one a group."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Real
+
+from fairjax.metrics import GroupCounts, f1_score
+from fairjax.metrics._rows import as_rows
+from fairjax.metrics._tally import tally
+
+# .10, .11, ..., .89, as published.
+GRID = np.arange(10, 90) / 100
+
+
+class Thresholds(NamedTuple):
+    """Tuned thresholds.
+
+    Attributes:
+      values: ``[G]``; select where ``score >= values[group]``.
+      reached: ``[G]``, the metric of each group there, or of all groups together where
+        one threshold serves all; NaN where it is defined at no threshold.
+    """
+
+    values: Float[Array, " groups"]
+    reached: Float[Array, " groups"]
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def threshold_counts(
+    labels: Real[Array | np.ndarray, " rows"],
+    scores: Real[Array | np.ndarray, " rows"],
+    groups: Int[Array | np.ndarray, " rows"],
+    thresholds: Real[Array | np.ndarray, " thresholds"],
+    *,
+    num_groups: int,
+    weights: Real[Array | np.ndarray, " rows"] | None = None,
+) -> GroupCounts:
+    r"""Confusion counts of every group at every threshold, in one pass over the rows.
+
+    .. math:: N_{t,g,y,1} = \sum_i w_i [g_i = g] [y_i = y] [s_i \ge t]
+
+    Args:
+      labels: ``[rows]``, 0 or 1; other values are counted nowhere.
+      scores: ``[rows]``; NaN is counted nowhere.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 is counted nowhere.
+      thresholds: ``[T]``, in any order.
+      num_groups: Number of groups declared, ``G``.
+      weights: ``[rows]``, at least 0; ones by default.
+
+    Returns:
+      Counts ``[T, G, 2, 2]``, which every rate of :mod:`fairjax.metrics` reads.
+
+    Raises:
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels, scores = jnp.array([0, 1, 1]), jnp.array([0.2, 0.4, 0.9])
+      >>> counts = threshold_counts(
+      ...     labels, scores, jnp.zeros(3, int), jnp.array([0.5, 0.3]), num_groups=1
+      ... )
+      >>> counts.counts[:, 0].tolist()
+      [[[1, 0], [1, 1]], [[1, 0], [0, 2]]]
+    """
+    labels, scores, groups, weights = as_rows(
+        num_groups, labels=labels, scores=scores, groups=groups, weights=weights
+    )
+    thresholds = jnp.asarray(thresholds)
+    number = thresholds.size
+    rank = jnp.argsort(thresholds)
+    # How many of the thresholds a score is at or above.
+    passed = jnp.searchsorted(thresholds[rank], scores, side="right")
+    known = ((labels == 0) | (labels == 1)) & ~jnp.isnan(scores)
+    value = jnp.where(known, (labels == 1) * (number + 1) + passed, -1)
+    mass = tally(value, groups, weights, num_groups, 2 * (number + 1))
+    mass = mass.reshape(num_groups, 2, number + 1)
+    at_least = jnp.cumsum(mass[..., ::-1], axis=-1)[..., ::-1]
+    selected = jnp.zeros_like(at_least[..., 1:]).at[..., rank].set(at_least[..., 1:])
+    both = jnp.stack([at_least[..., :1] - selected, selected], axis=-1)
+    return GroupCounts(jnp.moveaxis(both, 2, 0))
+
+
+def tune_thresholds(
+    labels: Real[Array | np.ndarray, " rows"],
+    scores: Real[Array | np.ndarray, " rows"],
+    groups: Int[Array | np.ndarray, " rows"],
+    *,
+    num_groups: int,
+    metric: Callable[[GroupCounts], Array] = f1_score,
+    grid: Real[Array | np.ndarray, " thresholds"] = GRID,
+    by_group: bool = True,
+    weights: Real[Array | np.ndarray, " rows"] | None = None,
+) -> Thresholds:
+    r"""The threshold of a grid at which a metric is largest, for each group or for all.
+
+    .. math:: t_g = \arg\max_{t \in \text{grid}} \text{metric}(N_{t,g})
+
+    Give it patients that the model was not trained on, and evaluate it on others
+    again. Thresholds by group need each patient's group to decide, and in small groups
+    follow chance; ``by_group=False`` gives every group the threshold that is best for
+    all patients together.
+
+    Args:
+      labels: ``[rows]``, 0 or 1.
+      scores: ``[rows]``.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
+      num_groups: Number of groups declared, ``G``.
+      metric: From counts ``[..., G, 2, 2]`` to ``[..., G]``, larger being better: a
+        rate of :mod:`fairjax.metrics` such as ``f1_score`` or ``balanced_accuracy``.
+      grid: ``[T]``; .10, .11 to .89 by default. Of equally good ones the first.
+      by_group: Whether each group has a threshold of its own.
+      weights: ``[rows]``, at least 0; ones by default.
+
+    Returns:
+      The thresholds. A group whose metric is defined nowhere, one without patients
+      for example, has the threshold of all patients together.
+
+    Raises:
+      ValueError: An empty grid; a metric that does not give one number for each
+        threshold and group; one that is defined at no threshold even for all patients.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> labels = jnp.array([0, 1, 1, 0, 0, 1])
+      >>> scores = jnp.array([0.2, 0.4, 0.9, 0.3, 0.5, 0.7])
+      >>> groups = jnp.array([0, 0, 0, 1, 1, 1])
+      >>> tuned = tune_thresholds(labels, scores, groups, num_groups=2)
+      >>> [round(t, 2) for t in tuned.values.tolist()]
+      [0.21, 0.51]
+    """
+    grid = jnp.asarray(grid)
+    if grid.ndim != 1 or not grid.size:
+        raise ValueError(f"the grid is a list of thresholds, not {grid.shape}.")
+    counts = threshold_counts(
+        labels, scores, groups, grid, num_groups=num_groups, weights=weights
+    )
+    together = GroupCounts(counts.counts.sum(axis=1, keepdims=True))
+    common, common_reached = _best(metric, together, grid, 1)
+    if bool(jnp.isnan(common_reached[0])):
+        raise ValueError("the metric is defined at no threshold of the grid.")
+    if not by_group:
+        return Thresholds(
+            *(jnp.repeat(x, num_groups) for x in (common, common_reached))
+        )
+    own, reached = _best(metric, counts, grid, num_groups)
+    return Thresholds(jnp.where(jnp.isnan(reached), common, own), reached)
+
+
+def _best(
+    metric: Callable[[GroupCounts], Array],
+    counts: GroupCounts,
+    grid: Array,
+    num_groups: int,
+) -> tuple[Array, Array]:
+    values = jnp.asarray(metric(counts))
+    if values.shape != (grid.size, num_groups):
+        raise ValueError(
+            f"the metric gives {values.shape} numbers for {grid.size} thresholds and "
+            f"{num_groups} groups."
+        )
+    place = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis=0)
+    return grid[place], jnp.take_along_axis(values, place[None], axis=0)[0]

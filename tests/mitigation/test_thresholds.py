@@ -1,0 +1,101 @@
+"""Thresholds tuned on validation patients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from fairjax import metrics
+from fairjax.mitigation.thresholds import GRID, threshold_counts, tune_thresholds
+
+
+def cohort(seed=0, rows=300, num_groups=3):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, num_groups, rows)
+    labels = (rng.random(rows) < 0.3).astype(int)
+    scores = (rng.random(rows) * 0.6 + 0.4 * labels * (1 + groups) / 3).round(2)
+    return labels, scores.astype(np.float32), groups
+
+
+def test_the_published_grid():
+    assert len(GRID) == 80
+    assert GRID[0] == 0.1
+    assert GRID[-1] == 0.89
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.permutations([0.2, 0.5, 0.5, 0.81, -1.0]))
+def test_counts_are_those_of_each_threshold(seed, thresholds):
+    labels, scores, groups = cohort(seed)
+    weights = np.random.default_rng(seed).integers(0, 4, len(labels))
+    thresholds = np.array(thresholds, np.float32)
+    found = threshold_counts(
+        labels, scores, groups, thresholds, num_groups=3, weights=weights
+    )
+    for threshold, counts in zip(thresholds, found.counts, strict=True):
+        expected = metrics.group_counts(
+            labels, scores >= threshold, groups, num_groups=3, weights=weights
+        )
+        np.testing.assert_array_equal(counts, expected.counts)
+
+
+@pytest.mark.parametrize(
+    ("metric", "oracle"),
+    [
+        (metrics.f1_score, f1_score),
+        (metrics.balanced_accuracy, balanced_accuracy_score),
+    ],
+)
+@pytest.mark.parametrize("by_group", [True, False])
+def test_the_best_of_the_grid_is_scikit_learns(metric, oracle, by_group):
+    labels, scores, groups = cohort()
+    tuned = tune_thresholds(
+        labels, scores, groups, num_groups=3, metric=metric, by_group=by_group
+    )
+    for group in range(3):
+        mine = groups == group if by_group else groups >= 0
+        values = [oracle(labels[mine], scores[mine] >= np.float32(t)) for t in GRID]
+        assert tuned.reached[group] == pytest.approx(max(values), abs=1e-6)
+        assert tuned.values[group] == pytest.approx(GRID[int(np.argmax(values))])
+
+
+def test_rows_of_no_use_count_nowhere():
+    labels, scores, groups = cohort()
+    expected = tune_thresholds(labels, scores, groups, num_groups=3)
+    more = tune_thresholds(
+        np.append(labels, [2, 1, 1]),
+        np.append(scores, np.float32([0.5, np.nan, 0.2])),
+        np.append(groups, [0, 0, -1]),
+        num_groups=3,
+    )
+    jax.tree.map(np.testing.assert_array_equal, more, expected)
+
+
+def test_a_group_without_patients_has_the_common_threshold():
+    labels, scores, groups = cohort()
+    tuned = tune_thresholds(labels, scores, groups, num_groups=4)
+    common = tune_thresholds(labels, scores, groups, num_groups=4, by_group=False)
+    assert tuned.values[3] == common.values[0]
+    assert jnp.isnan(tuned.reached[3])
+
+
+def test_what_cannot_be_is_refused():
+    labels, scores, groups = cohort()
+    options = {"num_groups": 3}
+    with pytest.raises(ValueError, match="list of thresholds"):
+        tune_thresholds(labels, scores, groups, grid=np.zeros(0), **options)
+    with pytest.raises(ValueError, match=r"gives \(80,\) numbers for 80 thresholds"):
+        tune_thresholds(
+            labels,
+            scores,
+            groups,
+            metric=metrics.demographic_parity_difference,
+            **options,
+        )
+    with pytest.raises(ValueError, match="defined at no threshold"):
+        tune_thresholds(
+            np.zeros(300), scores, groups, metric=metrics.true_positive_rate, **options
+        )
