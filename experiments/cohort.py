@@ -3,7 +3,7 @@
 It is settled once, from all patients: no method and no resample changes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -25,12 +25,14 @@ class Grouping:
       levels: Names of the G groups.
       codes: int32 ``[n]``, each patient's group.
       compared: bool ``[G]``, which have enough patients of each outcome.
+      reference: Position of the group that all others are measured against, or None.
     """
 
     name: str
     levels: tuple[str, ...]
     codes: jax.Array
     compared: np.ndarray
+    reference: int | None = None
 
     @property
     def size(self) -> int:
@@ -83,19 +85,28 @@ def crossed_name(attributes: Sequence[str]) -> str:
     return " × ".join(attributes)
 
 
-def cohort(splits: CrossValidation, *, crossed: bool = False) -> Cohort:
+def cohort(
+    splits: CrossValidation,
+    *,
+    crossed: bool = False,
+    references: Mapping[str, str] | None = None,
+) -> Cohort:
     """The cohort of a cross-validation.
 
     Args:
       splits: The patients and their cells.
       crossed: Compare the intersections of all attributes too, as if they were one more
         attribute. Nothing is crossed where there is one attribute only.
+      references: Attribute -> the level that its others are measured against.
 
     Raises:
-      ValueError: A grouping with fewer than two groups that can be compared.
+      ValueError: A grouping with fewer than two groups that can be compared; a
+        reference that is not one of them.
     """
     attributes = splits.attributes
     groupings = tuple(_grouping(splits, (attribute,)) for attribute in attributes)
+    if references:
+        groupings = tuple(_referred(g, references.get(g.name)) for g in groupings)
     both = _grouping(splits, attributes) if crossed and len(attributes) > 1 else None
     return Cohort(
         labels=jnp.asarray(splits.table.label, jnp.int32),
@@ -129,6 +140,19 @@ def _grouping(splits: CrossValidation, attributes: Sequence[str]) -> Grouping:
             "--attributes."
         )
     return Grouping(name, levels, jnp.asarray(codes), compared)
+
+
+def _referred(grouping: Grouping, reference: str | None) -> Grouping:
+    if reference is None:
+        return grouping
+    compared = [grouping.levels[g] for g in np.flatnonzero(grouping.compared)]
+    if reference not in compared:
+        raise ValueError(
+            f"the reference of {grouping.name!r} must be one of its groups with "
+            f"{MIN_SUPPORT} patients of each outcome or more, {', '.join(compared)}; "
+            f"not {reference}."
+        )
+    return replace(grouping, reference=grouping.levels.index(reference))
 
 
 def _members(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures import GAP
+from experiments.measures import GAP, limits
 from fairjax import metrics
 
 
@@ -40,7 +40,8 @@ class Evaluation:
     def interval(self, metric: str) -> tuple[float, float]:
         """95 % interval over patients and over repeats, within the metric's range."""
         test = _test(self.repeats[metric], self.bootstrap[metric])
-        return max(test.low, 0.0), min(test.high, 1.0)
+        low, high = limits(metric)
+        return max(test.low, low), min(test.high, high)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class Predictions:
         where validation chose it in each lane.
       scores: float32 ``[R, n]`` probabilities.
       decisions: bool ``[R, n]``, at whatever thresholds the system decides by; none
-        may come from the patients that it is applied to.
+        may come from the patients that it is applied to. Or float32, the chances of
+        decisions that are drawn; metrics are then exact expectations of them.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Evaluator:
         metric_names: Sequence[str] = measures.STANDARD,
         crossed: bool = False,
         weights: np.ndarray | None = None,
+        references: Mapping[str, str] | None = None,
     ):
         """Draw the resamples that all methods share.
 
@@ -71,15 +73,16 @@ class Evaluator:
           weights: float32 ``[n]``, how many patients each stands for, such as the
             inverse probability of having been followed up. They multiply the weights
             of the resamples. Groups are large enough by the patients that there are.
+          references: Attribute -> the level that its others are measured against.
 
         Raises:
-          ValueError: An unknown metric, weights that are none, or an attribute with
-            fewer than two groups that can be compared.
+          ValueError: An unknown metric, weights that are none, an attribute with
+            fewer than two groups that can be compared, or a reference that is none.
         """
         self.splits = splits
         self.num_permutations = num_permutations
         self.key = jax.random.key(seed)
-        self.cohort = cohort(splits, crossed=crossed)
+        self.cohort = cohort(splits, crossed=crossed, references=references)
         self._names = measures.checked(metric_names)
         self._own = None if weights is None else _checked_weights(weights, splits)
         patients = np.unique(splits.table.patient_ids, return_inverse=True)[1]

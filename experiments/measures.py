@@ -5,9 +5,14 @@ that resamples, and patients who stand for several, cost no code of their own. A
 of groups has one name for each attribute, ``metric/attribute``, one for the attributes
 crossed where these are compared too, and two summaries over the attributes alone:
 ``metric/mean``, and ``metric/worst``, the worst attribute's. (Crossed groups are finer
-than any attribute's, so they would always be the worst.)
+than any attribute's, so they would always be the worst.) A metric of each group has a
+name for each, ``metric/attribute=level``, and the same summaries over the groups.
+
+Decisions are yes or no, or chances of a yes, of which every metric is then computed in
+expectation: nothing is drawn.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -38,7 +43,10 @@ class Sample:
         decisions: jax.Array,
         weights: jax.Array,
     ):
-        """Scores and decisions are ``[n]``, weights ``[B, n]``."""
+        """Scores and decisions are ``[n]``, weights ``[B, n]``.
+
+        Decisions are bool, or floats in [0, 1]: the chance of a yes.
+        """
         self.cohort = cohort
         self.scores = scores
         self.decisions = decisions
@@ -46,6 +54,7 @@ class Sample:
         self._order = metrics.score_order(scores)
         self._auroc: jax.Array | None = None
         self._group_aurocs: dict[str, jax.Array] = {}
+        self._counts: dict[str, GroupCounts] = {}
         everyone = jnp.zeros_like(cohort.labels)
         self._whole = Grouping("", ("",), everyone, np.ones(1, bool))
 
@@ -72,11 +81,27 @@ class Sample:
         return auroc(self._order, self.cohort.labels, weights)
 
     def counts(self, grouping: Grouping | None = None) -> GroupCounts:
-        """``[B, G, 2, 2]``, as one matrix product; of everyone without a grouping."""
+        """``[B, G, 2, 2]``, as one matrix product; of everyone without a grouping.
+
+        Expected counts where decisions are chances.
+        """
         chosen = grouping or self._whole
-        entry = 4 * chosen.codes + 2 * self.cohort.labels + self.decisions
-        table = self.weights @ jax.nn.one_hot(entry, 4 * chosen.size)
-        return GroupCounts(table.reshape(-1, chosen.size, 2, 2))
+        if chosen.name not in self._counts:
+            self._counts[chosen.name] = self._counted(chosen)
+        return self._counts[chosen.name]
+
+    def _counted(self, grouping: Grouping) -> GroupCounts:
+        cell = 2 * grouping.codes + self.cohort.labels
+        if jnp.issubdtype(self.decisions.dtype, jnp.floating):
+            members = jax.nn.one_hot(cell, 2 * grouping.size)
+            parts = jnp.stack([1 - self.decisions, self.decisions])
+            # [2 decisions, B, 2 G]
+            table = jnp.stack([self.weights @ (members * p[:, None]) for p in parts])
+            table = jnp.moveaxis(table, 0, -1)
+        else:
+            entry = 2 * cell + self.decisions
+            table = self.weights @ jax.nn.one_hot(entry, 4 * grouping.size)
+        return GroupCounts(table.reshape(-1, grouping.size, 2, 2))
 
 
 class GroupMetric(NamedTuple):
@@ -89,6 +114,21 @@ class GroupMetric(NamedTuple):
 
     of: Callable[[Sample, Grouping], jax.Array]
     worst: Callable[..., jax.Array]
+
+
+class LevelMetric(NamedTuple):
+    """A metric of each group of an attribute.
+
+    Attributes:
+      of: ``of(counts, reference) -> [B, G]``.
+      parity: What the reference has of a metric that measures groups against it; the
+        summaries are of the distance from it. None where more is better.
+      limits: Ends of its range.
+    """
+
+    of: Callable[[GroupCounts, int], jax.Array]
+    parity: float | None
+    limits: tuple[float, float] = (0.0, 1.0)
 
 
 def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Array]:
@@ -122,8 +162,14 @@ def _equity_scaled(sample: Sample, grouping: Grouping) -> jax.Array:
     return metrics.equity_scaled_auroc(sample.auroc(), aurocs)
 
 
-def _balanced_accuracy(sample: Sample) -> jax.Array:
-    return metrics.balanced_accuracy(sample.counts())[:, 0]
+def _rate(rate: Callable[[GroupCounts], jax.Array]) -> Callable[[Sample], jax.Array]:
+    """A rate of everyone."""
+    return lambda sample: rate(sample.counts())[:, 0]
+
+
+def _group_rate(rate: Callable[[GroupCounts], jax.Array]) -> LevelMetric:
+    """A rate of each group."""
+    return LevelMetric(lambda counts, reference: rate(counts), None)
 
 
 def _brier(sample: Sample) -> jax.Array:
@@ -150,8 +196,11 @@ def _worst_group_auroc(sample: Sample) -> jax.Array:
 OVERALL: Mapping[str, Callable[[Sample], jax.Array]] = {
     "auroc": Sample.auroc,
     "worst_group_auroc": _worst_group_auroc,
-    "balanced_accuracy": _balanced_accuracy,
+    "balanced_accuracy": _rate(metrics.balanced_accuracy),
     "brier": _brier,
+    "accuracy": _rate(metrics.accuracy),
+    "f1_score": _rate(metrics.f1_score),
+    "selection_rate": _rate(metrics.selection_rate),
 }
 BY_GROUP: Mapping[str, GroupMetric] = {
     GAP: _gap_metric(GAP),
@@ -159,9 +208,49 @@ BY_GROUP: Mapping[str, GroupMetric] = {
     AUROC_GAP: GroupMetric(_auroc_gap, jnp.max),
     EQUITY: GroupMetric(_equity_scaled, jnp.min),
 }
-# One value a group, not one an attribute; there is nothing to summarise.
+IMPACT = "disparate_impact"
+STATISTICAL_PARITY = "statistical_parity_difference"
+OPPORTUNITY = "equal_opportunity_difference"
+AVERAGE_ODDS = "average_odds_difference"
+_SIGNED = (-1.0, 1.0)
+BY_LEVEL: Mapping[str, LevelMetric] = {
+    IMPACT: LevelMetric(
+        lambda counts, reference: metrics.ratio(
+            metrics.selection_rate(counts), reference=reference
+        ),
+        1.0,
+        (0.0, math.inf),
+    ),
+    STATISTICAL_PARITY: LevelMetric(
+        lambda counts, reference: metrics.difference(
+            metrics.selection_rate(counts), reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    OPPORTUNITY: LevelMetric(
+        lambda counts, reference: metrics.difference(
+            metrics.true_positive_rate(counts), reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    AVERAGE_ODDS: LevelMetric(
+        lambda counts, reference: metrics.average_odds_difference(
+            counts, reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    "group_accuracy": _group_rate(metrics.accuracy),
+    "group_balanced_accuracy": _group_rate(metrics.balanced_accuracy),
+    "group_f1_score": _group_rate(metrics.f1_score),
+    "group_recall": _group_rate(metrics.true_positive_rate),
+}
+"""Metrics of each group; those with a parity need an attribute with a reference."""
+# One value a group, and no summary: `worst_group_auroc` is one of the intersections.
 GROUP_AUROC = "group_auroc"
-KNOWN = (*OVERALL, *BY_GROUP, GROUP_AUROC)
+KNOWN = (*OVERALL, *BY_GROUP, *BY_LEVEL, GROUP_AUROC)
 
 
 def checked(names: Sequence[str]) -> tuple[str, ...]:
@@ -184,6 +273,8 @@ def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
     for name in names:
         if name in BY_GROUP:
             found |= _by_attribute(name, sample)
+        if name in BY_LEVEL:
+            found |= _by_level(name, sample)
     if GROUP_AUROC in names:
         for grouping in sample.cohort.groupings:
             aurocs = sample.group_aurocs(grouping)
@@ -191,6 +282,61 @@ def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
                 level = f"{grouping.name}={grouping.levels[g]}"
                 found[f"{GROUP_AUROC}/{level}"] = aurocs[:, g]
     return found
+
+
+def _by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
+    found = {}
+    for grouping in sample.cohort.attributes:
+        values = _of_levels(name, sample, grouping)
+        for g in np.flatnonzero(grouping.compared):
+            level = f"{grouping.name}={grouping.levels[g]}"
+            found[f"{name}/{level}"] = values[:, g]
+    summaries = level_summaries(name, sample)
+    return found | {f"{name}/{part}": value for part, value in summaries.items()}
+
+
+def _of_levels(name: str, sample: Sample, grouping: Grouping) -> jax.Array:
+    """``[B, G]``."""
+    metric = BY_LEVEL[name]
+    if metric.parity is not None and grouping.reference is None:
+        raise ValueError(
+            f"{name} needs a reference among the groups of {grouping.name}."
+        )
+    return metric.of(sample.counts(grouping), grouping.reference or 0)
+
+
+def level_summaries(name: str, sample: Sample) -> dict[str, jax.Array]:
+    """The mean and the worst over the groups that are compared, ``[B]`` each.
+
+    Of a metric that has a parity, they are of the distance from it, and the reference,
+    whose is 0, is left out.
+    """
+    metric, chosen = BY_LEVEL[name], []
+    for grouping in sample.cohort.attributes:
+        values, kept = _of_levels(name, sample, grouping), grouping.compared.copy()
+        if metric.parity is not None:
+            values = jnp.abs(values - metric.parity)
+            kept[grouping.reference] = False
+        chosen.append(values[:, np.flatnonzero(kept)])
+    values = jnp.concatenate(chosen, axis=1)
+    worst = values.min(axis=1) if metric.parity is None else values.max(axis=1)
+    return {"mean": values.mean(axis=1), "worst": worst}
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """The ends of a metric's range, by its full name.
+
+    Example:
+      >>> limits("statistical_parity_difference/sex=f"), limits("auroc")
+      ((-1.0, 1.0), (0.0, 1.0))
+      >>> limits("statistical_parity_difference/worst")
+      (0.0, 1.0)
+    """
+    name, _, part = metric.partition("/")
+    if name not in BY_LEVEL:
+        return 0.0, 1.0
+    low, high = BY_LEVEL[name].limits
+    return (0.0, high) if part in SUMMARIES else (low, high)
 
 
 def _by_attribute(name: str, sample: Sample) -> dict[str, jax.Array]:

@@ -7,18 +7,30 @@ touching the patients. Else patients are shuffled, all attributes of a patient t
 and each keeps the own weight; weights that depend on the group make that approximate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from experiments.cohort import Cohort, Grouping
-from experiments.measures import BY_GROUP, GAP, PARITY, Sample, rate_gap
+from experiments.measures import (
+    BY_GROUP,
+    BY_LEVEL,
+    GAP,
+    IMPACT,
+    PARITY,
+    STATISTICAL_PARITY,
+    Sample,
+    level_summaries,
+    rate_gap,
+)
 from fairjax import metrics
 from fairjax.metrics import CorrectedGap, PermutationNull
 
 _RATE_GAPS = (GAP, PARITY)
+# They are about all patients, whatever their outcome.
+_OF_SELECTION = (PARITY, IMPACT, STATISTICAL_PARITY)
 # Numbers held at a time where many shuffles are made at once.
 _AT_ONCE = 2**22
 
@@ -63,13 +75,14 @@ def noise(
       names: The metrics; those of groups have noise floors.
       cohort: The patients.
       scores: float32 ``[n]``.
-      decisions: bool ``[n]``.
+      decisions: bool ``[n]``, or the chances of a yes.
       weights: float32 ``[n]``, or None for equal weights.
       num_permutations: Shuffles, and redrawn counts.
     """
     found = Noise({}, {}, {})
     chosen = [name for name in BY_GROUP if name in names]
-    counted = [name for name in chosen if name in _RATE_GAPS and weights is None]
+    exact = weights is None and not jnp.issubdtype(decisions.dtype, jnp.floating)
+    counted = [name for name in chosen if name in _RATE_GAPS and exact]
     number = len(cohort.groupings)
     for metric in counted:
         nulls, gaps = {}, {}
@@ -88,16 +101,35 @@ def noise(
         (jnp.ones_like(scores) if weights is None else weights)[None],
     )
     rest = [name for name in chosen if name not in counted]
-    alike = [name for name in rest if name != PARITY]
-    anyone = [name for name in rest if name == PARITY]
+    levels = [
+        name for name, of in BY_LEVEL.items() if name in names and of.parity is not None
+    ]
+    kinds = ((rest, _of_attributes, _add_shuffled), (levels, _of_levels, _add_levels))
     strata = (cohort.labels, jnp.zeros_like(cohort.labels))
-    for n, (some, stratum) in enumerate(zip((alike, anyone), strata, strict=True)):
-        if some:
-            own = jax.random.fold_in(key, len(_RATE_GAPS) * number + n)
-            shuffled = _from_patients(own, some, predictions, stratum, num_permutations)
-            for metric, nulls in shuffled.items():
-                _add(found, metric, nulls, {}, cohort)
+    fold = len(_RATE_GAPS) * number
+    for some, measure, add in kinds:
+        for everyone, stratum in enumerate(strata):
+            asked = [m for m in some if (m in _OF_SELECTION) == bool(everyone)]
+            if asked:
+                own = jax.random.fold_in(key, fold)
+                shuffled = _from_patients(
+                    own, asked, measure, predictions, stratum, num_permutations
+                )
+                for metric, nulls in shuffled.items():
+                    add(found, metric, nulls, cohort)
+            fold += 1
     return found
+
+
+def _of_attributes(metric: str, sample: Sample) -> dict[str, jax.Array]:
+    """A metric's value for each grouping."""
+    groupings = sample.cohort.groupings
+    return {g.name: BY_GROUP[metric].of(sample, g)[0] for g in groupings}
+
+
+def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
+    """The summaries of a metric of each group."""
+    return {part: v[0] for part, v in level_summaries(metric, sample).items()}
 
 
 def _from_counts(
@@ -152,6 +184,7 @@ def _corrected(
 def _from_patients(
     key: jax.Array,
     names: Sequence[str],
+    measure: Callable[[str, Sample], dict[str, jax.Array]],
     sample: Sample,
     stratum: jax.Array,
     number: int,
@@ -168,13 +201,7 @@ def _from_patients(
     def values(rows: jax.Array) -> dict[str, dict[str, jax.Array]]:
         cohort = sample.cohort.exchanged(rows)
         shuffled = Sample(cohort, sample.scores, sample.decisions, sample.weights)
-        return {
-            metric: {
-                grouping.name: BY_GROUP[metric].of(shuffled, grouping)[0]
-                for grouping in cohort.groupings
-            }
-            for metric in names
-        }
+        return {metric: measure(metric, shuffled) for metric in names}
 
     shuffles = jax.vmap(shuffle)(jax.random.split(key, number))
     groups = sum(grouping.size for grouping in sample.cohort.groupings)
@@ -189,6 +216,24 @@ def _from_patients(
         metric: {name: _Null(each[0], each[1:]) for name, each in of.items()}
         for metric, of in found.items()
     }
+
+
+def _add_shuffled(
+    found: Noise, metric: str, nulls: Mapping[str, _Null], cohort: Cohort
+) -> None:
+    _add(found, metric, nulls, {}, cohort)
+
+
+def _add_levels(
+    found: Noise, metric: str, nulls: Mapping[str, _Null], cohort: Cohort
+) -> None:
+    """Adds one metric's summaries over the groups."""
+    del cohort
+    for part, (value, null) in nulls.items():
+        full = f"{metric}/{part}"
+        found.floor[full] = jnp.nanmean(null)
+        found.p_value[full] = metrics.permutation_p_value(value, null)
+        found.corrected[full] = jnp.array(jnp.nan)
 
 
 def _add(

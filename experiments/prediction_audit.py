@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from experiments.cohort import MIN_SUPPORT
@@ -18,7 +19,8 @@ def write_audit(
     """Audit some methods, each against the first; returns the report's path.
 
     Each patient's predictions are those of the first repeat, by models that did not
-    see the patient, with the decisions that the metrics were computed of. Patients
+    see the patient, with the decisions that the metrics were computed of; where these
+    are chances, with one draw, since an audit is of decisions that were taken. Patients
     count equally, whatever weights the metrics had.
 
     Args:
@@ -41,13 +43,24 @@ def audited_table(
         for title in main_methods(results)
         if results.predictions[title].name in methods
     ]
-    names = [results.titles[title] for title in titles]
+    drawn = {
+        title: np.issubdtype(results.predictions[title].decisions.dtype, np.floating)
+        and bool((results.predictions[title].decisions[0] % 1).any())
+        for title in titles
+    }
+    names = [
+        results.titles[title] + (", one draw" if drawn[title] else "")
+        for title in titles
+    ]
     scores = [f"{name}: risk" for name in names]
     decisions = [f"{name}: selected" for name in names]
     columns = {_OUTCOME: splits.table.label, _PATIENT: splits.table.patient_ids}
     for title, score, decision in zip(titles, scores, decisions, strict=True):
         found = results.predictions[title]
-        columns |= {score: found.scores[0], decision: found.decisions[0].astype(int)}
+        # A draw in [0, 1) lies below a yes, and never below a no.
+        draws = np.random.default_rng(results.options.seed).random(len(found.scores[0]))
+        taken = found.decisions[0] > draws
+        columns |= {score: found.scores[0], decision: taken.astype(int)}
     attributes = splits.table.attributes[list(splits.attributes)]
     options = Options(
         outcome=_OUTCOME,

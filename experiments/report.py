@@ -57,6 +57,7 @@ class System:
       answers: Lines of Markdown that answer the system's questions.
       protocol: What was done -> how; numbers, texts, lists and mappings.
       extra: More entries of `summary.json`, at its end.
+      files: More text files: name -> content.
     """
 
     title: str
@@ -70,6 +71,7 @@ class System:
     answers: Callable[[Any, Tests], list[str]]
     protocol: Callable[[Any], Mapping[str, Any]]
     extra: Callable[[Any], Mapping[str, Any]]
+    files: Callable[[Any], Mapping[str, str]] = lambda results: {}
 
 
 def write(system: System, results: AnyResults, folder: Path) -> None:
@@ -84,6 +86,7 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
         "results.csv": _rows(results),
         "summary.md": words,
         "summary.json": f"{written}\n",
+        **system.files(results),
     }
     # Nothing of an earlier report is touched before all of this one is written.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
