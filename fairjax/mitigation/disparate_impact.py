@@ -10,11 +10,12 @@ import pandas as pd
 from fairjax.keys import as_key
 from fairjax.mitigation._extra import mitigation_extra
 from fairjax.mitigation._sensitive import Groups, check_not_among
+from fairjax.mitigation.distances import distribution_distances
 from fairjax.mitigation.quantile_repair import (
     GroupQuantiles,
     Scale,
     Ties,
-    distribution_distances,
+    check_repair,
     group_quantiles,
     repair,
 )
@@ -45,15 +46,22 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
 
     - learns from one table and repairs another, where theirs repairs the table at hand,
       patients of the test set moving each other's values;
-    - interpolates between quantiles; theirs gives all of a quantile's patients one
-      value, with as many quantiles as the smallest group has patients;
+    - takes quantiles over patients and interpolates between them; theirs takes them
+      over a group's distinct values, as many as the group has that has fewest, and
+      gives all patients of a quantile one value;
     - has a rule for groups that it has not seen, for missing values (they stay
       missing) and for values outside the learnt range (they take its ends);
     - moves values, by default, along the feature's own scale (geometric repair).
-      ``scale="rank"`` moves them along the distinct values, as theirs does.
+      ``scale="rank"`` moves them along the distinct values, as theirs does; theirs
+      gives observed values only, which here ``discrete`` asks for;
+    - takes groups as they are given; theirs puts a numeric attribute into bins first.
+
+    On groups of one size without ties, all features discrete and ``scale="rank"``, the
+    two agree exactly.
 
     Args:
-      repair_level: :math:`\lambda` in [0, 1]; 0 changes nothing.
+      repair_level: :math:`\lambda` in [0, 1]; 0 changes nothing. It is read when a
+        table is transformed, and may be set anew without another fit.
       scale: ``"value"`` or ``"rank"``; they are the same at ``repair_level=1``.
       ties: ``"middle"``: equal values of a group stay equal, so that a binary feature
         is changed for all or for none of its patients. ``"random"``: they are spread
@@ -90,7 +98,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
 
     def __init__(
         self,
-        repair_level: float = 1.0,
+        repair_level: float | int = 1.0,
         *,
         scale: Scale = "value",
         ties: Ties = "middle",
@@ -128,7 +136,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         """
         del y
         self._check()
-        values = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+        values = self._numbers(X)
         groups = Groups.of(sensitive_features, rows=len(values))
         check_not_among(X, groups)
         codes = groups.known(sensitive_features, rows=len(values))
@@ -137,10 +145,10 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         number = len(groups.names)
         most = max(2, min(self.num_quantiles, int(np.bincount(codes).max())))
         with jax.enable_x64(True):
-            learnt = _learn(
-                values,
-                codes,
-                discrete=self._discrete(values),
+            learnt = group_quantiles(
+                jnp.asarray(values),
+                jnp.asarray(codes),
+                discrete=jnp.asarray(self._discrete(values)),
                 num_groups=number,
                 num_quantiles=most,
             )
@@ -164,21 +172,20 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             ``unseen="error"``.
         """
         check_is_fitted(self)
-        values = validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
-        )
+        self._check()
+        values = self._numbers(X, reset=False)
         read = self._groups.known if self.unseen == "error" else self._groups.codes
         codes = read(sensitive_features, rows=len(values))
         new = codes < 0
         codes = np.where(new, len(self.group_names_), codes)
         with jax.enable_x64(True):
             repaired = np.asarray(
-                _repair(
-                    values,
-                    codes,
+                repair(
+                    jnp.asarray(values),
+                    jnp.asarray(codes),
                     GroupQuantiles(*map(jnp.asarray, self.quantiles_)),
-                    self.repair_level,
-                    as_key(self.key),
+                    level=self.repair_level,
+                    key=as_key(self.key),
                     scale=self.scale,
                     ties=self.ties,
                 )
@@ -197,6 +204,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     def report(self, X: Any, *, sensitive_features: Any = None) -> pd.DataFrame:
         """How far apart the groups' distributions are, before and after repair.
 
+        These are distances of features. The disparate impact of labels is not among
+        them, since no repair of features moves it.
+
         Args:
           X: ``[n, d]``, of the columns seen at fit; rows held out tell more than those
             learnt from.
@@ -204,26 +214,52 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
 
         Returns:
           A row a feature: the largest Kolmogorov-Smirnov and Wasserstein distance of
-          two groups, as ``quantile_repair.distribution_distances`` has them.
+          two groups, as ``distances.distribution_distances`` has them, the
+          second of them in standard deviations of the table at hand.
+
+        Raises:
+          ValueError: As :meth:`transform`.
         """
         repaired = np.asarray(
             self.transform(X, sensitive_features=sensitive_features), np.float64
         )
-        values = validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
-        )
+        values = self._numbers(X, reset=False)
         rows = Groups.of(sensitive_features, rows=len(values))
         codes = rows.known(sensitive_features, rows=len(values))
-        found = {}
-        for when, table in (("before", values), ("after", repaired)):
-            smirnov, wasserstein = distribution_distances(
-                table, codes, num_groups=len(rows.names)
+        before, after = (
+            distribution_distances(table, codes, num_groups=len(rows.names))
+            for table in (values, repaired)
+        )
+        found = {
+            "kolmogorov_smirnov_before": before[0],
+            "kolmogorov_smirnov_after": after[0],
+            "wasserstein_before": before[1],
+            "wasserstein_after": after[1],
+        }
+        return pd.DataFrame(found, index=self.get_feature_names_out())
+
+    def __sklearn_tags__(self) -> Any:
+        """Missing values are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _numbers(self, X: Any, *, reset: bool = True) -> np.ndarray:
+        try:
+            return validate_data(
+                self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
-            found[f"kolmogorov_smirnov_{when}"] = smirnov
-            found[f"wasserstein_{when}"] = wasserstein
-        return pd.DataFrame(found, index=self.get_feature_names_out())[sorted(found)]
+        except ValueError as error:
+            columns = getattr(X, "columns", ())
+            words = [name for name in columns if not _is_numeric(X[name])]
+            if not words or "could not convert" not in str(error):
+                raise
+            raise ValueError(
+                f"the features {words} are no numbers: encode them or leave them out."
+            ) from error
 
     def _check(self) -> None:
+        check_repair(self.repair_level, self.scale, self.ties)
         check_whole("num_quantiles", self.num_quantiles, 2)
         if self.unseen not in _UNSEEN:
             raise ValueError(f"unseen is one of {_UNSEEN}, not {self.unseen!r}.")
@@ -240,14 +276,19 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         chosen = np.zeros(self.n_features_in_, bool)
         for feature in self.discrete:
-            if feature in names:
+            whole = isinstance(feature, int | np.integer)
+            if feature in names and not isinstance(feature, bool):
                 chosen[names.index(feature)] = True
-            elif isinstance(feature, int | np.integer) and 0 <= feature < len(names):
+            elif whole and not isinstance(feature, bool) and 0 <= feature < len(names):
                 chosen[feature] = True
             else:
                 raise ValueError(f"discrete names no feature: {feature!r}.")
         return chosen
 
 
-_learn = jax.jit(group_quantiles, static_argnames=("num_groups", "num_quantiles"))
-_repair = jax.jit(repair, static_argnames=("scale", "ties"))
+def _is_numeric(column: pd.Series) -> bool:
+    try:
+        np.asarray(column, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -5,19 +5,22 @@ of arrays. A group's distribution of a feature is held as its quantiles at Q equ
 spaced levels ("knots"); all features are repaired at once.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.types import Scalar, check_whole, is_known
 
 Scale: TypeAlias = Literal["value", "rank"]
 Ties: TypeAlias = Literal["middle", "random"]
+
+# Of more quantiles the square leaves the whole numbers of 32 bits.
+_MOST_QUANTILES = 46_341
 
 
 class GroupQuantiles(NamedTuple):
@@ -28,7 +31,7 @@ class GroupQuantiles(NamedTuple):
         the second axis; NaN where a group has no value of a feature. The last row is of
         all groups together.
       target: ``[Q, d]``, the quantiles of the common distribution.
-      values: ``[U, d]``, distinct values of all groups in rising order, at most Q of
+      values: ``[U, d]``, distinct values of all groups in rising order, at most G Q of
         them, evenly thinned where there are more; filled up with infinity.
       discrete: ``[d]``, whether a feature is given observed values only.
     """
@@ -61,15 +64,15 @@ def group_quantiles(
       features: ``[n, d]``; NaN is a missing value and counts for nothing.
       groups: ``[n]``, in ``0 .. G − 1``.
       num_groups: G.
-      num_quantiles: Q, 2 or more. With Q no less than a group's rows nothing of its
-        distribution is lost.
+      num_quantiles: Q, from 2 to 46,341. A group of Q rows has its values as knots;
+        of a discrete feature every value is a knot where Q is at least the rows.
       discrete: ``[d]``, features that are given observed values only. None: none.
 
     Returns:
       The quantiles.
 
     Raises:
-      ValueError: A number that is not whole, or too small.
+      ValueError: A number that is not whole, too small or too large.
 
     References:
       Feldman et al., *Certifying and Removing Disparate Impact*, KDD 2015.
@@ -83,6 +86,10 @@ def group_quantiles(
     """
     check_whole("num_groups", num_groups)
     check_whole("num_quantiles", num_quantiles, 2)
+    if num_quantiles > _MOST_QUANTILES:
+        raise ValueError(
+            f"num_quantiles is at most {_MOST_QUANTILES}, not {num_quantiles}."
+        )
     columns = features.shape[1]
     discrete = jnp.zeros(columns, bool) if discrete is None else jnp.asarray(discrete)
     return _learn(features, groups, discrete, num_groups, num_quantiles)
@@ -105,11 +112,13 @@ def repair(
 
     - ``scale="value"`` (geometric repair): :math:`(1 - \lambda) x + \lambda T(p)`;
     - ``scale="rank"`` (combinatorial repair): the value whose place among the distinct
-      values of all groups is that share of the way from x's place to T(p)'s.
+      values of all groups is that share of the way from x's place to T(p)'s. Places
+      between two distinct values are in proportion.
 
-    :math:`\lambda = 0` changes nothing, and with :math:`\lambda = 1` the groups'
-    quantiles are those of T, up to ties and to the number of knots. Within a group the
-    order of values is kept.
+    Of a discrete feature the nearest distinct value is taken, on the scale of ranks
+    the way being rounded to whole places, half to even. :math:`\lambda = 0` changes
+    nothing, and with :math:`\lambda = 1` the groups' quantiles are those of T, up to
+    ties and to the number of knots. Within a group the order of values is kept.
 
     Args:
       features: ``[n, d]``; a missing value, NaN, stays missing. Values beyond those
@@ -145,68 +154,30 @@ def repair(
       >>> repair(x, groups, learnt, level=0.5, scale="rank")[4:, 0]
       Array([ 3.,  4., 11., 12.], dtype=float32)
     """
+    check_repair(level, scale, ties)
+    if ties == "random" and key is None:
+        raise ValueError("ties are broken at random only with a key.")
+    return _repair(features, groups, learnt, level, key, scale, ties)
+
+
+def check_repair(level: Any, scale: str, ties: str) -> None:
+    """Refuse settings of :func:`repair` that cannot be.
+
+    Raises:
+      ValueError: A level outside [0, 1], an unknown scale or treatment of ties.
+
+    Example:
+      >>> check_repair(0.5, "value", "middle")
+    """
     if is_known(level) and not 0 <= level <= 1:
         raise ValueError(f"the repair level lies in [0, 1], not {level}.")
     if scale not in get_args(Scale):
         raise ValueError(f"scale is one of {get_args(Scale)}, not {scale!r}.")
     if ties not in get_args(Ties):
         raise ValueError(f"ties are one of {get_args(Ties)}, not {ties!r}.")
-    if ties == "random" and key is None:
-        raise ValueError("ties are broken at random only with a key.")
-    return _repair(features, groups, learnt, level, key, scale, ties)
 
 
-def distribution_distances(
-    features: Float[np.ndarray, "n d"],
-    groups: Int[np.ndarray, " n"],
-    *,
-    num_groups: int,
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    r"""How far apart the groups' distributions of each feature are.
-
-    - Kolmogorov-Smirnov: the largest :math:`\sup_x |F_g(x) - F_h(x)|` of two groups, in
-      [0, 1].
-    - Wasserstein: the largest :math:`\int |F_g(x) - F_h(x)| dx` of two groups over the
-      standard deviation of all values, 0 or more; 0 for a constant feature.
-
-    Args:
-      features: ``[n, d]``; NaN is a missing value and counts for nothing.
-      groups: ``[n]``, in ``0 .. G − 1``.
-      num_groups: G.
-
-    Returns:
-      Both, ``[d]``; NaN where fewer than two groups have values.
-
-    References:
-      Feldman et al., KDD 2015; Villani, *Optimal Transport*, 2009, for the second.
-
-    Example:
-      >>> import numpy as np
-      >>> x = np.array([[0.0], [1.0], [1.0], [2.0]])
-      >>> smirnov, wasserstein = distribution_distances(
-      ...     x, np.array([0, 0, 1, 1]), num_groups=2)
-      >>> float(smirnov[0]), round(float(wasserstein[0]), 3)
-      (0.5, 1.414)
-    """
-    features = np.asarray(features, np.float64)
-    smirnov = np.full(features.shape[1], np.nan)
-    wasserstein = np.full(features.shape[1], np.nan)
-    for column, values in enumerate(features.T):
-        seen = ~np.isnan(values)
-        of, which = np.unique(values[seen], return_inverse=True)
-        counts = np.zeros((num_groups, len(of)))
-        np.add.at(counts, (groups[seen], which), 1)
-        counts = counts[counts.sum(axis=1) > 0]
-        if len(counts) < 2:
-            continue
-        below = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
-        smirnov[column] = np.max(below.max(axis=0) - below.min(axis=0))
-        apart = np.abs(below[:, None, :-1] - below[None, :, :-1]) @ np.diff(of)
-        spread = values[seen].std()
-        wasserstein[column] = apart.max() / spread if spread > 0 else 0.0
-    return smirnov, wasserstein
-
-
+@functools.partial(jax.jit, static_argnames=("num_groups", "number"))
 def _learn(
     features: Array, groups: Array, discrete: Array, num_groups: int, number: int
 ) -> GroupQuantiles:
@@ -219,24 +190,26 @@ def _learn(
     sizes = jax.ops.segment_sum(jnp.ones(rows, jnp.int32), groups, num_groups)
     starts = jnp.cumsum(sizes) - sizes
     observed = jax.ops.segment_sum(seen.astype(jnp.int32), groups, num_groups)
-    levels = jnp.linspace(0.0, 1.0, number, dtype=features.dtype)[:, None]
+    knot, steps = jnp.arange(number)[:, None], number - 1
 
     def knots(ordered: Array, start: Array, count: Array) -> Array:
-        place = levels * jnp.maximum(count - 1, 0)
-        place = jnp.where(discrete, jnp.floor(place), place)
-        low = jnp.floor(place).astype(jnp.int32)
-        high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+        last = jnp.maximum(count - 1, 0)
+        # knot * last / steps in whole numbers, so that no order statistic is missed
+        # by a rounding; taken apart so that none overflows.
+        over = knot * (last % steps)
+        low = knot * (last // steps) + over // steps
+        share = jnp.where(discrete, 0, (over % steps).astype(features.dtype) / steps)
         lower = jnp.take_along_axis(ordered, start + low, axis=0)
-        upper = jnp.take_along_axis(ordered, start + high, axis=0)
-        found = _between(lower, upper, place - low)
-        return jnp.where(count > 0, found, jnp.nan)
+        upper = jnp.take_along_axis(ordered, start + jnp.minimum(low + 1, last), axis=0)
+        return jnp.where(count > 0, _between(lower, upper, share), jnp.nan)
 
     each = jax.lax.map(lambda part: knots(of_groups, *part), (starts, observed))
     together = knots(of_all, jnp.int32(0), jnp.sum(observed, axis=0))
     return GroupQuantiles(
         jnp.concatenate([each, together[None]]),
         _lower_median(each),
-        _distinct(of_all, number),
+        # As many as all groups' knots, so that none is lost where no knot is.
+        _distinct(of_all, number * num_groups),
         discrete,
     )
 
@@ -249,7 +222,8 @@ def _sorted(features: Array, groups: Array) -> Array:
 
 def _between(lower: Array, upper: Array, share: Array) -> Array:
     # Nothing is added where there is no way to go, so that ties stay ties.
-    return lower + jnp.where(upper > lower, share * (upper - lower), 0)
+    way = jnp.where((upper > lower) & (share > 0), upper - lower, 0)
+    return lower + share * way
 
 
 def _lower_median(knots: Float[Array, "G Q d"]) -> Float[Array, "Q d"]:
@@ -278,6 +252,7 @@ def _distinct(ordered: Float[Array, "n d"], number: int) -> Float[Array, "U d"]:
     return jnp.where(wanted < most, thinned, jnp.inf)
 
 
+@functools.partial(jax.jit, static_argnames=("scale", "ties"))
 def _repair(
     features: Array,
     groups: Array,
@@ -290,25 +265,26 @@ def _repair(
     dtype = learnt.knots.dtype
     values = features.astype(dtype)
     position = _position(values, groups, learnt, key if ties == "random" else None)
-    low = jnp.floor(position).astype(jnp.int32)
-    high = jnp.minimum(low + 1, learnt.target.shape[0] - 1)
-    target = _between(
-        jnp.take_along_axis(learnt.target, low, axis=0),
-        jnp.take_along_axis(learnt.target, high, axis=0),
-        position - low,
-    )
+    target = _at(learnt.target, position)
     level = jnp.asarray(level, dtype)
+    start, end = _place(learnt.values, values), _place(learnt.values, target)
     if scale == "value":
         repaired = values + jnp.where(target == values, 0, level * (target - values))
-        # The sum need not be the target to the last digit.
-        repaired = jnp.where(level == 1, target, repaired)
+        place = _place(learnt.values, repaired)
     else:
-        start, end = _nearest(learnt.values, values), _nearest(learnt.values, target)
-        place = jnp.round(start + level * (end - start)).astype(jnp.int32)
-        repaired = jnp.take_along_axis(learnt.values, place, axis=0)
-        repaired = jnp.where(place == end, target, repaired)
-        repaired = jnp.where((level == 0) | (place == start), values, repaired)
-    known = ~jnp.isnan(target) & ~jnp.isnan(values)
+        nearest = _nearest(start), _nearest(end)
+        start, end = (
+            jnp.where(learnt.discrete, *both)
+            for both in zip(nearest, (start, end), strict=True)
+        )
+        way = level * (end - start)
+        place = start + jnp.where(learnt.discrete, jnp.round(way), way)
+        place = jnp.clip(place, jnp.minimum(start, end), jnp.maximum(start, end))
+        repaired = _at(learnt.values, place)
+    repaired = jnp.where(learnt.discrete, _at(learnt.values, _nearest(place)), repaired)
+    # At its ends the way need not lead there to the last digit.
+    repaired = jnp.where(level == 1, target, repaired)
+    known = ~jnp.isnan(learnt.knots[groups, 0]) & ~jnp.isnan(values)
     repaired = repaired.astype(features.dtype)
     return jnp.where(known & (level > 0), repaired, features)
 
@@ -338,15 +314,32 @@ def _position(
     return jnp.where(learnt.discrete, jnp.round(position), position)
 
 
-def _nearest(values: Float[Array, "U d"], wanted: Array) -> Array:
-    """The place of the nearest of the distinct values."""
+def _place(values: Float[Array, "U d"], wanted: Array) -> Array:
+    """Where numbers lie among the distinct values, between them in proportion."""
     number = values.shape[0]
     columns = jnp.arange(values.shape[1])
     above = _search(lambda p: values[p, columns], wanted, number, strict=True)
     above = jnp.clip(above, 0, number - 1)
     below = jnp.maximum(above - 1, 0)
-    nearer_below = wanted - values[below, columns] <= values[above, columns] - wanted
-    return jnp.where(nearer_below, below, above)
+    lower, upper = values[below, columns], values[above, columns]
+    # Beyond the last value lies infinity, and none of the way to it is gone.
+    share = (wanted - lower) / jnp.where(upper > lower, upper - lower, 1)
+    return below + jnp.clip(share, 0, above - below)
+
+
+def _nearest(place: Array) -> Array:
+    return jnp.ceil(place - 0.5)
+
+
+def _at(values: Float[Array, "U d"], place: Array) -> Array:
+    """The distinct value at a place, between two of them in proportion."""
+    low = jnp.floor(jnp.nan_to_num(place)).astype(jnp.int32)
+    high = jnp.minimum(low + 1, values.shape[0] - 1)
+    return _between(
+        jnp.take_along_axis(values, low, axis=0),
+        jnp.take_along_axis(values, high, axis=0),
+        place - low,
+    )
 
 
 def _search(

@@ -1,0 +1,336 @@
+"""The remover as scikit-learn's users have it: tables, pipelines, bad input."""
+
+import pickle
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from scipy import stats
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fairjax.mitigation import DisparateImpactRemover
+
+
+def table(rows=90, seed=0):
+    """Age and a count that differ by group, and the group's two attributes."""
+    rng = np.random.default_rng(seed)
+    who = pd.DataFrame(
+        {"sex": np.tile(["f", "m"], rows // 2), "site": np.repeat([1, 2, 3], rows // 3)}
+    )
+    shift = 2.0 * (who.sex == "m") + who.site
+    x = pd.DataFrame(
+        {"age": rng.normal(size=rows) + shift, "visits": rng.poisson(1 + shift)}
+    )
+    return x, who
+
+
+def largest_smirnov(values, who):
+    parts = [part.to_numpy() for _, part in values.groupby([who.sex, who.site])]
+    return max(stats.ks_2samp(a, b).statistic for a in parts for b in parts)
+
+
+def test_groups_of_several_attributes_become_alike():
+    x, who = table()
+    remover = DisparateImpactRemover().set_output(transform="pandas")
+    found = remover.fit_transform(x, sensitive_features=who)
+    assert remover.group_names_[0] == "sex=f, site=1"
+    assert len(remover.group_names_) == 6
+    assert list(found.columns) == ["age", "visits"]
+    assert largest_smirnov(x.age, who) > 0.8
+    # All groups have 15 patients, so that their quantiles become the same.
+    ordered = [np.sort(part) for _, part in found.age.groupby([who.sex, who.site])]
+    np.testing.assert_allclose(ordered, ordered[:1] * 6, atol=1e-9)
+    # A count is whole: it takes observed values alone.
+    assert set(found.visits) <= set(x.visits)
+
+
+def test_the_report_has_scipys_distances_before_and_after():
+    x, who = table()
+    remover = DisparateImpactRemover(0.5, discrete=[])
+    found = remover.fit_transform(x, sensitive_features=who)
+    report = remover.report(x, sensitive_features=who)
+    assert list(report.index) == ["age", "visits"]
+    for place, name in enumerate(report.index):
+        before = largest_smirnov(x[name], who)
+        after = largest_smirnov(pd.Series(found[:, place]), who)
+        assert report.kolmogorov_smirnov_before[name] == pytest.approx(before)
+        assert report.kolmogorov_smirnov_after[name] == pytest.approx(after)
+    assert (report.wasserstein_after < report.wasserstein_before).all()
+
+
+def test_a_level_of_0_changes_nothing_and_may_be_set_without_a_fit():
+    x, who = table()
+    for scale in ("value", "rank"):
+        remover = DisparateImpactRemover(0.0, scale=scale)
+        found = remover.fit_transform(x, sensitive_features=who)
+        np.testing.assert_array_equal(found, x)
+        later = remover.set_params(repair_level=1.0).transform(
+            x, sensitive_features=who
+        )
+        whole = DisparateImpactRemover(1.0, scale=scale)
+        np.testing.assert_array_equal(
+            later, whole.fit_transform(x, sensitive_features=who)
+        )
+
+
+def test_a_partly_repaired_discrete_feature_has_observed_values():
+    x, who = table()
+    for scale in ("value", "rank"):
+        remover = DisparateImpactRemover(0.5, scale=scale, discrete=["visits"])
+        found = remover.fit_transform(x, sensitive_features=who)
+        assert set(found[:, 1]) <= set(x.visits)
+        by_place = DisparateImpactRemover(0.5, scale=scale, discrete=[1])
+        np.testing.assert_array_equal(
+            found, by_place.fit_transform(x, sensitive_features=who)
+        )
+
+
+def test_a_small_level_moves_discrete_values_by_little():
+    x, who = table()
+    x["visits"] = np.random.default_rng(0).permutation(90) * 10.0
+    for scale in ("value", "rank"):
+        remover = DisparateImpactRemover(0.01, scale=scale)
+        found = remover.fit_transform(x, sensitive_features=who)
+        # No one's way is longer than 900; a hundredth of it rounds to no more than 10.
+        assert np.abs(found[:, 1] - x.visits).max() <= 10
+
+
+def test_a_table_held_out_is_repaired_by_what_was_learnt():
+    x, who = table()
+    remover = DisparateImpactRemover(discrete=[]).fit(x, sensitive_features=who)
+    some = np.arange(0, 90, 7)
+    together = remover.transform(x, sensitive_features=who)
+    alone = remover.transform(x.iloc[some], sensitive_features=who.iloc[some])
+    np.testing.assert_array_equal(alone, together[some])
+    far = x.iloc[:2] + 1e6
+    ends = remover.transform(far, sensitive_features=who.iloc[:2])
+    np.testing.assert_allclose(ends[0], ends[1])
+    assert (ends <= x.max().to_numpy()).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_within_groups_is_kept_for_new_values(seed):
+    x, who = table()
+    new = pd.DataFrame(np.sort(np.random.default_rng(seed).uniform(-2, 9, (40, 2)), 0))
+    new.columns = x.columns
+    for scale in ("value", "rank"):
+        remover = DisparateImpactRemover(0.4, scale=scale, num_quantiles=8)
+        remover.fit(x, sensitive_features=who)
+        one = pd.concat([who.iloc[[50]]] * 40)
+        found = remover.transform(new, sensitive_features=one)
+        assert (np.diff(found, axis=0) >= -1e-9).all()
+
+
+def test_missing_values_stay_and_a_constant_feature_too():
+    x, who = table()
+    x.loc[::9, "age"] = np.nan
+    x["one"] = 1.0
+    found = DisparateImpactRemover().fit_transform(x, sensitive_features=who)
+    np.testing.assert_array_equal(np.isnan(found), x.isna())
+    np.testing.assert_array_equal(found[:, 2], 1)
+
+
+def test_a_single_group_stays():
+    x, _ = table()
+    found = DisparateImpactRemover().fit_transform(x, sensitive_features=["all"] * 90)
+    np.testing.assert_allclose(found, x, atol=1e-9)
+
+
+def test_random_ties_follow_the_key():
+    x, who = table()
+    draws = [
+        DisparateImpactRemover(ties="random", key=key).fit_transform(
+            x, sensitive_features=who
+        )
+        for key in (1, 1, jax.random.key(1), 2)
+    ]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    np.testing.assert_array_equal(draws[0], draws[2])
+    assert (draws[0] != draws[3]).any()
+
+
+def test_groups_not_seen_at_fit():
+    x, who = table()
+    new = who.replace({"site": {3: 9}})
+    seen = who.site < 3
+    fits = {
+        unseen: DisparateImpactRemover(unseen=unseen, discrete=[]).fit(
+            x[seen], sensitive_features=who[seen]
+        )
+        for unseen in ("error", "together", "keep")
+    }
+    with pytest.raises(
+        ValueError,
+        match=r"30 rows are of groups that were not there at fit: 'sex=f, site=9', "
+        r"'sex=m, site=9'. Known are 'sex=f, site=1',",
+    ):
+        fits["error"].transform(x, sensitive_features=new)
+    known = fits["error"].transform(x[seen], sensitive_features=who[seen])
+    kept = fits["keep"].transform(x, sensitive_features=new)
+    np.testing.assert_array_equal(kept[seen], known)
+    np.testing.assert_array_equal(kept[~seen], x[~seen])
+    together = fits["together"].transform(x, sensitive_features=new)
+    np.testing.assert_array_equal(together[seen], known)
+    # Ranked among all groups, the newcomers' order is kept and their values change.
+    order = np.argsort(x.age[~seen])
+    assert (np.diff(together[~seen, 0][order]) >= 0).all()
+    assert (together[~seen, 0] != x.age[~seen]).all()
+    # The report takes groups as they are at hand.
+    assert len(fits["keep"].report(x, sensitive_features=new)) == 2
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.mark.usefixtures("routing")
+def test_in_a_pipeline_the_groups_reach_it():
+    x, who = table()
+    labels = (np.arange(90) % 3 == 0).astype(int)
+
+    def remover(level):
+        return (
+            DisparateImpactRemover(level)
+            .set_fit_request(sensitive_features=True)
+            .set_transform_request(sensitive_features=True)
+        )
+
+    pipeline = Pipeline([("repair", remover(0.8)), ("model", LogisticRegression())])
+    pipeline.fit(x, labels, sensitive_features=who)
+    found = pipeline.predict_proba(x, sensitive_features=who)
+    by_hand = remover(0.8).fit(x, sensitive_features=who)
+    by_hand = by_hand.transform(x, sensitive_features=who)
+    expected = LogisticRegression().fit(by_hand, labels).predict_proba(by_hand)
+    np.testing.assert_allclose(found, expected)
+    folds = StratifiedKFold(2, shuffle=True, random_state=0)
+    search = GridSearchCV(pipeline, {"repair__repair_level": [0.0, 1.0]}, cv=folds)
+    search.fit(x, labels, sensitive_features=who)
+    assert search.best_params_["repair__repair_level"] in (0.0, 1.0)
+    columns = ColumnTransformer(
+        [("repair", remover(1.0), ["age"])],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    mixed = columns.fit_transform(x, sensitive_features=who)
+    assert list(mixed.columns) == ["age", "visits"]
+    np.testing.assert_array_equal(mixed.visits, x.visits)
+    assert (mixed.age != x.age).any()
+
+
+def test_the_groups_may_come_in_several_forms():
+    x, who = table()
+    names = who.sex + who.site.astype(str)
+    forms = [
+        names,
+        names.to_numpy(),
+        list(names),
+        who,
+        dict(who),
+        who.astype(str).to_numpy(),
+        pd.factorize(names)[0],
+    ]
+    found = [
+        DisparateImpactRemover().fit_transform(x, sensitive_features=form)
+        for form in forms
+    ]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_clone_settings_and_pickle():
+    x, who = table()
+    remover = DisparateImpactRemover(0.3, scale="rank", num_quantiles=50, key=4)
+    assert clone(remover).get_params() == remover.get_params()
+    expected = remover.fit_transform(x, sensitive_features=who)
+    again = pickle.loads(pickle.dumps(remover))
+    np.testing.assert_array_equal(again.transform(x, sensitive_features=who), expected)
+    assert not hasattr(clone(remover), "quantiles_")
+
+
+SOUND, WHO = table()
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("settings", "change", "words"),
+    [
+        ({"repair_level": 1.5}, {}, r"the repair level lies in \[0, 1\], not 1.5"),
+        ({"scale": "log"}, {}, r"scale is one of \('value', 'rank'\), not 'log'"),
+        ({"ties": "first"}, {}, r"ties are one of \('middle', 'random'\)"),
+        ({"unseen": "drop"}, {}, "unseen is one of .* not 'drop'"),
+        ({"num_quantiles": 1}, {}, "num_quantiles is at least 2, not 1"),
+        ({"discrete": "all"}, {}, "discrete is 'auto', or the positions or names"),
+        ({"discrete": ["sex"]}, {}, "discrete names no feature: 'sex'"),
+        ({"discrete": [2]}, {}, "discrete names no feature: 2"),
+        ({"discrete": [True, False]}, {}, "discrete names no feature: True"),
+        ({}, {"sensitive_features": None}, "sensitive_features are needed"),
+        ({}, {"sensitive_features": WHO[:80]}, "features of 80 rows; X has 90"),
+        ({}, {"sensitive_features": WHO[[]]}, "the sensitive features have no column"),
+        ({}, {"sensitive_features": np.zeros((90, 1, 1))}, r"are \[n\] or \[n, attri"),
+        (
+            {},
+            {"X": SOUND.assign(sex=0)},
+            r"the sensitive features \['sex'\] are among the features; leave them out",
+        ),
+        (
+            {},
+            {"X": SOUND.assign(ward=["east"] * 90)},
+            r"the features \['ward'\] are no numbers: encode them or leave them out",
+        ),
+        ({}, {"X": SOUND.assign(age=np.inf)}, "Input X contains infinity"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, change, words):
+    given = {"X": SOUND, "sensitive_features": WHO} | change
+    with pytest.raises(ValueError, match=words):
+        DisparateImpactRemover(**settings).fit(**given)
+
+
+def test_tables_of_other_columns_are_refused():
+    remover = DisparateImpactRemover().fit(SOUND, sensitive_features=WHO)
+    with pytest.raises(ValueError, match="feature names should match"):
+        remover.transform(SOUND[["visits", "age"]], sensitive_features=WHO)
+    with pytest.raises(ValueError, match=r"features are \['sex'\]; at fit they were"):
+        remover.transform(SOUND, sensitive_features=WHO[["sex"]])
+
+
+class OfTwoHalves(DisparateImpactRemover):
+    """With the groups that scikit-learn's checks do not give: every other row."""
+
+    @staticmethod
+    def groups(X):
+        rows = X.shape[0] if hasattr(X, "shape") else len(np.asarray(X))
+        return np.arange(rows) % 2
+
+    def fit(self, X, y=None):
+        return super().fit(X, y, sensitive_features=self.groups(X))
+
+    def transform(self, X):
+        return super().transform(X, sensitive_features=self.groups(X))
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X, y).transform(X)
+
+
+CANNOT = {
+    "check_methods_sample_order_invariance": "groups go with the rows' places here",
+    "check_methods_subset_invariance": "groups go with the rows' places here",
+}
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [OfTwoHalves()], legacy=True, expected_failed_checks=lambda _: CANNOT
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
