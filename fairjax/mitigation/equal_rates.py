@@ -7,6 +7,7 @@ group's ROC curve, and the best rules that treat groups alike solve a linear pro
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -60,6 +61,7 @@ def equal_rate_rules(
     shared: bool = False,
     reverse: bool = False,
     weights: Real[np.ndarray, " n"] | None = None,
+    names: Sequence[str] | None = None,
 ) -> FittedRules:
     r"""The rules of least expected cost under which groups have equal rates.
 
@@ -96,11 +98,13 @@ def equal_rate_rules(
       reverse: Whether a rule may select scores *below* a threshold, which helps only
         where scores rank a group worse than chance.
       weights: ``[n]``, of the patients, at least 0; ones by default.
+      names: ``[G]``, what messages call the groups; their numbers by default.
 
     Returns:
       The rules and their expected counts. A group that lacks positives or negatives
       has no ROC curve: a warning names it, it takes no part in the programme, and its
-      rule has the mean false (or true) positive rate of the others; a shared rule is
+      rule has the others' mean of the one rate that it has, false or true positive
+      (of ``constraint="selection_rate"`` their mean selection rate). A shared rule is
       everybody's.
 
     Raises:
@@ -124,7 +128,7 @@ def equal_rate_rules(
     _check_settings(constraint, objective, costs, tolerance)
     rows = _rows(labels, scores, groups, weights, num_groups)
     masses = _masses(rows, num_groups)
-    taking_part = _taking_part(masses)
+    taking_part = _taking_part(masses, names or range(num_groups))
     make_menu = shared_menu if shared else own_menu
     menu = make_menu(rows, taking_part, masses, reverse)
     chances, cost = _solve(
@@ -138,7 +142,11 @@ def equal_rate_rules(
     if shared:
         rules = DecisionRules(*(np.repeat(x, num_groups, axis=0) for x in owned))
     else:
-        reached = (menu.rates @ chances).mean(axis=1)
+        reached = menu.rates @ chances
+        if constraint == "selection_rate":
+            share = masses[taking_part] / masses[taking_part].sum(axis=1, keepdims=True)
+            reached = np.repeat(np.sum(share.T * reached, axis=0)[None], 2, axis=0)
+        reached = reached.mean(axis=1)
         rules = _for_everyone(owned, reached, rows, taking_part, masses)
     probability = np.asarray(selection_probability(rows.scores, rows.groups, rules))
     counts = expected_counts(
@@ -202,21 +210,25 @@ def _masses(rows: Rows, num_groups: int) -> np.ndarray:
     return np.bincount(cell, rows.weights, 2 * num_groups).reshape(num_groups, 2)
 
 
-def _taking_part(masses: np.ndarray) -> np.ndarray:
+def _taking_part(masses: np.ndarray, names: Sequence) -> np.ndarray:
     """The groups that have both outcomes; the others are named in a warning."""
     there = masses > 0
     if not there.any(axis=1).all():
-        empty = np.flatnonzero(~there.any(axis=1)).tolist()
+        empty = [names[g] for g in np.flatnonzero(~there.any(axis=1))]
         raise ValueError(f"groups without patients: {empty}.")
     whole = there.all(axis=1)
     if not whole.any():
-        raise ValueError("no group has both outcomes: there are no rates to compare.")
-    if not whole.all():
-        warnings.warn(
-            f"groups {np.flatnonzero(~whole).tolist()} lack positives or negatives: "
-            "they have no rates to be held equal, and take no part.",
-            stacklevel=3,
+        raise ValueError(
+            "no group has patients of both classes: there are no rates to compare."
         )
+    for outcome, word in ((1, "positives"), (0, "negatives")):
+        lacking = [names[g] for g in np.flatnonzero(~there[:, outcome])]
+        if lacking:
+            warnings.warn(
+                f"groups without {word}: {lacking}. They cannot be held to rates that "
+                "they have not; they take no part and are given the others' mean rate.",
+                stacklevel=3,
+            )
     return np.flatnonzero(whole)
 
 

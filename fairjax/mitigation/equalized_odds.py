@@ -1,22 +1,30 @@
 r"""Post-processing: decisions changed so that groups have equal rates."""
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from fairjax.metrics import GroupCounts, group_rate
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._passing import requested, takes_weights, type_name
 from fairjax.mitigation._sensitive import Groups
 from fairjax.mitigation.decision_rules import expected_counts, selection_probability
 from fairjax.mitigation.equal_rates import Constraint, Objective, equal_rate_rules
 
 with mitigation_extra():
-    from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+    from sklearn.base import (
+        BaseEstimator,
+        ClassifierMixin,
+        MetaEstimatorMixin,
+        clone,
+        is_classifier,
+    )
     from sklearn.preprocessing import LabelEncoder
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import check_is_fitted
+    from sklearn.utils import assert_all_finite, check_random_state, get_tags
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
@@ -38,15 +46,19 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       all of it.
     - *Decisions are drawn.* Two patients alike may be decided differently.
       :meth:`predict_proba` gives the chance, which is what expected rates are exactly
-      computed from.
+      computed from, :meth:`score` too.
+
+    The classifier is given sensitive features only where scikit-learn's metadata
+    routing is enabled and it, or a step of its pipeline, requests them.
 
     Args:
       estimator: A classifier of two classes; it is cloned and fitted on the same rows.
         Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator`.
-      constraint: Which rates are to be equal, as in ``equal_rate_rules``.
+      constraint: Which rates are to be equal: ``"equalized_odds"``,
+        ``"true_positive_rate"``, ``"false_positive_rate"`` or ``"selection_rate"``.
       objective: ``"error"`` or ``"balanced_error"``.
-      costs: Of a false positive and of a false negative.
-      tolerance: The largest difference between groups allowed.
+      costs: Of a false positive and of a false negative, at least 0.
+      tolerance: The largest difference between groups allowed, in [0, 1].
       shared: One rule for all groups.
       reverse: Whether scores below a threshold may be selected.
       response: Which method gives scores; ``"predict"`` for hard decisions, as in the
@@ -59,7 +71,12 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       classes_: The two classes; the second is the positive one.
       rules_: The rules, :class:`fairjax.mitigation.DecisionRules`.
       group_names_: Names of the groups, in the rules' order.
-      counts_: Expected confusion counts of the rows of the fit.
+      counts_: Expected confusion counts ``[G, 2, 2]`` of the rows of the fit.
+      cost_: The objective's value there.
+      lacking_groups_: Names of the groups without positives or without negatives. They
+        took no part, and have the others' mean rate.
+      n_features_in_: The classifier's, where it has it.
+      feature_names_in_: Likewise.
 
     References:
       Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning*,
@@ -80,7 +97,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator: Any = None,
+        estimator: Any,
         *,
         constraint: Constraint = "equalized_odds",
         objective: Objective = "error",
@@ -123,22 +140,44 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           Itself.
 
         Raises:
-          ValueError: As ``equal_rate_rules``; other than two classes; no sensitive
-            features.
+          ValueError: As ``equal_rate_rules``; no classifier, or a fitted one of other
+            classes; an outcome of other than two; no sensitive features; weights for a
+            classifier that takes none.
         """
-        rows = len(y)
-        self._groups = Groups.of(sensitive_features, rows=rows)
-        self.group_names_ = self._groups.names
-        codes = self._groups.known(sensitive_features, rows=rows)
+        if self.response not in get_args(Scores):
+            raise ValueError(
+                f"response is one of {get_args(Scores)}, not {self.response!r}."
+            )
+        if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
+            raise ValueError(
+                f"the estimator is a classifier, not {type_name(self.estimator)}."
+            )
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        assert_all_finite(y, input_name="y")
         encoder = LabelEncoder().fit(y)
         if len(encoder.classes_) != 2:
             raise ValueError(
-                f"the outcome has {len(encoder.classes_)} classes; two are needed."
+                "Only binary classification is supported: the outcome has "
+                f"{len(encoder.classes_)} classes."
             )
-        self.classes_ = encoder.classes_
-        given = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self._groups = Groups.of(sensitive_features, rows=len(y))
+        codes = self._groups.known(sensitive_features, rows=len(y))
+        self.group_names_, self.classes_ = self._groups.names, encoder.classes_
+        given = requested(self.estimator, "fit", sensitive_features)
+        if sample_weight is not None and takes_weights(self.estimator):
+            given["sample_weight"] = sample_weight
         self.estimator_ = clone(self.estimator).fit(X, y, **given)
-        labels, scores = encoder.transform(y), self._scores(X)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+        theirs = getattr(self.estimator_, "classes_", self.classes_)
+        if not np.array_equal(theirs, self.classes_):
+            raise ValueError(
+                f"the classifier's classes are {np.asarray(theirs).tolist()}; those of "
+                f"the outcome are {self.classes_.tolist()}."
+            )
+        scores = self._scores(X, sensitive_features)
         if not self.shared:
             warnings.warn(
                 "These rules need each patient's group to decide: predict asks for "
@@ -146,7 +185,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 stacklevel=2,
             )
         fitted = equal_rate_rules(
-            labels,
+            encoder.transform(y),
             scores,
             codes,
             num_groups=len(self.group_names_),
@@ -157,8 +196,10 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             shared=self.shared,
             reverse=self.reverse,
             weights=sample_weight,
+            names=self.group_names_,
         )
-        self.rules_, self.counts_ = fitted.rules, fitted.counts
+        self.rules_, self.counts_, self.cost_ = fitted[:3]
+        self.lacking_groups_ = tuple(self.group_names_[g] for g in fitted.lacking)
         return self
 
     def predict_proba(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
@@ -172,7 +213,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           ValueError: No sensitive features, or a group that fitting did not see.
         """
         check_is_fitted(self)
-        scores = self._scores(X)
+        scores = self._scores(X, sensitive_features)
         if self.shared:
             codes = np.zeros(len(scores), np.int64)
         else:
@@ -181,7 +222,15 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return np.stack([1 - chance, chance], axis=1)
 
     def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
-        """Decisions, drawn with the chances of :meth:`predict_proba`."""
+        """Decisions ``[n]``, drawn with the chances of :meth:`predict_proba`.
+
+        Args:
+          X: ``[n, d]``.
+          sensitive_features: As at fit; not needed with ``shared=True``.
+
+        Raises:
+          ValueError: As :meth:`predict_proba`.
+        """
         chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
         draws = check_random_state(self.random_state).random_sample(len(chance))
         return self.classes_[(draws < chance).astype(int)]
@@ -192,11 +241,21 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
 
         Every rate and gap of :mod:`fairjax.metrics` reads them.
+
+        Args:
+          X: ``[n, d]``.
+          y: ``[n]``, of the classes seen at fit.
+          sensitive_features: As at fit; with ``shared=True`` too.
+          sample_weight: ``[n]``, at least 0.
+
+        Raises:
+          ValueError: As :meth:`predict_proba`; other classes.
         """
+        labels = self._positive(y)
         chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
         codes = self._groups.known(sensitive_features, rows=len(chance))
         return expected_counts(
-            np.asarray(y) == self.classes_[1],
+            labels.astype(np.int64),
             chance,
             codes,
             num_groups=len(self.group_names_),
@@ -209,14 +268,59 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rates = {name: np.asarray(group_rate(self.counts_, name)) for name in _RATES}
         return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
 
-    def _scores(self, X: Any) -> np.ndarray:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        sensitive_features: Any = None,
+    ) -> float:
+        """Expected accuracy, exact: the mean chance of the right decision.
+
+        Args:
+          X: ``[n, d]``.
+          y: ``[n]``, of the classes seen at fit.
+          sample_weight: ``[n]``, at least 0.
+          sensitive_features: As at fit; not needed with ``shared=True``.
+
+        Raises:
+          ValueError: As :meth:`expected_counts`.
+        """
+        labels = self._positive(y)
+        chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
+        right = np.where(labels, chance, 1 - chance)
+        return float(np.average(right, weights=sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        """Two classes, of the tables that the classifier takes."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        taken = get_tags(self.estimator).input_tags
+        tags.input_tags.sparse = taken.sparse
+        tags.input_tags.allow_nan = taken.allow_nan
+        tags.input_tags.pairwise = taken.pairwise
+        return tags
+
+    def _positive(self, y: Any) -> np.ndarray:
+        check_is_fitted(self)
+        y = column_or_1d(y)
+        if not np.isin(y, self.classes_).all():
+            raise ValueError(
+                f"labels are of the classes seen at fit, {self.classes_.tolist()}; "
+                f"found {np.setdiff1d(y, self.classes_).tolist()} too."
+            )
+        return y == self.classes_[1]
+
+    def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:
         names = _SCORES if self.response == "auto" else (self.response,)
         name = next((n for n in names if hasattr(self.estimator_, n)), None)
         if name is None:
             raise ValueError(
-                f"{type(self.estimator_).__name__} has none of {', '.join(names)}."
+                f"{type_name(self.estimator_)} has no {' or '.join(names)}."
             )
-        found = np.asarray(getattr(self.estimator_, name)(X))
+        given = requested(self.estimator_, name, sensitive_features)
+        found = np.asarray(getattr(self.estimator_, name)(X, **given))
         if name == "predict":
             return (found == self.classes_[1]).astype(np.float64)
         return found[:, 1] if found.ndim == 2 else found

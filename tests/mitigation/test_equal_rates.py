@@ -2,7 +2,6 @@
 
 import itertools
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,6 +178,22 @@ def test_equal_selection_rates():
     assert float(gap) < 1e-6
 
 
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_a_group_of_one_outcome_has_the_others_selection_rate(outcome):
+    labels, scores, groups = cohort()
+    with pytest.warns(UserWarning, match="groups without"):
+        fitted = equal_rate_rules(
+            np.where(groups == 1, outcome, labels),
+            scores,
+            groups,
+            num_groups=3,
+            constraint="selection_rate",
+        )
+    table = fitted.counts.counts
+    selected = table[:, :, 1].sum(axis=1) / table.sum(axis=(1, 2))
+    np.testing.assert_allclose(selected, selected[0], atol=1e-8)
+
+
 def test_a_group_ranked_worse_than_chance_is_helped_by_reversal():
     labels, scores, groups = cohort(rows=2000)
     scores = np.where(groups == 1, -scores, scores)
@@ -231,12 +246,22 @@ def test_weights_are_repetitions():
 def test_a_group_without_positives_has_the_others_rate():
     labels, scores, groups = cohort()
     labels = np.where(groups == 1, 0, labels)
-    with pytest.warns(UserWarning, match=r"groups \[1\] lack positives or negatives"):
+    with pytest.warns(UserWarning, match=r"groups without positives: \[1\]\. They"):
         fitted = equal_rate_rules(labels, scores, groups, num_groups=3)
     assert fitted.lacking == (1,)
     found = fitted.counts.counts[:, 0, 1] / fitted.counts.counts[:, 0].sum(axis=-1)
     np.testing.assert_allclose(found, found[0], atol=1e-8)
     rest = groups != 1
+    with pytest.warns(UserWarning, match=r"groups without negatives: \['b'\]\. They"):
+        fitted_two = equal_rate_rules(
+            np.where(groups == 1, 1, labels),
+            scores,
+            groups,
+            num_groups=3,
+            names=["a", "b", "c"],
+        )
+    true = fitted_two.counts.counts[:, 1, 1] / fitted_two.counts.counts[:, 1].sum(-1)
+    np.testing.assert_allclose(true, true[0], atol=1e-8)
     alone = equal_rate_rules(
         labels[rest], scores[rest], groups[rest] // 2, num_groups=2
     )
@@ -253,15 +278,7 @@ def test_nothing_lies_above_the_hull(points):
     assert (y[inside] <= heights[inside] + 1e-12).all()
 
 
-@pytest.fixture
-def as_for_users():
-    """Without the types' own errors, which users do not see."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("as_for_users")
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -274,7 +291,7 @@ def as_for_users():
         ({"weights": -np.ones(600)}, "weights are finite and at least 0"),
         ({"weights": np.ones(5)}, "differ in length"),
         ({"labels": np.full(600, 2)}, "labels are 0 or 1"),
-        ({"labels": np.zeros(600)}, "no group has both outcomes"),
+        ({"labels": np.zeros(600)}, "no group has patients of both classes"),
         ({"scores": np.full(600, np.nan)}, "scores are finite"),
     ],
 )

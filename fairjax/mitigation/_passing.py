@@ -1,0 +1,63 @@
+"""What a wrapped estimator is given of a table's groups and weights."""
+
+from typing import Any
+
+from fairjax.mitigation._extra import mitigation_extra
+
+with mitigation_extra():
+    import sklearn
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.utils.metadata_routing import get_routing_for_object
+    from sklearn.utils.validation import has_fit_parameter
+
+
+def type_name(estimator: Any) -> str:
+    """The name of an estimator's class, for messages.
+
+    Example:
+      >>> type_name(FrozenEstimator(None))
+      'FrozenEstimator'
+    """
+    return type(estimator).__name__
+
+
+def requested(estimator: Any, method: str, sensitive_features: Any) -> dict[str, Any]:
+    """Sensitive features, for a method that metadata routing says takes them.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression
+      >>> requested(LogisticRegression(), "fit", ["f", "m"])
+      {}
+    """
+    if sensitive_features is None or not _asks(estimator, method, "sensitive_features"):
+        return {}
+    return {"sensitive_features": sensitive_features}
+
+
+def takes_weights(estimator: Any) -> bool:
+    """Whether fit takes sample weights; one that is fitted already need not.
+
+    Raises:
+      ValueError: It takes none.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression
+      >>> takes_weights(LogisticRegression())
+      True
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return False
+    if has_fit_parameter(estimator, "sample_weight"):
+        return True
+    if _asks(estimator, "fit", "sample_weight"):
+        return True
+    raise ValueError(
+        f"{type_name(estimator)} takes no sample_weight: leave it out, or wrap a "
+        "fitted one in FrozenEstimator, so that only the rules are weighted."
+    )
+
+
+def _asks(estimator: Any, method: str, name: str) -> bool:
+    if not sklearn.get_config()["enable_metadata_routing"]:
+        return False
+    return bool(get_routing_for_object(estimator).consumes(method, [name]))
