@@ -1,7 +1,8 @@
 """Mitigation before, in and after training, for scikit-learn and for JAX.
 
 The estimators need the extra ``mitigation`` (``pip install 'fairjax[mitigation]'``) and
-are imported when they are first used; :mod:`fairjax.mitigation.quantile_repair` needs
+are imported when they are first used; quantile repair and thresholds
+(:mod:`fairjax.mitigation.quantile_repair`, :mod:`fairjax.mitigation.thresholds`) need
 nothing more than fairjax does.
 """
 
@@ -17,15 +18,23 @@ if TYPE_CHECKING:
     from fairjax.mitigation.disparate_impact import DisparateImpactRemover
     from fairjax.mitigation.equal_rates import FittedRules, equal_rate_rules
     from fairjax.mitigation.equalized_odds import EqualizedOdds
+    from fairjax.mitigation.thresholds import (
+        Thresholds,
+        threshold_counts,
+        tune_thresholds,
+    )
 
 _HOMES = {
     "DecisionRules": "decision_rules",
     "DisparateImpactRemover": "disparate_impact",
     "EqualizedOdds": "equalized_odds",
     "FittedRules": "equal_rates",
+    "Thresholds": "thresholds",
     "equal_rate_rules": "equal_rates",
     "expected_counts": "decision_rules",
     "selection_probability": "decision_rules",
+    "threshold_counts": "thresholds",
+    "tune_thresholds": "thresholds",
 }
 
 __all__ = [
@@ -33,9 +42,12 @@ __all__ = [
     "DisparateImpactRemover",
     "EqualizedOdds",
     "FittedRules",
+    "Thresholds",
     "equal_rate_rules",
     "expected_counts",
     "selection_probability",
+    "threshold_counts",
+    "tune_thresholds",
 ]
 
 
