@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures import GAP, limits
+from experiments.level_measures import limits
+from experiments.measures import GAP
 from fairjax import metrics
 
 

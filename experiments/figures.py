@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from experiments.comparison import Evaluation
 from experiments.files import write_whole
@@ -251,6 +252,85 @@ def heat_map(
         axes.spines[:].set_visible(False)
         axes.grid(False)
         figure.colorbar(image, ax=axes, label=label)
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def value_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    label: str,
+    parity: float | None = None,
+    ratio: bool = False,
+    digits: int = 2,
+) -> Figure:
+    """Values by row and column, each written in its cell.
+
+    With a parity colours diverge from it, orange below and purple above, which readers
+    with any colour vision tell apart; without one they rise with the value.
+
+    Args:
+      values: ``[rows, columns]``; NaN is hatched.
+      rows: Names.
+      columns: Names.
+      title: Of the figure.
+      label: What the values are.
+      parity: Where colours diverge.
+      ratio: Colour ratios: twice the parity is as far from it as half of it.
+      digits: Of the numbers.
+    """
+    shade = np.where(np.isfinite(values), values, np.nan)
+    bounds: dict[str, Any] = {"cmap": "cividis"}
+    if parity is not None:
+        if ratio:
+            # No rate at all is as far from parity as a quarter of it.
+            shade = np.log2(np.clip(shade / parity, 0.25, 4.0))
+        else:
+            shade = shade - parity
+        reach = float(np.nanmax(np.abs(shade), initial=0)) or 1.0
+        bounds = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2.4 + 0.78 * len(columns), 1.9 + 0.3 * len(rows)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        image = axes.imshow(np.ma.masked_invalid(shade), aspect="auto", **bounds)
+        for (r, c), value in np.ndenumerate(values):
+            if not np.isfinite(shade[r, c]):
+                corner = (c - 0.5, r - 0.5)
+                axes.add_patch(
+                    Rectangle(
+                        corner,
+                        1,
+                        1,
+                        hatch="///",
+                        facecolor="white",
+                        edgecolor="#999999",
+                    )
+                )
+                continue
+            axes.text(
+                c,
+                r,
+                f"{value:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color=_ink(np.array(image.to_rgba(shade[r, c]))[:3]),
+            )
+        axes.set_xticks(np.arange(len(columns)), list(columns), fontsize=7)
+        axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        bar = figure.colorbar(image, ax=axes, label=label)
+        if ratio:
+            ticks = [t for t in (-2, -1, 0, 1, 2) if abs(t) <= bounds["vmax"]]
+            bar.set_ticks(ticks, labels=[f"{(parity or 1) * 2.0**t:g}" for t in ticks])
         figure.suptitle(title, fontsize=10)
     return figure
 

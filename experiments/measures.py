@@ -12,7 +12,6 @@ Decisions are yes or no, or chances of a yes, of which every metric is then comp
 expectation: nothing is drawn.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.cohort import Cohort, Grouping
+from experiments.level_measures import BY_LEVEL, SUMMARIES, by_level
 from fairjax import metrics
 from fairjax.metrics import GroupCounts
 
@@ -28,7 +28,6 @@ GAP = "equalized_odds_difference"
 PARITY = "demographic_parity_difference"
 AUROC_GAP = "auroc_gap"
 EQUITY = "es_auroc"
-SUMMARIES = ("mean", "worst")
 # What a system evaluates unless it declares something else.
 STANDARD = ("auroc", "worst_group_auroc", "balanced_accuracy", "brier", GAP)
 
@@ -116,21 +115,6 @@ class GroupMetric(NamedTuple):
     worst: Callable[..., jax.Array]
 
 
-class LevelMetric(NamedTuple):
-    """A metric of each group of an attribute.
-
-    Attributes:
-      of: ``of(counts, reference) -> [B, G]``.
-      parity: What the reference has of a metric that measures groups against it; the
-        summaries are of the distance from it. None where more is better.
-      limits: Ends of its range.
-    """
-
-    of: Callable[[GroupCounts, int], jax.Array]
-    parity: float | None
-    limits: tuple[float, float] = (0.0, 1.0)
-
-
 def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Array]:
     """A gap of rates, over the compared groups alone, as a function of the counts."""
     valid = jnp.asarray(grouping.compared)
@@ -165,11 +149,6 @@ def _equity_scaled(sample: Sample, grouping: Grouping) -> jax.Array:
 def _rate(rate: Callable[[GroupCounts], jax.Array]) -> Callable[[Sample], jax.Array]:
     """A rate of everyone."""
     return lambda sample: rate(sample.counts())[:, 0]
-
-
-def _group_rate(rate: Callable[[GroupCounts], jax.Array]) -> LevelMetric:
-    """A rate of each group."""
-    return LevelMetric(lambda counts, reference: rate(counts), None)
 
 
 def _brier(sample: Sample) -> jax.Array:
@@ -208,46 +187,6 @@ BY_GROUP: Mapping[str, GroupMetric] = {
     AUROC_GAP: GroupMetric(_auroc_gap, jnp.max),
     EQUITY: GroupMetric(_equity_scaled, jnp.min),
 }
-IMPACT = "disparate_impact"
-STATISTICAL_PARITY = "statistical_parity_difference"
-OPPORTUNITY = "equal_opportunity_difference"
-AVERAGE_ODDS = "average_odds_difference"
-_SIGNED = (-1.0, 1.0)
-BY_LEVEL: Mapping[str, LevelMetric] = {
-    IMPACT: LevelMetric(
-        lambda counts, reference: metrics.ratio(
-            metrics.selection_rate(counts), reference=reference
-        ),
-        1.0,
-        (0.0, math.inf),
-    ),
-    STATISTICAL_PARITY: LevelMetric(
-        lambda counts, reference: metrics.difference(
-            metrics.selection_rate(counts), reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    OPPORTUNITY: LevelMetric(
-        lambda counts, reference: metrics.difference(
-            metrics.true_positive_rate(counts), reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    AVERAGE_ODDS: LevelMetric(
-        lambda counts, reference: metrics.average_odds_difference(
-            counts, reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    "group_accuracy": _group_rate(metrics.accuracy),
-    "group_balanced_accuracy": _group_rate(metrics.balanced_accuracy),
-    "group_f1_score": _group_rate(metrics.f1_score),
-    "group_recall": _group_rate(metrics.true_positive_rate),
-}
-"""Metrics of each group; those with a parity need an attribute with a reference."""
 # One value a group, and no summary: `worst_group_auroc` is one of the intersections.
 GROUP_AUROC = "group_auroc"
 KNOWN = (*OVERALL, *BY_GROUP, *BY_LEVEL, GROUP_AUROC)
@@ -274,7 +213,7 @@ def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
         if name in BY_GROUP:
             found |= _by_attribute(name, sample)
         if name in BY_LEVEL:
-            found |= _by_level(name, sample)
+            found |= by_level(name, sample)
     if GROUP_AUROC in names:
         for grouping in sample.cohort.groupings:
             aurocs = sample.group_aurocs(grouping)
@@ -282,61 +221,6 @@ def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
                 level = f"{grouping.name}={grouping.levels[g]}"
                 found[f"{GROUP_AUROC}/{level}"] = aurocs[:, g]
     return found
-
-
-def _by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
-    found = {}
-    for grouping in sample.cohort.attributes:
-        values = _of_levels(name, sample, grouping)
-        for g in np.flatnonzero(grouping.compared):
-            level = f"{grouping.name}={grouping.levels[g]}"
-            found[f"{name}/{level}"] = values[:, g]
-    summaries = level_summaries(name, sample)
-    return found | {f"{name}/{part}": value for part, value in summaries.items()}
-
-
-def _of_levels(name: str, sample: Sample, grouping: Grouping) -> jax.Array:
-    """``[B, G]``."""
-    metric = BY_LEVEL[name]
-    if metric.parity is not None and grouping.reference is None:
-        raise ValueError(
-            f"{name} needs a reference among the groups of {grouping.name}."
-        )
-    return metric.of(sample.counts(grouping), grouping.reference or 0)
-
-
-def level_summaries(name: str, sample: Sample) -> dict[str, jax.Array]:
-    """The mean and the worst over the groups that are compared, ``[B]`` each.
-
-    Of a metric that has a parity, they are of the distance from it, and the reference,
-    whose is 0, is left out.
-    """
-    metric, chosen = BY_LEVEL[name], []
-    for grouping in sample.cohort.attributes:
-        values, kept = _of_levels(name, sample, grouping), grouping.compared.copy()
-        if metric.parity is not None:
-            values = jnp.abs(values - metric.parity)
-            kept[grouping.reference] = False
-        chosen.append(values[:, np.flatnonzero(kept)])
-    values = jnp.concatenate(chosen, axis=1)
-    worst = values.min(axis=1) if metric.parity is None else values.max(axis=1)
-    return {"mean": values.mean(axis=1), "worst": worst}
-
-
-def limits(metric: str) -> tuple[float, float]:
-    """The ends of a metric's range, by its full name.
-
-    Example:
-      >>> limits("statistical_parity_difference/sex=f"), limits("auroc")
-      ((-1.0, 1.0), (0.0, 1.0))
-      >>> limits("statistical_parity_difference/worst")
-      (0.0, 1.0)
-    """
-    name, _, part = metric.partition("/")
-    if name not in BY_LEVEL:
-        return 0.0, 1.0
-    low, high = BY_LEVEL[name].limits
-    return (0.0, high) if part in SUMMARIES else (low, high)
 
 
 def _by_attribute(name: str, sample: Sample) -> dict[str, jax.Array]:

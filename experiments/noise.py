@@ -14,17 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from experiments.cohort import Cohort, Grouping
-from experiments.measures import (
-    BY_GROUP,
+from experiments.level_measures import (
     BY_LEVEL,
-    GAP,
     IMPACT,
-    PARITY,
     STATISTICAL_PARITY,
-    Sample,
     level_summaries,
-    rate_gap,
 )
+from experiments.measures import BY_GROUP, GAP, PARITY, Sample, rate_gap
 from fairjax import metrics
 from fairjax.metrics import CorrectedGap, PermutationNull
 

@@ -71,7 +71,7 @@ class System:
     answers: Callable[[Any, Tests], list[str]]
     protocol: Callable[[Any], Mapping[str, Any]]
     extra: Callable[[Any], Mapping[str, Any]]
-    files: Callable[[Any], Mapping[str, str]] = lambda results: {}
+    files: Callable[[Any], Mapping[str, str]] = lambda _: {}
 
 
 def write(system: System, results: AnyResults, folder: Path) -> None:

@@ -1,0 +1,149 @@
+"""Figures of the intersectional experiment."""
+
+import textwrap
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments import figures
+from experiments.intersectional_claims import F1
+from experiments.intersectional_results import NAMES, Results
+from experiments.intersectional_stages import CONFIGURATIONS, PAPER
+from experiments.intersectional_tables import full_name, shown_levels
+from experiments.level_measures import AVERAGE_ODDS, BY_LEVEL, IMPACT
+from fairjax.audit.figures import COLOURS, STYLE
+
+_ODDS = f"{AVERAGE_ODDS}/mean"
+_WITHIN = {
+    "base": "base model",
+    "egr": "EGR",
+    "mlp": "MLP",
+    "fairgrad": "FairGrad",
+    "positive_sum": "Positive-sum",
+}
+# By whether DIR goes before and EO comes after.
+_SHAPES = {
+    (False, False): ("o", "neither"),
+    (True, False): ("s", "DIR"),
+    (False, True): ("^", "EO"),
+    (True, True): ("D", "DIR and EO"),
+}
+
+
+def subgroup_map(metric: str) -> Callable[[Results], Figure]:
+    """Draws a metric of every subgroup and configuration."""
+
+    def draw(results: Results) -> Figure:
+        levels = shown_levels(results)
+        values = np.array(
+            [
+                [e.mean(full_name(metric, level)) for level in levels]
+                for e in results.evaluations.values()
+            ]
+        )
+        known = BY_LEVEL.get(metric)
+        return figures.value_map(
+            values,
+            [results.titles[name] for name in results.evaluations],
+            [textwrap.fill(level, 12) for level in levels],
+            title=f"{_title(results)}\nReference: {results.subgroups.reference}",
+            label=NAMES[metric],
+            parity=None if known is None else known.parity,
+            ratio=metric == IMPACT,
+        )
+
+    return draw
+
+
+def tradeoff(results: Results) -> Figure:
+    """F1 against the distance in average odds, with intervals."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+        axes = figure.subplots()
+        colours = dict(zip(_WITHIN, COLOURS, strict=False))
+        for name, evaluation in results.evaluations.items():
+            configuration = CONFIGURATIONS[name]
+            marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
+            ends = {
+                metric: np.abs(
+                    np.array(evaluation.interval(metric))[:, None]
+                    - evaluation.mean(metric)
+                )
+                for metric in (_ODDS, F1)
+            }
+            axes.errorbar(
+                evaluation.mean(_ODDS),
+                evaluation.mean(F1),
+                xerr=ends[_ODDS],
+                yerr=ends[F1],
+                fmt=marker,
+                color=colours[configuration.within],
+                markersize=6,
+                elinewidth=0.6,
+                alpha=0.9,
+            )
+        axes.set_xlabel("mean distance of the subgroups in average odds, 95 % interval")
+        axes.set_ylabel("mean F1 score of the subgroups, 95 % interval")
+        axes.set_title(_title(results))
+        run = {CONFIGURATIONS[name].within for name in results.evaluations}
+        handles = [
+            Line2D([], [], marker="o", linestyle="", color=colours[w], label=_WITHIN[w])
+            for w in _WITHIN
+            if w in run
+        ]
+        handles += [
+            Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
+            for m, label in _SHAPES.values()
+        ]
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def stability(results: Results) -> Figure | None:
+    """Average odds differences of each subgroup in every test fold."""
+    shown = [name for name in PAPER if name in results.folds.values]
+    levels = [v for v in shown_levels(results) if v != results.subgroups.reference]
+    places = np.arange(len(levels))[::-1]
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2.2 + 2.2 * across, 1.2 + (0.8 + 0.22 * len(levels)) * down),
+            layout="constrained",
+        )
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(shown) :]:
+            axes.set_visible(False)
+        for axes, name in zip(panels.flat, shown, strict=False):
+            axes.axvline(0, color="#999999", linewidth=0.8)
+            for place, level in zip(places, levels, strict=True):
+                values = results.folds.values[name][full_name(AVERAGE_ODDS, level)]
+                values = values[np.isfinite(values)]
+                if not len(values):
+                    continue
+                axes.plot(
+                    values,
+                    np.full(len(values), place),
+                    "|",
+                    color=COLOURS[0],
+                    markersize=6,
+                    alpha=0.6,
+                )
+                low, high = np.quantile(values, [0.25, 0.75])
+                axes.plot([low, high], [place, place], color=COLOURS[1], linewidth=3)
+                axes.plot(np.median(values), place, "o", color="black", markersize=3)
+            axes.set_title(results.titles[name], fontsize=9)
+            axes.set_yticks(places, levels, fontsize=7)
+        figure.suptitle(_title(results), fontsize=10)
+        figure.supxlabel(
+            "average odds difference in each test fold; middle half and median",
+            fontsize=9,
+        )
+    return figure
+
+
+def _title(results: Results) -> str:
+    return f"{results.splits.table.title}, {results.splits.table.outcome}"

@@ -1,0 +1,158 @@
+"""The paper's protocol, and metrics of single splits, whichever protocol they are of.
+
+Half of the patients train, 40 % test the models, and the last 10 % test equalized odds,
+whose rules come from the 40 %. So configurations with and without it are evaluated on
+other patients, as the authors concede. Where thresholds came from the paper does not
+say: here from the 10 %, so that nothing is decided by patients whom it is evaluated on.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from experiments import measures
+from experiments.cohort import Cohort
+from experiments.datasets import encode_splits, patient_folds
+from experiments.intersectional_groups import Composite
+from experiments.intersectional_models import Division
+from experiments.intersectional_results import METRICS, Options, PerSplit
+from experiments.intersectional_stages import Configuration, decide
+from experiments.measures import Sample
+
+# Tenths of the patients.
+_TENTHS, _TRAIN, _TEST = 10, 5, 4
+
+
+class Parts(NamedTuple):
+    """Rows of one split, bool ``[n]`` each."""
+
+    train: np.ndarray
+    test: np.ndarray
+    last: np.ndarray
+
+
+def paper_splits(
+    composite: Composite, number: int, seed: int
+) -> tuple[Division, list[Parts]]:
+    """Random splits by patient, stratified by subgroup and outcome."""
+    table = composite.table
+    parts = []
+    for split in range(number):
+        tenth = patient_folds(
+            table.patient_ids,
+            table.label,
+            table.attributes,
+            num_folds=_TENTHS,
+            seed=seed + split,
+        )
+        test = (tenth >= _TRAIN) & (tenth < _TRAIN + _TEST)
+        parts.append(Parts(tenth < _TRAIN, test, tenth >= _TRAIN + _TEST))
+    trains = [np.flatnonzero(part.train) for part in parts]
+    inputs = encode_splits(table, trains)
+    return Division("paper", composite, inputs, trains), parts
+
+
+def evaluate_paper(
+    wanted: Sequence[Configuration],
+    scores: Mapping[str, np.ndarray],
+    parts: Sequence[Parts],
+    composite: Composite,
+    cohort: Cohort,
+    options: Options,
+) -> PerSplit:
+    """Every configuration in every split, on the rows that the paper tests it on.
+
+    Args:
+      wanted: The configurations.
+      scores: Name of a model -> ``[S, n]``.
+      parts: Of the splits.
+      composite: The subgroups.
+      cohort: The patients as the metrics see them.
+      options: Of the run.
+    """
+    measure = measurer(cohort)
+    values: dict[str, dict[str, np.ndarray]] = {}
+    overlap = {}
+    for configuration in wanted:
+        rows = []
+        for own, part in zip(scores[configuration.model], parts, strict=True):
+            held, tested = part.last, part.test
+            if configuration.equalized:
+                held, tested = tested, held
+            chance = decide(
+                configuration,
+                own,
+                np.asarray(composite.table.label),
+                composite.codes,
+                held,
+                num_groups=len(composite.levels),
+                by_group=options.thresholds == "group",
+                objective=options.objective,
+            )
+            given = chance if configuration.equalized else own
+            rows.append(measure(given, chance, tested[None]))
+        name = configuration.name
+        values[name] = {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
+        tested = _TENTHS - _TRAIN - _TEST if configuration.equalized else _TEST
+        overlap[name] = tested / _TRAIN
+    return PerSplit(values, overlap)
+
+
+def measurer(cohort: Cohort) -> Callable[..., dict[str, np.ndarray]]:
+    """Makes ``measure(scores [n], chances [n], rows [S, n]) -> metric -> [S]``.
+
+    The metrics are those of the clean protocol, over some of the rows.
+    """
+
+    @jax.jit
+    def compiled(scores, chances, rows):
+        sample = Sample(cohort, scores, chances, rows.astype(jnp.float32))
+        return measures.measure(METRICS, sample)
+
+    def measure(scores, chances, rows):
+        # Rows that are not measured may have no score.
+        known = [np.nan_to_num(x).astype(np.float32) for x in (scores, chances)]
+        found = compiled(*known, np.asarray(rows))
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    return measure
+
+
+class SplitMean(NamedTuple):
+    """The mean over splits, with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def over_splits(values: np.ndarray, overlap: float) -> SplitMean:
+    r"""The mean over splits that share patients, with its interval.
+
+    Splits that train on the same patients vary less than new patients would make them;
+    by Nadeau and Bengio (2003) the variance of the mean is
+    :math:`s^2 (1/S + n_{test}/n_{train})`.
+
+    Args:
+      values: ``[S]``; NaN where the metric is undefined in a split, which is left out.
+      overlap: :math:`n_{test}/n_{train}`.
+
+    Example:
+      >>> found = over_splits(np.array([0.1, 0.2, 0.3]), 0.8)
+      >>> round(found.mean, 3), round(found.high - found.mean, 3)
+      (0.2, 0.458)
+    """
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return SplitMean(math.nan, math.nan, math.nan)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return SplitMean(mean, math.nan, math.nan)
+    error = math.sqrt(known.var(ddof=1) * (1 / len(known) + overlap))
+    reach = float(stats.t.ppf(0.975, len(known) - 1)) * error
+    return SplitMean(mean, mean - reach, mean + reach)

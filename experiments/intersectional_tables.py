@@ -1,0 +1,94 @@
+"""The paper's table: every metric, every subgroup, every configuration; as two files."""
+
+import csv
+import io
+
+import numpy as np
+
+from experiments import markdown, tables
+from experiments.intersectional_groups import SUBGROUP
+from experiments.intersectional_paper import over_splits
+from experiments.intersectional_results import NAMES, TABLE, PerSplit, Results
+
+
+def full_name(metric: str, level: str) -> str:
+    """Of a metric of one subgroup."""
+    return f"{metric}/{SUBGROUP}={level}"
+
+
+def shown_levels(results: Results) -> list[str]:
+    """The subgroups that are large enough to be compared, in order."""
+    first = next(iter(results.evaluations.values()))
+    return [
+        level
+        for level in results.subgroups.levels
+        if full_name(TABLE[0], level) in first.repeats
+    ]
+
+
+def as_markdown(results: Results) -> str:
+    """A table a metric: configurations by subgroups, each value with its interval."""
+    found = results.subgroups
+    levels = shown_levels(results)
+    sizes = dict(
+        zip(
+            found.levels,
+            np.bincount(found.codes, minlength=len(found.levels)),
+            strict=True,
+        )
+    )
+    lines = [
+        f"# Every subgroup on {markdown.escape(found.table.title)}",
+        "",
+        "Means over the repeats of the clean protocol, in which every configuration has "
+        "the same patients, with 95 % intervals. The reference is "
+        f"{markdown.escape(found.reference)}; disparate impact is the ratio of selection "
+        "rates to it, a difference is the subgroup's less its. `subgroups.csv` has the "
+        "same numbers, and those of the paper's protocol.",
+        "",
+    ]
+    header = ["Configuration"]
+    header += [f"{markdown.escape(level)} ({sizes[level]:,})" for level in levels]
+    for metric in TABLE:
+        rows = []
+        for name, evaluation in results.evaluations.items():
+            row = [results.titles[name]]
+            for level in levels:
+                full = full_name(metric, level)
+                ends = " to ".join(
+                    markdown.number(end, 2) for end in evaluation.interval(full)
+                )
+                row.append(f"{markdown.number(evaluation.mean(full), 3)} [{ends}]")
+            rows.append(row)
+        lines += [f"## {NAMES[metric]}", "", *tables.as_markdown(header, rows), ""]
+    return "\n".join(lines)
+
+
+def as_csv(results: Results) -> str:
+    """A row for each protocol, configuration, metric and subgroup."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
+    )
+    levels = shown_levels(results)
+    for name, evaluation in results.evaluations.items():
+        for metric in TABLE:
+            for level in levels:
+                full = full_name(metric, level)
+                numbers = (evaluation.mean(full), *evaluation.interval(full))
+                _write(writer, "clean", name, metric, level, numbers)
+    paper: PerSplit = results.paper
+    for name, values in paper.values.items():
+        for metric in TABLE:
+            for level in levels:
+                found = over_splits(
+                    values[full_name(metric, level)], paper.overlap[name]
+                )
+                _write(writer, "paper", name, metric, level, found)
+    return out.getvalue()
+
+
+def _write(writer, protocol, name, metric, level, numbers) -> None:
+    texts = ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
+    writer.writerow([protocol, name, metric, level, *texts])
