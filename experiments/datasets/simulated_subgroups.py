@@ -218,8 +218,10 @@ def simulate(
 
     That study's members are proprietary; these are drawn: 376,357 of them, 177
     features, ten subgroups of race, sex and age, the rare combinations being one of
-    them, and the smallest of 9,217. Subgroups and disparities of its base model were
-    published; all else here is our own choice, and no figure of it estimates theirs.
+    them, and the smallest of 9,217. That much, the reference and a few disparities of
+    its base model were published; all else here is our own choice, and no figure of it
+    estimates theirs. Nothing is missing, and no two features hang together but through
+    subgroup and outcome, which is simpler than real members are.
 
     Outcomes are drawn with the base rate of the subgroup, which differs widely, then
     features given both (see `Law`). Proxies tell the subgroup and, within it, nothing
@@ -251,13 +253,13 @@ def simulate(
     sizes = simulated_sizes(num_patients, law)
     generator = np.random.default_rng(seed)
     cell = generator.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    label = generator.random(num_patients) < law.base_rates[cell]
+    label = (generator.random(num_patients) < law.base_rates[cell]).astype(np.int8)
     # By columns, so that the frame holds this very memory.
     values = np.empty((num_patients, len(law.kinds)), np.float32, order="F")
     risk, blind_risk = np.empty((2, num_patients))
     for start in range(0, num_patients, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        statistics = _draw(law, law.natural[cell[rows], label[rows] * 1], generator)
+        statistics = _draw(law, law.natural[cell[rows], label[rows]], generator)
         risk[rows], blind_risk[rows] = _risks(law, statistics, cell[rows])
         skewed = law.is_kind("skewed")
         statistics[:, skewed] = np.exp(statistics[:, skewed])
@@ -273,7 +275,7 @@ def simulate(
             name="simulated_subgroups",
             title="Simulated members of ten subgroups of race, sex and age",
             features=pd.DataFrame(values, columns=law.names, copy=False),
-            label=label.astype(np.int8),
+            label=label,
             outcome="a simulated event",
             attributes=pd.DataFrame(attributes),
             patient_ids=np.arange(num_patients),
