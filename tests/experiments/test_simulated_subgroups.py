@@ -10,12 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from experiments.datasets.simulated_subgroups import (
-    NUM_PATIENTS,
-    REFERENCE,
     Truth,
     simulate,
-    simulated_sizes,
     simulated_subgroups,
+)
+from experiments.datasets.subgroup_law import (
+    NUM_PATIENTS,
+    REFERENCE,
+    simulated_sizes,
     subgroup_law,
 )
 
