@@ -49,7 +49,7 @@ class Groups:
                 f"the sensitive features are {list(columns)}; at fit they were "
                 f"{list(self.columns)}."
             )
-        return pd.Index(self.names).get_indexer(row_names).astype(np.int64)
+        return pd.Index(self.names).get_indexer(pd.Index(row_names)).astype(np.int64)
 
     def known(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
         """The group of each row, each of which has one.

@@ -1,6 +1,6 @@
 """Decisions by chance: thresholds drawn for each group, and what to expect of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
@@ -103,4 +103,5 @@ def expected_counts(
         np.bincount(cell, mass[kept], 2 * num_groups).reshape(num_groups, 2)
         for mass in (weights * probability, weights)
     )
-    return GroupCounts(np.stack([total - selected, selected], axis=-1))
+    counts: Any = np.stack([total - selected, selected], axis=-1)
+    return GroupCounts(counts)

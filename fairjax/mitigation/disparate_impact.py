@@ -109,8 +109,8 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     ) -> None:
         """Keep the settings; see the class."""
         self.repair_level = repair_level
-        self.scale = scale
-        self.ties = ties
+        self.scale: Scale = scale
+        self.ties: Ties = ties
         self.discrete = discrete
         self.num_quantiles = num_quantiles
         self.unseen = unseen
@@ -246,9 +246,10 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
 
     def _numbers(self, X: Any, *, reset: bool = True) -> np.ndarray:
         try:
-            return validate_data(
+            found = validate_data(
                 self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
+            return np.asarray(found)
         except ValueError as error:
             columns = getattr(X, "columns", ())
             words = [name for name in columns if not _is_numeric(X[name])]
@@ -273,8 +274,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
                 )
             whole = np.isnan(values) | (values == np.round(values))
             return whole.all(axis=0)
-        names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        chosen = np.zeros(self.n_features_in_, bool)
+        number = values.shape[1]
+        names = list(getattr(self, "feature_names_in_", range(number)))
+        chosen = np.zeros(number, bool)
         for feature in self.discrete:
             whole = isinstance(feature, int | np.integer)
             if feature in names and not isinstance(feature, bool):

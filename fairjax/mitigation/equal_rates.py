@@ -214,7 +214,7 @@ def _taking_part(masses: np.ndarray, names: Sequence) -> np.ndarray:
     """The groups that have both outcomes; the others are named in a warning."""
     there = masses > 0
     if not there.any(axis=1).all():
-        empty = [names[g] for g in np.flatnonzero(~there.any(axis=1))]
+        empty = [names[int(g)] for g in np.flatnonzero(~there.any(axis=1))]
         raise ValueError(f"groups without patients: {empty}.")
     whole = there.all(axis=1)
     if not whole.any():
@@ -222,7 +222,7 @@ def _taking_part(masses: np.ndarray, names: Sequence) -> np.ndarray:
             "no group has patients of both classes: there are no rates to compare."
         )
     for outcome, word in ((1, "positives"), (0, "negatives")):
-        lacking = [names[g] for g in np.flatnonzero(~there[:, outcome])]
+        lacking = [names[int(g)] for g in np.flatnonzero(~there[:, outcome])]
         if lacking:
             warnings.warn(
                 f"groups without {word}: {lacking}. They cannot be held to rates that "

@@ -110,8 +110,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     ) -> None:
         """Keep the settings; see the class."""
         self.estimator = estimator
-        self.constraint = constraint
-        self.objective = objective
+        self.constraint: Constraint = constraint
+        self.objective: Objective = objective
         self.costs = costs
         self.tolerance = tolerance
         self.shared = shared
@@ -156,18 +156,20 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_classification_targets(y)
         assert_all_finite(y, input_name="y")
         encoder = LabelEncoder().fit(y)
-        if len(encoder.classes_) != 2:
+        classes = np.asarray(encoder.classes_)
+        if len(classes) != 2:
             raise ValueError(
                 "Only binary classification is supported: the outcome has "
-                f"{len(encoder.classes_)} classes."
+                f"{len(classes)} classes."
             )
         self._groups = Groups.of(sensitive_features, rows=len(y))
         codes = self._groups.known(sensitive_features, rows=len(y))
-        self.group_names_, self.classes_ = self._groups.names, encoder.classes_
+        self.group_names_, self.classes_ = self._groups.names, classes
         given = requested(self.estimator, "fit", sensitive_features)
         if sample_weight is not None and takes_weights(self.estimator):
             given["sample_weight"] = sample_weight
-        self.estimator_ = clone(self.estimator).fit(X, y, **given)
+        estimator: Any = clone(self.estimator)
+        self.estimator_ = estimator.fit(X, y, **given)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))

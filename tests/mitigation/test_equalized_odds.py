@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from fairjax import metrics
 from fairjax.mitigation import (
@@ -345,6 +345,10 @@ SHARED = OfEveryOther(LogisticRegression(), shared=True, tolerance=1.0, random_s
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([SHARED])
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    list(estimator_checks_generator(SHARED)),
+    ids=lambda value: getattr(getattr(value, "func", None), "__name__", "it"),
+)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
