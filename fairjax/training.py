@@ -171,6 +171,8 @@ def make_loss_step(
     For transformations that read more than gradients, such as
     :func:`fairjax.modulation.multifair`, and for losses that read the transformation's
     state, such as :func:`fairjax.modulation.multifair_penalty`.
+    ``optax.lbfgs`` and others that search along a line are handed ``value``, ``grad``
+    and ``value_fn``, as optax names them.
 
     Args:
       loss_fn: ``loss_fn(params, batch, opt_state) -> (loss, extra)``, with ``extra``
@@ -198,9 +200,16 @@ def make_loss_step(
         (loss, extra), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, batch, state.opt_state
         )
-        extra = jax.lax.stop_gradient(extra)
+        search = {
+            "value": loss,
+            "grad": gradient,
+            "value_fn": lambda params: loss_fn(params, batch, state.opt_state)[0],
+        }
         updates, opt_state = transform.update(
-            gradient, state.opt_state, state.params, **extra
+            gradient,
+            state.opt_state,
+            state.params,
+            **(search | jax.lax.stop_gradient(dict(extra))),
         )
         return _stepped(state, updates, opt_state, state.objective_state, loss[None])
 

@@ -1,0 +1,80 @@
+"""The reduction around a scikit-learn estimator: fairlearn's."""
+
+from typing import Any
+
+import numpy as np
+
+from fairjax.mitigation._extra import mitigation_extra
+
+with mitigation_extra():
+    from fairlearn import reductions
+    from sklearn.utils.validation import has_fit_parameter
+
+_MOMENTS = {
+    "demographic_parity": "DemographicParity",
+    "equalized_odds": "EqualizedOdds",
+    "true_positive_rate_parity": "TruePositiveRateParity",
+    "false_positive_rate_parity": "FalsePositiveRateParity",
+    "error_rate_parity": "ErrorRateParity",
+}
+
+
+def fit(settings: Any, X: Any, labels: np.ndarray, groups: np.ndarray) -> None:
+    """Fit fairlearn's reduction, and keep of it what both back ends have.
+
+    Args:
+      settings: A :class:`fairjax.mitigation.ExponentiatedGradient`.
+      X: As the estimator takes it.
+      labels: ``[n]``, 0 or 1.
+      groups: ``[n]``, numbers.
+
+    Raises:
+      ValueError: No estimator, or one whose ``fit`` takes no sample weights.
+    """
+    estimator, weights = settings.estimator, settings.sample_weight_name
+    if estimator is None:
+        raise ValueError(
+            "an estimator is needed: a scikit-learn one, or a FlaxClassifier."
+        )
+    if "__" not in weights and not has_fit_parameter(estimator, weights):
+        raise ValueError(
+            f"{type(estimator).__name__}.fit takes no {weights!r}, by which the "
+            "reduction tells an estimator what it wants. For a pipeline give "
+            "sample_weight_name='<step>__sample_weight'."
+        )
+    moment = getattr(reductions, _MOMENTS[settings.constraint])
+    bound: dict[str, float] = {}
+    if settings.ratio_bound is not None:
+        bound = {
+            "ratio_bound": settings.ratio_bound,
+            "ratio_bound_slack": settings.ratio_slack,
+        }
+    elif settings.difference_bound is not None:
+        bound = {"difference_bound": settings.difference_bound}
+    found = reductions.ExponentiatedGradient(
+        estimator,
+        moment(**bound),
+        eps=1 / settings.multiplier_bound,
+        max_iter=settings.max_iterations,
+        nu=settings.gap_tolerance,
+        eta0=settings.learning_rate,
+        sample_weight_name=weights,
+    )
+    found.fit(X, labels, sensitive_features=groups)
+    chances = found.weights_.sort_index()
+    used = chances[chances > 0]
+    settings.predictors_ = [found.predictors_[i] for i in used.index]
+    settings.chances_ = used.to_numpy(np.float64)
+    settings.best_gap_ = float(found.best_gap_)
+    settings.iterations_ = int(found.last_iter_) + 1
+    multipliers = found.lambda_vecs_EG_.to_numpy(np.float64)
+    settings.multipliers_ = multipliers[:, : found.best_iter_ + 1].mean(axis=1)
+
+
+def selection_chance(fitted: Any, X: Any) -> np.ndarray:
+    """``[n]``: the chance that the mixture selects each patient."""
+    chance = sum(
+        share * (np.asarray(predictor.predict(X)) == 1)
+        for share, predictor in zip(fitted.chances_, fitted.predictors_, strict=True)
+    )
+    return np.clip(chance, 0.0, 1.0)

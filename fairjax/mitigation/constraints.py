@@ -1,0 +1,266 @@
+r"""Parity of groups as linear constraints on the cells' mean decisions.
+
+A *cell* is a group and an outcome, c = 2 g + y. Every parity constraint, and the error,
+is linear in the mean decisions :math:`\mu_c` of the cells: so a classifier is told to
+the reduction by 2 G numbers, and a price of each cell tells the reduction's wishes to a
+learner, however many patients there are.
+"""
+
+import warnings
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from jaxtyping import Float, Int, Real
+
+Parity: TypeAlias = Literal[
+    "demographic_parity",
+    "equalized_odds",
+    "true_positive_rate_parity",
+    "false_positive_rate_parity",
+    "error_rate_parity",
+]
+
+# Constraint -> the outcomes of the patients that each of its rates is taken of.
+_EVENTS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "demographic_parity": ((0, 1),),
+    "equalized_odds": ((0,), (1,)),
+    "true_positive_rate_parity": ((1,),),
+    "false_positive_rate_parity": ((0,),),
+    "error_rate_parity": ((0, 1),),
+}
+# What is left unbounded is bounded by as much, as in the reference implementation.
+_DIFFERENCE = 0.01
+
+
+class ParityConstraints(NamedTuple):
+    r""":math:`M \mu + k \le \epsilon` for the cells' mean decisions :math:`\mu` [C].
+
+    Attributes:
+      matrix: ``[J, C]``, M.
+      offset: ``[J]``, k.
+      bound: :math:`\epsilon`.
+      mass: ``[C]``, each cell's share of all patients.
+      lacking: Groups that a constrained rate is not defined for.
+    """
+
+    matrix: Float[np.ndarray, "J C"]
+    offset: Float[np.ndarray, " J"]
+    bound: float
+    mass: Float[np.ndarray, " C"]
+    lacking: tuple[int, ...]
+
+
+def parity_constraints(
+    labels: Real[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    *,
+    num_groups: int,
+    constraint: Parity = "demographic_parity",
+    difference_bound: float | None = None,
+    ratio_bound: float | None = None,
+    ratio_slack: float = 0.0,
+    weights: Real[np.ndarray, " n"] | None = None,
+) -> ParityConstraints:
+    r"""The constraints of a notion of parity.
+
+    With :math:`u_{g,e}` the mean utility of group g in an event e, and :math:`u_e` that
+    of all groups, a pair of rows for each g and e,
+
+    .. math:: \rho u_{g,e} - u_e \le \epsilon, \qquad
+       \rho u_e - u_{g,e} \le \epsilon.
+
+    The utility is the decision; for ``"error_rate_parity"`` it is the error. Events are
+    everyone (``"demographic_parity"``, ``"error_rate_parity"``), those with the outcome
+    (``"true_positive_rate_parity"``), those without (``"false_positive_rate_parity"``)
+    or both of the latter (``"equalized_odds"``). A *difference* bound has
+    :math:`\rho = 1`; groups then are within :math:`\epsilon` of all, and so within
+    :math:`2 \epsilon` of each other. A *ratio* bound is :math:`\rho`, with the slack as
+    :math:`\epsilon`.
+
+    Args:
+      labels: ``[n]``, 0 or 1.
+      groups: ``[n]``, in ``0 .. G − 1``.
+      num_groups: G.
+      constraint: The notion.
+      difference_bound: :math:`\epsilon` in [0, 1]; .01 where neither bound is given.
+      ratio_bound: :math:`\rho` in (0, 1]; instead of a difference bound.
+      ratio_slack: :math:`\epsilon` of a ratio bound, in [0, 1].
+      weights: ``[n]``, at least 0; ones by default.
+
+    Returns:
+      The constraints. A group that an event has no patients of (no positives, for the
+      true positive rate) is not constrained in it; a warning names it.
+
+    Raises:
+      ValueError: Columns of other lengths, labels other than 0 and 1, groups or weights
+        out of range, no patients, or a bound out of its range.
+
+    References:
+      Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
+      Classification*, ICML 2018.
+
+    Example:
+      >>> import numpy as np
+      >>> found = parity_constraints(
+      ...     np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), num_groups=2,
+      ...     constraint="true_positive_rate_parity")
+      >>> found.matrix
+      array([[ 0. ,  0.5,  0. , -0.5],
+             [ 0. , -0.5,  0. ,  0.5],
+             [ 0. , -0.5,  0. ,  0.5],
+             [ 0. ,  0.5,  0. , -0.5]])
+    """
+    if constraint not in _EVENTS:
+        raise ValueError(
+            f"constraint is one of {get_args(Parity)}, not {constraint!r}."
+        )
+    ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
+    mass = _masses(labels, groups, weights, num_groups)
+    # The utility of a cell is slope * decisions + level.
+    slope, level = np.ones(2), np.zeros(2)
+    if constraint == "error_rate_parity":
+        slope, level = np.array([1.0, -1.0]), np.array([0.0, 1.0])
+    rows, offsets = [], []
+    lacking: set[int] = set()
+    outcome = np.arange(2 * num_groups) % 2
+    group = np.arange(2 * num_groups) // 2
+    for event in _EVENTS[constraint]:
+        within = np.isin(outcome, event)
+        everyone = _mean_of(within, mass)
+        for g in range(num_groups):
+            own = _mean_of(within & (group == g), mass)
+            if own is None or everyone is None:
+                lacking.add(g)
+                continue
+            for row in (ratio * own - everyone, ratio * everyone - own):
+                rows.append(row * slope[outcome])
+                offsets.append(row @ level[outcome])
+    if lacking:
+        warnings.warn(
+            f"groups {sorted(lacking)} lack the patients that {constraint} is a rate "
+            "of (positives or negatives): the constraint does not bind them there.",
+            stacklevel=2,
+        )
+    matrix = np.array(rows).reshape(-1, 2 * num_groups)
+    return ParityConstraints(
+        matrix, np.array(offsets), bound, mass, tuple(sorted(lacking))
+    )
+
+
+def violations(
+    constraints: ParityConstraints, selected: Float[np.ndarray, "*batch C"]
+) -> Float[np.ndarray, "*batch J"]:
+    r"""By how much each constraint is broken: :math:`M \mu + k - \epsilon`.
+
+    Args:
+      constraints: The constraints.
+      selected: ``[..., C]``, the cells' mean decisions (or chances of one).
+
+    Returns:
+      ``[..., J]``, at most 0 where a constraint holds.
+
+    Example:
+      >>> import numpy as np
+      >>> held = parity_constraints(
+      ...     np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), num_groups=2,
+      ...     difference_bound=0.1)
+      >>> violations(held, np.array([0.0, 1.0, 0.0, 0.0]))
+      array([ 0.15, -0.35, -0.35,  0.15])
+    """
+    return selected @ constraints.matrix.T + constraints.offset - constraints.bound
+
+
+def error_rate(
+    constraints: ParityConstraints, selected: Float[np.ndarray, "*batch C"]
+) -> Float[np.ndarray, "*batch"]:
+    r"""The share of wrong decisions: :math:`\sum_c m_c |\mu_c - y_c|`.
+
+    Args:
+      constraints: The constraints, which hold the masses.
+      selected: ``[..., C]``, the cells' mean decisions.
+
+    Example:
+      >>> import numpy as np
+      >>> held = parity_constraints(
+      ...     np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), num_groups=2)
+      >>> float(error_rate(held, np.array([0.0, 1.0, 0.0, 0.0])))
+      0.25
+    """
+    outcome = np.arange(selected.shape[-1]) % 2
+    return np.asarray(np.abs(selected - outcome) @ constraints.mass)
+
+
+def cell_prices(
+    constraints: ParityConstraints, multipliers: Float[np.ndarray, "*batch J"]
+) -> Float[np.ndarray, "*batch C"]:
+    r"""What selecting a patient costs under multipliers, by cell.
+
+    .. math:: p_c = (1 - 2 y_c) + \frac{(\lambda^\top M)_c}{m_c}, \qquad
+       L(h, \lambda) = \text{const} + \sum_c m_c \, p_c \, \mu_c(h)
+
+    The best response to :math:`\lambda` selects where the price is negative: it is the
+    classifier of weights :math:`|p_c|` and of labels :math:`[p_c < 0]`.
+
+    Args:
+      constraints: The constraints.
+      multipliers: ``[..., J]``, at least 0.
+
+    Returns:
+      ``[..., C]``; 0 for a cell without patients.
+
+    Example:
+      >>> import numpy as np
+      >>> held = parity_constraints(
+      ...     np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), num_groups=2)
+      >>> cell_prices(held, np.array([0.5, 0.0, 0.0, 0.0]))
+      array([ 1.5, -0.5,  0.5, -1.5])
+    """
+    mass = constraints.mass
+    error = 1.0 - 2.0 * (np.arange(len(mass)) % 2)
+    extra = multipliers @ constraints.matrix
+    seen = mass > 0
+    return np.where(seen, error + extra / np.where(seen, mass, 1.0), 0.0)
+
+
+def _bounds(difference, ratio, slack) -> tuple[float, float]:
+    """The ratio and the bound."""
+    if difference is not None and ratio is not None:
+        raise ValueError("give a difference bound or a ratio bound, not both.")
+    if ratio is None:
+        difference = _DIFFERENCE if difference is None else difference
+        if not 0 <= difference <= 1:
+            raise ValueError(f"difference_bound lies in [0, 1], not {difference}.")
+        return 1.0, float(difference)
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio_bound lies in (0, 1], not {ratio}.")
+    if not 0 <= slack <= 1:
+        raise ValueError(f"ratio_slack lies in [0, 1], not {slack}.")
+    return float(ratio), float(slack)
+
+
+def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:
+    """``[C]``: each cell's share of all weights."""
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    if not len(labels) == len(groups) == len(weights):
+        raise ValueError(
+            f"there are {len(labels)} labels, {len(groups)} groups and {len(weights)} "
+            "weights; one each is needed."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels are 0 or 1.")
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ValueError("weights are finite, at least 0, and not all 0.")
+    if groups.min() < 0 or groups.max() >= num_groups:
+        raise ValueError(
+            f"groups lie in 0 .. {num_groups - 1}; found {groups.min()} to "
+            f"{groups.max()}."
+        )
+    cell = groups * 2 + labels.astype(np.int64)
+    return np.bincount(cell, weights / weights.sum(), 2 * num_groups)
+
+
+def _mean_of(cells: np.ndarray, mass: np.ndarray) -> np.ndarray | None:
+    """The mean over some cells, as a row; None without patients in them."""
+    total = mass[cells].sum()
+    return np.where(cells, mass, 0.0) / total if total > 0 else None

@@ -1,0 +1,423 @@
+r"""In-processing: a mixture of classifiers under parity constraints."""
+
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from fairjax.metrics import GroupCounts, group_rate
+from fairjax.mitigation import _fairlearn_reduction
+from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._sensitive import Groups, check_not_among
+from fairjax.mitigation.constraints import (
+    Parity,
+    ParityConstraints,
+    error_rate,
+    parity_constraints,
+    violations,
+)
+from fairjax.mitigation.decision_rules import expected_counts
+from fairjax.mitigation.flax_responses import (
+    FlaxClassifier,
+    FlaxResponses,
+    Mixture,
+    mixture_probability,
+    parameter_shapes,
+)
+from fairjax.mitigation.reduction import LANES, solve_reduction
+
+with mitigation_extra():
+    from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+    from sklearn.preprocessing import LabelEncoder
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        validate_data,
+    )
+
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
+# As far as a fitted mixture may miss its bound without a word.
+_MISSED = 1e-3
+_FORMAT = 1
+
+
+class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    r"""A random choice of classifiers whose rates are alike in all groups.
+
+    Of all mixtures of the learner's classifiers it is, nearly, the one of least error
+    under the constraints (:func:`~fairjax.mitigation.parity_constraints`). It is found
+    by answering prices of groups and outcomes with classifiers of weighted labels
+    (:func:`~fairjax.mitigation.solve_reduction`). The group is needed to fit, not
+    to predict.
+
+    Two back ends, chosen by the estimator:
+
+    - a :class:`~fairjax.mitigation.FlaxClassifier`: trained here, eight multipliers at
+      a time in one compiled program, each from where its place was left;
+    - any scikit-learn estimator whose ``fit`` takes sample weights: fairlearn's
+      ``ExponentiatedGradient``.
+
+    Both minimise a surrogate of the error, so that the gap tells how far the mixture is
+    from the best one of the classifiers *found*.
+
+    Args:
+      estimator: See above; it is cloned.
+      constraint: ``"demographic_parity"``, ``"equalized_odds"``,
+        ``"true_positive_rate_parity"``, ``"false_positive_rate_parity"`` or
+        ``"error_rate_parity"``.
+      difference_bound: How far a group's rate may be from all patients', in [0, 1];
+        .01 where neither bound is given.
+      ratio_bound: The least ratio of the two rates, in (0, 1]; instead of a difference.
+      ratio_slack: What a ratio bound may be missed by.
+      max_iterations: Of the game.
+      gap_tolerance: The gap at which it ends; None: half the standard error of the
+        error rate of the unconstrained classifier.
+      learning_rate: Of the multipliers.
+      multiplier_bound: The multipliers' largest sum, B. A violation of less than about
+        1 / B may stay.
+      sample_weight_name: What ``fit`` of a scikit-learn estimator calls its weights;
+        for a pipeline ``"<step>__sample_weight"``.
+      random_state: Of :meth:`predict`, and of the Flax models' beginnings and batches.
+
+    Attributes:
+      classes_: The two classes; the second is the positive one.
+      group_names_: Names of the groups.
+      chances_: ``[H]``, of the mixture's classifiers, each above 0.
+      best_gap_: The duality gap that was reached.
+      iterations_: How many there were.
+      multipliers_: ``[J]``, of the constraints' rows, at the end; those of fairlearn in
+        its own order.
+      error_: Expected error rate in the rows of the fit.
+      violation_: By how much the worst constraint is missed there; at most 0 if none.
+      counts_: Expected confusion counts there, ``[G, 2, 2]``.
+      mixture_: The :class:`~fairjax.mitigation.flax_responses.Mixture`, of a Flax
+        learner.
+      predictors_: The classifiers, of a scikit-learn learner.
+
+    References:
+      Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
+      Classification*, ICML 2018.
+
+    Example:
+      >>> import numpy as np
+      >>> from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
+      >>> rng = np.random.default_rng(0)
+      >>> groups = rng.integers(0, 2, 400)
+      >>> x = rng.normal(size=(400, 2)) + groups[:, None]
+      >>> labels = (x.sum(axis=1) + rng.normal(size=400) > 1).astype(int)
+      >>> fair = ExponentiatedGradient(FlaxClassifier(), random_state=0)
+      >>> fair = fair.fit(x, labels, sensitive_features=groups)
+      >>> bool(np.ptp(fair.report()["selection_rate"]) < 0.03)
+      True
+    """
+
+    constraint: Parity
+    classes_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        constraint: Parity = "demographic_parity",
+        difference_bound: float | None = None,
+        ratio_bound: float | None = None,
+        ratio_slack: float = 0.0,
+        max_iterations: int = 50,
+        gap_tolerance: float | None = None,
+        learning_rate: float = 2.0,
+        multiplier_bound: float = 100.0,
+        sample_weight_name: str = "sample_weight",
+        random_state: Any = None,
+    ) -> None:
+        """Keep the settings; see the class."""
+        self.estimator = estimator
+        self.constraint = constraint
+        self.difference_bound = difference_bound
+        self.ratio_bound = ratio_bound
+        self.ratio_slack = ratio_slack
+        self.max_iterations = max_iterations
+        self.gap_tolerance = gap_tolerance
+        self.learning_rate = learning_rate
+        self.multiplier_bound = multiplier_bound
+        self.sample_weight_name = sample_weight_name
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sensitive_features: Any = None,
+        sample_weight: Any = None,
+    ) -> "ExponentiatedGradient":
+        """Find the mixture.
+
+        Args:
+          X: ``[n, d]``; numbers, for a Flax learner.
+          y: ``[n]``, of two classes.
+          sensitive_features: ``[n]`` or ``[n, attributes]``; each observed combination
+            is a group.
+          sample_weight: ``[n]``, at least 0; for a Flax learner only, since fairlearn's
+            reduction has no weights of patients.
+
+        Returns:
+          Itself.
+
+        Raises:
+          ValueError: As ``parity_constraints``; other than two classes; sensitive
+            features that are missing or among the features; an estimator without
+            sample weights.
+        """
+        native = isinstance(self.estimator, FlaxClassifier)
+        features = self._features(X, reset=True) if native else X
+        labels = np.asarray(y)
+        rows = len(labels)
+        self._groups = Groups.of(sensitive_features, rows=rows)
+        check_not_among(X, self._groups)
+        self.group_names_ = self._groups.names
+        codes = self._groups.known(sensitive_features, rows=rows)
+        encoder = LabelEncoder().fit(labels)
+        self.classes_ = np.asarray(encoder.classes_)
+        if len(self.classes_) != 2:
+            raise ValueError(
+                f"the outcome has {len(self.classes_)} classes; two are needed."
+            )
+        labels = encoder.transform(labels)
+        weights = None
+        if sample_weight is not None:
+            if not native:
+                raise ValueError(
+                    "fairlearn's reduction takes no weights of patients: leave "
+                    "sample_weight out, or use a FlaxClassifier."
+                )
+            weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        constraints = parity_constraints(
+            labels,
+            codes,
+            num_groups=len(self.group_names_),
+            constraint=self.constraint,
+            difference_bound=self.difference_bound,
+            ratio_bound=self.ratio_bound,
+            ratio_slack=self.ratio_slack,
+            weights=weights,
+        )
+        if native:
+            own = np.ones(rows) if weights is None else weights
+            self._fit_flax(features, labels, codes, own, constraints)
+        else:
+            _fairlearn_reduction.fit(self, X, labels, codes)
+        chance = self.predict_proba(X)[:, 1]
+        self.counts_ = expected_counts(
+            labels,
+            chance,
+            codes,
+            num_groups=len(self.group_names_),
+            weights=weights,
+        )
+        self._judge(constraints)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The chance of each decision, ``[n, 2]``: exact, no draw.
+
+        Args:
+          X: ``[n, d]``, of the columns seen at fit.
+
+        Raises:
+          ValueError: Other columns than at fit.
+        """
+        check_is_fitted(self, "chances_")
+        if isinstance(self.estimator, FlaxClassifier):
+            features = self._features(X, reset=False)
+            chance = mixture_probability(self.estimator, self.mixture_, features)
+        else:
+            chance = _fairlearn_reduction.selection_chance(self, X)
+        return np.stack([1 - chance, chance], axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Decisions, drawn with the chances of :meth:`predict_proba`."""
+        chance = self.predict_proba(X)[:, 1]
+        draws = check_random_state(self.random_state).random_sample(len(chance))
+        return self.classes_[(draws < chance).astype(int)]
+
+    def expected_counts(
+        self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
+    ) -> GroupCounts:
+        """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
+
+        Every rate and gap of :mod:`fairjax.metrics` reads them.
+        """
+        chance = self.predict_proba(X)[:, 1]
+        return expected_counts(
+            np.asarray(y) == self.classes_[1],
+            chance,
+            self._groups.known(sensitive_features, rows=len(chance)),
+            num_groups=len(self.group_names_),
+            weights=sample_weight,
+        )
+
+    def report(self) -> pd.DataFrame:
+        """Expected rates of each group on the rows of the fit, a row a group."""
+        check_is_fitted(self, "chances_")
+        rates = {name: np.asarray(group_rate(self.counts_, name)) for name in _RATES}
+        return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
+
+        It is whole or not there. The model's code and the groups' rates are not in it.
+
+        Args:
+          path: Of the file.
+
+        Raises:
+          ValueError: A scikit-learn learner, which has no form but pickle's.
+        """
+        check_is_fitted(self, "chances_")
+        if not isinstance(self.estimator, FlaxClassifier):
+            raise ValueError(
+                "only a mixture of Flax models is saved; scikit-learn's are pickles, "
+                "for which there is skops."
+            )
+        told = {
+            "format": _FORMAT,
+            "classes": self.classes_.tolist(),
+            "group_names": list(self.group_names_),
+            "group_columns": list(self._groups.columns),
+            "features": getattr(self, "feature_names_in_", np.array([])).tolist(),
+            "best_gap": self.best_gap_,
+            "iterations": self.iterations_,
+            "error": self.error_,
+            "violation": self.violation_,
+        }
+        leaves = jax.tree.leaves(self.mixture_)
+        arrays: dict[str, Any] = {
+            f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)
+        }
+        arrays["multipliers"], arrays["counts"] = self.multipliers_, self.counts_.counts
+        target = Path(path)
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=".new-", suffix=".npz", delete=False
+        ) as made:
+            try:
+                np.savez(made, told=json.dumps(told), **arrays)
+                made.close()
+                os.replace(made.name, target)
+            except BaseException:
+                os.unlink(made.name)
+                raise
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], estimator: FlaxClassifier
+    ) -> "ExponentiatedGradient":
+        """A saved mixture, ready to predict.
+
+        Args:
+          path: Of the file.
+          estimator: The learner that it was fitted with.
+
+        Raises:
+          ValueError: A file of something else, or of another model.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            told = json.loads(str(arrays.pop("told")))
+        except (KeyError, ValueError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(f"{path} holds no mixture: {error}") from error
+        fitted = cls(estimator)
+        fitted.multipliers_ = arrays.pop("multipliers")
+        fitted.counts_ = GroupCounts(arrays.pop("counts"))
+        fitted.mixture_ = _as_saved(estimator, arrays, path)
+        fitted.chances_ = np.asarray(fitted.mixture_.chances)
+        fitted.n_features_in_ = len(fitted.mixture_.center)
+        if told["features"]:
+            fitted.feature_names_in_ = np.array(told["features"], dtype=object)
+        fitted.classes_ = np.array(told["classes"])
+        fitted.group_names_ = tuple(told["group_names"])
+        fitted._groups = Groups(tuple(told["group_columns"]), fitted.group_names_)
+        fitted.best_gap_, fitted.iterations_ = told["best_gap"], told["iterations"]
+        fitted.error_, fitted.violation_ = told["error"], told["violation"]
+        return fitted
+
+    def _features(self, X: Any, *, reset: bool) -> np.ndarray:
+        return np.asarray(validate_data(self, X, dtype=np.float64, reset=reset))
+
+    def _fit_flax(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        codes: np.ndarray,
+        weights: np.ndarray,
+        constraints: ParityConstraints,
+    ) -> None:
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        responses = FlaxResponses(
+            self.estimator,
+            features,
+            2 * codes + labels,
+            weights,
+            num_cells=2 * len(self.group_names_),
+            lanes=LANES,
+            key=seed,
+        )
+        found = solve_reduction(
+            constraints,
+            responses,
+            max_iterations=self.max_iterations,
+            gap_tolerance=self.gap_tolerance,
+            learning_rate=self.learning_rate,
+            multiplier_bound=self.multiplier_bound,
+            num_patients=len(labels),
+        )
+        self.mixture_: Mixture = responses.mixture(found.places, found.chances)
+        self.chances_ = self.mixture_.chances
+        self.best_gap_, self.iterations_ = found.best_gap, found.iterations
+        self.multipliers_ = found.multipliers
+
+    def _judge(self, constraints: ParityConstraints) -> None:
+        """Error and violation in the rows of the fit; a warning where it is missed."""
+        counts = np.asarray(self.counts_.counts)
+        total = counts.sum(axis=-1)
+        selected = (counts[..., 1] / np.where(total > 0, total, 1)).reshape(-1)
+        self.error_ = float(error_rate(constraints, selected))
+        missed = violations(constraints, selected)
+        self.violation_ = float(np.max(missed, initial=-constraints.bound))
+        if self.violation_ > _MISSED:
+            warnings.warn(
+                f"no mixture of the learner's classifiers that was found meets the "
+                f"bound of {constraints.bound:g}: it is missed by "
+                f"{self.violation_:.3g}. The bound may be out of the learner's reach; "
+                "otherwise raise max_iterations or multiplier_bound.",
+                stacklevel=3,
+            )
+
+
+def _as_saved(
+    estimator: FlaxClassifier, arrays: dict[str, np.ndarray], path: Any
+) -> Mixture:
+    """The stored leaves as a mixture of the learner's models."""
+    leaves = [arrays[f"leaf_{i}"] for i in range(len(arrays))]
+    *weights, chances, center, scale = leaves
+    expected = parameter_shapes(estimator, len(center))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(expected)]
+    found = [leaf.shape[1:] for leaf in weights]
+    if found != shapes:
+        raise ValueError(
+            f"{path} holds models with parameters of the shapes {found}; the learner's "
+            f"have {shapes}."
+        )
+    params = jax.tree.unflatten(jax.tree.structure(expected), weights)
+    return Mixture(params, chances, center, scale)

@@ -1,0 +1,319 @@
+r"""Best responses that are Flax models, several trained side by side in one program."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from fairjax import training
+from fairjax.keys import as_key
+from fairjax.models import MLP, functional
+from fairjax.types import Params, check_nonnegative, check_whole
+
+# Rows whose decisions are made at once, so that memory does not grow with them.
+_ROWS = 65_536
+
+
+def logistic(num_inputs: int, rngs: nnx.Rngs) -> nnx.Module:
+    """A linear model of one output.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> logistic(3, nnx.Rngs(0))(jnp.ones((5, 3))).shape
+      (5, 1)
+    """
+    return MLP(num_inputs, (), 1, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlaxClassifier:
+    r"""A Flax model, and how it is trained on weighted labels.
+
+    For :class:`fairjax.mitigation.ExponentiatedGradient`, which asks for several
+    classifiers at a time. They are trained side by side by one compiled program, each
+    from where its place was left, on
+
+    .. math:: \frac{1}{n} \Big( \sum_i w_i \, \mathrm{BCE}(f(x_i), y'_i) +
+       \frac{\text{penalty}}{2} \|K\|^2 \Big), \qquad \sum_i w_i = n
+
+    with K the model's kernels: parameters of two or more axes. The default is logistic
+    regression with scikit-learn's default penalty, by L-BFGS on all rows.
+
+    Attributes:
+      model: ``model(num_inputs, rngs)`` makes the module, from inputs ``[b, d]`` to
+        logits ``[b]`` or ``[b, 1]``.
+      optimizer: Any optax transformation; None: ``optax.lbfgs`` with a line search of
+        a few points at most, which needs all rows at once.
+      steps: Of each response.
+      batch_size: Patients of a step, drawn with replacement; None: all.
+      penalty: At least 0.
+      standardize: Give the model features of mean 0 and standard deviation 1 in the
+        rows of the fit.
+
+    Example:
+      >>> import optax
+      >>> from fairjax.mitigation import FlaxClassifier
+      >>> from fairjax.models import MLP
+      >>> learner = FlaxClassifier(
+      ...     lambda d, rngs: MLP(d, (32,), 1, rngs=rngs),
+      ...     optimizer=optax.adam(1e-2), steps=200, batch_size=256)
+      >>> learner.standardize
+      True
+    """
+
+    model: Callable[[int, nnx.Rngs], nnx.Module] = logistic
+    optimizer: optax.GradientTransformation | None = None
+    steps: int = 15
+    batch_size: int | None = None
+    penalty: float = 1.0
+    standardize: bool = True
+
+    def check(self) -> None:
+        """Refuse settings out of range.
+
+        Raises:
+          ValueError: A number of steps or patients that is not whole or too small, a
+            negative penalty, or batches without an optimizer for them.
+        """
+        check_whole("steps", self.steps)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size)
+            if self.optimizer is None:
+                raise ValueError(
+                    "with a batch_size give an optimizer for batches, such as "
+                    "optax.adam(1e-2); the default, L-BFGS, needs all rows."
+                )
+        check_nonnegative("penalty", self.penalty)
+
+
+class Mixture(NamedTuple):
+    """Some trained models, each with a chance; a pytree of arrays.
+
+    Attributes:
+      params: ``[H, *param]``.
+      chances: ``[H]``, summing to 1.
+      center: ``[d]``, taken from the features.
+      scale: ``[d]``, that they are then divided by.
+    """
+
+    params: Params
+    chances: Float[Array | np.ndarray, " H"]
+    center: Float[Array | np.ndarray, " d"]
+    scale: Float[Array | np.ndarray, " d"]
+
+
+class FlaxResponses:
+    """Answers prices of cells with models, and keeps those that it has trained.
+
+    Example:
+      >>> import numpy as np
+      >>> x, cells = np.array([[-1.0], [1.0], [-2.0], [2.0]]), np.array([0, 1, 0, 1])
+      >>> answer = FlaxResponses(
+      ...     FlaxClassifier(), x, cells, np.ones(4), num_cells=2, lanes=2, key=0)
+      >>> answer(np.array([[1.0, -1.0], [-1.0, -1.0]]))
+      array([[0., 1.],
+             [1., 1.]])
+    """
+
+    def __init__(
+        self,
+        learner: FlaxClassifier,
+        features: Float[np.ndarray, "n d"],
+        cells: Int[np.ndarray, " n"],
+        weights: Float[np.ndarray, " n"],
+        *,
+        num_cells: int,
+        lanes: int,
+        key: Array | int,
+    ) -> None:
+        """Put the patients on the device, and begin the models.
+
+        Args:
+          learner: The model and its training.
+          features: ``[n, d]``.
+          cells: ``[n]``, in ``0 .. num_cells − 1``.
+          weights: ``[n]``, at least 0, not all 0.
+          num_cells: C.
+          lanes: K, how many models are trained at once.
+          key: Of the models' beginnings and the batches.
+        """
+        learner.check()
+        self._programs = _programs(learner, features.shape[1])
+        center, scale = np.zeros(features.shape[1]), np.ones(features.shape[1])
+        if learner.standardize:
+            center, spread = features.mean(axis=0), features.std(axis=0)
+            scale = np.where(spread > 0, spread, 1.0)
+        self._center, self._scale = (x.astype(np.float32) for x in (center, scale))
+        rows = jnp.asarray((features - center) / scale, jnp.float32)
+        self._data = (
+            rows,
+            jnp.asarray(cells, jnp.int32),
+            jnp.asarray(weights / weights.mean(), jnp.float32),
+        )
+        self._mass = np.bincount(cells, weights, num_cells)
+        self._key = as_key(key)
+        self._now = self._programs.begin(self._key, lanes)
+        self._kept: list[Any] = []
+
+    def __call__(self, prices: Float[np.ndarray, "K C"]) -> Float[np.ndarray, "K C"]:
+        """The models' mean decisions ``[K, C]``, in answer to prices ``[K, C]``."""
+        key = jax.random.fold_in(self._key, len(self._kept) + 1)
+        self._now, selected = self._programs.respond(
+            self._now, jnp.asarray(prices, jnp.float32), self._data, key
+        )
+        self._kept.append(jax.device_get(self._now))
+        seen = self._mass > 0
+        means = np.asarray(selected, np.float64) / np.where(seen, self._mass, 1.0)
+        # The sums are of weights divided by their mean, in float32.
+        means *= self._mass.sum() / len(self._data[2])
+        return np.clip(np.where(seen, means, 0.0), 0.0, 1.0)
+
+    def mixture(self, places: np.ndarray, chances: np.ndarray) -> Mixture:
+        """The models of some places ``[H, 2]``, iteration and lane, that have a chance.
+
+        Raises:
+          ValueError: A model whose parameters are not finite.
+        """
+        used = np.flatnonzero(chances > 0)
+        models = [
+            jax.tree.map(lambda x, lane=lane: x[lane], self._kept[t])
+            for t, lane in places[used]
+        ]
+        params = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise ValueError(
+                "the models' parameters are not finite: lower the learning rate."
+            )
+        return Mixture(params, chances[used], self._center, self._scale)
+
+
+def mixture_probability(
+    learner: FlaxClassifier, mixture: Mixture, features: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " n"]:
+    r"""The chance that a mixture selects each patient: :math:`\sum_h q_h [f_h \ge 0]`.
+
+    Args:
+      learner: That the mixture was made of.
+      mixture: The models and their chances.
+      features: ``[n, d]``.
+
+    Returns:
+      ``[n]``, in [0, 1], float64.
+
+    Example:
+      >>> import numpy as np
+      >>> learner = FlaxClassifier()
+      >>> weights = {"kernel": np.ones((2, 1, 1)), "bias": np.array([[0.0], [-5.0]])}
+      >>> mixture = Mixture(
+      ...     {"layers": {0: weights}}, np.array([0.25, 0.75]), np.zeros(1), np.ones(1))
+      >>> mixture_probability(learner, mixture, np.array([[-1.0], [1.0], [9.0]]))
+      array([0.  , 0.25, 1.  ])
+    """
+    decide = _programs(learner, features.shape[1]).decide
+    chances = np.asarray(mixture.chances, np.float64)
+    found = [np.zeros(0)]
+    for start in range(0, len(features), _ROWS):
+        rows = (features[start : start + _ROWS] - mixture.center) / mixture.scale
+        chosen = np.asarray(decide(mixture.params, jnp.asarray(rows, jnp.float32)))
+        found.append(chances @ chosen)
+    return np.clip(np.concatenate(found), 0.0, 1.0)
+
+
+def parameter_shapes(learner: FlaxClassifier, num_inputs: int) -> Any:
+    """The shapes of a model's parameters, as the model holds them.
+
+    Example:
+      >>> parameter_shapes(FlaxClassifier(), 3)["layers"][0]["kernel"].shape
+      (3, 1)
+    """
+    return jax.eval_shape(lambda: functional(learner.model(num_inputs, nnx.Rngs(0)))[1])
+
+
+class _Programs(NamedTuple):
+    begin: Callable[..., Any]
+    respond: Callable[..., Any]
+    decide: Callable[..., Any]
+
+
+def _lbfgs() -> optax.GradientTransformation:
+    # Lanes wait for the one that searches longest: once arrived, to the end.
+    search = optax.scale_by_backtracking_linesearch(
+        max_backtracking_steps=4, store_grad=True
+    )
+    return optax.lbfgs(linesearch=search)
+
+
+# Compiled once for each learner, however many are fitted.
+@functools.lru_cache(maxsize=32)
+def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
+    apply, _ = functional(learner.model(num_inputs, nnx.Rngs(0)))
+    transform = _lbfgs() if learner.optimizer is None else learner.optimizer
+
+    def begin_one(key: Array) -> Params:
+        return functional(learner.model(num_inputs, nnx.Rngs(key)))[1]
+
+    def logits(params: Params, rows: Array) -> Array:
+        return apply(params, rows).reshape(rows.shape[0])
+
+    def loss(params: Params, batch: Any, opt_state: Any) -> tuple[Array, dict]:
+        del opt_state
+        found = logits(params, batch["rows"])
+        each = optax.sigmoid_binary_cross_entropy(found, batch["labels"])
+        kernels = [x for x in jax.tree.leaves(params) if x.ndim > 1]
+        squares = sum((jnp.sum(x**2) for x in kernels), jnp.zeros(()))
+        penalty = 0.5 * learner.penalty / batch["patients"] * squares
+        return jnp.mean(batch["weights"] * each) + penalty, {}
+
+    def sample(key: Array, data: Any) -> Any:
+        if learner.batch_size is None:
+            return data
+        patients = data["labels"].shape[0]
+        drawn = jax.random.randint(key, (learner.batch_size,), 0, patients)
+        taken = {k: data[k][drawn] for k in ("rows", "labels", "weights")}
+        return {**taken, "patients": data["patients"]}
+
+    loop = training.make_loop(
+        training.make_loss_step(loss, transform), sample, steps_per_call=learner.steps
+    )
+
+    def respond_one(params: Params, prices: Array, data: Any, key: Array):
+        rows, cells, own = data
+        price = prices[cells]
+        weights = own * jnp.abs(price)
+        asked = {
+            "rows": rows,
+            "labels": (price < 0).astype(rows.dtype),
+            "weights": weights / jnp.maximum(jnp.mean(weights), 1e-30),
+            "patients": jnp.asarray(rows.shape[0], rows.dtype),
+        }
+        run = training.start(training.init_state(params, transform, key=key))
+        run, _ = loop(run, asked)
+        params = run.state.params
+        selected = (logits(params, rows) >= 0) * own
+        return params, jax.ops.segment_sum(selected, cells, prices.shape[0])
+
+    @jax.jit
+    def respond(params: Params, prices: Array, data: Any, key: Array):
+        keys = jax.random.split(key, prices.shape[0])
+        return jax.vmap(respond_one, in_axes=(0, 0, None, 0))(
+            params, prices, data, keys
+        )
+
+    def begin(key: Array, lanes: int) -> Params:
+        # The same beginning for all lanes: they differ in what they are asked.
+        params = begin_one(key)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), params)
+
+    @jax.jit
+    def decide(params: Params, rows: Array) -> Array:
+        return jax.vmap(logits, in_axes=(0, None))(params, rows) >= 0
+
+    return _Programs(begin, respond, decide)

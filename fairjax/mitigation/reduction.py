@@ -1,0 +1,297 @@
+r"""The reduction of fair to weighted classification, as a game of two players.
+
+One player mixes classifiers, the other sets a multiplier for each constraint. It is
+played by exponentiated gradient and, over the classifiers found so far, solved outright
+by a linear programme. Which classifiers there are is the learner's business: it answers
+prices of cells with classifiers, told by the cells' mean decisions alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize
+
+from fairjax.mitigation.constraints import (
+    ParityConstraints,
+    cell_prices,
+    error_rate,
+    violations,
+)
+from fairjax.types import check_whole
+
+# A learner: prices [K, C] of K problems, to the classifiers' mean decisions [K, C].
+Respond = Callable[[np.ndarray], np.ndarray]
+
+# Beside the gradient's multipliers: the programme's, which alone would leap about, and
+# its solutions near the best ones known; and multiples of the best, since a learner
+# that minimises a surrogate may answer a multiple better.
+_NEAR = (0.03, 0.1, 0.2, 0.5)
+_MULTIPLES = (2.0, 5.0)
+LANES = 2 + len(_NEAR) + len(_MULTIPLES)
+
+_PRECISION = 1e-8
+# The step is shortened where the gap has hardly shrunk between two looks at it.
+_FIRST_LOOK, _LOOKS_APART, _HARDLY, _SHORTER = 5, 1.6, 0.8, 0.8
+_EARLIEST = 5
+
+
+class Reduction(NamedTuple):
+    """A mixture of classifiers.
+
+    Attributes:
+      chances: ``[H]``, of each classifier that was found, in order; sums to 1.
+      places: ``[H, 2]``, the iteration and the lane that each was found in.
+      selected: ``[C]``, the cells' mean chances of being selected under the mixture.
+      multipliers: ``[J]``, of the constraints, that the mixture is a response to.
+      best_gap: The duality gap: how far the mixture is, at most, from the best one of
+        the classifiers that the learner finds.
+      best_iteration: In which it was reached.
+      iterations: How many there were.
+      gaps: ``[iterations]``, the gap after each.
+    """
+
+    chances: Float[np.ndarray, " H"]
+    places: np.ndarray
+    selected: Float[np.ndarray, " C"]
+    multipliers: Float[np.ndarray, " J"]
+    best_gap: float
+    best_iteration: int
+    iterations: int
+    gaps: Float[np.ndarray, " T"]
+
+
+def solve_reduction(
+    constraints: ParityConstraints,
+    respond: Respond,
+    *,
+    max_iterations: int = 50,
+    gap_tolerance: float | None = None,
+    learning_rate: float = 2.0,
+    multiplier_bound: float = 100.0,
+    num_patients: int | None = None,
+) -> Reduction:
+    r"""Play the game until its gap is small.
+
+    The mixture Q minimises, the multipliers :math:`\lambda \ge 0`,
+    :math:`\|\lambda\|_1 \le B`, maximise
+
+    .. math:: L(Q, \lambda) = \mathrm{err}(Q) +
+       \lambda^\top (M \mu(Q) + k - \epsilon).
+
+    Each iteration answers :data:`LANES` multipliers at once: the exponentiated
+    gradient's :math:`\lambda_t = B e^{\theta_t} / (1 + \sum_j e^{\theta_{t,j}})`, those
+    of the linear programme over the classifiers found, the programme's near the best
+    :math:`\lambda` so far, and multiples of that. The best :math:`\lambda` is the one
+    whose best classifier is worst; its gap to a mixture is :math:`\max(L - \min_h L(h,
+    \lambda), \max_{\lambda'} L(Q, \lambda') - L)`, over all classifiers found.
+
+    Args:
+      constraints: From :func:`fairjax.mitigation.parity_constraints`.
+      respond: From prices ``[LANES, C]`` to mean decisions ``[LANES, C]``.
+      max_iterations: At most so many calls of ``respond``.
+      gap_tolerance: The gap at which it ends; None: half the standard error
+        :math:`\sqrt{e (1 - e) / n}` of the error rate without constraints, or 1e-4
+        where the number of patients is not given.
+      learning_rate: :math:`\eta_0`; :math:`\theta` moves by :math:`\eta_0 / B` times
+        the violations.
+      multiplier_bound: B. A constraint that is broken by less than about 1 / B may
+        stay broken.
+      num_patients: n.
+
+    Returns:
+      The mixture of least gap.
+
+    Raises:
+      ValueError: A setting out of its range, or a learner whose decisions are not
+        within [0, 1].
+
+    References:
+      Agarwal et al., *A Reductions Approach to Fair Classification*, ICML 2018,
+      algorithm 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from fairjax.mitigation.constraints import parity_constraints
+      >>> labels, groups = np.array([0, 1, 1, 0, 0, 1]), np.array([0, 0, 0, 1, 1, 1])
+      >>> constraints = parity_constraints(labels, groups, num_groups=2)
+      >>> free = solve_reduction(constraints, lambda prices: (prices < 0) * 1.0)
+      >>> round(free.best_gap, 6)
+      0.0
+    """
+    check_whole("max_iterations", max_iterations)
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("multiplier_bound", multiplier_bound),
+    ):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be above 0, not {value}.")
+    if gap_tolerance is not None and not gap_tolerance >= 0:
+        raise ValueError(f"gap_tolerance must be 0 or more, not {gap_tolerance}.")
+    game = _Game(constraints, multiplier_bound)
+    exponents = np.zeros(len(constraints.offset))
+    best, ideal = np.zeros_like(exponents), np.zeros_like(exponents)
+    rate = learning_rate / multiplier_bound
+    played: list[int] = []
+    gaps: list[float] = []
+    last_look, last_gap = _FIRST_LOOK, np.inf
+    kept = None
+    for t in range(max_iterations):
+        now = _softmax(exponents, multiplier_bound)
+        distance = np.abs(ideal - best).max(initial=0.0)
+        lanes = [
+            now,
+            ideal,
+            *(game.solved_near(best, share * distance) for share in _NEAR),
+            *(multiple * best for multiple in _MULTIPLES),
+        ]
+        answers = game.answer(respond, np.stack(lanes), t)
+        if gap_tolerance is None:
+            gap_tolerance = game.noise(num_patients)
+        played.append(answers[0])
+        average = np.bincount(played, minlength=game.size) / len(played)
+        mixture, ideal = game.solved()
+        best = game.best_multipliers()
+        chances = min((mixture, average), key=lambda q: game.gap(q, best))
+        gap = game.gap(chances, best)
+        gaps.append(gap)
+        if kept is None or gap <= kept[0] + _PRECISION:
+            kept = gap, t, chances, best
+        if gap <= gap_tolerance and t >= _EARLIEST:
+            break
+        if t >= last_look * _LOOKS_APART:
+            if min(gaps) > last_gap * _HARDLY:
+                rate *= _SHORTER
+            last_look, last_gap = t, min(gaps)
+        exponents = exponents + rate * game.violated[answers[0]]
+    assert kept is not None
+    gap, iteration, chances, multipliers = kept
+    chances = np.pad(chances, (0, game.size - len(chances)))
+    return Reduction(
+        chances,
+        np.array(game.places),
+        chances @ np.array(game.selected),
+        multipliers,
+        float(gap),
+        iteration,
+        len(gaps),
+        np.array(gaps),
+    )
+
+
+class _Game:
+    """The classifiers found so far, by what the game knows of them."""
+
+    def __init__(self, constraints: ParityConstraints, multiplier_bound: float):
+        self.constraints = constraints
+        self.multiplier_bound = multiplier_bound
+        self.selected: list[np.ndarray] = []
+        self.places: list[tuple[int, int]] = []
+        self._errors: list[float] = []
+        self.violated: list[np.ndarray] = []
+        self._asked: list[np.ndarray] = []
+
+    @property
+    def size(self) -> int:
+        return len(self.selected)
+
+    def answer(self, respond: Respond, multipliers: np.ndarray, t: int) -> list[int]:
+        """The best classifiers known for each of some multipliers, after asking."""
+        self._asked.extend(multipliers)
+        prices = cell_prices(self.constraints, multipliers)
+        found = np.asarray(respond(prices), np.float64)
+        if found.shape != prices.shape or not ((found >= 0) & (found <= 1)).all():
+            raise ValueError(
+                f"the learner must give mean decisions in [0, 1] of {prices.shape}; "
+                f"it gave {found.shape}, from {found.min()} to {found.max()}."
+            )
+        best = []
+        for lane, selected in enumerate(found):
+            error = float(error_rate(self.constraints, selected))
+            violated = violations(self.constraints, selected)
+            value = error + violated @ multipliers[lane]
+            known = self._values(multipliers[lane])
+            if not len(known) or value < known.min() - _PRECISION:
+                self.selected.append(selected)
+                self.places.append((t, lane))
+                self._errors.append(error)
+                self.violated.append(violated)
+                best.append(self.size - 1)
+            else:
+                best.append(int(known.argmin()))
+        return best
+
+    def gap(self, chances: np.ndarray, multipliers: np.ndarray) -> float:
+        """Of a mixture and multipliers."""
+        chances = np.pad(chances, (0, self.size - len(chances)))
+        values = self._values(multipliers)
+        value = chances @ values
+        worst = max(0.0, np.max(chances @ np.array(self.violated), initial=0.0))
+        highest = chances @ np.array(self._errors) + self.multiplier_bound * worst
+        return max(value - values.min(), highest - value)
+
+    def noise(self, num_patients: int | None) -> float:
+        """Half the standard error of the least error found."""
+        if num_patients is None:
+            return 1e-4
+        error = min(self._errors)
+        return 0.5 * float(np.sqrt(error * (1 - error) / num_patients))
+
+    def best_multipliers(self) -> np.ndarray:
+        """Of those asked for, the ones under which the best classifier is worst."""
+        asked = np.array(self._asked)
+        asked = asked[asked.sum(axis=1) <= self.multiplier_bound * (1 + _PRECISION)]
+        values = np.array(self._errors) + asked @ np.array(self.violated).T
+        return asked[values.min(axis=1).argmax()]
+
+    def solved(self) -> tuple[np.ndarray, np.ndarray]:
+        """The best mixture of what there is, and its multipliers."""
+        violated = np.array(self.violated).T
+        rows = np.pad(violated, ((0, 0), (0, 1)), constant_values=-1.0)
+        found = optimize.linprog(
+            np.append(self._errors, self.multiplier_bound),
+            A_ub=rows if len(rows) else None,
+            b_ub=np.zeros(len(rows)) if len(rows) else None,
+            A_eq=np.append(np.ones(self.size), 0.0)[None],
+            b_eq=[1.0],
+            bounds=(0, None),
+            method="highs",
+        )
+        if not found.success:
+            raise RuntimeError(f"the linear programme was not solved: {found.message}")
+        chances = np.where(found.x[:-1] > _PRECISION, found.x[:-1], 0.0)
+        multipliers = np.maximum(-found.ineqlin.marginals, 0.0) if len(rows) else []
+        return chances / chances.sum(), np.asarray(multipliers, float)
+
+    def solved_near(self, best: np.ndarray, reach: float) -> np.ndarray:
+        """The programme's multipliers, each within a reach of the best known.
+
+        They maximise the lowest Lagrangian of the classifiers found.
+        """
+        if not self.size or not reach > 0:
+            return best
+        cuts = np.pad(-np.array(self.violated), ((0, 0), (0, 1)), constant_values=1.0)
+        limit = np.append(np.ones(len(best)), 0.0)[None]
+        near = np.stack([np.maximum(best - reach, 0.0), best + reach], axis=1)
+        found = optimize.linprog(
+            np.append(np.zeros(len(best)), -1.0),
+            A_ub=np.concatenate([cuts, limit]),
+            b_ub=np.append(self._errors, self.multiplier_bound),
+            bounds=[*near, (None, None)],
+            method="highs",
+        )
+        return found.x[:-1] if found.success else best
+
+    def _values(self, multipliers: np.ndarray) -> np.ndarray:
+        """``[H]``: the Lagrangian of each classifier."""
+        if not self.size:
+            return np.empty(0)
+        return np.array(self._errors) + np.array(self.violated) @ multipliers
+
+
+def _softmax(exponents: np.ndarray, total: float) -> np.ndarray:
+    """Multipliers, with what is left over to the total in none of them."""
+    highest = np.max(exponents, initial=0.0)
+    raised = np.exp(exponents - highest)
+    return total * raised / (np.exp(-highest) + raised.sum())
