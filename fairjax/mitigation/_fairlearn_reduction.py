@@ -1,5 +1,6 @@
 """The reduction around a scikit-learn estimator: fairlearn's."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,10 @@ def fit(settings: Any, X: Any, labels: np.ndarray, groups: np.ndarray) -> None:
         eta0=settings.learning_rate,
         sample_weight_name=weights,
     )
-    found.fit(X, labels, sensitive_features=groups)
+    with warnings.catch_warnings():
+        # What newer releases of pandas say of fairlearn is not for our users.
+        warnings.filterwarnings("ignore", "Setting a", DeprecationWarning)
+        found.fit(X, labels, sensitive_features=groups)
     chances = found.weights_.sort_index()
     used = chances[chances > 0]
     settings.predictors_ = [found.predictors_[i] for i in used.index]

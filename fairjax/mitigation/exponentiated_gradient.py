@@ -258,7 +258,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         chance = self.predict_proba(X)[:, 1]
         return expected_counts(
-            np.asarray(y) == self.classes_[1],
+            (np.asarray(y) == self.classes_[1]).astype(np.int64),
             chance,
             self._groups.known(sensitive_features, rows=len(chance)),
             num_groups=len(self.group_names_),

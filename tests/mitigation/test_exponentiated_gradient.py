@@ -1,0 +1,338 @@
+"""The mixture of classifiers, with both back ends, as scikit-learn's users have it."""
+
+import pickle
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
+from fairjax.mitigation.flax_responses import FlaxResponses
+from fairjax.models import MLP
+
+FLAX, SKLEARN = FlaxClassifier(), LogisticRegression()
+
+
+@pytest.fixture(scope="module")
+def patients():
+    rng = np.random.default_rng(0)
+    groups = rng.choice(["a", "b", "c"], 600, p=[0.5, 0.3, 0.2])
+    shift = pd.Series(groups).map({"a": 0.0, "b": 0.8, "c": -0.8}).to_numpy()
+    x = rng.normal(size=(600, 3)) + shift[:, None]
+    labels = (x @ [1.0, 0.5, 0.2] + rng.normal(size=600) > 0).astype(int)
+    return x, labels, groups
+
+
+@pytest.fixture(scope="module")
+def fitted(patients):
+    x, labels, groups = patients
+    return {
+        name: ExponentiatedGradient(
+            learner, constraint="demographic_parity", random_state=0
+        ).fit(x, labels, sensitive_features=groups)
+        for name, learner in (("flax", FLAX), ("sklearn", SKLEARN))
+    }
+
+
+@pytest.mark.parametrize("backend", ["flax", "sklearn"])
+def test_the_bound_holds_in_expectation(fitted, patients, backend):
+    x, labels, groups = patients
+    fair = fitted[backend]
+    chance = fair.predict_proba(x)[:, 1]
+    assert ((chance >= 0) & (chance <= 1)).all()
+    rates = [chance[groups == g].mean() for g in "abc"]
+    np.testing.assert_allclose(rates, fair.report()["selection_rate"], atol=1e-6)
+    worst = max(abs(rate - chance.mean()) for rate in rates)
+    assert worst <= 0.01 + 1e-6
+    assert fair.violation_ == pytest.approx(worst - 0.01, abs=1e-9)
+    wrong = np.where(labels == 1, 1 - chance, chance).mean()
+    assert fair.error_ == pytest.approx(wrong)
+    # Without the bound rates differ by more, at less error.
+    free = LogisticRegression().fit(x, labels).predict(x)
+    assert np.ptp([free[groups == g].mean() for g in "abc"]) > 0.3
+    assert (free != labels).mean() < wrong
+
+
+def test_both_back_ends_reach_errors_alike(fitted):
+    assert fitted["flax"].error_ <= fitted["sklearn"].error_ + 0.01
+    for fair in fitted.values():
+        assert fair.chances_.sum() == pytest.approx(1)
+        assert (fair.chances_ > 0).all()
+        assert 0 <= fair.best_gap_ < 0.02
+        assert fair.iterations_ >= 5
+
+
+@pytest.mark.parametrize("backend", ["flax", "sklearn"])
+def test_expected_counts_of_other_rows(fitted, patients, backend):
+    x, labels, groups = (part[:200] for part in patients)
+    fair = fitted[backend]
+    found = fair.expected_counts(x, labels, sensitive_features=groups)
+    chance = fair.predict_proba(x)[:, 1]
+    positives = (groups == "b") & (labels == 1)
+    assert found.counts[1, 1, 1] == pytest.approx(chance[positives].sum())
+    assert found.counts.sum() == pytest.approx(200)
+
+
+@pytest.mark.parametrize("backend", ["flax", "sklearn"])
+def test_predict_draws_with_the_chances(fitted, patients, backend):
+    x, _, _ = patients
+    fair = clone(fitted[backend]).set_params(random_state=None)
+    fair.__dict__.update(
+        {k: v for k, v in fitted[backend].__dict__.items() if k.endswith("_")}
+    )
+    np.random.seed(0)  # noqa: NPY002 -- random_state=None is NumPy's own
+    drawn = np.mean([fair.predict(x) for _ in range(300)], axis=0)
+    chance = fair.predict_proba(x)[:, 1]
+    np.testing.assert_allclose(drawn, chance, atol=0.15)
+    assert (drawn[chance == 0] == 0).all()
+    again = fitted[backend]
+    np.testing.assert_array_equal(again.predict(x), again.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "column"),
+    [
+        ("true_positive_rate_parity", "true_positive_rate"),
+        ("false_positive_rate_parity", "false_positive_rate"),
+        ("error_rate_parity", "error_rate"),
+    ],
+)
+def test_each_constraint_narrows_its_rate(patients, constraint, column):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(
+        FLAX, constraint=constraint, difference_bound=0.02, random_state=0
+    ).fit(x, labels, sensitive_features=groups)
+    assert np.ptp(fair.report()[column]) <= 2 * 0.02 + 1e-3
+
+
+def test_equalized_odds_bound_both_rates(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(
+        FLAX, constraint="equalized_odds", difference_bound=0.05, random_state=0
+    ).fit(x, labels, sensitive_features=groups)
+    rates = fair.report()
+    assert np.ptp(rates["true_positive_rate"]) <= 0.1 + 1e-3
+    assert np.ptp(rates["false_positive_rate"]) <= 0.1 + 1e-3
+
+
+def test_a_ratio_bound(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX, ratio_bound=0.9, random_state=0)
+    rates = fair.fit(x, labels, sensitive_features=groups).report()["selection_rate"]
+    chance = fair.predict_proba(x)[:, 1].mean()
+    assert rates.min() / chance >= 0.9 - 2e-3
+    assert chance / rates.max() >= 0.9 - 2e-3
+
+
+def test_logistic_responses_are_scikit_learns(patients):
+    x, labels, groups = patients
+    codes = pd.factorize(groups)[0]
+    cells = 2 * codes + labels
+    answer = FlaxResponses(
+        FlaxClassifier(steps=60), x, cells, np.ones(600), num_cells=6, lanes=3, key=0
+    )
+    rng = np.random.default_rng(1)
+    prices = np.concatenate([[[1, -1] * 3], rng.normal(size=(2, 6))])
+    found = answer(prices)
+    scaled = StandardScaler().fit_transform(x)
+    for lane, price in enumerate(prices):
+        cost = price[cells]
+        weights = np.abs(cost) / np.abs(cost).mean()
+        line = LogisticRegression(tol=1e-8, max_iter=1000).fit(
+            scaled, cost < 0, sample_weight=weights
+        )
+        expected = np.bincount(cells, line.predict(scaled), 6) / np.bincount(cells)
+        np.testing.assert_allclose(found[lane], expected, atol=0.02)
+
+
+def test_lanes_are_answered_apart(patients):
+    x, labels, groups = patients
+    cells = 2 * pd.factorize(groups)[0] + labels
+    prices = np.random.default_rng(2).normal(size=(3, 6))
+
+    def answers(lanes, asked):
+        responses = FlaxResponses(
+            FLAX, x, cells, np.ones(600), num_cells=6, lanes=lanes, key=0
+        )
+        return responses(asked)
+
+    together = answers(3, prices)
+    for lane in range(3):
+        alone = answers(1, prices[lane : lane + 1])[0]
+        np.testing.assert_allclose(together[lane], alone, atol=0.01)
+
+
+def test_weights_stand_for_copies(patients):
+    x, labels, groups = (part[:150] for part in patients)
+    weights = np.random.default_rng(0).integers(1, 4, 150)
+    rows = np.repeat(np.arange(150), weights)
+    options = {"difference_bound": 0.05, "random_state": 0}
+    learner = FlaxClassifier(penalty=0.0, standardize=False)
+    weighted = ExponentiatedGradient(learner, **options).fit(
+        x, labels, sensitive_features=groups, sample_weight=weights
+    )
+    copied = ExponentiatedGradient(learner, **options).fit(
+        x[rows], labels[rows], sensitive_features=groups[rows]
+    )
+    np.testing.assert_allclose(
+        weighted.report(), copied.report(), atol=0.02, equal_nan=False
+    )
+
+
+def test_a_network_on_batches_with_an_explicit_key(patients):
+    x, labels, groups = patients
+    learner = FlaxClassifier(
+        lambda d, rngs: MLP(d, (8,), 1, rngs=rngs),
+        optimizer=optax.adam(1e-2),
+        steps=60,
+        batch_size=64,
+        penalty=0.1,
+    )
+    options = {"max_iterations": 4, "difference_bound": 0.05}
+    fits = [
+        ExponentiatedGradient(learner, random_state=seed, **options).fit(
+            x, labels, sensitive_features=groups
+        )
+        for seed in (0, 0, 1)
+    ]
+    chances = [fair.predict_proba(x) for fair in fits]
+    np.testing.assert_array_equal(chances[0], chances[1])
+    assert not np.array_equal(chances[0], chances[2])
+    kernels = jax.tree.leaves(fits[0].mixture_.params)
+    assert all(len(leaf) == len(fits[0].chances_) for leaf in kernels)
+
+
+def test_saved_and_loaded_without_pickle(fitted, patients, tmp_path):
+    x, labels, groups = patients
+    path = tmp_path / "fair.npz"
+    fitted["flax"].save(path)
+    with np.load(path, allow_pickle=False) as stored:
+        assert "told" in stored.files
+    loaded = ExponentiatedGradient.load(path, FLAX)
+    np.testing.assert_array_equal(
+        loaded.predict_proba(x), fitted["flax"].predict_proba(x)
+    )
+    pd.testing.assert_frame_equal(loaded.report(), fitted["flax"].report())
+    assert loaded.best_gap_ == fitted["flax"].best_gap_
+    one = loaded.expected_counts(x, labels, sensitive_features=groups).counts
+    other = fitted["flax"].counts_.counts
+    np.testing.assert_allclose(one, other)
+    assert [p.name for p in tmp_path.iterdir()] == ["fair.npz"]
+    wider = FlaxClassifier(lambda d, rngs: MLP(d, (4,), 1, rngs=rngs))
+    with pytest.raises(ValueError, match="parameters of the shapes"):
+        ExponentiatedGradient.load(path, wider)
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="holds no mixture"):
+        ExponentiatedGradient.load(path, FLAX)
+    with pytest.raises(ValueError, match="only a mixture of Flax models is saved"):
+        fitted["sklearn"].save(path)
+
+
+@pytest.mark.parametrize("backend", ["flax", "sklearn"])
+def test_clone_and_pickle(fitted, patients, backend):
+    fair = fitted[backend]
+    fresh = clone(fair)
+    assert not hasattr(fresh, "chances_")
+    assert fresh.get_params(deep=False).keys() == fair.get_params(deep=False).keys()
+    x, _, _ = patients
+    back = pickle.loads(pickle.dumps(fair))
+    np.testing.assert_array_equal(back.predict_proba(x), fair.predict_proba(x))
+
+
+def test_data_frames_and_names_of_classes(patients):
+    x, labels, groups = patients
+    table = pd.DataFrame(x, columns=["p", "q", "r"])
+    outcome = np.array(["alive", "dead"])[labels]
+    fair = ExponentiatedGradient(FLAX, difference_bound=0.05, random_state=0)
+    fair.fit(table, outcome, sensitive_features=pd.DataFrame({"sex": groups}))
+    assert fair.classes_.tolist() == ["alive", "dead"]
+    assert fair.group_names_ == ("sex=a", "sex=b", "sex=c")
+    assert set(fair.predict(table)) <= {"alive", "dead"}
+    with pytest.raises(ValueError, match="feature names"):
+        fair.predict_proba(table[["q", "p", "r"]])
+
+
+def test_a_pipeline_is_told_its_weights(patients):
+    x, labels, groups = patients
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    options = {"difference_bound": 0.05, "max_iterations": 8}
+    fair = ExponentiatedGradient(
+        pipeline, sample_weight_name="logisticregression__sample_weight", **options
+    )
+    fair.fit(x, labels, sensitive_features=groups)
+    assert fair.violation_ < 0.01
+    with pytest.raises(ValueError, match="takes no 'sample_weight'"):
+        ExponentiatedGradient(pipeline).fit(x, labels, sensitive_features=groups)
+
+
+def test_a_bound_out_of_the_learners_reach_is_said(patients):
+    x, labels, groups = patients
+    alike = np.zeros_like(x[:, :1])
+    alike[groups == "c"] = 1
+    # Its one feature is a group: only all, nobody or a group can be selected.
+    fair = ExponentiatedGradient(
+        FlaxClassifier(steps=1, penalty=1e6), max_iterations=1, difference_bound=0.0
+    )
+    with pytest.warns(UserWarning, match="is missed by"):
+        fair.fit(x, labels, sensitive_features=groups)
+    assert fair.violation_ > 0
+
+
+def test_a_group_without_positives(patients):
+    x, labels, groups = patients
+    kept = (groups != "c") | (labels == 0)
+    fair = ExponentiatedGradient(
+        FLAX, constraint="true_positive_rate_parity", random_state=0
+    )
+    with pytest.warns(UserWarning, match=r"groups \[2\] lack"):
+        fair.fit(x[kept], labels[kept], sensitive_features=groups[kept])
+    rates = fair.report()["true_positive_rate"]
+    assert np.isnan(rates["c"])
+    assert abs(rates["a"] - rates["b"]) <= 0.02 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"estimator": None}, "an estimator is needed"),
+        ({"estimator": KNeighborsClassifier()}, "takes no 'sample_weight'"),
+        ({"constraint": "fairness"}, "constraint is one of"),
+        ({"difference_bound": 2.0}, r"lies in \[0, 1\]"),
+        ({"estimator": FlaxClassifier(steps=0)}, "steps is at least 1"),
+        ({"estimator": FlaxClassifier(batch_size=8)}, "give an optimizer for batches"),
+        ({"estimator": FlaxClassifier(penalty=-1.0)}, "penalty"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_settings_that_cannot_be(patients, change, words):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX).set_params(**change)
+    with pytest.raises(ValueError, match=words):
+        fair.fit(x, labels, sensitive_features=groups)
+
+
+def test_patients_that_cannot_be(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX)
+    with pytest.raises(ValueError, match="sensitive_features are needed"):
+        fair.fit(x, labels)
+    with pytest.raises(ValueError, match="has 3 classes; two are needed"):
+        fair.fit(x, np.arange(600) % 3, sensitive_features=groups)
+    table = pd.DataFrame({"sex": labels, "p": x[:, 0]})
+    with pytest.raises(ValueError, match=r"\['sex'\] are among the features"):
+        fair.fit(table, labels, sensitive_features=table[["sex"]])
+    with pytest.raises(ValueError, match="fairlearn's reduction takes no weights"):
+        ExponentiatedGradient(Perceptron()).fit(
+            x, labels, sensitive_features=groups, sample_weight=np.ones(600)
+        )
+    missing = x.copy()
+    missing[3, 1] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        fair.fit(missing, labels, sensitive_features=groups)
