@@ -23,7 +23,10 @@ from fairjax.mitigation.decision_rules import (
 )
 
 Constraint: TypeAlias = Literal[
-    "equalized_odds", "true_positive_rate", "false_positive_rate", "selection_rate"
+    "equalized_odds",
+    "true_positive_rate_parity",
+    "false_positive_rate_parity",
+    "demographic_parity",
 ]
 Objective: TypeAlias = Literal["error", "balanced_error"]
 
@@ -85,8 +88,10 @@ def equal_rate_rules(
       scores: ``[n]``, higher for the positive class.
       groups: ``[n]``, in ``0 .. G − 1``.
       num_groups: G.
-      constraint: Which rates are to be equal: true *and* false positive rates, one of
-        them, or the share selected (demographic parity).
+      constraint: Which rates are to be equal: true *and* false positive rates
+        (``"equalized_odds"``), one of them (``"true_positive_rate_parity"``,
+        ``"false_positive_rate_parity"``), or the share selected
+        (``"demographic_parity"``).
       objective: ``"error"``, or ``"balanced_error"``, the mean of the false positive
         and the false negative rate of all patients.
       costs: :math:`(c_-, c_+)`, of a false positive and of a false negative, at
@@ -104,8 +109,8 @@ def equal_rate_rules(
       The rules and their expected counts. A group that lacks positives or negatives
       has no ROC curve: a warning names it, it takes no part in the programme, and its
       rule has the others' mean of the one rate that it has, false or true positive
-      (of ``constraint="selection_rate"`` their mean selection rate). A shared rule is
-      everybody's.
+      (of ``constraint="demographic_parity"`` their mean selection rate). A shared rule
+      is everybody's.
 
     Raises:
       ValueError: Columns of other lengths; labels other than 0 and 1; scores that are
@@ -143,7 +148,7 @@ def equal_rate_rules(
         rules = DecisionRules(*(np.repeat(x, num_groups, axis=0) for x in owned))
     else:
         reached = menu.rates @ chances
-        if constraint == "selection_rate":
+        if constraint == "demographic_parity":
             share = masses[taking_part] / masses[taking_part].sum(axis=1, keepdims=True)
             reached = np.repeat(np.sum(share.T * reached, axis=0)[None], 2, axis=0)
         reached = reached.mean(axis=1)
@@ -250,9 +255,9 @@ def _solve(
     share = masses / masses.sum(axis=1, keepdims=True)
     held = {
         "equalized_odds": [false, true],
-        "true_positive_rate": [true],
-        "false_positive_rate": [false],
-        "selection_rate": [share[:, :1] * false + share[:, 1:] * true],
+        "true_positive_rate_parity": [true],
+        "false_positive_rate_parity": [false],
+        "demographic_parity": [share[:, :1] * false + share[:, 1:] * true],
     }[constraint]
     num_choices, num_held = len(menu.thresholds), len(held)
     # Beside the chances, the smallest of each held rate: no group is more above it

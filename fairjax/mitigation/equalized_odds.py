@@ -55,7 +55,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       estimator: A classifier of two classes; it is cloned and fitted on the same rows.
         Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator`.
       constraint: Which rates are to be equal: ``"equalized_odds"``,
-        ``"true_positive_rate"``, ``"false_positive_rate"`` or ``"selection_rate"``.
+        ``"true_positive_rate_parity"``, ``"false_positive_rate_parity"`` or
+        ``"demographic_parity"``.
       objective: ``"error"`` or ``"balanced_error"``.
       costs: Of a false positive and of a false negative, at least 0.
       tolerance: The largest difference between groups allowed, in [0, 1].

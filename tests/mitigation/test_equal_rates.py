@@ -66,7 +66,7 @@ def test_hard_decisions_by_hand():
     assert own[-np.inf] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("constraint", ["equalized_odds", "true_positive_rate"])
+@pytest.mark.parametrize("constraint", ["equalized_odds", "true_positive_rate_parity"])
 @pytest.mark.parametrize("tolerance", [0.0, 0.07])
 @pytest.mark.parametrize("objective", ["error", "balanced_error"])
 @pytest.mark.parametrize("costs", [(1.0, 1.0), (1.0, 4.0)])
@@ -112,7 +112,7 @@ def test_the_optimum_is_that_of_all_thresholds(constraint, tolerance, objective,
     )
     assert fitted.cost == pytest.approx(best.fun + price[:, 1].sum(), abs=1e-8)
     held = spread(fitted.counts)[
-        {"equalized_odds": [0, 1], "true_positive_rate": [1]}[constraint]
+        {"equalized_odds": [0, 1], "true_positive_rate_parity": [1]}[constraint]
     ]
     assert (held <= tolerance + 1e-8).all()
 
@@ -156,7 +156,7 @@ def test_more_freedom_never_costs_more():
 
     strict = cost()
     assert cost(tolerance=0.1) < strict
-    assert cost(constraint="true_positive_rate") <= strict
+    assert cost(constraint="true_positive_rate_parity") <= strict
     assert cost(tolerance=1.0) <= cost(tolerance=0.1)
     assert cost(shared=True) >= strict
     # Of no constraint every group's own best threshold is left.
@@ -172,7 +172,7 @@ def test_more_freedom_never_costs_more():
 def test_equal_selection_rates():
     labels, scores, groups = cohort()
     fitted = equal_rate_rules(
-        labels, scores, groups, num_groups=3, constraint="selection_rate"
+        labels, scores, groups, num_groups=3, constraint="demographic_parity"
     )
     gap = metrics.demographic_parity_difference(fitted.counts)
     assert float(gap) < 1e-6
@@ -187,7 +187,7 @@ def test_a_group_of_one_outcome_has_the_others_selection_rate(outcome):
             scores,
             groups,
             num_groups=3,
-            constraint="selection_rate",
+            constraint="demographic_parity",
         )
     table = fitted.counts.counts
     selected = table[:, :, 1].sum(axis=1) / table.sum(axis=(1, 2))
