@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation.constraints import ParityConstraints
 
 with mitigation_extra():
     from fairlearn import reductions
@@ -20,7 +21,13 @@ _MOMENTS = {
 }
 
 
-def fit(settings: Any, X: Any, labels: np.ndarray, groups: np.ndarray) -> None:
+def fit(
+    settings: Any,
+    X: Any,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    constraints: ParityConstraints,
+) -> None:
     """Fit fairlearn's reduction, and keep of it what both back ends have.
 
     Args:
@@ -28,6 +35,7 @@ def fit(settings: Any, X: Any, labels: np.ndarray, groups: np.ndarray) -> None:
       X: As the estimator takes it.
       labels: ``[n]``, 0 or 1.
       groups: ``[n]``, numbers.
+      constraints: Of these patients; what wrong decisions cost is read of them.
 
     Raises:
       ValueError: No estimator, or one whose ``fit`` takes no sample weights.
@@ -52,9 +60,13 @@ def fit(settings: Any, X: Any, labels: np.ndarray, groups: np.ndarray) -> None:
         }
     elif settings.difference_bound is not None:
         bound = {"difference_bound": settings.difference_bound}
+    false_positive, false_negative = constraints.wrong[:2].tolist()
     found = reductions.ExponentiatedGradient(
         estimator,
         moment(**bound),
+        objective=reductions.ErrorRate(
+            costs={"fp": false_positive, "fn": false_negative}
+        ),
         eps=1 / settings.multiplier_bound,
         max_iter=settings.max_iterations,
         nu=settings.gap_tolerance,

@@ -32,6 +32,9 @@ _EVENTS: dict[str, tuple[tuple[int, ...], ...]] = {
 _DIFFERENCE = 0.01
 
 
+Objective: TypeAlias = Literal["error", "balanced_error"]
+
+
 class ParityConstraints(NamedTuple):
     r""":math:`M \mu + k \le \epsilon` for the cells' mean decisions :math:`\mu` [C].
 
@@ -40,6 +43,7 @@ class ParityConstraints(NamedTuple):
       offset: ``[J]``, k.
       bound: :math:`\epsilon`.
       mass: ``[C]``, each cell's share of all patients.
+      wrong: ``[C]``, what a wrong decision costs.
       lacking: Groups that a constrained rate is not defined for.
     """
 
@@ -47,6 +51,7 @@ class ParityConstraints(NamedTuple):
     offset: Float[np.ndarray, " J"]
     bound: float
     mass: Float[np.ndarray, " C"]
+    wrong: Float[np.ndarray, " C"]
     lacking: tuple[int, ...]
 
 
@@ -59,6 +64,8 @@ def parity_constraints(
     difference_bound: float | None = None,
     ratio_bound: float | None = None,
     ratio_slack: float = 0.0,
+    objective: Objective = "error",
+    costs: tuple[float, float] = (1.0, 1.0),
     weights: Real[np.ndarray, " n"] | None = None,
 ) -> ParityConstraints:
     r"""The constraints of a notion of parity.
@@ -85,6 +92,11 @@ def parity_constraints(
       difference_bound: :math:`\epsilon` in [0, 1]; .01 where neither bound is given.
       ratio_bound: :math:`\rho` in (0, 1]; instead of a difference bound.
       ratio_slack: :math:`\epsilon` of a ratio bound, in [0, 1].
+      objective: What is to be small under the constraints: ``"error"``, or
+        ``"balanced_error"``, the mean of the false positive and the false negative rate
+        of all patients.
+      costs: Of a false positive and of a false negative, at least 0; they multiply the
+        objective's parts.
       weights: ``[n]``, at least 0; ones by default.
 
     Returns:
@@ -93,7 +105,7 @@ def parity_constraints(
 
     Raises:
       ValueError: Columns of other lengths, labels other than 0 and 1, groups or weights
-        out of range, no patients, or a bound out of its range.
+        out of range, no patients, or a setting out of its range.
 
     References:
       Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
@@ -116,6 +128,7 @@ def parity_constraints(
         )
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
+    wrong = np.tile(_wrong(objective, costs, mass), num_groups)
     # The utility of a cell is slope * decisions + level.
     slope, level = np.ones(2), np.zeros(2)
     if constraint == "error_rate_parity":
@@ -143,7 +156,7 @@ def parity_constraints(
         )
     matrix = np.array(rows).reshape(-1, 2 * num_groups)
     return ParityConstraints(
-        matrix, np.array(offsets), bound, mass, tuple(sorted(lacking))
+        matrix, np.array(offsets), bound, mass, wrong, tuple(sorted(lacking))
     )
 
 
@@ -170,24 +183,25 @@ def violations(
     return selected @ constraints.matrix.T + constraints.offset - constraints.bound
 
 
-def error_rate(
+def expected_cost(
     constraints: ParityConstraints, selected: Float[np.ndarray, "*batch C"]
 ) -> Float[np.ndarray, "*batch"]:
-    r"""The share of wrong decisions: :math:`\sum_c m_c |\mu_c - y_c|`.
+    r"""The objective: :math:`\sum_c m_c \, w_c \, |\mu_c - y_c|`, the error by default.
 
     Args:
-      constraints: The constraints, which hold the masses.
+      constraints: The constraints, which hold the masses m and the costs w.
       selected: ``[..., C]``, the cells' mean decisions.
 
     Example:
       >>> import numpy as np
       >>> held = parity_constraints(
       ...     np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), num_groups=2)
-      >>> float(error_rate(held, np.array([0.0, 1.0, 0.0, 0.0])))
+      >>> float(expected_cost(held, np.array([0.0, 1.0, 0.0, 0.0])))
       0.25
     """
     outcome = np.arange(selected.shape[-1]) % 2
-    return np.asarray(np.abs(selected - outcome) @ constraints.mass)
+    wrong = constraints.mass * constraints.wrong
+    return np.asarray(np.abs(selected - outcome) @ wrong)
 
 
 def cell_prices(
@@ -195,7 +209,7 @@ def cell_prices(
 ) -> Float[np.ndarray, "*batch C"]:
     r"""What selecting a patient costs under multipliers, by cell.
 
-    .. math:: p_c = (1 - 2 y_c) + \frac{(\lambda^\top M)_c}{m_c}, \qquad
+    .. math:: p_c = (1 - 2 y_c) w_c + \frac{(\lambda^\top M)_c}{m_c}, \qquad
        L(h, \lambda) = \text{const} + \sum_c m_c \, p_c \, \mu_c(h)
 
     The best response to :math:`\lambda` selects where the price is negative: it is the
@@ -216,7 +230,7 @@ def cell_prices(
       array([ 1.5, -0.5,  0.5, -1.5])
     """
     mass = constraints.mass
-    error = 1.0 - 2.0 * (np.arange(len(mass)) % 2)
+    error = constraints.wrong * (1.0 - 2.0 * (np.arange(len(mass)) % 2))
     extra = multipliers @ constraints.matrix
     seen = mass > 0
     return np.where(seen, error + extra / np.where(seen, mass, 1.0), 0.0)
@@ -236,6 +250,25 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
     if not 0 <= slack <= 1:
         raise ValueError(f"ratio_slack lies in [0, 1], not {slack}.")
     return float(ratio), float(slack)
+
+
+def _wrong(objective: str, costs: tuple[float, float], mass: np.ndarray) -> np.ndarray:
+    """``[2]``: what a false positive and a false negative cost."""
+    if objective not in get_args(Objective):
+        raise ValueError(
+            f"objective is one of {get_args(Objective)}, not {objective!r}."
+        )
+    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
+        raise ValueError(
+            "costs are two numbers of at least 0, of a false positive and of a false "
+            f"negative, not {costs!r}."
+        )
+    if objective == "error":
+        return np.array(costs, np.float64)
+    outcomes = mass.reshape(-1, 2).sum(axis=0)
+    if not outcomes.all():
+        raise ValueError("the balanced error needs patients of both outcomes.")
+    return np.array(costs) / (2 * outcomes)
 
 
 def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:

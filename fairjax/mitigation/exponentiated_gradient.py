@@ -16,9 +16,10 @@ from fairjax.mitigation import _fairlearn_reduction
 from fairjax.mitigation._extra import mitigation_extra
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.constraints import (
+    Objective,
     Parity,
     ParityConstraints,
-    error_rate,
+    expected_cost,
     parity_constraints,
     violations,
 )
@@ -51,7 +52,7 @@ _FORMAT = 1
 class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""A random choice of classifiers whose rates are alike in all groups.
 
-    Of all mixtures of the learner's classifiers it is, nearly, the one of least error
+    Of all mixtures of the learner's classifiers it is, nearly, the one of least cost
     under the constraints (:func:`~fairjax.mitigation.parity_constraints`). It is found
     by answering prices of groups and outcomes with classifiers of weighted labels
     (:func:`~fairjax.mitigation.solve_reduction`). The group is needed to fit, not
@@ -76,9 +77,13 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         .01 where neither bound is given.
       ratio_bound: The least ratio of the two rates, in (0, 1]; instead of a difference.
       ratio_slack: What a ratio bound may be missed by.
+      objective: ``"error"``, or ``"balanced_error"``, the mean of the false positive
+        and the false negative rate. By the plain error a rare outcome leaves hardly
+        anyone selected.
+      costs: Of a false positive and of a false negative.
       max_iterations: Of the game.
       gap_tolerance: The gap at which it ends; None: half the standard error of the
-        error rate of the unconstrained classifier.
+        unconstrained classifier's cost.
       learning_rate: Of the multipliers.
       multiplier_bound: The multipliers' largest sum, B. A violation of less than about
         1 / B may stay.
@@ -94,7 +99,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       iterations_: How many there were.
       multipliers_: ``[J]``, of the constraints' rows, at the end; those of fairlearn in
         its own order.
-      error_: Expected error rate in the rows of the fit.
+      cost_: The objective's expected value in the rows of the fit.
       violation_: By how much the worst constraint is missed there; at most 0 if none.
       counts_: Expected confusion counts there, ``[G, 2, 2]``.
       mixture_: The :class:`~fairjax.mitigation.flax_responses.Mixture`, of a Flax
@@ -119,6 +124,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """
 
     constraint: Parity
+    objective: Objective
     classes_: np.ndarray
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -131,6 +137,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         difference_bound: float | None = None,
         ratio_bound: float | None = None,
         ratio_slack: float = 0.0,
+        objective: Objective = "error",
+        costs: tuple[float, float] = (1.0, 1.0),
         max_iterations: int = 50,
         gap_tolerance: float | None = None,
         learning_rate: float = 2.0,
@@ -144,6 +152,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.difference_bound = difference_bound
         self.ratio_bound = ratio_bound
         self.ratio_slack = ratio_slack
+        self.objective = objective
+        self.costs = costs
         self.max_iterations = max_iterations
         self.gap_tolerance = gap_tolerance
         self.learning_rate = learning_rate
@@ -208,13 +218,15 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             difference_bound=self.difference_bound,
             ratio_bound=self.ratio_bound,
             ratio_slack=self.ratio_slack,
+            objective=self.objective,
+            costs=self.costs,
             weights=weights,
         )
         if native:
             own = np.ones(rows) if weights is None else weights
             self._fit_flax(features, labels, codes, own, constraints)
         else:
-            _fairlearn_reduction.fit(self, X, labels, codes)
+            _fairlearn_reduction.fit(self, X, labels, codes, constraints)
         chance = self.predict_proba(X)[:, 1]
         self.counts_ = expected_counts(
             labels,
@@ -296,7 +308,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             "features": getattr(self, "feature_names_in_", np.array([])).tolist(),
             "best_gap": self.best_gap_,
             "iterations": self.iterations_,
-            "error": self.error_,
+            "cost": self.cost_,
             "violation": self.violation_,
         }
         leaves = jax.tree.leaves(self.mixture_)
@@ -349,7 +361,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         fitted.group_names_ = tuple(told["group_names"])
         fitted._groups = Groups(tuple(told["group_columns"]), fitted.group_names_)
         fitted.best_gap_, fitted.iterations_ = told["best_gap"], told["iterations"]
-        fitted.error_, fitted.violation_ = told["error"], told["violation"]
+        fitted.cost_, fitted.violation_ = told["cost"], told["violation"]
         return fitted
 
     def _features(self, X: Any, *, reset: bool) -> np.ndarray:
@@ -388,11 +400,11 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.multipliers_ = found.multipliers
 
     def _judge(self, constraints: ParityConstraints) -> None:
-        """Error and violation in the rows of the fit; a warning where it is missed."""
+        """Cost and violation in the rows of the fit; a warning where it is missed."""
         counts = np.asarray(self.counts_.counts)
         total = counts.sum(axis=-1)
         selected = (counts[..., 1] / np.where(total > 0, total, 1)).reshape(-1)
-        self.error_ = float(error_rate(constraints, selected))
+        self.cost_ = float(expected_cost(constraints, selected))
         missed = violations(constraints, selected)
         self.violation_ = float(np.max(missed, initial=-constraints.bound))
         if self.violation_ > _MISSED:

@@ -16,7 +16,7 @@ from scipy import optimize
 from fairjax.mitigation.constraints import (
     ParityConstraints,
     cell_prices,
-    error_rate,
+    expected_cost,
     violations,
 )
 from fairjax.types import check_whole
@@ -77,7 +77,7 @@ def solve_reduction(
     The mixture Q minimises, the multipliers :math:`\lambda \ge 0`,
     :math:`\|\lambda\|_1 \le B`, maximise
 
-    .. math:: L(Q, \lambda) = \mathrm{err}(Q) +
+    .. math:: L(Q, \lambda) = \mathrm{cost}(Q) +
        \lambda^\top (M \mu(Q) + k - \epsilon).
 
     Each iteration answers :data:`LANES` multipliers at once: the exponentiated
@@ -91,9 +91,9 @@ def solve_reduction(
       constraints: From :func:`fairjax.mitigation.parity_constraints`.
       respond: From prices ``[LANES, C]`` to mean decisions ``[LANES, C]``.
       max_iterations: At most so many calls of ``respond``.
-      gap_tolerance: The gap at which it ends; None: half the standard error
-        :math:`\sqrt{e (1 - e) / n}` of the error rate without constraints, or 1e-4
-        where the number of patients is not given.
+      gap_tolerance: The gap at which it ends; None: half the standard error of the
+        least cost without constraints, of the error :math:`\sqrt{e (1 - e) / n}`; or
+        1e-4 where the number of patients is not given.
       learning_rate: :math:`\eta_0`; :math:`\theta` moves by :math:`\eta_0 / B` times
         the violations.
       multiplier_bound: B. A constraint that is broken by less than about 1 / B may
@@ -188,7 +188,7 @@ class _Game:
         self.multiplier_bound = multiplier_bound
         self.selected: list[np.ndarray] = []
         self.places: list[tuple[int, int]] = []
-        self._errors: list[float] = []
+        self._costs: list[float] = []
         self.violated: list[np.ndarray] = []
         self._asked: list[np.ndarray] = []
 
@@ -208,14 +208,14 @@ class _Game:
             )
         best = []
         for lane, selected in enumerate(found):
-            error = float(error_rate(self.constraints, selected))
+            cost = float(expected_cost(self.constraints, selected))
             violated = violations(self.constraints, selected)
-            value = error + violated @ multipliers[lane]
+            value = cost + violated @ multipliers[lane]
             known = self._values(multipliers[lane])
             if not len(known) or value < known.min() - _PRECISION:
                 self.selected.append(selected)
                 self.places.append((t, lane))
-                self._errors.append(error)
+                self._costs.append(cost)
                 self.violated.append(violated)
                 best.append(self.size - 1)
             else:
@@ -228,21 +228,25 @@ class _Game:
         values = self._values(multipliers)
         value = chances @ values
         worst = max(0.0, np.max(chances @ np.array(self.violated), initial=0.0))
-        highest = chances @ np.array(self._errors) + self.multiplier_bound * worst
+        highest = chances @ np.array(self._costs) + self.multiplier_bound * worst
         return max(value - values.min(), highest - value)
 
     def noise(self, num_patients: int | None) -> float:
-        """Half the standard error of the least error found."""
+        """Half the standard error of the least cost found."""
         if num_patients is None:
             return 1e-4
-        error = min(self._errors)
-        return 0.5 * float(np.sqrt(error * (1 - error) / num_patients))
+        place = int(np.argmin(self._costs))
+        each = self.constraints.wrong
+        squares = self.constraints._replace(wrong=each**2)
+        second = float(expected_cost(squares, self.selected[place]))
+        variance = second - self._costs[place] ** 2
+        return 0.5 * float(np.sqrt(max(variance, 0.0) / num_patients))
 
     def best_multipliers(self) -> np.ndarray:
         """Of those asked for, the ones under which the best classifier is worst."""
         asked = np.array(self._asked)
         asked = asked[asked.sum(axis=1) <= self.multiplier_bound * (1 + _PRECISION)]
-        values = np.array(self._errors) + asked @ np.array(self.violated).T
+        values = np.array(self._costs) + asked @ np.array(self.violated).T
         return asked[values.min(axis=1).argmax()]
 
     def solved(self) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +254,7 @@ class _Game:
         violated = np.array(self.violated).T
         rows = np.pad(violated, ((0, 0), (0, 1)), constant_values=-1.0)
         found = optimize.linprog(
-            np.append(self._errors, self.multiplier_bound),
+            np.append(self._costs, self.multiplier_bound),
             A_ub=rows if len(rows) else None,
             b_ub=np.zeros(len(rows)) if len(rows) else None,
             A_eq=np.append(np.ones(self.size), 0.0)[None],
@@ -277,7 +281,7 @@ class _Game:
         found = optimize.linprog(
             np.append(np.zeros(len(best)), -1.0),
             A_ub=np.concatenate([cuts, limit]),
-            b_ub=np.append(self._errors, self.multiplier_bound),
+            b_ub=np.append(self._costs, self.multiplier_bound),
             bounds=[*near, (None, None)],
             method="highs",
         )
@@ -287,7 +291,7 @@ class _Game:
         """``[H]``: the Lagrangian of each classifier."""
         if not self.size:
             return np.empty(0)
-        return np.array(self._errors) + np.array(self.violated) @ multipliers
+        return np.array(self._costs) + np.array(self.violated) @ multipliers
 
 
 def _softmax(exponents: np.ndarray, total: float) -> np.ndarray:

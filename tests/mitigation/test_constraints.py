@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairjax.mitigation.constraints import (
     cell_prices,
-    error_rate,
+    expected_cost,
     parity_constraints,
     violations,
 )
@@ -95,7 +95,7 @@ def test_prices_are_the_slope_of_the_lagrangian(case):
     def lagrangian(decisions):
         means = cell_means(labels, members, decisions, 3, weights)
         wrong = np.average(decisions != labels, weights=weights)
-        assert error_rate(held, means) == pytest.approx(wrong)
+        assert expected_cost(held, means) == pytest.approx(wrong)
         return wrong + multipliers @ violations(held, means)
 
     prices = cell_prices(held, multipliers)[2 * members + labels]
@@ -154,6 +154,12 @@ def test_a_group_without_positives_is_not_bound_by_their_rate():
         ({"labels": np.array([0, 2, 1, 1])}, "labels are 0 or 1"),
         ({"labels": np.array([0, 1, 1])}, "3 labels, 4 groups"),
         ({"groups": np.array([0, 1, 2, 1])}, "groups lie in 0 .. 1; found 0 to 2"),
+        ({"objective": "loss"}, "objective is one of"),
+        ({"costs": (1.0, -1.0)}, "two numbers of at least 0"),
+        (
+            {"objective": "balanced_error", "labels": np.zeros(4, int)},
+            "patients of both outcomes",
+        ),
         ({"weights": np.zeros(4)}, "not all 0"),
         ({"weights": np.array([1.0, -1, 1, 1])}, "at least 0"),
     ],

@@ -53,7 +53,7 @@ def test_the_bound_holds_in_expectation(fitted, patients, backend):
     assert worst <= 0.01 + 1e-6
     assert fair.violation_ == pytest.approx(worst - 0.01, abs=1e-9)
     wrong = np.where(labels == 1, 1 - chance, chance).mean()
-    assert fair.error_ == pytest.approx(wrong)
+    assert fair.cost_ == pytest.approx(wrong)
     # Without the bound rates differ by more, at less error.
     free = LogisticRegression().fit(x, labels).predict(x)
     assert np.ptp([free[groups == g].mean() for g in "abc"]) > 0.3
@@ -61,7 +61,7 @@ def test_the_bound_holds_in_expectation(fitted, patients, backend):
 
 
 def test_both_back_ends_reach_errors_alike(fitted):
-    assert fitted["flax"].error_ <= fitted["sklearn"].error_ + 0.01
+    assert fitted["flax"].cost_ <= fitted["sklearn"].cost_ + 0.01
     for fair in fitted.values():
         assert fair.chances_.sum() == pytest.approx(1)
         assert (fair.chances_ > 0).all()
@@ -94,6 +94,29 @@ def test_predict_draws_with_the_chances(fitted, patients, backend):
     assert (drawn[chance == 0] == 0).all()
     again = fitted[backend]
     np.testing.assert_array_equal(again.predict(x), again.predict(x))
+
+
+@pytest.mark.parametrize("learner", [FLAX, SKLEARN])
+def test_a_rare_outcome_is_selected_by_the_balanced_error(patients, learner):
+    x, labels, groups = patients
+    rare = labels * (np.random.default_rng(0).random(600) < 0.2)
+    options = {"difference_bound": 0.05, "random_state": 0, "max_iterations": 10}
+    plain, balanced, costly = (
+        ExponentiatedGradient(learner, **options, **more).fit(
+            x, rare, sensitive_features=groups
+        )
+        for more in (
+            {},
+            {"objective": "balanced_error"},
+            {"costs": (1.0, 1 / rare.mean() - 1)},
+        )
+    )
+    assert plain.report()["selection_rate"].mean() < 0.05
+    assert balanced.report()["selection_rate"].mean() > 0.2
+    chance = balanced.predict_proba(x)[:, 1]
+    wrong = [chance[rare == 0].mean(), 1 - chance[rare == 1].mean()]
+    assert balanced.cost_ == pytest.approx(np.mean(wrong))
+    assert costly.report()["selection_rate"].mean() > 0.2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from scipy import optimize
 
 from fairjax.mitigation.constraints import (
     cell_prices,
-    error_rate,
+    expected_cost,
     parity_constraints,
     violations,
 )
@@ -82,7 +82,7 @@ def test_no_worse_than_fairlearns_published_values(setting, published):
     )
     found = solve_reduction(held, least_squares, multiplier_bound=1 / bound)
     error, disparity = published
-    reached = float(error_rate(held, found.selected))
+    reached = float(expected_cost(held, found.selected))
     # The same where the same classifiers are found; a better mixture where more are.
     assert reached <= error + 1e-6
     if constraint == "demographic_parity":
@@ -129,7 +129,7 @@ def test_an_exact_learner_reaches_the_optimum_and_the_gap_bounds_the_error(seed,
     found = solve_reduction(held, by_cell, gap_tolerance=1e-6)
     assert found.best_gap <= 1e-6
     assert violations(held, found.selected).max() <= 1e-6
-    error = float(error_rate(held, found.selected))
+    error = float(expected_cost(held, found.selected))
     best = best_by_cell(held)
     assert best - 1e-6 <= error <= best + 2 * found.best_gap + 1e-6
 
@@ -160,7 +160,7 @@ def test_the_mixture_is_of_the_classifiers_found():
     # The mixture answers its multipliers: what has a chance is nearly as good as any.
     values = np.array(
         [
-            error_rate(held, c) + violations(held, c) @ found.multipliers
+            expected_cost(held, c) + violations(held, c) @ found.multipliers
             for c in classifiers
         ]
     )
