@@ -285,11 +285,9 @@ def value_map(
     shade = np.where(np.isfinite(values), values, np.nan)
     bounds: dict[str, Any] = {"cmap": "cividis"}
     if parity is not None:
-        if ratio:
-            # No rate at all is as far from parity as a quarter of it.
-            shade = np.log2(np.clip(shade / parity, 0.25, 4.0))
-        else:
-            shade = shade - parity
+        # No rate at all is as far from parity as a quarter of it.
+        ratios = np.log2(np.clip(shade / (parity or 1), 0.25, 4.0))
+        shade = ratios if ratio else shade - parity
         reach = float(np.nanmax(np.abs(shade), initial=0)) or 1.0
         bounds = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
     with mpl.rc_context(STYLE):

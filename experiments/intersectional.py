@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from experiments import intersectional_report, lanes, report, runner
 from experiments.datasets import load
@@ -31,6 +31,7 @@ from experiments.intersectional_results import (
     DEFAULT_DATASETS,
     DEFAULT_MIN_PATIENTS,
     FULL_REPEATS,
+    FULL_SPLITS,
     METRICS,
     MIN_PATIENTS,
     Options,
@@ -40,7 +41,7 @@ from experiments.intersectional_results import (
 from experiments.intersectional_stages import FITTED, Configuration, choose, decide
 from experiments.prediction_audit import write_audit
 from experiments.programs import Budget
-from experiments.protocol import CrossValidation, cross_validation
+from experiments.protocol import cross_validation
 
 
 def run(options: Options, budget: Budget, console: Console) -> list[Path]:
@@ -115,10 +116,10 @@ def _train_and_evaluate(
     ]
     clean = Division("clean", found, splits.inputs, trains)
     published = [c for c in wanted if c.within in FITTED]
-    paper, parts = paper_splits(found, splits.num_lanes, options.seed)
+    paper, parts = paper_splits(found, options.splits, options.seed)
     models = len({c.model for c in published})
-    processes = min(lanes.num_cores(), splits.num_lanes)
-    bar = progress.add_task("", total=2 * models * splits.num_lanes)
+    processes = lanes.num_cores()
+    bar = progress.add_task("", total=models * (clean.size + paper.size))
     scores, paper_scores = (
         _fitted(division, published, options, work, processes, progress, bar)
         for division in (clean, paper)
@@ -176,7 +177,7 @@ def _fitted(
     work: Path,
     processes: int,
     progress: Progress,
-    bar,
+    bar: TaskID,
 ) -> dict[str, np.ndarray]:
     progress.update(bar, description=f"{division.name} protocol")
     return fitted_scores(
@@ -225,6 +226,7 @@ def _checked(options: Options) -> Options:
     if least is None:
         least = MIN_PATIENTS.get(options.dataset, DEFAULT_MIN_PATIENTS)
     for name, low, high, value in (
+        ("splits", 2, runner.MAX_REPEATS, options.splits),
         ("min-patients", 1, 10**9, least),
         ("min-outcomes", 1, 10**9, options.min_outcomes),
         ("iterations", 1, 1000, options.iterations),
@@ -237,6 +239,7 @@ def _checked(options: Options) -> Options:
         options,
         min_patients=least,
         repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
+        splits=max(options.splits, FULL_SPLITS if options.full else 1),
     )
 
 

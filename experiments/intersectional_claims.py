@@ -88,6 +88,7 @@ def claims(evaluations: Evaluations, titles: Mapping[str, str]) -> list[Claim]:
 
 def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Whether several stages beat one."""
+    del titles
     text = "Several stages together are fairer than any one of them."
     measured = (
         "the mean of the four configurations of several stages less that of the three "
@@ -98,6 +99,7 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
     shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
     tests = holm({metric: contrast(chosen, shares, metric) for metric in DISTANCES})
+    price, balance = (contrast(chosen, shares, metric) for metric in (F1, BALANCE))
     pairs = holm(
         {
             f"{several} less {one}": compare(known[several], known[one], DISPARITY)
@@ -112,9 +114,14 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     more = (
         f"Of {len(pairs)} pairs of such a configuration and one of its own stages, it "
         f"has the smaller disparity in {less}, beyond noise in {shown}; the larger "
-        f"beyond noise in {against} (Holm).",
+        f"beyond noise in {against} (Holm)."
     )
-    return Claim(text, measured, judged(tests.values(), wanted=-1), tests, more)
+    paid = (
+        f"The mean F1 score changes by {span(price)}, p {p_text(price)}, the balance "
+        f"by {span(balance)}, p {p_text(balance)}."
+    )
+    verdict = judged(tests.values(), wanted=-1)
+    return Claim(text, measured, verdict, tests, (more, paid))
 
 
 def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -220,14 +227,15 @@ def hidden_subgroup(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         verdict = "holds"
     elif not grown:
         verdict = "does not hold"
+    signs = [shows(c) for c in adjusted.values()]
     more = (
         f"Of {len(adjusted)} distances in {len(good)} such configurations "
         f"({', '.join(titles[n] for n in good)}), {len(grown)} are larger than under "
-        f"the base model, {sum(shows(c) > 0 for c in grown.values())} beyond noise "
-        f"(Holm), and {sum(shows(c) < 0 for c in adjusted.values())} smaller beyond it.",
+        f"the base model, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} "
+        "smaller beyond it."
     )
     largest = sorted(grown, key=lambda key: -grown[key].difference)[:5]
-    return Claim(text, measured, verdict, {k: grown[k] for k in largest}, more)
+    return Claim(text, measured, verdict, {k: grown[k] for k in largest}, (more,))
 
 
 def distances(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from experiments import figures
 from experiments.intersectional_claims import F1
+from experiments.intersectional_findings import everyone_selected
 from experiments.intersectional_results import NAMES, Results
 from experiments.intersectional_stages import CONFIGURATIONS, PAPER
 from experiments.intersectional_tables import full_name, shown_levels
@@ -85,6 +86,8 @@ def tradeoff(results: Results) -> Figure:
                 elinewidth=0.6,
                 alpha=0.9,
             )
+        floor = everyone_selected(results)
+        axes.axhline(floor, color="#777777", linestyle="--", linewidth=1)
         axes.set_xlabel("mean distance of the subgroups in average odds, 95 % interval")
         axes.set_ylabel("mean F1 score of the subgroups, 95 % interval")
         axes.set_title(_title(results))
@@ -98,6 +101,9 @@ def tradeoff(results: Results) -> Figure:
             Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
             for m, label in _SHAPES.values()
         ]
+        handles.append(
+            Line2D([], [], color="#777777", linestyle="--", label="everyone selected")
+        )
         figure.legend(handles=handles, loc="outside right upper")
     return figure
 

@@ -74,7 +74,7 @@ def composite(
     columns = {name: table.attributes[name].astype(str) for name in parts}
     if "age" in columns:
         columns["age"] = _two_ages(columns["age"])
-    names = columns[parts[0]].str.cat([columns[p] for p in parts[1:]], sep=" ")
+    names = pd.DataFrame(columns).agg(" ".join, axis=1)
     label = np.asarray(table.label) == 1
     kept, rare = _kept(names, label, min_patients, min_outcomes)
     if len(kept) + bool(rare) < 2:
@@ -88,8 +88,9 @@ def composite(
     levels = (reference, *sorted(k for k in kept if k != reference))
     levels += (OTHER,) if rare else ()
     own = names.where(names.isin(kept), OTHER)
-    codes = pd.Index(levels).get_indexer(own).astype(np.int64)
-    attribute = pd.Categorical.from_codes(codes, list(levels))
+    codes = pd.Index(levels).get_indexer(pd.Index(own)).astype(np.int64)
+    dtype = pd.CategoricalDtype(list(levels))
+    attribute = pd.Categorical.from_codes(codes, dtype=dtype)
     inputs = [c for c in table.features.columns if c not in parts]
     removed = {c: _PROTECTED for c in parts if c in table.features}
     return Composite(

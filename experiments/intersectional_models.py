@@ -12,7 +12,13 @@ from experiments import lanes, methods
 from experiments.intersectional_fits import Fit, Maker, run_all
 from experiments.intersectional_groups import SUBGROUP, Composite
 from experiments.intersectional_results import Options
-from experiments.intersectional_stages import FITTED, Configuration, In, repaired
+from experiments.intersectional_stages import (
+    FITTED,
+    NETWORKS,
+    Configuration,
+    In,
+    repaired,
+)
 from experiments.programs import Budget, Phase, Program, Variant
 from experiments.protocol import CrossValidation
 from experiments.selection import select
@@ -164,7 +170,9 @@ def network_scores(
         own = replace(splits, inputs=inputs)
         # FairGrad's settings are chosen against the plain network.
         baseline = np.empty(0)
-        for kind in ("mlp", *sorted(kinds - {"mlp"})):
+        for kind in NETWORKS:
+            if kind not in {"mlp", *kinds}:
+                continue
             program = _program(kind, own)
             name = Configuration(repair, kind, False).name
             trained = lanes.train(

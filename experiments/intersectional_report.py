@@ -47,44 +47,45 @@ def _columns(results: Results) -> list[Column]:
 def _protocol(results: Results) -> dict[str, Any]:
     splits, options, budget = results.splits, results.options, results.budget
     found = results.subgroups
-    division = wording.split(splits, options.seed)
+    error = options.objective.replace("_", " ")
+    parity = options.constraint.replace("_", " ")
+    whose = "the subgroup's" if options.thresholds == "group" else "the common"
     return {
-        **division,
+        **wording.split(splits, options.seed),
         "subgroups": f"{', '.join(found.parts)} crossed; combinations with fewer than "
-        f"{options.min_patients:,} rows, or fewer than {options.min_outcomes} of either "
-        f"outcome, are merged into '{found.levels[-1]}'",
+        f"{options.min_patients:,} rows, or {options.min_outcomes} of either outcome, "
+        "are merged",
         "merged": {name: f"{rows:,}" for name, rows in found.merged.items()},
         "reference": f"{found.reference}: {found.stated}",
         "inputs": f"{splits.inputs.shape[-1]} columns, imputed and encoded on each "
         "split's training rows; race, sex and age are not among them",
         **wording.columns(splits),
         "before": f"disparate impact remover, repair level {options.repair_level:g}, "
-        f"{NUM_QUANTILES} quantiles of each subgroup's training rows; patients' "
-        "subgroups are needed to predict",
-        "within": f"{DESCRIBED[options.learner]}; exponentiated gradient of "
-        f"{options.constraint.replace('_', ' ')} around it, bound .01, at most "
-        f"{options.iterations} iterations, {options.objective.replace('_', ' ')}; its "
-        "decision is drawn, with the exact chance",
+        f"{NUM_QUANTILES} quantiles of each subgroup's training rows; it needs a "
+        "patient's subgroup to predict",
+        "within": f"{DESCRIBED[options.learner]}; exponentiated gradient around it, "
+        f"{parity} within .01, at most {options.iterations} iterations, least {error}; "
+        "its decision is drawn, with the exact chance",
         "networks": f"{budget.steps} AdamW steps of {budget.batch_size} patients; MLP "
         f"{'-'.join(map(str, budget.hidden))}; FairGrad by subgroup, limited, its "
-        "setting chosen on the validation fold; positive-sum: the task's gradient "
+        "setting chosen on the validation fold; positive-sum: the task's gradient, "
         "changed no more than it takes for no subgroup's loss to rise, to first order",
-        "after": "equalized odds: thresholds drawn for each subgroup so that true and "
-        "false positive rates are equal on the validation fold, of least "
-        f"{options.objective.replace('_', ' ')}; acts on the scores; its AUROC is that "
-        "of the chance of being selected",
-        "threshold": f"elsewhere, the {'subgroup' if options.thresholds == 'group' else 'common'} "
-        "threshold of .10 to .89 with the largest F1 on the validation fold",
-        "metrics": f"{', '.join(NAMES[name].lower() for name in TABLE)} of each subgroup "
-        f"with {MIN_SUPPORT} patients of each outcome or more, exact expectations of "
-        "drawn decisions; F1 is a ratio of expectations; mean and worst: of the distance "
-        "from parity, or of the rate, over the subgroups; null: mean of "
+        "after": "equalized odds: on the validation fold's scores, thresholds drawn "
+        "for each subgroup so that true and false positive rates are equal, of least "
+        f"{error}; its AUROC is that of the chance of being selected",
+        "threshold": f"elsewhere {whose} threshold of .10 to .89 with the largest F1 "
+        "on the validation fold",
+        "metrics": f"{', '.join(NAMES[name].lower() for name in TABLE)} of each "
+        f"subgroup with {MIN_SUPPORT} patients of each outcome or more; the average "
+        "odds difference is signed, so that opposite gaps cancel; expectations "
+        "over decisions that are drawn, F1 a ratio of them; mean and worst over the "
+        "subgroups, of the distance from parity or of the rate; null: mean of "
         f"{options.permutations} shuffles of the subgroup, within outcome but for "
         "disparate impact and statistical parity",
-        "papers_protocol": f"{splits.num_lanes} random splits by patient, stratified by "
-        "subgroup and outcome: 50 % train, 40 % test and make the rules of equalized "
-        "odds, 10 % test these; thresholds come from the 10 %; intervals over splits by "
-        "Nadeau and Bengio's variance",
+        "the_papers_protocol": f"{options.splits} random splits by patient, "
+        "stratified by subgroup and outcome: 50 % train, 40 % test and make the rules "
+        "of equalized odds, 10 % test these and make the thresholds; intervals over "
+        "splits with Nadeau and Bengio's variance",
         **wording.inference(results, "the base model"),
     }
 
@@ -115,11 +116,11 @@ SYSTEM = System(
     tests=tests_against_base,
     columns=_columns,
     legend="Means over the subgroups: of F1 and balanced accuracy, and of the distance "
-    "from parity with the reference in disparate impact (DI), statistical parity (SPD), "
-    "equal opportunity (EOD) and average odds (AOD). DIR: disparate impact remover; EGR: "
-    "exponentiated gradient reduction; EO: equalized odds. p: against the base model, "
-    "paired, Holm-corrected over the configurations. Every subgroup's figures are in "
-    "subgroups.md.",
+    "from parity with the reference in disparate impact (DI), statistical parity "
+    "(SPD), equal opportunity (EOD) and average odds (AOD). DIR: disparate impact "
+    "remover; EGR: exponentiated gradient reduction; EO: equalized odds. p: against "
+    "the base model, paired, Holm-corrected over the configurations. Every subgroup's "
+    "figures are in subgroups.md.",
     remark="These are not the paper's data, and no figure here reproduces one of its.",
     pictures=(
         Picture(

@@ -23,7 +23,7 @@ from experiments.programs import Budget
 from fairjax.mitigation.equal_rates import Objective
 
 # Of five folds each: 20 splits.
-FULL_REPEATS = 4
+FULL_REPEATS, FULL_SPLITS = 4, 20
 DEFAULT_MIN_PATIENTS = 100
 # The paper's smallest subgroup has 9,217 records.
 MIN_PATIENTS = {"pipeline_simulated": 9_000}
@@ -57,9 +57,9 @@ class Options:
       dataset: Which patients; ``all`` for nhanes, support2 and rhc one after another.
       configurations: Which combinations of stages; all where none is named. The base
         model is always among them.
-      repeats: How often the five-fold cross-validation is repeated on new splits. The
-        paper's own protocol gets as many random splits as there are folds in all.
-      full: Repeat it 4 times at least: 20 splits.
+      repeats: How often the five-fold cross-validation is repeated on new splits.
+      splits: Random splits of the paper's own protocol.
+      full: Repeat the cross-validation 4 times and make 20 random splits, at least.
       learner: Which classifier the first three stages are built around.
       constraint: What exponentiated gradient reduction is to equalise.
       objective: What the reduction and equalized odds keep small, apart from being
@@ -81,6 +81,7 @@ class Options:
     dataset: Dataset = "nhanes"
     configurations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     repeats: int = 2
+    splits: int = 5
     full: bool = False
     learner: LearnerName = "xgboost"
     constraint: Constraint = "demographic_parity"

@@ -1,9 +1,9 @@
 """The configurations: what each does before, in and after training, and its decisions.
 
 A configuration's name says its stages: ``dir`` before, ``egr`` (or a network that is
-trained by reconciled gradients) in, ``eo`` after. Decisions are chances in [0, 1]: those
-of exponentiated gradient and of equalized odds are drawn, so that metrics are exact
-expectations of them; thresholds give chances of 0 and 1.
+trained by reconciled gradients) in, ``eo`` after. Decisions are chances in [0, 1]:
+those of exponentiated gradient and of equalized odds are drawn, so that metrics are
+exact expectations of them; thresholds give chances of 0 and 1.
 """
 
 import dataclasses
@@ -55,8 +55,10 @@ class Configuration:
         """For the command line.
 
         Example:
-          >>> Configuration(True, "egr", True).name, Configuration(False, "base", True).name
-          ('dir_egr_eo', 'eo')
+          >>> Configuration(True, "egr", True).name
+          'dir_egr_eo'
+          >>> Configuration(False, "base", True).name
+          'eo'
         """
         within = [] if self.within == "base" else [self.within]
         stages = ["dir"] * self.repaired + within + ["eo"] * self.equalized

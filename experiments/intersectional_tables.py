@@ -1,4 +1,4 @@
-"""The paper's table: every metric, every subgroup, every configuration; as two files."""
+"""The paper's table, as two files: every metric, subgroup and configuration."""
 
 import csv
 import io
@@ -9,6 +9,14 @@ from experiments import markdown, tables
 from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_paper import over_splits
 from experiments.intersectional_results import NAMES, TABLE, PerSplit, Results
+
+_LEGEND = (
+    "Means over the repeats of the clean protocol, in which every configuration has "
+    "the same patients, with 95 % intervals; in brackets, how many patients. Disparate "
+    "impact is the ratio of a subgroup's selection rate to the reference's, a "
+    "difference is the subgroup's less the reference's. `subgroups.csv` has the same "
+    "numbers, and those of the paper's protocol."
+)
 
 
 def full_name(metric: str, level: str) -> str:
@@ -40,11 +48,7 @@ def as_markdown(results: Results) -> str:
     lines = [
         f"# Every subgroup on {markdown.escape(found.table.title)}",
         "",
-        "Means over the repeats of the clean protocol, in which every configuration has "
-        "the same patients, with 95 % intervals. The reference is "
-        f"{markdown.escape(found.reference)}; disparate impact is the ratio of selection "
-        "rates to it, a difference is the subgroup's less its. `subgroups.csv` has the "
-        "same numbers, and those of the paper's protocol.",
+        f"{_LEGEND} The reference is {markdown.escape(found.reference)}.",
         "",
     ]
     header = ["Configuration"]
