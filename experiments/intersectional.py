@@ -120,7 +120,7 @@ def _train_and_evaluate(
     models = len({c.model for c in published})
     processes = lanes.num_cores()
     bar = progress.add_task("", total=models * (clean.size + paper.size))
-    scores, paper_scores = (
+    (scores, missed), (paper_scores, _) = (
         _fitted(division, published, options, work, processes, progress, bar)
         for division in (clean, paper)
     )
@@ -165,7 +165,7 @@ def _train_and_evaluate(
     progress.advance(bar)
     return dataclasses.replace(
         results,
-        folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap)),
+        folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap), missed),
         paper=told,
     )
 
@@ -178,7 +178,7 @@ def _fitted(
     processes: int,
     progress: Progress,
     bar: TaskID,
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     progress.update(bar, description=f"{division.name} protocol")
     return fitted_scores(
         division,

@@ -5,6 +5,7 @@ back. Fits do not depend on how many processes there are.
 """
 
 import multiprocessing
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from threadpoolctl import threadpool_limits
 
 from experiments.files import write_whole
 from experiments.intersectional_learners import (
-    Constraint,
+    Fitted,
     LearnerName,
+    make_learner,
     plain,
     reduced,
 )
+from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.equal_rates import Objective
 
 Maker = Callable[[], "Fit"]
@@ -45,7 +48,7 @@ class Fit:
 
     reduction: bool
     learner: LearnerName
-    constraint: Constraint
+    constraint: Parity
     objective: Objective
     iterations: int
     seed: int
@@ -68,25 +71,25 @@ class Fit:
             others=np.arange(first, len(rows)),
         )
 
-    def run(self) -> np.ndarray:
-        """Probabilities of ``others``, in order."""
+    def run(self) -> Fitted:
+        """Fit, and predict ``others`` in order."""
+        others = self.inputs[self.others]
         inputs, label = self.inputs[self.train], self.label[self.train]
         # On one thread: the processes share the cores already.
         with threadpool_limits(limits=1):
+            learner = make_learner(self.learner, self.seed)
             if not self.reduction:
-                model = plain(self.learner, self.seed, inputs, label)
-            else:
-                model = reduced(
-                    self.learner,
-                    self.seed,
-                    inputs,
-                    label,
-                    self.codes[self.train],
-                    constraint=self.constraint,
-                    objective=self.objective,
-                    iterations=self.iterations,
-                )
-            return model(self.inputs[self.others])
+                return plain(learner, inputs, label, others)
+            return reduced(
+                learner,
+                inputs,
+                label,
+                self.codes[self.train],
+                others,
+                constraint=self.constraint,
+                objective=self.objective,
+                iterations=self.iterations,
+            )
 
 
 def run_all(
@@ -95,8 +98,8 @@ def run_all(
     *,
     processes: int,
     advance: Callable[[], None],
-) -> dict[str, np.ndarray]:
-    """Name -> probabilities, of every fit.
+) -> dict[str, Fitted]:
+    """Name -> predictions, of every fit.
 
     Args:
       fits: Name of a file -> what makes the fit, called when its turn comes: the inputs
@@ -118,21 +121,21 @@ def run_all(
         else:
             left.append((name, make))
     runs = _here(left) if processes == 1 or len(left) < 2 else _beside(left, processes)
-    for name, scores in runs:
-        write_whole(_path(work, name), lambda p, s=scores: np.save(p, s))
-        found[name] = scores
+    for name, fitted in runs:
+        write_whole(_path(work, name), lambda p, f=fitted: np.savez(p, **f._asdict()))
+        found[name] = fitted
         advance()
     return found
 
 
-def _here(left: list[tuple[str, Maker]]) -> Iterator[tuple[str, np.ndarray]]:
+def _here(left: list[tuple[str, Maker]]) -> Iterator[tuple[str, Fitted]]:
     for name, make in left:
         yield name, make().run()
 
 
 def _beside(
     left: list[tuple[str, Maker]], processes: int
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, Fitted]]:
     # A process that is forked after JAX has started its threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -149,18 +152,19 @@ def _beside(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(fit: Fit) -> np.ndarray:
+def _run(fit: Fit) -> Fitted:
     return fit.run()
 
 
 def _path(work: Path, name: str) -> Path:
-    return work / f"{name}.npy"
+    return work / f"{name}.npz"
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path) -> Fitted:
     try:
-        return np.load(path)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file, np.load(file) as stored:
+            return Fitted(stored["scores"], float(stored["missed"]))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read: it is damaged. Delete it to fit that again."
         ) from error

@@ -1,23 +1,19 @@
 """The classifiers that the pipeline is built around, and fairness put on top of one."""
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from fairjax.mitigation import ExponentiatedGradient
+from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.equal_rates import Objective
 
 LearnerName = Literal["xgboost", "logistic", "boosting"]
-Constraint = Literal[
-    "demographic_parity",
-    "equalized_odds",
-    "true_positive_rate_parity",
-    "false_positive_rate_parity",
-    "error_rate_parity",
-]
 
 
 def check_learner(name: str) -> None:
@@ -79,46 +75,44 @@ def make_learner(name: str, seed: int) -> Any:
     return _MAKERS[name](seed)
 
 
+class Fitted(NamedTuple):
+    """What a model predicts, and how far it misses what it was held to.
+
+    Attributes:
+      scores: ``[k]``, in [0, 1].
+      missed: By how much the worst subgroup's rate is beyond the bound on the training
+        rows, at most 0 if none is; NaN of a model that was held to none.
+    """
+
+    scores: np.ndarray
+    missed: float
+
+
 def plain(
-    name: str, seed: int, inputs: np.ndarray, label: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A fitted learner: inputs ``[k, d]`` to probabilities ``[k]``."""
-    model = make_learner(name, seed).fit(inputs, label)
-    return lambda rows: np.asarray(model.predict_proba(rows)[:, 1], np.float64)
+    learner: Any, inputs: np.ndarray, label: np.ndarray, others: np.ndarray
+) -> Fitted:
+    """A learner's probabilities of the rows ``others``."""
+    chance = learner.fit(inputs, label).predict_proba(others)[:, 1]
+    return Fitted(np.asarray(chance, np.float64), np.nan)
 
 
 def reduced(
-    name: str,
-    seed: int,
+    learner: Any,
     inputs: np.ndarray,
     label: np.ndarray,
     codes: np.ndarray,
+    others: np.ndarray,
     *,
-    constraint: Constraint,
+    constraint: Parity,
     objective: Objective,
     iterations: int,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Exponentiated gradient around a learner: inputs ``[k, d]`` to chances ``[k]``.
-
-    The chance is that of the random classifier which the reduction returns, exactly.
-    By the balanced error the rates of both errors count alike: by the plain error a
-    rare outcome would leave hardly anyone selected, and nothing to compare.
-    """
-    from fairlearn import reductions
-
-    moments = {
-        "demographic_parity": reductions.DemographicParity,
-        "equalized_odds": reductions.EqualizedOdds,
-        "true_positive_rate_parity": reductions.TruePositiveRateParity,
-        "false_positive_rate_parity": reductions.FalsePositiveRateParity,
-        "error_rate_parity": reductions.ErrorRateParity,
-    }
-    share = float(label.mean()) if objective == "balanced_error" else 0.5
-    model = reductions.ExponentiatedGradient(
-        make_learner(name, seed),
-        moments[constraint](difference_bound=0.01),
-        objective=reductions.ErrorRate(costs={"fp": 2 * share, "fn": 2 - 2 * share}),
-        max_iter=iterations,
+) -> Fitted:
+    """Exponentiated gradient around a learner: exact chances of the rows ``others``."""
+    model = ExponentiatedGradient(
+        learner, constraint=constraint, objective=objective, max_iterations=iterations
     )
-    model.fit(inputs, label, sensitive_features=codes)
-    return lambda rows: np.asarray(model._pmf_predict(rows)[:, 1], np.float64)
+    with warnings.catch_warnings():
+        # How often and by how much is in the report.
+        warnings.filterwarnings("ignore", message="no mixture of the learner's")
+        model.fit(inputs, label, sensitive_features=codes)
+    return Fitted(model.predict_proba(others)[:, 1], model.violation_)

@@ -66,8 +66,11 @@ def fitted_scores(
     *,
     processes: int,
     advance: Callable[[], None],
-) -> dict[str, np.ndarray]:
-    """Name of a model -> probabilities ``[S, n]``, NaN for rows trained on.
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Probabilities ``[S, n]`` of each model, and by how much it misses its bound.
+
+    Those of rows that a split trains on are NaN; so is the bound of a model that was
+    held to none.
 
     Args:
       division: The splits.
@@ -91,9 +94,11 @@ def fitted_scores(
     found = {
         model.name: np.full((division.size, len(everyone)), np.nan) for model in models
     }
+    missed = {model.name: np.full(division.size, np.nan) for model in models}
     for name, (model, split, others) in where.items():
-        found[model][split, others] = done[name]
-    return found
+        found[model][split, others] = done[name].scores
+        missed[model][split] = done[name].missed
+    return found, missed
 
 
 def _models(

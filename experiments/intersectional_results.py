@@ -1,7 +1,7 @@
 """The options of the intersectional experiment, and what a run of it holds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ import tyro
 
 from experiments import results
 from experiments.intersectional_groups import Composite
-from experiments.intersectional_learners import Constraint, LearnerName
+from experiments.intersectional_learners import LearnerName
 from experiments.level_measures import (
     AVERAGE_ODDS,
     BY_LEVEL,
@@ -20,6 +20,7 @@ from experiments.level_measures import (
 )
 from experiments.measures import GROUP_AUROC
 from experiments.programs import Budget
+from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.equal_rates import Objective
 
 # Of five folds each: 20 splits.
@@ -84,7 +85,7 @@ class Options:
     splits: int = 5
     full: bool = False
     learner: LearnerName = "xgboost"
-    constraint: Constraint = "demographic_parity"
+    constraint: Parity = "demographic_parity"
     objective: Objective = "balanced_error"
     iterations: int = 50
     repair_level: float = 1.0
@@ -105,10 +106,12 @@ class PerSplit:
       values: configuration -> metric's full name -> ``[S]``; NaN where undefined.
       overlap: configuration -> rows evaluated over rows trained on, which says how far
         splits share what they were trained on.
+      missed: model held to a bound -> ``[S]``, by how much it misses it in training.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
     overlap: Mapping[str, float]
+    missed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 _NOTHING = PerSplit({}, {})

@@ -162,9 +162,9 @@ def decide(
     rows = (label[held], scores[held], codes[held])
     if configuration.equalized:
         with warnings.catch_warnings():
-            # A small subgroup without positives among the rows held out has the others'
-            # mean rate.
-            warnings.filterwarnings("ignore", message="groups .* lack positives")
+            # A small subgroup may have none of an outcome among the rows held out; it
+            # is given the others' mean rate.
+            warnings.filterwarnings("ignore", message="groups without")
             fitted = equal_rate_rules(*rows, num_groups=num_groups, objective=objective)
         known = np.where(np.isnan(scores), -np.inf, scores)
         return selection_probability(known, codes, fitted.rules)

@@ -1,0 +1,231 @@
+"""Metrics of groups against a reference, of decisions and of chances: by formula."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
+
+from experiments import measures, protocol
+from experiments.cohort import cohort
+from experiments.comparison import Evaluation
+from experiments.datasets import ClinicalTable
+from experiments.evaluation import Evaluator, Predictions
+from experiments.level_measures import (
+    AVERAGE_ODDS,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
+from experiments.measures import Sample
+from experiments.noise import noise
+
+GROUPS, REFERENCE = ("a", "b", "c", "tiny"), "b"
+PARITY = (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
+RATES = ("group_accuracy", "group_balanced_accuracy", "group_f1_score", "group_recall")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """300 patients of three groups, and 6 of a group too small to be compared."""
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([rng.integers(0, 3, 300), np.full(6, 3)])
+    label = (rng.random(306) < 0.3 + 0.1 * codes).astype(np.int8)
+    groups = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(GROUPS)))
+    table = ClinicalTable(
+        name="made",
+        title="Made up",
+        features=pd.DataFrame({"x": rng.normal(size=306)}),
+        label=label,
+        outcome="death",
+        attributes=pd.DataFrame({"group": groups}),
+        patient_ids=np.arange(306),
+        dropped={},
+        excluded={},
+        citation="",
+        licence="",
+    )
+    splits = protocol.cross_validation(table, ("group",), num_repeats=2, seed=0)
+    return splits, codes, label
+
+
+def sample_of(splits, decisions, *, reference=REFERENCE, weights=None):
+    whole = cohort(splits, references={"group": reference} if reference else None)
+    mass = np.ones((1, len(decisions))) if weights is None else weights
+    return Sample(
+        whole,
+        jnp.asarray(decisions, jnp.float32),
+        jnp.asarray(decisions),
+        jnp.asarray(mass, jnp.float32),
+    )
+
+
+def by_formula(codes, label, chance):
+    """What AIF360 computes for each group against the reference, in expectation."""
+
+    def rates(group):
+        mine = codes == GROUPS.index(group)
+        ill, well = mine & (label == 1), mine & (label == 0)
+        return chance[mine].mean(), chance[ill].mean(), chance[well].mean()
+
+    own = {group: rates(group) for group in GROUPS[:3]}
+    selected, true, false = own[REFERENCE]
+    return {
+        group: {
+            IMPACT: s / selected,
+            STATISTICAL_PARITY: s - selected,
+            OPPORTUNITY: t - true,
+            AVERAGE_ODDS: ((f - false) + (t - true)) / 2,
+        }
+        for group, (s, t, f) in own.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["decisions", "yes or no as floats", "chances"])
+def test_against_a_reference(made, kind):
+    splits, codes, label = made
+    rng = np.random.default_rng(1)
+    chance = rng.random(306).astype(np.float32)
+    if kind != "chances":
+        chance = (chance < 0.4).astype(bool if kind == "decisions" else np.float32)
+    found = measures.measure(PARITY, sample_of(splits, chance))
+    wanted = by_formula(codes, label, chance)
+    for metric in PARITY:
+        away = []
+        for group in GROUPS[:3]:
+            value = float(found[f"{metric}/group={group}"][0])
+            np.testing.assert_allclose(value, wanted[group][metric], atol=2e-6)
+            if group != REFERENCE:
+                away.append(abs(wanted[group][metric] - (metric == IMPACT)))
+        # Too small a group is not reported, and is no part of the summaries.
+        assert f"{metric}/group=tiny" not in found
+        np.testing.assert_allclose(found[f"{metric}/mean"], np.mean(away), atol=2e-6)
+        np.testing.assert_allclose(found[f"{metric}/worst"], max(away), atol=2e-6)
+
+
+def test_rates_of_groups(made):
+    splits, codes, label = made
+    decisions = np.random.default_rng(2).random(306) < 0.4
+    found = measures.measure(RATES, sample_of(splits, decisions))
+    oracles = {
+        "group_balanced_accuracy": balanced_accuracy_score,
+        "group_f1_score": f1_score,
+        "group_recall": recall_score,
+        "group_accuracy": lambda y, p: np.mean(y == p),
+    }
+    for metric, oracle in oracles.items():
+        own = [
+            oracle(label[codes == g], decisions[codes == g].astype(int))
+            for g in range(3)
+        ]
+        for group, value in zip(GROUPS, own, strict=False):
+            np.testing.assert_allclose(
+                found[f"{metric}/group={group}"][0], value, atol=1e-6
+            )
+        # More is better: the worst is the least.
+        np.testing.assert_allclose(found[f"{metric}/mean"], np.mean(own), atol=1e-6)
+        np.testing.assert_allclose(found[f"{metric}/worst"], min(own), atol=1e-6)
+
+
+def test_chances_are_the_mean_of_draws(made):
+    """Expected counts are exactly what decisions average to."""
+    splits, _, _ = made
+    rng = np.random.default_rng(3)
+    drawn = rng.random((8, 306)) < 0.5
+    grouping = cohort(splits).attributes[0]
+    tables = [sample_of(splits, one).counts(grouping).counts for one in drawn]
+    chance = drawn.mean(axis=0).astype(np.float32)
+    expected = sample_of(splits, chance).counts(grouping).counts
+    np.testing.assert_array_equal(expected, np.mean(tables, axis=0))
+
+
+def test_chances_are_weighted(made):
+    splits, codes, label = made
+    rng = np.random.default_rng(4)
+    weights = rng.integers(0, 4, (2, 306))
+    chance = rng.random(306).astype(np.float32)
+    sample = sample_of(splits, chance, weights=weights)
+    rate = measures.measure(("selection_rate",), sample)["selection_rate"]
+    np.testing.assert_allclose(rate, weights @ chance / weights.sum(axis=1), rtol=1e-5)
+    found = measures.measure(("group_recall",), sample)["group_recall/group=a"]
+    ill = weights * ((codes == 0) & (label == 1))
+    np.testing.assert_allclose(found, ill @ chance / ill.sum(axis=1), rtol=1e-5)
+
+
+def test_a_reference_is_asked_for_and_must_be_large_enough(made):
+    splits, _, _ = made
+    decisions = np.ones(306, bool)
+    with pytest.raises(ValueError, match="disparate_impact needs a reference"):
+        measures.measure((IMPACT,), sample_of(splits, decisions, reference=None))
+    with pytest.raises(ValueError, match="one of its groups .* a, b, c; not tiny"):
+        cohort(splits, references={"group": "tiny"})
+
+
+def test_nobody_of_the_reference_selected(made):
+    splits, codes, _ = made
+    decisions = codes != GROUPS.index(REFERENCE)
+    found = measures.measure((IMPACT,), sample_of(splits, decisions))
+    assert np.isinf(found[f"{IMPACT}/group=a"][0])
+    assert np.isnan(found[f"{IMPACT}/group=b"][0])
+
+
+def evaluate(splits, chance, permutations=50):
+    evaluator = Evaluator(
+        splits,
+        num_bootstrap=30,
+        num_permutations=permutations,
+        seed=0,
+        metric_names=PARITY,
+        references={"group": REFERENCE},
+    )
+    both = np.stack([chance] * 2).astype(np.float32)
+    return evaluator(Predictions("made", "", both, both))
+
+
+def test_intervals_of_differences_may_be_negative(made):
+    splits, codes, _ = made
+    chance = np.where(codes == 0, 0.1, 0.9)
+    found = evaluate(splits, chance)
+    low, high = found.interval(f"{STATISTICAL_PARITY}/group=a")
+    assert -1 <= low <= high < -0.7
+    assert found.interval(f"{STATISTICAL_PARITY}/mean")[0] >= 0
+
+
+def test_a_ratio_may_be_more_than_one():
+    repeats = np.array([1.4, 1.6])
+    name = f"{IMPACT}/group=a"
+    wide = Evaluation({name: repeats}, {name: np.array([1.0, 2.0])}, {}, {}, {})
+    assert wide.interval(name)[1] > 1.6
+
+
+def test_noise_floors_of_the_summaries(made):
+    """A chance that does not depend on the group is noise; one that does is not."""
+    splits, codes, _ = made
+    by_chance = np.random.default_rng(5).random(306)
+    found = evaluate(splits, by_chance)
+    mean = f"{AVERAGE_ODDS}/mean"
+    assert found.p_noise[mean] > 0.05
+    assert 0 < found.null[mean] < found.null[f"{AVERAGE_ODDS}/worst"]
+    found = evaluate(splits, np.where(codes == 0, 0.1, 0.9))
+    assert found.p_noise[mean] < 0.05
+    assert found.null[mean] < 0.5 * found.mean(mean)
+    assert np.isnan(found.corrected[mean])
+
+
+def test_the_floor_of_statistical_parity_is_of_anyone(made):
+    """Decisions equal to the outcome: groups differ as their outcomes do."""
+    splits, _, label = made
+    whole = cohort(splits, references={"group": REFERENCE})
+    told = noise(
+        jax.random.key(0),
+        (STATISTICAL_PARITY, OPPORTUNITY),
+        whole,
+        jnp.asarray(label, jnp.float32),
+        jnp.asarray(label, jnp.float32),
+        None,
+        50,
+    )
+    # Within outcome nothing varies, across outcomes selection does.
+    assert float(told.floor[f"{OPPORTUNITY}/mean"]) == 0
+    assert float(told.floor[f"{STATISTICAL_PARITY}/mean"]) > 0.01
