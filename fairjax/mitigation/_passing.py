@@ -60,4 +60,7 @@ def takes_weights(estimator: Any) -> bool:
 def _asks(estimator: Any, method: str, name: str) -> bool:
     if not sklearn.get_config()["enable_metadata_routing"]:
         return False
+    if isinstance(estimator, FrozenEstimator) and method != "fit":
+        # It hands on what its own estimator asks for, but does not say so.
+        estimator = estimator.estimator
     return bool(get_routing_for_object(estimator).consumes(method, [name]))

@@ -6,8 +6,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from fairjax.metrics import GroupCounts, group_rate
+from fairjax.metrics import GroupCounts
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._outcomes import (
+    drawn,
+    expected_accuracy,
+    is_positive,
+    rates_by_group,
+    two_classes,
+)
 from fairjax.mitigation._passing import requested, takes_weights, type_name
 from fairjax.mitigation._sensitive import Groups
 from fairjax.mitigation.decision_rules import expected_counts, selection_probability
@@ -21,10 +28,8 @@ with mitigation_extra():
         clone,
         is_classifier,
     )
-    from sklearn.preprocessing import LabelEncoder
-    from sklearn.utils import assert_all_finite, check_random_state, get_tags
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, column_or_1d
+    from sklearn.utils import get_tags
+    from sklearn.utils.validation import check_is_fitted
 
 Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
@@ -153,18 +158,9 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"the estimator is a classifier, not {type_name(self.estimator)}."
             )
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        assert_all_finite(y, input_name="y")
-        encoder = LabelEncoder().fit(y)
-        classes = np.asarray(encoder.classes_)
-        if len(classes) != 2:
-            raise ValueError(
-                "Only binary classification is supported: the outcome has "
-                f"{len(classes)} classes."
-            )
-        self._groups = Groups.of(sensitive_features, rows=len(y))
-        codes = self._groups.known(sensitive_features, rows=len(y))
+        labels, classes = two_classes(y)
+        self._groups = Groups.of(sensitive_features, rows=len(labels))
+        codes = self._groups.known(sensitive_features, rows=len(labels))
         self.group_names_, self.classes_ = self._groups.names, classes
         given = requested(self.estimator, "fit", sensitive_features)
         if sample_weight is not None and takes_weights(self.estimator):
@@ -188,7 +184,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 stacklevel=2,
             )
         fitted = equal_rate_rules(
-            encoder.transform(y),
+            labels,
             scores,
             codes,
             num_groups=len(self.group_names_),
@@ -235,8 +231,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           ValueError: As :meth:`predict_proba`.
         """
         chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
-        draws = check_random_state(self.random_state).random_sample(len(chance))
-        return self.classes_[(draws < chance).astype(int)]
+        return drawn(chance, self.classes_, self.random_state)
 
     def expected_counts(
         self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
@@ -268,8 +263,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def report(self) -> pd.DataFrame:
         """Expected rates of each group on the rows of the fit, a row a group."""
         check_is_fitted(self)
-        rates = {name: np.asarray(group_rate(self.counts_, name)) for name in _RATES}
-        return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
+        return rates_by_group(self.counts_, self.group_names_)
 
     def score(
         self,
@@ -292,8 +286,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         labels = self._positive(y)
         chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
-        right = np.where(labels, chance, 1 - chance)
-        return float(np.average(right, weights=sample_weight))
+        return expected_accuracy(labels, chance, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         """Two classes, of the tables that the classifier takes."""
@@ -307,13 +300,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _positive(self, y: Any) -> np.ndarray:
         check_is_fitted(self)
-        y = column_or_1d(y)
-        if not np.isin(y, self.classes_).all():
-            raise ValueError(
-                f"labels are of the classes seen at fit, {self.classes_.tolist()}; "
-                f"found {np.setdiff1d(y, self.classes_).tolist()} too."
-            )
-        return y == self.classes_[1]
+        return is_positive(y, self.classes_)
 
     def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:
         names = _SCORES if self.response == "auto" else (self.response,)

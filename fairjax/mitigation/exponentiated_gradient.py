@@ -11,9 +11,16 @@ import jax
 import numpy as np
 import pandas as pd
 
-from fairjax.metrics import GroupCounts, group_rate
+from fairjax.metrics import GroupCounts
 from fairjax.mitigation import _fairlearn_reduction
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._outcomes import (
+    drawn,
+    expected_accuracy,
+    is_positive,
+    rates_by_group,
+    two_classes,
+)
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.constraints import (
     Objective,
@@ -35,15 +42,13 @@ from fairjax.mitigation.reduction import LANES, solve_reduction
 
 with mitigation_extra():
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-    from sklearn.preprocessing import LabelEncoder
-    from sklearn.utils import check_random_state
+    from sklearn.utils import check_consistent_length, check_random_state, get_tags
     from sklearn.utils.validation import (
         _check_sample_weight,
         check_is_fitted,
         validate_data,
     )
 
-_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
 # As far as a fitted mixture may miss its bound without a word.
 _MISSED = 1e-3
 _FORMAT = 1
@@ -188,20 +193,14 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             sample weights.
         """
         native = isinstance(self.estimator, FlaxClassifier)
+        labels, classes = two_classes(y)
         features = self._features(X, reset=True) if native else X
-        labels = np.asarray(y)
+        check_consistent_length(X, labels)
         rows = len(labels)
-        self._groups = Groups.of(sensitive_features, rows=rows)
-        check_not_among(X, self._groups)
-        self.group_names_ = self._groups.names
-        codes = self._groups.known(sensitive_features, rows=rows)
-        encoder = LabelEncoder().fit(labels)
-        self.classes_ = np.asarray(encoder.classes_)
-        if len(self.classes_) != 2:
-            raise ValueError(
-                f"the outcome has {len(self.classes_)} classes; two are needed."
-            )
-        labels = encoder.transform(labels)
+        groups = Groups.of(sensitive_features, rows=rows)
+        check_not_among(X, groups)
+        codes = groups.known(sensitive_features, rows=rows)
+        self._groups, self.group_names_, self.classes_ = groups, groups.names, classes
         weights = None
         if sample_weight is not None:
             if not native:
@@ -258,8 +257,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Decisions, drawn with the chances of :meth:`predict_proba`."""
         chance = self.predict_proba(X)[:, 1]
-        draws = check_random_state(self.random_state).random_sample(len(chance))
-        return self.classes_[(draws < chance).astype(int)]
+        return drawn(chance, self.classes_, self.random_state)
 
     def expected_counts(
         self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
@@ -267,10 +265,21 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
 
         Every rate and gap of :mod:`fairjax.metrics` reads them.
+
+        Args:
+          X: ``[n, d]``.
+          y: ``[n]``, of the classes seen at fit.
+          sensitive_features: As at fit.
+          sample_weight: ``[n]``, at least 0.
+
+        Raises:
+          ValueError: Other columns, classes or groups than at fit.
         """
+        check_is_fitted(self, "chances_")
+        positive = is_positive(y, self.classes_)
         chance = self.predict_proba(X)[:, 1]
         return expected_counts(
-            (np.asarray(y) == self.classes_[1]).astype(np.int64),
+            positive.astype(np.int64),
             chance,
             self._groups.known(sensitive_features, rows=len(chance)),
             num_groups=len(self.group_names_),
@@ -280,8 +289,22 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def report(self) -> pd.DataFrame:
         """Expected rates of each group on the rows of the fit, a row a group."""
         check_is_fitted(self, "chances_")
-        rates = {name: np.asarray(group_rate(self.counts_, name)) for name in _RATES}
-        return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
+        return rates_by_group(self.counts_, self.group_names_)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Expected accuracy, exact: the mean chance of the right decision.
+
+        Args:
+          X: ``[n, d]``.
+          y: ``[n]``, of the classes seen at fit.
+          sample_weight: ``[n]``, at least 0.
+
+        Raises:
+          ValueError: Other columns or classes than at fit.
+        """
+        check_is_fitted(self, "chances_")
+        positive = is_positive(y, self.classes_)
+        return expected_accuracy(positive, self.predict_proba(X)[:, 1], sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
@@ -363,6 +386,16 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         fitted.best_gap_, fitted.iterations_ = told["best_gap"], told["iterations"]
         fitted.cost_, fitted.violation_ = told["cost"], told["violation"]
         return fitted
+
+    def __sklearn_tags__(self) -> Any:
+        """Two classes; of a Flax learner plain tables of finite numbers."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        if hasattr(self.estimator, "fit"):
+            taken = get_tags(self.estimator).input_tags
+            tags.input_tags.sparse = taken.sparse
+            tags.input_tags.allow_nan = taken.allow_nan
+        return tags
 
     def _features(self, X: Any, *, reset: bool) -> np.ndarray:
         return np.asarray(validate_data(self, X, dtype=np.float64, reset=reset))

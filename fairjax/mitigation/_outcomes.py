@@ -1,0 +1,94 @@
+"""Outcomes of two classes, and decisions about them that are drawn by chance."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairjax.metrics import GroupCounts, group_rate
+from fairjax.mitigation._extra import mitigation_extra
+
+with mitigation_extra():
+    from sklearn.preprocessing import LabelEncoder
+    from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
+    from sklearn.utils.multiclass import check_classification_targets
+
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
+
+
+def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The outcome as 0 and 1, ``[n]``, and its two classes.
+
+    Raises:
+      ValueError: No outcome, one that is no class, or other than two classes.
+
+    Example:
+      >>> two_classes(["no", "yes", "no"])
+      (array([0, 1, 0]), array(['no', 'yes'], dtype='<U3'))
+    """
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None.")
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    assert_all_finite(y, input_name="y")
+    encoder = LabelEncoder().fit(y)
+    classes = np.asarray(encoder.classes_)
+    if len(classes) != 2:
+        raise ValueError(
+            f"Only binary classification is supported: the outcome has {len(classes)} "
+            "classes."
+        )
+    return np.asarray(encoder.transform(y)), classes
+
+
+def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
+    """Whether each is of the second class, bool ``[n]``.
+
+    Raises:
+      ValueError: An outcome of neither class.
+
+    Example:
+      >>> is_positive([3, 5, 5], np.array([3, 5]))
+      array([False,  True,  True])
+    """
+    y = column_or_1d(y)
+    if not np.isin(y, classes).all():
+        raise ValueError(
+            f"labels are of the classes seen at fit, {classes.tolist()}; found "
+            f"{np.setdiff1d(y, classes).tolist()} too."
+        )
+    return y == classes[1]
+
+
+def drawn(chance: np.ndarray, classes: np.ndarray, random_state: Any) -> np.ndarray:
+    """Decisions, each for the second class with its chance.
+
+    Example:
+      >>> drawn(np.array([0.0, 1.0]), np.array(["no", "yes"]), 0)
+      array(['no', 'yes'], dtype='<U3')
+    """
+    draws = check_random_state(random_state).random_sample(len(chance))
+    return classes[(draws < chance).astype(int)]
+
+
+def expected_accuracy(positive: np.ndarray, chance: np.ndarray, weights: Any) -> float:
+    """The mean chance of the right decision.
+
+    Example:
+      >>> expected_accuracy(np.array([True, False]), np.array([0.75, 0.25]), None)
+      0.75
+    """
+    right = np.where(positive, chance, 1 - chance)
+    return float(np.average(right, weights=weights))
+
+
+def rates_by_group(counts: GroupCounts, names: tuple[str, ...]) -> pd.DataFrame:
+    """Rates of each group, a row a group.
+
+    Example:
+      >>> counts = GroupCounts(np.array([[[1.0, 1.0], [1.0, 1.0]]]))
+      >>> rates_by_group(counts, ("a",))["selection_rate"].tolist()
+      [0.5]
+    """
+    rates = {name: np.asarray(group_rate(counts, name)) for name in _RATES}
+    return pd.DataFrame(rates, index=pd.Index(names, name="group"))
