@@ -27,10 +27,10 @@ from fairjax.mitigation.equal_rates import Objective
 FULL_REPEATS, FULL_SPLITS = 4, 20
 DEFAULT_MIN_PATIENTS = 100
 # The paper's smallest subgroup has 9,217 records.
-MIN_PATIENTS = {"pipeline_simulated": 9_000}
+MIN_PATIENTS = {"simulated_subgroups": 9_000}
 # One after another, for `--dataset all`.
 DEFAULT_DATASETS = ("nhanes", "support2", "rhc")
-Dataset = Literal["nhanes", "support2", "rhc", "heritage", "pipeline_simulated", "all"]
+Dataset = Literal["nhanes", "support2", "rhc", "heritage", "simulated_subgroups", "all"]
 PARITY_METRICS = (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
 RATES = ("group_accuracy", "group_balanced_accuracy", "group_f1_score", "group_recall")
 OVERALL = ("f1_score", "auroc", "accuracy", "balanced_accuracy", "selection_rate")

@@ -170,7 +170,7 @@ def test_the_report(finished):
 
 def test_the_audit_is_of_decisions_that_were_taken(finished):
     frame, options = finished.audited
-    assert options.names == ["Base", "EGR + EO, one draw"]
+    assert options.names == ("Base", "EGR + EO, one draw")
     chance = finished.results.predictions["egr_eo"].decisions[0]
     taken = frame[options.decisions[1]].to_numpy()
     assert set(np.unique(taken)) == {0, 1}
