@@ -1,4 +1,4 @@
-"""What mitigation costs: repair and equal rates, against AIF360.
+"""What mitigation costs: each stage against AIF360 or fairlearn, and all at scale.
 
 Run ``python -m experiments.bench.mitigation --help`` for the options. Both sides get
 the same arrays, are called in turns, and what they achieve is compared.
@@ -24,6 +24,8 @@ from experiments.bench.mitigation_tasks import (
     measure_repair,
     measure_score_odds,
 )
+from experiments.bench.pipeline_at_scale import measure_pipeline
+from experiments.bench.reduction_tasks import measure_reduction
 from experiments.bench.timing import (
     environment,
     keep_freed_memory,
@@ -32,11 +34,12 @@ from experiments.bench.timing import (
     setting,
 )
 from experiments.files import prepare_folder
+from experiments.intersectional_learners import LearnerName
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time mitigation against AIF360.
+    """Time mitigation against AIF360 and fairlearn.
 
     Attributes:
       sizes: Numbers of rows to repair.
@@ -45,6 +48,11 @@ class Options:
       odds_sizes: Numbers of rows to equalise odds of.
       rounds: Times that both are called in turns, after the first.
       repair_rounds: The same for repair, where AIF360 takes minutes.
+      reduction_sizes: Numbers of rows to reduce to equal selection rates.
+      reduction_features: Of each.
+      reduction_rounds: The same for the reduction.
+      members: Simulated members for the eight configurations; 0 for none.
+      learner: Of these.
       keep_freed_memory: As for ``experiments.bench.jacobian``.
       output: Folder of the results.
       aif360: Compare with AIF360, if it is installed.
@@ -58,6 +66,11 @@ class Options:
     odds_sizes: tuple[int, ...] = (10_000, 150_000)
     rounds: int = 9
     repair_rounds: int = 3
+    reduction_sizes: tuple[int, ...] = (20_000,)
+    reduction_features: int = 30
+    reduction_rounds: int = 3
+    members: int = 376_357
+    learner: LearnerName = "xgboost"
     keep_freed_memory: bool = True
     output: Path = Path("results/bench")
     aif360: bool = True
@@ -78,10 +91,19 @@ def tasks(options: Options) -> list[Callable[[], Row]]:
     score_odds = functools.partial(
         measure_score_odds, groups=options.groups, rounds=options.rounds
     )
+    reduction = functools.partial(
+        measure_reduction,
+        features=options.reduction_features,
+        groups=options.groups,
+        rounds=options.reduction_rounds,
+    )
+    whole = functools.partial(measure_pipeline, learner=options.learner)
     return [
         *(functools.partial(repair, rows) for rows in options.sizes),
         *(functools.partial(odds, rows) for rows in options.odds_sizes),
         *(functools.partial(score_odds, rows) for rows in options.odds_sizes),
+        *(functools.partial(reduction, rows) for rows in options.reduction_sizes),
+        *([functools.partial(whole, options.members)] if options.members else []),
     ]
 
 
@@ -94,8 +116,9 @@ def main(options: Options) -> list[Row]:
     for field in dataclasses.fields(options):
         given = getattr(options, field.name)
         numbers = given if isinstance(given, tuple) else (given,)
-        if any(type(number) is int and number < 1 for number in numbers):
-            raise ValueError(f"--{field.name} must be 1 or more: {given}.")
+        least = 0 if field.name == "members" else 1
+        if any(type(number) is int and number < least for number in numbers):
+            raise ValueError(f"--{field.name} must be {least} or more: {given}.")
     if options.groups < 2:
         raise ValueError(f"--groups must be 2 or more: {options.groups}.")
     prepare_folder(options.output)
@@ -107,12 +130,16 @@ def main(options: Options) -> list[Row]:
             odds_sizes=(2000,),
             rounds=2,
             repair_rounds=1,
+            reduction_sizes=(1000,),
+            reduction_features=5,
+            reduction_rounds=1,
+            members=0,
         )
     there = options.aif360 and aif360_mitigation.installed()
     options = dataclasses.replace(options, aif360=there)
     kept = options.keep_freed_memory and keep_freed_memory()
     about = environment(kept) | {
-        name: version(name) for name in ("scipy", "scikit-learn")
+        name: version(name) for name in ("scipy", "scikit-learn", "fairlearn")
     }
     if there:
         about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}

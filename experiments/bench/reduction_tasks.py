@@ -1,26 +1,17 @@
-"""The reduction beside fairlearn's, and the whole pipeline at the paper's scale."""
+"""The reduction beside fairlearn's, to the same gap."""
 
 import functools
-import json
-import resource
-import subprocess
-import sys
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from experiments.bench.mitigation_tasks import Row, clocked, table_of
-from experiments.bench.timing import timed
 from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
 
 # Both stop at it, so that both are as far from the best mixture.
 GAP = 1e-3
-# Of the paper's table, whose numbers of records and features the simulator has.
-EIGHT = ("base", "dir", "egr", "eo", "dir_egr", "egr_eo", "dir_eo", "dir_egr_eo")
 
 
 def measure_reduction(
@@ -59,45 +50,3 @@ def measure_reduction(
         **compared,
         **found,
     )
-
-
-def measure_pipeline(rows: int, *, learner: str) -> Row:
-    """All eight configurations on simulated members, in a process of their own.
-
-    `reached` is the most memory that it held, in GB.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *(sys.executable, "-m", "experiments.bench.reduction_tasks"),
-            *(str(rows), learner, folder),
-        ]
-        seconds = timed(lambda: subprocess.run(command, check=True))
-        told = json.loads((Path(folder) / "told.json").read_text(encoding="utf-8"))
-    return Row(
-        f"eight configurations, {learner}",
-        rows,
-        told["features"],
-        told["groups"],
-        milliseconds=1e3 * seconds,
-        first_seconds=seconds,
-        reached=told["peak_gb"],
-        of="most memory held, GB",
-    )
-
-
-def _pipeline(rows: int, learner: str, folder: Path) -> None:
-    """One split of the paper's protocol, at scale, and what it took."""
-    # Imported here: the parent needs none of it.
-    from experiments.intersectional_scale import eight_configurations
-
-    told = eight_configurations(rows, learner=learner)
-    peak = sum(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    told["peak_gb"] = peak * 1024 / 1e9
-    (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _pipeline(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

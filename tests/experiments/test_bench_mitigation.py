@@ -6,7 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments.bench import aif360_mitigation, mitigation_tasks, timing
+from experiments.bench import (
+    aif360_mitigation,
+    mitigation_tasks,
+    pipeline_at_scale,
+    timing,
+)
 from experiments.bench import mitigation as bench
 
 SMALL = bench.Options(
@@ -17,12 +22,17 @@ SMALL = bench.Options(
     rounds=2,
     repair_rounds=1,
     keep_freed_memory=False,
+    reduction_sizes=(400,),
+    reduction_features=3,
+    reduction_rounds=1,
+    members=0,
     aif360=False,
 )
 TASKS = [
     "disparate impact remover",
     "equalized odds of decisions",
     "equalized odds of scores",
+    "reduction, logistic regression",
 ]
 
 
@@ -34,14 +44,20 @@ def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "DOCUMENT", document)
     rows = bench.main(dataclasses.replace(SMALL, output=tmp_path, docs=True))
     assert [row.task for row in rows] == TASKS
-    for row in rows:
+    *alone, reduction = rows
+    for row in alone:
         assert min(row.milliseconds, row.first_seconds) > 0
         assert row.ratio is row.their_seconds is row.their_reached is None
-    repair, decisions, scores = rows
+    repair, decisions, scores = alone
+    # fairlearn is always there.
+    assert reduction.against == "fairlearn"
+    assert min(reduction.ratio, reduction.their_seconds) > 0
+    assert abs(reduction.reached - reduction.their_reached) < 0.05
+    assert reduction.of.startswith("error at gaps of 0.0")
     assert 0 < repair.reached < 0.1
     assert 0 < decisions.reached < 0.5
     assert 0 < scores.reached < 0.5
-    assert [row.groups for row in rows] == [3, 2, 3]
+    assert [row.groups for row in rows] == [3, 2, 3, 3]
     saved = json.loads((tmp_path / f"{name}.json").read_text())
     assert saved["rows"] == [dataclasses.asdict(row) for row in rows]
     text = document.read_text(encoding="utf-8")
@@ -86,6 +102,13 @@ def test_groups_lie_apart_before_repair():
         for g in (0, 1)
     ]
     np.testing.assert_allclose(gaps, [1.5, 1.0], atol=0.08)
+
+
+def test_all_configurations_at_scale():
+    row = pipeline_at_scale.measure_pipeline(4000, learner="logistic")
+    assert row.task == "eight configurations, logistic"
+    assert (row.rows, row.features, row.groups) == (4000, 177, 10)
+    assert 0.1 < row.reached < 20
 
 
 def test_a_row_by_hand():

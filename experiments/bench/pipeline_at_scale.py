@@ -1,0 +1,106 @@
+"""The paper's whole table at the paper's scale, on simulated members.
+
+One split of the paper's protocol, all eight configurations, every subgroup and metric;
+in a process of its own, so that the memory it held is its own.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench.mitigation_tasks import Row
+from experiments.bench.timing import timed
+from experiments.cohort import Cohort, Grouping
+from experiments.datasets.simulated_subgroups import simulate
+from experiments.intersectional_groups import SUBGROUP, Composite, composite
+from experiments.intersectional_models import fitted_scores
+from experiments.intersectional_paper import evaluate_paper, paper_splits
+from experiments.intersectional_results import Options
+from experiments.intersectional_stages import PAPER
+from experiments.lanes import num_cores
+
+# Share of the members below which a combination is merged: ten subgroups stay.
+_RARE = 0.02
+
+
+def measure_pipeline(rows: int, *, learner: str) -> Row:
+    """Eight configurations around a learner; what it reaches is memory, in GB."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.json"
+        command = [sys.executable, "-m", __spec__.name, str(rows), learner, str(told)]
+        seconds = timed(lambda: subprocess.run(command, check=True))
+        found = json.loads(told.read_text(encoding="utf-8"))
+    return Row(
+        f"eight configurations, {learner}",
+        rows,
+        found["features"],
+        found["groups"],
+        milliseconds=1e3 * seconds,
+        first_seconds=seconds,
+        reached=found["gigabytes"],
+        of="GB, the most memory held",
+    )
+
+
+def eight_configurations(rows: int, learner: Any, work: Path) -> dict[str, Any]:
+    """The table of one split, and what it took.
+
+    Args:
+      rows: Members.
+      learner: Of `experiments.intersectional_learners`.
+      work: Folder of finished fits.
+
+    Returns:
+      The numbers of features, subgroups and values, and the memory in GB: this
+      process's, and as much as the largest other for each of those at work.
+    """
+    found = composite(
+        simulate(rows, seed=0)[0], min_patients=round(_RARE * rows), min_outcomes=10
+    )
+    options = Options(dataset="pipeline_simulated", learner=learner)
+    wanted = list(PAPER.values())
+    division, parts = paper_splits(found, 1, options.seed)
+    # Nothing is missing here: half of the inputs say so of every member.
+    varying = np.ptp(division.inputs[0], axis=0) > 0
+    division = dataclasses.replace(division, inputs=division.inputs[:, :, varying])
+    processes = num_cores()
+    scores, _ = fitted_scores(
+        division, wanted, options, work, processes=processes, advance=lambda: None
+    )
+    table = evaluate_paper(wanted, scores, parts, found, _cohort(found), options)
+    own, others = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return {
+        "features": division.inputs.shape[2],
+        "groups": len(found.levels),
+        "values": sum(len(values) for values in table.values.values()),
+        "gigabytes": (own + processes * others) * 1024 / 1e9,
+    }
+
+
+def _cohort(found: Composite) -> Cohort:
+    labels = jnp.asarray(found.table.label, jnp.int32)
+    grouping = Grouping(
+        SUBGROUP,
+        found.levels,
+        jnp.asarray(found.codes, jnp.int32),
+        np.ones(len(found.levels), bool),
+        reference=0,
+    )
+    return Cohort(labels, (grouping,), None, jnp.zeros((0, 1), jnp.int32))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        taken = eight_configurations(int(sys.argv[1]), sys.argv[2], Path(scratch))
+    Path(sys.argv[3]).write_text(json.dumps(taken), encoding="utf-8")
