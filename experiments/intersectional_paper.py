@@ -39,6 +39,14 @@ class Parts(NamedTuple):
 def paper_splits(
     composite: Composite, number: int, seed: int
 ) -> tuple[Division, list[Parts]]:
+    """Random splits by patient, with inputs encoded on their training rows."""
+    parts = paper_parts(composite, number, seed)
+    trains = [np.flatnonzero(part.train) for part in parts]
+    inputs = encode_splits(composite.table, trains)
+    return Division("paper", composite, inputs, trains), parts
+
+
+def paper_parts(composite: Composite, number: int, seed: int) -> list[Parts]:
     """Random splits by patient, stratified by subgroup and outcome."""
     table = composite.table
     parts = []
@@ -52,9 +60,7 @@ def paper_splits(
         )
         test = (tenth >= _TRAIN) & (tenth < _TRAIN + _TEST)
         parts.append(Parts(tenth < _TRAIN, test, tenth >= _TRAIN + _TEST))
-    trains = [np.flatnonzero(part.train) for part in parts]
-    inputs = encode_splits(table, trains)
-    return Division("paper", composite, inputs, trains), parts
+    return parts
 
 
 def evaluate_paper(

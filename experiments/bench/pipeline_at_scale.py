@@ -4,7 +4,6 @@ One split of the paper's protocol, all eight configurations, every subgroup and 
 in a process of its own, so that the memory it held is its own.
 """
 
-import dataclasses
 import json
 import resource
 import subprocess
@@ -21,8 +20,8 @@ from experiments.bench.timing import timed
 from experiments.cohort import Cohort, Grouping
 from experiments.datasets.simulated_subgroups import simulate
 from experiments.intersectional_groups import SUBGROUP, Composite, composite
-from experiments.intersectional_models import fitted_scores
-from experiments.intersectional_paper import evaluate_paper, paper_splits
+from experiments.intersectional_models import Division, fitted_scores
+from experiments.intersectional_paper import evaluate_paper, paper_parts
 from experiments.intersectional_results import Options
 from experiments.intersectional_stages import PAPER
 from experiments.lanes import num_cores
@@ -31,11 +30,14 @@ from experiments.lanes import num_cores
 _RARE = 0.02
 
 
-def measure_pipeline(rows: int, *, learner: str) -> Row:
+def measure_pipeline(rows: int, *, learner: str, iterations: int = 50) -> Row:
     """Eight configurations around a learner; what it reaches is memory, in GB."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
-        command = [sys.executable, "-m", __spec__.name, str(rows), learner, str(told)]
+        command = [
+            *(sys.executable, "-m", __spec__.name),
+            *(str(rows), learner, str(iterations), str(told)),
+        ]
         seconds = timed(lambda: subprocess.run(command, check=True))
         found = json.loads(told.read_text(encoding="utf-8"))
     return Row(
@@ -50,12 +52,15 @@ def measure_pipeline(rows: int, *, learner: str) -> Row:
     )
 
 
-def eight_configurations(rows: int, learner: Any, work: Path) -> dict[str, Any]:
+def eight_configurations(
+    rows: int, learner: Any, iterations: int, work: Path
+) -> dict[str, Any]:
     """The table of one split, and what it took.
 
     Args:
       rows: Members.
       learner: Of `experiments.intersectional_learners`.
+      iterations: Of the reduction, at most.
       work: Folder of finished fits.
 
     Returns:
@@ -65,12 +70,16 @@ def eight_configurations(rows: int, learner: Any, work: Path) -> dict[str, Any]:
     found = composite(
         simulate(rows, seed=0)[0], min_patients=round(_RARE * rows), min_outcomes=10
     )
-    options = Options(dataset="pipeline_simulated", learner=learner)
+    options = Options(
+        dataset="pipeline_simulated", learner=learner, iterations=iterations
+    )
     wanted = list(PAPER.values())
-    division, parts = paper_splits(found, 1, options.seed)
-    # Nothing is missing here: half of the inputs say so of every member.
-    varying = np.ptp(division.inputs[0], axis=0) > 0
-    division = dataclasses.replace(division, inputs=division.inputs[:, :, varying])
+    parts = paper_parts(found, 1, options.seed)
+    train = np.flatnonzero(parts[0].train)
+    # The study's 177 features as they are; the encoder would add their squares.
+    values = found.table.features.to_numpy(np.float32)
+    values = (values - values[train].mean(axis=0)) / values[train].std(axis=0)
+    division = Division("paper", found, values[None], [train])
     processes = num_cores()
     scores, _ = fitted_scores(
         division, wanted, options, work, processes=processes, advance=lambda: None
@@ -101,6 +110,7 @@ def _cohort(found: Composite) -> Cohort:
 
 
 if __name__ == "__main__":
+    members, name, most, target = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
-        taken = eight_configurations(int(sys.argv[1]), sys.argv[2], Path(scratch))
-    Path(sys.argv[3]).write_text(json.dumps(taken), encoding="utf-8")
+        taken = eight_configurations(int(members), name, int(most), Path(scratch))
+    Path(target).write_text(json.dumps(taken), encoding="utf-8")
