@@ -71,7 +71,7 @@ def eight_configurations(
         simulate(rows, seed=0)[0], min_patients=round(_RARE * rows), min_outcomes=10
     )
     options = Options(
-        dataset="pipeline_simulated", learner=learner, iterations=iterations
+        dataset="simulated_subgroups", learner=learner, iterations=iterations
     )
     wanted = list(PAPER.values())
     parts = paper_parts(found, 1, options.seed)
