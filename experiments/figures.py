@@ -314,7 +314,8 @@ def value_map(
             axes.text(
                 c,
                 r,
-                f"{value:.{digits}f}",
+                # Adding 0 takes the sign from what rounds to nothing.
+                f"{round(value, digits) + 0.0:.{digits}f}",
                 ha="center",
                 va="center",
                 fontsize=7.5,

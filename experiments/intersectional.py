@@ -37,6 +37,7 @@ from experiments.intersectional_results import (
     Options,
     PerSplit,
     Results,
+    other_thresholds,
 )
 from experiments.intersectional_stages import FITTED, Configuration, choose, decide
 from experiments.prediction_audit import write_audit
@@ -142,10 +143,16 @@ def _train_and_evaluate(
     per_fold: dict[str, dict[str, np.ndarray]] = {}
     measure = measurer(evaluator.cohort)
     for configuration in wanted:
-        made = _predictions(configuration, scores[configuration.model], results)
-        results.predictions[configuration.name] = made
-        results.titles[configuration.name] = configuration.title
-        results.evaluations[configuration.name] = evaluator(made)
+        for setting in (
+            ("",) if configuration.drawn else ("", other_thresholds(options))
+        ):
+            made = _predictions(
+                configuration, setting, scores[configuration.model], results
+            )
+            results.predictions[made.title] = made
+            results.titles[made.title] = configuration.title
+            results.evaluations[made.title] = evaluator(made)
+        made = results.predictions[configuration.name]
         rows = [
             measure(
                 made.scores[r],
@@ -191,9 +198,12 @@ def _fitted(
 
 
 def _predictions(
-    configuration: Configuration, scores: np.ndarray, results: Results
+    configuration: Configuration, setting: str, scores: np.ndarray, results: Results
 ) -> Predictions:
-    """Scores ``[L, n]`` of a model, decided as a configuration does, out of fold."""
+    """Scores ``[L, n]`` of a model, decided as a configuration does, out of fold.
+
+    The setting is that of thresholds, where it is not that of the options.
+    """
     splits, found, options = results.splits, results.subgroups, results.options
     chances = np.stack(
         [
@@ -204,7 +214,7 @@ def _predictions(
                 found.codes,
                 splits.rows(lane, "valid"),
                 num_groups=len(found.levels),
-                by_group=options.thresholds == "group",
+                by_group=(setting or options.thresholds) == "group",
                 objective=options.objective,
             )
             for lane in range(splits.num_lanes)
@@ -215,7 +225,7 @@ def _predictions(
     ranked = decisions
     if not configuration.equalized:
         ranked = splits.pool(scores, "test").astype(np.float32)
-    return Predictions(configuration.name, "", ranked, decisions)
+    return Predictions(configuration.name, setting, ranked, decisions)
 
 
 def _checked(options: Options) -> Options:

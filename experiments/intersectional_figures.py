@@ -15,6 +15,7 @@ from experiments.intersectional_results import NAMES, Results
 from experiments.intersectional_stages import CONFIGURATIONS, PAPER
 from experiments.intersectional_tables import full_name, shown_levels
 from experiments.level_measures import AVERAGE_ODDS, BY_LEVEL, IMPACT
+from experiments.results import main_methods
 from fairjax.audit.figures import COLOURS, STYLE
 
 _ODDS = f"{AVERAGE_ODDS}/mean"
@@ -41,14 +42,17 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
         levels = shown_levels(results)
         values = np.array(
             [
-                [e.mean(full_name(metric, level)) for level in levels]
-                for e in results.evaluations.values()
+                [
+                    results.evaluations[name].mean(full_name(metric, level))
+                    for level in levels
+                ]
+                for name in main_methods(results)
             ]
         )
         known = BY_LEVEL.get(metric)
         return figures.value_map(
             values,
-            [results.titles[name] for name in results.evaluations],
+            [results.titles[name] for name in main_methods(results)],
             [textwrap.fill(level, 12) for level in levels],
             title=f"{_title(results)}\nReference: {results.subgroups.reference}",
             label=NAMES[metric],
@@ -65,8 +69,8 @@ def tradeoff(results: Results) -> Figure:
         figure = Figure(figsize=(8.4, 5.2), layout="constrained")
         axes = figure.subplots()
         colours = dict(zip(_WITHIN, COLOURS, strict=False))
-        for name, evaluation in results.evaluations.items():
-            configuration = CONFIGURATIONS[name]
+        for name in main_methods(results):
+            configuration, evaluation = CONFIGURATIONS[name], results.evaluations[name]
             marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
             ends = {
                 metric: np.abs(
@@ -91,7 +95,7 @@ def tradeoff(results: Results) -> Figure:
         axes.set_xlabel("mean distance of the subgroups in average odds, 95 % interval")
         axes.set_ylabel("mean F1 score of the subgroups, 95 % interval")
         axes.set_title(_title(results))
-        run = {CONFIGURATIONS[name].within for name in results.evaluations}
+        run = {CONFIGURATIONS[name].within for name in main_methods(results)}
         handles = [
             Line2D([], [], marker="o", linestyle="", color=colours[w], label=_WITHIN[w])
             for w in _WITHIN

@@ -20,11 +20,11 @@ from experiments.intersectional_claims import (
 )
 from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_paper import over_splits
-from experiments.intersectional_results import NAMES, Results
+from experiments.intersectional_results import NAMES, Results, other_thresholds
 from experiments.intersectional_stages import NETWORKS, PAPER
 from experiments.intersectional_tables import shown_levels
 from experiments.level_measures import AVERAGE_ODDS
-from experiments.results import compare_to_baseline
+from experiments.results import compare_to_baseline, main_methods
 
 _ODDS = f"{AVERAGE_ODDS}/mean"
 _INTRODUCTION = (
@@ -110,8 +110,8 @@ def _above_everyone(results: Results) -> str:
     floor = everyone_selected(results)
     below = [
         results.titles[name]
-        for name, evaluation in results.evaluations.items()
-        if not evaluation.interval(F1)[0] > floor
+        for name in main_methods(results)
+        if not results.evaluations[name].interval(F1)[0] > floor
     ]
     return (
         "Decisions that ignore the patient treat all subgroups alike, so that a small "
@@ -198,28 +198,42 @@ def _gradients(results: Results) -> list[str]:
     """Each network against its own base model, and against the reduction."""
     known = {name: with_summaries(e) for name, e in results.evaluations.items()}
     pairs = [
-        (f"{before}{kind}{after}", f"{before}{other}{after}")
+        (f"{before}{kind}{after}", f"{before}{base}{after}")
         for kind in NETWORKS[1:]
         for before in ("", "dir_")
         for after in ("", "_eo")
-        for other in ("mlp", "egr")
+        for base in ("mlp", "egr")
+    ]
+    other = other_thresholds(results.options)
+    pairs += [
+        (f"{before}{kind}[{other}]", f"{before}{base}")
+        for kind in NETWORKS[1:]
+        for before in ("", "dir_")
+        for base in (f"mlp[{other}]", "egr")
     ]
     pairs = [pair for pair in pairs if not missing(known, pair)]
     if not pairs:
         return ["They were not run."]
-    lines = []
+    named = {
+        title: results.titles[title] + (f", {other} threshold" if "[" in title else "")
+        for title in known
+    }
+    lines = [_UNDONE, ""]
     for metric in (DISPARITY, F1, BALANCE):
         found = holm({str(p): compare(known[p[0]], known[p[1]], metric) for p in pairs})
         shown = [
-            f"{results.titles[one]} less {results.titles[other]} "
-            f"{span(c)}, p {p_text(c)}"
-            for (one, other), c in zip(pairs, found.values(), strict=True)
+            f"{named[one]} less {named[base]} {span(c)}, p {p_text(c)}"
+            for (one, base), c in zip(pairs, found.values(), strict=True)
         ]
         lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]
         lines += [f"    - {line}" for line in shown]
     return lines
 
 
+_UNDONE = (
+    "A threshold for each subgroup, set for its F1 score alone, may undo what training "
+    "made alike; so networks without equalized odds are decided by both kinds."
+)
 _MEASURE = {
     DISPARITY: "Disparity",
     F1: "Mean F1 score of the subgroups",

@@ -98,6 +98,11 @@ class Options:
     permutations: int = 200
 
 
+def other_thresholds(options: Options) -> str:
+    """The kind that is evaluated beside the chosen one, as a setting."""
+    return "common" if options.thresholds == "group" else "group"
+
+
 @dataclass(frozen=True, eq=False)
 class PerSplit:
     """Metrics of single splits.

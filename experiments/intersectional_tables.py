@@ -9,6 +9,7 @@ from experiments import markdown, tables
 from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_paper import over_splits
 from experiments.intersectional_results import NAMES, TABLE, PerSplit, Results
+from experiments.results import main_methods
 
 _LEGEND = (
     "Means over the repeats of the clean protocol, in which every configuration has "
@@ -55,8 +56,8 @@ def as_markdown(results: Results) -> str:
     header += [f"{markdown.escape(level)} ({sizes[level]:,})" for level in levels]
     for metric in TABLE:
         rows = []
-        for name, evaluation in results.evaluations.items():
-            row = [results.titles[name]]
+        for name in main_methods(results):
+            row, evaluation = [results.titles[name]], results.evaluations[name]
             for level in levels:
                 full = full_name(metric, level)
                 ends = " to ".join(
@@ -76,7 +77,8 @@ def as_csv(results: Results) -> str:
         ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
     )
     levels = shown_levels(results)
-    for name, evaluation in results.evaluations.items():
+    for name in main_methods(results):
+        evaluation = results.evaluations[name]
         for metric in TABLE:
             for level in levels:
                 full = full_name(metric, level)

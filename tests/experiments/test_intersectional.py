@@ -15,6 +15,7 @@ from experiments.intersectional_results import Options
 from experiments.measures import GROUP_AUROC
 from experiments.prediction_audit import audited_table
 from experiments.programs import Budget
+from experiments.results import main_methods
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
@@ -113,7 +114,10 @@ def test_files(finished):
 
 def test_every_configuration_has_the_same_patients(finished):
     results = finished.results
-    assert list(results.predictions) == [*FITTED, "mlp_eo", "positive_sum_eo"]
+    wanted = [*FITTED, "mlp_eo", "positive_sum_eo"]
+    # Where thresholds decide, the other kind is evaluated too, but is no row.
+    assert set(results.predictions) == {*wanted, "base[common]", "dir[common]"}
+    assert main_methods(results) == wanted
     for found in results.predictions.values():
         assert found.scores.shape == found.decisions.shape == (2, 500)
         assert np.isfinite(found.scores).all()
