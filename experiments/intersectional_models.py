@@ -51,11 +51,8 @@ class Division:
 
     def repaired(self, split: int, level: float) -> np.ndarray:
         """A split's inputs after the disparate impact remover."""
-        # As many rows in every split, at most one fold's worth of remainders less: the
-        # repair is compiled once.
-        number = min(map(len, self.trains))
-        rows = self.trains[split][:number]
-        return repaired(self.inputs[split], rows, self.composite.codes, level)
+        codes = self.composite.codes
+        return repaired(self.inputs[split], self.trains[split], codes, level)
 
 
 def fitted_scores(

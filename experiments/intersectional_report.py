@@ -16,7 +16,6 @@ from experiments.intersectional_findings import (
 )
 from experiments.intersectional_learners import DESCRIBED
 from experiments.intersectional_results import NAMES, TABLE, Results
-from experiments.intersectional_stages import NUM_QUANTILES
 from experiments.intersectional_tables import as_csv, as_markdown
 from experiments.level_measures import (
     AVERAGE_ODDS,
@@ -63,8 +62,7 @@ def _protocol(results: Results) -> dict[str, Any]:
         "split's training rows; race, sex and age are not among them",
         **wording.columns(splits),
         "before": f"disparate impact remover, repair level {options.repair_level:g}, "
-        f"{NUM_QUANTILES} quantiles of each subgroup's training rows; it needs a "
-        "patient's subgroup to predict",
+        "by each subgroup's training rows; it needs a patient's subgroup to predict",
         "within": f"{DESCRIBED[options.learner]}; exponentiated gradient around it, "
         f"{parity} within .01, at most {options.iterations} iterations, least {error}; "
         "its decision is drawn, with the exact chance",

@@ -29,8 +29,6 @@ _IN_TITLES = {
     "fairgrad": "FairGrad",
     "positive_sum": "Positive-sum",
 }
-# Of the repair. A number that no split changes is compiled once for all of them.
-NUM_QUANTILES = 200
 # Fitted by scikit-learn's interface, lane by lane; the others by `lanes.train`.
 FITTED: tuple[In, ...] = ("base", "egr")
 NETWORKS: tuple[In, ...] = ("mlp", "fairgrad", "positive_sum")
@@ -122,9 +120,7 @@ def repaired(
     inputs: np.ndarray, train: np.ndarray, codes: np.ndarray, level: float
 ) -> np.ndarray:
     """Inputs ``[n, d]`` repaired by the distributions of the training rows' groups."""
-    remover = DisparateImpactRemover(
-        level, num_quantiles=NUM_QUANTILES, unseen="together"
-    )
+    remover = DisparateImpactRemover(level, unseen="together")
     remover.fit(inputs[train], sensitive_features=codes[train])
     return np.asarray(remover.transform(inputs, sensitive_features=codes), np.float32)
 
