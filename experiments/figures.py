@@ -273,7 +273,7 @@ def value_map(
     with any colour vision tell apart; without one they rise with the value.
 
     Args:
-      values: ``[rows, columns]``; NaN is hatched.
+      values: ``[rows, columns]``; what is not finite is hatched.
       rows: Names.
       columns: Names.
       title: Of the figure.

@@ -92,6 +92,46 @@ def test_a_heat_map_of_nothing(value):
     assert figure.axes[0].images[0].get_clim() == (-1, 1)
 
 
+def value_map(values, **options):
+    values = np.array(values)
+    rows, columns = ("Base", "EO", "EGR")[: len(values)], ("a", "b", "c")
+    return figures.value_map(
+        values, rows, columns[: values.shape[1]], title="t", label="v", **options
+    )
+
+
+def test_value_map_diverges_from_parity_and_hatches_what_is_undefined():
+    axes, bar = value_map([[0.3, -0.1], [np.nan, -0.001]], parity=0.0).axes
+    assert [text.get_text() for text in axes.texts] == ["0.30", "-0.10", "0.00"]
+    assert axes.images[0].get_clim() == (-0.3, 0.3)
+    (hatched,) = axes.patches
+    assert hatched.get_hatch() == "///"
+    # In the first column of the second row.
+    assert hatched.get_xy() == (-0.5, 0.5)
+    assert bar.get_ylabel() == "v"
+
+
+def test_value_map_of_ratios_is_even_on_both_sides():
+    axes, bar = value_map(
+        [[1.0, 2.0, 0.5], [0.0, 9.0, np.inf]], parity=1, ratio=True
+    ).axes
+    shades = axes.images[0].get_array()
+    np.testing.assert_allclose(shades[0], [0, 1, -1])
+    # What is further off than a quarter or four times has the last colour.
+    np.testing.assert_allclose(shades[1, :2], [-2, 2])
+    assert [text.get_text() for text in axes.texts][3:] == ["0.00", "9.00"]
+    assert len(axes.patches) == 1
+    ticks = [tick.get_text() for tick in bar.get_yticklabels()]
+    assert ticks == ["0.25", "0.5", "1", "2", "4"]
+
+
+def test_value_map_without_a_parity_or_any_value():
+    axes, _ = value_map([[0.2, 0.6], [0.4, 0.4]]).axes
+    assert axes.images[0].get_clim() == (0.2, 0.6)
+    axes, _ = value_map([[np.nan]], parity=0.0).axes
+    assert axes.images[0].get_clim() == (-1, 1)
+
+
 def test_tradeoff_of_any_two_metrics():
     points = {
         "Joint": evaluation({"es": 0.7, "gap": 0.1}),
