@@ -2,23 +2,15 @@ r"""Pre-processing: features that tell less of the group a patient belongs to.""
 
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from fairjax.keys import as_key
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._repaired_tables import learn_table, repair_table
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.distances import distribution_distances
-from fairjax.mitigation.quantile_repair import (
-    GroupQuantiles,
-    Scale,
-    Ties,
-    check_repair,
-    group_quantiles,
-    repair,
-)
+from fairjax.mitigation.quantile_repair import Scale, Ties, check_repair
 from fairjax.types import check_whole
 
 with mitigation_extra():
@@ -144,15 +136,13 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         self.group_names_ = groups.names
         number = len(groups.names)
         most = max(2, min(self.num_quantiles, int(np.bincount(codes).max())))
-        with jax.enable_x64(True):
-            learnt = group_quantiles(
-                jnp.asarray(values),
-                jnp.asarray(codes),
-                discrete=jnp.asarray(self._discrete(values)),
-                num_groups=number,
-                num_quantiles=most,
-            )
-            self.quantiles_ = jax.tree.map(np.asarray, learnt)
+        self.quantiles_ = learn_table(
+            values,
+            codes,
+            num_groups=number,
+            num_quantiles=most,
+            discrete=self._discrete(values),
+        )
         return self
 
     def transform(
@@ -178,18 +168,15 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         codes = read(sensitive_features, rows=len(values))
         new = codes < 0
         codes = np.where(new, len(self.group_names_), codes)
-        with jax.enable_x64(True):
-            repaired = np.asarray(
-                repair(
-                    jnp.asarray(values),
-                    jnp.asarray(codes),
-                    GroupQuantiles(*map(jnp.asarray, self.quantiles_)),
-                    level=self.repair_level,
-                    key=as_key(self.key),
-                    scale=self.scale,
-                    ties=self.ties,
-                )
-            )
+        repaired = repair_table(
+            values,
+            codes,
+            self.quantiles_,
+            level=self.repair_level,
+            scale=self.scale,
+            ties=self.ties,
+            key=as_key(self.key),
+        )
         if self.unseen == "keep":
             repaired = np.where(new[:, None], values, repaired)
         return repaired

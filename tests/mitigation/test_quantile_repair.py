@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from fairjax.mitigation import _repaired_tables
+from fairjax.mitigation._quantile_moves import learn, move
+from fairjax.mitigation._repaired_tables import learn_table, repair_table
 from fairjax.mitigation.distances import distribution_distances
 from fairjax.mitigation.quantile_repair import group_quantiles, repair
 
@@ -175,6 +178,85 @@ def test_features_are_repaired_one_by_one():
 
 def test_a_constant_feature_stays():
     np.testing.assert_array_equal(repaired(np.full((8, 1), 3.0), GROUPS), 3)
+
+
+def odd_tables(rows, seed=0):
+    """Ties, missing values, zeros of both signs and a group without values."""
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 4, rows)
+    x = rng.normal(size=(rows, 4)) + groups[:, None]
+    x[:, 1] = np.round(2 * x[:, 1])
+    x[:, 2] = rng.choice([-0.0, 0.0, 1e-320, -1.0], rows)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    x[groups == 3, 3] = np.nan
+    return x, groups, np.array([False, True, True, False])
+
+
+@pytest.mark.parametrize(("rows", "number"), [(1, 2), (37, 5), (300, 100), (700, 64)])
+@pytest.mark.parametrize("seed", range(3))
+def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
+    x, groups, discrete = odd_tables(rows, seed)
+    options = {"num_groups": 4, "num_quantiles": number}
+    with jax.enable_x64(True):
+        arrays = jnp.asarray(x), jnp.asarray(groups)
+        ours = group_quantiles(*arrays, discrete=jnp.asarray(discrete), **options)
+    on_host = learn_table(x, groups, discrete=discrete, **options)
+    for mine, other in zip(ours, on_host, strict=True):
+        mine = np.asarray(mine)
+        np.testing.assert_array_equal(mine, other)
+        known = ~np.isnan(mine)
+        np.testing.assert_array_equal(np.signbit(mine[known]), np.signbit(other[known]))
+
+
+@pytest.mark.parametrize("scale", ["value", "rank"])
+@pytest.mark.parametrize("ties", ["middle", "random"])
+@pytest.mark.parametrize("block", [64, 1024])
+def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, block):
+    monkeypatch.setattr(_repaired_tables, "_BLOCK", block)
+    x, groups, discrete = odd_tables(300)
+    learnt = learn_table(x, groups, num_groups=4, num_quantiles=41, discrete=discrete)
+    options = {"level": 0.7, "scale": scale, "ties": ties, "key": jax.random.key(0)}
+    new, groups, _ = odd_tables(200, seed=1)
+    groups[::5] = 4
+    found = repair_table(new, groups, learnt, **options)
+    with jax.enable_x64(True):
+        arrays = jnp.asarray(new), jnp.asarray(groups)
+        whole = repair(*arrays, jax.tree.map(jnp.asarray, learnt), **options)
+    np.testing.assert_array_equal(found, whole)
+    # Neither do the rows that follow.
+    first = repair_table(new[:50], groups[:50], learnt, **options)
+    np.testing.assert_array_equal(first, found[:50])
+
+
+def test_tables_of_nearly_the_same_size_share_a_program():
+    x, groups, discrete = odd_tables(120)
+    programs = []
+    for rows in (120, 113, 105):
+        part, who = x[:rows], groups[:rows]
+        learnt = learn_table(
+            part, who, num_groups=4, num_quantiles=rows // 3, discrete=discrete
+        )
+        repair_table(
+            part, who, learnt, level=1.0, scale="value", ties="middle", key=None
+        )
+        programs.append((learn._cache_size(), move._cache_size()))
+    assert programs[0] == programs[1] == programs[2]
+
+
+def test_learning_and_repair_within_jit():
+    x, groups, discrete = odd_tables(60)
+
+    @jax.jit
+    def both(x, groups, discrete):
+        learnt = group_quantiles(
+            x, groups, num_groups=4, num_quantiles=20, discrete=discrete
+        )
+        return repair(x, groups, learnt, level=0.5)
+
+    with jax.enable_x64(True):
+        found = both(*map(jnp.asarray, (x, groups, discrete)))
+    expected = repaired(x, groups, level=0.5, number=20, discrete=discrete)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_distances_are_scipys():
