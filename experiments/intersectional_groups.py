@@ -74,7 +74,9 @@ def composite(
     columns = {name: table.attributes[name].astype(str) for name in parts}
     if "age" in columns:
         columns["age"] = _two_ages(columns["age"])
-    names = pd.DataFrame(columns).agg(" ".join, axis=1)
+    names = columns[parts[0]]
+    for part in parts[1:]:
+        names = names + " " + columns[part]
     label = np.asarray(table.label) == 1
     kept, rare = _kept(names, label, min_patients, min_outcomes)
     if len(kept) + bool(rare) < 2:
