@@ -30,6 +30,7 @@ from experiments.intersectional_paper import evaluate_paper, measurer, paper_spl
 from experiments.intersectional_results import (
     DEFAULT_DATASETS,
     DEFAULT_MIN_PATIENTS,
+    FULL_BOOTSTRAP,
     FULL_REPEATS,
     FULL_SPLITS,
     METRICS,
@@ -250,6 +251,7 @@ def _checked(options: Options) -> Options:
         min_patients=least,
         repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
         splits=max(options.splits, FULL_SPLITS if options.full else 1),
+        bootstrap=max(options.bootstrap, FULL_BOOTSTRAP if options.full else 1),
     )
 
 

@@ -24,7 +24,7 @@ from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.equal_rates import Objective
 
 # Of five folds each: 20 splits.
-FULL_REPEATS, FULL_SPLITS = 4, 20
+FULL_REPEATS, FULL_SPLITS, FULL_BOOTSTRAP = 4, 20, 500
 DEFAULT_MIN_PATIENTS = 100
 # The paper's smallest subgroup has 9,217 records.
 MIN_PATIENTS = {"simulated_subgroups": 9_000}
@@ -60,7 +60,8 @@ class Options:
         model is always among them.
       repeats: How often the five-fold cross-validation is repeated on new splits.
       splits: Random splits of the paper's own protocol.
-      full: Repeat the cross-validation 4 times and make 20 random splits, at least.
+      full: Repeat the cross-validation 4 times, make 20 random splits and draw 500
+        resamples, at least.
       learner: Which classifier the first three stages are built around.
       constraint: What exponentiated gradient reduction is to equalise.
       objective: What the reduction and equalized odds keep small, apart from being
@@ -94,7 +95,7 @@ class Options:
     min_outcomes: int = 25
     output: Path = Path("results/intersectional")
     seed: int = 0
-    bootstrap: int = 500
+    bootstrap: int = 200
     permutations: int = 200
 
 

@@ -265,6 +265,16 @@ def test_a_table_without_subgroups(capsys, tmp_path, monkeypatch, table):
     assert "made has none of the attributes race, sex, age" in said
 
 
+def test_full_makes_20_splits_of_each_protocol():
+    told = intersectional._checked(Options(full=True, learner="logistic"))
+    assert (5 * told.repeats, told.splits, told.bootstrap) == (20, 20, 500)
+    more = Options(full=True, learner="logistic", repeats=6, splits=30)
+    assert intersectional._checked(more).repeats == 6
+    assert told.min_patients == 100
+    large = Options(dataset="simulated_subgroups", learner="logistic")
+    assert intersectional._checked(large).min_patients == 9_000
+
+
 def test_all_runs_the_three_one_after_another(monkeypatch):
     run_one = []
     monkeypatch.setattr(
