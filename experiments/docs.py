@@ -5,7 +5,11 @@ A document marks where a data set's table goes, and no figure in it is typed:
     <!-- results: support2 -->
     <!-- end -->
 
-The table is FairGrad's; that of another system is marked ``multifair/nafld``.
+The table is FairGrad's; that of another system is marked ``multifair/nafld``. What
+became of the claims that a system's paper makes, on every data set, is marked
+
+    <!-- claims: intersectional -->
+    <!-- end -->
 """
 
 import json
@@ -18,15 +22,28 @@ from typing import Any
 
 from experiments import tables
 from experiments.files import write_text
+from experiments.intersectional_claims import F1
+from experiments.level_measures import (
+    AVERAGE_ODDS,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
 from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY
 from experiments.tables import Column
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("docs/results")
-DOCUMENTS = (Path("README.md"), Path("docs/fairgrad.md"), Path("docs/multifair.md"))
+DOCUMENTS = (
+    Path("README.md"),
+    Path("docs/fairgrad.md"),
+    Path("docs/multifair.md"),
+    Path("docs/intersectional.md"),
+)
 _MARKED = re.compile(
     r"(<!-- results: (?:(\w+)/)?(\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
+_CLAIMED = re.compile(r"(<!-- claims: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,22 @@ def _multifair_columns(attributes: Sequence[str]) -> list[Column]:
     ]
 
 
+def _intersectional_columns(attributes: Sequence[str]) -> list[Column]:
+    del attributes
+    return [
+        Column("F1", F1, interval=3),
+        Column("AUROC", "auroc"),
+        Column("Selected", "selection_rate"),
+        Column("Disparate impact", f"{IMPACT}/mean"),
+        Column("Statistical parity", f"{STATISTICAL_PARITY}/mean", interval=3),
+        Column("Equal opportunity", f"{OPPORTUNITY}/mean", interval=3),
+        Column("Average odds", f"{AVERAGE_ODDS}/mean", interval=3),
+        Column("worst", f"{AVERAGE_ODDS}/worst"),
+        Column("p (F1)", F1, "p"),
+        Column("p (average odds)", f"{AVERAGE_ODDS}/mean", "p"),
+    ]
+
+
 SYSTEMS: Mapping[str, Document] = {
     "fairgrad": Document(
         baseline=("erm", "ERM"),
@@ -81,6 +114,11 @@ SYSTEMS: Mapping[str, Document] = {
         baseline=("joint", "joint training"),
         thresholds="settings and thresholds from validation folds",
         columns=_multifair_columns,
+    ),
+    "intersectional": Document(
+        baseline=("base", "the base model"),
+        thresholds="rules and thresholds from validation folds",
+        columns=_intersectional_columns,
     ),
 }
 
@@ -109,7 +147,29 @@ def fill(text: str, results: Path) -> str:
         summary = json.loads(path.read_text(encoding="utf-8"))
         return match[1] + results_table(summary, system) + match[4]
 
-    return _MARKED.sub(table, text)
+    def claims(match: re.Match[str]) -> str:
+        paths = sorted((results / match[2]).glob("*/summary.json"))
+        if not paths:
+            raise ValueError(f"there are no results of {match[2]} to fill claims from.")
+        summaries = {
+            path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+            for path in paths
+        }
+        return match[1] + claims_table(summaries) + match[3]
+
+    return _CLAIMED.sub(claims, _MARKED.sub(table, text))
+
+
+def claims_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdict on each claim of a paper, a column a data set."""
+    first = next(iter(summaries.values()))["claims"]
+    rows = [
+        [f"{number}. {claim['claim']}"]
+        + [summary["claims"][number - 1]["verdict"] for summary in summaries.values()]
+        for number, claim in enumerate(first, 1)
+    ]
+    header = ["Claim", *(f"`{name}`" for name in summaries)]
+    return "\n".join(["", *tables.as_markdown(header, rows), "", ""])
 
 
 def results_table(summary: Mapping[str, Any], system: str) -> str:

@@ -127,19 +127,12 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Whether EGR + EO is the most balanced of the eight."""
     text = "EGR + EO is the most balanced configuration."
-    measured = "its balance less that of each other"
-    others = [name for name in known if name != _BEST]
-    if missing(known, (_BEST,)) or not others:
-        return Claim(text, measured, "not run", {})
-    tests = _against(known, _BEST, others, titles)
-    verdict: Verdict = "not shown"
-    if untested(tests.values()):
-        verdict = "not tested"
-    elif any(shows(c) < 0 for c in tests.values()):
-        verdict = "does not hold"
-    elif all(shows(c) > 0 for c in tests.values()):
-        verdict = "holds"
-    return Claim(text, measured, verdict, tests, (_ranked(known, titles),))
+    found = _of_balance(
+        text, known, _BEST, titles, best="holds", beaten="does not hold"
+    )
+    if not found.tests:
+        return found
+    return found._replace(more=(_ranked(known, titles),))
 
 
 def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -178,19 +171,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Whether some configuration is better than all three stages together."""
     text = "The full pipeline is not the best."
-    measured = "its balance less that of each other"
-    others = [name for name in known if name != _FULL]
-    if missing(known, (_FULL,)) or not others:
-        return Claim(text, measured, "not run", {})
-    tests = _against(known, _FULL, others, titles)
-    verdict: Verdict = "not shown"
-    if untested(tests.values()):
-        verdict = "not tested"
-    elif any(shows(c) < 0 for c in tests.values()):
-        verdict = "holds"
-    elif all(shows(c) > 0 for c in tests.values()):
-        verdict = "does not hold"
-    return Claim(text, measured, verdict, tests)
+    return _of_balance(text, known, _FULL, titles, best="does not hold", beaten="holds")
 
 
 def hidden_subgroup(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -299,12 +280,41 @@ def span(c: Comparison) -> str:
     return f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
 
 
-def _against(
-    known: Evaluations, name: str, others: Sequence[str], titles: Mapping[str, str]
-) -> dict[str, Comparison]:
-    return holm(
+def _of_balance(
+    text: str,
+    known: Evaluations,
+    name: str,
+    titles: Mapping[str, str],
+    *,
+    best: Verdict,
+    beaten: Verdict,
+) -> Claim:
+    """A claim about one configuration's balance against that of each other.
+
+    Args:
+      text: The claim.
+      known: All evaluations.
+      name: Of the configuration.
+      titles: Names for readers.
+      best: The verdict where it is above all others beyond noise.
+      beaten: Where another is above it beyond noise.
+    """
+    measured = "its balance less that of each other"
+    others = [other for other in known if other != name]
+    if missing(known, (name,)) or not others:
+        return Claim(text, measured, "not run", {})
+    tests = holm(
         {titles[other]: compare(known[name], known[other], BALANCE) for other in others}
     )
+    signs = [shows(c) for c in tests.values()]
+    verdict: Verdict = "not shown"
+    if untested(tests.values()):
+        verdict = "not tested"
+    elif -1 in signs:
+        verdict = beaten
+    elif set(signs) == {1}:
+        verdict = best
+    return Claim(text, measured, verdict, tests)
 
 
 def _ranked(known: Evaluations, titles: Mapping[str, str]) -> str:

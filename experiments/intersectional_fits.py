@@ -23,7 +23,7 @@ from experiments.intersectional_learners import (
     reduced,
 )
 from fairjax.mitigation.constraints import Parity
-from fairjax.mitigation.equal_rates import Objective
+from fairjax.mitigation.costs import Objective
 
 Maker = Callable[[], "Fit"]
 

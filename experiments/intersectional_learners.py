@@ -9,9 +9,10 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from experiments.binned_trees import BinnedXGBoost, Bins
 from fairjax.mitigation import ExponentiatedGradient
 from fairjax.mitigation.constraints import Parity
-from fairjax.mitigation.equal_rates import Objective
+from fairjax.mitigation.costs import Objective
 
 LearnerName = Literal["xgboost", "logistic", "boosting"]
 
@@ -32,15 +33,8 @@ def check_learner(name: str) -> None:
 
 
 def _xgboost(seed: int) -> Any:
-    from xgboost import XGBClassifier  # an extra of its own, and slow to import
-
-    return XGBClassifier(
-        n_estimators=50,
-        max_depth=3,
-        learning_rate=0.15,
-        tree_method="hist",
-        n_jobs=1,
-        random_state=seed,
+    return BinnedXGBoost(
+        num_trees=50, depth=3, learning_rate=0.15, seed=seed, bins=Bins()
     )
 
 

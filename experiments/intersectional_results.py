@@ -21,7 +21,7 @@ from experiments.level_measures import (
 from experiments.measures import GROUP_AUROC
 from experiments.programs import Budget
 from fairjax.mitigation.constraints import Parity
-from fairjax.mitigation.equal_rates import Objective
+from fairjax.mitigation.costs import Objective
 
 # Of five folds each: 20 splits.
 FULL_REPEATS, FULL_SPLITS, FULL_BOOTSTRAP = 4, 20, 500

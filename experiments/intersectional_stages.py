@@ -19,7 +19,7 @@ from fairjax.mitigation import (
     equal_rate_rules,
     selection_probability,
 )
-from fairjax.mitigation.equal_rates import Objective
+from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.thresholds import tune_thresholds
 
 In = Literal["base", "egr", "mlp", "fairgrad", "positive_sum"]

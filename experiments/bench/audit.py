@@ -17,11 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from experiments.bench.timing import decimals, environment, markdown, save
+from experiments.bench.timing import command, decimals, environment, save, show
 from experiments.files import prepare_folder
 
 COLUMNS = (
@@ -208,17 +205,11 @@ def main(options: Options) -> list[Row]:
             table = folder / "table.parquet"
             write_parquet(table, options.large_rows, options.seed)
             rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
-    shown = Table(*COLUMNS)
-    for row in rows:
-        shown.add_row(*row.cells())
-    Console(width=150).print(shown)
-    text = markdown(COLUMNS, "l" + "r" * 9, [row.cells() for row in rows], about)
-    save(options.output, "audit-cpu", rows, text, about, options.docs)
+    show(COLUMNS, rows, width=150)
+    alignment = "l" + "r" * 9
+    save(options.output, "audit-cpu", COLUMNS, alignment, rows, about, options.docs)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

@@ -9,7 +9,6 @@ computed from counts (a test compares it with fairlearn's own).
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,9 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from experiments.bench.simulations import (
     Clusters,
@@ -33,7 +29,11 @@ from experiments.bench.simulations import (
     single_rate,
     spread,
 )
-from experiments.bench.timing import copy_between_markers
+from experiments.bench.timing import (
+    command,
+    copy_between_markers,
+    show,
+)
 from experiments.files import prepare_folder, write_text
 
 DOCUMENT = Path("docs/inference.md")
@@ -273,14 +273,11 @@ def main(options: Options) -> dict[str, list[Line]]:
         f"replicates, {options.permutations} shuffles, {options.draws:,} draws, seed "
         f"{options.seed}, jax {version('jax')}."
     )
-    console, found = Console(width=150), {}
+    found = {}
     for name, (columns, simulate) in TABLES.items():
         found[name] = simulate(options)
         cells = [line.cells() for line in found[name]]
-        shown = Table(*columns)
-        for row in cells:
-            shown.add_row(*row)
-        console.print(shown)
+        show(columns, found[name], width=150)
         text = table(columns, cells, made)
         write_text(options.output / f"inference-{name}.md", text)
         if options.docs:
@@ -303,7 +300,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], made: str) -> s
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

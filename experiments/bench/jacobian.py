@@ -8,7 +8,6 @@ on the machine disturbs both alike.
 import dataclasses
 import importlib.util
 import itertools
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,19 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 import fairjax
 from experiments.bench.timing import (
+    command,
     decimals,
     environment,
     in_turns,
     keep_freed_memory,
-    markdown,
     save,
     setting,
+    show,
     timed,
 )
 from experiments.files import prepare_folder
@@ -291,26 +288,18 @@ def main(options: Options) -> list[Row]:
             options, groups=(4,), widths=(32,), batches=(128,), rounds=3
         )
     kept = options.keep_freed_memory and keep_freed_memory()
-    console = Console(width=130)
     about = environment(kept)
     rows: list[Row] = []
     for width in options.widths:
         for batch in options.batches:
             for groups in options.groups:
                 new = measure(options, groups, width, batch)
-                table = Table(*COLUMNS)
-                for row in new:
-                    table.add_row(*row.cells())
-                console.print(table)
+                show(COLUMNS, new, width=130)
                 rows += new
-    cells = [row.cells() for row in rows]
-    text = markdown(COLUMNS, "rrrl" + "r" * 5 + "l", cells, about)
-    save(options.output, f"jacobian-{setting(kept)}", rows, text, about, options.docs)
+    name, alignment = f"jacobian-{setting(kept)}", "rrrl" + "r" * 5 + "l"
+    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

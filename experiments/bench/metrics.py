@@ -7,7 +7,6 @@ same NumPy columns, and what they compute is compared.
 import dataclasses
 import functools
 import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,9 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from experiments.bench.metric_frame import (
@@ -28,12 +24,14 @@ from experiments.bench.metric_frame import (
     rates_with_intervals,
 )
 from experiments.bench.timing import (
+    check_numbers,
+    command,
     decimals,
     environment,
     keep_freed_memory,
-    markdown,
     save,
     setting,
+    show,
     timed,
 )
 from experiments.files import prepare_folder
@@ -273,11 +271,7 @@ def main(options: Options) -> list[Row]:
     """
     if not options.sizes:
         raise ValueError("--sizes must have one number of rows or more.")
-    for field in dataclasses.fields(options):
-        given = getattr(options, field.name)
-        numbers = given if isinstance(given, tuple) else (given,)
-        if any(type(number) is int and number < 1 for number in numbers):
-            raise ValueError(f"--{field.name} must be 1 or more: {given}.")
+    check_numbers(options)
     prepare_folder(options.output)
     if options.quick:
         options = dataclasses.replace(
@@ -296,7 +290,6 @@ def main(options: Options) -> list[Row]:
     about = environment(kept) | {"scikit-learn": version("scikit-learn")}
     if importlib.util.find_spec("fairlearn") is not None:
         about["fairlearn"] = version("fairlearn")
-    console = Console(width=150)
     tasks = [
         *(functools.partial(measure_rates, options, rows) for rows in options.sizes),
         functools.partial(measure_auroc, options),
@@ -304,19 +297,12 @@ def main(options: Options) -> list[Row]:
         functools.partial(measure_counts, options, options.groups),
         functools.partial(measure_counts, options, 10 * options.groups),
     ]
-    table, rows = Table(*COLUMNS), []
-    for task in tasks:
-        rows.append(row := task())
-        table.add_row(*row.cells())
-    console.print(table)
-    alignment = "l" + "r" * 5 + "l" + "r" * 3 + "l"
-    text = markdown(COLUMNS, alignment, [row.cells() for row in rows], about)
-    save(options.output, f"metrics-{setting(kept)}", rows, text, about, options.docs)
+    rows = [task() for task in tasks]
+    show(COLUMNS, rows, width=150)
+    name, alignment = f"metrics-{setting(kept)}", "l" + "r" * 5 + "l" + "r" * 3 + "l"
+    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

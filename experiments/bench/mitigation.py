@@ -6,15 +6,10 @@ the same arrays, are called in turns, and what they achieve is compared.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from experiments.bench import aif360_mitigation
 from experiments.bench.mitigation_tasks import (
@@ -27,11 +22,13 @@ from experiments.bench.mitigation_tasks import (
 from experiments.bench.pipeline_at_scale import measure_pipeline
 from experiments.bench.reduction_tasks import measure_reduction
 from experiments.bench.timing import (
+    check_numbers,
+    command,
     environment,
     keep_freed_memory,
-    markdown,
     save,
     setting,
+    show,
 )
 from experiments.files import prepare_folder
 from experiments.intersectional_learners import LearnerName
@@ -113,14 +110,7 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    for field in dataclasses.fields(options):
-        given = getattr(options, field.name)
-        numbers = given if isinstance(given, tuple) else (given,)
-        least = 0 if field.name == "members" else 1
-        if any(type(number) is int and number < least for number in numbers):
-            raise ValueError(f"--{field.name} must be {least} or more: {given}.")
-    if options.groups < 2:
-        raise ValueError(f"--groups must be 2 or more: {options.groups}.")
+    check_numbers(options, least={"members": 0, "groups": 2})
     prepare_folder(options.output)
     if options.quick:
         options = dataclasses.replace(
@@ -143,19 +133,12 @@ def main(options: Options) -> list[Row]:
     }
     if there:
         about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}
-    table, rows = Table(*COLUMNS), []
-    for task in tasks(options):
-        rows.append(row := task())
-        table.add_row(*row.cells())
-    Console(width=170).print(table)
-    alignment = "l" + "r" * 5 + "l" + "r" * 4 + "l"
-    text = markdown(COLUMNS, alignment, [row.cells() for row in rows], about)
-    save(options.output, f"mitigation-{setting(kept)}", rows, text, about, options.docs)
+    rows = [task() for task in tasks(options)]
+    show(COLUMNS, rows, width=170)
+    name, alignment = f"mitigation-{setting(kept)}", "l" + "r" * 5 + "l" + "r" * 4 + "l"
+    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

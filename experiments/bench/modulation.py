@@ -8,9 +8,8 @@ to the plain joint step, taken in turns with it.
 import copy
 import dataclasses
 import importlib.util
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from experiments.bench.modulation_steps import (
     LARGE,
@@ -31,13 +27,14 @@ from experiments.bench.modulation_steps import (
     make_steps,
 )
 from experiments.bench.timing import (
+    command,
     decimals,
     environment,
     in_turns,
     keep_freed_memory,
-    markdown,
     save,
     setting,
+    show,
     timed,
 )
 from experiments.files import prepare_folder
@@ -303,21 +300,13 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         options = dataclasses.replace(options, small=(32,), large=(), rounds=3)
     kept = options.keep_freed_memory and keep_freed_memory()
     about = environment(kept)
-    console = Console(width=130)
-
-    def show(columns: Sequence[str], rows: Sequence[Row] | Sequence[TorchRow]) -> None:
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*row.cells())
-        console.print(table)
-
     steps: list[Row] = []
     against: list[TorchRow] = []
     for size, batches in ((SMALL, options.small), (LARGE, options.large)):
         for batch in batches:
             new, new_against = measure(options, size, batch)
-            show(COLUMNS, new)
-            show(AGAINST, new_against)
+            show(COLUMNS, new, width=130)
+            show(AGAINST, new_against, width=130)
             steps += new
             against += new_against
     for kind, columns, alignment, rows in (
@@ -325,14 +314,10 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         ("modulation-torch", AGAINST, "lrl" + "r" * 6, against),
     ):
         if rows:
-            text = markdown(columns, alignment, [row.cells() for row in rows], about)
             name = f"{kind}-{setting(kept)}"
-            save(options.output, name, rows, text, about, options.docs)
+            save(options.output, name, columns, alignment, rows, about, options.docs)
     return steps, against
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

@@ -8,7 +8,6 @@ batch: loaded when it is asked for or ahead, padded to one length or to several.
 
 import dataclasses
 import itertools
-import sys
 import tempfile
 import time
 import zlib
@@ -22,12 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tensorflow_datasets as tfds
-import tyro
 from flax import nnx
-from rich.console import Console
-from rich.table import Table
 
-from experiments.bench.timing import decimals, environment, markdown, save
+from experiments.bench.timing import command, decimals, environment, save, show
 from experiments.files import prepare_folder
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
@@ -289,18 +285,12 @@ def main(options: Options) -> list[Row]:
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)
         rows = measure(builder.as_data_source("train"), options)
-    shown = Table(*COLUMNS)
-    for row in rows:
-        shown.add_row(*row.cells())
-    Console(width=120).print(shown)
-    text = markdown(COLUMNS, "l" + "r" * 6, [row.cells() for row in rows], about)
+    show(COLUMNS, rows, width=120)
+    alignment = "l" + "r" * 6
     name = f"pipeline-{jax.default_backend()}"
-    save(options.output, name, rows, text, about, options.docs)
+    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

@@ -8,7 +8,6 @@ their updates are compared first.
 import dataclasses
 import functools
 import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 import fairjax
 from experiments.bench.jacobian import LEARNING_RATE, Problem
@@ -33,13 +29,14 @@ from experiments.bench.solver_methods import (
     draw_rows,
 )
 from experiments.bench.timing import (
+    command,
     decimals,
     environment,
     in_turns,
     keep_freed_memory,
-    markdown,
     save,
     setting,
+    show,
     timed,
 )
 from experiments.files import prepare_folder
@@ -302,34 +299,22 @@ def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
         )
     kept = options.keep_freed_memory and keep_freed_memory()
     about = environment(kept)
-    console = Console(width=130)
-
-    def show(columns: Sequence[str], rows: Sequence[Row] | Sequence[ShareRow]) -> None:
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*row.cells())
-        console.print(table)
-
     against: list[Row] = []
     for size in options.sizes:
         against += (new := [measure(options, method, size) for method in METHODS])
-        show(AGAINST, new)
+        show(AGAINST, new, width=130)
     shares: list[ShareRow] = []
     for size in options.objectives:
         shares += (new_shares := training_shares(options, size))
-        show(SHARES, new_shares)
+        show(SHARES, new_shares, width=130)
     for kind, columns, alignment, rows in (
         ("solvers", AGAINST, "l" + "r" * 8 + "l", against),
         ("solvers-share", SHARES, "l" + "r" * 5, shares),
     ):
-        text = markdown(columns, alignment, [row.cells() for row in rows], about)
         name = f"{kind}-{setting(kept)}"
-        save(options.output, name, rows, text, about, options.docs)
+        save(options.output, name, columns, alignment, rows, about, options.docs)
     return against, shares
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command(main, Options, __doc__)

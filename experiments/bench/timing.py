@@ -6,14 +6,18 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
 
 from experiments.files import write_text
 
@@ -95,6 +99,22 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
+class HasCells(Protocol):
+    """A dataclass that is a row of a table."""
+
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        ...
+
+
+def show(columns: Sequence[str], rows: Sequence[HasCells], *, width: int) -> None:
+    """Print rows as a table."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row.cells())
+    Console(width=width).print(table)
+
+
 def decimals(number: float | None, places: int) -> str:
     """A number as tables show it; a dash where there is none."""
     return "-" if number is None else f"{number:.{places}f}"
@@ -103,26 +123,55 @@ def decimals(number: float | None, places: int) -> str:
 def save(
     folder: Path,
     name: str,
+    columns: Sequence[str],
+    alignment: str,
     rows: Sequence[Any],
-    text: str,
     about: dict[str, Any],
     docs: bool,
 ) -> None:
-    """Write rows, which are dataclasses, as JSON, and their table.
+    """Write rows, which are dataclasses with cells, as JSON, and their table.
 
     Args:
       folder: Of both files.
       name: Theirs, and that of the document's markers.
+      columns: Heads of the table.
+      alignment: See :func:`markdown`.
       rows: What was measured.
-      text: The table.
       about: See :func:`environment`.
       docs: Also copy the table to ``DOCUMENT``.
     """
+    text = markdown(columns, alignment, [row.cells() for row in rows], about)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     write_text(folder / f"{name}.json", json.dumps(record, indent=1))
     write_text(folder / f"{name}.md", text)
     if docs:
         copy_between_markers(DOCUMENT, name, text)
+
+
+def check_numbers(options: Any, *, least: Mapping[str, int] | None = None) -> None:
+    """Refuse whole numbers among the options that are below 1.
+
+    Args:
+      options: A dataclass.
+      least: Name -> another smallest number.
+
+    Raises:
+      ValueError: One is smaller.
+    """
+    for field in dataclasses.fields(options):
+        given = getattr(options, field.name)
+        numbers = given if isinstance(given, tuple) else (given,)
+        lowest = (least or {}).get(field.name, 1)
+        if any(type(number) is int and number < lowest for number in numbers):
+            raise ValueError(f"--{field.name} must be {lowest} or more: {given}.")
+
+
+def command(main: Callable[[Any], Any], options: type, description: str | None) -> None:
+    """Run a benchmark by its command line; an error of the user's is one line."""
+    try:
+        main(tyro.cli(options, description=description))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 def setting(kept: bool) -> str:

@@ -1,21 +1,7 @@
-"""What the extra ``data`` installs, asked for in words where it is missing."""
+"""The extra ``data``."""
 
-import contextlib
-from collections.abc import Iterator
+import functools
 
+from fairjax._extra import extra
 
-@contextlib.contextmanager
-def data_extra() -> Iterator[None]:
-    """Imports within it that fail say how to install what is missing.
-
-    Raises:
-      ModuleNotFoundError: A module is missing, with the command that installs it.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The module {error.name!r} is missing, which reading the imaging data "
-            "sets needs: pip install 'fairjax[data]'.",
-            name=error.name,
-        ) from error
+data_extra = functools.partial(extra, "data", needed_by="reading the imaging data sets")

@@ -1,21 +1,7 @@
-"""What the extra ``mitigation`` installs, asked for in words where it is missing."""
+"""The extra ``mitigation``."""
 
-import contextlib
-from collections.abc import Iterator
+import functools
 
+from fairjax._extra import extra
 
-@contextlib.contextmanager
-def mitigation_extra() -> Iterator[None]:
-    """Imports within it that fail say how to install what is missing.
-
-    Raises:
-      ModuleNotFoundError: A module is missing, with the command that installs it.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The module {error.name!r} is missing, which mitigation needs: "
-            "pip install 'fairjax[mitigation]'.",
-            name=error.name,
-        ) from error
+mitigation_extra = functools.partial(extra, "mitigation", needed_by="mitigation")

@@ -11,16 +11,6 @@ with mitigation_extra():
     from sklearn.utils.validation import has_fit_parameter
 
 
-def type_name(estimator: Any) -> str:
-    """The name of an estimator's class, for messages.
-
-    Example:
-      >>> type_name(FrozenEstimator(None))
-      'FrozenEstimator'
-    """
-    return type(estimator).__name__
-
-
 def requested(estimator: Any, method: str, sensitive_features: Any) -> dict[str, Any]:
     """Sensitive features, for a method that metadata routing says takes them.
 
@@ -52,7 +42,7 @@ def takes_weights(estimator: Any) -> bool:
     if _asks(estimator, "fit", "sample_weight"):
         return True
     raise ValueError(
-        f"{type_name(estimator)} takes no sample_weight: leave it out, or wrap a "
+        f"{type(estimator).__name__} takes no sample_weight: leave it out, or wrap a "
         "fitted one in FrozenEstimator, so that only the rules are weighted."
     )
 

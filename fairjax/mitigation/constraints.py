@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, Int, Real
 
+from fairjax.mitigation.costs import Objective, check_objective, wrong_costs
+
 Parity: TypeAlias = Literal[
     "demographic_parity",
     "equalized_odds",
@@ -30,9 +32,6 @@ _EVENTS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 # What is left unbounded is bounded by as much, as in the reference implementation.
 _DIFFERENCE = 0.01
-
-
-Objective: TypeAlias = Literal["error", "balanced_error"]
 
 
 class ParityConstraints(NamedTuple):
@@ -254,21 +253,11 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
 
 def _wrong(objective: str, costs: tuple[float, float], mass: np.ndarray) -> np.ndarray:
     """``[2]``: what a false positive and a false negative cost."""
-    if objective not in get_args(Objective):
-        raise ValueError(
-            f"objective is one of {get_args(Objective)}, not {objective!r}."
-        )
-    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
-        raise ValueError(
-            "costs are two numbers of at least 0, of a false positive and of a false "
-            f"negative, not {costs!r}."
-        )
-    if objective == "error":
-        return np.array(costs, np.float64)
-    outcomes = mass.reshape(-1, 2).sum(axis=0)
-    if not outcomes.all():
+    check_objective(objective, costs)
+    totals = mass.reshape(-1, 2).sum(axis=0)
+    if objective == "balanced_error" and not totals.all():
         raise ValueError("the balanced error needs patients of both outcomes.")
-    return np.array(costs) / (2 * outcomes)
+    return wrong_costs(objective, costs, totals)
 
 
 def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:

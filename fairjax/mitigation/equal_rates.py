@@ -16,6 +16,7 @@ from scipy import optimize
 
 from fairjax.metrics import GroupCounts
 from fairjax.mitigation._menus import Menu, Rows, curve, own_menu, shared_menu
+from fairjax.mitigation.costs import Objective, check_objective, wrong_costs
 from fairjax.mitigation.decision_rules import (
     DecisionRules,
     expected_counts,
@@ -28,7 +29,6 @@ Constraint: TypeAlias = Literal[
     "false_positive_rate_parity",
     "demographic_parity",
 ]
-Objective: TypeAlias = Literal["error", "balanced_error"]
 
 # What the solver leaves of a chance that is 0.
 _NOTHING = 1e-9
@@ -196,15 +196,7 @@ def _check_settings(constraint, objective, costs, tolerance) -> None:
         raise ValueError(
             f"constraint is one of {get_args(Constraint)}, not {constraint!r}."
         )
-    if objective not in get_args(Objective):
-        raise ValueError(
-            f"objective is one of {get_args(Objective)}, not {objective!r}."
-        )
-    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
-        raise ValueError(
-            "costs are two numbers of at least 0, of a false positive and of a false "
-            f"negative, not {costs!r}."
-        )
+    check_objective(objective, costs)
     if not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance lies in [0, 1], not {tolerance}.")
 
@@ -239,8 +231,7 @@ def _taking_part(masses: np.ndarray, names: Sequence) -> np.ndarray:
 
 def _prices(masses: np.ndarray, objective: str, costs: tuple[float, float]):
     """``[G, 2]``: what a false, and what a missed true positive rate of 1 costs."""
-    total = masses.sum() if objective == "error" else 2 * masses.sum(axis=0)
-    return np.asarray(costs) * masses / total
+    return masses * wrong_costs(objective, costs, masses.sum(axis=0))
 
 
 def _solve(

@@ -15,10 +15,11 @@ from fairjax.mitigation._outcomes import (
     rates_by_group,
     two_classes,
 )
-from fairjax.mitigation._passing import requested, takes_weights, type_name
+from fairjax.mitigation._passing import requested, takes_weights
 from fairjax.mitigation._sensitive import Groups
+from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import expected_counts, selection_probability
-from fairjax.mitigation.equal_rates import Constraint, Objective, equal_rate_rules
+from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
 
 with mitigation_extra():
     from sklearn.base import (
@@ -156,7 +157,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
             raise ValueError(
-                f"the estimator is a classifier, not {type_name(self.estimator)}."
+                f"the estimator is a classifier, not {type(self.estimator).__name__}."
             )
         labels, classes = two_classes(y)
         self._groups = Groups.of(sensitive_features, rows=len(labels))
@@ -307,7 +308,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         name = next((n for n in names if hasattr(self.estimator_, n)), None)
         if name is None:
             raise ValueError(
-                f"{type_name(self.estimator_)} has no {' or '.join(names)}."
+                f"{type(self.estimator_).__name__} has no {' or '.join(names)}."
             )
         given = requested(self.estimator_, name, sensitive_features)
         found = np.asarray(getattr(self.estimator_, name)(X, **given))

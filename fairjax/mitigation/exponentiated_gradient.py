@@ -1,13 +1,10 @@
 r"""In-processing: a mixture of classifiers under parity constraints."""
 
-import json
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -22,21 +19,21 @@ from fairjax.mitigation._outcomes import (
     two_classes,
 )
 from fairjax.mitigation._sensitive import Groups, check_not_among
+from fairjax.mitigation._stored_mixtures import read_mixture, write_mixture
 from fairjax.mitigation.constraints import (
-    Objective,
     Parity,
     ParityConstraints,
     expected_cost,
     parity_constraints,
     violations,
 )
+from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import expected_counts
 from fairjax.mitigation.flax_responses import (
     FlaxClassifier,
     FlaxResponses,
     Mixture,
     mixture_probability,
-    parameter_shapes,
 )
 from fairjax.mitigation.reduction import LANES, solve_reduction
 
@@ -51,7 +48,6 @@ with mitigation_extra():
 
 # As far as a fitted mixture may miss its bound without a word.
 _MISSED = 1e-3
-_FORMAT = 1
 
 
 class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -309,7 +305,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
 
-        It is whole or not there. The model's code and the groups' rates are not in it.
+        It is whole or not there. The model's code is not in it.
 
         Args:
           path: Of the file.
@@ -324,7 +320,6 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "for which there is skops."
             )
         told = {
-            "format": _FORMAT,
             "classes": self.classes_.tolist(),
             "group_names": list(self.group_names_),
             "group_columns": list(self._groups.columns),
@@ -334,22 +329,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             "cost": self.cost_,
             "violation": self.violation_,
         }
-        leaves = jax.tree.leaves(self.mixture_)
-        arrays: dict[str, Any] = {
-            f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)
-        }
-        arrays["multipliers"], arrays["counts"] = self.multipliers_, self.counts_.counts
-        target = Path(path)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=".new-", suffix=".npz", delete=False
-        ) as made:
-            try:
-                np.savez(made, told=json.dumps(told), **arrays)
-                made.close()
-                os.replace(made.name, target)
-            except BaseException:
-                os.unlink(made.name)
-                raise
+        arrays = {"multipliers": self.multipliers_, "counts": self.counts_.counts}
+        write_mixture(Path(path), self.mixture_, arrays, told)
 
     @classmethod
     def load(
@@ -364,18 +345,11 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
           ValueError: A file of something else, or of another model.
         """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            told = json.loads(str(arrays.pop("told")))
-        except (KeyError, ValueError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{path} holds no mixture: {error}") from error
+        mixture, arrays, told = read_mixture(Path(path), estimator)
         fitted = cls(estimator)
-        fitted.multipliers_ = arrays.pop("multipliers")
-        fitted.counts_ = GroupCounts(arrays.pop("counts"))
-        fitted.mixture_ = _as_saved(estimator, arrays, path)
+        fitted.mixture_ = mixture
+        fitted.multipliers_ = arrays["multipliers"]
+        fitted.counts_ = GroupCounts(arrays["counts"])
         fitted.chances_ = np.asarray(fitted.mixture_.chances)
         fitted.n_features_in_ = len(fitted.mixture_.center)
         if told["features"]:
@@ -448,21 +422,3 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "otherwise raise max_iterations or multiplier_bound.",
                 stacklevel=3,
             )
-
-
-def _as_saved(
-    estimator: FlaxClassifier, arrays: dict[str, np.ndarray], path: Any
-) -> Mixture:
-    """The stored leaves as a mixture of the learner's models."""
-    leaves = [arrays[f"leaf_{i}"] for i in range(len(arrays))]
-    *weights, chances, center, scale = leaves
-    expected = parameter_shapes(estimator, len(center))
-    shapes = [leaf.shape for leaf in jax.tree.leaves(expected)]
-    found = [leaf.shape[1:] for leaf in weights]
-    if found != shapes:
-        raise ValueError(
-            f"{path} holds models with parameters of the shapes {found}; the learner's "
-            f"have {shapes}."
-        )
-    params = jax.tree.unflatten(jax.tree.structure(expected), weights)
-    return Mixture(params, chances, center, scale)

@@ -246,8 +246,7 @@ class _Game:
         """Of those asked for, the ones under which the best classifier is worst."""
         asked = np.array(self._asked)
         asked = asked[asked.sum(axis=1) <= self.multiplier_bound * (1 + _PRECISION)]
-        values = np.array(self._costs) + asked @ np.array(self.violated).T
-        return asked[values.min(axis=1).argmax()]
+        return asked[self._values(asked).min(axis=-1).argmax()]
 
     def solved(self) -> tuple[np.ndarray, np.ndarray]:
         """The best mixture of what there is, and its multipliers."""
@@ -288,10 +287,10 @@ class _Game:
         return found.x[:-1] if found.success else best
 
     def _values(self, multipliers: np.ndarray) -> np.ndarray:
-        """``[H]``: the Lagrangian of each classifier."""
+        """``[..., H]``: the Lagrangian of each classifier under multipliers."""
         if not self.size:
-            return np.empty(0)
-        return np.array(self._costs) + np.array(self.violated) @ multipliers
+            return np.empty((*multipliers.shape[:-1], 0))
+        return np.array(self._costs) + multipliers @ np.array(self.violated).T
 
 
 def _softmax(exponents: np.ndarray, total: float) -> np.ndarray:

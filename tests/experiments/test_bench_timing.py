@@ -13,6 +13,9 @@ class Row:
     name: str
     seconds: float
 
+    def cells(self) -> list[str]:
+        return [self.name, f"{self.seconds}"]
+
 
 def test_calls_are_made_in_turns_after_one_that_is_not_counted():
     made = []
@@ -37,14 +40,45 @@ def test_decimals():
 
 
 def test_rows_are_saved_beside_their_table(tmp_path):
-    rows = [Row("a", 0.5)]
-    timing.save(tmp_path, "x", rows, "the table", {"cores": 2}, docs=False)
+    rows, columns = [Row("a", 0.5)], ("name", "s")
+    timing.save(tmp_path, "x", columns, "lr", rows, {"cores": 2}, docs=False)
     saved = json.loads((tmp_path / "x.json").read_text())
     assert saved == {
         "environment": {"cores": 2},
         "rows": [{"name": "a", "seconds": 0.5}],
     }
-    assert (tmp_path / "x.md").read_text() == "the table"
+    expected = timing.markdown(columns, "lr", [["a", "0.5"]], {"cores": 2})
+    assert (tmp_path / "x.md").read_text() == expected
+
+
+def test_rows_are_printed(capsys):
+    timing.show(("name", "s"), [Row("a", 0.5)], width=40)
+    assert "0.5" in capsys.readouterr().out
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    sizes: tuple[int, ...] = (1, 2)
+    members: int = 0
+    share: float = 0.5
+    quick: bool = False
+
+
+def test_whole_numbers_among_options_have_a_least():
+    timing.check_numbers(Options(), least={"members": 0})
+    with pytest.raises(ValueError, match="--members must be 1 or more: 0"):
+        timing.check_numbers(Options())
+    with pytest.raises(ValueError, match=r"--sizes must be 1 or more: \(3, 0\)"):
+        timing.check_numbers(Options(sizes=(3, 0)), least={"members": 0})
+
+
+def test_an_error_of_the_user_is_one_line(monkeypatch):
+    def main(options: Options) -> None:
+        raise ValueError(f"members are {options.members}.")
+
+    monkeypatch.setattr("sys.argv", ["bench", "--members", "3"])
+    with pytest.raises(SystemExit, match="^error: members are 3.$"):
+        timing.command(main, Options, "text")
 
 
 def test_a_table_replaces_the_one_between_its_markers(tmp_path):

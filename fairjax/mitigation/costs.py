@@ -1,0 +1,42 @@
+"""What a reduction and rules of equal rates keep small, apart from being fair."""
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+Objective: TypeAlias = Literal["error", "balanced_error"]
+
+
+def check_objective(objective: str, costs: tuple[float, float]) -> None:
+    """Refuse an objective that is none, and costs that are not two.
+
+    Raises:
+      ValueError: Either.
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(
+            f"objective is one of {get_args(Objective)}, not {objective!r}."
+        )
+    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
+        raise ValueError(
+            "costs are two numbers of at least 0, of a false positive and of a false "
+            f"negative, not {costs!r}."
+        )
+
+
+def wrong_costs(
+    objective: str, costs: tuple[float, float], totals: np.ndarray
+) -> np.ndarray:
+    """``[2]``: what each unit of weight adds that is a false positive, or negative.
+
+    Args:
+      objective: As `check_objective` lets it through.
+      costs: Likewise.
+      totals: ``[2]``, the weight of all negatives and of all positives.
+
+    Example:
+      >>> wrong_costs("balanced_error", (1.0, 2.0), np.array([8.0, 2.0]))
+      array([0.0625, 0.5   ])
+    """
+    total = totals.sum() if objective == "error" else 2 * totals
+    return np.asarray(costs) / total
