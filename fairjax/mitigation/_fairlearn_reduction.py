@@ -10,6 +10,7 @@ from fairjax.mitigation.constraints import ParityConstraints
 
 with mitigation_extra():
     from fairlearn import reductions
+    from sklearn.base import is_classifier
     from sklearn.utils.validation import has_fit_parameter
 
 _MOMENTS = {
@@ -19,6 +20,32 @@ _MOMENTS = {
     "false_positive_rate_parity": "FalsePositiveRateParity",
     "error_rate_parity": "ErrorRateParity",
 }
+
+
+def check_learner(estimator: Any, weights: str) -> None:
+    """Refuse what fairlearn's reduction cannot be put around.
+
+    Args:
+      estimator: The learner.
+      weights: What its ``fit`` calls sample weights.
+
+    Raises:
+      ValueError: No estimator, no classifier, or one whose ``fit`` takes no weights.
+    """
+    if estimator is None or isinstance(estimator, type):
+        raise ValueError(
+            "an estimator is needed: a scikit-learn classifier, or a FlaxClassifier, "
+            f"not {estimator!r}."
+        )
+    name = type(estimator).__name__
+    if not hasattr(estimator, "fit") or not is_classifier(estimator):
+        raise ValueError(f"the estimator is a classifier, not {name}.")
+    if "__" not in weights and not has_fit_parameter(estimator, weights):
+        raise ValueError(
+            f"{name}.fit takes no {weights!r}, by which the reduction tells an "
+            "estimator what it wants. For a pipeline give "
+            "sample_weight_name='<step>__sample_weight'."
+        )
 
 
 def fit(
@@ -37,20 +64,7 @@ def fit(
       groups: ``[n]``, numbers.
       constraints: Of these patients; what wrong decisions cost is read of them.
 
-    Raises:
-      ValueError: No estimator, or one whose ``fit`` takes no sample weights.
     """
-    estimator, weights = settings.estimator, settings.sample_weight_name
-    if estimator is None:
-        raise ValueError(
-            "an estimator is needed: a scikit-learn one, or a FlaxClassifier."
-        )
-    if "__" not in weights and not has_fit_parameter(estimator, weights):
-        raise ValueError(
-            f"{type(estimator).__name__}.fit takes no {weights!r}, by which the "
-            "reduction tells an estimator what it wants. For a pipeline give "
-            "sample_weight_name='<step>__sample_weight'."
-        )
     moment = getattr(reductions, _MOMENTS[settings.constraint])
     bound: dict[str, float] = {}
     if settings.ratio_bound is not None:
@@ -62,7 +76,7 @@ def fit(
         bound = {"difference_bound": settings.difference_bound}
     false_positive, false_negative = constraints.wrong[:2].tolist()
     found = reductions.ExponentiatedGradient(
-        estimator,
+        settings.estimator,
         moment(**bound),
         objective=reductions.ErrorRate(
             costs={"fp": false_positive, "fn": false_negative}
@@ -71,7 +85,7 @@ def fit(
         max_iter=settings.max_iterations,
         nu=settings.gap_tolerance,
         eta0=settings.learning_rate,
-        sample_weight_name=weights,
+        sample_weight_name=settings.sample_weight_name,
     )
     with warnings.catch_warnings():
         # What newer releases of pandas say of fairlearn is not for our users.

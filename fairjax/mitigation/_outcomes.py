@@ -10,8 +10,14 @@ from fairjax.mitigation._extra import mitigation_extra
 
 with mitigation_extra():
     from sklearn.preprocessing import LabelEncoder
-    from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
+    from sklearn.utils import (
+        assert_all_finite,
+        check_consistent_length,
+        check_random_state,
+        column_or_1d,
+    )
     from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight
 
 _RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
 
@@ -28,7 +34,7 @@ def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None.")
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(_plain(y), warn=True)
     check_classification_targets(y)
     assert_all_finite(y, input_name="y")
     encoder = LabelEncoder().fit(y)
@@ -41,6 +47,19 @@ def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(encoder.transform(y)), classes
 
 
+def _plain(y: Any) -> Any:
+    """An outcome in one of pandas' own types as NumPy has it.
+
+    Raises:
+      ValueError: Missing values.
+    """
+    if not pd.api.types.is_extension_array_dtype(getattr(y, "dtype", None)):
+        return y
+    if pd.isna(y).any():
+        raise ValueError("Input y contains NaN.")
+    return np.array(y.tolist())
+
+
 def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
     """Whether each is of the second class, bool ``[n]``.
 
@@ -51,7 +70,7 @@ def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
       >>> is_positive([3, 5, 5], np.array([3, 5]))
       array([False,  True,  True])
     """
-    y = column_or_1d(y)
+    y = column_or_1d(_plain(y))
     if not np.isin(y, classes).all():
         raise ValueError(
             f"labels are of the classes seen at fit, {classes.tolist()}; found "
@@ -62,6 +81,8 @@ def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
 
 def drawn(chance: np.ndarray, classes: np.ndarray, random_state: Any) -> np.ndarray:
     """Decisions, each for the second class with its chance.
+
+    A random state that is a number begins anew with each call.
 
     Example:
       >>> drawn(np.array([0.0, 1.0]), np.array(["no", "yes"]), 0)
@@ -74,10 +95,19 @@ def drawn(chance: np.ndarray, classes: np.ndarray, random_state: Any) -> np.ndar
 def expected_accuracy(positive: np.ndarray, chance: np.ndarray, weights: Any) -> float:
     """The mean chance of the right decision.
 
+    Raises:
+      ValueError: Columns of other lengths, or weights that are negative, not finite or
+        all 0.
+
     Example:
       >>> expected_accuracy(np.array([True, False]), np.array([0.75, 0.25]), None)
       0.75
     """
+    check_consistent_length(positive, chance)
+    if weights is not None:
+        weights = _check_sample_weight(weights, chance, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("Sample weights hold at least one non-zero number.")
     right = np.where(positive, chance, 1 - chance)
     return float(np.average(right, weights=weights))
 

@@ -1,7 +1,8 @@
 """Sensitive features as scikit-learn users give them, to groups by name."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,22 @@ from jaxtyping import Int64
 _SHOWN = 5
 _MISSING = "missing"
 
+# A level as JSON holds it; None is a missing value.
+Level: TypeAlias = str | bool | int | float | None
+Cell: TypeAlias = tuple[Level, ...]
+
 
 class Groups:
     """The groups of a table, one for each observed combination of levels.
+
+    Levels are told apart by what they are, not by how they are written: 1, 1.0 and True
+    are one level, ``"1"`` is another. All missing values are one level, ``missing``.
+
+    Attributes:
+      columns: Names of the attributes; numbers where they came without names.
+      named: Whether they came with names.
+      cells: The levels of each group.
+      names: Of the groups, for readers.
 
     Example:
       >>> import pandas as pd
@@ -23,9 +37,19 @@ class Groups:
       array([ 1, -1])
     """
 
-    def __init__(self, columns: tuple[str, ...], names: tuple[str, ...]) -> None:
-        self.columns = columns
-        self.names = names
+    def __init__(
+        self, columns: Sequence[str], named: bool, cells: Sequence[Sequence[Level]]
+    ) -> None:
+        self.columns = tuple(columns)
+        self.named = named
+        self.cells: tuple[Cell, ...] = tuple(map(tuple, cells))
+        names = [_name(cell, self._prefixes()) for cell in self.cells]
+        times = Counter(names)
+        # Two that read alike are written as Python writes them.
+        self.names = tuple(
+            name if times[name] == 1 else _name(cell, self._prefixes(), repr)
+            for name, cell in zip(names, self.cells, strict=True)
+        )
 
     @classmethod
     def of(cls, sensitive_features: Any, *, rows: int) -> "Groups":
@@ -34,8 +58,11 @@ class Groups:
         Raises:
           ValueError: No sensitive features, or not one for each row.
         """
-        columns, row_names = _row_names(sensitive_features, rows)
-        return cls(columns, tuple(np.unique(row_names).tolist()))
+        table, named = _table(sensitive_features, rows)
+        cells, _ = _cells(table)
+        groups = cls(tuple(map(str, table.columns)), named, cells)
+        order = sorted(range(len(cells)), key=lambda g: groups.names[g])
+        return cls(groups.columns, named, [cells[g] for g in order])
 
     def codes(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
         """The group of each row; -1 for a combination that there is no group of.
@@ -43,13 +70,7 @@ class Groups:
         Raises:
           ValueError: No sensitive features, not one for each row, or other columns.
         """
-        columns, row_names = _row_names(sensitive_features, rows)
-        if columns != self.columns:
-            raise ValueError(
-                f"the sensitive features are {list(columns)}; at fit they were "
-                f"{list(self.columns)}."
-            )
-        return pd.Index(self.names).get_indexer(pd.Index(row_names)).astype(np.int64)
+        return self._codes(sensitive_features, rows)[0]
 
     def known(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
         """The group of each row, each of which has one.
@@ -57,26 +78,48 @@ class Groups:
         Raises:
           ValueError: As :meth:`codes`; rows of groups that fitting did not see.
         """
-        codes = self.codes(sensitive_features, rows=rows)
-        if (codes < 0).any():
-            _, row_names = _row_names(sensitive_features, rows)
-            new = np.unique(row_names[codes < 0])
+        codes, new = self._codes(sensitive_features, rows)
+        if new:
+            shown = [repr(_name(cell, self._prefixes())) for cell in new[:_SHOWN]]
             more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
             raise ValueError(
                 f"{(codes < 0).sum()} rows are of groups that were not there at fit: "
-                f"{', '.join(map(repr, new[:_SHOWN].tolist()))}{more}. Known are "
+                f"{', '.join(shown)}{more}. Known are "
                 f"{', '.join(map(repr, self.names))}."
             )
         return codes
+
+    def _codes(
+        self, sensitive_features: Any, rows: int
+    ) -> tuple[np.ndarray, list[Cell]]:
+        """The group of each row, and the combinations that are none."""
+        table, named = _table(sensitive_features, rows)
+        columns = tuple(map(str, table.columns))
+        other = named and self.named and columns != self.columns
+        if other or len(columns) != len(self.columns):
+            raise ValueError(
+                f"the sensitive features are {list(columns)}; at fit they were "
+                f"{list(self.columns)}."
+            )
+        cells, which = _cells(table)
+        places = {cell: place for place, cell in enumerate(self.cells)}
+        found = np.array([places.get(cell, -1) for cell in cells], np.int64)
+        new = [cell for cell in cells if cell not in places]
+        return found[which], sorted(new, key=str)
+
+    def _prefixes(self) -> Sequence[str]:
+        return [f"{name}=" if self.named else "" for name in self.columns]
 
 
 def check_not_among(features: Any, groups: Groups) -> None:
     """Refuse a table whose features include a sensitive column, by its name.
 
     Example:
-      >>> check_not_among(pd.DataFrame({"age": [70]}), Groups(("sex",), ("sex=f",)))
+      >>> sex = Groups(("sex",), True, [("f",)])
+      >>> check_not_among(pd.DataFrame({"age": [70]}), sex)
     """
-    both = [name for name in groups.columns if name in getattr(features, "columns", ())]
+    there = set(map(str, getattr(features, "columns", ())))
+    both = [name for name in groups.columns if groups.named and name in there]
     if both:
         raise ValueError(
             f"the sensitive features {both} are among the features; leave them out, "
@@ -84,56 +127,72 @@ def check_not_among(features: Any, groups: Groups) -> None:
         )
 
 
-def _row_names(
-    sensitive_features: Any, rows: int
-) -> tuple[tuple[str, ...], np.ndarray]:
-    if sensitive_features is None:
+def _name(cell: Cell, prefixes: Sequence[str], write: Any = str) -> str:
+    parts = [_MISSING if level is None else write(level) for level in cell]
+    return ", ".join(p + part for p, part in zip(prefixes, parts, strict=True))
+
+
+def _cells(table: pd.DataFrame) -> tuple[list[Cell], np.ndarray]:
+    """The observed combinations, and which of them each row is."""
+    which = np.zeros(len(table), np.int64)
+    for place in range(table.shape[1]):
+        own, levels = pd.factorize(table.iloc[:, place])
+        # Numbered anew with each column: combinations are never more than rows.
+        _, which = np.unique(which * (len(levels) + 1) + own + 1, return_inverse=True)
+    _, first, which = np.unique(which, return_index=True, return_inverse=True)
+    rows = table.iloc[first].itertuples(index=False, name=None)
+    cells = [tuple(map(_level, row)) for row in rows]
+    # Levels that are written in several ways are one.
+    distinct = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    places = np.array([distinct[cell] for cell in cells], np.int64)
+    return list(distinct), places[which]
+
+
+def _level(value: Any) -> Level:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() else float(value)
+    return str(value)
+
+
+def _table(given: Any, rows: int) -> tuple[pd.DataFrame, bool]:
+    """The sensitive features as a table, and whether its columns have names."""
+    if given is None:
         raise ValueError(
             "sensitive_features are needed: the groups to be served alike, one row "
             "each for the rows of X."
         )
-    table = _table(sensitive_features)
+    table, named = _framed(given)
     if len(table) != rows:
         raise ValueError(
             f"there are sensitive features of {len(table)} rows; X has {rows}."
         )
     if not table.shape[1]:
         raise ValueError("the sensitive features have no column.")
-    columns = tuple(map(str, table.columns))
-    codes, levels = zip(
-        *(pd.factorize(table.iloc[:, c]) for c in range(len(columns))), strict=True
-    )
-    shape = [len(values) + 1 for values in levels]
-    combination = np.ravel_multi_index(
-        tuple(codes[c] + 1 for c in range(len(shape))), shape
-    )
-    found, which = np.unique(combination, return_inverse=True)
-    places = np.unravel_index(found, shape)
-    names = []
-    for place in zip(*places, strict=True):
-        parts = [
-            _MISSING if p == 0 else str(levels[c][p - 1]) for c, p in enumerate(place)
-        ]
-        if isinstance(sensitive_features, pd.DataFrame | Mapping):
-            parts = [
-                f"{name}={part}" for name, part in zip(columns, parts, strict=True)
-            ]
-        names.append(", ".join(parts))
-    return columns, np.array(names, dtype=object)[which]
+    return table, named
 
 
-def _table(given: Any) -> pd.DataFrame:
+def _framed(given: Any) -> tuple[pd.DataFrame, bool]:
     if isinstance(given, pd.DataFrame):
-        return given
+        return given, True
     if isinstance(given, Mapping):
-        return pd.DataFrame(dict(given))
+        return pd.DataFrame(dict(given)), True
     if isinstance(given, pd.Series):
-        return given.to_frame("group" if given.name is None else given.name)
-    array = np.asarray(given)
+        return given.to_frame("group" if given.name is None else given.name), (
+            given.name is not None
+        )
+    # A list that mixes text with what is missing would else be all text.
+    array = given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
     if array.ndim not in (1, 2):
         raise ValueError(
             f"sensitive features are [n] or [n, attributes], not {array.shape}."
         )
-    if array.ndim == 1:
-        return pd.DataFrame({"group": array})
-    return pd.DataFrame(array, columns=[f"group {c}" for c in range(array.shape[1])])
+    columns = ["group"] if array.ndim == 1 else range(array.shape[1])
+    return pd.DataFrame(array, columns=list(columns)), False

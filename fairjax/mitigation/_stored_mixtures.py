@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ from fairjax.mitigation.flax_responses import (
     Mixture,
     parameter_shapes,
 )
+
+_FORMAT = 1
 
 
 def write_mixture(
@@ -31,11 +34,12 @@ def write_mixture(
     leaves = {
         f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(mixture))
     }
+    text = json.dumps({"format": _FORMAT, **told})
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=".new-", suffix=".npz", delete=False
     ) as made:
         try:
-            np.savez(made, told=json.dumps(told), **leaves, **arrays)
+            np.savez(made, told=text, **leaves, **arrays)
             made.close()
             os.replace(made.name, path)
         except BaseException:
@@ -54,16 +58,26 @@ def read_mixture(
 
     Raises:
       FileNotFoundError: No such file.
-      ValueError: A file of something else, or of another model.
+      ValueError: No Flax learner; a file that is damaged, of something else, or of
+        another model.
     """
+    if not isinstance(learner, FlaxClassifier):
+        raise ValueError(
+            f"the learner is the FlaxClassifier of the fit, not {learner!r}."
+        )
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         told = json.loads(str(arrays.pop("told")))
-    except (KeyError, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} holds no mixture: {error}") from error
+        version = told["format"]
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, ValueError, EOFError, OSError, BadZipFile) as error:
+        raise ValueError(f"{path} holds no mixture, or a damaged one.") from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"{path} is of format {version!r}; this release reads {_FORMAT}."
+        )
     leaves = {name: arrays.pop(name) for name in list(arrays) if name[:5] == "leaf_"}
     *weights, chances, center, scale = (leaves[f"leaf_{i}"] for i in range(len(leaves)))
     expected = parameter_shapes(learner, len(center))

@@ -7,6 +7,7 @@ learner, however many patients there are.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -66,6 +67,7 @@ def parity_constraints(
     objective: Objective = "error",
     costs: tuple[float, float] = (1.0, 1.0),
     weights: Real[np.ndarray, " n"] | None = None,
+    names: Sequence[str] | None = None,
 ) -> ParityConstraints:
     r"""The constraints of a notion of parity.
 
@@ -97,6 +99,7 @@ def parity_constraints(
       costs: Of a false positive and of a false negative, at least 0; they multiply the
         objective's parts.
       weights: ``[n]``, at least 0; ones by default.
+      names: ``[G]``, what messages call the groups; their numbers by default.
 
     Returns:
       The constraints. A group that an event has no patients of (no positives, for the
@@ -148,9 +151,11 @@ def parity_constraints(
                 rows.append(row * slope[outcome])
                 offsets.append(row @ level[outcome])
     if lacking:
+        known = names or range(num_groups)
         warnings.warn(
-            f"groups {sorted(lacking)} lack the patients that {constraint} is a rate "
-            "of (positives or negatives): the constraint does not bind them there.",
+            f"groups {[known[g] for g in sorted(lacking)]} lack the patients that "
+            f"{constraint} is a rate of (positives or negatives): the constraint does "
+            "not bind them there.",
             stacklevel=2,
         )
     matrix = np.array(rows).reshape(-1, 2 * num_groups)
@@ -240,6 +245,8 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
     if difference is not None and ratio is not None:
         raise ValueError("give a difference bound or a ratio bound, not both.")
     if ratio is None:
+        if slack != 0:
+            raise ValueError("ratio_slack is of a ratio_bound, which is not given.")
         difference = _DIFFERENCE if difference is None else difference
         if not 0 <= difference <= 1:
             raise ValueError(f"difference_bound lies in [0, 1], not {difference}.")

@@ -22,6 +22,8 @@ def check_objective(objective: str, costs: tuple[float, float]) -> None:
             "costs are two numbers of at least 0, of a false positive and of a false "
             f"negative, not {costs!r}."
         )
+    if not any(costs):
+        raise ValueError("costs of 0 for both errors leave nothing to choose by.")
 
 
 def wrong_costs(

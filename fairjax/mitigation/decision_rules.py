@@ -45,6 +45,9 @@ def selection_probability(
     Returns:
       ``[n]``, in [0, 1], float64.
 
+    Raises:
+      ValueError: A score that is NaN: it is on no side of a threshold.
+
     Example:
       >>> import numpy as np
       >>> rules = DecisionRules(
@@ -54,6 +57,8 @@ def selection_probability(
       array([1.  , 0.25, 0.  ])
     """
     scores, groups = np.asarray(scores), np.asarray(groups)
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN.")
     thresholds, chances, reverse = map(np.asarray, rules)
     probability = np.zeros(len(scores))
     for choice in range(thresholds.shape[1]):
@@ -88,6 +93,10 @@ def expected_counts(
     Returns:
       Counts ``[G, 2, 2]``, float64, for every rate and gap of :mod:`fairjax.metrics`.
 
+    Raises:
+      ValueError: Columns of other lengths, or weights that are not finite numbers of at
+        least 0.
+
     Example:
       >>> import numpy as np
       >>> labels, groups = np.array([1, 1, 0]), np.zeros(3, int)
@@ -97,6 +106,11 @@ def expected_counts(
               [0.5 , 1.5 ]]])
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    sizes = {len(labels), len(probability), len(groups), len(weights)}
+    if len(sizes) > 1:
+        raise ValueError(f"the columns differ in length: {sorted(sizes)}.")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights are finite and at least 0.")
     kept = groups >= 0
     cell = groups[kept] * 2 + (np.asarray(labels)[kept] == 1)
     selected, total = (

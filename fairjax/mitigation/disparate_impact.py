@@ -21,12 +21,18 @@ _UNSEEN = ("error", "together", "keep")
 
 
 class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    r"""Gives every group the same distribution of each feature: Feldman's repair.
+    r"""Moves the groups' distributions of each feature together: Feldman's repair.
 
     Each value is moved towards the one that has its rank in a distribution common to
     all groups (:func:`fairjax.mitigation.quantile_repair.repair`), a share
     ``repair_level`` of the way, so that a model can tell less of the group from any
-    one feature. Within a group the order of patients is kept.
+    one feature. Within a group the order of patients is kept. A feature of many values
+    ends with the same distribution in every group.
+
+    Of a feature of few values that cannot be, unless patients who are alike are parted
+    by chance: all who share a value move together. A binary feature is left as it is,
+    or becomes constant in some groups, which may part them more than before;
+    ``ties="random"`` makes it alike. See :meth:`report`.
 
     What it does *not* do: it never sees labels, so that the disparate impact of labels
     stays as it was; only what a model makes of the features changes. It treats
@@ -61,8 +67,8 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         features equal at the price of chance.
       discrete: Features that are given values observed in training only: their
         positions or names; ``"auto"`` for those of whole numbers alone.
-      num_quantiles: The most quantiles that are kept of a group; a group of fewer
-        patients has as many as patients.
+      num_quantiles: The most quantiles that are kept of each group; no more than the
+        largest group has patients.
       unseen: A group that fitting did not see: ``"error"``, or ranked among all
         groups ``"together"``, or ``"keep"``: left as it is.
       key: Of random ties, drawn anew in the same way at each call.
@@ -237,10 +243,11 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
                 self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
             return np.asarray(found)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             columns = getattr(X, "columns", ())
             words = [name for name in columns if not _is_numeric(X[name])]
-            if not words or "could not convert" not in str(error):
+            unread = "could not convert" in str(error) or isinstance(error, TypeError)
+            if not words or not unread:
                 raise
             raise ValueError(
                 f"the features {words} are no numbers: encode them or leave them out."
@@ -253,7 +260,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"unseen is one of {_UNSEEN}, not {self.unseen!r}.")
 
     def _discrete(self, values: np.ndarray) -> np.ndarray:
-        if isinstance(self.discrete, str):
+        if self.discrete is None or isinstance(self.discrete, str):
             if self.discrete != "auto":
                 raise ValueError(
                     "discrete is 'auto', or the positions or names of features, not "
@@ -266,16 +273,22 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         chosen = np.zeros(number, bool)
         for feature in self.discrete:
             whole = isinstance(feature, int | np.integer)
-            if feature in names and not isinstance(feature, bool):
+            masks = isinstance(feature, bool | np.bool_)
+            if feature in names and not masks:
                 chosen[names.index(feature)] = True
-            elif whole and not isinstance(feature, bool) and 0 <= feature < len(names):
+            elif whole and not masks and 0 <= feature < len(names):
                 chosen[feature] = True
             else:
-                raise ValueError(f"discrete names no feature: {feature!r}.")
+                raise ValueError(
+                    f"discrete names no feature: {feature!r}; it lists positions or "
+                    "names."
+                )
         return chosen
 
 
 def _is_numeric(column: pd.Series) -> bool:
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return False
     try:
         np.asarray(column, np.float64)
     except (TypeError, ValueError):

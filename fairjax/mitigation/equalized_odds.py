@@ -29,8 +29,8 @@ with mitigation_extra():
         clone,
         is_classifier,
     )
-    from sklearn.utils import get_tags
-    from sklearn.utils.validation import check_is_fitted
+    from sklearn.utils import check_consistent_length, get_tags
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
@@ -71,7 +71,9 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       response: Which method gives scores; ``"predict"`` for hard decisions, as in the
         published method; ``"auto"``: the first that there is of ``predict_proba``,
         ``decision_function`` and ``predict``.
-      random_state: Of :meth:`predict`.
+      random_state: Of :meth:`predict`. With a number every call draws alike: patients
+        who are decided one by one then share one draw, which is a fixed threshold on
+        their chance and no longer fair. For those give a ``numpy.random.RandomState``.
 
     Attributes:
       estimator_: The fitted classifier.
@@ -163,6 +165,11 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self._groups = Groups.of(sensitive_features, rows=len(labels))
         codes = self._groups.known(sensitive_features, rows=len(labels))
         self.group_names_, self.classes_ = self._groups.names, classes
+        check_consistent_length(X, labels)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, labels, ensure_non_negative=True
+            )
         given = requested(self.estimator, "fit", sensitive_features)
         if sample_weight is not None and takes_weights(self.estimator):
             given["sample_weight"] = sample_weight
@@ -314,4 +321,10 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         found = np.asarray(getattr(self.estimator_, name)(X, **given))
         if name == "predict":
             return (found == self.classes_[1]).astype(np.float64)
-        return found[:, 1] if found.ndim == 2 else found
+        found = found[:, 1] if found.ndim == 2 else found
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"{type(self.estimator_).__name__}.{name} gives scores that are not "
+                "finite."
+            )
+        return found

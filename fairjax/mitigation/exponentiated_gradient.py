@@ -35,9 +35,10 @@ from fairjax.mitigation.flax_responses import (
     Mixture,
     mixture_probability,
 )
-from fairjax.mitigation.reduction import LANES, solve_reduction
+from fairjax.mitigation.reduction import LANES, check_game, solve_reduction
 
 with mitigation_extra():
+    from scipy.sparse import issparse
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
     from sklearn.utils import check_consistent_length, check_random_state, get_tags
     from sklearn.utils.validation import (
@@ -91,6 +92,9 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       sample_weight_name: What ``fit`` of a scikit-learn estimator calls its weights;
         for a pipeline ``"<step>__sample_weight"``.
       random_state: Of :meth:`predict`, and of the Flax models' beginnings and batches.
+        With a number every call of ``predict`` draws alike: patients who are decided
+        one by one then share one draw, which is a fixed threshold on their chance and
+        no longer fair. For those give a ``numpy.random.RandomState``.
 
     Attributes:
       classes_: The two classes; the second is the positive one.
@@ -184,14 +188,23 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           Itself.
 
         Raises:
-          ValueError: As ``parity_constraints``; other than two classes; sensitive
-            features that are missing or among the features; an estimator without
-            sample weights.
+          TypeError: Sparse features.
+          ValueError: As ``parity_constraints``; a setting of the game out of its range;
+            other than two classes; sensitive features that are missing or among the
+            features; an estimator that is no classifier or takes no sample weights.
         """
         native = isinstance(self.estimator, FlaxClassifier)
+        if not native:
+            _fairlearn_reduction.check_learner(self.estimator, self.sample_weight_name)
+        check_game(
+            self.max_iterations,
+            self.gap_tolerance,
+            self.learning_rate,
+            self.multiplier_bound,
+        )
         labels, classes = two_classes(y)
-        features = self._features(X, reset=True) if native else X
-        check_consistent_length(X, labels)
+        features = self._features(X, reset=True)
+        check_consistent_length(features, labels)
         rows = len(labels)
         groups = Groups.of(sensitive_features, rows=rows)
         check_not_among(X, groups)
@@ -216,12 +229,13 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             objective=self.objective,
             costs=self.costs,
             weights=weights,
+            names=self.group_names_,
         )
         if native:
             own = np.ones(rows) if weights is None else weights
             self._fit_flax(features, labels, codes, own, constraints)
         else:
-            _fairlearn_reduction.fit(self, X, labels, codes, constraints)
+            _fairlearn_reduction.fit(self, features, labels, codes, constraints)
         chance = self.predict_proba(X)[:, 1]
         self.counts_ = expected_counts(
             labels,
@@ -243,11 +257,11 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           ValueError: Other columns than at fit.
         """
         check_is_fitted(self, "chances_")
+        features = self._features(X, reset=False)
         if isinstance(self.estimator, FlaxClassifier):
-            features = self._features(X, reset=False)
             chance = mixture_probability(self.estimator, self.mixture_, features)
         else:
-            chance = _fairlearn_reduction.selection_chance(self, X)
+            chance = _fairlearn_reduction.selection_chance(self, features)
         return np.stack([1 - chance, chance], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -305,7 +319,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
 
-        It is whole or not there. The model's code is not in it.
+        It is whole or not there. The model's code is not in it, nor a random state that
+        is not a number.
 
         Args:
           path: Of the file.
@@ -319,10 +334,15 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "only a mixture of Flax models is saved; scikit-learn's are pickles, "
                 "for which there is skops."
             )
+        settings = self.get_params(deep=False)
+        del settings["estimator"]
+        if not isinstance(self.random_state, int | None):
+            # A generator's state is not the mixture's.
+            settings["random_state"] = None
         told = {
+            "settings": settings,
             "classes": self.classes_.tolist(),
-            "group_names": list(self.group_names_),
-            "group_columns": list(self._groups.columns),
+            "groups": [self._groups.columns, self._groups.named, self._groups.cells],
             "features": getattr(self, "feature_names_in_", np.array([])).tolist(),
             "best_gap": self.best_gap_,
             "iterations": self.iterations_,
@@ -343,10 +363,14 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           estimator: The learner that it was fitted with.
 
         Raises:
-          ValueError: A file of something else, or of another model.
+          FileNotFoundError: No such file.
+          ValueError: No Flax learner; a file that is damaged, of something else, or of
+            another model.
         """
         mixture, arrays, told = read_mixture(Path(path), estimator)
-        fitted = cls(estimator)
+        settings = told["settings"]
+        settings["costs"] = tuple(settings["costs"])
+        fitted = cls(estimator, **settings)
         fitted.mixture_ = mixture
         fitted.multipliers_ = arrays["multipliers"]
         fitted.counts_ = GroupCounts(arrays["counts"])
@@ -355,8 +379,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if told["features"]:
             fitted.feature_names_in_ = np.array(told["features"], dtype=object)
         fitted.classes_ = np.array(told["classes"])
-        fitted.group_names_ = tuple(told["group_names"])
-        fitted._groups = Groups(tuple(told["group_columns"]), fitted.group_names_)
+        fitted._groups = Groups(*told["groups"])
+        fitted.group_names_ = fitted._groups.names
         fitted.best_gap_, fitted.iterations_ = told["best_gap"], told["iterations"]
         fitted.cost_, fitted.violation_ = told["cost"], told["violation"]
         return fitted
@@ -366,13 +390,21 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         if hasattr(self.estimator, "fit"):
-            taken = get_tags(self.estimator).input_tags
-            tags.input_tags.sparse = taken.sparse
-            tags.input_tags.allow_nan = taken.allow_nan
+            tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
         return tags
 
-    def _features(self, X: Any, *, reset: bool) -> np.ndarray:
-        return np.asarray(validate_data(self, X, dtype=np.float64, reset=reset))
+    def _features(self, X: Any, *, reset: bool) -> Any:
+        """The features: numbers for a Flax learner, as they are for any other."""
+        if isinstance(self.estimator, FlaxClassifier):
+            return np.asarray(validate_data(self, X, dtype=np.float64, reset=reset))
+        if issparse(X):
+            raise TypeError(
+                "sparse features are not supported by fairlearn's reduction: use "
+                "toarray()."
+            )
+        found = X if hasattr(X, "shape") else np.asarray(X)
+        validate_data(self, found, skip_check_array=True, reset=reset)
+        return found
 
     def _fit_flax(
         self,

@@ -19,6 +19,8 @@ from fairjax.types import Params, check_nonnegative, check_whole
 
 # Rows whose decisions are made at once, so that memory does not grow with them.
 _ROWS = 65_536
+# A feature that varies by less, of its largest value, is constant but for rounding.
+_ROUNDING = 1e-13
 
 
 def logistic(num_inputs: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -44,7 +46,9 @@ class FlaxClassifier:
     .. math:: \frac{1}{n} \Big( \sum_i w_i \, \mathrm{BCE}(f(x_i), y'_i) +
        \frac{\text{penalty}}{2} \|K\|^2 \Big), \qquad \sum_i w_i = n
 
-    with K the model's kernels: parameters of two or more axes. The default is logistic
+    with K the model's kernels: parameters of two or more axes. It is a record of
+    settings, no scikit-learn estimator: a search over them chooses among several of
+    these as ``estimator``. The default is logistic
     regression with scikit-learn's default penalty, by L-BFGS on all rows.
 
     Attributes:
@@ -100,8 +104,9 @@ class Mixture(NamedTuple):
     Attributes:
       params: ``[H, *param]``.
       chances: ``[H]``, summing to 1.
-      center: ``[d]``, taken from the features.
-      scale: ``[d]``, that they are then divided by.
+      center: ``[d]``, taken from the features; float64, as large numbers that differ
+        by little need.
+      scale: ``[d]``, that they are then divided by; float64.
     """
 
     params: Params
@@ -150,8 +155,9 @@ class FlaxResponses:
         center, scale = np.zeros(features.shape[1]), np.ones(features.shape[1])
         if learner.standardize:
             center, spread = features.mean(axis=0), features.std(axis=0)
-            scale = np.where(spread > 0, spread, 1.0)
-        self._center, self._scale = (x.astype(np.float32) for x in (center, scale))
+            varies = spread > _ROUNDING * np.abs(features).max(axis=0)
+            scale = np.where(varies, spread, 1.0)
+        self._center, self._scale = center, scale
         rows = jnp.asarray((features - center) / scale, jnp.float32)
         self._data = (
             rows,
@@ -221,7 +227,8 @@ def mixture_probability(
     chances = np.asarray(mixture.chances, np.float64)
     found = [np.zeros(0)]
     for start in range(0, len(features), _ROWS):
-        rows = (features[start : start + _ROWS] - mixture.center) / mixture.scale
+        rows = np.asarray(features[start : start + _ROWS], np.float64)
+        rows = (rows - mixture.center) / mixture.scale
         chosen = np.asarray(decide(mixture.params, jnp.asarray(rows, jnp.float32)))
         found.append(chances @ chosen)
     return np.clip(np.concatenate(found), 0.0, 1.0)

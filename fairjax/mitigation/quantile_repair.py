@@ -159,6 +159,8 @@ def check_repair(level: Any, scale: str, ties: str) -> None:
     Example:
       >>> check_repair(0.5, "value", "middle")
     """
+    if isinstance(level, str) or level is None:
+        raise ValueError(f"the repair level is a number in [0, 1], not {level!r}.")
     if is_known(level) and not 0 <= level <= 1:
         raise ValueError(f"the repair level lies in [0, 1], not {level}.")
     if scale not in get_args(Scale):

@@ -120,15 +120,7 @@ def solve_reduction(
       >>> round(free.best_gap, 6)
       0.0
     """
-    check_whole("max_iterations", max_iterations)
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("multiplier_bound", multiplier_bound),
-    ):
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be above 0, not {value}.")
-    if gap_tolerance is not None and not gap_tolerance >= 0:
-        raise ValueError(f"gap_tolerance must be 0 or more, not {gap_tolerance}.")
+    check_game(max_iterations, gap_tolerance, learning_rate, multiplier_bound)
     game = _Game(constraints, multiplier_bound)
     exponents = np.zeros(len(constraints.offset))
     best, ideal = np.zeros_like(exponents), np.zeros_like(exponents)
@@ -178,6 +170,28 @@ def solve_reduction(
         len(gaps),
         np.array(gaps),
     )
+
+
+def check_game(
+    max_iterations: int,
+    gap_tolerance: float | None,
+    learning_rate: float,
+    multiplier_bound: float,
+) -> None:
+    """Refuse settings of the game that are out of range.
+
+    Raises:
+      ValueError: One is.
+    """
+    check_whole("max_iterations", max_iterations)
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("multiplier_bound", multiplier_bound),
+    ):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be above 0, not {value}.")
+    if gap_tolerance is not None and not gap_tolerance >= 0:
+        raise ValueError(f"gap_tolerance must be 0 or more, not {gap_tolerance}.")
 
 
 class _Game:

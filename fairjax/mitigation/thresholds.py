@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float, Int, Real
 
 from fairjax.metrics import GroupCounts, f1_score
@@ -21,13 +22,13 @@ class Thresholds(NamedTuple):
     """Tuned thresholds.
 
     Attributes:
-      values: ``[G]``; select where ``score >= values[group]``.
+      values: ``[G]``, float64; select where ``score >= values[group]``.
       reached: ``[G]``, the metric of each group there, or of all groups together where
         one threshold serves all; NaN where it is defined at no threshold.
     """
 
-    values: Float[Array, " groups"]
-    reached: Float[Array, " groups"]
+    values: Float[np.ndarray, " groups"]
+    reached: Float[np.ndarray, " groups"]
 
 
 @functools.partial(jax.jit, static_argnames="num_groups")
@@ -80,21 +81,21 @@ def threshold_counts(
     mass = tally(value, groups, weights, num_groups, 2 * (number + 1))
     mass = mass.reshape(num_groups, 2, number + 1)
     at_least = jnp.cumsum(mass[..., ::-1], axis=-1)[..., ::-1]
-    selected = jnp.zeros_like(at_least[..., 1:]).at[..., rank].set(at_least[..., 1:])
+    selected = at_least[..., 1 + jnp.argsort(rank)]
     both = jnp.stack([at_least[..., :1] - selected, selected], axis=-1)
     return GroupCounts(jnp.moveaxis(both, 2, 0))
 
 
 def tune_thresholds(
-    labels: Real[Array | np.ndarray, " rows"],
-    scores: Real[Array | np.ndarray, " rows"],
-    groups: Int[Array | np.ndarray, " rows"],
+    labels: Real[Array | np.ndarray, " rows"] | pd.Series,
+    scores: Real[Array | np.ndarray, " rows"] | pd.Series,
+    groups: Int[Array | np.ndarray, " rows"] | pd.Series,
     *,
     num_groups: int,
     metric: Callable[[GroupCounts], Array] = f1_score,
     grid: Real[Array | np.ndarray, " thresholds"] = GRID,
     by_group: bool = True,
-    weights: Real[Array | np.ndarray, " rows"] | None = None,
+    weights: Real[Array | np.ndarray, " rows"] | pd.Series | None = None,
 ) -> Thresholds:
     r"""The threshold of a grid at which a metric is largest, for each group or for all.
 
@@ -107,7 +108,7 @@ def tune_thresholds(
 
     Args:
       labels: ``[rows]``, 0 or 1.
-      scores: ``[rows]``.
+      scores: ``[rows]``, finite; compared with the grid in float64.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
       metric: From counts ``[..., G, 2, 2]`` to ``[..., G]``, larger being better: a
@@ -121,8 +122,10 @@ def tune_thresholds(
       for example, has the threshold of all patients together.
 
     Raises:
-      ValueError: An empty grid; a metric that does not give one number for each
-        threshold and group; one that is defined at no threshold even for all patients.
+      ValueError: Labels other than 0 and 1; scores or thresholds that are not finite;
+        an empty grid; columns of other lengths; a metric that does not give one number
+        for each threshold and group; one that is defined at no threshold even for all
+        patients.
 
     Example:
       >>> import jax.numpy as jnp
@@ -130,38 +133,51 @@ def tune_thresholds(
       >>> scores = jnp.array([0.2, 0.4, 0.9, 0.3, 0.5, 0.7])
       >>> groups = jnp.array([0, 0, 0, 1, 1, 1])
       >>> tuned = tune_thresholds(labels, scores, groups, num_groups=2)
-      >>> [round(t, 2) for t in tuned.values.tolist()]
+      >>> tuned.values.tolist()
       [0.21, 0.51]
     """
-    grid = jnp.asarray(grid)
+    grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or not grid.size:
         raise ValueError(f"the grid is a list of thresholds, not {grid.shape}.")
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels are 0 or 1.")
+    for name, found in (("scores", scores), ("the grid's thresholds", grid)):
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} are finite numbers; some are not.")
+    # Thresholds and scores by their places, which float32 holds exactly.
+    rank = np.argsort(grid, kind="stable")
+    places = np.empty(grid.size, np.int32)
+    places[rank] = np.arange(1, grid.size + 1)
     counts = threshold_counts(
-        labels, scores, groups, grid, num_groups=num_groups, weights=weights
+        labels,
+        np.searchsorted(grid[rank], scores, side="right").astype(np.int32),
+        np.asarray(groups),
+        places,
+        num_groups=num_groups,
+        weights=None if weights is None else np.asarray(weights),
     )
     together = GroupCounts(counts.counts.sum(axis=1, keepdims=True))
     common, common_reached = _best(metric, together, grid, 1)
-    if bool(jnp.isnan(common_reached[0])):
+    if np.isnan(common_reached[0]):
         raise ValueError("the metric is defined at no threshold of the grid.")
     if not by_group:
-        return Thresholds(
-            *(jnp.repeat(x, num_groups) for x in (common, common_reached))
-        )
+        return Thresholds(*(np.repeat(x, num_groups) for x in (common, common_reached)))
     own, reached = _best(metric, counts, grid, num_groups)
-    return Thresholds(jnp.where(jnp.isnan(reached), common, own), reached)
+    return Thresholds(np.where(np.isnan(reached), common, own), reached)
 
 
 def _best(
     metric: Callable[[GroupCounts], Array],
     counts: GroupCounts,
-    grid: Array,
+    grid: np.ndarray,
     num_groups: int,
-) -> tuple[Array, Array]:
-    values = jnp.asarray(metric(counts))
+) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(metric(counts))
     if values.shape != (grid.size, num_groups):
         raise ValueError(
             f"the metric gives {values.shape} numbers for {grid.size} thresholds and "
             f"{num_groups} groups."
         )
-    place = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis=0)
-    return grid[place], jnp.take_along_axis(values, place[None], axis=0)[0]
+    place = np.argmax(np.where(np.isnan(values), -np.inf, values), axis=0)
+    return grid[place], np.take_along_axis(values, place[None], axis=0)[0]

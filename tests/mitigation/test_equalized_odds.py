@@ -247,7 +247,7 @@ def test_labels_of_other_classes_are_refused():
             {"sample_weight": np.ones(400)},
             "KNeighborsClassifier takes no sample_weight: leave it out",
         ),
-        ({}, {"sample_weight": -np.ones(400)}, "weights are finite and at least 0"),
+        ({}, {"sample_weight": -np.ones(400)}, "Negative values in data passed to"),
         (
             {},
             {"sample_weight": (WHO.sex == "m").to_numpy().astype(float)},
@@ -352,3 +352,22 @@ SHARED = OfEveryOther(LogisticRegression(), shared=True, tolerance=1.0, random_s
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+class Unsure(LogisticRegression):
+    """Has no score for some patients."""
+
+    def predict_proba(self, X):
+        chance = super().predict_proba(X)
+        chance[np.asarray(X)[:, 0] == 99.0] = np.nan
+        return chance
+
+
+def test_a_score_that_is_not_finite():
+    fair = EqualizedOdds(Unsure(), shared=True, tolerance=1.0).fit(
+        X, Y, sensitive_features=WHO
+    )
+    other = X.astype(float)
+    other.iloc[0, 0] = 99.0
+    with pytest.raises(ValueError, match="Unsure.predict_proba gives scores that are"):
+        fair.predict_proba(other, sensitive_features=WHO)

@@ -1,5 +1,6 @@
 """The mixture of classifiers, with both back ends, as scikit-learn's users have it."""
 
+import json
 import pickle
 
 import jax
@@ -7,14 +8,15 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
-from fairjax.mitigation.flax_responses import FlaxResponses
+from fairjax.mitigation.flax_responses import FlaxResponses, mixture_probability
 from fairjax.models import MLP
 
 FLAX, SKLEARN = FlaxClassifier(), LogisticRegression()
@@ -232,6 +234,7 @@ def test_a_network_on_batches_with_an_explicit_key(patients):
     assert all(len(leaf) == len(fits[0].chances_) for leaf in kernels)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_saved_and_loaded_without_pickle(fitted, patients, tmp_path):
     x, labels, groups = patients
     path = tmp_path / "fair.npz"
@@ -251,11 +254,87 @@ def test_saved_and_loaded_without_pickle(fitted, patients, tmp_path):
     wider = FlaxClassifier(lambda d, rngs: MLP(d, (4,), 1, rngs=rngs))
     with pytest.raises(ValueError, match="parameters of the shapes"):
         ExponentiatedGradient.load(path, wider)
-    path.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="holds no mixture"):
-        ExponentiatedGradient.load(path, FLAX)
+    whole = path.read_bytes()
+    damaged = bytes([*whole[:500], whole[500] ^ 255, *whole[501:]])
+    for content in (b"no archive", b"", whole[: len(whole) // 2], damaged):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="holds no mixture"):
+            ExponentiatedGradient.load(path, FLAX)
+    with pytest.raises(FileNotFoundError):
+        ExponentiatedGradient.load(tmp_path / "none.npz", FLAX)
+    with pytest.raises(ValueError, match="the learner is the FlaxClassifier"):
+        ExponentiatedGradient.load(path, LogisticRegression())
     with pytest.raises(ValueError, match="only a mixture of Flax models is saved"):
         fitted["sklearn"].save(path)
+
+
+def test_what_is_loaded_has_the_settings_of_the_fit(patients, tmp_path):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(
+        FLAX,
+        constraint="equalized_odds",
+        difference_bound=0.05,
+        costs=(1.0, 2.0),
+        max_iterations=3,
+        random_state=7,
+    )
+    who = pd.DataFrame({"group": groups, "one": 1})
+    fair.fit(x, labels, sensitive_features=who).save(tmp_path / "fair.npz")
+    loaded = ExponentiatedGradient.load(tmp_path / "fair.npz", FLAX)
+    assert loaded.get_params() == fair.get_params()
+    np.testing.assert_array_equal(loaded.predict(x), fair.predict(x))
+    one, other = (
+        f.expected_counts(x, labels, sensitive_features=who).counts
+        for f in (loaded, fair)
+    )
+    np.testing.assert_array_equal(one, other)
+    fair.set_params(random_state=np.random.RandomState(0)).save(tmp_path / "fair.npz")
+    loaded = ExponentiatedGradient.load(tmp_path / "fair.npz", FLAX)
+    assert loaded.random_state is None
+
+
+def test_a_file_of_another_format(fitted, tmp_path):
+    path = tmp_path / "fair.npz"
+    fitted["flax"].save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    told = json.loads(str(arrays["told"])) | {"format": 99}
+    np.savez(path, **(arrays | {"told": json.dumps(told)}))
+    with pytest.raises(ValueError, match="is of format 99; this release reads 1"):
+        ExponentiatedGradient.load(path, FLAX)
+
+
+@pytest.mark.parametrize("value", [0.1, 7.77, 1e6 + 0.1, 3e15])
+def test_a_constant_feature_changes_nothing(patients, value):
+    x, labels, groups = patients
+    x, labels, groups = x[:240], labels[:240], groups[:240]
+    fair = ExponentiatedGradient(FLAX, difference_bound=0.05, random_state=0)
+    without = fair.fit(x, labels, sensitive_features=groups).score(x, labels)
+    wider = np.column_stack([x, np.full(240, value)])
+    fair.fit(wider, labels, sensitive_features=groups)
+    assert fair.score(wider, labels) == pytest.approx(without, abs=0.02)
+
+
+def test_large_numbers_that_differ_by_little(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX, difference_bound=1.0, random_state=0)
+    expected = fair.fit(x, labels, sensitive_features=groups).score(x, labels)
+    moved = x + 123_456_789
+    fair.fit(moved, labels, sensitive_features=groups)
+    assert fair.score(moved, labels) == pytest.approx(expected, abs=0.01)
+
+
+def test_what_the_search_saw_is_what_predict_proba_does(patients):
+    x, labels, groups = patients
+    x = np.column_stack([x, x[:, 0] * 1e-6 + 1e4, np.full(len(x), 0.3)])
+    cells = 2 * (groups == "b") + labels
+    answer = FlaxResponses(FLAX, x, cells, np.ones(len(x)), num_cells=4, lanes=2, key=0)
+    seen = answer(np.array([[1.0, -1.0, 1.0, -2.0], [2.0, -1.0, 1.0, -1.0]]))
+    for lane in range(2):
+        mixture = answer.mixture(np.array([[0, lane]]), np.ones(1))
+        chance = mixture_probability(FLAX, mixture, x)
+        means = [chance[cells == cell].mean() for cell in range(4)]
+        np.testing.assert_allclose(seen[lane], means, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["flax", "sklearn"])
@@ -314,7 +393,7 @@ def test_a_group_without_positives(patients):
     fair = ExponentiatedGradient(
         FLAX, constraint="true_positive_rate_parity", random_state=0
     )
-    with pytest.warns(UserWarning, match=r"groups \[2\] lack"):
+    with pytest.warns(UserWarning, match=r"groups \['c'\] lack"):
         fair.fit(x[kept], labels[kept], sensitive_features=groups[kept])
     rates = fair.report()["true_positive_rate"]
     assert np.isnan(rates["c"])
@@ -328,6 +407,21 @@ def test_a_group_without_positives(patients):
         ({"estimator": KNeighborsClassifier()}, "takes no 'sample_weight'"),
         ({"constraint": "fairness"}, "constraint is one of"),
         ({"difference_bound": 2.0}, r"lies in \[0, 1\]"),
+        ({"estimator": LogisticRegression}, "an estimator is needed"),
+        ({"estimator": LinearRegression()}, "a classifier, not LinearRegression"),
+        ({"ratio_slack": 0.1}, "ratio_slack is of a ratio_bound"),
+        ({"costs": (0.0, 0.0)}, "costs of 0 for both"),
+        *(
+            ({"estimator": learner, name: value}, words)
+            for learner in (FLAX, SKLEARN)
+            for name, value, words in (
+                ("max_iterations", 0, "max_iterations is at least 1"),
+                ("gap_tolerance", -1.0, "gap_tolerance must be 0 or more"),
+                ("gap_tolerance", np.nan, "gap_tolerance must be 0 or more"),
+                ("learning_rate", 0.0, "learning_rate must be above 0"),
+                ("multiplier_bound", -1.0, "multiplier_bound must be above 0"),
+            )
+        ),
         ({"estimator": FlaxClassifier(steps=0)}, "steps is at least 1"),
         ({"estimator": FlaxClassifier(batch_size=8)}, "give an optimizer for batches"),
         ({"estimator": FlaxClassifier(penalty=-1.0)}, "penalty"),
@@ -359,3 +453,50 @@ def test_patients_that_cannot_be(patients):
     missing[3, 1] = np.nan
     with pytest.raises(ValueError, match="contains NaN"):
         fair.fit(missing, labels, sensitive_features=groups)
+
+
+def test_features_of_the_other_back_end(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(SKLEARN, max_iterations=2, difference_bound=1.0)
+    lists = x.tolist()
+    chance = fair.fit(lists, labels, sensitive_features=groups).predict_proba(lists)
+    np.testing.assert_array_equal(chance, fair.predict_proba(x))
+    assert fair.n_features_in_ == 3
+    with pytest.raises(ValueError, match="is expecting 3 features"):
+        fair.predict_proba(x[:, :2])
+    table = pd.DataFrame(x, columns=["p", "q", "r"])
+    fair.fit(table, labels, sensitive_features=groups)
+    assert list(fair.feature_names_in_) == ["p", "q", "r"]
+    with pytest.raises(ValueError, match="feature names"):
+        fair.predict_proba(table[["q", "p", "r"]])
+    with pytest.raises(TypeError, match="sparse features are not supported"):
+        fair.fit(csr_array(x), labels, sensitive_features=groups)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_weights_that_cannot_be(fitted, patients):
+    x, labels, groups = patients
+    fair = fitted["flax"]
+    with pytest.raises(ValueError, match="finite and at least 0"):
+        fair.expected_counts(
+            x, labels, sensitive_features=groups, sample_weight=-np.ones(600)
+        )
+    with pytest.raises(ValueError, match="differ in length"):
+        fair.expected_counts(x, labels[:9], sensitive_features=groups)
+    with pytest.raises(ValueError, match="Negative values"):
+        fair.score(x, labels, sample_weight=-np.ones(600))
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        fair.score(x, labels, sample_weight=np.zeros(600))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        fair.score(x, labels[:9])
+
+
+def test_outcomes_in_pandas_own_types(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX, max_iterations=2, difference_bound=1.0)
+    fair.fit(x, pd.array(labels == 1, dtype="boolean"), sensitive_features=groups)
+    assert fair.classes_.tolist() == [False, True]
+    outcome = pd.Series(labels, dtype="Int64")
+    outcome[0] = pd.NA
+    with pytest.raises(ValueError, match="contains NaN"):
+        fair.fit(x, outcome, sensitive_features=groups)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_the_best_of_the_grid_is_scikit_learns(metric, oracle, by_group):
     )
     for group in range(3):
         mine = groups == group if by_group else groups >= 0
-        values = [oracle(labels[mine], scores[mine] >= np.float32(t)) for t in GRID]
+        values = [oracle(labels[mine], scores[mine] >= t) for t in GRID]
         assert tuned.reached[group] == pytest.approx(max(values), abs=1e-6)
         assert tuned.values[group] == pytest.approx(GRID[int(np.argmax(values))])
 
@@ -66,9 +67,9 @@ def test_rows_of_no_use_count_nowhere():
     labels, scores, groups = cohort()
     expected = tune_thresholds(labels, scores, groups, num_groups=3)
     more = tune_thresholds(
-        np.append(labels, [2, 1, 1]),
-        np.append(scores, np.float32([0.5, np.nan, 0.2])),
-        np.append(groups, [0, 0, -1]),
+        np.append(labels, [1]),
+        np.append(scores, np.float32([0.2])),
+        np.append(groups, [-1]),
         num_groups=3,
     )
     jax.tree.map(np.testing.assert_array_equal, more, expected)
@@ -82,9 +83,41 @@ def test_a_group_without_patients_has_the_common_threshold():
     assert jnp.isnan(tuned.reached[3])
 
 
+def test_rows_that_threshold_counts_does_not_count():
+    labels, scores, groups = cohort()
+    expected = threshold_counts(labels, scores, groups, GRID, num_groups=3)
+    more = threshold_counts(
+        np.append(labels, [2, 1, 1]),
+        np.append(scores, np.float32([0.5, np.nan, 0.2])),
+        np.append(groups, [0, 0, -1]),
+        GRID,
+        num_groups=3,
+    )
+    np.testing.assert_array_equal(more.counts, expected.counts)
+
+
+def test_a_score_at_the_threshold_is_selected_by_it():
+    scores = np.repeat([0.1, 0.05], 50)
+    labels = np.repeat([1, 0], 50)
+    tuned = tune_thresholds(labels, scores, np.zeros(100, int), num_groups=1)
+    assert tuned.reached[0] == 1
+    np.testing.assert_array_equal(scores >= tuned.values[0], labels == 1)
+
+
+def test_columns_of_pandas():
+    labels, scores, groups = cohort()
+    tuned = tune_thresholds(*map(pd.Series, (labels, scores, groups)), num_groups=3)
+    expected = tune_thresholds(labels, scores, groups, num_groups=3)
+    jax.tree.map(np.testing.assert_array_equal, tuned, expected)
+
+
 def test_what_cannot_be_is_refused():
     labels, scores, groups = cohort()
     options = {"num_groups": 3}
+    with pytest.raises(ValueError, match="labels are 0 or 1"):
+        tune_thresholds(2 * labels - 1, scores, groups, **options)
+    with pytest.raises(ValueError, match="scores are finite"):
+        tune_thresholds(labels, np.full(300, np.nan), groups, **options)
     with pytest.raises(ValueError, match="list of thresholds"):
         tune_thresholds(labels, scores, groups, grid=np.zeros(0), **options)
     with pytest.raises(ValueError, match=r"gives \(80,\) numbers for 80 thresholds"):
