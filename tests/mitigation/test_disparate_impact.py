@@ -264,6 +264,15 @@ SOUND, WHO = table()
     ("settings", "change", "words"),
     [
         ({"repair_level": 1.5}, {}, r"the repair level lies in \[0, 1\], not 1.5"),
+        ({"repair_level": "1"}, {}, "the repair level is a number in"),
+        ({"repair_level": None}, {}, "the repair level is a number in"),
+        ({"discrete": None}, {}, "discrete is 'auto', or the positions or names"),
+        ({"discrete": np.ones(2, bool)}, {}, "discrete names no feature: np.True_"),
+        (
+            {},
+            {"X": SOUND.assign(seen=pd.Timestamp("2020-01-01"))},
+            r"the features \['seen'\] are no numbers",
+        ),
         ({"scale": "log"}, {}, r"scale is one of \('value', 'rank'\), not 'log'"),
         ({"ties": "first"}, {}, r"ties are one of \('middle', 'random'\)"),
         ({"unseen": "drop"}, {}, "unseen is one of .* not 'drop'"),
@@ -340,3 +349,16 @@ CANNOT = {
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+def test_what_becomes_of_a_binary_feature():
+    """It cannot be made alike, but by parting patients who are alike by chance."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(["a", "b"], 500)
+    x = (rng.random(1000) < np.where(who == "a", 0.3, 0.6)).astype(float)[:, None]
+    moved = DisparateImpactRemover().fit(x, sensitive_features=who)
+    told = moved.report(x, sensitive_features=who).iloc[0]
+    assert told["kolmogorov_smirnov_after"] > 0.25
+    spread = DisparateImpactRemover(ties="random").fit(x, sensitive_features=who)
+    told = spread.report(x, sensitive_features=who).iloc[0]
+    assert told["kolmogorov_smirnov_after"] < 0.05
