@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.fixes import parse_version
 
 from fairjax import metrics
 from fairjax.mitigation import (
@@ -297,8 +298,10 @@ def test_groups_reach_the_steps_that_ask_for_them():
         .fit(scaled, Y, sensitive_features=WHO)
         .score(scaled, Y, sensitive_features=WHO)
     )
-    folds = cross_val_score(outer, X, Y, params={"sensitive_features": WHO}, cv=2)
-    assert (folds > 0.4).all()
+    # Older ones score without what they were given.
+    if parse_version(sklearn.__version__) >= parse_version("1.8"):
+        folds = cross_val_score(outer, X, Y, params={"sensitive_features": WHO}, cv=2)
+        assert (folds > 0.4).all()
 
 
 @pytest.mark.usefixtures("routing")
