@@ -134,10 +134,12 @@ def _grouping(splits: CrossValidation, attributes: Sequence[str]) -> Grouping:
     compared = _enough(splits, codes, len(levels), MIN_SUPPORT)
     name = crossed_name(attributes)
     if compared.sum() < 2:
+        # An only attribute cannot be left out.
+        several = len(splits.attributes) > 1
         raise ValueError(
             f"attribute {name!r} has {compared.sum()} levels with {MIN_SUPPORT} "
-            "patients of each outcome or more; a gap needs two. Leave it out with "
-            "--attributes."
+            "patients of each outcome or more; a gap needs two."
+            + (" Leave it out with --attributes." if several else "")
         )
     return Grouping(name, levels, jnp.asarray(codes), compared)
 

@@ -27,6 +27,7 @@ from experiments.intersectional_models import (
     num_programs,
 )
 from experiments.intersectional_paper import evaluate_paper, measurer, paper_splits
+from experiments.intersectional_repair import Repair, measured_repair
 from experiments.intersectional_results import (
     DEFAULT_DATASETS,
     DEFAULT_MIN_PATIENTS,
@@ -175,7 +176,19 @@ def _train_and_evaluate(
         results,
         folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap), missed),
         paper=told,
+        repair=_repair(clean, wanted, options),
     )
+
+
+def _repair(
+    division: Division, wanted: Sequence[Configuration], options: Options
+) -> Repair | None:
+    """What repair did in the first split: measured anew, however much was read back."""
+    if not any(c.repaired for c in wanted):
+        return None
+    codes = division.composite.codes
+    inputs, train = division.inputs[0], division.trains[0]
+    return measured_repair(inputs, train, codes, options.repair_level)
 
 
 def _fitted(

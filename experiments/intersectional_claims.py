@@ -7,29 +7,33 @@ reference; and its *balance*, the mean F1 score of the subgroups less the dispar
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments import markdown
 from experiments.comparison import Comparison, Evaluation, compare, contrast, holm
 from experiments.intersectional_groups import SUBGROUP
+from experiments.intersectional_results import NAMES
 from experiments.intersectional_stages import PAPER
+from experiments.intersectional_verdicts import (
+    Verdict,
+    judged,
+    of_two_parts,
+    shows,
+    told,
+    untested,
+)
 from experiments.level_measures import (
     AVERAGE_ODDS,
+    DISTANCE,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
 
-Verdict = Literal[
-    "holds", "holds in part", "does not hold", "not shown", "not tested", "not run"
-]
 DISPARITY, BALANCE = "disparity", "balance"
 F1 = "group_f1_score/mean"
-LEVEL = 0.05
 DISTANCES = tuple(
     f"{name}/mean" for name in (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
 )
@@ -47,7 +51,8 @@ class Claim(NamedTuple):
       text: In the paper's sense.
       measured: What was computed for it.
       verdict: See `Verdict`.
-      tests: What was compared -> the comparison, after Holm over all of them.
+      tests: What was compared -> the comparison, after Holm over all that the verdict
+        is from; of very many, those that speak for the claim most.
       more: Sentences on what else was seen.
     """
 
@@ -87,41 +92,61 @@ def claims(evaluations: Evaluations, titles: Mapping[str, str]) -> list[Claim]:
 
 
 def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether several stages beat one."""
-    del titles
+    """Whether several stages beat each of their own."""
     text = "Several stages together are fairer than any one of them."
     measured = (
-        "the mean of the four configurations of several stages less that of the three "
-        "of one, for each mean distance from parity"
+        "the disparity of each configuration of several stages less that of each of "
+        "its own stages alone; the claim holds if every pair is lower beyond noise, in "
+        "part if some are, and does not hold if some are higher and none lower"
     )
     if missing(known, (*_SINGLE, *_MULTI)):
         return Claim(text, measured, "not run", {})
-    chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
-    shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
-    tests = holm({metric: contrast(chosen, shares, metric) for metric in DISTANCES})
-    price, balance = (contrast(chosen, shares, metric) for metric in (F1, BALANCE))
-    pairs = holm(
+    tests = holm(
         {
-            f"{several} less {one}": compare(known[several], known[one], DISPARITY)
+            f"{titles[several]} less {titles[one]}": compare(
+                known[several], known[one], DISPARITY
+            )
             for several in _MULTI
             for one in _SINGLE
             if set(one.split("_")) <= set(several.split("_"))
         }
     )
-    less = sum(c.difference < 0 for c in pairs.values())
-    shown = sum(shows(c) < 0 for c in pairs.values())
-    against = sum(shows(c) > 0 for c in pairs.values())
+    less = sum(c.difference < 0 for c in tests.values())
+    signs = [shows(c) for c in tests.values()]
     more = (
-        f"Of {len(pairs)} pairs of such a configuration and one of its own stages, it "
-        f"has the smaller disparity in {less}, beyond noise in {shown}; the larger "
-        f"beyond noise in {against} (Holm)."
-    )
-    paid = (
-        f"The mean F1 score changes by {span(price)}, p {p_text(price)}, the balance "
-        f"by {span(balance)}, p {p_text(balance)}."
+        f"Of {len(tests)} pairs, the disparity of several stages is smaller in {less}, "
+        f"beyond noise in {signs.count(-1)}; it is larger beyond noise in "
+        f"{signs.count(1)}."
     )
     verdict = judged(tests.values(), wanted=-1)
-    return Claim(text, measured, verdict, tests, (more, paid))
+    return Claim(text, measured, verdict, tests, (more, *_on_average(known)))
+
+
+def _on_average(known: Evaluations) -> tuple[str, str]:
+    """The mean of several stages less that of one: no test of the claim.
+
+    One stage that does much makes it favourable, with nothing added by the others.
+    """
+    chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
+    shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
+    apart, paid = (
+        holm({metric: contrast(chosen, shares, metric) for metric in metrics})
+        for metrics in (DISTANCES, (F1, BALANCE))
+    )
+    listed = "; ".join(
+        f"{NAMES[metric.partition('/')[0]].lower()} {told(c)}"
+        for metric, c in apart.items()
+    )
+    distances = (
+        f"On average, the {len(_MULTI)} configurations of several stages less the "
+        f"{len(_SINGLE)} of one, in the mean distance from parity: {listed} (Holm over "
+        f"these {len(apart)}); it says nothing of single pairs."
+    )
+    price = (
+        f"Likewise on average: mean F1 score {told(paid[F1])}; balance "
+        f"{told(paid[BALANCE])} (Holm over these {len(paid)})."
+    )
+    return distances, price
 
 
 def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -136,36 +161,66 @@ def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 
 
 def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether EO does little where nothing went before it."""
-    del titles
+    """Whether EO does little alone, and more after EGR: a claim of two parts.
+
+    Alone it is weak where it leaves more than half of the base model's mean distance,
+    beyond noise in equal opportunity and in average odds; that is refuted where it
+    leaves less than half in one of them. That it works after EGR is shown where it
+    changes the mean distance in average odds by more there than alone, and refuted
+    where by less. Half of the base model's distance is subtracted in every repeat and
+    resample, so that its noise is in the test.
+    """
     text = "EO alone is weak: it works where something upstream was corrected."
     measured = (
-        "what EO alone changes of the base model's mean distance in equal opportunity "
-        "and in average odds; weak is what takes away less than half, by the whole "
-        "interval"
+        "EO alone is weak if its mean distance is above half of the base model's, in "
+        "equal opportunity and in average odds, and is not if it is below half in one; "
+        "it works upstream if what it changes after EGR less what it changes alone is "
+        "below 0, in average odds; the claim holds if both are shown, in part if one "
+        "is and the other not refuted, and does not hold if one is refuted and the "
+        "other not shown"
     )
     if missing(known, ("base", "eo")):
         return Claim(text, measured, "not run", {})
-    names = (f"{OPPORTUNITY}/mean", f"{AVERAGE_ODDS}/mean")
     base, alone = known["base"], known["eo"]
-    tests = holm({name: compare(alone, base, name) for name in names})
-    small = all(c.low > -base.mean(name) / 2 for name, c in tests.items())
-    verdict: Verdict = "not shown"
-    if untested(tests.values()):
-        verdict = "not tested"
-    elif small:
-        verdict = "holds"
-    elif any(shows(c) < 0 for c in tests.values()):
-        verdict = "does not hold"
-    more = []
+    halves = {
+        f"{NAMES[name]}: {titles['eo']} less half of {titles['base']}": contrast(
+            [alone, base], [1, -0.5], f"{name}/mean"
+        )
+        for name in (OPPORTUNITY, AVERAGE_ODDS)
+    }
+    grown: dict[str, Comparison] = {}
     if not missing(known, ("egr", "egr_eo")):
         four = [known[name] for name in ("egr_eo", "egr", "eo", "base")]
-        c = contrast(four, [1, -1, -1, 1], names[1])
-        more.append(
-            "What EO changes after EGR less what it changes alone, in average odds: "
-            f"{span(c)}, p {p_text(c)}; below 0 it does more after EGR."
-        )
+        name = f"{NAMES[AVERAGE_ODDS]}: EO's change after EGR less that alone"
+        grown[name] = contrast(four, [1, -1, -1, 1], f"{AVERAGE_ODDS}/mean")
+    tests = holm({**halves, **grown})
+    more = _left_by_noise(base, alone, titles)
+    if not grown:
+        more.append("What EO does after EGR was not run, and is not shown.")
+    verdict: Verdict = "not tested"
+    if not untested(tests.values()):
+        signs = {shows(tests[name]) for name in halves}
+        weak = -1 if -1 in signs else int(signs == {1})
+        upstream = -sum(shows(tests[name]) for name in grown)
+        verdict = of_two_parts(weak, upstream)
     return Claim(text, measured, verdict, tests, more)
+
+
+def _left_by_noise(
+    base: Evaluation, alone: Evaluation, titles: Mapping[str, str]
+) -> list[str]:
+    """How large the distances would be without any difference, where that is known."""
+    floors = [
+        f"{NAMES[name].lower()} {base.null[f'{name}/mean']:.4f} under {titles['base']} "
+        f"and {alone.null[f'{name}/mean']:.4f} under {titles['eo']}"
+        for name in (OPPORTUNITY, AVERAGE_ODDS)
+        if f"{name}/mean" in base.null and f"{name}/mean" in alone.null
+    ]
+    words = (
+        f"Mean distances are above 0 by noise alone: {'; '.join(floors)}. Less than "
+        "half is out of reach where that is most of the base model's."
+    )
+    return [words] if floors else []
 
 
 def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -179,36 +234,36 @@ def hidden_subgroup(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     text = "A good average hides a subgroup that fares worse."
     measured = (
         "in each configuration with a smaller mean distance in average odds than the "
-        "base model, the distance of each subgroup less that under the base model"
+        "base model, the distance of each subgroup less that under the base model; the "
+        "claim holds if one is larger beyond noise, and does not hold if all are "
+        "smaller beyond it"
     )
     if missing(known, ("base",)) or len(known) < 2:
         return Claim(text, measured, "not run", {})
     mean, base = f"{AVERAGE_ODDS}/mean", known["base"]
     good = [n for n in known if n != "base" and known[n].mean(mean) < base.mean(mean)]
-    groups = [m for m in base.repeats if m.startswith(f"{AVERAGE_ODDS}/{SUBGROUP}=")]
-    before = distances(base, groups)
+    start = f"{AVERAGE_ODDS}/{DISTANCE} {SUBGROUP}="
     found = {
-        f"{titles[name]}, {metric.partition('=')[2]}": compare(
-            distances(known[name], groups), before, metric
+        f"{titles[name]}, {metric.removeprefix(start)}": compare(
+            known[name], base, metric
         )
         for name in good
-        for metric in groups
-        # The reference has no distance from itself.
-        if known[name].repeats[metric].any() or base.repeats[metric].any()
+        for metric in base.repeats
+        if metric.startswith(start)
     }
     if not found:
         more = ("No configuration has a smaller mean than the base model.",)
         return Claim(text, measured, "not shown", {}, more)
     adjusted = holm(found)
     grown = {key: c for key, c in adjusted.items() if c.difference > 0}
+    signs = [shows(c) for c in adjusted.values()]
     verdict: Verdict = "not shown"
     if untested(adjusted.values()):
         verdict = "not tested"
-    elif any(shows(c) > 0 for c in grown.values()):
+    elif 1 in signs:
         verdict = "holds"
-    elif not grown:
+    elif set(signs) == {-1}:
         verdict = "does not hold"
-    signs = [shows(c) for c in adjusted.values()]
     more = (
         f"Of {len(adjusted)} distances in {len(good)} such configurations "
         f"({', '.join(titles[n] for n in good)}), {len(grown)} are larger than under "
@@ -219,65 +274,9 @@ def hidden_subgroup(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     return Claim(text, measured, verdict, {k: grown[k] for k in largest}, (more,))
 
 
-def distances(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:
-    """The evaluation of signed differences without their signs."""
-    return dataclasses.replace(
-        evaluation,
-        repeats={name: np.abs(evaluation.repeats[name]) for name in names},
-        bootstrap={name: np.abs(evaluation.bootstrap[name]) for name in names},
-    )
-
-
 def missing(known: Evaluations, names: Iterable[str]) -> list[str]:
     """The configurations that were not run."""
     return [name for name in names if name not in known]
-
-
-def untested(found: Iterable[Comparison]) -> bool:
-    """Whether none has a p-value, as of a single repeat."""
-    return all(math.isnan(c.p_holm) for c in found)
-
-
-def shows(c: Comparison) -> int:
-    """The sign of a difference beyond noise, after Holm; 0 of one within it.
-
-    Example:
-      >>> shows(Comparison(-0.1, -0.2, 0.0, 0.01, 0.04))
-      -1
-      >>> shows(Comparison(-0.1, -0.3, 0.1, 0.2, 0.4))
-      0
-    """
-    if not c.p_holm < LEVEL:
-        return 0
-    return 1 if c.difference > 0 else -1
-
-
-def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
-    """The verdict of several tests of one claim.
-
-    Args:
-      found: After Holm.
-      wanted: The sign that speaks for the claim.
-    """
-    found = list(found)
-    if untested(found):
-        return "not tested"
-    signs = {shows(c) for c in found}
-    if wanted in signs:
-        return "holds in part" if -wanted in signs else "holds"
-    return "does not hold" if -wanted in signs else "not shown"
-
-
-def p_text(c: Comparison) -> str:
-    """The p-value after Holm, or before where there was no correction."""
-    return markdown.p_value(c.p if math.isnan(c.p_holm) else c.p_holm)
-
-
-def span(c: Comparison) -> str:
-    """The difference and its interval."""
-    if math.isnan(c.difference):
-        return "not defined"
-    return f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
 
 
 def _of_balance(
@@ -291,6 +290,8 @@ def _of_balance(
 ) -> Claim:
     """A claim about one configuration's balance against that of each other.
 
+    It is about all eight: it is not run where one is missing.
+
     Args:
       text: The claim.
       known: All evaluations.
@@ -299,10 +300,13 @@ def _of_balance(
       best: The verdict where it is above all others beyond noise.
       beaten: Where another is above it beyond noise.
     """
-    measured = "its balance less that of each other"
-    others = [other for other in known if other != name]
-    if missing(known, (name,)) or not others:
+    measured = (
+        f"its balance less that of each of the seven others; the claim {best} if it is "
+        f"above all of them beyond noise, and {beaten} if one of them is above it"
+    )
+    if missing(known, PAPER):
         return Claim(text, measured, "not run", {})
+    others = [other for other in known if other != name]
     tests = holm(
         {titles[other]: compare(known[name], known[other], BALANCE) for other in others}
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import markdown, tables
+from experiments import markdown
 from experiments.comparison import Comparison, Tests, compare, holm
 from experiments.intersectional_claims import (
     BALANCE,
@@ -13,23 +13,19 @@ from experiments.intersectional_claims import (
     Claim,
     claims,
     missing,
-    p_text,
-    shows,
-    span,
     with_summaries,
 )
-from experiments.intersectional_groups import SUBGROUP
-from experiments.intersectional_paper import over_splits
-from experiments.intersectional_results import NAMES, Results, other_thresholds
-from experiments.intersectional_stages import NETWORKS, PAPER
+from experiments.intersectional_protocols import protocols, unstable
+from experiments.intersectional_results import Results, other_thresholds
+from experiments.intersectional_stages import NETWORKS
 from experiments.intersectional_tables import shown_levels
-from experiments.level_measures import AVERAGE_ODDS
+from experiments.intersectional_verdicts import shows, told
 from experiments.results import compare_to_baseline, main_methods
 
-_ODDS = f"{AVERAGE_ODDS}/mean"
 _INTRODUCTION = (
     "Does each claim of the paper hold for these patients? All tests are of the clean "
-    "protocol, paired over patients and repeats, Holm-corrected within a claim. "
+    "protocol, paired over patients and repeats; p is after Holm's correction over all "
+    "tests that a claim's verdict is from, or over those that a sentence names. "
     "*Disparity* is the mean over the subgroups of the distances in statistical "
     "parity, equal opportunity and average odds; *balance* the mean F1 score of the "
     "subgroups less the disparity."
@@ -63,9 +59,9 @@ def answers(results: Results, tests: Tests) -> list[str]:
         "",
         "**What do the two protocols tell differently?**",
         "",
-        *_protocols(results),
+        *protocols(results),
         "",
-        "**Which subgroups are unstable from split to split?** " + _unstable(results),
+        "**Which subgroups are unstable from split to split?** " + unstable(results),
         "",
         "**What if gradients are reconciled in place of the reduction?**",
         "",
@@ -78,21 +74,12 @@ def _told(number: int, claim: Claim) -> list[str]:
     lines = [f"**{number}. {claim.text}** {claim.verdict.capitalize()}.", ""]
     lines += [f"- Measured: {claim.measured}."] if claim.verdict != "not run" else []
     lines += [
-        f"- {_named(what)}: {span(c)}, p {p_text(c)}."
-        for what, c in claim.tests.items()
+        f"- {markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()
     ]
     lines += [f"- {sentence}" for sentence in claim.more]
     if claim.verdict == "not run":
         lines.append("- The configurations that would show it were not run.")
     return [*lines, ""]
-
-
-def _named(what: str) -> str:
-    """A metric's full name in words; other names as they are."""
-    metric, _, part = what.partition("/")
-    if metric in NAMES and part == "mean":
-        return f"{NAMES[metric]}, mean distance from parity"
-    return markdown.escape(what)
 
 
 def everyone_selected(results: Results) -> float:
@@ -119,79 +106,6 @@ def _above_everyone(results: Results) -> str:
         f"{floor:.3f}; the interval does not lie above that of: "
         f"{', '.join(below) or 'none'}."
     )
-
-
-def _protocols(results: Results) -> list[str]:
-    """How far the published protocol's figures are from those on the same patients."""
-    if not results.paper.values:
-        return ["No configuration of the paper was run."]
-    header = ["Configuration", "F1, clean", "F1, paper's", "difference"]
-    header += ["Average odds, clean", "paper's", "difference", "spread over splits"]
-    rows, shifts = [], {True: [], False: []}
-    for name, values in results.paper.values.items():
-        evaluation, overlap = results.evaluations[name], results.paper.overlap[name]
-        row = [results.titles[name]]
-        for metric in (F1, _ODDS):
-            clean, (low, high) = evaluation.mean(metric), evaluation.interval(metric)
-            paper = over_splits(values[metric], overlap)
-            row += [
-                _with_ends(clean, low, high),
-                _with_ends(*paper),
-                f"{paper.mean - clean:+.3f}",
-            ]
-        rows.append([*row, markdown.number(_spread(values[_ODDS]), 3)])
-        shift = over_splits(values[_ODDS], overlap).mean - evaluation.mean(_ODDS)
-        shifts[PAPER[name].equalized].append(shift)
-    lines = [
-        "Means over the subgroups: F1 score, and distance in average odds.",
-        "",
-        *tables.as_markdown(header, rows),
-        "",
-    ]
-    if shifts[True] and shifts[False]:
-        with_eo, without = (float(np.mean(shifts[key])) for key in (True, False))
-        lines.append(
-            "The paper's protocol adds to the mean distance in average odds "
-            f"{with_eo:+.4f} where equalized odds ends the pipeline, which a tenth of "
-            f"the patients tests, and {without:+.4f} elsewhere: of a difference "
-            f"between the two kinds, {with_eo - without:+.4f} is the protocol's."
-        )
-    return lines
-
-
-def _with_ends(mean: float, low: float, high: float) -> str:
-    ends = ", ".join(markdown.number(end, 3) for end in (low, high))
-    return f"{markdown.number(mean, 3)} [{ends}]"
-
-
-def _unstable(results: Results) -> str:
-    """Standard deviations over the test folds of the clean protocol."""
-    sentences = []
-    for name in ("base", "egr_eo", "dir_egr_eo"):
-        values = results.folds.values.get(name)
-        if values is None:
-            continue
-        spreads = {
-            metric.partition("=")[2]: _spread(values[metric])
-            for metric in values
-            if metric.startswith(f"{AVERAGE_ODDS}/{SUBGROUP}=")
-        }
-        spreads.pop(results.subgroups.reference, None)
-        worst = max(spreads, key=lambda level: spreads[level])
-        calm = min(spreads, key=lambda level: spreads[level])
-        sentences.append(
-            f"{results.titles[name]}: over {len(values[_ODDS])} test folds the average "
-            f"odds difference of {markdown.escape(worst)} has a standard deviation of "
-            f"{spreads[worst]:.3f}, that of {markdown.escape(calm)} "
-            f"{spreads[calm]:.3f}, and the mean distance of all subgroups "
-            f"{_spread(values[_ODDS]):.3f}."
-        )
-    return " ".join(sentences)
-
-
-def _spread(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.std(ddof=1)) if len(known) > 1 else 0.0
 
 
 def _gradients(results: Results) -> list[str]:
@@ -222,7 +136,7 @@ def _gradients(results: Results) -> list[str]:
     for metric in (DISPARITY, F1, BALANCE):
         found = holm({str(p): compare(known[p[0]], known[p[1]], metric) for p in pairs})
         shown = [
-            f"{named[one]} less {named[base]} {span(c)}, p {p_text(c)}"
+            f"{named[one]} less {named[base]} {told(c)}"
             for (one, base), c in zip(pairs, found.values(), strict=True)
         ]
         lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]
@@ -245,5 +159,5 @@ def _count(found: Sequence[Comparison]) -> str:
     signs = [shows(c) for c in found]
     return (
         f"of {len(signs)} pairs {signs.count(-1)} lower beyond noise, {signs.count(1)} "
-        "higher"
+        "higher, by Holm over them"
     )

@@ -22,6 +22,7 @@ from experiments.intersectional_groups import Composite
 from experiments.intersectional_models import Division
 from experiments.intersectional_results import METRICS, Options, PerSplit
 from experiments.intersectional_stages import Configuration, decide
+from experiments.level_measures import limits
 from experiments.measures import Sample
 
 # Tenths of the patients.
@@ -130,14 +131,22 @@ def measurer(cohort: Cohort) -> Callable[..., dict[str, np.ndarray]]:
 
 
 class SplitMean(NamedTuple):
-    """The mean over splits, with a 95 % interval."""
+    """The mean over splits, with a 95 % interval within the metric's range.
+
+    Attributes:
+      mean: NaN without any split.
+      low: NaN with fewer than two splits; so is ``high``.
+      high: The other end.
+      splits: How many the metric is defined in.
+    """
 
     mean: float
     low: float
     high: float
+    splits: int
 
 
-def over_splits(values: np.ndarray, overlap: float) -> SplitMean:
+def over_splits(values: np.ndarray, overlap: float, metric: str) -> SplitMean:
     r"""The mean over splits that share patients, with its interval.
 
     Splits that train on the same patients vary less than new patients would make them;
@@ -147,18 +156,21 @@ def over_splits(values: np.ndarray, overlap: float) -> SplitMean:
     Args:
       values: ``[S]``; NaN where the metric is undefined in a split, which is left out.
       overlap: :math:`n_{test}/n_{train}`.
+      metric: Its full name, whose range the interval ends at.
 
     Example:
-      >>> found = over_splits(np.array([0.1, 0.2, 0.3]), 0.8)
-      >>> round(found.mean, 3), round(found.high - found.mean, 3)
-      (0.2, 0.458)
+      >>> found = over_splits(np.array([0.1, 0.2, 0.3]), 0.8, "f1_score")
+      >>> round(found.mean, 3), round(found.high - found.mean, 3), found.low
+      (0.2, 0.458, 0.0)
     """
     known = values[np.isfinite(values)]
-    if not len(known):
-        return SplitMean(math.nan, math.nan, math.nan)
+    number = len(known)
+    if not number:
+        return SplitMean(math.nan, math.nan, math.nan, 0)
     mean = float(known.mean())
-    if len(known) < 2:
-        return SplitMean(mean, math.nan, math.nan)
-    error = math.sqrt(known.var(ddof=1) * (1 / len(known) + overlap))
-    reach = float(stats.t.ppf(0.975, len(known) - 1)) * error
-    return SplitMean(mean, mean - reach, mean + reach)
+    if number < 2:
+        return SplitMean(mean, math.nan, math.nan, number)
+    error = math.sqrt(known.var(ddof=1) * (1 / number + overlap))
+    reach = float(stats.t.ppf(0.975, number - 1)) * error
+    low, high = limits(metric)
+    return SplitMean(mean, max(mean - reach, low), min(mean + reach, high), number)

@@ -1,5 +1,6 @@
 """What is the intersectional experiment's own in its report."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from experiments.intersectional_findings import (
     tests_against_base,
 )
 from experiments.intersectional_learners import DESCRIBED
+from experiments.intersectional_repair import in_words
 from experiments.intersectional_results import NAMES, TABLE, Results
 from experiments.intersectional_tables import as_csv, as_markdown
 from experiments.level_measures import (
@@ -63,6 +65,7 @@ def _protocol(results: Results) -> dict[str, Any]:
         **wording.columns(splits),
         "before": f"disparate impact remover, repair level {options.repair_level:g}, "
         "by each subgroup's training rows; it needs a patient's subgroup to predict",
+        **in_words(results.repair),
         "within": f"{DESCRIBED[options.learner]}; exponentiated gradient around it, "
         f"{parity} within .01, at most {options.iterations} iterations, least {error}; "
         "its decision is drawn, with the exact chance",
@@ -105,8 +108,10 @@ def _missed(results: Results) -> dict[str, Any]:
 
 
 def _extra(results: Results) -> dict[str, Any]:
+    repair = results.repair
     return {
         "selected_settings": results.selected,
+        **({} if repair is None else {"repair": dataclasses.asdict(repair)}),
         "claims": [
             {
                 "claim": claim.text,

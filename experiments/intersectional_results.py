@@ -11,6 +11,7 @@ import tyro
 from experiments import results
 from experiments.intersectional_groups import Composite
 from experiments.intersectional_learners import LearnerName
+from experiments.intersectional_repair import Repair
 from experiments.level_measures import (
     AVERAGE_ODDS,
     BY_LEVEL,
@@ -131,11 +132,13 @@ class Results(results.Results[Options, Budget]):
       composite: The subgroups; always there.
       folds: Each test fold of the clean protocol on its own.
       paper: The paper's protocol: 50 % train, 40 % test, 10 % for equalized odds.
+      repair: What the disparate impact remover did, or None where it was not run.
     """
 
     composite: Composite | None = None
     folds: PerSplit = _NOTHING
     paper: PerSplit = _NOTHING
+    repair: Repair | None = None
 
     @property
     def subgroups(self) -> Composite:

@@ -120,9 +120,16 @@ def repaired(
     inputs: np.ndarray, train: np.ndarray, codes: np.ndarray, level: float
 ) -> np.ndarray:
     """Inputs ``[n, d]`` repaired by the distributions of the training rows' groups."""
-    remover = DisparateImpactRemover(level, unseen="together")
-    remover.fit(inputs[train], sensitive_features=codes[train])
-    return np.asarray(remover.transform(inputs, sensitive_features=codes), np.float32)
+    fitted = remover(inputs[train], codes[train], level)
+    return np.asarray(fitted.transform(inputs, sensitive_features=codes), np.float32)
+
+
+def remover(
+    inputs: np.ndarray, codes: np.ndarray, level: float
+) -> DisparateImpactRemover:
+    """The disparate impact remover of all configurations, fitted to these rows."""
+    made = DisparateImpactRemover(level, unseen="together")
+    return made.fit(inputs, sensitive_features=codes)
 
 
 def decide(

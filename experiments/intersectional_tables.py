@@ -16,7 +16,7 @@ _LEGEND = (
     "the same patients, with 95 % intervals; in brackets, how many patients. Disparate "
     "impact is the ratio of a subgroup's selection rate to the reference's, a "
     "difference is the subgroup's less the reference's. `subgroups.csv` has the same "
-    "numbers, and those of the paper's protocol."
+    "numbers, and those of the paper's protocol, with how many splits each is of."
 )
 
 
@@ -70,12 +70,15 @@ def as_markdown(results: Results) -> str:
 
 
 def as_csv(results: Results) -> str:
-    """A row for each protocol, configuration, metric and subgroup."""
+    """A row for each protocol, configuration, metric and subgroup.
+
+    The number of splits is that of the paper's protocol that the metric is defined in;
+    in the clean one every repeat is pooled over its folds.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
-    )
+    header = ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
+    writer.writerow([*header, "splits"])
     levels = shown_levels(results)
     for name in main_methods(results):
         evaluation = results.evaluations[name]
@@ -88,13 +91,12 @@ def as_csv(results: Results) -> str:
     for name, values in paper.values.items():
         for metric in TABLE:
             for level in levels:
-                found = over_splits(
-                    values[full_name(metric, level)], paper.overlap[name]
-                )
-                _write(writer, "paper", name, metric, level, found)
+                full = full_name(metric, level)
+                found = over_splits(values[full], paper.overlap[name], full)
+                _write(writer, "paper", name, metric, level, found[:3], found.splits)
     return out.getvalue()
 
 
-def _write(writer, protocol, name, metric, level, numbers) -> None:
+def _write(writer, protocol, name, metric, level, numbers, splits=None) -> None:
     texts = ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
-    writer.writerow([protocol, name, metric, level, *texts])
+    writer.writerow([protocol, name, metric, level, *texts, splits])

@@ -2,11 +2,14 @@
 
 They are functions of (expected) counts. Each has a name for every group,
 ``metric/attribute=level``, and two summaries over the groups that are compared,
-``metric/mean`` and ``metric/worst``.
+``metric/mean`` and ``metric/worst``. One that has a parity also has the distance of
+every group but the reference from it, ``metric/distance attribute=level``, of which
+these are the summaries: taken in every repeat and resample, so that differences of
+opposite signs do not cancel in their means.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from experiments.measures import Sample
 
 SUMMARIES = ("mean", "worst")
+# Before the name of a group.
+DISTANCE = "distance"
 
 
 class LevelMetric(NamedTuple):
@@ -86,13 +91,18 @@ BY_LEVEL: Mapping[str, LevelMetric] = {
 
 
 def by_level(name: str, sample: "Sample") -> dict[str, jax.Array]:
-    found = {}
+    """A metric of each group that is compared, its distances and its summaries."""
+    metric, found, chosen = BY_LEVEL[name], {}, []
     for grouping in sample.cohort.attributes:
         values = _of_levels(name, sample, grouping)
+        kept, summed = _summed(metric, values, grouping)
         for g in np.flatnonzero(grouping.compared):
             level = f"{grouping.name}={grouping.levels[g]}"
             found[f"{name}/{level}"] = values[:, g]
-    summaries = level_summaries(name, sample)
+            if metric.parity is not None and g in kept:
+                found[f"{name}/{DISTANCE} {level}"] = summed[:, g]
+        chosen.append(summed[:, kept])
+    summaries = _summaries(metric, chosen)
     return found | {f"{name}/{part}": value for part, value in summaries.items()}
 
 
@@ -114,11 +124,25 @@ def level_summaries(name: str, sample: "Sample") -> dict[str, jax.Array]:
     """
     metric, chosen = BY_LEVEL[name], []
     for grouping in sample.cohort.attributes:
-        values, kept = _of_levels(name, sample, grouping), grouping.compared.copy()
-        if metric.parity is not None:
-            values = jnp.abs(values - metric.parity)
-            kept[grouping.reference] = False
-        chosen.append(values[:, np.flatnonzero(kept)])
+        kept, summed = _summed(metric, _of_levels(name, sample, grouping), grouping)
+        chosen.append(summed[:, kept])
+    return _summaries(metric, chosen)
+
+
+def _summed(
+    metric: LevelMetric, values: jax.Array, grouping: Grouping
+) -> tuple[np.ndarray, jax.Array]:
+    """The groups that a summary is over, and what it sums up, ``[B, G]``."""
+    kept = grouping.compared.copy()
+    if metric.parity is None:
+        return np.flatnonzero(kept), values
+    kept[grouping.reference] = False
+    return np.flatnonzero(kept), jnp.abs(values - metric.parity)
+
+
+def _summaries(
+    metric: LevelMetric, chosen: Sequence[jax.Array]
+) -> dict[str, jax.Array]:
     values = jnp.concatenate(chosen, axis=1)
     worst = values.min(axis=1) if metric.parity is None else values.max(axis=1)
     return {"mean": values.mean(axis=1), "worst": worst}
@@ -132,9 +156,12 @@ def limits(metric: str) -> tuple[float, float]:
       ((-1.0, 1.0), (0.0, 1.0))
       >>> limits("statistical_parity_difference/worst")
       (0.0, 1.0)
+      >>> limits("statistical_parity_difference/distance sex=f")
+      (0.0, 1.0)
     """
     name, _, part = metric.partition("/")
     if name not in BY_LEVEL:
         return 0.0, 1.0
     low, high = BY_LEVEL[name].limits
-    return (0.0, high) if part in SUMMARIES else (low, high)
+    unsigned = part in SUMMARIES or part.startswith(f"{DISTANCE} ")
+    return (0.0, high) if unsigned else (low, high)

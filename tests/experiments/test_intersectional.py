@@ -135,6 +135,12 @@ def test_the_table_is_that_of_the_metrics(finished):
     assert levels[-1] == "all others"
     assert set(written["subgroup"]) == set(levels)
     assert set(written["protocol"]) == {"clean", "paper"}
+    paper = written["protocol"] == "paper"
+    assert written["splits"][paper].isin([0, 1, 2]).all()
+    assert written["splits"][~paper].isna().all()
+    bounded = written[written["metric"] != "disparate_impact"]
+    assert bounded["low"].min() >= -1
+    assert bounded["high"].max() <= 1
     row = written.query(
         "protocol == 'clean' and configuration == 'egr' and "
         "metric == 'statistical_parity_difference' and subgroup == 'black female <65'"
@@ -162,12 +168,17 @@ def test_the_report(finished):
     claims = summary["claims"]
     assert [c["verdict"] == "not run" for c in claims] == [
         True,
-        False,
+        True,
         False,
         True,
         False,
     ]
     assert "age" in summary["protocol"]["dropped_columns"]
+    # All columns have many values, so that they can be repaired.
+    columns, more = finished.results.splits.inputs.shape[-1], summary["repair"]["more"]
+    assert more["number"] == columns
+    assert f"{columns} columns of more than two" in summary["protocol"]["repaired"]
+    assert more["after"] < more["before"] / 2
     inputs = finished.results.splits.table.features
     assert list(inputs) == ["stiffness", "lab"]
 

@@ -1,5 +1,7 @@
 """Metrics of groups against a reference, of decisions and of chances: by formula."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from experiments.datasets import ClinicalTable
 from experiments.evaluation import Evaluator, Predictions
 from experiments.level_measures import (
     AVERAGE_ODDS,
+    DISTANCE,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
@@ -96,10 +99,15 @@ def test_against_a_reference(made, kind):
         for group in GROUPS[:3]:
             value = float(found[f"{metric}/group={group}"][0])
             np.testing.assert_allclose(value, wanted[group][metric], atol=2e-6)
-            if group != REFERENCE:
-                away.append(abs(wanted[group][metric] - (metric == IMPACT)))
+            distance = f"{metric}/{DISTANCE} group={group}"
+            if group == REFERENCE:
+                assert distance not in found
+                continue
+            away.append(abs(wanted[group][metric] - (metric == IMPACT)))
+            np.testing.assert_allclose(found[distance], away[-1], atol=2e-6)
         # Too small a group is not reported, and is no part of the summaries.
         assert f"{metric}/group=tiny" not in found
+        assert f"{metric}/{DISTANCE} group=tiny" not in found
         np.testing.assert_allclose(found[f"{metric}/mean"], np.mean(away), atol=2e-6)
         np.testing.assert_allclose(found[f"{metric}/worst"], max(away), atol=2e-6)
 
@@ -179,7 +187,7 @@ def evaluate(splits, chance, permutations=50):
         metric_names=PARITY,
         references={"group": REFERENCE},
     )
-    both = np.stack([chance] * 2).astype(np.float32)
+    both = np.broadcast_to(chance, (2, len(splits.table.label))).astype(np.float32)
     return evaluator(Predictions("made", "", both, both))
 
 
@@ -190,6 +198,24 @@ def test_intervals_of_differences_may_be_negative(made):
     low, high = found.interval(f"{STATISTICAL_PARITY}/group=a")
     assert -1 <= low <= high < -0.7
     assert found.interval(f"{STATISTICAL_PARITY}/mean")[0] >= 0
+
+
+def test_distances_of_opposite_repeats_do_not_cancel(made):
+    """+.4 in one repeat and -.4 in the other are .4 off, in every resample too."""
+    splits, codes, _ = made
+    chance = np.stack([np.where(codes == 0, end, 0.5) for end in (0.9, 0.1)])
+    found = evaluate(splits, chance)
+    signed, away = (f"{AVERAGE_ODDS}/{part}group=a" for part in ("", f"{DISTANCE} "))
+    assert found.mean(signed) == pytest.approx(0, abs=1e-6)
+    for kind in (found.repeats, found.bootstrap):
+        np.testing.assert_allclose(kind[away], 0.4, atol=1e-6)
+    np.testing.assert_allclose(found.bootstrap[signed], 0, atol=1e-6)
+    # The summary is the mean of the distances, in every resample.
+    own = [found.bootstrap[f"{AVERAGE_ODDS}/{DISTANCE} group={g}"] for g in "ac"]
+    mean = found.bootstrap[f"{AVERAGE_ODDS}/mean"]
+    np.testing.assert_allclose(np.mean(own, axis=0), mean, atol=1e-6)
+    low, high = found.interval(away)
+    assert 0 <= low <= 0.4 <= high <= 1
 
 
 def test_a_ratio_may_be_more_than_one():
@@ -229,3 +255,20 @@ def test_the_floor_of_statistical_parity_is_of_anyone(made):
     # Within outcome nothing varies, across outcomes selection does.
     assert float(told.floor[f"{OPPORTUNITY}/mean"]) == 0
     assert float(told.floor[f"{STATISTICAL_PARITY}/mean"]) > 0.01
+
+
+def test_a_group_without_another_says_what_exists(made):
+    """An only attribute cannot be left out; one of several can."""
+    splits, codes, _ = made
+    few = pd.Categorical(np.where(codes == GROUPS.index("tiny"), "few", "most"))
+    alone = dataclasses.replace(splits.table, attributes=pd.DataFrame({"group": few}))
+    made_alone = protocol.cross_validation(alone, ("group",), num_repeats=1, seed=0)
+    with pytest.raises(ValueError, match=r"'group' has 1 levels .* needs two\.$"):
+        cohort(made_alone)
+    both = pd.DataFrame({"group": splits.table.attributes["group"], "one": few})
+    several = dataclasses.replace(splits.table, attributes=both)
+    made_several = protocol.cross_validation(
+        several, ("group", "one"), num_repeats=1, seed=0
+    )
+    with pytest.raises(ValueError, match="'one' .* Leave it out with --attributes"):
+        cohort(made_several)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.intersectional_fits import Fit, run_all
 from experiments.intersectional_paper import over_splits
+from experiments.intersectional_repair import in_words, measured_repair
 from experiments.intersectional_stages import (
     CONFIGURATIONS,
     PAPER,
@@ -14,7 +15,9 @@ from experiments.intersectional_stages import (
     decide,
     repaired,
 )
+from experiments.level_measures import AVERAGE_ODDS, IMPACT
 
+ODDS = f"{AVERAGE_ODDS}/mean"
 EIGHT = ["base", "eo", "dir", "egr", "dir_eo", "egr_eo", "dir_egr", "dir_egr_eo"]
 
 
@@ -116,6 +119,45 @@ def test_repair_makes_training_groups_alike():
     np.testing.assert_array_equal(repaired(inputs, train, codes, 0.0), inputs)
 
 
+def test_columns_of_two_values_are_hardly_repaired():
+    """A tenth and two fifths have it: no value of all who have it makes these alike."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 2000)
+    binary = rng.random(2000) < np.where(codes == 1, 0.4, 0.1)
+    rare = (np.arange(2000) == 0) * 1.0
+    many = rng.normal(size=2000) + 2 * codes
+    inputs = np.stack([binary, rare, many, np.ones(2000)], 1).astype(np.float32)
+    train = np.arange(1500)
+    found = measured_repair(inputs, train, codes, 1.0)
+    told = repaired(inputs, train, codes, 1.0)[train]
+    own = [inputs[train][codes[train] == g] for g in (0, 1)]
+    shares = [rows[:, :2].mean(axis=0) for rows in own]
+    before = np.abs(shares[0] - shares[1]).mean()
+    assert found.two.number == 2
+    assert found.two.before == pytest.approx(before)
+    assert found.two.constant == sum(len(np.unique(told[:, j])) == 1 for j in (0, 1))
+    assert found.two.constant >= 1
+    assert (found.more.number, found.more.constant, found.single) == (1, 0, 1)
+    assert found.more.before > 0.5
+    assert found.more.after < 0.05
+    assert found.more.kept == found.more.after / found.more.before
+    words = in_words(found)["repaired"]
+    assert f"2 columns of two values, {found.two.before:.3f} before" in words
+    assert "columns of one value: 1" in words
+
+
+def test_no_repair_moves_nothing():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 200)
+    binary = (rng.random(200) < 0.2 + 0.4 * codes).astype(np.float32)[:, None]
+    found = measured_repair(binary, np.arange(200), codes, 0.0)
+    assert found.two.kept == 1
+    assert found.two.constant == 0
+    assert np.isnan(found.more.before)
+    assert "more than two" not in in_words(found)["repaired"]
+    assert in_words(None) == {}
+
+
 @pytest.fixture
 def fits(rows):
     scores, label, codes, held = rows
@@ -192,10 +234,31 @@ def test_the_reduction_is_fairer_than_its_learner(fits, rows):
 
 def test_intervals_over_splits_that_share_patients():
     values = np.array([0.2, 0.4, 0.3, np.nan])
-    found = over_splits(values, 0.25)
+    found = over_splits(values, 0.25, ODDS)
     # t of 2 degrees of freedom; variance .01 times 1 / 3 + .25.
     reach = 4.302653 * np.sqrt(0.01 * (1 / 3 + 0.25))
     assert found.mean == pytest.approx(0.3)
     assert found.high - found.mean == pytest.approx(reach, rel=1e-5)
-    assert np.isnan(over_splits(np.array([0.2]), 0.25).low)
-    assert np.isnan(over_splits(np.array([np.nan]), 0.25).mean)
+    assert found.splits == 3
+    single = over_splits(np.array([0.2, np.inf]), 0.25, ODDS)
+    assert np.isnan(single.low)
+    assert single.splits == 1
+    nothing = over_splits(np.array([np.nan]), 0.25, ODDS)
+    assert np.isnan(nothing.mean)
+    assert nothing.splits == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "ends"),
+    [
+        (ODDS, (0.0, 1.0)),
+        (f"{AVERAGE_ODDS}/subgroup=a", (-1.0, 1.0)),
+        ("group_recall/subgroup=a", (0.0, 1.0)),
+    ],
+)
+def test_intervals_over_splits_end_where_the_metric_does(metric, ends):
+    found = over_splits(np.array([0.0, 0.9]), 0.8, metric)
+    assert (found.low, found.high) == ends
+    ratio = over_splits(np.array([0.0, 0.9]), 0.8, f"{IMPACT}/subgroup=a")
+    assert ratio.low == 0
+    assert ratio.high > 1

@@ -226,6 +226,26 @@ def test_a_document_s_table(summary, tmp_path):
     assert "p paired against joint training" in filled
 
 
+def test_what_became_of_claims_on_every_data_set(tmp_path):
+    for name, verdicts in (("b", ("holds", "not shown")), ("a", ("not run", "holds"))):
+        (tmp_path / "made" / name).mkdir(parents=True)
+        claims = [
+            {"claim": claim, "verdict": verdict}
+            for claim, verdict in zip(("One.", "Two."), verdicts, strict=True)
+        ]
+        path = tmp_path / "made" / name / "summary.json"
+        path.write_text(json.dumps({"claims": claims}), encoding="utf-8")
+    filled = docs.fill("<!-- claims: made -->\nold\n<!-- end -->\n", tmp_path)
+    rows = [line for line in filled.splitlines() if line.startswith("|")]
+    assert rows[0] == "| Claim | `a` | `b` |"
+    assert rows[2:] == [
+        "| 1. One. | not run | holds |",
+        "| 2. Two. | holds | not shown |",
+    ]
+    with pytest.raises(ValueError, match="no results of unmade"):
+        docs.fill("<!-- claims: unmade -->\n<!-- end -->", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("marker", "words"),
     [
