@@ -53,7 +53,7 @@ def _plain(y: Any) -> Any:
     Raises:
       ValueError: Missing values.
     """
-    if not pd.api.types.is_extension_array_dtype(getattr(y, "dtype", None)):
+    if not isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         return y
     if pd.isna(y).any():
         raise ValueError("Input y contains NaN.")

@@ -334,9 +334,12 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "only a mixture of Flax models is saved; scikit-learn's are pickles, "
                 "for which there is skops."
             )
-        settings = self.get_params(deep=False)
+        settings = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
         del settings["estimator"]
-        if not isinstance(self.random_state, int | None):
+        if not isinstance(settings["random_state"], int | None):
             # A generator's state is not the mixture's.
             settings["random_state"] = None
         told = {
@@ -373,7 +376,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         fitted = cls(estimator, **settings)
         fitted.mixture_ = mixture
         fitted.multipliers_ = arrays["multipliers"]
-        fitted.counts_ = GroupCounts(arrays["counts"])
+        counts: Any = arrays["counts"]
+        fitted.counts_ = GroupCounts(counts)
         fitted.chances_ = np.asarray(fitted.mixture_.chances)
         fitted.n_features_in_ = len(fitted.mixture_.center)
         if told["features"]:
@@ -402,7 +406,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "sparse features are not supported by fairlearn's reduction: use "
                 "toarray()."
             )
-        found = X if hasattr(X, "shape") else np.asarray(X)
+        found: Any = X if hasattr(X, "shape") else np.asarray(X)
         validate_data(self, found, skip_check_array=True, reset=reset)
         return found
 

@@ -275,7 +275,7 @@ def test_what_is_loaded_has_the_settings_of_the_fit(patients, tmp_path):
         constraint="equalized_odds",
         difference_bound=0.05,
         costs=(1.0, 2.0),
-        max_iterations=3,
+        max_iterations=np.int64(3),
         random_state=7,
     )
     who = pd.DataFrame({"group": groups, "one": 1})
