@@ -275,8 +275,8 @@ def test_what_is_loaded_has_the_settings_of_the_fit(patients, tmp_path):
         constraint="equalized_odds",
         difference_bound=0.05,
         costs=(1.0, 2.0),
-        max_iterations=np.int64(3),
-        random_state=7,
+        max_iterations=3,
+        random_state=np.int64(7),
     )
     who = pd.DataFrame({"group": groups, "one": 1})
     fair.fit(x, labels, sensitive_features=who).save(tmp_path / "fair.npz")
