@@ -1,6 +1,6 @@
 """What the intersectional experiment finds, in words: claims, protocols, gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,8 @@ _INTRODUCTION = (
     "parity, equal opportunity and average odds; *balance* the mean F1 score of the "
     "subgroups less the disparity."
 )
+BALANCED = "group_balanced_accuracy/mean"
+_BEATEN = "**Which configurations beat decisions that ignore the patient?** "
 
 
 def tested(results: Results) -> tuple[str, ...]:
@@ -54,8 +56,7 @@ def answers(results: Results, tests: Tests) -> list[str]:
     for number, claim in enumerate(found_claims(results), 1):
         lines += _told(number, claim)
     lines += [
-        "**Which configurations tell patients apart at all?** "
-        + _above_everyone(results),
+        _BEATEN + _beaten(results),
         "",
         "**What do the two protocols tell differently?**",
         "",
@@ -93,18 +94,35 @@ def everyone_selected(results: Results) -> float:
     return float(np.mean([2 * share / (1 + share) for share in shares]))
 
 
-def _above_everyone(results: Results) -> str:
-    floor = everyone_selected(results)
-    below = [
-        results.titles[name]
+def _beaten(results: Results) -> str:
+    """Which configurations are better than decisions that ignore the patient."""
+    lows = {
+        results.titles[name]: [
+            results.evaluations[name].interval(metric)[0] for metric in (BALANCED, F1)
+        ]
         for name in main_methods(results)
-        if not results.evaluations[name].interval(F1)[0] > floor
-    ]
+    }
+    return beaten_in_words(everyone_selected(results), lows)
+
+
+def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
+    """The answer.
+
+    Args:
+      floor: The mean F1 score where everyone is selected.
+      lows: Title of a configuration -> the lower ends of the intervals of the mean
+        balanced accuracy and of the mean F1 score.
+    """
+    blind, below = (
+        [title for title, ends in lows.items() if not ends[place] > level]
+        for place, level in enumerate((0.5, floor))
+    )
     return (
-        "Decisions that ignore the patient treat all subgroups alike, so that a small "
-        "disparity alone is no merit. Selecting everyone has a mean F1 score of "
-        f"{floor:.3f}; the interval does not lie above that of: "
-        f"{', '.join(below) or 'none'}."
+        "They treat all subgroups alike, so that a small disparity alone is no merit. "
+        "Their mean balanced accuracy is .5: the interval does not lie above it for "
+        f"{', '.join(blind) or 'none'}. Of them all, selecting everyone has the "
+        f"largest mean F1 score, {floor:.3f}, the larger the commoner the outcome: the "
+        f"interval does not lie above it for {', '.join(below) or 'none'}."
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.comparison import Evaluation
 from experiments.intersectional_claims import F1
+from experiments.intersectional_findings import beaten_in_words
 from experiments.intersectional_protocols import protocols, spread, unstable
 from experiments.intersectional_results import TABLE, PerSplit
 from experiments.intersectional_stages import PAPER
@@ -91,3 +92,13 @@ def test_nothing_is_said_to_cause_the_difference():
     assert f"by {estimate - 0.45:+.4f} elsewhere" in last
     assert "no interval" in last
     assert "is the protocol's" not in last
+
+
+def test_what_beats_decisions_that_ignore_the_patient():
+    """A small F1 score alone does not make a configuration blind."""
+    lows = {"both": (0.6, 0.7), "few selected": (0.6, 0.5), "blind": (0.49, 0.5)}
+    words = beaten_in_words(0.6364, lows)
+    assert "not lie above it for blind." in words
+    assert "0.636, " in words
+    assert words.endswith("not lie above it for few selected, blind.")
+    assert beaten_in_words(0.1, {"both": (0.6, 0.7)}).count("for none.") == 2
