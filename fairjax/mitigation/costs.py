@@ -12,6 +12,13 @@ def check_objective(objective: str, costs: tuple[float, float]) -> None:
 
     Raises:
       ValueError: Either.
+
+    Example:
+      >>> check_objective("balanced_error", (1.0, 2.0))
+      >>> check_objective("error", (0.0, 0.0))
+      Traceback (most recent call last):
+        ...
+      ValueError: costs of 0 for both errors leave nothing to choose by.
     """
     if objective not in get_args(Objective):
         raise ValueError(

@@ -182,6 +182,13 @@ def check_game(
 
     Raises:
       ValueError: One is.
+
+    Example:
+      >>> check_game(50, None, learning_rate=2.0, multiplier_bound=100.0)
+      >>> check_game(50, None, learning_rate=0.0, multiplier_bound=100.0)
+      Traceback (most recent call last):
+        ...
+      ValueError: learning_rate must be above 0, not 0.0.
     """
     check_whole("max_iterations", max_iterations)
     for name, value in (
