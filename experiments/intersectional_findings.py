@@ -119,10 +119,10 @@ def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
     )
     return (
         "They treat all subgroups alike, so that a small disparity alone is no merit. "
-        "Their mean balanced accuracy is .5: the interval does not lie above it for "
+        "Their mean balanced accuracy is .5; not beyond noise above it: "
         f"{', '.join(blind) or 'none'}. Of them all, selecting everyone has the "
-        f"largest mean F1 score, {floor:.3f}, the larger the commoner the outcome: the "
-        f"interval does not lie above it for {', '.join(below) or 'none'}."
+        f"largest mean F1 score, {floor:.3f}, the larger the commoner the outcome; not "
+        f"beyond noise above it: {', '.join(below) or 'none'}."
     )
 
 
