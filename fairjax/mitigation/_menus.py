@@ -39,7 +39,8 @@ def curve(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray):
     scores, labels, weights = scores[order], labels[order], weights[order]
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     passed = np.stack([np.cumsum(weights * (labels == y))[last] for y in (0, 1)])
-    rates = np.minimum(passed / np.maximum(passed[:, -1:], 1e-300), 1.0)
+    totals = passed[:, -1:]
+    rates = np.minimum(passed / np.where(totals > 0, totals, 1.0), 1.0)
     thresholds = scores[last]
     # Whoever comes later with a lower score is selected where everybody was.
     thresholds[-1] = -np.inf

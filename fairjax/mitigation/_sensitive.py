@@ -56,7 +56,8 @@ class Groups:
         """Those that a table has.
 
         Raises:
-          ValueError: No sensitive features, or not one for each row.
+          ValueError: No sensitive features, not one for each row, or levels that are no
+            single values.
         """
         table, named = _table(sensitive_features, rows)
         cells, _ = _cells(table)
@@ -136,7 +137,13 @@ def _cells(table: pd.DataFrame) -> tuple[list[Cell], np.ndarray]:
     """The observed combinations, and which of them each row is."""
     which = np.zeros(len(table), np.int64)
     for place in range(table.shape[1]):
-        own, levels = pd.factorize(table.iloc[:, place])
+        try:
+            own, levels = pd.factorize(table.iloc[:, place])
+        except TypeError as error:
+            raise ValueError(
+                "levels of sensitive features are single values, such as text, numbers "
+                f"and dates; {str(table.columns[place])!r} holds others."
+            ) from error
         # Numbered anew with each column: combinations are never more than rows.
         _, which = np.unique(which * (len(levels) + 1) + own + 1, return_inverse=True)
     _, first, which = np.unique(which, return_index=True, return_inverse=True)

@@ -13,6 +13,15 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, Int, Real
 
+from fairjax.mitigation._patients import (
+    binary,
+    check_lengths,
+    check_patients,
+    check_share,
+    group_ids,
+    near_one,
+    own_weights,
+)
 from fairjax.mitigation.costs import Objective, check_objective, wrong_costs
 
 Parity: TypeAlias = Literal[
@@ -106,8 +115,9 @@ def parity_constraints(
       true positive rate) is not constrained in it; a warning names it.
 
     Raises:
-      ValueError: Columns of other lengths, labels other than 0 and 1, groups or weights
-        out of range, no patients, or a setting out of its range.
+      ValueError: Columns of other lengths; labels other than 0 and 1; groups or weights
+        out of range; a group without patients, or whose patients all have a weight of
+        0; a setting out of its range.
 
     References:
       Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
@@ -130,6 +140,8 @@ def parity_constraints(
         )
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
+    known = names or range(num_groups)
+    check_patients(mass.reshape(num_groups, 2), known)
     wrong = np.tile(_wrong(objective, costs, mass), num_groups)
     # The utility of a cell is slope * decisions + level.
     slope, level = np.ones(2), np.zeros(2)
@@ -151,7 +163,6 @@ def parity_constraints(
                 rows.append(row * slope[outcome])
                 offsets.append(row @ level[outcome])
     if lacking:
-        known = names or range(num_groups)
         warnings.warn(
             f"groups {[known[g] for g in sorted(lacking)]} lack the patients that "
             f"{constraint} is a rate of (positives or negatives): the constraint does "
@@ -248,13 +259,10 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
         if slack != 0:
             raise ValueError("ratio_slack is of a ratio_bound, which is not given.")
         difference = _DIFFERENCE if difference is None else difference
-        if not 0 <= difference <= 1:
-            raise ValueError(f"difference_bound lies in [0, 1], not {difference}.")
+        check_share("difference_bound", difference)
         return 1.0, float(difference)
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio_bound lies in (0, 1], not {ratio}.")
-    if not 0 <= slack <= 1:
-        raise ValueError(f"ratio_slack lies in [0, 1], not {slack}.")
+    check_share("ratio_bound", ratio, above=True)
+    check_share("ratio_slack", slack)
     return float(ratio), float(slack)
 
 
@@ -269,23 +277,11 @@ def _wrong(objective: str, costs: tuple[float, float], mass: np.ndarray) -> np.n
 
 def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:
     """``[C]``: each cell's share of all weights."""
-    labels, groups = np.asarray(labels), np.asarray(groups)
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
-    if not len(labels) == len(groups) == len(weights):
-        raise ValueError(
-            f"there are {len(labels)} labels, {len(groups)} groups and {len(weights)} "
-            "weights; one each is needed."
-        )
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels are 0 or 1.")
-    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
-        raise ValueError("weights are finite, at least 0, and not all 0.")
-    if groups.min() < 0 or groups.max() >= num_groups:
-        raise ValueError(
-            f"groups lie in 0 .. {num_groups - 1}; found {groups.min()} to "
-            f"{groups.max()}."
-        )
-    cell = groups * 2 + labels.astype(np.int64)
+    check_lengths(labels=labels, groups=groups, weights=weights)
+    cell = group_ids(groups, num_groups) * 2 + binary(labels)
+    weights = near_one(own_weights(weights, len(labels)))
+    if not weights.any():
+        raise ValueError("there are no patients, or their weights are all 0.")
     return np.bincount(cell, weights / weights.sum(), 2 * num_groups)
 
 

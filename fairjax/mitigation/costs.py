@@ -24,7 +24,9 @@ def check_objective(objective: str, costs: tuple[float, float]) -> None:
         raise ValueError(
             f"objective is one of {get_args(Objective)}, not {objective!r}."
         )
-    if len(costs) != 2 or not all(np.isfinite(c) and c >= 0 for c in costs):
+    found = np.asarray(costs, object)
+    numbers = all(isinstance(c, int | float | np.number) for c in found.flat)
+    if found.shape != (2,) or not numbers or not all(0 <= c < np.inf for c in found):
         raise ValueError(
             "costs are two numbers of at least 0, of a false positive and of a false "
             f"negative, not {costs!r}."

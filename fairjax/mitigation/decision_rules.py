@@ -6,6 +6,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from fairjax.metrics import GroupCounts
+from fairjax.mitigation._patients import (
+    binary,
+    check_lengths,
+    group_ids,
+    own_weights,
+)
 
 
 class DecisionRules(NamedTuple):
@@ -46,7 +52,8 @@ def selection_probability(
       ``[n]``, in [0, 1], float64.
 
     Raises:
-      ValueError: A score that is NaN: it is on no side of a threshold.
+      ValueError: A score that is NaN: it is on no side of a threshold; a group that
+        there is no rule of.
 
     Example:
       >>> import numpy as np
@@ -56,10 +63,12 @@ def selection_probability(
       >>> selection_probability(np.array([0.9, 0.3, 0.1]), np.zeros(3, int), rules)
       array([1.  , 0.25, 0.  ])
     """
-    scores, groups = np.asarray(scores), np.asarray(groups)
+    check_lengths(scores=scores, groups=groups)
+    scores = np.asarray(scores)
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} scores are NaN.")
     thresholds, chances, reverse = map(np.asarray, rules)
+    groups = group_ids(groups, len(thresholds))
     probability = np.zeros(len(scores))
     for choice in range(thresholds.shape[1]):
         at_least = scores >= thresholds[groups, choice]
@@ -94,8 +103,9 @@ def expected_counts(
       Counts ``[G, 2, 2]``, float64, for every rate and gap of :mod:`fairjax.metrics`.
 
     Raises:
-      ValueError: Columns of other lengths, or weights that are not finite numbers of at
-        least 0.
+      ValueError: Columns of other lengths; of the rows that count, labels other than 0
+        and 1 or probabilities outside [0, 1]; groups out of range; weights that are not
+        finite numbers of at least 0.
 
     Example:
       >>> import numpy as np
@@ -105,16 +115,18 @@ def expected_counts(
       array([[[0.75, 0.25],
               [0.5 , 1.5 ]]])
     """
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
-    sizes = {len(labels), len(probability), len(groups), len(weights)}
-    if len(sizes) > 1:
-        raise ValueError(f"the columns differ in length: {sorted(sizes)}.")
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError("weights are finite and at least 0.")
+    check_lengths(
+        labels=labels, probability=probability, groups=groups, weights=weights
+    )
+    groups = group_ids(groups, num_groups, least=-1)
+    weights = own_weights(weights, len(groups))
     kept = groups >= 0
-    cell = groups[kept] * 2 + (np.asarray(labels)[kept] == 1)
+    probability, weights = np.asarray(probability)[kept], weights[kept]
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise ValueError("probabilities lie in [0, 1]; some do not.")
+    cell = groups[kept] * 2 + binary(np.asarray(labels)[kept])
     selected, total = (
-        np.bincount(cell, mass[kept], 2 * num_groups).reshape(num_groups, 2)
+        np.bincount(cell, mass, 2 * num_groups).reshape(num_groups, 2)
         for mass in (weights * probability, weights)
     )
     counts: Any = np.stack([total - selected, selected], axis=-1)

@@ -16,6 +16,16 @@ from scipy import optimize
 
 from fairjax.metrics import GroupCounts
 from fairjax.mitigation._menus import Menu, Rows, curve, own_menu, shared_menu
+from fairjax.mitigation._patients import (
+    binary,
+    check_lengths,
+    check_patients,
+    check_share,
+    finite,
+    group_ids,
+    near_one,
+    own_weights,
+)
 from fairjax.mitigation.costs import Objective, check_objective, wrong_costs
 from fairjax.mitigation.decision_rules import (
     DecisionRules,
@@ -114,8 +124,9 @@ def equal_rate_rules(
 
     Raises:
       ValueError: Columns of other lengths; labels other than 0 and 1; scores that are
-        not finite; a group without patients; no group with both outcomes; a setting
-        out of its range.
+        not finite; groups or weights out of range; a group without patients, or whose
+        patients all have a weight of 0; no group with both outcomes; a setting out of
+        its range.
 
     References:
       Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning*,
@@ -131,7 +142,8 @@ def equal_rate_rules(
       0.25
     """
     _check_settings(constraint, objective, costs, tolerance)
-    rows = _rows(labels, scores, groups, weights, num_groups)
+    given = _rows(labels, scores, groups, weights, num_groups)
+    rows = given._replace(weights=near_one(given.weights))
     masses = _masses(rows, num_groups)
     taking_part = _taking_part(masses, names or range(num_groups))
     make_menu = shared_menu if shared else own_menu
@@ -159,36 +171,20 @@ def equal_rate_rules(
         probability,
         rows.groups,
         num_groups=num_groups,
-        weights=rows.weights,
+        weights=given.weights,
     )
     lacking = np.setdiff1d(np.arange(num_groups), taking_part)
     return FittedRules(rules, counts, cost, tuple(lacking.tolist()))
 
 
 def _rows(labels, scores, groups, weights, num_groups: int) -> Rows:
-    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    groups = np.asarray(groups)
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
-    sizes = {
-        "labels": len(labels),
-        "scores": len(scores),
-        "groups": len(groups),
-        "weights": len(weights),
-    }
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"the columns differ in length: {sizes}.")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels are 0 or 1.")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores are finite numbers; some are not.")
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError("weights are finite and at least 0.")
-    if len(groups) and (groups.min() < 0 or groups.max() >= num_groups):
-        raise ValueError(
-            f"groups lie in 0 .. {num_groups - 1}; found {groups.min()} to "
-            f"{groups.max()}."
-        )
-    return Rows(labels.astype(np.int64), scores, groups, weights)
+    check_lengths(labels=labels, scores=scores, groups=groups, weights=weights)
+    return Rows(
+        binary(labels),
+        finite("scores", scores),
+        group_ids(groups, num_groups),
+        own_weights(weights, len(labels)),
+    )
 
 
 def _check_settings(constraint, objective, costs, tolerance) -> None:
@@ -197,8 +193,7 @@ def _check_settings(constraint, objective, costs, tolerance) -> None:
             f"constraint is one of {get_args(Constraint)}, not {constraint!r}."
         )
     check_objective(objective, costs)
-    if not 0 <= tolerance <= 1:
-        raise ValueError(f"tolerance lies in [0, 1], not {tolerance}.")
+    check_share("tolerance", tolerance)
 
 
 def _masses(rows: Rows, num_groups: int) -> np.ndarray:
@@ -209,10 +204,8 @@ def _masses(rows: Rows, num_groups: int) -> np.ndarray:
 
 def _taking_part(masses: np.ndarray, names: Sequence) -> np.ndarray:
     """The groups that have both outcomes; the others are named in a warning."""
+    check_patients(masses, names)
     there = masses > 0
-    if not there.any(axis=1).all():
-        empty = [names[int(g)] for g in np.flatnonzero(~there.any(axis=1))]
-        raise ValueError(f"groups without patients: {empty}.")
     whole = there.all(axis=1)
     if not whole.any():
         raise ValueError(

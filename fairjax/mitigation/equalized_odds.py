@@ -34,7 +34,6 @@ with mitigation_extra():
 
 Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
-_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
 
 
 class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -149,9 +148,10 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           Itself.
 
         Raises:
-          ValueError: As ``equal_rate_rules``; no classifier, or a fitted one of other
-            classes; an outcome of other than two; no sensitive features; weights for a
-            classifier that takes none.
+          ValueError: As ``equal_rate_rules``, for a group whose patients all have a
+            weight of 0 too; no classifier, or a fitted one of other classes; an outcome
+            of other than two; no sensitive features; weights for a classifier that
+            takes none.
         """
         if self.response not in get_args(Scores):
             raise ValueError(

@@ -189,9 +189,10 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Raises:
           TypeError: Sparse features.
-          ValueError: As ``parity_constraints``; a setting of the game out of its range;
-            other than two classes; sensitive features that are missing or among the
-            features; an estimator that is no classifier or takes no sample weights.
+          ValueError: As ``parity_constraints``, for a group whose patients all have a
+            weight of 0 too; a setting of the game out of its range; other than two
+            classes; sensitive features that are missing or among the features; an
+            estimator that is no classifier or takes no sample weights.
         """
         native = isinstance(self.estimator, FlaxClassifier)
         if not native:

@@ -11,8 +11,15 @@ import pandas as pd
 from jaxtyping import Array, Float, Int, Real
 
 from fairjax.metrics import GroupCounts, f1_score
-from fairjax.metrics._rows import as_rows
+from fairjax.metrics._rows import as_rows, check_sizes
 from fairjax.metrics._tally import tally
+from fairjax.mitigation._patients import (
+    binary,
+    check_lengths,
+    check_single,
+    finite,
+    group_ids,
+)
 
 # .10, .11, ..., .89, as published.
 GRID = np.arange(10, 90) / 100
@@ -123,9 +130,10 @@ def tune_thresholds(
 
     Raises:
       ValueError: Labels other than 0 and 1; scores or thresholds that are not finite;
-        an empty grid; columns of other lengths; a metric that does not give one number
-        for each threshold and group; one that is defined at no threshold even for all
-        patients.
+        groups or weights out of range, weights too large or too small for counts in
+        single precision among them; an empty grid; columns of other lengths; a metric
+        that does not give one number for each threshold and group; one that is defined
+        at no threshold even for all patients.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,20 +147,19 @@ def tune_thresholds(
     grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or not grid.size:
         raise ValueError(f"the grid is a list of thresholds, not {grid.shape}.")
-    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels are 0 or 1.")
-    for name, found in (("scores", scores), ("the grid's thresholds", grid)):
-        if not np.isfinite(found).all():
-            raise ValueError(f"{name} are finite numbers; some are not.")
+    check_sizes(num_groups=num_groups)
+    check_lengths(labels=labels, scores=scores, groups=groups, weights=weights)
+    grid, scores = finite("the grid's thresholds", grid), finite("scores", scores)
+    if weights is not None:
+        check_single(weights)
     # Thresholds and scores by their places, which float32 holds exactly.
     rank = np.argsort(grid, kind="stable")
     places = np.empty(grid.size, np.int32)
     places[rank] = np.arange(1, grid.size + 1)
     counts = threshold_counts(
-        labels,
+        binary(labels),
         np.searchsorted(grid[rank], scores, side="right").astype(np.int32),
-        np.asarray(groups),
+        group_ids(groups, num_groups, least=-1),
         places,
         num_groups=num_groups,
         weights=None if weights is None else np.asarray(weights),

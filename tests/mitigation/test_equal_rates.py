@@ -10,7 +10,12 @@ from scipy import optimize
 from sklearn.metrics import roc_curve
 
 from fairjax import metrics
-from fairjax.mitigation import equal_rate_rules, expected_counts, selection_probability
+from fairjax.mitigation import (
+    DecisionRules,
+    equal_rate_rules,
+    expected_counts,
+    selection_probability,
+)
 from fairjax.mitigation._menus import _upper_hull
 
 
@@ -278,6 +283,69 @@ def test_nothing_lies_above_the_hull(points):
     assert (y[inside] <= heights[inside] + 1e-12).all()
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_size_of_weights_does_not_matter(size, shared):
+    labels, scores, groups = cohort()
+    weights = np.random.default_rng(0).random(600)
+    one, other = (
+        equal_rate_rules(
+            labels,
+            scores,
+            groups,
+            num_groups=3,
+            tolerance=0.02,
+            shared=shared,
+            weights=weights * scale,
+        )
+        for scale in (1.0, size)
+    )
+    assert other.cost == pytest.approx(one.cost)
+    np.testing.assert_array_equal(other.rules.thresholds, one.rules.thresholds)
+    np.testing.assert_allclose(other.rules.chances, one.rules.chances, atol=1e-6)
+    np.testing.assert_allclose(other.counts.counts, one.counts.counts * size, rtol=1e-6)
+
+
+RULES = DecisionRules(np.zeros((2, 1)), np.ones((2, 1)), np.zeros((2, 1), bool))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("group", [-1, 2, 0.5])
+def test_a_rule_is_of_a_group_that_there_is(group):
+    with pytest.raises(ValueError, match=r"in 0 \.\. 1"):
+        selection_probability(np.ones(2), np.array([0, group]), RULES)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"probability": np.array([0.5, 2.0])}, r"lie in \[0, 1\]"),
+        ({"probability": np.array([0.5, np.nan])}, r"lie in \[0, 1\]"),
+        ({"labels": np.array([0, 2])}, "labels are 0 or 1"),
+        ({"groups": np.array([0, 2])}, "or -1 for a row in none; found 0 to 2"),
+        ({"groups": np.array([0, -2])}, "found -2 to 0"),
+        ({"weights": np.array([1e308, 1e308])}, "add up to infinity"),
+    ],
+)
+def test_what_is_no_expectation(change, words):
+    given_ = {
+        "labels": np.array([0, 1]),
+        "probability": np.array([0.5, 0.5]),
+        "groups": np.array([0, 1]),
+        "num_groups": 2,
+    }
+    with pytest.raises(ValueError, match=words):
+        expected_counts(**(given_ | change))
+
+
+def test_a_row_in_no_group_is_counted_nowhere():
+    found = expected_counts(
+        np.array([1, 0]), np.array([0.25, np.nan]), np.array([0, -1]), num_groups=1
+    )
+    np.testing.assert_array_equal(found.counts, [[[0, 0], [0.75, 0.25]]])
+
+
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -285,7 +353,13 @@ def test_nothing_lies_above_the_hull(points):
         ({"constraint": "parity"}, "constraint is one of"),
         ({"objective": "auc"}, "objective is one of"),
         ({"costs": (1.0, -1.0)}, "costs are two numbers of at least 0"),
+        ({"costs": 1}, "costs are two numbers of at least 0"),
+        ({"costs": ("a", "b")}, "costs are two numbers of at least 0"),
         ({"tolerance": 2.0}, r"tolerance lies in \[0, 1\]"),
+        ({"tolerance": "a"}, r"tolerance lies in \[0, 1\], not 'a'"),
+        ({"tolerance": None}, r"tolerance lies in \[0, 1\], not None"),
+        ({"groups": np.arange(600) % 3 + 0.5}, "groups are whole numbers"),
+        ({"weights": (cohort()[2] != 1) * 1.0}, r"groups without patients: \[1\]"),
         ({"num_groups": 2}, r"groups lie in 0 .. 1; found 0 to 2"),
         ({"num_groups": 4}, r"groups without patients: \[3\]"),
         ({"weights": -np.ones(600)}, "weights are finite and at least 0"),

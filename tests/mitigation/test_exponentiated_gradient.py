@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
+from fairjax.mitigation import EqualizedOdds, ExponentiatedGradient, FlaxClassifier
 from fairjax.mitigation.flax_responses import FlaxResponses, mixture_probability
 from fairjax.models import MLP
 
@@ -489,6 +489,17 @@ def test_weights_that_cannot_be(fitted, patients):
         fair.score(x, labels, sample_weight=np.zeros(600))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         fair.score(x, labels[:9])
+
+
+@pytest.mark.filterwarnings("ignore:These rules need each patient's group")
+def test_a_group_whose_patients_all_weigh_nothing(patients):
+    x, labels, groups = patients
+    weights = (groups != "b").astype(float)
+    fits = [ExponentiatedGradient(FLAX), EqualizedOdds(LogisticRegression())]
+    words = r"groups without patients: \['b'\]; patients of weight 0 are none"
+    for fair in fits:
+        with pytest.raises(ValueError, match=words):
+            fair.fit(x, labels, sensitive_features=groups, sample_weight=weights)
 
 
 def test_outcomes_in_pandas_own_types(patients):

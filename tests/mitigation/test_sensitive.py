@@ -94,6 +94,12 @@ def test_columns_are_compared_where_both_have_names():
         named.codes(np.array([["f", "m"]]), rows=1)
 
 
+@pytest.mark.parametrize("level", [["f"], {"sex": "f"}, {"f"}])
+def test_levels_are_single_values(level):
+    with pytest.raises(ValueError, match="are single values.* 'sex' holds others"):
+        of(pd.Series([level, level], name="sex"))
+
+
 def test_unknown_groups_are_named():
     groups = of({"sex": ["f", "m"]})
     with pytest.raises(ValueError, match="2 rows are of groups .*'sex=x', 'sex=y'. K"):

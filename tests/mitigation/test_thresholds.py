@@ -111,6 +111,33 @@ def test_columns_of_pandas():
     jax.tree.map(np.testing.assert_array_equal, tuned, expected)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_groups": 2}, "or -1 for a row in none; found 0 to 2"),
+        ({"groups": np.full(300, -2)}, "found -2 to -2"),
+        ({"groups": np.arange(300) % 3 + 0.5}, "whole numbers in 0 .. 2"),
+        ({"groups": np.array(["a", "b", "c"] * 100)}, "whole numbers in 0 .. 2"),
+        ({"groups": np.full(300, np.nan)}, "whole numbers in 0 .. 2"),
+        ({"groups": np.zeros(299, int)}, "differ in length"),
+        ({"num_groups": 0}, "num_groups must be at least 1"),
+        ({"weights": np.full(300, np.nan)}, "finite and at least 0"),
+        ({"weights": np.full(300, np.inf)}, "finite and at least 0"),
+        ({"weights": np.append(np.ones(299), -1)}, "finite and at least 0"),
+        ({"weights": np.full(300, 1e37)}, "beyond what counts can hold"),
+        ({"weights": np.full(300, 1e-50)}, "beyond what counts can hold"),
+        ({"weights": np.full(300, 10**8)}, "beyond what counts can hold"),
+        ({"weights": np.full(300, "1")}, "weights are numbers"),
+    ],
+)
+def test_groups_and_weights_that_cannot_be(change, words):
+    labels, scores, groups = cohort()
+    given_ = {"labels": labels, "scores": scores, "groups": groups, "num_groups": 3}
+    with pytest.raises(ValueError, match=words):
+        tune_thresholds(**(given_ | change))
+
+
 def test_what_cannot_be_is_refused():
     labels, scores, groups = cohort()
     options = {"num_groups": 3}
