@@ -161,15 +161,27 @@ def fill(text: str, results: Path) -> str:
 
 
 def claims_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The verdict on each claim of a paper, a column a data set."""
+    """The verdict on each claim of a paper, a column a data set.
+
+    Where it is another under the other kind of threshold, that stands beside it.
+    """
     first = next(iter(summaries.values()))["claims"]
     rows = [
         [f"{number}. {claim['claim']}"]
-        + [summary["claims"][number - 1]["verdict"] for summary in summaries.values()]
+        + [_verdict(summary, number - 1) for summary in summaries.values()]
         for number, claim in enumerate(first, 1)
     ]
     header = ["Claim", *(f"`{name}`" for name in summaries)]
     return "\n".join(["", *tables.as_markdown(header, rows), "", ""])
+
+
+def _verdict(summary: Mapping[str, Any], place: int) -> str:
+    verdict = summary["claims"][place]["verdict"]
+    other = summary["claims_under_other_thresholds"]
+    under = other["claims"][place]["verdict"]
+    if under == verdict:
+        return verdict
+    return f"{verdict}; {other['thresholds']} threshold: {under}"
 
 
 def results_table(summary: Mapping[str, Any], system: str) -> str:

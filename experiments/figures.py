@@ -256,6 +256,15 @@ def heat_map(
     return figure
 
 
+# By whether values are below, and above, what is coloured.
+_EXTEND = {
+    (False, False): "neither",
+    (True, False): "min",
+    (False, True): "max",
+    (True, True): "both",
+}
+
+
 def value_map(
     values: np.ndarray,
     rows: Sequence[str],
@@ -284,9 +293,12 @@ def value_map(
     """
     shade = np.where(np.isfinite(values), values, np.nan)
     bounds: dict[str, Any] = {"cmap": "cividis"}
+    beyond = [False, False]
     if parity is not None:
         # No rate at all is as far from parity as a quarter of it.
-        ratios = np.log2(np.clip(shade / (parity or 1), 0.25, 4.0))
+        factors = shade / (parity or 1)
+        beyond = [bool((factors < 0.25).any()), bool((factors > 4).any())]
+        ratios = np.log2(np.clip(factors, 0.25, 4.0))
         shade = ratios if ratio else shade - parity
         reach = float(np.nanmax(np.abs(shade), initial=0)) or 1.0
         bounds = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
@@ -326,7 +338,9 @@ def value_map(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.grid(False)
-        bar = figure.colorbar(image, ax=axes, label=label)
+        # Arrows, where colours end before the values do.
+        extend = _EXTEND[tuple(beyond)] if ratio else "neither"
+        bar = figure.colorbar(image, ax=axes, label=label, extend=extend)
         if ratio:
             ticks = [t for t in (-2, -1, 0, 1, 2) if abs(t) <= bounds["vmax"]]
             bar.set_ticks(ticks, labels=[f"{(parity or 1) * 2.0**t:g}" for t in ticks])

@@ -1,7 +1,7 @@
 """The three-stage pipeline on intersectional subgroups: trains, tests, reports.
 
-Run ``python -m experiments.intersectional --help`` for the options. The default takes a
-few minutes on two cores; ``--full`` makes 20 splits for each protocol.
+Run ``python -m experiments.intersectional --help`` for the options. The default makes
+20 splits by each protocol, of three data sets; for a first look there is ``--quick``.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from experiments import intersectional_report, lanes, report, runner
 from experiments.datasets import load
 from experiments.evaluation import Evaluator, Predictions
 from experiments.files import prepare_folder
+from experiments.intersectional_findings import preliminary
 from experiments.intersectional_groups import SUBGROUP, composite
 from experiments.intersectional_learners import check_learner
 from experiments.intersectional_models import (
@@ -31,11 +32,9 @@ from experiments.intersectional_repair import Repair, measured_repair
 from experiments.intersectional_results import (
     DEFAULT_DATASETS,
     DEFAULT_MIN_PATIENTS,
-    FULL_BOOTSTRAP,
-    FULL_REPEATS,
-    FULL_SPLITS,
     METRICS,
     MIN_PATIENTS,
+    QUICK,
     Options,
     PerSplit,
     Results,
@@ -76,6 +75,8 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
         blind=True,
         seed=options.seed,
     )
+    results = Results(options, splits, budget, {}, {}, {}, {}, {}, composite=found)
+    console.print(runner.describe(results, len(wanted)))
     evaluator = Evaluator(
         splits,
         num_bootstrap=options.bootstrap,
@@ -86,9 +87,9 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
     )
     # What cannot be run leaves no folder behind.
     folder = prepare_folder(options.output / options.dataset)
-    results = Results(options, splits, budget, {}, {}, {}, {}, {}, composite=found)
-    console.print(runner.describe(results, len(wanted)))
-    mark = runner.fingerprint(options, budget, ignore=("configurations", "thresholds"))
+    mark = runner.fingerprint(
+        options, budget, ignore=("configurations", "thresholds", "quick")
+    )
     with runner.workplace(folder, mark) as work:
         with runner.progress(console) as progress:
             results = _train_and_evaluate(results, wanted, evaluator, work, progress)
@@ -101,6 +102,8 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
                 system="The three-stage pipeline",
             )
     report.show(intersectional_report.SYSTEM, results, console)
+    if said := preliminary(options):
+        console.print(said)
     runner.say_where(console, folder, page)
     return folder
 
@@ -154,18 +157,17 @@ def _train_and_evaluate(
             results.predictions[made.title] = made
             results.titles[made.title] = configuration.title
             results.evaluations[made.title] = evaluator(made)
-        made = results.predictions[configuration.name]
-        rows = [
-            measure(
-                made.scores[r],
-                made.decisions[r],
-                splits.folds[r] == np.arange(splits.num_folds)[:, None],
-            )
-            for r in range(splits.num_repeats)
-        ]
-        per_fold[configuration.name] = {
-            k: np.concatenate([row[k] for row in rows]) for k in rows[0]
-        }
+            rows = [
+                measure(
+                    made.scores[r],
+                    made.decisions[r],
+                    splits.folds[r] == np.arange(splits.num_folds)[:, None],
+                )
+                for r in range(splits.num_repeats)
+            ]
+            per_fold[made.title] = {
+                k: np.concatenate([row[k] for row in rows]) for k in rows[0]
+            }
         progress.advance(bar)
     overlap = 1 / (splits.num_folds - 2)
     told = evaluate_paper(
@@ -259,13 +261,9 @@ def _checked(options: Options) -> Options:
         if not low <= value <= high:
             raise ValueError(f"--{name} must be {low} to {high:,}, not {value}.")
     choose(options.configurations)
-    return dataclasses.replace(
-        options,
-        min_patients=least,
-        repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
-        splits=max(options.splits, FULL_SPLITS if options.full else 1),
-        bootstrap=max(options.bootstrap, FULL_BOOTSTRAP if options.full else 1),
-    )
+    fewer = QUICK if options.quick else {}
+    quick = {name: min(getattr(options, name), most) for name, most in fewer.items()}
+    return dataclasses.replace(options, min_patients=least, **quick)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

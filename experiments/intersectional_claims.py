@@ -7,18 +7,20 @@ reference; and its *balance*, the mean F1 score of the subgroups less the dispar
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 
 from experiments.comparison import Comparison, Evaluation, compare, contrast, holm
-from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_results import NAMES
+from experiments.intersectional_stability import unstable_subgroup
 from experiments.intersectional_stages import PAPER
 from experiments.intersectional_verdicts import (
+    Claim,
+    Evaluations,
     Verdict,
     judged,
+    missing,
     of_two_parts,
     shows,
     told,
@@ -26,7 +28,6 @@ from experiments.intersectional_verdicts import (
 )
 from experiments.level_measures import (
     AVERAGE_ODDS,
-    DISTANCE,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
@@ -40,27 +41,6 @@ DISTANCES = tuple(
 _SINGLE = ("dir", "egr", "eo")
 _MULTI = ("dir_egr", "egr_eo", "dir_eo", "dir_egr_eo")
 _FULL, _BEST = "dir_egr_eo", "egr_eo"
-
-Evaluations = Mapping[str, Evaluation]
-
-
-class Claim(NamedTuple):
-    """What the paper says, whether it holds, and the tests that say so.
-
-    Attributes:
-      text: In the paper's sense.
-      measured: What was computed for it.
-      verdict: See `Verdict`.
-      tests: What was compared -> the comparison, after Holm over all that the verdict
-        is from; of very many, those that speak for the claim most.
-      more: Sentences on what else was seen.
-    """
-
-    text: str
-    measured: str
-    verdict: Verdict
-    tests: Mapping[str, Comparison]
-    more: Sequence[str] = ()
 
 
 def with_summaries(evaluation: Evaluation) -> Evaluation:
@@ -77,18 +57,36 @@ def with_summaries(evaluation: Evaluation) -> Evaluation:
     )
 
 
-def claims(evaluations: Evaluations, titles: Mapping[str, str]) -> list[Claim]:
+def claims(
+    evaluations: Evaluations,
+    titles: Mapping[str, str],
+    folds: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    setting: str = "",
+) -> list[Claim]:
     """The five, in the paper's order.
 
     Args:
       evaluations: Name of a configuration -> its evaluation.
       titles: Name -> its name for readers.
+      folds: Likewise -> metric -> its values in single test folds.
+      setting: Of the thresholds of the configurations that are decided by any.
     """
-    known = {
-        name: with_summaries(e) for name, e in evaluations.items() if name in PAPER
+    chosen = {
+        name: f"{name}[{setting}]" if f"{name}[{setting}]" in evaluations else name
+        for name in PAPER
     }
-    makers = (multi_stage, most_balanced, weak_alone, not_the_best, hidden_subgroup)
-    return [make(known, titles) for make in makers]
+    known = {
+        name: with_summaries(evaluations[title])
+        for name, title in chosen.items()
+        if name in evaluations
+    }
+    own = {name: folds[title] for name, title in chosen.items() if title in folds}
+    found = [
+        make(known, titles)
+        for make in (multi_stage, most_balanced, weak_alone, not_the_best)
+    ]
+    return [*found, unstable_subgroup(known, own, titles)]
 
 
 def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
@@ -227,56 +225,6 @@ def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Whether some configuration is better than all three stages together."""
     text = "The full pipeline is not the best."
     return _of_balance(text, known, _FULL, titles, best="does not hold", beaten="holds")
-
-
-def hidden_subgroup(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether a subgroup fares worse where the average fares better."""
-    text = "A good average hides a subgroup that fares worse."
-    measured = (
-        "in each configuration with a smaller mean distance in average odds than the "
-        "base model, the distance of each subgroup less that under the base model; the "
-        "claim holds if one is larger beyond noise, and does not hold if all are "
-        "smaller beyond it"
-    )
-    if missing(known, ("base",)) or len(known) < 2:
-        return Claim(text, measured, "not run", {})
-    mean, base = f"{AVERAGE_ODDS}/mean", known["base"]
-    good = [n for n in known if n != "base" and known[n].mean(mean) < base.mean(mean)]
-    start = f"{AVERAGE_ODDS}/{DISTANCE} {SUBGROUP}="
-    found = {
-        f"{titles[name]}, {metric.removeprefix(start)}": compare(
-            known[name], base, metric
-        )
-        for name in good
-        for metric in base.repeats
-        if metric.startswith(start)
-    }
-    if not found:
-        more = ("No configuration has a smaller mean than the base model.",)
-        return Claim(text, measured, "not shown", {}, more)
-    adjusted = holm(found)
-    grown = {key: c for key, c in adjusted.items() if c.difference > 0}
-    signs = [shows(c) for c in adjusted.values()]
-    verdict: Verdict = "not shown"
-    if untested(adjusted.values()):
-        verdict = "not tested"
-    elif 1 in signs:
-        verdict = "holds"
-    elif set(signs) == {-1}:
-        verdict = "does not hold"
-    more = (
-        f"Of {len(adjusted)} distances in {len(good)} such configurations "
-        f"({', '.join(titles[n] for n in good)}), {len(grown)} are larger than under "
-        f"the base model, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} "
-        "smaller beyond it."
-    )
-    largest = sorted(grown, key=lambda key: -grown[key].difference)[:5]
-    return Claim(text, measured, verdict, {k: grown[k] for k in largest}, (more,))
-
-
-def missing(known: Evaluations, names: Iterable[str]) -> list[str]:
-    """The configurations that were not run."""
-    return [name for name in names if name not in known]
 
 
 def _of_balance(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -13,7 +14,7 @@ from experiments.intersectional_claims import F1
 from experiments.intersectional_findings import everyone_selected
 from experiments.intersectional_results import NAMES, Results
 from experiments.intersectional_stages import CONFIGURATIONS, PAPER
-from experiments.intersectional_tables import full_name, shown_levels
+from experiments.intersectional_tables import full_name, full_title, shown_levels
 from experiments.level_measures import AVERAGE_ODDS, BY_LEVEL, IMPACT
 from experiments.results import main_methods
 from fairjax.audit.figures import COLOURS, STYLE
@@ -26,6 +27,7 @@ _WITHIN = {
     "fairgrad": "FairGrad",
     "positive_sum": "Positive-sum",
 }
+_COLOURS = dict(zip(_WITHIN, COLOURS, strict=False))
 # By whether DIR goes before and EO comes after.
 _SHAPES = {
     (False, False): ("o", "neither"),
@@ -40,19 +42,23 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
 
     def draw(results: Results) -> Figure:
         levels = shown_levels(results)
+        rows = sorted(
+            results.evaluations,
+            key=lambda name: bool(results.predictions[name].setting),
+        )
         values = np.array(
             [
                 [
                     results.evaluations[name].mean(full_name(metric, level))
                     for level in levels
                 ]
-                for name in main_methods(results)
+                for name in rows
             ]
         )
         known = BY_LEVEL.get(metric)
         return figures.value_map(
             values,
-            [results.titles[name] for name in main_methods(results)],
+            [full_title(results, name) for name in rows],
             [textwrap.fill(level, 12) for level in levels],
             title=f"{_title(results)}\nReference: {results.subgroups.reference}",
             label=NAMES[metric],
@@ -64,52 +70,86 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
 
 
 def tradeoff(results: Results) -> Figure:
-    """F1 against the distance in average odds, with intervals."""
+    """F1 against the distance in average odds: all, and those with EO close up."""
+    names = list(results.evaluations)
+    close = [n for n in names if CONFIGURATIONS[_configuration(n)].equalized]
+    panels = [names, close] if 0 < len(close) < len(names) else [names]
+    floor = everyone_selected(results)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
-        axes = figure.subplots()
-        colours = dict(zip(_WITHIN, COLOURS, strict=False))
-        for name in main_methods(results):
-            configuration, evaluation = CONFIGURATIONS[name], results.evaluations[name]
-            marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
-            ends = {
-                metric: np.abs(
-                    np.array(evaluation.interval(metric))[:, None]
-                    - evaluation.mean(metric)
-                )
-                for metric in (_ODDS, F1)
-            }
-            axes.errorbar(
-                evaluation.mean(_ODDS),
-                evaluation.mean(F1),
-                xerr=ends[_ODDS],
-                yerr=ends[F1],
-                fmt=marker,
-                color=colours[configuration.within],
-                markersize=6,
-                elinewidth=0.6,
-                alpha=0.9,
-            )
-        floor = everyone_selected(results)
-        axes.axhline(floor, color="#777777", linestyle="--", linewidth=1)
-        axes.set_xlabel("mean distance of the subgroups in average odds, 95 % interval")
-        axes.set_ylabel("mean F1 score of the subgroups, 95 % interval")
-        axes.set_title(_title(results))
-        run = {CONFIGURATIONS[name].within for name in main_methods(results)}
-        handles = [
-            Line2D([], [], marker="o", linestyle="", color=colours[w], label=_WITHIN[w])
-            for w in _WITHIN
-            if w in run
-        ]
-        handles += [
-            Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
-            for m, label in _SHAPES.values()
-        ]
-        handles.append(
-            Line2D([], [], color="#777777", linestyle="--", label="everyone selected")
+        figure = Figure(figsize=(3.4 + 4.6 * len(panels), 5.0), layout="constrained")
+        for axes, shown in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            for name in shown:
+                _point(axes, results, name)
+            axes.axhline(floor, color="#777777", linestyle="--", linewidth=1)
+            if shown is not names:
+                axes.set_title("with EO, close up", fontsize=9)
+        figure.supxlabel(
+            "mean distance of the subgroups in average odds, 95 % interval", fontsize=9
         )
-        figure.legend(handles=handles, loc="outside right upper")
+        figure.supylabel("mean F1 score of the subgroups, 95 % interval", fontsize=9)
+        figure.suptitle(_title(results), fontsize=10)
+        figure.legend(handles=_legend(results), loc="outside right upper")
     return figure
+
+
+def _configuration(title: str) -> str:
+    return title.partition("[")[0]
+
+
+def _point(axes: Axes, results: Results, name: str) -> None:
+    configuration = CONFIGURATIONS[_configuration(name)]
+    evaluation = results.evaluations[name]
+    marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
+    middle = {metric: evaluation.mean(metric) for metric in (_ODDS, F1)}
+    ends = {
+        metric: np.abs(np.array(evaluation.interval(metric))[:, None] - value)
+        for metric, value in middle.items()
+    }
+    colour = _COLOURS[configuration.within]
+    axes.errorbar(
+        middle[_ODDS],
+        middle[F1],
+        xerr=ends[_ODDS],
+        yerr=ends[F1],
+        fmt=marker,
+        color=colour,
+        markersize=6,
+        # Hollow under the other kind of threshold.
+        markerfacecolor="white" if results.predictions[name].setting else colour,
+        elinewidth=0.6,
+        alpha=0.9,
+    )
+
+
+def _legend(results: Results) -> list[Line2D]:
+    run = {CONFIGURATIONS[name].within for name in main_methods(results)}
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=_COLOURS[w], label=_WITHIN[w])
+        for w in _WITHIN
+        if w in run
+    ]
+    handles += [
+        Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
+        for m, label in _SHAPES.values()
+    ]
+    handles += [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color="#444444",
+            markerfacecolor="white",
+            label=f"{setting} threshold",
+        )
+        for setting in sorted({p.setting for p in results.predictions.values()} - {""})
+    ]
+    handles.append(
+        Line2D([], [], color="#777777", linestyle="--", label="everyone selected")
+    )
+    return handles
 
 
 def stability(results: Results) -> Figure | None:

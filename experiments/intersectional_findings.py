@@ -10,16 +10,22 @@ from experiments.intersectional_claims import (
     BALANCE,
     DISPARITY,
     F1,
-    Claim,
     claims,
-    missing,
     with_summaries,
 )
-from experiments.intersectional_protocols import protocols, unstable
-from experiments.intersectional_results import Results, other_thresholds
+from experiments.intersectional_protocols import protocols
+from experiments.intersectional_results import (
+    FULL_REPEATS,
+    FULL_SPLITS,
+    Options,
+    Results,
+    other_thresholds,
+)
+from experiments.intersectional_stability import spreads
 from experiments.intersectional_stages import NETWORKS
-from experiments.intersectional_tables import shown_levels
-from experiments.intersectional_verdicts import shows, told
+from experiments.intersectional_tables import full_title, shown_levels
+from experiments.intersectional_thresholds import thresholds
+from experiments.intersectional_verdicts import Claim, missing, shows, told
 from experiments.results import compare_to_baseline, main_methods
 
 _INTRODUCTION = (
@@ -44,25 +50,46 @@ def tests_against_base(results: Results) -> dict[str, dict[str, Comparison]]:
     return compare_to_baseline(results, "base", tested(results))
 
 
-def found_claims(results: Results) -> list[Claim]:
-    """The paper's five."""
-    return claims(results.evaluations, results.titles)
+def found_claims(results: Results, setting: str = "") -> list[Claim]:
+    """The paper's five, under the chosen thresholds or under those of a setting."""
+    return claims(
+        results.evaluations, results.titles, results.folds.values, setting=setting
+    )
+
+
+def preliminary(options: Options) -> str:
+    """A warning where there are fewer splits than a result takes; else nothing."""
+    if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
+        return ""
+    return (
+        f"A first look: {options.repeats} repeats of the cross-validation in place of "
+        f"{FULL_REPEATS}, {options.splits} splits of the paper's protocol in place of "
+        f"{FULL_SPLITS}. How much repeats differ is hardly known from so few, so that "
+        "p-values are often too small; no verdict here is a result."
+    )
 
 
 def answers(results: Results, tests: Tests) -> list[str]:
     """Lines of Markdown."""
     del tests
-    lines = [_INTRODUCTION, ""]
+    said = preliminary(results.options)
+    lines = [f"**{said}**", ""] if said else []
+    lines += [_INTRODUCTION, ""]
     for number, claim in enumerate(found_claims(results), 1):
         lines += _told(number, claim)
+    other = other_thresholds(results.options)
     lines += [
+        "**What do thresholds decide?**",
+        "",
+        *thresholds(results, other, found_claims(results, other)),
+        "",
         _BEATEN + _beaten(results),
         "",
         "**What do the two protocols tell differently?**",
         "",
         *protocols(results),
         "",
-        "**Which subgroups are unstable from split to split?** " + unstable(results),
+        "**Which subgroups are unstable from split to split?** " + spreads(results),
         "",
         "**What if gradients are reconciled in place of the reduction?**",
         "",
@@ -146,10 +173,7 @@ def _gradients(results: Results) -> list[str]:
     pairs = [pair for pair in pairs if not missing(known, pair)]
     if not pairs:
         return ["They were not run."]
-    named = {
-        title: results.titles[title] + (f", {other} threshold" if "[" in title else "")
-        for title in known
-    }
+    named = {title: full_title(results, title) for title in known}
     lines = [_UNDONE, ""]
     for metric in (DISPARITY, F1, BALANCE):
         found = holm({str(p): compare(known[p[0]], known[p[1]], metric) for p in pairs})
@@ -162,10 +186,7 @@ def _gradients(results: Results) -> list[str]:
     return lines
 
 
-_UNDONE = (
-    "A threshold for each subgroup, set for its F1 score alone, may undo what training "
-    "made alike; so networks without equalized odds are decided by both kinds."
-)
+_UNDONE = "Networks without equalized odds are decided by both kinds of threshold."
 _MEASURE = {
     DISPARITY: "Disparity",
     F1: "Mean F1 score of the subgroups",

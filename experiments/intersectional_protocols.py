@@ -1,14 +1,14 @@
-"""What single splits tell: the two protocols side by side, and unstable subgroups."""
+"""The two protocols side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from experiments import markdown, tables
 from experiments.intersectional_claims import F1
-from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_paper import SplitMean, over_splits
 from experiments.intersectional_results import NAMES, TABLE, Results
+from experiments.intersectional_stability import spread
 from experiments.intersectional_stages import PAPER
 from experiments.intersectional_tables import full_name, shown_levels
 from experiments.level_measures import AVERAGE_ODDS
@@ -100,54 +100,3 @@ def _incomplete(results: Results) -> list[str]:
         f"{listed}."
     )
     return [words, ""]
-
-
-def unstable(results: Results) -> str:
-    """Standard deviations over the test folds of the clean protocol."""
-    sentences = []
-    for name in ("base", "egr_eo", "dir_egr_eo"):
-        values = results.folds.values.get(name)
-        if values is not None:
-            sentences.append(f"{results.titles[name]}: {_spreads(results, values)}")
-    return " ".join(sentences)
-
-
-def _spreads(results: Results, values: Mapping[str, np.ndarray]) -> str:
-    own = {
-        metric.partition("=")[2]: values[metric]
-        for metric in values
-        if metric.startswith(f"{AVERAGE_ODDS}/{SUBGROUP}=")
-    }
-    own.pop(results.subgroups.reference, None)
-    spreads = {level: spread(folds) for level, folds in own.items()}
-    known = [level for level in own if np.isfinite(spreads[level])]
-    total = len(values[_ODDS])
-    if not known:
-        return f"no subgroup is known in two of the {total} test folds."
-
-    def of(level: str) -> str:
-        number = int(np.isfinite(own[level]).sum())
-        return f"{spreads[level]:.3f} over {number} of {total} test folds"
-
-    worst = max(known, key=lambda level: spreads[level])
-    calm = min(known, key=lambda level: spreads[level])
-    unknown = [markdown.escape(level) for level in own if level not in known]
-    mean = values[_ODDS]
-    return (
-        f"the average odds difference of {markdown.escape(worst)} has a standard "
-        f"deviation of {of(worst)}, that of {markdown.escape(calm)} {of(calm)}, and "
-        f"the mean distance of all subgroups {markdown.number(spread(mean), 3)} over "
-        f"{int(np.isfinite(mean).sum())}."
-        + (f" Known in fewer than two: {', '.join(unknown)}." if unknown else "")
-    )
-
-
-def spread(values: np.ndarray) -> float:
-    """The standard deviation of the values that are known; NaN of fewer than two.
-
-    Example:
-      >>> spread(np.array([0.1, 0.3, np.nan])), spread(np.array([np.nan, 0.3]))
-      (0.1414213562373095, nan)
-    """
-    known = values[np.isfinite(values)]
-    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")

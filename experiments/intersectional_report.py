@@ -1,6 +1,7 @@
 """What is the intersectional experiment's own in its report."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,14 @@ from experiments.intersectional_findings import (
 )
 from experiments.intersectional_learners import DESCRIBED
 from experiments.intersectional_repair import in_words
-from experiments.intersectional_results import NAMES, TABLE, Results
+from experiments.intersectional_results import (
+    NAMES,
+    TABLE,
+    Results,
+    other_thresholds,
+)
 from experiments.intersectional_tables import as_csv, as_markdown
+from experiments.intersectional_verdicts import Claim
 from experiments.level_measures import (
     AVERAGE_ODDS,
     IMPACT,
@@ -112,16 +119,24 @@ def _extra(results: Results) -> dict[str, Any]:
     return {
         "selected_settings": results.selected,
         **({} if repair is None else {"repair": dataclasses.asdict(repair)}),
-        "claims": [
-            {
-                "claim": claim.text,
-                "verdict": claim.verdict,
-                "measured": claim.measured,
-                "tests": {name: comparison(c) for name, c in claim.tests.items()},
-            }
-            for claim in found_claims(results)
-        ],
+        "claims": _claims(found_claims(results)),
+        "claims_under_other_thresholds": {
+            "thresholds": (other := other_thresholds(results.options)),
+            "claims": _claims(found_claims(results, other)),
+        },
     }
+
+
+def _claims(found: Sequence[Claim]) -> list[dict[str, Any]]:
+    return [
+        {
+            "claim": claim.text,
+            "verdict": claim.verdict,
+            "measured": claim.measured,
+            "tests": {name: comparison(c) for name, c in claim.tests.items()},
+        }
+        for claim in found
+    ]
 
 
 def _files(results: Results) -> dict[str, str]:

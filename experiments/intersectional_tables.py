@@ -9,13 +9,13 @@ from experiments import markdown, tables
 from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_paper import over_splits
 from experiments.intersectional_results import NAMES, TABLE, PerSplit, Results
-from experiments.results import main_methods
 
 _LEGEND = (
     "Means over the repeats of the clean protocol, in which every configuration has "
     "the same patients, with 95 % intervals; in brackets, how many patients. Disparate "
     "impact is the ratio of a subgroup's selection rate to the reference's, a "
-    "difference is the subgroup's less the reference's. `subgroups.csv` has the same "
+    "difference is the subgroup's less the reference's. Configurations that decide by "
+    "thresholds are shown under both kinds. `subgroups.csv` has the same "
     "numbers, and those of the paper's protocol, with how many splits each is of."
 )
 
@@ -23,6 +23,15 @@ _LEGEND = (
 def full_name(metric: str, level: str) -> str:
     """Of a metric of one subgroup."""
     return f"{metric}/{SUBGROUP}={level}"
+
+
+def full_title(results: Results, title: str) -> str:
+    """Of a configuration, with the kind of thresholds where it is not the chosen one.
+
+    Those whose decisions are drawn have none.
+    """
+    setting = results.predictions[title].setting
+    return results.titles[title] + (f", {setting} threshold" if setting else "")
 
 
 def shown_levels(results: Results) -> list[str]:
@@ -56,8 +65,8 @@ def as_markdown(results: Results) -> str:
     header += [f"{markdown.escape(level)} ({sizes[level]:,})" for level in levels]
     for metric in TABLE:
         rows = []
-        for name in main_methods(results):
-            row, evaluation = [results.titles[name]], results.evaluations[name]
+        for name, evaluation in results.evaluations.items():
+            row = [full_title(results, name)]
             for level in levels:
                 full = full_name(metric, level)
                 ends = " to ".join(
@@ -80,8 +89,7 @@ def as_csv(results: Results) -> str:
     header = ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
     writer.writerow([*header, "splits"])
     levels = shown_levels(results)
-    for name in main_methods(results):
-        evaluation = results.evaluations[name]
+    for name, evaluation in results.evaluations.items():
         for metric in TABLE:
             for level in levels:
                 full = full_name(metric, level)

@@ -5,16 +5,41 @@ not shown is not refuted.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from experiments import markdown
-from experiments.comparison import Comparison
+from experiments.comparison import Comparison, Evaluation
 
 Verdict = Literal[
     "holds", "holds in part", "does not hold", "not shown", "not tested", "not run"
 ]
 LEVEL = 0.05
+Evaluations = Mapping[str, Evaluation]
+
+
+class Claim(NamedTuple):
+    """What the paper says, whether it holds, and the tests that say so.
+
+    Attributes:
+      text: In the paper's sense.
+      measured: What was computed for it.
+      verdict: See `Verdict`.
+      tests: What was compared -> the comparison, after Holm over all that the verdict
+        is from; of very many, those that speak for the claim most.
+      more: Sentences on what else was seen.
+    """
+
+    text: str
+    measured: str
+    verdict: Verdict
+    tests: Mapping[str, Comparison]
+    more: Sequence[str] = ()
+
+
+def missing(known: Collection[str], names: Iterable[str]) -> list[str]:
+    """The configurations that were not run."""
+    return [name for name in names if name not in known]
 
 
 def untested(found: Iterable[Comparison]) -> bool:
@@ -55,6 +80,20 @@ def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
     return "does not hold" if -wanted in signs else "not shown"
 
 
+def one_of(found: Iterable[Comparison]) -> Verdict:
+    """The verdict on a claim that one of several differences is above 0.
+
+    It holds if one is beyond noise, and does not hold if all are below 0 beyond it.
+    """
+    found = list(found)
+    if untested(found):
+        return "not tested"
+    signs = {shows(c) for c in found}
+    if 1 in signs:
+        return "holds"
+    return "does not hold" if signs == {-1} else "not shown"
+
+
 def of_two_parts(first: int, second: int) -> Verdict:
     """The verdict on a claim of two parts; of each, 1: shown, -1: refuted, 0: neither.
 
@@ -86,5 +125,6 @@ def span(c: Comparison) -> str:
 
 
 def told(c: Comparison) -> str:
-    """The difference, its interval and its p-value."""
-    return f"{span(c)}, p {p_text(c)}"
+    """The difference, its interval and its p-value, where there was a test."""
+    tested = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
+    return f"{span(c)}, {tested}"

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from experiments import intersectional, intersectional_fits, intersectional_learners
 from experiments.datasets import ClinicalTable
+from experiments.intersectional_claims import F1
+from experiments.intersectional_findings import preliminary
 from experiments.intersectional_results import Options
 from experiments.measures import GROUP_AUROC
 from experiments.prediction_audit import audited_table
@@ -19,6 +21,7 @@ from experiments.results import main_methods
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
+    "dataset": "nhanes",
     "learner": "logistic",
     "iterations": 5,
     "repeats": 2,
@@ -139,6 +142,8 @@ def test_the_table_is_that_of_the_metrics(finished):
     assert written["splits"][paper].isin([0, 1, 2]).all()
     assert written["splits"][~paper].isna().all()
     bounded = written[written["metric"] != "disparate_impact"]
+    # Both kinds of threshold.
+    assert {"base", "base[common]"} <= set(written["configuration"])
     assert bounded["low"].min() >= -1
     assert bounded["high"].max() <= 1
     row = written.query(
@@ -163,6 +168,11 @@ def test_the_report(finished):
     for number in range(1, 6):
         assert f"**{number}. " in text
     assert "white male 65+: the published reference" in text
+    assert "**A first look: 2 repeats" in text
+    rows = [line for line in text.splitlines() if line.startswith("| Base, common")]
+    assert len(rows) == 1
+    common = finished.results.evaluations["base[common]"].mean(F1)
+    assert f"| {common:.3f} |" in rows[0]
     assert "race, sex and age are not among them" in text
     summary = json.loads((finished.folder / "summary.json").read_text())
     claims = summary["claims"]
@@ -173,6 +183,14 @@ def test_the_report(finished):
         True,
         False,
     ]
+    other = summary["claims_under_other_thresholds"]
+    assert other["thresholds"] == "common"
+    assert [c["claim"] for c in other["claims"]] == [c["claim"] for c in claims]
+    worse, again = (
+        found[2]["tests"]["Average odds difference: EO less half of Base"]["difference"]
+        for found in (claims, other["claims"])
+    )
+    assert worse != again
     assert "age" in summary["protocol"]["dropped_columns"]
     # All columns have many values, so that they can be repaired.
     columns, more = finished.results.splits.inputs.shape[-1], summary["repair"]["more"]
@@ -252,7 +270,7 @@ def refused(capsys, folder, *arguments):
     ],
 )
 def test_options_that_cannot_be(capsys, tmp_path, arguments, words):
-    arguments = [*arguments, "--learner", "logistic"]
+    arguments = [*arguments, "--dataset", "nhanes", "--learner", "logistic"]
     assert words in refused(capsys, tmp_path, *arguments)
 
 
@@ -272,18 +290,30 @@ def test_a_table_without_subgroups(capsys, tmp_path, monkeypatch, table):
     income = table.attributes[["sex"]].rename(columns={"sex": "income"})
     other = dataclasses.replace(table, attributes=income)
     monkeypatch.setattr(intersectional, "load", lambda name: other)
-    said = refused(capsys, tmp_path, "--learner", "logistic")
+    said = refused(capsys, tmp_path, "--dataset", "nhanes", "--learner", "logistic")
     assert "made has none of the attributes race, sex, age" in said
 
 
-def test_full_makes_20_splits_of_each_protocol():
-    told = intersectional._checked(Options(full=True, learner="logistic"))
+def test_the_default_makes_20_splits_by_each_protocol():
+    told = intersectional._checked(Options(dataset="nhanes", learner="logistic"))
     assert (5 * told.repeats, told.splits, told.bootstrap) == (20, 20, 500)
-    more = Options(full=True, learner="logistic", repeats=6, splits=30)
-    assert intersectional._checked(more).repeats == 6
+    assert not preliminary(told)
     assert told.min_patients == 100
     large = Options(dataset="simulated_subgroups", learner="logistic")
     assert intersectional._checked(large).min_patients == 9_000
+
+
+@pytest.mark.parametrize(
+    ("options", "repeats", "splits"),
+    [({}, 2, 5), ({"repeats": 1, "splits": 30}, 1, 5)],
+)
+def test_a_quick_run_says_that_it_is_a_first_look(options, repeats, splits):
+    quick = Options(dataset="nhanes", learner="logistic", quick=True, **options)
+    told = intersectional._checked(quick)
+    assert (told.repeats, told.splits, told.bootstrap) == (repeats, splits, 200)
+    said = preliminary(told)
+    assert said.startswith(f"A first look: {repeats} repeats of ")
+    assert "p-values are often too small" in said
 
 
 def test_all_runs_the_three_one_after_another(monkeypatch):
@@ -293,5 +323,5 @@ def test_all_runs_the_three_one_after_another(monkeypatch):
         "_run_one",
         lambda options, *rest: run_one.append(options.dataset),
     )
-    intersectional.run(Options(dataset="all"), BUDGET, Console(quiet=True))
+    intersectional.run(Options(), BUDGET, Console(quiet=True))
     assert run_one == ["nhanes", "support2", "rhc"]

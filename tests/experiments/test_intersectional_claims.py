@@ -10,7 +10,6 @@ from experiments.intersectional_claims import (
     DISTANCES,
     F1,
     claims,
-    hidden_subgroup,
     most_balanced,
     multi_stage,
     not_the_best,
@@ -18,26 +17,22 @@ from experiments.intersectional_claims import (
     with_summaries,
 )
 from experiments.intersectional_stages import PAPER
-from experiments.intersectional_verdicts import judged, of_two_parts, p_text, shows
-from experiments.level_measures import AVERAGE_ODDS, DISTANCE, OPPORTUNITY
+from experiments.intersectional_verdicts import (
+    judged,
+    of_two_parts,
+    one_of,
+    p_text,
+    shows,
+)
+from experiments.level_measures import AVERAGE_ODDS, OPPORTUNITY
 
 TITLES = {name: c.title for name, c in PAPER.items()}
-GROUPS = ("ref", "one", "two")
 SPREAD = 0.004
 
 
-def made(distance, f1=0.4, odds=(0.0, 0.1, -0.1), repeats=4):
+def made(distance, f1=0.4, repeats=4):
     """An evaluation with these means; all metrics of a patient resample move as one."""
     values = dict.fromkeys(DISTANCES, distance) | {F1: f1}
-    values |= {
-        f"{AVERAGE_ODDS}/subgroup={group}": value
-        for group, value in zip(GROUPS, odds, strict=True)
-    }
-    # The reference, which is first, has none.
-    values |= {
-        f"{AVERAGE_ODDS}/{DISTANCE} subgroup={group}": abs(value)
-        for group, value in zip(GROUPS[1:], odds[1:], strict=True)
-    }
     rng = np.random.default_rng([round(1e4 * distance), round(1e4 * f1)])
     return with_summaries(
         Evaluation(
@@ -207,39 +202,27 @@ def test_the_full_pipeline(full, other, verdict):
     assert found.verdict == verdict
 
 
-@pytest.mark.parametrize(
-    ("odds", "distance", "verdict"),
-    [
-        # One subgroup is further off, on either side, while the mean is better.
-        ((0.0, 0.02, -0.3), 0.1, "holds"),
-        ((0.0, 0.3, 0.0), 0.1, "holds"),
-        ((0.0, 0.02, -0.02), 0.1, "does not hold"),
-        # Both are smaller, one of them within noise.
-        ((0.0, 0.02, -0.0995), 0.1, "not shown"),
-        # The mean is not better.
-        ((0.0, 0.02, -0.3), 0.3, "not shown"),
-    ],
-)
-def test_a_hidden_subgroup(odds, distance, verdict):
-    known = {"base": made(0.2), "egr": made(distance, odds=odds)}
-    found = hidden_subgroup(known, TITLES)
-    assert found.verdict == verdict
-    if distance < 0.2:
-        assert "Of 2 distances in 1 such configurations" in found.more[0]
-    if verdict == "holds":
-        assert next(iter(found.tests)).startswith("EGR, ")
-
-
 def test_one_repeat_tests_nothing():
-    told = claims(all_of({"egr_eo": 0.01, "egr": 0.1}, repeats=1), TITLES)
-    assert {claim.verdict for claim in told} == {"not tested"}
+    told = claims(all_of({"egr_eo": 0.01, "egr": 0.1}, repeats=1), TITLES, {})
+    assert {claim.verdict for claim in told[:4]} == {"not tested"}
 
 
 def test_what_was_not_run_is_not_judged():
-    told = claims({"base": made(0.2), "egr": made(0.1)}, TITLES)
-    verdicts = [claim.verdict for claim in told]
-    assert verdicts[:4] == ["not run"] * 4
-    assert verdicts[4] != "not run"
+    told = claims({"base": made(0.2), "egr": made(0.1)}, TITLES, {})
+    assert [claim.verdict for claim in told] == ["not run"] * 5
+
+
+def test_claims_under_the_other_thresholds():
+    """Where thresholds alone make a model unfair, more stages are no fairer."""
+    known = all_of(dict.fromkeys(MULTI, 0.1))
+    known |= {f"{name}[common]": made(0.05) for name in ("base", "dir")}
+    own, other = (claims(known, TITLES, {}, setting=s)[0] for s in ("", "common"))
+    assert own.verdict == "holds"
+    assert other.verdict == "holds in part"
+    assert other.tests["DIR + EO less DIR"].difference == pytest.approx(0.05, abs=0.01)
+    # EGR's decisions are drawn, with no threshold.
+    pair = "EGR + EO less EGR"
+    assert other.tests[pair].difference == own.tests[pair].difference
 
 
 @pytest.mark.parametrize("absent", ["dir", "dir_egr"])
@@ -253,6 +236,20 @@ def test_the_best_of_eight_is_not_told_of_fewer(absent):
         assert (found.verdict, found.tests) == ("not run", {})
     pair = {name: known[name] for name in ("base", "egr_eo")}
     assert most_balanced(pair, TITLES).verdict == "not run"
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([(0.1, 0.01), (-0.2, 0.02)], "holds"),
+        ([(-0.1, 0.01), (-0.2, 0.02)], "does not hold"),
+        ([(-0.1, 0.01), (0.1, 0.2)], "not shown"),
+        ([(0.1, float("nan"))], "not tested"),
+    ],
+)
+def test_one_of_several_tests(differences, verdict):
+    found = [Comparison(d, d - 0.1, d + 0.1, p, p) for d, p in differences]
+    assert one_of(found) == verdict
 
 
 @pytest.mark.parametrize(

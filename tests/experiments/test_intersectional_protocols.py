@@ -8,8 +8,9 @@ import pytest
 from experiments.comparison import Evaluation
 from experiments.intersectional_claims import F1
 from experiments.intersectional_findings import beaten_in_words
-from experiments.intersectional_protocols import protocols, spread, unstable
+from experiments.intersectional_protocols import protocols
 from experiments.intersectional_results import TABLE, PerSplit
+from experiments.intersectional_stability import spread, spreads
 from experiments.intersectional_stages import PAPER
 from experiments.level_measures import AVERAGE_ODDS
 
@@ -51,7 +52,7 @@ def test_a_subgroup_that_is_hardly_known_is_not_the_calmest():
         odds_of("two"): np.array([0.1, 0.2, 0.3]),
         odds_of("rare"): np.array([NAN, NAN, 0.3]),
     }
-    text = unstable(told(folds))
+    text = spreads(told(folds))
     assert "of one has a standard deviation of 0.354 over 2 of 3 test folds" in text
     assert "that of two 0.100 over 3 of 3 test folds" in text
     assert "Known in fewer than two: rare." in text
@@ -59,7 +60,7 @@ def test_a_subgroup_that_is_hardly_known_is_not_the_calmest():
 
 def test_no_subgroup_is_known():
     folds = {odds_of(level): np.full(3, NAN) for level in LEVELS}
-    assert unstable(told(folds)) == (
+    assert spreads(told(folds)) == (
         "Base: no subgroup is known in two of the 3 test folds."
     )
 
