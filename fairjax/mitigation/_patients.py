@@ -144,8 +144,8 @@ def check_single(weights: Any) -> None:
         )
 
 
-def near_one(weights: np.ndarray) -> np.ndarray:
-    """Weights times a power of two, the largest below 1, which changes no digit.
+def near_one(values: np.ndarray) -> np.ndarray:
+    """Values times a power of two, the largest below 1, which changes no digit.
 
     Those 1e300 times smaller than the largest become 0.
 
@@ -153,8 +153,8 @@ def near_one(weights: np.ndarray) -> np.ndarray:
       >>> near_one(np.array([3e-300, 6e-300])).round(3).tolist()
       [0.251, 0.502]
     """
-    _, exponent = np.frexp(weights.max(initial=0.0))
-    return np.ldexp(weights, -int(exponent))
+    _, exponent = np.frexp(np.abs(values).max(initial=0.0))
+    return np.ldexp(values, -int(exponent))
 
 
 def check_patients(masses: np.ndarray, names: Any) -> None:

@@ -17,6 +17,8 @@ with mitigation_extra():
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
 
+# Half of what float64 holds.
+_LARGEST = float(np.finfo(np.float64).max) / 2
 _UNSEEN = ("error", "together", "keep")
 
 
@@ -129,8 +131,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
           Itself.
 
         Raises:
-          ValueError: A setting out of range; features that are no numbers; sensitive
-            features that are missing, of other length, or among the features.
+          ValueError: A setting out of range; features that are no numbers, or so large
+            that differences of two overflow; sensitive features that are missing, of
+            other length, or among the features.
         """
         del y
         self._check()
@@ -242,7 +245,6 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             found = validate_data(
                 self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
-            return np.asarray(found)
         except (TypeError, ValueError) as error:
             columns = getattr(X, "columns", ())
             words = [name for name in columns if not _is_numeric(X[name])]
@@ -252,6 +254,13 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             raise ValueError(
                 f"the features {words} are no numbers: encode them or leave them out."
             ) from error
+        values = np.asarray(found)
+        if (np.abs(values) > _LARGEST).any():
+            raise ValueError(
+                f"features lie within {_LARGEST:.3g}, so that differences of two do "
+                "not overflow: give them in another unit."
+            )
+        return values
 
     def _check(self) -> None:
         check_repair(self.repair_level, self.scale, self.ties)

@@ -2,6 +2,12 @@
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial.distance import pdist
+
+from fairjax.mitigation._patients import near_one
+
+# Groups times distinct values that are looked at together.
+_CELLS = 2**20
 
 
 def distribution_distances(
@@ -41,15 +47,38 @@ def distribution_distances(
     wasserstein = np.full(features.shape[1], np.nan)
     for column, values in enumerate(features.T):
         seen = ~np.isnan(values)
-        of, which = np.unique(values[seen], return_inverse=True)
-        counts = np.zeros((num_groups, len(of)))
-        np.add.at(counts, (groups[seen], which), 1)
-        counts = counts[counts.sum(axis=1) > 0]
-        if len(counts) < 2:
+        known = np.bincount(groups[seen], minlength=num_groups) > 0
+        if known.sum() < 2:
             continue
-        below = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
-        smirnov[column] = np.max(below.max(axis=0) - below.min(axis=0))
-        apart = np.abs(below[:, None, :-1] - below[None, :, :-1]) @ np.diff(of)
-        spread = values[seen].std()
-        wasserstein[column] = apart.max() / spread if spread > 0 else 0.0
+        member = (np.cumsum(known) - 1)[groups[seen]]
+        smirnov[column], apart = _apart(values[seen], member, int(known.sum()))
+        spread = near_one(values[seen]).std()
+        wasserstein[column] = apart / spread if spread > 0 else 0.0
     return smirnov, wasserstein
+
+
+def _apart(values: np.ndarray, groups: np.ndarray, number: int) -> tuple[float, float]:
+    """Both distances, the second in the unit of `near_one`; each group has values.
+
+    Distinct values are taken some at a time: memory is that of the pairs of groups.
+    """
+    of, which = np.unique(values, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    groups, which = groups[order], which[order]
+    sizes = np.bincount(groups, minlength=number)[:, None]
+    # After the last value there is no gap: all are below it.
+    gaps = np.append(np.diff(near_one(of)), 0.0)
+    largest, before = 0.0, np.zeros((number, 1), np.int64)
+    between = np.zeros(number * (number - 1) // 2)
+    step = max(1, _CELLS // number)
+    for first in range(0, len(of), step):
+        width = min(step, len(of) - first)
+        rows = slice(*np.searchsorted(which, (first, first + width)))
+        cell = groups[rows] * width + which[rows] - first
+        counts = np.bincount(cell, minlength=number * width).reshape(number, width)
+        counts = before + np.cumsum(counts, axis=1)
+        below, before = counts / sizes, counts[:, -1:]
+        # Of the two groups that are furthest apart at a value.
+        largest = max(largest, float(np.max(below.max(axis=0) - below.min(axis=0))))
+        between += pdist(below * gaps[first : first + width], "cityblock")
+    return largest, float(between.max())

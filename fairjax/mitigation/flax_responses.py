@@ -149,18 +149,21 @@ class FlaxResponses:
           num_cells: C.
           lanes: K, how many models are trained at once.
           key: Of the models' beginnings and the batches.
+
+        Raises:
+          ValueError: A setting of the learner out of range, or features beyond single
+            precision.
         """
         learner.check()
         self._programs = _programs(learner, features.shape[1])
         center, scale = np.zeros(features.shape[1]), np.ones(features.shape[1])
         if learner.standardize:
-            center, spread = features.mean(axis=0), features.std(axis=0)
+            center, spread = _moments(features)
             varies = spread > _ROUNDING * np.abs(features).max(axis=0)
             scale = np.where(varies, spread, 1.0)
         self._center, self._scale = center, scale
-        rows = jnp.asarray((features - center) / scale, jnp.float32)
         self._data = (
-            rows,
+            _rows(features, center, scale),
             jnp.asarray(cells, jnp.int32),
             jnp.asarray(weights / weights.mean(), jnp.float32),
         )
@@ -214,6 +217,9 @@ def mixture_probability(
     Returns:
       ``[n]``, in [0, 1], float64.
 
+    Raises:
+      ValueError: Features beyond single precision.
+
     Example:
       >>> import numpy as np
       >>> learner = FlaxClassifier()
@@ -227,9 +233,9 @@ def mixture_probability(
     chances = np.asarray(mixture.chances, np.float64)
     found = [np.zeros(0)]
     for start in range(0, len(features), _ROWS):
-        rows = np.asarray(features[start : start + _ROWS], np.float64)
-        rows = (rows - mixture.center) / mixture.scale
-        chosen = np.asarray(decide(mixture.params, jnp.asarray(rows, jnp.float32)))
+        part = np.asarray(features[start : start + _ROWS], np.float64)
+        rows = _rows(part, mixture.center, mixture.scale)
+        chosen = np.asarray(decide(mixture.params, rows))
         found.append(chances @ chosen)
     return np.clip(np.concatenate(found), 0.0, 1.0)
 
@@ -242,6 +248,31 @@ def parameter_shapes(learner: FlaxClassifier, num_inputs: int) -> Any:
       (3, 1)
     """
     return jax.eval_shape(lambda: functional(learner.model(num_inputs, nnx.Rngs(0)))[1])
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation ``[d]``, of numbers of any size."""
+    _, exponents = np.frexp(np.abs(features).max(axis=0))
+    near_one = np.ldexp(features, -exponents)
+    mean, deviation = near_one.mean(axis=0), near_one.std(axis=0)
+    return np.ldexp(mean, exponents), np.ldexp(deviation, exponents)
+
+
+def _rows(features: np.ndarray, center: Any, scale: Any) -> Array:
+    """The features as models have them, in single precision.
+
+    Raises:
+      ValueError: They are beyond it.
+    """
+    with np.errstate(over="ignore"):
+        rows = ((features - center) / scale).astype(np.float32)
+    if not np.isfinite(rows).all():
+        column = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
+        raise ValueError(
+            f"the feature at position {column} has values beyond single precision, "
+            "which models are trained in: give it in another unit."
+        )
+    return jnp.asarray(rows)
 
 
 class _Programs(NamedTuple):

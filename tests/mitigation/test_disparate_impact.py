@@ -364,6 +364,19 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+def test_values_whose_differences_overflow_are_refused():
+    who = np.repeat(["a", "b"], 50)
+    x = np.where(who == "a", -1.0, 1.0)[:, None]
+    remover = DisparateImpactRemover(0.5, discrete=[])
+    with pytest.raises(ValueError, match=r"within 8.99e\+307"):
+        remover.fit(x * 1.5e308, sensitive_features=who)
+    large = remover.fit_transform(x * 8e307, sensitive_features=who)
+    expected = remover.fit_transform(x, sensitive_features=who)
+    np.testing.assert_allclose(large / 8e307, expected)
+    with pytest.raises(ValueError, match=r"within 8.99e\+307"):
+        remover.transform(x * 1.5e308, sensitive_features=who)
+
+
 def test_what_becomes_of_a_binary_feature():
     """It cannot be made alike, but by parting patients who are alike by chance."""
     rng = np.random.default_rng(0)

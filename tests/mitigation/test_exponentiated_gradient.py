@@ -315,6 +315,28 @@ def test_a_constant_feature_changes_nothing(patients, value):
     assert fair.score(wider, labels) == pytest.approx(without, abs=0.02)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [1e-250, 1e200, 1e306])
+def test_the_unit_of_features_does_not_matter(patients, unit):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FLAX, difference_bound=0.05, random_state=0)
+    expected = fair.fit(x, labels, sensitive_features=groups).score(x, labels)
+    fair.fit(x * unit, labels, sensitive_features=groups)
+    assert fair.score(x * unit, labels) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_beyond_single_precision(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(FlaxClassifier(standardize=False), max_iterations=2)
+    with pytest.raises(ValueError, match="position 2 has values beyond single prec"):
+        fair.fit(x * [1, 1, 1e60], labels, sensitive_features=groups)
+    fair = ExponentiatedGradient(FLAX, difference_bound=1.0, max_iterations=2)
+    fair.fit(x, labels, sensitive_features=groups)
+    with pytest.raises(ValueError, match="position 0 has values beyond single prec"):
+        fair.predict_proba(x * 1e60)
+
+
 def test_large_numbers_that_differ_by_little(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(FLAX, difference_bound=1.0, random_state=0)

@@ -1,5 +1,7 @@
 """Quantile repair: by hand, in general, and what becomes of odd values."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -273,6 +275,36 @@ def test_distances_are_scipys():
         assert smirnov[column] == pytest.approx(expected)
         expected = max(stats.wasserstein_distance(*pair) for pair in pairs)
         assert wasserstein[column] == pytest.approx(expected / np.nanstd(values))
+
+
+def test_distances_of_many_groups_take_little_memory():
+    rng = np.random.default_rng(0)
+    x, groups = rng.normal(size=(30_000, 1)), rng.integers(0, 150, 30_000)
+    x[groups == 149] += 0.5
+    tracemalloc.start()
+    smirnov, wasserstein = distribution_distances(x, groups, num_groups=150)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The pairs at every value would be 5 GB.
+    assert most < 1e8
+    parts = [x[groups == g, 0] for g in range(150)]
+    last = parts[-1]
+    below = [
+        np.searchsorted(np.sort(part), x[:, 0], "right") / len(part) for part in parts
+    ]
+    assert smirnov[0] == np.max(np.ptp(below, axis=0))
+    moved = max(stats.wasserstein_distance(a, last) for a in parts)
+    assert wasserstein[0] == pytest.approx(moved / x.std())
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e250])
+def test_distances_do_not_depend_on_the_unit(size):
+    rng = np.random.default_rng(0)
+    x, groups = rng.normal(size=(60, 2)), rng.integers(0, 3, 60)
+    one, other = (
+        distribution_distances(x * unit, groups, num_groups=3) for unit in (1.0, size)
+    )
+    np.testing.assert_allclose(one, other)
 
 
 def test_distances_of_one_group_or_no_values_are_not_defined():
