@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from fairjax.mitigation._extra import mitigation_extra
+from fairjax.mitigation._passing import asks
 from fairjax.mitigation.constraints import ParityConstraints
 
 with mitigation_extra():
+    import sklearn
     from fairlearn import reductions
     from sklearn.base import is_classifier
     from sklearn.utils.validation import has_fit_parameter
@@ -40,12 +42,22 @@ def check_learner(estimator: Any, weights: str) -> None:
     name = type(estimator).__name__
     if not hasattr(estimator, "fit") or not is_classifier(estimator):
         raise ValueError(f"the estimator is a classifier, not {name}.")
-    if "__" not in weights and not has_fit_parameter(estimator, weights):
-        raise ValueError(
-            f"{name}.fit takes no {weights!r}, by which the reduction tells an "
-            "estimator what it wants. For a pipeline give "
-            "sample_weight_name='<step>__sample_weight'."
+    if has_fit_parameter(estimator, weights) or asks(estimator, "fit", weights):
+        return
+    routing = sklearn.get_config()["enable_metadata_routing"]
+    if "__" in weights and not routing:
+        # Of a pipeline's step, which sees to it.
+        return
+    how = "give sample_weight_name='<step>__sample_weight'"
+    if routing:
+        how = (
+            "leave sample_weight_name as it is and, since metadata routing is enabled, "
+            "give its classifier set_fit_request(sample_weight=True)"
         )
+    raise ValueError(
+        f"{name}.fit takes no {weights!r}, by which the reduction tells an estimator "
+        f"what it wants. For a pipeline {how}."
+    )
 
 
 def fit(

@@ -19,7 +19,7 @@ def requested(estimator: Any, method: str, sensitive_features: Any) -> dict[str,
       >>> requested(LogisticRegression(), "fit", ["f", "m"])
       {}
     """
-    if sensitive_features is None or not _asks(estimator, method, "sensitive_features"):
+    if sensitive_features is None or not asks(estimator, method, "sensitive_features"):
         return {}
     return {"sensitive_features": sensitive_features}
 
@@ -39,7 +39,7 @@ def takes_weights(estimator: Any) -> bool:
         return False
     if has_fit_parameter(estimator, "sample_weight"):
         return True
-    if _asks(estimator, "fit", "sample_weight"):
+    if asks(estimator, "fit", "sample_weight"):
         return True
     raise ValueError(
         f"{type(estimator).__name__} takes no sample_weight: leave it out, or wrap a "
@@ -47,7 +47,14 @@ def takes_weights(estimator: Any) -> bool:
     )
 
 
-def _asks(estimator: Any, method: str, name: str) -> bool:
+def asks(estimator: Any, method: str, name: str) -> bool:
+    """Whether metadata routing is on, and hands a method what is called so.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression
+      >>> asks(LogisticRegression(), "fit", "sample_weight")
+      False
+    """
     if not sklearn.get_config()["enable_metadata_routing"]:
         return False
     if isinstance(estimator, FrozenEstimator) and method != "fit":

@@ -90,7 +90,9 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       multiplier_bound: The multipliers' largest sum, B. A violation of less than about
         1 / B may stay.
       sample_weight_name: What ``fit`` of a scikit-learn estimator calls its weights;
-        for a pipeline ``"<step>__sample_weight"``.
+        for a pipeline ``"<step>__sample_weight"``, but where metadata routing is
+        enabled ``"sample_weight"``, and its classifier has
+        ``set_fit_request(sample_weight=True)``.
       random_state: Of :meth:`predict`, and of the Flax models' beginnings and batches.
         With a number every call of ``predict`` draws alike: patients who are decided
         one by one then share one draw, which is a fixed threshold on their chance and
@@ -232,6 +234,9 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             weights=weights,
             names=self.group_names_,
         )
+        for name in ("mixture_", "predictors_"):
+            # Of an earlier fit, it may be with the other back end.
+            self.__dict__.pop(name, None)
         if native:
             own = np.ones(rows) if weights is None else weights
             self._fit_flax(features, labels, codes, own, constraints)

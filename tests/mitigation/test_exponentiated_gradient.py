@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+import sklearn
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
@@ -396,6 +397,32 @@ def test_a_pipeline_is_told_its_weights(patients):
         ExponentiatedGradient(pipeline).fit(x, labels, sensitive_features=groups)
 
 
+def test_a_pipeline_is_told_its_weights_by_metadata_routing(patients):
+    x, labels, groups = patients
+    options = {"difference_bound": 0.05, "max_iterations": 8}
+    by_name = "logisticregression__sample_weight"
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    fair = ExponentiatedGradient(pipeline, sample_weight_name=by_name, **options)
+    expected = fair.fit(x, labels, sensitive_features=groups).predict_proba(x)
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False),
+            LogisticRegression().set_fit_request(sample_weight=True),
+        )
+        fair = ExponentiatedGradient(routed, **options)
+        found = fair.fit(x, labels, sensitive_features=groups).predict_proba(x)
+        words = r"no '.*sample_weight'.*give its classifier set_fit_request"
+        for learner, name in (
+            (routed, by_name),
+            (pipeline, by_name),
+            (pipeline, "sample_weight"),
+        ):
+            fair = ExponentiatedGradient(learner, sample_weight_name=name)
+            with pytest.raises(ValueError, match=words):
+                fair.fit(x, labels, sensitive_features=groups)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_bound_out_of_the_learners_reach_is_said(patients):
     x, labels, groups = patients
     alike = np.zeros_like(x[:, :1])
@@ -511,6 +538,19 @@ def test_weights_that_cannot_be(fitted, patients):
         fair.score(x, labels, sample_weight=np.zeros(600))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         fair.score(x, labels[:9])
+
+
+def test_fitted_again_with_the_other_back_end(patients):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(max_iterations=2, difference_bound=1.0)
+    for learner, own, other in (
+        (FLAX, "mixture_", "predictors_"),
+        (SKLEARN, "predictors_", "mixture_"),
+        (FLAX, "mixture_", "predictors_"),
+    ):
+        fair.set_params(estimator=learner).fit(x, labels, sensitive_features=groups)
+        assert hasattr(fair, own)
+        assert not hasattr(fair, other)
 
 
 @pytest.mark.filterwarnings("ignore:These rules need each patient's group")
