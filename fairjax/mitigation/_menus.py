@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 # The most thresholds among which one rule for all groups is sought.
-_SHARED = 500
+_SHARED = 1000
 
 
 class Rows(NamedTuple):
@@ -91,9 +91,8 @@ def _upper_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def shared_menu(rows: Rows, chosen: np.ndarray, masses, reverse: bool) -> Menu:
-    """Quantiles of all scores, and what each does to every group."""
-    levels = np.linspace(0, 1, _SHARED)
-    inner = np.unique(np.quantile(rows.scores, levels, method="lower"))[1:]
+    """Some thresholds for everybody, and what each does to every group."""
+    inner = _candidates(rows)
     thresholds = np.concatenate([[-np.inf], inner, [np.inf]])
     turned = np.zeros(len(thresholds), bool)
     passed = np.searchsorted(thresholds, rows.scores, side="right")
@@ -108,3 +107,30 @@ def shared_menu(rows: Rows, chosen: np.ndarray, masses, reverse: bool) -> Menu:
         rates = np.concatenate([rates, 1 - rates[..., 1:-1]], axis=-1)
         turned = np.arange(len(thresholds)) >= len(turned)
     return Menu(thresholds, turned, np.zeros(len(thresholds), np.int64), rates)
+
+
+def _candidates(rows: Rows) -> np.ndarray:
+    """All scores but the lowest where they are few, else quantiles of each outcome's.
+
+    Quantiles of all scores would pass by most patients of an outcome that is rare.
+    """
+    some = rows.weights > 0
+    labels, scores = rows.labels[some], rows.scores[some]
+    every = np.unique(scores)
+    if len(every) <= _SHARED:
+        return every[1:]
+    own = [scores[labels == outcome] for outcome in (0, 1)]
+    fewest = min(map(len, own))
+    rarer = min(fewest, _SHARED // 2)
+    negatives, positives = (
+        np.quantile(
+            each,
+            np.linspace(0, 1, rarer if len(each) == fewest else _SHARED - rarer),
+            method="nearest",
+        )
+        for each in own
+    )
+    # A threshold selects a positive just so, or just not a negative.
+    above = np.append(every, np.inf)[np.searchsorted(every, negatives, side="right")]
+    found = np.unique(np.concatenate([positives, above]))
+    return found[(found > every[0]) & (found < np.inf)]

@@ -1,16 +1,18 @@
 """Mixtures of Flax models in one file, without pickle."""
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import jax
 import numpy as np
 
+from fairjax.metrics import GroupCounts
+from fairjax.mitigation._sensitive import Groups
 from fairjax.mitigation.flax_responses import (
     FlaxClassifier,
     Mixture,
@@ -18,28 +20,46 @@ from fairjax.mitigation.flax_responses import (
 )
 
 _FORMAT = 1
+# Attributes of a fitted mixture, less their underscores.
+_NUMBERS = ("best_gap", "iterations", "cost", "violation")
 
 
-def write_mixture(
-    path: Path, mixture: Mixture, arrays: Mapping[str, Any], told: Mapping[str, Any]
-) -> None:
+def write_fitted(path: Path, fitted: Any) -> None:
     """Write a mixture and what is known of it; the file is whole or not there.
 
     Args:
       path: Of the file.
-      mixture: Its models, chances and the features' scale.
-      arrays: Name -> array, to be kept with it.
-      told: The same for what JSON holds.
+      fitted: A fitted :class:`fairjax.mitigation.ExponentiatedGradient`.
     """
+    settings = _plain(fitted.get_params(deep=False) | {"estimator": None})
+    del settings["estimator"]
+    if not isinstance(settings["random_state"], int | None):
+        # A generator's state is not the mixture's.
+        settings["random_state"] = None
+    groups = fitted._groups
+    told = {
+        "settings": settings,
+        "classes": fitted.classes_.tolist(),
+        "groups": [groups.columns, groups.named, groups.cells],
+        "features": getattr(fitted, "feature_names_in_", np.array([])).tolist(),
+        **{name: getattr(fitted, f"{name}_") for name in _NUMBERS},
+    }
     leaves = {
-        f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(mixture))
+        f"leaf_{i}": np.asarray(leaf)
+        for i, leaf in enumerate(jax.tree.leaves(fitted.mixture_))
     }
     text = json.dumps({"format": _FORMAT, **told})
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=".new-", suffix=".npz", delete=False
     ) as made:
         try:
-            np.savez(made, told=text, **leaves, **arrays)
+            np.savez(
+                made,
+                told=text,
+                multipliers=fitted.multipliers_,
+                counts=np.asarray(fitted.counts_.counts),
+                **leaves,
+            )
             made.close()
             os.replace(made.name, path)
         except BaseException:
@@ -47,39 +67,37 @@ def write_mixture(
             raise
 
 
-def read_mixture(
-    path: Path, learner: FlaxClassifier
-) -> tuple[Mixture, dict[str, np.ndarray], dict[str, Any]]:
-    """What :func:`write_mixture` wrote: the mixture, the arrays and what is told.
+def read_fitted(path: Path, kind: Any, learner: FlaxClassifier) -> Any:
+    """What :func:`write_fitted` wrote.
 
     Args:
       path: Of the file.
+      kind: :class:`fairjax.mitigation.ExponentiatedGradient`.
       learner: Whose models they are.
 
     Raises:
       FileNotFoundError: No such file.
       ValueError: No Flax learner; a file that is damaged, of something else, or of
-        another model.
+        models with parameters of other shapes.
     """
     if not isinstance(learner, FlaxClassifier):
         raise ValueError(
             f"the learner is the FlaxClassifier of the fit, not {learner!r}."
         )
-    try:
+    with _whole(path):
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         told = json.loads(str(arrays.pop("told")))
         version = told["format"]
-    except FileNotFoundError:
-        raise
-    except (KeyError, TypeError, ValueError, EOFError, OSError, BadZipFile) as error:
-        raise ValueError(f"{path} holds no mixture, or a damaged one.") from error
     if version != _FORMAT:
         raise ValueError(
             f"{path} is of format {version!r}; this release reads {_FORMAT}."
         )
-    leaves = {name: arrays.pop(name) for name in list(arrays) if name[:5] == "leaf_"}
-    *weights, chances, center, scale = (leaves[f"leaf_{i}"] for i in range(len(leaves)))
+    with _whole(path):
+        fitted = _restored(kind, learner, told, arrays)
+        weights, chances, center, scale = _leaves(arrays)
+        if len(getattr(fitted, "feature_names_in_", center)) != len(center):
+            raise ValueError("there is not a name for each feature.")
     expected = parameter_shapes(learner, len(center))
     shapes = [leaf.shape for leaf in jax.tree.leaves(expected)]
     found = [leaf.shape[1:] for leaf in weights]
@@ -89,4 +107,60 @@ def read_mixture(
             f"have {shapes}."
         )
     params = jax.tree.unflatten(jax.tree.structure(expected), weights)
-    return Mixture(params, chances, center, scale), arrays, told
+    fitted.mixture_ = Mixture(params, chances, center, scale)
+    fitted.chances_, fitted.n_features_in_ = chances, len(center)
+    return fitted
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays, within settings too, as Python's."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Says of whatever goes wrong in reading that the file is to blame."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} holds no mixture, or a damaged one.") from error
+
+
+def _restored(kind: Any, learner: Any, told: dict, arrays: dict) -> Any:
+    """All but the mixture."""
+    settings = told["settings"]
+    settings["costs"] = tuple(settings["costs"])
+    fitted = kind(learner, **settings)
+    if set(settings) != set(fitted.get_params(deep=False)) - {"estimator"}:
+        raise ValueError("settings are missing.")
+    fitted.classes_ = np.array(told["classes"])
+    fitted._groups = Groups(*told["groups"])
+    fitted.group_names_ = fitted._groups.names
+    if told["features"]:
+        fitted.feature_names_in_ = np.array(told["features"], dtype=object)
+    counts, fitted.multipliers_ = arrays["counts"], arrays["multipliers"]
+    if counts.shape != (len(fitted.group_names_), 2, 2) or fitted.classes_.shape != (
+        2,
+    ):
+        raise ValueError("counts are of other groups, or classes are not two.")
+    fitted.counts_ = GroupCounts(counts)
+    for name in _NUMBERS:
+        setattr(fitted, f"{name}_", told[name])
+    return fitted
+
+
+def _leaves(arrays: dict[str, np.ndarray]) -> tuple[list[np.ndarray], Any, Any, Any]:
+    """The models' parameters, their chances, and the features' center and scale."""
+    number = sum(name.startswith("leaf_") for name in arrays)
+    *weights, chances, center, scale = (arrays[f"leaf_{i}"] for i in range(number))
+    if center.ndim != 1 or center.shape != scale.shape or chances.ndim != 1:
+        raise ValueError("leaves are missing.")
+    if any(leaf.shape[:1] != chances.shape for leaf in weights):
+        raise ValueError("there is not a chance for each model.")
+    return weights, chances, center, scale

@@ -108,8 +108,9 @@ def equal_rate_rules(
         least 0.
       tolerance: :math:`\epsilon`, the largest difference between groups allowed.
       shared: One rule for all groups, so that nobody's group need be known to decide.
-        Its thresholds are quantiles of all scores, 500 at most. With a tolerance of 0
-        it may be that only a coin that ignores the score is left.
+        Its thresholds are chosen among 1000 at most, all scores or quantiles of those
+        of each outcome, so that the cost is within a little of the least. With a
+        tolerance of 0 it may be that only a coin that ignores the score is left.
       reverse: Whether a rule may select scores *below* a threshold, which helps only
         where scores rank a group worse than chance.
       weights: ``[n]``, of the patients, at least 0; ones by default.

@@ -4,21 +4,18 @@ import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
-from fairjax.metrics import GroupCounts
 from fairjax.mitigation._extra import mitigation_extra
 from fairjax.mitigation._outcomes import (
     drawn,
     expected_accuracy,
-    is_positive,
-    rates_by_group,
     two_classes,
 )
 from fairjax.mitigation._passing import requested, takes_weights
+from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation._sensitive import Groups
 from fairjax.mitigation.costs import Objective
-from fairjax.mitigation.decision_rules import expected_counts, selection_probability
+from fairjax.mitigation.decision_rules import selection_probability
 from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
 
 with mitigation_extra():
@@ -36,7 +33,9 @@ Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
 
 
-class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class EqualizedOdds(
+    RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     r"""Decides with thresholds drawn for each group so that groups have equal rates.
 
     The rules solve a linear programme (:func:`fairjax.mitigation.equal_rate_rules`):
@@ -65,7 +64,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
       objective: ``"error"`` or ``"balanced_error"``.
       costs: Of a false positive and of a false negative, at least 0.
       tolerance: The largest difference between groups allowed, in [0, 1].
-      shared: One rule for all groups.
+      shared: One rule for all groups. Its thresholds are chosen among 1000 at most, so
+        that the cost is within a little of the least.
       reverse: Whether scores below a threshold may be selected.
       response: Which method gives scores; ``"predict"`` for hard decisions, as in the
         published method; ``"auto"``: the first that there is of ``predict_proba``,
@@ -176,6 +176,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator: Any = clone(self.estimator)
         self.estimator_ = estimator.fit(X, y, **given)
         for name in ("n_features_in_", "feature_names_in_"):
+            # Of an earlier fit's classifier.
+            self.__dict__.pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         theirs = getattr(self.estimator_, "classes_", self.classes_)
@@ -238,40 +240,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
           ValueError: As :meth:`predict_proba`.
         """
-        chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
+        chance = self._chance(X, sensitive_features)
         return drawn(chance, self.classes_, self.random_state)
-
-    def expected_counts(
-        self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
-    ) -> GroupCounts:
-        """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
-
-        Every rate and gap of :mod:`fairjax.metrics` reads them.
-
-        Args:
-          X: ``[n, d]``.
-          y: ``[n]``, of the classes seen at fit.
-          sensitive_features: As at fit; with ``shared=True`` too.
-          sample_weight: ``[n]``, at least 0.
-
-        Raises:
-          ValueError: As :meth:`predict_proba`; other classes.
-        """
-        labels = self._positive(y)
-        chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
-        codes = self._groups.known(sensitive_features, rows=len(chance))
-        return expected_counts(
-            labels.astype(np.int64),
-            chance,
-            codes,
-            num_groups=len(self.group_names_),
-            weights=sample_weight,
-        )
-
-    def report(self) -> pd.DataFrame:
-        """Expected rates of each group on the rows of the fit, a row a group."""
-        check_is_fitted(self)
-        return rates_by_group(self.counts_, self.group_names_)
 
     def score(
         self,
@@ -293,7 +263,7 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           ValueError: As :meth:`expected_counts`.
         """
         labels = self._positive(y)
-        chance = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
+        chance = self._chance(X, sensitive_features)
         return expected_accuracy(labels, chance, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
@@ -306,9 +276,8 @@ class EqualizedOdds(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.input_tags.pairwise = taken.pairwise
         return tags
 
-    def _positive(self, y: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return is_positive(y, self.classes_)
+    def _chance(self, X: Any, sensitive_features: Any) -> np.ndarray:
+        return self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
 
     def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:
         names = _SCORES if self.response == "auto" else (self.response,)

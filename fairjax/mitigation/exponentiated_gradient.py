@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from fairjax.metrics import GroupCounts
 from fairjax.mitigation import _fairlearn_reduction
 from fairjax.mitigation._extra import mitigation_extra
 from fairjax.mitigation._outcomes import (
     drawn,
     expected_accuracy,
-    is_positive,
-    rates_by_group,
     two_classes,
 )
+from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation._sensitive import Groups, check_not_among
-from fairjax.mitigation._stored_mixtures import read_mixture, write_mixture
+from fairjax.mitigation._stored_mixtures import read_fitted, write_fitted
 from fairjax.mitigation.constraints import (
     Parity,
     ParityConstraints,
@@ -51,7 +48,9 @@ with mitigation_extra():
 _MISSED = 1e-3
 
 
-class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class ExponentiatedGradient(
+    RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     r"""A random choice of classifiers whose rates are alike in all groups.
 
     Of all mixtures of the learner's classifiers it is, nearly, the one of least cost
@@ -272,40 +271,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Decisions, drawn with the chances of :meth:`predict_proba`."""
-        chance = self.predict_proba(X)[:, 1]
-        return drawn(chance, self.classes_, self.random_state)
-
-    def expected_counts(
-        self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
-    ) -> GroupCounts:
-        """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
-
-        Every rate and gap of :mod:`fairjax.metrics` reads them.
-
-        Args:
-          X: ``[n, d]``.
-          y: ``[n]``, of the classes seen at fit.
-          sensitive_features: As at fit.
-          sample_weight: ``[n]``, at least 0.
-
-        Raises:
-          ValueError: Other columns, classes or groups than at fit.
-        """
-        check_is_fitted(self, "chances_")
-        positive = is_positive(y, self.classes_)
-        chance = self.predict_proba(X)[:, 1]
-        return expected_counts(
-            positive.astype(np.int64),
-            chance,
-            self._groups.known(sensitive_features, rows=len(chance)),
-            num_groups=len(self.group_names_),
-            weights=sample_weight,
-        )
-
-    def report(self) -> pd.DataFrame:
-        """Expected rates of each group on the rows of the fit, a row a group."""
-        check_is_fitted(self, "chances_")
-        return rates_by_group(self.counts_, self.group_names_)
+        return drawn(self._chance(X), self.classes_, self.random_state)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Expected accuracy, exact: the mean chance of the right decision.
@@ -318,9 +284,8 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
           ValueError: Other columns or classes than at fit.
         """
-        check_is_fitted(self, "chances_")
-        positive = is_positive(y, self.classes_)
-        return expected_accuracy(positive, self.predict_proba(X)[:, 1], sample_weight)
+        positive = self._positive(y)
+        return expected_accuracy(positive, self._chance(X), sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
@@ -340,32 +305,16 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "only a mixture of Flax models is saved; scikit-learn's are pickles, "
                 "for which there is skops."
             )
-        settings = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self.get_params(deep=False).items()
-        }
-        del settings["estimator"]
-        if not isinstance(settings["random_state"], int | None):
-            # A generator's state is not the mixture's.
-            settings["random_state"] = None
-        told = {
-            "settings": settings,
-            "classes": self.classes_.tolist(),
-            "groups": [self._groups.columns, self._groups.named, self._groups.cells],
-            "features": getattr(self, "feature_names_in_", np.array([])).tolist(),
-            "best_gap": self.best_gap_,
-            "iterations": self.iterations_,
-            "cost": self.cost_,
-            "violation": self.violation_,
-        }
-        arrays = {"multipliers": self.multipliers_, "counts": self.counts_.counts}
-        write_mixture(Path(path), self.mixture_, arrays, told)
+        write_fitted(Path(path), self)
 
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], estimator: FlaxClassifier
     ) -> "ExponentiatedGradient":
         """A saved mixture, ready to predict.
+
+        The model's code is not in the file: only the shapes of its parameters are
+        compared, and another model of the same shapes predicts otherwise.
 
         Args:
           path: Of the file.
@@ -376,24 +325,7 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
           ValueError: No Flax learner; a file that is damaged, of something else, or of
             another model.
         """
-        mixture, arrays, told = read_mixture(Path(path), estimator)
-        settings = told["settings"]
-        settings["costs"] = tuple(settings["costs"])
-        fitted = cls(estimator, **settings)
-        fitted.mixture_ = mixture
-        fitted.multipliers_ = arrays["multipliers"]
-        counts: Any = arrays["counts"]
-        fitted.counts_ = GroupCounts(counts)
-        fitted.chances_ = np.asarray(fitted.mixture_.chances)
-        fitted.n_features_in_ = len(fitted.mixture_.center)
-        if told["features"]:
-            fitted.feature_names_in_ = np.array(told["features"], dtype=object)
-        fitted.classes_ = np.array(told["classes"])
-        fitted._groups = Groups(*told["groups"])
-        fitted.group_names_ = fitted._groups.names
-        fitted.best_gap_, fitted.iterations_ = told["best_gap"], told["iterations"]
-        fitted.cost_, fitted.violation_ = told["cost"], told["violation"]
-        return fitted
+        return read_fitted(Path(path), cls, estimator)
 
     def __sklearn_tags__(self) -> Any:
         """Two classes; of a Flax learner plain tables of finite numbers."""
@@ -402,6 +334,10 @@ class ExponentiatedGradient(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if hasattr(self.estimator, "fit"):
             tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
         return tags
+
+    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
+        del sensitive_features  # Needed to fit, not to predict.
+        return self.predict_proba(X)[:, 1]
 
     def _features(self, X: Any, *, reset: bool) -> Any:
         """The features: numbers for a Flax learner, as they are for any other."""

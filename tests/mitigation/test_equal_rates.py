@@ -283,6 +283,40 @@ def test_nothing_lies_above_the_hull(points):
     assert (y[inside] <= heights[inside] + 1e-12).all()
 
 
+def shared_optimum(labels, scores, groups, tolerance):
+    """The least error of one rule for three groups, over every threshold."""
+    thresholds = np.append(np.unique(scores), np.inf)
+    selected = scores[:, None] >= thresholds
+    rate = {
+        (g, y): selected[(groups == g) & (labels == y)].mean(axis=0)
+        for g in range(3)
+        for y in (0, 1)
+    }
+    lines = [
+        rate[a, y] - rate[b, y]
+        for y in (0, 1)
+        for a, b in itertools.permutations(range(3), 2)
+    ]
+    error = (selected != (labels == 1)[:, None]).mean(axis=0)
+    bounds = np.full(len(lines), tolerance)
+    once = np.ones((1, len(thresholds)))
+    return optimize.linprog(error, np.array(lines), bounds, once, [1.0]).fun
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.995])
+def test_a_shared_rule_is_nearly_the_best_of_all_thresholds(seed, share):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 3, 6000)
+    labels = (rng.random(6000) < share).astype(int)
+    scores = rng.normal(size=6000) + labels * (2 + 0.5 * groups)
+    fitted = equal_rate_rules(
+        labels, scores, groups, num_groups=3, shared=True, tolerance=0.3
+    )
+    best = shared_optimum(labels, scores, groups, 0.3)
+    assert best - 1e-9 <= fitted.cost <= 1.01 * best
+
+
 @pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200])
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_size_of_weights_does_not_matter(size, shared):

@@ -294,6 +294,70 @@ def test_what_is_loaded_has_the_settings_of_the_fit(patients, tmp_path):
     assert loaded.random_state is None
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "costs", [np.array([1.0, 2.0]), (np.float32(1), np.float32(2)), [1, 2]]
+)
+def test_costs_of_numpy_are_saved(patients, tmp_path, costs):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(
+        FLAX, max_iterations=np.int64(2), difference_bound=np.float64(1)
+    )
+    fair.set_params(costs=costs).fit(x, labels, sensitive_features=groups)
+    fair.save(tmp_path / "fair.npz")
+    loaded = ExponentiatedGradient.load(tmp_path / "fair.npz", FLAX)
+    assert loaded.costs == (1.0, 2.0)
+    np.testing.assert_array_equal(loaded.predict_proba(x), fair.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("settings", "groups", "classes", "features", "best_gap", "format"),
+        *("leaf_0", "leaf_1", "leaf_2", "leaf_3", "counts", "multipliers", "told"),
+    ],
+)
+def test_a_file_that_lacks_a_part(fitted, tmp_path, part):
+    path = tmp_path / "fair.npz"
+    fitted["flax"].save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    told = json.loads(str(arrays["told"]))
+    if part in told:
+        del told[part]
+        arrays["told"] = json.dumps(told)
+    else:
+        del arrays[part]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="holds no mixture, or a damaged one"):
+        ExponentiatedGradient.load(path, FLAX)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("settings", {}),
+        ("settings", 3),
+        ("settings", {"costs": [1, 1], "speed": 2}),
+        ("settings", {"costs": [1, 1]}),
+        ("groups", [["group"], False, [["a"]]]),
+        ("groups", 7),
+        ("classes", [0, 1, 2]),
+        ("features", ["p"]),
+    ],
+)
+def test_a_file_of_something_else(fitted, tmp_path, part, value):
+    path = tmp_path / "fair.npz"
+    fitted["flax"].save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    told = json.loads(str(arrays["told"])) | {part: value}
+    np.savez(path, **(arrays | {"told": json.dumps(told)}))
+    with pytest.raises(ValueError, match="holds no mixture, or a damaged one"):
+        ExponentiatedGradient.load(path, FLAX)
+
+
 def test_a_file_of_another_format(fitted, tmp_path):
     path = tmp_path / "fair.npz"
     fitted["flax"].save(path)
