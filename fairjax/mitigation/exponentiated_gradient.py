@@ -77,6 +77,7 @@ class ExponentiatedGradient(
       difference_bound: How far a group's rate may be from all patients', in [0, 1];
         .01 where neither bound is given.
       ratio_bound: The least ratio of the two rates, in (0, 1]; instead of a difference.
+        Two groups may be further apart than each is from all patients.
       ratio_slack: What a ratio bound may be missed by.
       objective: ``"error"``, or ``"balanced_error"``, the mean of the false positive
         and the false negative rate. By the plain error a rare outcome leaves hardly
@@ -349,6 +350,11 @@ class ExponentiatedGradient(
                 "toarray()."
             )
         found: Any = X if hasattr(X, "shape") else np.asarray(X)
+        if len(found.shape) != 2:
+            raise ValueError(
+                f"Expected 2D array, the features of each row; got {found.shape}. "
+                "Reshape your data."
+            )
         validate_data(self, found, skip_check_array=True, reset=reset)
         return found
 
