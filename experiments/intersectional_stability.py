@@ -80,7 +80,11 @@ def unstable_subgroup(
         f"{sum(c.difference > 0 for c in tests.values())} are larger than under the "
         f"base model, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} "
         "smaller beyond it."
-        + (f" {len(found) - len(tests)} more are not known." if found != tests else ""),
+        + (
+            f" {len(found) - len(tests)} more are not known."
+            if len(tests) < len(found)
+            else ""
+        ),
         _worse_subgroup(known, good),
     )
     return Claim(text, measured, verdict, _largest(tests), more)

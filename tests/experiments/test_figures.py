@@ -125,6 +125,20 @@ def test_value_map_of_ratios_is_even_on_both_sides():
     assert ticks == ["0.25", "0.5", "1", "2", "4"]
 
 
+@pytest.mark.parametrize(
+    ("values", "extend"),
+    [
+        ([1.0, 4.0, 0.25], "neither"),
+        ([1.0, 0.2], "min"),
+        ([1.0, 4.5], "max"),
+        ([0.0, 9.0], "both"),
+    ],
+)
+def test_colours_that_end_before_the_ratios_do_have_an_arrow(values, extend):
+    figure = value_map([values], parity=1.0, ratio=True)
+    assert figure.axes[0].images[0].colorbar.extend == extend
+
+
 def test_value_map_without_a_parity_or_any_value():
     axes, _ = value_map([[0.2, 0.6], [0.4, 0.4]]).axes
     assert axes.images[0].get_clim() == (0.2, 0.6)

