@@ -44,7 +44,7 @@ def write_fitted(path: Path, fitted: Any) -> None:
         "features": getattr(fitted, "feature_names_in_", np.array([])).tolist(),
         **{name: getattr(fitted, f"{name}_") for name in _NUMBERS},
     }
-    leaves = {
+    leaves: dict[str, Any] = {
         f"leaf_{i}": np.asarray(leaf)
         for i, leaf in enumerate(jax.tree.leaves(fitted.mixture_))
     }
