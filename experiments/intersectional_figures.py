@@ -59,7 +59,7 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
         return figures.value_map(
             values,
             [full_title(results, name) for name in rows],
-            [textwrap.fill(level, 12) for level in levels],
+            [textwrap.fill(level, 9) for level in levels],
             title=f"{_title(results)}\nReference: {results.subgroups.reference}",
             label=NAMES[metric],
             parity=None if known is None else known.parity,
@@ -187,7 +187,10 @@ def stability(results: Results) -> Figure | None:
                 axes.plot(np.median(values), place, "o", color="black", markersize=3)
             axes.set_title(results.titles[name], fontsize=9)
             axes.set_yticks(places, levels, fontsize=7)
-        figure.suptitle(_title(results), fontsize=10)
+        reference, kind = results.subgroups.reference, results.options.thresholds
+        figure.suptitle(
+            f"{_title(results)}\nReference: {reference}; {kind} thresholds", fontsize=10
+        )
         figure.supxlabel(
             "average odds difference in each test fold; middle half and median",
             fontsize=9,

@@ -30,7 +30,8 @@ from experiments.results import compare_to_baseline, main_methods
 
 _INTRODUCTION = (
     "Does each claim of the paper hold for these patients? All tests are of the clean "
-    "protocol, paired over patients and repeats; p is after Holm's correction over all "
+    "protocol, paired over patients and repeats, but for those of the last claim, "
+    "which are of single test folds; p is after Holm's correction over all "
     "tests that a claim's verdict is from, or over those that a sentence names. "
     "*Disparity* is the mean over the subgroups of the distances in statistical "
     "parity, equal opportunity and average odds; *balance* the mean F1 score of the "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments import intersectional_figures as own_figures
-from experiments import wording
+from experiments import intersectional_stability, wording
 from experiments.cohort import MIN_SUPPORT
 from experiments.intersectional_claims import F1
 from experiments.intersectional_findings import (
@@ -134,13 +134,18 @@ def _claims(found: Sequence[Claim]) -> list[dict[str, Any]]:
             "verdict": claim.verdict,
             "measured": claim.measured,
             "tests": {name: comparison(c) for name, c in claim.tests.items()},
+            "more": list(claim.more),
         }
         for claim in found
     ]
 
 
 def _files(results: Results) -> dict[str, str]:
-    return {"subgroups.md": as_markdown(results), "subgroups.csv": as_csv(results)}
+    return {
+        "subgroups.md": as_markdown(results),
+        "subgroups.csv": as_csv(results),
+        "folds.csv": intersectional_stability.as_csv(results),
+    }
 
 
 SYSTEM = System(

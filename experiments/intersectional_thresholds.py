@@ -81,13 +81,18 @@ def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[st
             }
         )
         lines += _listed("What repair does by itself:", found)
-    lines += ["", f"The claims, with every threshold a {other} one:", ""]
+    start = (
+        f"The claims under {other} thresholds, where configurations have any; "
+        "equalized odds draws its own for each subgroup all the same."
+    )
+    lines += ["", start, ""]
     for number, claim in enumerate(claims, 1):
         lines.append(f"- {number}. {claim.text} {claim.verdict.capitalize()}.")
         lines += [
             f"    - {markdown.escape(what)}: {told(c)}."
             for what, c in claim.tests.items()
         ]
+        lines += [f"    - {sentence}" for sentence in claim.more]
     return lines
 
 

@@ -44,7 +44,7 @@ def missing(known: Collection[str], names: Iterable[str]) -> list[str]:
 
 def untested(found: Iterable[Comparison]) -> bool:
     """Whether none has a p-value, as of a single repeat."""
-    return all(math.isnan(c.p_holm) for c in found)
+    return all(math.isnan(c.p) for c in found)
 
 
 def shows(c: Comparison) -> int:
