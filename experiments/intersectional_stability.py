@@ -56,8 +56,9 @@ def unstable_subgroup(
         "average odds difference, from the median of the fold's repeat, against that "
         "under the base model, as the logarithm of their ratio; the claim holds if one "
         "is larger beyond noise, and does not hold if all are known and smaller beyond "
-        "it; p is the share of random swaps of both models within folds that give a ratio as "
-        "far from 1, so that its noise is that of the splits, for these patients"
+        "it; p is the share of random swaps of both models within folds that give a "
+        "ratio as far from 1, so that its noise is that of the splits, for these "
+        "patients"
     )
     if missing(known, ("base",)) or len(known) < 2 or missing(folds, known):
         return Claim(text, measured, "not run", {})

@@ -51,8 +51,9 @@ def check_learner(estimator: Any, weights: str) -> None:
     how = "give sample_weight_name='<step>__sample_weight'"
     if routing:
         how = (
-            "leave sample_weight_name as it is and, since metadata routing is enabled, "
-            "give its classifier set_fit_request(sample_weight=True)"
+            "sample_weight_name is 'sample_weight' while metadata routing is enabled; "
+            "have its classifier ask by set_fit_request(sample_weight=True), and other "
+            "steps that take weights decline by set_fit_request(sample_weight=False)"
         )
     raise ValueError(
         f"{name}.fit takes no {weights!r}, by which the reduction tells an estimator "

@@ -1,5 +1,6 @@
 """Columns of patients as users have them, checked: labels, groups and weights."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,25 @@ def check_share(name: str, value: Any, *, above: bool = False) -> None:
     Example:
       >>> check_share("tolerance", 0.1)
     """
-    number = isinstance(value, int | float | np.number)
-    if not number or not 0 <= value <= 1 or (above and value == 0):
+    number = as_number(value)
+    if not 0 <= number <= 1 or (above and number == 0):
         least = "(0" if above else "[0"
         raise ValueError(f"{name} lies in {least}, 1], not {value!r}.")
+
+
+def as_number(value: Any) -> float:
+    """One number, of Python, NumPy or JAX; NaN of anything else.
+
+    Example:
+      >>> as_number(np.float32(0.5)), as_number("0.5"), as_number([0.5])
+      (0.5, nan, nan)
+    """
+    if isinstance(value, str | bytes) or np.ndim(value) > 0:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def group_ids(groups: Any, num_groups: int, *, least: int = 0) -> np.ndarray:
@@ -110,10 +126,10 @@ def own_weights(weights: Any, rows: int) -> np.ndarray:
     """
     if weights is None:
         return np.ones(rows)
-    weights = np.asarray(weights)
-    if weights.dtype.kind not in "biuf":
-        raise ValueError("weights are numbers.")
-    weights = weights.astype(np.float64)
+    try:
+        weights = np.asarray(weights).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError("weights are numbers.") from error
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("weights are finite and at least 0.")
     with np.errstate(over="ignore"):

@@ -140,7 +140,7 @@ def parity_constraints(
         )
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
-    known = names or range(num_groups)
+    known = range(num_groups) if names is None else names
     check_patients(mass.reshape(num_groups, 2), known)
     wrong = np.tile(_wrong(objective, costs, mass), num_groups)
     # The utility of a cell is slope * decisions + level.

@@ -4,6 +4,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from fairjax.mitigation._patients import as_number
+
 Objective: TypeAlias = Literal["error", "balanced_error"]
 
 
@@ -24,14 +26,13 @@ def check_objective(objective: str, costs: tuple[float, float]) -> None:
         raise ValueError(
             f"objective is one of {get_args(Objective)}, not {objective!r}."
         )
-    found = np.asarray(costs, object)
-    numbers = all(isinstance(c, int | float | np.number) for c in found.flat)
-    if found.shape != (2,) or not numbers or not all(0 <= c < np.inf for c in found):
+    found = [as_number(c) for c in costs] if np.ndim(costs) == 1 else []
+    if len(found) != 2 or not all(0 <= c < np.inf for c in found):
         raise ValueError(
             "costs are two numbers of at least 0, of a false positive and of a false "
             f"negative, not {costs!r}."
         )
-    if not any(costs):
+    if not any(found):
         raise ValueError("costs of 0 for both errors leave nothing to choose by.")
 
 
@@ -50,4 +51,4 @@ def wrong_costs(
       array([0.0625, 0.5   ])
     """
     total = totals.sum() if objective == "error" else 2 * totals
-    return np.asarray(costs) / total
+    return np.asarray(costs, np.float64) / total

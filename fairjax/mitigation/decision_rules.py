@@ -13,6 +13,9 @@ from fairjax.mitigation._patients import (
     own_weights,
 )
 
+# By which a sum of chances may be beyond 1.
+_ROUNDING = 1e-6
+
 
 class DecisionRules(NamedTuple):
     """One rule for each group: which thresholds, and with what chance.
@@ -122,8 +125,9 @@ def expected_counts(
     weights = own_weights(weights, len(groups))
     kept = groups >= 0
     probability, weights = np.asarray(probability)[kept], weights[kept]
-    if not ((probability >= 0) & (probability <= 1)).all():
+    if not ((probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)).all():
         raise ValueError("probabilities lie in [0, 1]; some do not.")
+    probability = np.clip(probability, 0, 1)
     cell = groups[kept] * 2 + binary(np.asarray(labels)[kept])
     selected, total = (
         np.bincount(cell, mass, 2 * num_groups).reshape(num_groups, 2)

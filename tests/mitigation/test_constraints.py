@@ -1,7 +1,9 @@
 """Parity constraints: against fairlearn's moments, by hand, and in general."""
 
 import warnings
+from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,3 +178,26 @@ def test_bad_input(change, words):
     options = {"num_groups": 2, **given, **change}
     with pytest.raises(ValueError, match=words):
         parity_constraints(options.pop("labels"), options.pop("groups"), **options)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("number", [np.array, np.float32, jnp.float32, Fraction])
+def test_settings_are_numbers_of_any_kind(number):
+    labels, members = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    plain, other = (
+        parity_constraints(
+            labels,
+            members,
+            num_groups=2,
+            difference_bound=kind(0.25),
+            costs=(kind(1.0), kind(2.0)),
+            weights=weights,
+            names=np.array(["a", "b"]),
+        )
+        for kind, weights in (
+            (float, np.ones(4)),
+            (number, np.array([1, 1, 1, 1.0], object)),
+        )
+    )
+    assert plain.bound == other.bound == 0.25
+    np.testing.assert_array_equal(plain.wrong, np.asarray(other.wrong, float))

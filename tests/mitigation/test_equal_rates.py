@@ -373,6 +373,13 @@ def test_what_is_no_expectation(change, words):
         expected_counts(**(given_ | change))
 
 
+def test_a_sum_of_chances_may_be_rounded():
+    found = expected_counts(
+        np.array([1]), np.array([1.0000000000000002]), np.array([0]), num_groups=1
+    )
+    np.testing.assert_array_equal(found.counts, [[[0, 0], [0, 1]]])
+
+
 def test_a_row_in_no_group_is_counted_nowhere():
     found = expected_counts(
         np.array([1, 0]), np.array([0.25, np.nan]), np.array([0, -1]), num_groups=1

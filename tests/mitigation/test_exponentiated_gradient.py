@@ -475,7 +475,7 @@ def test_a_pipeline_is_told_its_weights_by_metadata_routing(patients):
         )
         fair = ExponentiatedGradient(routed, **options)
         found = fair.fit(x, labels, sensitive_features=groups).predict_proba(x)
-        words = r"no '.*sample_weight'.*give its classifier set_fit_request"
+        words = r"no '.*sample_weight'.*classifier ask by set_fit_request"
         for learner, name in (
             (routed, by_name),
             (pipeline, by_name),
