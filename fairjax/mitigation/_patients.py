@@ -126,10 +126,14 @@ def own_weights(weights: Any, rows: int) -> np.ndarray:
     """
     if weights is None:
         return np.ones(rows)
+    weights = np.asarray(weights)
+    numbers = weights.dtype.kind not in "US"
     try:
-        weights = np.asarray(weights).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError("weights are numbers.") from error
+        weights = weights.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = False
+    if not numbers:
+        raise ValueError("weights are numbers.")
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("weights are finite and at least 0.")
     with np.errstate(over="ignore"):
