@@ -293,11 +293,11 @@ def value_map(
     """
     shade = np.where(np.isfinite(values), values, np.nan)
     bounds: dict[str, Any] = {"cmap": "cividis"}
-    beyond = [False, False]
+    beyond = (False, False)
     if parity is not None:
         # No rate at all is as far from parity as a quarter of it.
         factors = shade / (parity or 1)
-        beyond = [bool((factors < 0.25).any()), bool((factors > 4).any())]
+        beyond = bool((factors < 0.25).any()), bool((factors > 4).any())
         ratios = np.log2(np.clip(factors, 0.25, 4.0))
         shade = ratios if ratio else shade - parity
         reach = float(np.nanmax(np.abs(shade), initial=0)) or 1.0
@@ -339,7 +339,7 @@ def value_map(
         axes.spines[:].set_visible(False)
         axes.grid(False)
         # Arrows, where colours end before the values do.
-        extend = _EXTEND[tuple(beyond)] if ratio else "neither"
+        extend = _EXTEND[beyond] if ratio else "neither"
         bar = figure.colorbar(image, ax=axes, label=label, extend=extend)
         if ratio:
             ticks = [t for t in (-2, -1, 0, 1, 2) if abs(t) <= bounds["vmax"]]
