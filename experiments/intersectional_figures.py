@@ -13,7 +13,7 @@ from experiments import figures
 from experiments.intersectional_claims import F1
 from experiments.intersectional_findings import everyone_selected
 from experiments.intersectional_results import NAMES, Results
-from experiments.intersectional_stages import CONFIGURATIONS, PAPER
+from experiments.intersectional_stages import CONFIGURATIONS, PAPER, Configuration
 from experiments.intersectional_tables import full_name, full_title, shown_levels
 from experiments.level_measures import AVERAGE_ODDS, BY_LEVEL, IMPACT
 from experiments.results import main_methods
@@ -72,7 +72,7 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
 def tradeoff(results: Results) -> Figure:
     """F1 against the distance in average odds: all, and those with EO close up."""
     names = list(results.evaluations)
-    close = [n for n in names if CONFIGURATIONS[_configuration(n)].equalized]
+    close = [n for n in names if _configuration(results, n).equalized]
     panels = [names, close] if 0 < len(close) < len(names) else [names]
     floor = everyone_selected(results)
     with mpl.rc_context(STYLE):
@@ -94,12 +94,12 @@ def tradeoff(results: Results) -> Figure:
     return figure
 
 
-def _configuration(title: str) -> str:
-    return title.partition("[")[0]
+def _configuration(results: Results, title: str) -> Configuration:
+    return CONFIGURATIONS[results.predictions[title].name]
 
 
 def _point(axes: Axes, results: Results, name: str) -> None:
-    configuration = CONFIGURATIONS[_configuration(name)]
+    configuration = _configuration(results, name)
     evaluation = results.evaluations[name]
     marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
     middle = {metric: evaluation.mean(metric) for metric in (_ODDS, F1)}

@@ -1,10 +1,10 @@
 """What the intersectional experiment finds, in words: claims, protocols, gradients."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments import markdown
 from experiments.comparison import Comparison, Tests, compare, holm
 from experiments.intersectional_claims import (
     BALANCE,
@@ -25,7 +25,7 @@ from experiments.intersectional_stability import spreads
 from experiments.intersectional_stages import NETWORKS
 from experiments.intersectional_tables import full_title, shown_levels
 from experiments.intersectional_thresholds import thresholds
-from experiments.intersectional_verdicts import Claim, missing, shows, told
+from experiments.intersectional_verdicts import Claim, missing, sentences, shows, told
 from experiments.results import compare_to_baseline, main_methods
 
 _INTRODUCTION = (
@@ -51,6 +51,8 @@ def tests_against_base(results: Results) -> dict[str, dict[str, Comparison]]:
     return compare_to_baseline(results, "base", tested(results))
 
 
+# Tests of single folds take seconds, and two files of a report tell them.
+@functools.lru_cache(maxsize=2)
 def found_claims(results: Results, setting: str = "") -> list[Claim]:
     """The paper's five, under the chosen thresholds or under those of a setting."""
     return claims(
@@ -102,10 +104,7 @@ def answers(results: Results, tests: Tests) -> list[str]:
 def _told(number: int, claim: Claim) -> list[str]:
     lines = [f"**{number}. {claim.text}** {claim.verdict.capitalize()}.", ""]
     lines += [f"- Measured: {claim.measured}."] if claim.verdict != "not run" else []
-    lines += [
-        f"- {markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()
-    ]
-    lines += [f"- {sentence}" for sentence in claim.more]
+    lines += [f"- {sentence}" for sentence in sentences(claim)]
     if claim.verdict == "not run":
         lines.append("- The configurations that would show it were not run.")
     return [*lines, ""]

@@ -17,6 +17,7 @@ from experiments.comparison import Comparison, compare, holm
 from experiments.intersectional_groups import SUBGROUP
 from experiments.intersectional_results import Results
 from experiments.intersectional_verdicts import (
+    LEVEL,
     Claim,
     Evaluations,
     Verdict,
@@ -33,7 +34,7 @@ _APART = f"{AVERAGE_ODDS}/{DISTANCE} {SUBGROUP}="
 # Of so many tests those that speak for the claim most.
 _SHOWN = 5
 # With fewer folds no swap is rare.
-_FEWEST, _SWAPS, _LEVEL = 6, 20_000, 0.05
+_FEWEST, _SWAPS = 6, 20_000
 
 
 def unstable_subgroup(
@@ -149,7 +150,7 @@ def _end(refuted: Callable[[float], float], middle: float, side: int) -> float:
     inner, outer = 0.0, 8.0
     for _ in range(30):
         half = (inner + outer) / 2
-        if refuted(middle + side * half) < _LEVEL:
+        if refuted(middle + side * half) < LEVEL:
             outer = half
         else:
             inner = half

@@ -19,7 +19,7 @@ from experiments.intersectional_claims import (
 from experiments.intersectional_results import Results
 from experiments.intersectional_stages import PAPER
 from experiments.intersectional_tables import full_title
-from experiments.intersectional_verdicts import Claim, missing, told
+from experiments.intersectional_verdicts import Claim, missing, sentences, told
 
 _HEADER = ("F1", "Balance", "Disparity", "DI", "SPD", "EOD", "AOD")
 _METRICS = (F1, BALANCE, DISPARITY, *DISTANCES)
@@ -88,11 +88,7 @@ def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[st
     lines += ["", start, ""]
     for number, claim in enumerate(claims, 1):
         lines.append(f"- {number}. {claim.text} {claim.verdict.capitalize()}.")
-        lines += [
-            f"    - {markdown.escape(what)}: {told(c)}."
-            for what, c in claim.tests.items()
-        ]
-        lines += [f"    - {sentence}" for sentence in claim.more]
+        lines += [f"    - {sentence}" for sentence in sentences(claim)]
     return lines
 
 

@@ -128,3 +128,9 @@ def told(c: Comparison) -> str:
     """The difference, its interval and its p-value, where there was a test."""
     tested = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
     return f"{span(c)}, {tested}"
+
+
+def sentences(claim: Claim) -> list[str]:
+    """What a claim's tests say, and what else was seen, in Markdown."""
+    tests = [f"{markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()]
+    return [*tests, *claim.more]
