@@ -48,6 +48,10 @@ def check_rows(
     Example:
       >>> import jax.numpy as jnp
       >>> check_rows({"w": jnp.zeros((3, 2))}, 3, "this reconciler")
+      >>> check_rows({"w": jnp.zeros((2, 2))}, 3, "this reconciler")
+      Traceback (most recent call last):
+        ...
+      ValueError: this reconciler was made for 3 objectives; ...2 rows: ...
     """
     rows = num_objectives(updates)
     leaves = jax.tree_util.tree_leaves_with_path(updates)
@@ -85,6 +89,10 @@ def check_per_objective(name: str, values: Any, expected: int) -> None:
 
     Example:
       >>> check_per_objective("mask", jnp.array([True, False]), 2)
+      >>> check_per_objective("mask", jnp.array([True]), 2)
+      Traceback (most recent call last):
+        ...
+      ValueError: mask has shape (1,); one value per objective is needed, shape (2,).
     """
     if values is not None and jnp.shape(values) != (expected,):
         raise ValueError(

@@ -49,6 +49,10 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
     Example:
       >>> check_whole("num_objectives", 3)
+      >>> check_whole("num_objectives", 0)
+      Traceback (most recent call last):
+        ...
+      ValueError: num_objectives is at least 1, not 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(
@@ -64,6 +68,10 @@ def check_nonnegative(name: str, value: Any) -> None:
 
     Example:
       >>> check_nonnegative("epsilon", 0.0)
+      >>> check_nonnegative("epsilon", -1.0)
+      Traceback (most recent call last):
+        ...
+      ValueError: epsilon must be 0 or more, not -1.0.
     """
     if is_known(value) and not value >= 0:
         raise ValueError(f"{name} must be 0 or more, not {value}.")
@@ -74,6 +82,10 @@ def check_decay(value: Any) -> None:
 
     Example:
       >>> check_decay(0.9)
+      >>> check_decay(1.0)
+      Traceback (most recent call last):
+        ...
+      ValueError: decay must lie in [0, 1), not 1.0.
     """
     if is_known(value) and not 0 <= value < 1:
         raise ValueError(f"decay must lie in [0, 1), not {value}.")

@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fairjax
 
@@ -113,17 +114,21 @@ def _entry(path: str, value) -> list[str]:
 
 def lines() -> list[str]:
     """One line a name: its signature at the shortest path, elsewhere what it equals."""
-    found: dict[int, str] = {}
+    found: dict[Any, str] = {}
     lines = []
     for module in sorted(MODULES, key=lambda m: (m.__name__.count("."), m.__name__)):
         for name in names(module):
             path, value = f"{module.__name__}.{name}", getattr(module, name)
+            # By name, because a collector of doctests may import a module twice.
+            key = id(value)
+            if is_ours(value) and hasattr(value, "__qualname__"):
+                key = (value.__module__, value.__qualname__)
             if inspect.ismodule(value):
                 lines.append(f"{path} (module)")
-            elif id(value) in found:
-                lines.append(f"{path} = {found[id(value)]}")
+            elif key in found:
+                lines.append(f"{path} = {found[key]}")
             else:
-                found[id(value)] = path
+                found[key] = path
                 lines += _entry(path, value)
     return lines
 

@@ -94,6 +94,10 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
 
     Example:
       >>> check("a/folder/that/is/not/there")
+      >>> check(__file__)
+      Traceback (most recent call last):
+        ...
+      fairjax.audit._errors.AuditError: ...: is a file; give a folder for the audit.
     """
     target = Path(folder)
     try:

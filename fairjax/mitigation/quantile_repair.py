@@ -158,6 +158,10 @@ def check_repair(level: Any, scale: str, ties: str) -> None:
 
     Example:
       >>> check_repair(0.5, "value", "middle")
+      >>> check_repair(1.5, "value", "middle")
+      Traceback (most recent call last):
+        ...
+      ValueError: the repair level lies in [0, 1], not 1.5.
     """
     if isinstance(level, str) or level is None:
         raise ValueError(f"the repair level is a number in [0, 1], not {level!r}.")

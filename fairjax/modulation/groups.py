@@ -291,6 +291,10 @@ def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
 
     Example:
       >>> check_settings(tau=0.04, decay=0.9, mu=0.3)
+      >>> check_settings(tau=0.04, decay=0.9, mu=-0.3)
+      Traceback (most recent call last):
+        ...
+      ValueError: mu must be 0 or more, not -0.3.
     """
     for name, value in {"tau": tau, **others}.items():
         check_nonnegative(name, value)

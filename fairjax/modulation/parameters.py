@@ -109,6 +109,10 @@ def check_labels(labels: PyTree, modalities: Sequence[str], params: Params) -> N
     Example:
       >>> import jax.numpy as jnp
       >>> check_labels({"w": "labs"}, ["labs"], {"w": jnp.ones(2)})
+      >>> check_labels({"w": "lab"}, ["labs"], {"w": jnp.ones(2)})
+      Traceback (most recent call last):
+        ...
+      ValueError: label 'lab' is neither a modality (labs) nor 'shared'.
     """
     leaves = jax.tree.leaves(labels)
     other = next((leaf for leaf in leaves if not isinstance(leaf, str)), None)
