@@ -162,7 +162,8 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
         sys.exit("the tests cannot be collected.")
     for number in range(1, workers):
         work.copy(number, of=work.tree(0))
-    plan = Plan(work.tests, work.coverage, work.tree(0), {one.path for one in chosen})
+    paths, exclude = {one.path for one in chosen}, CONFIG["tests"]["exclude"]
+    plan = Plan(work.tests, work.coverage, work.tree(0), paths, exclude)
     for lane in LANES:
         results, quick = work.results(lane), work.results("quick")
         waiting = [
@@ -173,6 +174,7 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
             and (
                 one.item.job_id not in results
                 or (again and _survived(results[one.item.job_id]))
+                or _killer(results[one.item.job_id]) in CONFIG["tests"]["exclude"]
             )
         ]
         execute(work, lane, waiting, plan, workers)
@@ -182,7 +184,7 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
     )
     code, output = work.pytest([*ONE_BY_ONE, *files], MUTATION_SELECT=selected)
     if files and code:
-        sys.exit(f"{output}\nfail without a mutant too, so their kills are not valid.")
+        sys.exit(f"{output}\nTests that fail without a mutant belong into `exclude`.")
 
 
 def report(work: Work, chosen: Sequence[Mutant]) -> str:

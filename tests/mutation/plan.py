@@ -29,10 +29,16 @@ class Plan:
       coverage: Of the same run, with a context for each test.
       tree: Folder in which it ran.
       paths: Files of the package, relative to the tree.
+      exclude: Ids of tests that are not used.
     """
 
     def __init__(
-        self, record: Path, coverage: Path, tree: Path, paths: Collection[str]
+        self,
+        record: Path,
+        coverage: Path,
+        tree: Path,
+        paths: Collection[str],
+        exclude: Collection[str],
     ):
         lines = (
             line
