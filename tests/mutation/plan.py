@@ -45,9 +45,8 @@ class Plan:
             for file in sorted(record.glob("*.jsonl"))
             for line in file.read_text(encoding="utf-8").splitlines()
         )
-        self.tests = {
-            name: Test(name, s, slow) for name, s, slow in map(json.loads, lines)
-        }
+        tests = (Test(*json.loads(line)) for line in lines)
+        self.tests = {test.name: test for test in tests if test.name not in exclude}
         data = CoverageData(str(coverage))
         data.read()
         self._covering: dict[str, dict[int, set[Test]]] = {}
