@@ -20,6 +20,7 @@ from pathlib import Path
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from coverage import Coverage, CoverageData
 from mutants import Mutant, differences, sample
 from plan import Plan, Test
 
@@ -29,13 +30,13 @@ from experiments.files import write_text
 ROOT = Path(__file__).parents[2]
 CONFIG = tomllib.loads((Path(__file__).parent / "mutation.toml").read_text("utf-8"))
 DOCUMENT = ROOT / "docs" / "testing.md"
-LANES = ("quick", "slow")
+LANES = {"quick": "not slow and not oracle and not browser", "slow": "slow"}
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "selection", "--tb=no"]
 PYTEST += ["-p", "no:cacheprovider", "-m"]
 ONE_BY_ONE = [*PYTEST, "", "-n", "0"]
 _NOT_COPIED = shutil.ignore_patterns(".git", "build", "results", ".hypothesis")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
-_TABLE = re.compile(r"(<!-- results: mutation -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = r"(?s)(<!-- results: {} -->\n).*?(<!-- end -->)"
 
 
 class Work:
@@ -43,7 +44,7 @@ class Work:
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
-        self.coverage = self.folder / "coverage"
+        self.coverage = {lane: self.folder / f"coverage-{lane}" for lane in LANES}
         self.tests = self.folder / "tests"
         self.tests.mkdir(parents=True, exist_ok=True)
 
@@ -87,11 +88,13 @@ class Work:
 def record(work: Work, workers: int, arguments: Sequence[str]) -> None:
     """Run the tests; add to the record which lines each executed, and what it cost."""
     work.copy(0)
-    run = [*PYTEST, "not oracle and not browser", "-n", str(workers), "--cov=fairjax"]
-    run += ["--cov-context=test", "--cov-report=", "--cov-append", *arguments]
-    to = {"COVERAGE_FILE": str(work.coverage), "MUTATION_RECORD": str(work.tests)}
-    _, output = work.pytest(run, **to)
-    print(output, "Tests that failed are left out.", sep="\n")
+    run = ["-n", str(workers), "--cov=fairjax", "--cov-branch", "--cov-context=test"]
+    run += ["--cov-report=", "--cov-append", *arguments]
+    for lane, marked in LANES.items():
+        to = {"MUTATION_RECORD": str(work.tests)}
+        to["COVERAGE_FILE"] = str(work.coverage[lane])
+        _, output = work.pytest([*PYTEST, marked, *run], **to)
+        print(output, "Tests that failed are left out.", sep="\n")
 
 
 def _start(folder: Path, numbers: "multiprocessing.Queue[int]") -> None:
@@ -163,7 +166,8 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
     for number in range(1, workers):
         work.copy(number, of=work.tree(0))
     paths, exclude = {one.path for one in chosen}, CONFIG["tests"]["exclude"]
-    plan = Plan(work.tests, work.coverage, work.tree(0), paths, exclude)
+    data = list(work.coverage.values())
+    plan = Plan(work.tests, data, work.tree(0), paths, exclude)
     for lane in LANES:
         results, quick = work.results(lane), work.results("quick")
         waiting = [
@@ -215,6 +219,38 @@ def report(work: Work, chosen: Sequence[Mutant]) -> str:
     return "\n".join(["", *tables.as_markdown(header, rows), "", ""])
 
 
+def coverage(work: Work) -> str:
+    """The branch coverage of the quick lane, and of both, as a table."""
+    folders: dict[str, list[list[int]]] = {}
+    for lanes in (["quick"], ["quick", "slow"]):
+        whole = Coverage(data_file=None, branch=True, config_file=False)
+        for lane in lanes:
+            data = CoverageData(str(work.coverage[lane]))
+            data.read()
+            whole.get_data().update(data)
+        output = work.folder / "coverage.json"
+        whole.json_report(outfile=str(output), morfs=None)
+        files = json.loads(output.read_text("utf-8"))["files"]
+        counts: dict[str, list[int]] = {}
+        for path, file in files.items():
+            inside = path.rpartition("/fairjax/")[2].split("/")
+            place = f"fairjax/{inside[0]}" if inside[1:] else "fairjax/*.py"
+            of = file["summary"]
+            done = of["covered_lines"] + of["covered_branches"]
+            for name in (place, "all"):
+                total = counts.setdefault(name, [0, 0])
+                total[0] += done
+                total[1] += of["num_statements"] + of["num_branches"]
+        for name, pair in counts.items():
+            folders.setdefault(name, []).append(pair)
+    rows = [
+        [name, *(f"{done / total:.1%}" for done, total in pairs)]
+        for name, pairs in sorted(folders.items())
+    ]
+    header = ["Place", "Quick lane", "Quick and slow lanes"]
+    return "\n".join(["", *tables.as_markdown(header, rows), "", ""])
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python tests/mutation", description=__doc__)
@@ -235,11 +271,12 @@ def main() -> None:
     chosen = sample(CONFIG, options.mutants, options.seed)
     if options.command == "run":
         run(work, chosen, options.workers, options.again)
-    table = report(work, chosen)
-    print(table)
-    if options.write:
-        text = DOCUMENT.read_text("utf-8")
-        write_text(DOCUMENT, _TABLE.sub(rf"\g<1>{table}\g<2>", text))
+    found = {"mutation": report(work, chosen), "coverage": coverage(work)}
+    for name, table in found.items():
+        print(table)
+        if options.write:
+            text, place = DOCUMENT.read_text("utf-8"), _TABLE.format(name)
+            write_text(DOCUMENT, re.sub(place, rf"\g<1>{table}\g<2>", text))
     return None
 
 

@@ -26,7 +26,7 @@ class Plan:
 
     Args:
       record: Folder of the files that the plugin wrote.
-      coverage: Of the same run, with a context for each test.
+      coverage: Data of the same runs, with a context for each test.
       tree: Folder in which it ran.
       paths: Files of the package, relative to the tree.
       exclude: Ids of tests that are not used.
@@ -35,7 +35,7 @@ class Plan:
     def __init__(
         self,
         record: Path,
-        coverage: Path,
+        coverage: Sequence[Path],
         tree: Path,
         paths: Collection[str],
         exclude: Collection[str],
@@ -47,8 +47,11 @@ class Plan:
         )
         tests = (Test(*json.loads(line)) for line in lines)
         self.tests = {test.name: test for test in tests if test.name not in exclude}
-        data = CoverageData(str(coverage))
-        data.read()
+        data = CoverageData(no_disk=True)
+        for path in coverage:
+            lane = CoverageData(str(path))
+            lane.read()
+            data.update(lane)
         self._covering: dict[str, dict[int, set[Test]]] = {}
         touched = defaultdict(set)
         for path in paths:
