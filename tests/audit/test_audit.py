@@ -321,6 +321,7 @@ def test_an_audit_says_what_it_did_not_search(frame, monkeypatch):
     assert finding["severity"] == "warning"
 
 
+@pytest.mark.slow
 def test_support_and_intervals_count_patients():
     """Group b has 5 patients of 20 rows, and c 40: b's rows are enough, b is not."""
     rng = np.random.default_rng(0)

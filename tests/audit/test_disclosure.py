@@ -184,6 +184,7 @@ def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
                 assert np.linalg.matrix_rank(more) == rank + 1, key
 
 
+@pytest.mark.slow
 def test_two_tables_that_differ_in_withheld_counts_have_one_document():
     """Patients of one withheld group move to another, and no number tells."""
     frame = three(0)
