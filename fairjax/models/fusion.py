@@ -68,15 +68,16 @@ class MultimodalClassifier(nnx.Module):
       ...     "labs": TabularEncoder(3, 8, 1, num_heads=2, rngs=rngs),
       ...     "notes": TextEncoder(50, 8, 1, num_heads=2, max_length=4, rngs=rngs),
       ... }
+      >>> widths = {"labs": 8, "notes": 8}
       >>> model = MultimodalClassifier(
-      ...     encoders, {"labs": 8, "notes": 8}, width=16, num_heads=2, rngs=rngs
+      ...     encoders, widths, width=8, depth=1, num_heads=2, rngs=rngs
       ... )
       >>> inputs = {
       ...     "labs": (jnp.ones((5, 3)),),
       ...     "notes": {"tokens": jnp.zeros((5, 4), int)},
       ... }
       >>> present = jnp.asarray([[True, True]] * 4 + [[True, False]])
-      >>> outputs = model(inputs, present)
+      >>> outputs = nnx.jit(model)(inputs, present)
       >>> outputs.logits.shape, outputs.unimodal_logits.shape
       ((5, 1), (5, 2, 1))
     """

@@ -41,7 +41,8 @@ class SeriesEncoder(nnx.Module):
       >>> hours = jnp.asarray([[0.0, 0.5, 6.0]])
       >>> variables = jnp.asarray([[0, 1, 0]])  # heart rate, lactate, heart rate
       >>> values = jnp.asarray([[-0.3, 1.2, 0.4]])
-      >>> encoder(hours, variables, values, jnp.asarray([[True, True, True]])).shape
+      >>> measured = jnp.asarray([[True, True, True]])
+      >>> nnx.jit(encoder)(hours, variables, values, measured).shape
       (1, 8)
     """
 

@@ -24,8 +24,8 @@ class VolumeEncoder(nnx.Module):
       >>> from fairjax.models import ViT, VolumeEncoder
       >>> rngs = nnx.Rngs(0)
       >>> vit = ViT(8, 4, 8, depth=1, num_heads=2, num_channels=1, rngs=rngs)
-      >>> encoder = VolumeEncoder(vit, num_slices=3, rngs=rngs)
-      >>> encoder(jnp.ones((2, 3, 8, 8, 1))).shape
+      >>> encoder = VolumeEncoder(vit, num_slices=3, depth=1, num_heads=2, rngs=rngs)
+      >>> nnx.jit(encoder)(jnp.ones((2, 3, 8, 8, 1))).shape
       (2, 8)
     """
 

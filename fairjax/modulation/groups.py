@@ -117,13 +117,13 @@ def balance_groups(
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
 
     Example:
-      >>> import jax.numpy as jnp, optax
+      >>> import jax, jax.numpy as jnp
       >>> from fairjax import modulation
       >>> params = {"image": jnp.ones(1), "head": jnp.ones(1)}
       >>> tx = modulation.balance_groups(
       ...     {"image": "image", "head": "shared"}, ["image"], num_groups=2, tau=0.1)
       >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8, 0.3])
-      >>> updates, state = tx.update(
+      >>> updates, state = jax.jit(tx.update)(
       ...     params, tx.init(params), scores=scores, unimodal_scores=scores[:, None],
       ...     labels=jnp.array([1, 0, 1, 0, 0]), groups=jnp.array([0, 0, 1, 1, 1]))
       >>> bool(state.fairness_gate), round(float(updates["image"][0]), 3)

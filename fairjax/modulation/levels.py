@@ -96,13 +96,13 @@ def dual_level(
       projections); the levels and their common Gram matrix are ours.
 
     Example:
-      >>> import jax.numpy as jnp, optax
+      >>> import jax, jax.numpy as jnp
       >>> from fairjax import modulation
       >>> tx = modulation.dual_level(
       ...     num_modalities=2, num_groups=2,
       ...     group_direction=False, modality_direction=False, modality_magnitude=False)
       >>> rows = jnp.array([[1.0, 0.0], [0.0, 3.0], [2.0, 0.0], [0.0, 2.0]])
-      >>> tx.update(rows, tx.init(rows[0]))[0]
+      >>> jax.jit(tx.update)(rows, tx.init(rows[0]))[0]
       Array([4., 4.], dtype=float32)
     """
     if limit is not None:

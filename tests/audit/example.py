@@ -6,9 +6,12 @@ that the report's tests stand alone; they look like an audit's, no more.
 
 import functools
 import itertools
+from unittest import mock
 
 import numpy as np
 
+from fairjax.audit import _curves as curve_figures
+from fairjax.audit import figures
 from fairjax.audit.figures import draw
 from fairjax.audit.page import page
 from fairjax.audit.wording import words
@@ -49,15 +52,54 @@ def small():
     return document | words(document)
 
 
+def selected(document, model, attribute):
+    """The document with one model's groups, curves and gaps over one attribute."""
+
+    def chosen(entries, **wanted):
+        return [e for e in entries if all(e[key] == wanted[key] for key in wanted)]
+
+    groups = {"model": model, "attribute": attribute}
+    curves = document["curves"].items()
+    return document | {
+        "groups": chosen(document["groups"], **groups),
+        "gaps": chosen(document["gaps"], model=model),
+        "sensitivity": chosen(document["sensitivity"], attribute=attribute),
+        "curves": {kind: chosen(found, **groups) for kind, found in curves},
+    }
+
+
 @functools.cache
 def drawings():
-    return draw(example())
+    """Figures of every kind, of the first model's groups by race."""
+    return draw(selected(example(), "risk", "race"))
+
+
+def sketched(document):
+    """What the document's figures are of, in words; their pictures are empty."""
+    numbers = itertools.count()
+
+    def picture(*args, **kwargs):
+        size = 'width="300pt" height="200pt" viewBox="0 0 300 200"'
+        return f'<svg {size} id="{next(numbers)}"/>'.encode()
+
+    kinds = ("roc", "calibration", "decision", "sensitivity", "quadrant")
+    with (
+        mock.patch.object(figures, "forest", picture),
+        mock.patch.multiple(curve_figures, **dict.fromkeys(kinds, picture)),
+    ):
+        return draw(document)
+
+
+@functools.cache
+def sketches():
+    """What all the figures of `example` are of, in words."""
+    return sketched(example())
 
 
 @functools.cache
 def report():
     """The text of the report of `example`."""
-    return page(example(), drawings())
+    return page(example(), sketches())
 
 
 def empty(**changes):

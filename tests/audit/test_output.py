@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 
@@ -39,31 +40,36 @@ def failing(monkeypatch, name, after, error=FULL):
     monkeypatch.setattr(pathlib.Path, name, method)
 
 
-def test_the_folder_holds_the_audit(tmp_path):
-    report = write(small(), tmp_path / "new" / "audit")
-    assert report == tmp_path / "new" / "audit" / "report.html"
-    found = contents(tmp_path / "new" / "audit")
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write(small(), tmp_path_factory.mktemp("written") / "new" / "audit")
+
+
+def test_the_folder_holds_the_audit(report):
+    new = report.parents[1]
+    assert report == new / "audit" / "report.html"
+    found = contents(report.parent)
     assert {name.split("/")[0] for name in found} == TREE
     assert json.loads(found["audit.json"]) == small()
     assert found["report.html"].startswith(b"<!DOCTYPE html>")
     for name in ("cohort", "groups", "gaps", "quality", "gate", "curve_roc"):
         assert f"tables/{name}.csv" in found
     assert "figures/forest-risk-race-error.svg" in found
-    assert os.listdir(tmp_path) == ["new"]
-    assert os.listdir(tmp_path / "new") == ["audit"]
+    assert os.listdir(new.parent) == ["new"]
+    assert os.listdir(new) == ["audit"]
 
 
-def test_the_same_document_gives_the_same_bytes(tmp_path):
-    write(small(), tmp_path / "a")
-    write(small(), tmp_path / "b")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    for data in contents(tmp_path / "a").values():
+def test_the_same_document_gives_the_same_bytes(report, tmp_path):
+    write(small(), tmp_path)
+    found = contents(tmp_path)
+    assert found == contents(report.parent)
+    for data in found.values():
         assert str(tmp_path).encode() not in data
         assert b"\r\n" not in data
 
 
-def test_an_audit_is_replaced_only_when_asked(tmp_path):
-    write(small(), tmp_path)
+def test_an_audit_is_replaced_only_when_asked(report, tmp_path):
+    shutil.copytree(report.parent, tmp_path, dirs_exist_ok=True)
     with pytest.raises(AuditError, match="holds an audit already.*--overwrite"):
         write(empty(), tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["gaps"]

@@ -16,10 +16,10 @@ from tests.audit.example import (
     FORMULA,
     HOSTILE,
     build,
-    drawings,
     empty,
     example,
     report,
+    sketches,
     small,
 )
 
@@ -120,15 +120,15 @@ def test_tables_are_told_apart():
 
 def test_figures_have_words_and_numbers():
     images = find(full(), "img")
-    assert len(images) == len(drawings())
+    assert len(images) == len(sketches())
     by_alt = {i[1]["alt"]: i[1] for i in images}
-    for drawing in drawings():
+    for drawing in sketches():
         image = by_alt[drawing.alt]
         encoded = image["src"].removeprefix("data:image/svg+xml;base64,")
         assert base64.b64decode(encoded) == drawing.svg
         assert int(image["width"]) > 200
         assert int(image["height"]) > 90
-    with_table = [d for d in drawings() if d.kind not in ("gaps", "quadrant")]
+    with_table = [d for d in sketches() if d.kind not in ("gaps", "quadrant")]
     assert len(find(full(), "details")) == len(with_table)
 
 
@@ -214,7 +214,7 @@ def test_a_figures_words_are_escaped():
 
 
 def test_the_same_document_gives_the_same_page():
-    assert page.page(example(), drawings()) == report()
+    assert page.page(example(), sketches()) == report()
 
 
 def test_groups_that_are_not_judged_say_so():

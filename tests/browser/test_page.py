@@ -12,7 +12,7 @@ import pytest
 
 from fairjax.audit.formats import NONE
 from fairjax.audit.output import write
-from tests.audit.example import HOSTILE, drawings, example
+from tests.audit.example import HOSTILE, example, sketches
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -103,7 +103,7 @@ def test_it_opens_without_a_network(opened, report):
 def test_every_figure_is_there(opened):
     images = opened().page.locator("img")
     widths = images.evaluate_all("all => all.map(i => i.complete ? i.naturalWidth : 0)")
-    assert len(widths) == len(drawings())
+    assert len(widths) == len(sketches())
     assert all(width > 0 for width in widths)
 
 

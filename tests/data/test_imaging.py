@@ -476,6 +476,7 @@ def test_sizes_that_no_image_has(size, message, untyped):
         decode({"image": np.zeros((4, 4, 1), np.uint8)}, size)
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_says_what_to_install():
     program = """
 import sys

@@ -124,6 +124,7 @@ def test_closing_ends_the_thread_wherever_it_is():
             assert not threads()
 
 
+@pytest.mark.slow
 def test_a_program_ends_with_batches_left():
     program = """
 import itertools

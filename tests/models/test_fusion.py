@@ -93,8 +93,19 @@ def features_of(name, params):
     return np.asarray(made, np.float64)
 
 
-@pytest.mark.parametrize("pool", ["mean", "first"])
-@pytest.mark.parametrize("present", [None, PRESENT], ids=["all", "some"])
+FIRST = pytest.param("first", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("pool", "present"),
+    [
+        ("mean", None),
+        ("mean", PRESENT),
+        ("first", PRESENT),
+        pytest.param("first", None, marks=pytest.mark.slow),
+    ],
+    ids=["mean-all", "mean-some", "first-some", "first-all"],
+)
 def test_values_are_those_of_numpy(pool, present):
     run, _, params = built(pool)
     found = run(params, INPUTS, present)
@@ -138,7 +149,7 @@ def test_parameters_lie_under_the_modalities_names():
 
 
 @pytest.mark.parametrize("garbage", [1e6, np.nan])
-@pytest.mark.parametrize("pool", ["mean", "first"])
+@pytest.mark.parametrize("pool", ["mean", FIRST])
 def test_absent_inputs_influence_neither_outputs_nor_gradients(pool, garbage):
     run, differentiate, params = built(pool)
 
@@ -172,6 +183,20 @@ def test_a_patient_without_modalities_teaches_no_encoder():
     assert np.abs(gradients["embeddings"]).max() > 1e-3
 
 
+@functools.cache
+def taught():
+    """Gradients of the auxiliary logits' squares, of which one kind counts."""
+    apply, _ = functional(make())
+
+    def loss(params, attached):
+        outputs = apply(params, INPUTS)
+        kinds = outputs.unimodal_logits, outputs.attached_unimodal_logits
+        return jnp.sum(jnp.where(attached, kinds[1], kinds[0]) ** 2)
+
+    return jax.jit(jax.grad(loss))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("attached", [True, False])
 def test_auxiliary_heads_teach_encoders_where_attached(attached):
     run, _, params = built()
@@ -179,16 +204,7 @@ def test_auxiliary_heads_teach_encoders_where_attached(attached):
     np.testing.assert_allclose(
         found.attached_unimodal_logits, found.unimodal_logits, rtol=1e-6
     )
-    apply, _ = functional(make())
-
-    @jax.jit
-    @jax.grad
-    def differentiate(params):
-        outputs = apply(params, INPUTS)
-        kinds = outputs.unimodal_logits, outputs.attached_unimodal_logits
-        return jnp.sum(kinds[attached] ** 2)
-
-    gradients = differentiate(params)
+    gradients = taught()(params, attached)
     for part in ("encoders", "projections"):
         for name in NAMES:
             largest = max(
@@ -200,6 +216,7 @@ def test_auxiliary_heads_teach_encoders_where_attached(attached):
     assert not np.abs(gradients["classifier"]["last"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_half_precision():
     run, _, params = built()
     half = jax.tree.map(
@@ -212,6 +229,7 @@ def test_half_precision():
     np.testing.assert_allclose(found.logits, expected.logits, atol=0.05)
 
 
+@pytest.mark.slow
 def test_dropout_draws_where_there_are_keys_only():
     apply, params = functional(make(dropout=0.5))
 
@@ -220,32 +238,31 @@ def test_dropout_draws_where_there_are_keys_only():
         rngs = nnx.Rngs(jax.random.key(seed))
         return apply(params, INPUTS, PRESENT, rngs).logits
 
-    still, _ = functional(make(dropout=0.0))
+    # A model without dropout.
+    still, _, _ = built()
     np.testing.assert_allclose(
         jax.jit(apply)(params, INPUTS, PRESENT).logits,
-        jax.jit(still)(params, INPUTS, PRESENT).logits,
+        still(params, INPUTS, PRESENT).logits,
         atol=1e-6,
     )
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.allclose(run(1), run(2), atol=0.05)
 
 
+@pytest.mark.slow
 def test_heads_drop_the_same_units_attached_or_not():
     """So that what reaches the encoders alone can be told from what bends the heads."""
     apply, params = functional(make(dropout=0.5))
 
-    @jax.jit
-    @jax.grad
     def bent(params, key):
         found = apply(params, INPUTS, PRESENT, nnx.Rngs(key))
         metered, through = found.unimodal_logits, found.attached_unimodal_logits
-        return jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
+        loss = jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
+        return loss, found
 
-    found = jax.jit(lambda key: apply(params, INPUTS, PRESENT, nnx.Rngs(key)))(
-        jax.random.key(1)
-    )
+    differentiate = jax.jit(jax.grad(bent, has_aux=True))
+    gradient, found = differentiate(params, jax.random.key(1))
     np.testing.assert_array_equal(found.unimodal_logits, found.attached_unimodal_logits)
-    gradient = bent(params, jax.random.key(1))
     heads, encoders = gradient["auxiliary"], gradient["encoders"]
     assert optax.tree.norm(heads) == 0
     assert optax.tree.norm(encoders) > 0
@@ -305,6 +322,7 @@ def objectives_of(apply, rngs_seed=None):
     return fairjax.cell_objectives(statistics, CELLS, functions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "rngs_seed"),
     [(("labs", "vitals"), 3), (("labs", "vitals", "notes", "scan"), None)],
@@ -317,6 +335,7 @@ def test_examples_are_proven_separate(kinds, rngs_seed):
     assert "cells" in plan.costs, plan.reason
 
 
+@pytest.mark.slow
 def test_jacobian_by_cells_over_seeds():
     apply, _, batch = clinical()
     members = [clinical(seed)[1] for seed in (0, 1)]
@@ -357,8 +376,8 @@ def test_wrong_settings(encoders, widths, options, message):
 X = jnp.ones((3, 2))
 
 
-@pytest.mark.parametrize("kind", [float, int])
-@pytest.mark.parametrize("pool", ["mean", "first"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "pool"), [(float, "mean"), (int, "first")])
 def test_presence_in_numbers(untyped, kind, pool):
     encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
     widths = dict.fromkeys(encoders, 4)

@@ -83,6 +83,7 @@ def test_dropout_draws_where_there_are_keys_only():
     np.testing.assert_array_equal(found, plain(same, x))
 
 
+@pytest.mark.slow
 def test_dropout_in_a_multimodal_classifier_draws_where_there_are_keys_only():
     def make(dropout):
         rngs = nnx.Rngs(0)
@@ -121,7 +122,9 @@ def test_wrong_inputs(untyped):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "batch norm"])
-@pytest.mark.parametrize("strategy", ["jacrev", "pulls"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("jacrev", marks=pytest.mark.slow), "pulls"]
+)
 def test_jacobian_rows_are_the_gradients(kind, strategy):
     rngs = nnx.Rngs(0)
     apply, params = functional(

@@ -125,7 +125,7 @@ def test_half_precision():
 def test_whole_numbers_are_read_as_floats(untyped):
     times, kinds, values, mask = series()
     whole = jnp.round(10 * values).astype(jnp.int32)
-    found = APPLY(PARAMS, times, kinds, whole, mask)
+    found = RUN(PARAMS, times, kinds, whole, mask)
     expected = RUN(PARAMS, times, kinds, whole.astype(jnp.float32), mask)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -93,6 +93,7 @@ def test_leading_axes_are_examples():
     np.testing.assert_allclose(together.reshape(B, T, WIDTH), apart, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_half_precision():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (PARAMS, TOKENS))
     found = RUN(*half, MASK)
@@ -103,6 +104,7 @@ def test_half_precision():
     assert RUN(PARAMS, half[1], MASK).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_dropout_draws_where_there_are_keys_only():
     apply, _ = make(dropout=0.5)
     dropping = jax.jit(

@@ -65,6 +65,7 @@ def test_half_precision():
     np.testing.assert_allclose(found, run(VOLUME_PARAMS, VOLUMES), atol=0.05)
 
 
+@pytest.mark.slow
 def test_published_size():
     """86 million parameters at 224 pixels, by the arithmetic of the layers."""
     vit = nnx.eval_shape(lambda: vit_b16(rngs=nnx.Rngs(0)))

@@ -84,7 +84,10 @@ def trained(mode, num_modalities, num_groups, batches, last, settings):
     return jax.lax.scan(follow, tx.init(params), (batches, last))[1]
 
 
-@pytest.mark.parametrize(("num_modalities", "num_groups"), [(2, 2), (3, 6), (2, 6)])
+@pytest.mark.parametrize(
+    ("num_modalities", "num_groups"),
+    [(3, 6), *[pytest.param(2, groups, marks=pytest.mark.slow) for groups in (2, 6)]],
+)
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_groups):
     """Mapped over seeds and settings, scanned, compiled; ties, masks, lost classes."""
@@ -145,6 +148,7 @@ def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_grou
     assert any(gates)
 
 
+@pytest.mark.slow
 def test_one_batch_at_a_time_equals_a_scan():
     """Without a compiler, with one, and in a scan; compiled once for all batches."""
     batches = stacked([transcription.draw(seed, ROWS, 2, 2) for seed in range(BATCHES)])
@@ -181,6 +185,31 @@ def batch_of(seed=1, num_groups=2, **changes):
     return {name: jnp.asarray(value) for name, value in batch.items()} | changes
 
 
+@functools.cache
+def started(mode="paper"):
+    """The first state of two modalities and groups, and an update with traced settings.
+
+    Compiled once for all tests that give as many rows.
+    """
+    params, labels = tree(2)
+
+    def make(settings):
+        return modulation.multifair(
+            labels, NAMES[:2], num_groups=2, mode=mode, **settings
+        )
+
+    def update(state, batch, settings):
+        return make(settings).update(params, state, **batch)
+
+    state = make({}).init(params)
+    compiled = jax.jit(update)
+
+    def run(batch, state=state, rho=1.2, tau=0.04):
+        return compiled(state, batch, {"rho": rho, "tau": tau})
+
+    return run
+
+
 def test_a_chain_in_any_order_scales_alike():
     params, labels = tree(2)
     batch = batch_of()
@@ -195,6 +224,7 @@ def test_a_chain_in_any_order_scales_alike():
             np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_clipping_before_and_after_are_not_the_same():
     """A modality's factor below 1 is undone by no clipping before it."""
     params, labels = tree(2)
@@ -214,14 +244,11 @@ def test_clipping_before_and_after_are_not_the_same():
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_a_modality_missing_for_everyone_keeps_its_averages(mode):
     """And the one that is present is trained as if it were the only one."""
-    params, labels = tree(2)
-    tx = modulation.multifair(labels, NAMES[:2], num_groups=2, mode=mode)
-    _, state = jax.jit(tx.update)(params, tx.init(params), **batch_of(1))
+    run = started(mode)
+    _, state = run(batch_of(1))
     absent = jnp.ones((ROWS, 2), bool).at[:, 1].set(False)
     scores = batch_of(3)["unimodal_scores"].at[:, 1].set(jnp.nan)
-    found, after = jax.jit(tx.update)(
-        params, state, **batch_of(3, present=absent, unimodal_scores=scores)
-    )
+    found, after = run(batch_of(3, present=absent, unimodal_scores=scores), state)
     get = optax.tree.get
     assert get(after, "modality_auc")[1] == get(state, "modality_auc")[1]
     assert get(after, "modality_auc")[0] != get(state, "modality_auc")[0]
@@ -240,17 +267,13 @@ def test_a_modality_missing_for_everyone_keeps_its_averages(mode):
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_batches_of_one_class_or_one_group_open_no_gate(mode):
-    params, labels = tree(2)
-    tx = modulation.multifair(labels, NAMES[:2], num_groups=2, mode=mode, rho=1.0)
     for changes in (
         {"labels": jnp.ones(ROWS, jnp.int32)},
         {"groups": jnp.zeros(ROWS, jnp.int32)},
         {"labels": jnp.full(ROWS, -1)},
         {"groups": jnp.full(ROWS, -1)},
     ):
-        found, state = jax.jit(tx.update)(
-            params, tx.init(params), **batch_of(1, **changes)
-        )
+        found, state = started(mode)(batch_of(1, **changes), rho=1.0)
         assert not optax.tree.get(state, "fairness_gate")
         balance = optax.tree.get(state, "modality_balance")
         for name, share in zip(NAMES, balance, strict=False):
@@ -262,10 +285,8 @@ def test_batches_of_one_class_or_one_group_open_no_gate(mode):
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_rows_of_padding_change_nothing(mode):
     """Whatever they hold, with a label or a group that is none."""
-    params, labels = tree(2)
-    tx = modulation.multifair(labels, NAMES[:2], num_groups=2, mode=mode, tau=0.01)
     batch = batch_of(1)
-    wanted = jax.jit(tx.update)(params, tx.init(params), **batch)
+    wanted = started(mode)(batch, tau=0.01)
     padding = {
         "unimodal_scores": jnp.full((3, 2), jnp.nan),
         "scores": jnp.array([jnp.inf, jnp.nan, 0.5]),
@@ -274,27 +295,24 @@ def test_rows_of_padding_change_nothing(mode):
         "present": jnp.ones((3, 2), bool),
     }
     longer = {name: jnp.concatenate([batch[name], padding[name]]) for name in batch}
-    found = jax.jit(tx.update)(params, tx.init(params), **longer)
+    found = started(mode)(longer, tau=0.01)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-6), found, wanted
     )
 
 
 def test_scores_that_are_not_finite_do_not_stay_in_the_averages():
-    params, labels = tree(2)
-    tx = modulation.multifair(labels, NAMES[:2], num_groups=2)
     batch = batch_of(1)
     broken = batch["unimodal_scores"].at[0, 0].set(jnp.nan).at[1, 1].set(jnp.inf)
     absent = batch["present"].at[0, 0].set(False).at[1, 1].set(False)
-    found = jax.jit(tx.update)(
-        params, tx.init(params), **batch | {"unimodal_scores": broken}
-    )
-    wanted = jax.jit(tx.update)(params, tx.init(params), **batch | {"present": absent})
+    found = started()(batch | {"unimodal_scores": broken})
+    wanted = started()(batch | {"present": absent})
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     for kept in (found[0]["image"], optax.tree.get(found[1], "group_auc")):
         assert np.isfinite(kept).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float32])
 def test_updates_and_states_keep_their_types(kind):
     """Half-precision scores and updates, single-precision averages; stacked rows."""
@@ -321,6 +339,7 @@ def test_updates_and_states_keep_their_types(kind):
                 np.testing.assert_array_equal(row, factor * single[name])
 
 
+@pytest.mark.slow
 def test_double_precision_leaves_the_states_as_they_were():
     params, labels = tree(2)
     with jax.enable_x64(True):

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairjax.modulation import direction_loss, last_layer_gradient
+from fairjax import modulation
+from fairjax.modulation import direction_loss
 from tests.modulation import transcription
+
+last_layer_gradient = jax.jit(modulation.last_layer_gradient)
 
 
 @pytest.mark.parametrize("classes", [None, 2, 4])
@@ -38,7 +41,9 @@ def test_last_layer_gradient_is_that_of_the_mean_cross_entropy(classes, masked):
     found = last_layer_gradient(
         given_inputs, inputs @ weights, given_labels, weights=mask
     )
-    np.testing.assert_allclose(found, jax.grad(loss)(weights), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found, jax.jit(jax.grad(loss))(weights), rtol=2e-5, atol=1e-6
+    )
 
 
 def test_last_layer_gradient_of_a_weighted_loss_and_its_own_derivative():
@@ -55,11 +60,11 @@ def test_last_layer_gradient_of_a_weighted_loss_and_its_own_derivative():
     def found(inputs, head):
         return last_layer_gradient(inputs, inputs @ head, labels, weights=mass)
 
-    wanted = jax.grad(loss)(head)
+    wanted = jax.jit(jax.grad(loss))(head)
     np.testing.assert_allclose(found(inputs, head), wanted, rtol=2e-5, atol=1e-6)
     # What does not count may be NaN, and so may nothing that is derived from it.
     holes = inputs.at[2].set(jnp.nan)
-    slope = jax.grad(lambda x: jnp.sum(found(x, head) ** 2))
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(found(x, head) ** 2)))
     np.testing.assert_allclose(found(holes, head), wanted, rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(slope(holes), slope(inputs), rtol=1e-5, atol=1e-7)
     assert not slope(holes)[2].any()
@@ -90,7 +95,7 @@ def test_rows_without_a_label_are_padding_of_a_binary_gradient(weights):
     def squared(inputs):
         return jnp.sum(last_layer_gradient(inputs, logits, labels, weights=mass) ** 2)
 
-    slope = jax.grad(squared)(inputs)
+    slope = jax.jit(jax.grad(squared))(inputs)
     assert slope[:2].all()
     np.testing.assert_array_equal(slope[2:], 0)
     nothing = last_layer_gradient(inputs, logits, jnp.full(4, -1), weights=mass)
@@ -108,11 +113,13 @@ def test_labels_that_are_no_classes_are_refused(classes):
     logits = jnp.zeros(3) if classes is None else jnp.zeros((3, classes))
     strange = jnp.array([1, -1, 1] if classes is None else [1, 2, 1])
     with pytest.raises(ValueError, match=r"1 and -1|from 0 to 1, not .*2"):
-        last_layer_gradient(jnp.ones((3, 2)), logits, strange)
+        modulation.last_layer_gradient(jnp.ones((3, 2)), logits, strange)
     # A row that does not count may hold anything.
     if classes is not None:
         mass = jnp.array([1, 0, 1])
-        found = last_layer_gradient(jnp.ones((3, 2)), logits, strange, weights=mass)
+        found = modulation.last_layer_gradient(
+            jnp.ones((3, 2)), logits, strange, weights=mass
+        )
         np.testing.assert_allclose(found, [[0.5, -0.5]] * 2)
 
 
@@ -159,7 +166,8 @@ def test_direction_loss_is_bounded_and_blind_to_lengths(vectors, balance, scale)
 
 def test_a_gradient_of_zero_has_no_direction_and_no_nan():
     unimodal, balance = jnp.eye(2), jnp.array([0.5, 0.5])
-    value, slope = jax.value_and_grad(direction_loss)(jnp.zeros(2), unimodal, balance)
+    differentiate = jax.jit(jax.value_and_grad(direction_loss))
+    value, slope = differentiate(jnp.zeros(2), unimodal, balance)
     assert float(value) == 0.5
     assert np.isfinite(slope).all()
     dead = direction_loss(jnp.array([1.0, 0.0]), jnp.zeros((2, 2)), balance)
@@ -175,9 +183,8 @@ def test_small_gradients_in_16_bits_have_a_direction():
 
 def test_only_the_fused_gradient_is_moved():
     fused, unimodal = jnp.array([1.0, 0.0]), jnp.array([[1.0, 1.0], [0.0, 1.0]])
-    slopes = jax.grad(direction_loss, argnums=(0, 1, 2))(
-        fused, unimodal, jnp.array([0.5, 0.5])
-    )
+    differentiate = jax.jit(jax.grad(direction_loss, argnums=(0, 1, 2)))
+    slopes = differentiate(fused, unimodal, jnp.array([0.5, 0.5]))
     # Turned towards both: cos' = sin, .7071 and 1, times .5/2.
     np.testing.assert_allclose(slopes[0], [0, -0.25 * (0.5**0.5 + 1)], atol=1e-6)
     np.testing.assert_array_equal(slopes[1], 0)

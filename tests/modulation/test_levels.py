@@ -102,6 +102,7 @@ def test_every_setting_equals_the_equations(num_modalities, num_groups):
         check(mapped(num_modalities, num_groups)(rows), rows, num_modalities)
 
 
+@pytest.mark.slow
 def test_a_limit_holds_what_is_lengthened():
     rows = draw(3, 6)
     found = mapped(3, 6, limited=True)
@@ -171,6 +172,7 @@ def chains(key):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", chains(0))
 def test_each_switch_alone_is_a_step_of_by_level(on):
     """Also in the random orders that it draws, one update after another."""
@@ -192,6 +194,7 @@ def test_each_switch_alone_is_a_step_of_by_level(on):
     )
 
 
+@pytest.mark.slow
 def test_traced_switches_are_as_static_ones():
     rows = jnp.asarray(draw(3, 6))
     traced = mapped(3, 6)(rows)
@@ -221,6 +224,7 @@ def test_groups_may_be_renamed():
     np.testing.assert_allclose(run(swapped), run(rows), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_groups_may_be_renamed_with_their_order():
     rows = draw(2, 3)
     place = np.array([2, 0, 1])

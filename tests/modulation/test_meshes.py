@@ -51,6 +51,7 @@ def transform():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_batches(kind):
     batch = asdict(transcription.draw(1, 32, 2, 2))
