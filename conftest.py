@@ -22,7 +22,11 @@ import pytest
 # Tests compile thousands of programs and run most of them once: without optimisation
 # they take half the time. With XLA_FLAGS="" they are compiled as for users, which
 # .ci/run does in all lanes but the first.
-_QUICK = ["--xla_backend_optimization_level=0"]
+_QUICK = [
+    "--xla_backend_optimization_level=0",
+    # Small programs are not worth splitting into parts that compile side by side.
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 if jaxlib.version.__version_info__ < (0, 11):
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
