@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fairjax import metrics
 from fairjax.metrics import (
     GroupCounts,
-    beta_binomial_posterior,
     posterior_rates,
     support_status,
+)
+
+beta_binomial_posterior = jax.jit(
+    metrics.beta_binomial_posterior, static_argnames="confidence"
 )
 
 
@@ -74,6 +78,7 @@ def test_rates_by_label():
         np.testing.assert_allclose(found.prior_size[label], alone.prior_size, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_intervals_hold_where_the_prior_is_true():
     """Rates drawn from a beta distribution: 95 % of the intervals hold them."""
     rng = np.random.default_rng(0)
