@@ -117,7 +117,7 @@ def rejections(within, runs=250):
             predictions,
             groups,
             num_groups=2,
-            num_permutations=99,
+            num_permutations=39,
             statistic=equal_opportunity_difference,
             within=within,
         ).p_value
@@ -153,7 +153,7 @@ def test_the_test_of_predictive_parity_keeps_its_level_and_finds_a_gap():
             predictions,
             groups,
             num_groups=2,
-            num_permutations=99,
+            num_permutations=39,
             statistic=predictive_parity_difference,
             within=within,
         ).p_value

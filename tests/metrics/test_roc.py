@@ -161,6 +161,7 @@ def test_a_drawn_curve_takes_the_upper_end_of_a_rise():
     assert drawn.tpr.tolist() == [[0, 0, 1, 1, 1]]
 
 
+@pytest.mark.slow
 def test_drawing_without_rows_and_with_too_few_points():
     nothing = np.zeros(0, np.float32)
     groups = np.zeros(0, int)

@@ -57,10 +57,10 @@ def test_groups_that_seem_alike_still_have_an_interval():
 def test_groups_without_trials_get_the_prior_and_no_trials_nothing():
     found = beta_binomial_posterior(np.array([0, 5, 9]), np.array([0, 10, 10]))
     np.testing.assert_allclose(found.mean[0], found.prior_mean, rtol=1e-6)
-    nothing = beta_binomial_posterior(np.zeros(2), np.zeros(2))
+    nothing = beta_binomial_posterior(np.zeros(3, int), np.zeros(3, int))
     assert np.isnan(nothing.mean).all()
     for successes, end in ((0, 0.0), (10, 1.0)):
-        flat = beta_binomial_posterior(np.full(2, successes), np.full(2, 10))
+        flat = beta_binomial_posterior(np.full(3, successes), np.full(3, 10))
         assert (flat.mean == end).all()
         assert (flat.lower <= end).all()
         assert (flat.upper >= end).all()

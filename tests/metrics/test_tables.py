@@ -303,6 +303,7 @@ def test_several_attributes_and_their_crossing():
     np.testing.assert_allclose(crossed.loc["c, f", "value"], expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_metrics_of_all_groups_at_once():
     labels, predictions, groups = rows_of(TABLE)
     names = ["differential_fairness", "theil_index", "between_group_theil_index"]
