@@ -12,6 +12,9 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Workers occupy all cores; more threads of BLAS and OpenMP would only wait for one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import jax
@@ -22,7 +25,11 @@ import pytest
 # Tests compile thousands of programs and run most of them once: without optimisation
 # they take half the time. With XLA_FLAGS="" they are compiled as for users, which
 # .ci/run does in all lanes but the first.
-_QUICK = ["--xla_backend_optimization_level=0"]
+_QUICK = [
+    "--xla_backend_optimization_level=0",
+    # Small programs are not worth splitting into parts that compile side by side.
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 if jaxlib.version.__version_info__ < (0, 11):
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))

@@ -5,10 +5,10 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from scipy import stats
 
+from fairjax import metrics
 from fairjax.metrics import (
     GroupCounts,
     bootstrap_auroc,
-    bootstrap_interval,
     group_auroc,
     group_counts,
     multinomial_bootstrap,
@@ -17,9 +17,13 @@ from fairjax.metrics import (
     stratified_bootstrap_weights,
 )
 
+bootstrap_interval = jax.jit(
+    metrics.bootstrap_interval, static_argnames=("confidence", "method")
+)
 COUNTS = GroupCounts(jnp.array([[[40, 10], [6, 14]], [[3, 0], [0, 2]], [[0] * 2] * 2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["table", "group", "label"])
 def test_resampled_counts_have_multinomial_moments(within):
     drawn = multinomial_bootstrap(
@@ -77,6 +81,7 @@ def test_strata_keep_their_sizes():
     np.testing.assert_allclose(np.cov(first.T), np.eye(3) - 1 / 3, atol=0.06)
 
 
+@pytest.mark.slow
 def test_resampled_patients_are_counted_whole():
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, (2, 40))
@@ -146,6 +151,7 @@ def test_replicates_do_not_sort_again(by_patient):
     assert sorts_in(program.jaxpr).tolist() == [1 if by_patient else 2, 0]
 
 
+@pytest.mark.slow
 def test_auroc_of_patients_varies_more_than_of_rows():
     labels, scores, groups = (column.repeat(4) for column in ranked_rows())
     patients = np.arange(120).repeat(4)

@@ -84,6 +84,7 @@ def test_rows_of_their_own_patients_are_binomial():
     np.testing.assert_allclose(found.trials, n - 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_copies_of_rows_bring_no_news():
     """Ten rows of every patient, all alike, are one row of each."""
     hits, groups = np.array([1, 0, 1, 1, 0, 0, 1, 1]), np.repeat([0, 1], 4)
@@ -134,6 +135,7 @@ def test_groups_without_rows_or_with_one_patient_have_no_variance():
     np.testing.assert_allclose(found.trials, [1, 1, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_can_be_mapped_over_predictions():
     rng = np.random.default_rng(1)
     hits = rng.integers(0, 2, (2, ROWS))

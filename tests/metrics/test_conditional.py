@@ -56,6 +56,7 @@ def test_no_stratum_no_gap(agg):
     assert not result.compared.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agg", ["max", "min", "mean"])
 def test_batched_mapped_and_compiled_agree(agg):
     batch = jnp.array([SIMPSON, SIMPSON[:, :, ::-1], SIMPSON * 0])

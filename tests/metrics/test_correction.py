@@ -71,7 +71,7 @@ def simulated_gaps(true_rates, support):
         return bias_corrected_gap(
             boot_key,
             counts,
-            num_replicates=60,
+            num_replicates=20,
             statistic=equal_opportunity_difference,
         )
 
@@ -93,6 +93,7 @@ SIZES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @SIZES
 def test_at_parity_most_of_the_bias_is_gone(positives):
     raw, corrected = simulate([0.6] * len(positives), positives)
@@ -100,6 +101,7 @@ def test_at_parity_most_of_the_bias_is_gone(positives):
     assert corrected < 0.5 * raw
 
 
+@pytest.mark.slow
 @SIZES
 def test_a_large_gap_is_nearly_unbiased(positives):
     rates = np.linspace(0.35, 0.85, len(positives))
@@ -107,6 +109,7 @@ def test_a_large_gap_is_nearly_unbiased(positives):
     assert abs(corrected - 0.5) < 0.015
 
 
+@pytest.mark.slow
 @SIZES
 @pytest.mark.parametrize("gap", [0.03, 0.06])
 def test_in_between_it_is_closer_to_the_truth_on_average(positives, gap):

@@ -63,6 +63,7 @@ def test_integer_weights_equal_repeated_rows(table):
     np.testing.assert_array_equal(weighted.counts, repeated.counts)
 
 
+@pytest.mark.slow
 @given(tables(), st.sampled_from([0, 1, 7, 20]))
 def test_merge_of_parts_is_the_whole(table, cut):
     columns = table[:3]

@@ -53,6 +53,7 @@ def test_average_precision_of_one_class():
     assert auprc(np.array([1, 0, 1]), missing, np.array([1, 0, 1])) == 1
 
 
+@pytest.mark.slow
 def test_the_top_of_a_long_list_keeps_its_precision():
     """The first hits weigh most, where differences of totals would cancel."""
     rng = np.random.default_rng(0)
@@ -94,6 +95,7 @@ def test_average_precision_of_groups(table, random):
             np.testing.assert_allclose(found[group], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_average_precision_maps_over_weights():
     labels, scores, groups, rng = case(1)
     weights = rng.integers(0, 4, (3, 200))
@@ -104,7 +106,9 @@ def test_average_precision_maps_over_weights():
         np.testing.assert_allclose(found, alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_cross_auroc_equals_sklearn_on_the_two_groups(weighted):
     labels, scores, groups, rng = case(2)
     weights = rng.random(200).astype(np.float32) if weighted else None

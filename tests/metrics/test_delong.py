@@ -55,8 +55,13 @@ def by_patients(labels, scores, patients):
     ) + cross + cross.T
 
 
+DOUBLE = pytest.mark.parametrize(
+    "double", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+
+
 @pytest.mark.parametrize("levels", [1, 12, 10**6])
-@pytest.mark.parametrize("double", [False, True])
+@DOUBLE
 def test_equals_the_definition_over_all_pairs(levels, double):
     labels, scores, groups, _ = case(levels, levels=levels)
     with jax.enable_x64(double):
@@ -91,7 +96,7 @@ def test_a_perfect_auroc_has_no_variance():
     assert (found.covariance == 0).all()
 
 
-@pytest.mark.parametrize("double", [False, True])
+@DOUBLE
 def test_patients_equal_the_published_formula(double):
     labels, scores, groups, patients = case(2)
     with jax.enable_x64(double):
@@ -108,6 +113,7 @@ def test_patients_equal_the_published_formula(double):
     assert np.isnan(found.covariance[3]).all()
 
 
+@pytest.mark.slow
 def test_one_row_to_a_patient_is_delong():
     labels, scores, groups, _ = case(3)
     plain = delong(labels, scores, groups, num_groups=3)
@@ -118,6 +124,7 @@ def test_one_row_to_a_patient_is_delong():
     np.testing.assert_allclose(clustered.covariance, plain.covariance, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_copies_of_a_patients_row_add_no_information():
     labels, scores, groups, _ = case(4, rows=80)
     plain = delong(labels, scores, groups, num_groups=3)
@@ -137,6 +144,7 @@ def test_copies_of_a_patients_row_add_no_information():
     assert (naive.covariance[:, 0, 0] < 0.5 * plain.covariance[:, 0, 0]).all()
 
 
+@pytest.mark.slow
 def test_joint_covariance_over_groups():
     """Diagonal blocks are the groups' own; the others are sums over shared patients."""
     labels, scores, groups, patients = case(5)
@@ -199,6 +207,7 @@ grouped_rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(grouped_rows, st.randoms(use_true_random=False))
 def test_properties(table, random):
     labels, scores, groups, patients = (np.array(c) for c in zip(*table, strict=True))
@@ -244,6 +253,7 @@ def test_a_missing_score_spoils_its_group_and_model_alone():
     assert np.isfinite(found.covariance[1, 1, 1])
 
 
+@pytest.mark.slow
 def test_mapped_equals_a_loop():
     labels, scores, groups, patients = case(8, models=3)
     clusters = {"num_groups": 3, "patients": patients, "num_patients": 60}

@@ -130,7 +130,13 @@ def test_z_of_a_single_stratum_is_the_permutation_standard_score():
 
 
 @pytest.mark.parametrize(
-    ("rows", "kinds"), [(ROWS, 2), (ROWS, 5), (ROWS, None), (6000, None)]
+    ("rows", "kinds"),
+    [
+        (ROWS, 2),
+        (ROWS, 5),
+        pytest.param(ROWS, None, marks=pytest.mark.slow),
+        pytest.param(6000, None, marks=pytest.mark.slow),
+    ],
 )
 def test_p_values_are_those_of_all_shuffles(rows, kinds):
     """By drawing tables of two values and of five, by sorting, and by shifts."""
@@ -165,8 +171,9 @@ def test_p_values_are_those_of_all_shuffles(rows, kinds):
         )
 
 
+@pytest.mark.slow
 def test_by_chance_the_search_finds_something_as_often_as_stated():
-    runs, level = 300, 0.1
+    runs, level = 150, 0.1
     rejected = naive = 0
     labels, _, attributes = cohort(4)
     for seed in range(runs):
@@ -210,9 +217,10 @@ def test_a_planted_intersection_is_found():
     assert hits >= 17
 
 
+@pytest.mark.slow
 def test_rows_of_one_patient_are_not_evidence_of_their_own():
     """Four equal rows a patient: by rows the search finds noise, by patients not."""
-    runs, level, patients = 150, 0.1, 200
+    runs, level, patients = 80, 0.1, 200
     codes = np.repeat(np.arange(patients), 4)
     by_row = by_patient = 0
     _, _, attributes = cohort(5, patients)
@@ -247,7 +255,7 @@ def test_patients_of_one_row_are_rows(metric):
     np.testing.assert_array_equal(patients.support, rows.support)
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(st.integers(0, 2**16))
 def test_the_order_of_rows_does_not_matter(seed):
     labels, predictions, attributes = cohort(seed)

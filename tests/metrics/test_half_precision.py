@@ -11,6 +11,8 @@ from fairjax import metrics
 ROWS = 20_000
 ONE = np.zeros(ROWS, int)
 HALF = pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
+
+pytestmark = pytest.mark.slow
 # Single precision, where the sums themselves are right.
 CLOSE = {"rtol": 2e-4}
 

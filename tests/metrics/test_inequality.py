@@ -17,6 +17,15 @@ from fairjax.metrics import (
 )
 
 ALPHAS = [-1, 0, 0.5, 1, 2, 3]
+# That of 0 is worked by hand.
+QUICK_ALPHAS = [1, 2]
+by_alpha = pytest.mark.parametrize(
+    "alpha",
+    [
+        pytest.param(alpha, marks=() if alpha in QUICK_ALPHAS else pytest.mark.slow)
+        for alpha in ALPHAS
+    ],
+)
 NUM_GROUPS = 4
 split_at = functools.partial(entropy_split, num_groups=NUM_GROUPS)
 
@@ -74,7 +83,7 @@ def test_mean_log_deviation_without_missed_positives():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@by_alpha
 @given(table=tables())
 def test_equals_the_definition_and_its_parts_add_up(alpha, table):
     labels, predictions, groups, weights = table
@@ -94,6 +103,7 @@ def test_equals_the_definition_and_its_parts_add_up(alpha, table):
     assert within >= 0
 
 
+@pytest.mark.slow
 @given(tables())
 def test_integer_weights_equal_repeated_rows_in_any_order(table):
     *columns, weights = table
@@ -105,6 +115,7 @@ def test_integer_weights_equal_repeated_rows_in_any_order(table):
     np.testing.assert_allclose(split_at(*repeated, 1), weighted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_add_up_exactly_in_double_precision():
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, (2, 5000))
@@ -116,6 +127,7 @@ def test_parts_add_up_exactly_in_double_precision():
             np.testing.assert_allclose(between + within, total, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_small_index_keeps_its_digits():
     # 100,000 rows of which ten have another benefit: about 1e-4 / 2.
     labels, predictions = np.zeros((2, 100_000), np.int8)
@@ -126,7 +138,7 @@ def test_a_small_index_keeps_its_digits():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@by_alpha
 def test_equal_benefits_have_no_inequality(alpha):
     labels = np.array([0, 1, 0, 1])
     groups = np.array([0, 0, 1, 2])
@@ -151,6 +163,7 @@ def test_no_rows_no_index():
     assert np.isnan(split_at(ones, ones, -ones)).all()
 
 
+@pytest.mark.slow
 def test_index_mapped_and_compiled_agree():
     rng = np.random.default_rng(2)
     labels, predictions, groups = rng.integers(0, 2, (3, 5, 40))
@@ -213,6 +226,7 @@ def test_differential_fairness_of_an_outcome_that_groups_lack():
     assert np.isnan(differential_fairness(GroupCounts(jnp.array([some, empty]))))
 
 
+@pytest.mark.slow
 def test_differential_fairness_mapped_and_compiled_agree():
     rng = np.random.default_rng(3)
     columns = rng.integers(0, 2, (3, 40))

@@ -53,6 +53,7 @@ def test_patients_need_their_number():
         )
 
 
+@pytest.mark.slow
 def test_recalibration_by_patient_is_the_sandwich():
     rng = np.random.default_rng(1)
     patients = np.repeat(np.arange(150), 4)

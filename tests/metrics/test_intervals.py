@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,16 +10,22 @@ from statsmodels.stats.proportion import proportion_confint
 from fairjax import metrics
 from fairjax.metrics import (
     auroc_interval,
-    beta_quantile,
-    jeffreys_interval,
     logit_interval,
-    midp_interval,
     newcombe_interval,
     wilson_interval,
 )
 from fairjax.metrics.intervals import normal_quantile
 
-LEVELS = (0.8, 0.95, 0.999)
+# Called one by one, their loops would be compiled anew each time.
+beta_quantile = jax.jit(metrics.beta_quantile, static_argnames="probability")
+jeffreys_interval = jax.jit(metrics.jeffreys_interval, static_argnames="confidence")
+midp_interval = jax.jit(metrics.midp_interval, static_argnames="confidence")
+compiled_wilson = jax.jit(wilson_interval)
+
+LEVELS = pytest.mark.parametrize(
+    "confidence",
+    [0.95, *(pytest.param(level, marks=pytest.mark.slow) for level in (0.8, 0.999))],
+)
 RATES = [
     (x, n)
     for n in (1, 5, 10, 100, 1000, 10**5, 10**7)
@@ -30,7 +34,7 @@ RATES = [
 ]
 
 
-@pytest.mark.parametrize("confidence", LEVELS)
+@LEVELS
 def test_wilson_is_that_of_statsmodels(confidence):
     x, n = np.array(RATES, float).T
     lower, upper = wilson_interval(x, n, confidence=confidence)
@@ -40,7 +44,7 @@ def test_wilson_is_that_of_statsmodels(confidence):
     assert (np.abs(upper - expected[1]) <= 1e-6 + 1e-3 * width).all()
 
 
-@pytest.mark.parametrize("confidence", LEVELS)
+@LEVELS
 def test_jeffreys_is_that_of_statsmodels_but_at_the_ends(confidence):
     x, n = np.array(RATES, float).T
     lower, upper = jeffreys_interval(x, n, confidence=confidence)
@@ -80,10 +84,9 @@ MIDP = [
 def test_midp_ends_have_the_tails_of_scipys_binomial(z, near):
     x, n = np.array(MIDP).T
     with jax.enable_x64(True):
-        interval = jax.jit(functools.partial(midp_interval, z=z))
-        lower, upper = (np.asarray(end) for end in interval(x, n))
+        lower, upper = (np.asarray(end) for end in midp_interval(x, n, z=z))
         # The lower end of successes is the upper one of failures.
-        mirrored = np.asarray(interval(n - x, n).upper)
+        mirrored = np.asarray(midp_interval(n - x, n, z=z).upper)
     np.testing.assert_allclose(midp_score(x, n, upper), z, atol=near)
     few = (x >= 3) & (n - x >= 3)
     np.testing.assert_allclose(midp_score(x, n, upper)[few], z, atol=0.01)
@@ -105,15 +108,12 @@ def test_midp_hand_values():
     assert np.isnan(midp_interval(0, 0)).all()
 
 
-compiled_midp = jax.jit(midp_interval)
-
-
 @given(st.floats(0, 1), st.floats(1, 1e6), st.floats(0.1, 5))
 def test_midp_ends_enclose_the_rate_and_widen(rate, trials, z):
-    lower, upper = compiled_midp(rate * trials, trials, z=z)
+    lower, upper = midp_interval(rate * trials, trials, z=z)
     assert 0 <= lower <= rate + 1e-6
     assert rate - 1e-6 <= upper <= 1
-    wider = compiled_midp(rate * trials, trials, z=z + 0.1)
+    wider = midp_interval(rate * trials, trials, z=z + 0.1)
     assert wider.lower <= lower + 1e-6
     assert wider.upper >= upper - 1e-6
 
@@ -130,22 +130,25 @@ def test_wilson_hand_values():
 @given(st.floats(0, 1), st.floats(0.5, 500))
 def test_wilson_ends_are_where_the_score_test_just_rejects(rate, trials):
     """With real-valued trials too."""
-    lower, upper = wilson_interval(rate * trials, trials, z=2.0)
+    lower, upper = compiled_wilson(rate * trials, trials, z=2.0)
     for end in (float(lower), float(upper)):
         if 1e-5 < end < 1 - 1e-5:
             score = abs(rate - end) / np.sqrt(end * (1 - end) / trials)
             np.testing.assert_allclose(score, 2, rtol=2e-2)
 
 
-def test_beta_quantiles_are_those_of_scipy():
+@pytest.mark.parametrize(
+    "probability",
+    [0.025, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.001, 0.5, 0.975))],
+)
+def test_beta_quantiles_are_those_of_scipy(probability):
     a = np.array([0.5, 0.5, 1.0, 3.5, 60.0, 300.0, 2000.0, 51.0])
     b = np.array([0.5, 9.5, 1.0, 1e6, 80.0, 90.0, 51.0, 2e6])
-    for probability in (0.001, 0.025, 0.5, 0.975):
-        for first, second in ((a, b), (b, a)):
-            found = beta_quantile(probability, first, second)
-            expected = stats.beta.ppf(probability, first, second)
-            deviation = stats.beta.std(first, second)
-            assert (np.abs(found - expected) <= 6e-8 + 4e-3 * deviation).all()
+    for first, second in ((a, b), (b, a)):
+        found = beta_quantile(probability, first, second)
+        expected = stats.beta.ppf(probability, first, second)
+        deviation = stats.beta.std(first, second)
+        assert (np.abs(found - expected) <= 6e-8 + 4e-3 * deviation).all()
 
 
 def test_logit_interval_hand_values_and_its_ends():
@@ -194,6 +197,7 @@ def test_auroc_of_one_has_an_interval():
     assert np.isnan(auroc_interval(1.0, 0.0, 12, 0)).all()
 
 
+@pytest.mark.slow
 def test_intervals_can_be_compiled_mapped_and_doubled():
     x, n = np.array([0.0, 3, 8]), np.array([4.0, 5, 8])
     for interval in (wilson_interval, jeffreys_interval):
@@ -232,10 +236,11 @@ def test_an_unknown_error_of_an_auroc_gives_no_interval():
     assert np.isnan([found.lower[1], found.upper[1]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [jnp.float16, jnp.bfloat16])
 def test_sixteen_bits_are_widened(kind):
     hits, rows = jnp.array(30, kind), jnp.array(50, kind)
-    for interval in (wilson_interval, jeffreys_interval, metrics.midp_interval):
+    for interval in (wilson_interval, jeffreys_interval, midp_interval):
         for end, same in zip(interval(hits, rows), interval(30, 50), strict=True):
             assert end.dtype == jnp.float32
             np.testing.assert_allclose(end, same, rtol=1e-6)

@@ -54,9 +54,16 @@ CALLS = {
 }
 
 
+CASES = [*((name, False) for name in CALLS), ("group_auroc", True), ("delong", True)]
+QUICK = [("group_counts", False), ("influence_variance", False)]
+
+
 @pytest.mark.parametrize(
     ("name", "compiled"),
-    [*((name, False) for name in CALLS), ("group_auroc", True), ("delong", True)],
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in CASES
+    ],
 )
 def test_sharded_rows(name, compiled):
     rng = np.random.default_rng(0)

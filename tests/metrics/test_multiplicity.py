@@ -24,17 +24,14 @@ def test_holm_equals_closed_testing_with_bonferroni(p_values):
             bound = min(1, size * min(p[list(subset)].astype(float)))
             for member in subset:
                 expected[member] = max(expected[member], bound)
-    np.testing.assert_allclose(jax.jit(holm)(p), expected, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(holm(p), expected, rtol=1e-5, atol=1e-30)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6))
-@pytest.mark.parametrize(
-    ("adjust", "name"), [(holm, "holm"), (benjamini_hochberg, "fdr_bh")]
-)
-def test_adjusted_values_are_those_of_statsmodels(adjust, name, p_values):
+def test_benjamini_and_hochbergs_values_are_those_of_statsmodels(p_values):
     p = np.array(p_values, np.float32)
-    expected = multipletests(p.astype(float), method=name)[1]
-    np.testing.assert_allclose(jax.jit(adjust)(p), expected, rtol=1e-5, atol=1e-30)
+    expected = multipletests(p.astype(float), method="fdr_bh")[1]
+    np.testing.assert_allclose(benjamini_hochberg(p), expected, rtol=1e-5, atol=1e-30)
 
 
 def test_tests_that_could_not_be_made_are_not_counted():

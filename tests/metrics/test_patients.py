@@ -83,10 +83,23 @@ JOINT = ("bootstrap_auroc", "patient_bootstrap_counts", "patient_bootstrap_weigh
 @pytest.mark.parametrize("name", CALLS)
 def test_codes_out_of_range(name):
     """Record numbers passed for codes would otherwise be dropped, or be another's."""
-    call = CALLS[name]
     for wrong, what in ((5 * CODES, "such as 20"), (CODES - 1, "such as -1")):
         with pytest.raises(ValueError, match=rf"are not in 0 .. 19, {what}"):
-            call(wrong)
+            CALLS[name](wrong)
+
+
+QUICK = ("cluster_interval", "influence_variance")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in CALLS
+    ],
+)
+def test_codes_out_of_range_where_they_are_traced(name):
+    call = CALLS[name]
     assert not np.isnan(call(CODES)).any()
     traced = jax.jit(call)
     np.testing.assert_allclose(traced(CODES), call(CODES), rtol=1e-5)

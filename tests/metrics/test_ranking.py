@@ -46,6 +46,7 @@ def test_equals_sklearn_with_ties_and_weights(levels):
     )
 
 
+@pytest.mark.slow
 def test_is_accurate_on_many_rows():
     labels, scores, _ = case(0, rows=300_000, levels=10**5)
     np.testing.assert_allclose(
@@ -89,6 +90,7 @@ def test_one_class_or_a_missing_score_is_undefined():
     assert auroc(np.array([0, 1, 1]), missing, np.array([1, 1, 0])) == 1
 
 
+@pytest.mark.slow
 def test_bootstrap_weights_reuse_one_sort():
     labels, scores, rng = case(3)
     weights = rng.integers(0, 4, (6, 200))
@@ -180,7 +182,9 @@ def test_groups_of_any_composition(table, random):
         np.testing.assert_allclose(found[group], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_small_group_after_a_heavy_one_keeps_its_digits(weighted):
     """A running sum over all rows would lose them: 10¹² after 0.01 in float32."""
     labels, scores, rng = case(5, rows=400, levels=10**4)
@@ -195,6 +199,7 @@ def test_a_small_group_after_a_heavy_one_keeps_its_digits(weighted):
         np.testing.assert_allclose(found[group], expected, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_many_rows_in_many_groups():
     labels, scores, rng = case(6, rows=300_000, levels=10**4)
     groups = rng.integers(0, 60, 300_000)
@@ -232,6 +237,7 @@ def test_no_rows_at_all():
     assert np.isnan(found).all()
 
 
+@pytest.mark.slow
 def test_grouped_replicates_equal_a_loop_and_do_not_sort():
     labels, scores, rng = case(7)
     groups = rng.integers(-1, 3, 200)
@@ -247,6 +253,7 @@ def test_grouped_replicates_equal_a_loop_and_do_not_sort():
     assert "sort[" not in str(jaxpr)
 
 
+@pytest.mark.slow
 def test_double_precision_is_kept():
     labels, scores, rng = case(8, levels=10**9)
     scores = labels * 0.3 + rng.random(200)

@@ -28,7 +28,9 @@ def by_statsmodels(labels, scores, weights):
     return (large.params[0], large.bse[0], line.params[1], line.bse[1], line.params[0])
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_equals_statsmodels(weighted):
     labels, scores, groups, rng = case(0)
     weights = rng.integers(1, 4, 600) if weighted else None
@@ -86,6 +88,7 @@ def test_no_finite_slope(labels, scores):
     np.testing.assert_allclose(risks.sum(), 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_class_no_rows_and_a_missing_score():
     labels, scores, groups, _ = case(1)
     scores = scores.astype(np.float32)
@@ -97,6 +100,7 @@ def test_one_class_no_rows_and_a_missing_score():
         assert np.isnan(column).tolist() == [False, True, True, True]
 
 
+@pytest.mark.slow
 def test_scores_of_0_and_1_are_clipped():
     labels = np.array([0, 1, 0, 1, 1, 0])
     scores = np.array([0, 0, 0.5, 0.5, 1, 1], np.float32)
@@ -110,6 +114,7 @@ def test_scores_of_0_and_1_are_clipped():
     assert np.isfinite(default.slope_se[0])
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.randoms(use_true_random=False))
 def test_any_order_and_shifts(seed, random):
     """Odds raised to a power and multiplied: the fit follows, exactly."""
@@ -137,6 +142,7 @@ def test_any_order_and_shifts(seed, random):
     np.testing.assert_allclose(halved.slope, 2 * np.asarray(plain.slope), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_extreme_scores_do_not_send_newton_astray():
     """Overconfident risks: undamped steps from the identity would overshoot."""
     rng = np.random.default_rng(2)
@@ -150,6 +156,7 @@ def test_extreme_scores_do_not_send_newton_astray():
     np.testing.assert_allclose([c[0] for c in fit[:5]], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mapped_equals_a_loop():
     labels, scores, groups, rng = case(3)
     weights = rng.integers(0, 3, (3, 600))

@@ -55,7 +55,9 @@ def test_area_between_curves_that_cross_by_hand():
 
 
 @pytest.mark.parametrize("levels", [1, 3, 15, 10**6])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_area_equals_that_between_sklearns_curves(levels, weighted):
     labels, scores, groups, rng = case(levels, levels=levels)
     weights = rng.random(200).astype(np.float32) if weighted else None
@@ -71,6 +73,7 @@ def test_area_equals_that_between_sklearns_curves(levels, weighted):
     assert np.isnan(found[:, 4]).all()
 
 
+@pytest.mark.slow
 def test_area_of_more_rows_than_a_block():
     """Lines are carried from one block of intervals to the next."""
     labels, scores, groups, _ = case(3, rows=6000, levels=10**5, groups=40)
@@ -91,6 +94,7 @@ grouped_rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(grouped_rows, st.randoms(use_true_random=False))
 def test_area_properties(table, random):
     labels, scores, groups, weights = (np.array(c) for c in zip(*table, strict=True))
@@ -118,6 +122,7 @@ def test_area_properties(table, random):
             np.testing.assert_allclose(found[a, b], area_between(one, other), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_missing_score_spoils_its_group_alone():
     labels, scores, groups, _ = case(4)
     scores[np.flatnonzero(groups == 1)[0]] = np.nan
@@ -156,6 +161,7 @@ def test_a_drawn_curve_takes_the_upper_end_of_a_rise():
     assert drawn.tpr.tolist() == [[0, 0, 1, 1, 1]]
 
 
+@pytest.mark.slow
 def test_drawing_without_rows_and_with_too_few_points():
     nothing = np.zeros(0, np.float32)
     groups = np.zeros(0, int)
@@ -166,6 +172,7 @@ def test_drawing_without_rows_and_with_too_few_points():
         roc_curve_at(nothing, nothing, groups, num_groups=2, num_points=1)
 
 
+@pytest.mark.slow
 def test_mapped_equals_a_loop():
     labels, _, groups, rng = case(5)
     scores = rng.random((3, 200)).astype(np.float32)

@@ -1,13 +1,18 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairjax.metrics import _segments
 from fairjax.metrics._rows import as_mass
-from fairjax.metrics._segments import group_sums, running_sums
+
+group_sums = jax.jit(_segments.group_sums, static_argnums=2)
+running_sums = jax.jit(_segments.running_sums, static_argnames="reverse")
 
 
+@pytest.mark.slow
 def test_a_float_sum_of_many_rows_does_not_stop_growing():
     """One after another, ones add up to no more than 2²⁴ in float32."""
     rows = 2**24 + 2**22

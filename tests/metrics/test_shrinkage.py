@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fairjax import metrics
 from fairjax.metrics import (
     GroupCounts,
-    beta_binomial_posterior,
     posterior_rates,
     support_status,
+)
+
+beta_binomial_posterior = jax.jit(
+    metrics.beta_binomial_posterior, static_argnames="confidence"
 )
 
 
@@ -53,10 +57,10 @@ def test_groups_that_seem_alike_still_have_an_interval():
 def test_groups_without_trials_get_the_prior_and_no_trials_nothing():
     found = beta_binomial_posterior(np.array([0, 5, 9]), np.array([0, 10, 10]))
     np.testing.assert_allclose(found.mean[0], found.prior_mean, rtol=1e-6)
-    nothing = beta_binomial_posterior(np.zeros(2), np.zeros(2))
+    nothing = beta_binomial_posterior(np.zeros(3, int), np.zeros(3, int))
     assert np.isnan(nothing.mean).all()
     for successes, end in ((0, 0.0), (10, 1.0)):
-        flat = beta_binomial_posterior(np.full(2, successes), np.full(2, 10))
+        flat = beta_binomial_posterior(np.full(3, successes), np.full(3, 10))
         assert (flat.mean == end).all()
         assert (flat.lower <= end).all()
         assert (flat.upper >= end).all()
@@ -74,6 +78,7 @@ def test_rates_by_label():
         np.testing.assert_allclose(found.prior_size[label], alone.prior_size, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_intervals_hold_where_the_prior_is_true():
     """Rates drawn from a beta distribution: 95 % of the intervals hold them."""
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ def full_table(positives, negatives):
     return np.concatenate([inner, inner.sum(0, keepdims=True)])
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=3),
     st.integers(1, 5),
@@ -52,7 +52,7 @@ def test_every_withheld_cell_could_be_two_numbers(cells, threshold, include_zero
         assert len(values) >= 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=4),
     st.integers(1, 6),

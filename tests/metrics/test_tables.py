@@ -132,6 +132,7 @@ def test_the_documents_list_every_name():
     assert not {*RATES, *_SCORE_METRICS} - listed
 
 
+@pytest.mark.slow
 def test_metrics_of_scores():
     rng = np.random.default_rng(5)
     labels, groups = rng.integers(0, 2, 300), np.repeat(["x", "y"], 150)
@@ -152,10 +153,18 @@ def test_metrics_of_scores():
         )
         expected = getattr(found, name.removeprefix("calibration_"), found)
         np.testing.assert_allclose(table[name], expected, rtol=2e-4)
+
+
+def test_the_brier_score_needs_risks():
+    rng = np.random.default_rng(5)
+    labels, groups = rng.integers(0, 2, 300), np.repeat(["x", "y"], 150)
+    scores, weights = rng.random(300), rng.integers(1, 4, 300)
+    options = {"threshold": 0.5, "metrics": ["brier_score"]}
+    table = by_group(labels, scores, groups, weights=weights, **options)
     brier = np.average((scores - labels)[:150] ** 2, weights=weights[:150])
     np.testing.assert_allclose(table.loc["x", "brier_score"], brier, rtol=1e-12)
     with pytest.raises(ValueError, match="no risk for brier_score, the first at"):
-        by_group(labels, 3 * scores, groups, threshold=0.5, metrics=["brier_score"])
+        by_group(labels, 3 * scores, groups, **options)
     with pytest.raises(ValueError, match="'auprc' .it needs scores and a threshold"):
         by_group(labels, labels, groups, metrics=["auprc"])
 
@@ -294,6 +303,7 @@ def test_several_attributes_and_their_crossing():
     np.testing.assert_allclose(crossed.loc["c, f", "value"], expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_metrics_of_all_groups_at_once():
     labels, predictions, groups = rows_of(TABLE)
     names = ["differential_fairness", "theil_index", "between_group_theil_index"]

@@ -134,6 +134,7 @@ def test_lists_are_columns():
     assert areas.tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_and_margins_that_are_known():
     labels = np.arange(40) % 2
     scores = np.linspace(0, 1, 40, dtype=np.float32)

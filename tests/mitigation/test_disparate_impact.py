@@ -349,6 +349,7 @@ CANNOT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

@@ -346,6 +346,7 @@ class OfEveryOther(EqualizedOdds):
 SHARED = OfEveryOther(LogisticRegression(), shared=True, tolerance=1.0, random_state=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

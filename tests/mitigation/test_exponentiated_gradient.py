@@ -99,6 +99,7 @@ def test_predict_draws_with_the_chances(fitted, patients, backend):
     np.testing.assert_array_equal(again.predict(x), again.predict(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [FLAX, SKLEARN])
 def test_a_rare_outcome_is_selected_by_the_balanced_error(patients, learner):
     x, labels, groups = patients
@@ -126,8 +127,11 @@ def test_a_rare_outcome_is_selected_by_the_balanced_error(patients, learner):
     ("constraint", "column"),
     [
         ("true_positive_rate_parity", "true_positive_rate"),
-        ("false_positive_rate_parity", "false_positive_rate"),
-        ("error_rate_parity", "error_rate"),
+        pytest.param(
+            *("false_positive_rate_parity", "false_positive_rate"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("error_rate_parity", "error_rate", marks=pytest.mark.slow),
     ],
 )
 def test_each_constraint_narrows_its_rate(patients, constraint, column):
@@ -138,6 +142,7 @@ def test_each_constraint_narrows_its_rate(patients, constraint, column):
     assert np.ptp(fair.report()[column]) <= 2 * 0.02 + 1e-3
 
 
+@pytest.mark.slow
 def test_equalized_odds_bound_both_rates(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(
@@ -148,6 +153,7 @@ def test_equalized_odds_bound_both_rates(patients):
     assert np.ptp(rates["false_positive_rate"]) <= 0.1 + 1e-3
 
 
+@pytest.mark.slow
 def test_a_ratio_bound(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(FLAX, ratio_bound=0.9, random_state=0)
@@ -157,6 +163,7 @@ def test_a_ratio_bound(patients):
     assert chance / rates.max() >= 0.9 - 2e-3
 
 
+@pytest.mark.slow
 def test_logistic_responses_are_scikit_learns(patients):
     x, labels, groups = patients
     codes = pd.factorize(groups)[0]
@@ -178,6 +185,7 @@ def test_logistic_responses_are_scikit_learns(patients):
         np.testing.assert_allclose(found[lane], expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_lanes_are_answered_apart(patients):
     x, labels, groups = patients
     cells = 2 * pd.factorize(groups)[0] + labels
@@ -195,6 +203,7 @@ def test_lanes_are_answered_apart(patients):
         np.testing.assert_allclose(together[lane], alone, atol=0.01)
 
 
+@pytest.mark.slow
 def test_weights_stand_for_copies(patients):
     x, labels, groups = (part[:150] for part in patients)
     weights = np.random.default_rng(0).integers(1, 4, 150)
@@ -212,6 +221,7 @@ def test_weights_stand_for_copies(patients):
     )
 
 
+@pytest.mark.slow
 def test_a_network_on_batches_with_an_explicit_key(patients):
     x, labels, groups = patients
     learner = FlaxClassifier(
@@ -369,7 +379,8 @@ def test_a_file_of_another_format(fitted, tmp_path):
         ExponentiatedGradient.load(path, FLAX)
 
 
-@pytest.mark.parametrize("value", [0.1, 7.77, 1e6 + 0.1, 3e15])
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, 3e15])
 def test_a_constant_feature_changes_nothing(patients, value):
     x, labels, groups = patients
     x, labels, groups = x[:240], labels[:240], groups[:240]
@@ -380,6 +391,7 @@ def test_a_constant_feature_changes_nothing(patients, value):
     assert fair.score(wider, labels) == pytest.approx(without, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("unit", [1e-250, 1e200, 1e306])
 def test_the_unit_of_features_does_not_matter(patients, unit):
@@ -402,6 +414,7 @@ def test_features_beyond_single_precision(patients):
         fair.predict_proba(x * 1e60)
 
 
+@pytest.mark.slow
 def test_large_numbers_that_differ_by_little(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(FLAX, difference_bound=1.0, random_state=0)
@@ -411,6 +424,7 @@ def test_large_numbers_that_differ_by_little(patients):
     assert fair.score(moved, labels) == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_what_the_search_saw_is_what_predict_proba_does(patients):
     x, labels, groups = patients
     x = np.column_stack([x, x[:, 0] * 1e-6 + 1e4, np.full(len(x), 0.3)])
@@ -461,6 +475,7 @@ def test_a_pipeline_is_told_its_weights(patients):
         ExponentiatedGradient(pipeline).fit(x, labels, sensitive_features=groups)
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_told_its_weights_by_metadata_routing(patients):
     x, labels, groups = patients
     options = {"difference_bound": 0.05, "max_iterations": 8}
@@ -487,6 +502,7 @@ def test_a_pipeline_is_told_its_weights_by_metadata_routing(patients):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_bound_out_of_the_learners_reach_is_said(patients):
     x, labels, groups = patients
     alike = np.zeros_like(x[:, :1])
@@ -604,6 +620,7 @@ def test_weights_that_cannot_be(fitted, patients):
         fair.score(x, labels[:9])
 
 
+@pytest.mark.slow
 def test_fitted_again_with_the_other_back_end(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(max_iterations=2, difference_bound=1.0)
@@ -628,6 +645,7 @@ def test_a_group_whose_patients_all_weigh_nothing(patients):
             fair.fit(x, labels, sensitive_features=groups, sample_weight=weights)
 
 
+@pytest.mark.slow
 def test_outcomes_in_pandas_own_types(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(FLAX, max_iterations=2, difference_bound=1.0)

@@ -17,6 +17,7 @@ from fairjax.mitigation import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These rules need each patient's group")
 def test_a_pipeline_of_three_stages_is_the_stages_one_by_one():
     rng = np.random.default_rng(0)
@@ -73,6 +74,7 @@ FLAX = FlaxClassifier(steps=40)
 LOOSE = {"difference_bound": 1.0, "max_iterations": 2, "random_state": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
@@ -97,6 +99,7 @@ CANNOT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

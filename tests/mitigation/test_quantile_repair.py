@@ -277,6 +277,7 @@ def test_distances_are_scipys():
         assert wasserstein[column] == pytest.approx(expected / np.nanstd(values))
 
 
+@pytest.mark.slow
 def test_distances_of_many_groups_take_little_memory():
     rng = np.random.default_rng(0)
     x, groups = rng.normal(size=(30_000, 1)), rng.integers(0, 150, 30_000)
