@@ -38,7 +38,18 @@ def test_readme_opens_with_the_two_commands():
     assert tuple(blocks[:2]) == COMMANDS
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+QUICK = ("README.md", "docs/data.md", "docs/reconcilers/")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        d if name(d).startswith(QUICK) else pytest.param(d, marks=pytest.mark.slow)
+        for d in DOCUMENTS
+        if "```python" in text(d)
+    ],
+    ids=name,
+)
 def test_python_blocks_run(document, capsys):
     blocks = re.findall(r"```python\n(.*?)```", text(document), re.DOTALL)
     namespace: dict[str, object] = {}
