@@ -126,7 +126,7 @@ def test_alpha_near_0_is_the_sum_and_nash_is_alpha_1():
     )
 
 
-@hypothesis.given(st.integers(0, 2**16), st.sampled_from([2, 3, 8]))
+@hypothesis.given(st.integers(0, 2**16), st.sampled_from([2, 8]))
 def test_nash_ignores_the_rows_lengths(seed, size):
     """Each row's weight takes its length off: the update stays, and is √m long."""
     rng = np.random.default_rng(seed)

@@ -288,7 +288,7 @@ def test_no_minimum_is_not_silent():
 
 
 # Whole numbers: zero, equal and opposite rows are frequent.
-matrices = st.sampled_from([1, 2, 3, 5]).flatmap(
+matrices = st.sampled_from([2, 3]).flatmap(
     lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
 )
 
