@@ -19,10 +19,8 @@ from fairjax.jacobian._separability import analyse
 from fairjax.jacobian._separable_ops import CoupledError, Kind
 
 FEATURES, EXAMPLES = 6, 40
-
-
-def make_cells():
-    return fairjax.partition({"sex": ["f", "m", "x"] * 2, "died": [0, 0, 0, 1, 1, 1]})
+CELLS = fairjax.partition({"sex": ["f", "m", "x"] * 2, "died": [0, 0, 0, 1, 1, 1]})
+slow = pytest.mark.slow
 
 
 def make_batch(seed=0, size=EXAMPLES, **changes):
@@ -64,22 +62,23 @@ def mlp_params(seed=0, width=5):
     }
 
 
-def all_kinds(cells, logits=mlp, **options):
+def all_kinds():
     """Objectives that share no cell, share cells, and read two statistics."""
     functions = {
-        "task": losses.task(cells),
-        **losses.group_risks(cells, "sex"),
-        "odds": losses.equalized_odds(cells, "sex", label="died", penalty="squared"),
-        "parity": losses.demographic_parity(cells, "sex", reduction="smooth_max"),
+        "task": losses.task(CELLS),
+        **losses.group_risks(CELLS, "sex"),
+        "odds": losses.equalized_odds(CELLS, "sex", label="died", penalty="squared"),
+        "parity": losses.demographic_parity(CELLS, "sex", reduction="smooth_max"),
     }
-    return fairjax.cell_objectives(statistics(logits), cells, functions, **options)
+    return fairjax.cell_objectives(statistics(mlp), CELLS, functions)
 
 
-def few_kinds(cells, logits=mlp):
+@functools.cache
+def few_kinds(logits=mlp):
     """A pass of three segments, and a pass of one."""
-    parity = losses.demographic_parity(cells, "sex", penalty="squared")
-    functions = {**losses.group_risks(cells, "sex"), "parity": parity}
-    return fairjax.cell_objectives(statistics(logits), cells, functions)
+    parity = losses.demographic_parity(CELLS, "sex", penalty="squared")
+    functions = {**losses.group_risks(CELLS, "sex"), "parity": parity}
+    return fairjax.cell_objectives(statistics(logits), CELLS, functions)
 
 
 def in_double(objectives, params, batch):
@@ -100,8 +99,12 @@ def reverse_mode(objectives):
 
 
 @functools.cache
+def compiled(objectives, strategy):
+    return jax.jit(fairjax.value_and_jacobian(objectives, strategy=strategy))
+
+
 def by_cells(objectives):
-    return jax.jit(fairjax.value_and_jacobian(objectives, strategy="cells"))
+    return compiled(objectives, "cells")
 
 
 def assert_close(got, expected, tolerance=2e-5):
@@ -193,40 +196,49 @@ def recurrent(params, batch):
     return jax.lax.scan(step, start, batch["x"].T)[0] @ params["v"]
 
 
-SEPARABLE = [
-    mlp,
+SEPARABLE = [mlp, attention, recurrent]
+MORE_SEPARABLE = [
+    class_token,
+    embedding,
+    convolution,
     dense,
     layer_norm,
     vmapped,
     weight_norm,
     tied,
-    attention,
-    class_token,
-    embedding,
-    convolution,
     dropout,
     rematerialised,
     looped,
-    recurrent,
 ]
 
 
-@pytest.mark.parametrize("logits", SEPARABLE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "logits",
+    [*SEPARABLE, *(pytest.param(logits, marks=slow) for logits in MORE_SEPARABLE)],
+    ids=lambda f: f.__name__,
+)
 def test_models_agree_with_reverse_mode_in_double_precision(logits):
     batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
-    objectives, params = few_kinds(make_cells(), logits), mlp_params()
+    objectives, params = few_kinds(logits), mlp_params()
     got = by_cells(objectives)(params, batch)
     assert_close(got, in_double(objectives, params, batch))
 
 
-SHARED_CELLS = all_kinds(make_cells())
+@pytest.mark.parametrize("logits", MORE_SEPARABLE, ids=lambda f: f.__name__)
+def test_models_are_proven_separable(logits):
+    batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
+    plan = fairjax.jacobian.explain(few_kinds(logits))(mlp_params(), batch)
+    assert "cells" in plan.costs
 
 
+SHARED_CELLS = all_kinds()
+
+
+@pytest.mark.parametrize("size", [60, pytest.param(1, marks=slow)])
 @hypothesis.given(
-    size=st.sampled_from([1, 3, 17]),
-    cells=st.lists(st.integers(-1, 6), min_size=17, max_size=17),
-    weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=17, max_size=17),
-    mask=st.lists(st.booleans(), min_size=17, max_size=17),
+    cells=st.lists(st.integers(-1, 6), min_size=60, max_size=60),
+    weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=60, max_size=60),
+    mask=st.lists(st.booleans(), min_size=60, max_size=60),
 )
 @hypothesis.settings(max_examples=25)
 def test_any_assignment_to_cells_is_exact(size, cells, weights, mask):
@@ -243,7 +255,7 @@ def test_any_assignment_to_cells_is_exact(size, cells, weights, mask):
 
 @pytest.mark.parametrize("cell", [0, 5])
 def test_all_examples_in_one_cell_overflow_the_windows(cell):
-    size = 300
+    size = 60
     batch = make_batch(size=size, cells=jnp.full(size, cell, jnp.int32))
     objectives, params = SHARED_CELLS, mlp_params()
     assert max(_segments.capacities([size / 6] * 6, size)) < size / 3
@@ -266,8 +278,9 @@ def test_values_and_rows_by_hand():
     np.testing.assert_allclose(rows, [3.0, 1.0, 4.0], rtol=1e-6)
 
 
+@slow
 def test_under_vmap_over_seeds_and_under_scan():
-    objectives, batch = SHARED_CELLS, make_batch()
+    objectives, batch = few_kinds(), make_batch()
     several = [mlp_params(seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
     run = by_cells(objectives)
@@ -279,8 +292,9 @@ def test_under_vmap_over_seeds_and_under_scan():
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], scanned), expected)
 
 
+@slow
 def test_batches_differ_under_vmap():
-    objectives, params = SHARED_CELLS, mlp_params()
+    objectives, params = few_kinds(), mlp_params()
     batches = [make_batch(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
     mapped = jax.jit(jax.vmap(by_cells(objectives), (None, 0)))(params, stacked)
@@ -289,8 +303,9 @@ def test_batches_differ_under_vmap():
         assert_close(one, in_double(objectives, params, batch))
 
 
+@slow
 def test_bfloat16_parameters_have_bfloat16_rows():
-    objectives, batch = SHARED_CELLS, make_batch()
+    objectives, batch = few_kinds(), make_batch()
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), mlp_params())
     _, rows = by_cells(objectives)(params, batch)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
@@ -300,9 +315,8 @@ def test_bfloat16_parameters_have_bfloat16_rows():
 
 
 def test_a_masked_example_may_hold_nan():
-    cells = make_cells()
     objectives = fairjax.cell_objectives(
-        statistics(mlp), cells, losses.group_risks(cells, "sex")
+        statistics(mlp), CELLS, losses.group_risks(CELLS, "sex")
     )
     batch = make_batch()
     batch["mask"] = batch["mask"].at[3].set(False)
@@ -348,10 +362,11 @@ def flax_logits(norm, *, training=False):
     return logits, nnx.to_pure_dict(params)
 
 
+@slow
 @pytest.mark.parametrize("norm", [nnx.LayerNorm, nnx.BatchNorm], ids=["layer", "batch"])
 def test_flax_norms_that_keep_examples_apart(norm):
     logits, params = flax_logits(norm)
-    objectives, batch = few_kinds(make_cells(), logits), make_batch()
+    objectives, batch = few_kinds(logits), make_batch()
     assert_close(
         by_cells(objectives)(params, batch), in_double(objectives, params, batch)
     )
@@ -359,14 +374,14 @@ def test_flax_norms_that_keep_examples_apart(norm):
 
 def test_batch_norm_in_training_is_refused_with_the_remedy():
     logits, params = flax_logits(nnx.BatchNorm, training=True)
-    objectives, batch = few_kinds(make_cells(), logits), make_batch()
+    objectives, batch = few_kinds(logits), make_batch()
     with pytest.raises(ValueError, match="reduce_sum.*running statistics.*GroupNorm"):
         by_cells(objectives)(params, batch)
     plan = fairjax.jacobian.explain(objectives)(params, batch)
     assert plan.strategy == "pulls"
     assert "combines examples" in plan.reason
-    plain = fairjax.value_and_jacobian(objectives, strategy="jacrev")(params, batch)
-    assert_close(fairjax.value_and_jacobian(objectives)(params, batch), plain)
+    plain = compiled(objectives, "jacrev")(params, batch)
+    assert_close(compiled(objectives, "auto")(params, batch), plain)
 
 
 @jax.custom_vjp
@@ -417,33 +432,36 @@ COUPLED["normalised gradient"] = lambda p, b: with_gradient(
 COUPLED["shifted gradient"] = lambda p, b: with_gradient(lambda g: g + 1, dense(p, b))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda g: -2 * g,
-        lambda g: jnp.where(jnp.arange(2) > 0, g.reshape(-1, 1), 0.0).sum(1) / 3,
-        lambda g: (g[:, None] @ jnp.ones((1, 2))).astype(jnp.float32)[:, 0] + 0.0,
-    ],
-    ids=["scaled", "selected", "multiplied"],
-)
-def test_a_linear_derivative_of_a_users_own(change):
+def test_a_linear_derivative_of_a_users_own():
+    """Scaled, then selected, then multiplied."""
+
+    def change(g):
+        scaled = -2 * g
+        chosen = jnp.where(jnp.arange(2) > 0, scaled.reshape(-1, 1), 0.0).sum(1) / 3
+        return (chosen[:, None] @ jnp.ones((1, 2))).astype(jnp.float32)[:, 0] + 0.0
+
     def logits(params, batch):
         return with_gradient(change, dense(params, batch))
 
-    objectives, batch = few_kinds(make_cells(), logits), make_batch()
-    params = mlp_params()
-    plain = fairjax.value_and_jacobian(objectives, strategy="jacrev")(params, batch)
+    objectives, batch, params = few_kinds(logits), make_batch(), mlp_params()
+    plain = compiled(objectives, "jacrev")(params, batch)
     assert_close(by_cells(objectives)(params, batch), plain)
 
 
 @pytest.mark.parametrize("name", COUPLED)
-def test_coupled_examples_are_found_and_take_the_general_path(name):
-    objectives, batch = few_kinds(make_cells(), COUPLED[name]), make_batch()
-    params = mlp_params()
+def test_coupled_examples_are_found(name):
+    objectives, batch, params = few_kinds(COUPLED[name]), make_batch(), mlp_params()
     with pytest.raises(ValueError, match="one by one"):
         by_cells(objectives)(params, batch)
-    plain = fairjax.value_and_jacobian(objectives, strategy="jacrev")(params, batch)
-    assert_close(fairjax.value_and_jacobian(objectives)(params, batch), plain)
+    assert fairjax.jacobian.explain(objectives)(params, batch).strategy == "pulls"
+
+
+@slow
+@pytest.mark.parametrize("name", ["contrast", "scan", "derivative"])
+def test_coupled_examples_take_the_general_path(name):
+    objectives, batch, params = few_kinds(COUPLED[name]), make_batch(), mlp_params()
+    plain = compiled(objectives, "jacrev")(params, batch)
+    assert_close(compiled(objectives, "auto")(params, batch), plain)
 
 
 def test_a_loop_with_weights_may_not_depend_on_the_size_of_the_batch():
@@ -451,7 +469,7 @@ def test_a_loop_with_weights_may_not_depend_on_the_size_of_the_batch():
         return looped(params, batch) / batch["x"].shape[0]
 
     with pytest.raises(ValueError, match="number of examples"):
-        by_cells(few_kinds(make_cells(), logits))(mlp_params(), make_batch())
+        by_cells(few_kinds(logits))(mlp_params(), make_batch())
 
 
 @hypothesis.given(st.integers(0, 10_000))
@@ -497,14 +515,13 @@ STEPS = [
 
 
 def test_plan_of_disjoint_groups_is_one_pass_without_mixing():
-    cells = make_cells()
     objectives = fairjax.cell_objectives(
-        statistics(mlp), cells, losses.group_risks(cells, "sex")
+        statistics(mlp), CELLS, losses.group_risks(CELLS, "sex")
     )
     (only,) = choose_passes(readers(objectives), len)
     assert [segment.objective for segment in only.segments] == [0, 1, 2]
     np.testing.assert_array_equal(
-        only.segment_of_cell, [cells.codes[c, 0] for c in range(6)]
+        only.segment_of_cell, [CELLS.codes[c, 0] for c in range(6)]
     )
 
 
