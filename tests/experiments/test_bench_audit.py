@@ -10,6 +10,7 @@ from experiments.bench import audit as bench
 from experiments.bench import timing
 
 
+@pytest.mark.slow
 def test_audits_are_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     before, after = (mark.format("audit-cpu") for mark in (timing.BEGIN, timing.END))
@@ -45,9 +46,13 @@ def test_the_parquet_table_is_the_csv_tables_kind(tmp_path, monkeypatch):
     assert parquet["risk"].between(0, 1).all()
 
 
-def test_failures_and_options_are_said(tmp_path):
+@pytest.mark.slow
+def test_a_failure_is_said(tmp_path):
     (tmp_path / "empty.csv").write_text("died,risk,sex,race\n")
     with pytest.raises(ValueError, match="ended with 2"):
         bench.audit(tmp_path / "empty.csv", tmp_path / "out")
+
+
+def test_options_are_checked(tmp_path):
     with pytest.raises(ValueError, match="--rows, --patients and --runs must be"):
         bench.main(bench.Options(rows=0, output=tmp_path))

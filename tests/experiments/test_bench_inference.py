@@ -16,6 +16,7 @@ SLACK = 3 * (0.95 * 0.05 / OPTIONS.runs) ** 0.5
 SIX = Scenario("TPR", (60,) * 6)
 
 
+@pytest.mark.slow
 def test_gap_intervals_hold_where_the_percentile_interval_fails():
     parity, apart = (
         many(find, OPTIONS, gap, SIX, OPTIONS.sizes) for gap in (0.0, 0.15)
@@ -37,6 +38,7 @@ def test_gap_intervals_hold_where_the_percentile_interval_fails():
     assert np.median(parity.percentile[:, 0]) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["TPR", "TPR ratio"])
 def test_small_groups_with_rates_near_1_claim_no_gap(metric):
     """Wilson's limits, in the place of mid-p ones, claim one in .17 of these."""
@@ -46,6 +48,7 @@ def test_small_groups_with_rates_near_1_claim_no_gap(metric):
     assert np.mean(found.p_value <= 0.05) < 0.05 + SLACK
 
 
+@pytest.mark.slow
 def test_patients_are_what_counts():
     found = many(find_clustered, OPTIONS, 0.0, Clusters(40, 3), OPTIONS.draws)
     by_row, by_patient = found.gap[:, 0], found.gap[:, 1]
@@ -56,6 +59,7 @@ def test_patients_are_what_counts():
     assert covers(found.rates[:, 0], 0.75) < 0.85
 
 
+@pytest.mark.slow
 def test_single_rates_and_aurocs():
     wilson, jeffreys, percentile = inference.rate_line(OPTIONS, 10, 0.05).found[:3]
     # An interval of ten rows is conservative or not by chance: the exact shares are
@@ -67,6 +71,7 @@ def test_single_rates_and_aurocs():
     assert plain < 0.9
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_table(tmp_path, monkeypatch):
     document = tmp_path / "inference.md"
     marks = [

@@ -37,6 +37,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     name = "mitigation-cpu-returned"
@@ -69,6 +70,7 @@ def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
         assert f"| {' | '.join(row.cells())} |" in text
 
 
+@pytest.mark.slow
 def test_both_sides_are_compared(monkeypatch):
     """Stand-ins for AIF360: one that repairs nothing, and one without a rule."""
     monkeypatch.setattr(aif360_mitigation, "repair", lambda values, _: lambda: values)
@@ -107,6 +109,7 @@ def test_groups_lie_apart_before_repair():
     np.testing.assert_allclose(gaps, [1.5, 1.0], atol=0.08)
 
 
+@pytest.mark.slow
 def test_all_configurations_at_scale():
     row = pipeline_at_scale.measure_pipeline(4000, learner="logistic", iterations=1)
     assert row.task == "eight configurations, logistic"

@@ -215,6 +215,7 @@ def test_the_audit_is_of_decisions_that_were_taken(finished):
     np.testing.assert_array_equal(frame[options.decisions[0]], base)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(table, finished, tmp_path, monkeypatch):
     options = {"configurations": ("base", "egr_eo"), "repeats": 1, "written": False}
     fit, done, kill_at = intersectional_fits.Fit.run, [], []

@@ -35,13 +35,11 @@ def test_every_method_has_a_title_and_is_trained_by_one_program(small):
         multifair_methods.build(("magic",), small.task, small.splits)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["multifair_after_adam", "ogm_ge", "cggm", "group_dro", "penalty", "dual_level"],
-)
-def test_programs_train(small, tmp_path, name):
-    (program,) = multifair_methods.build((name,), small.task, small.splits)
-    program = program.take([0])
+@pytest.mark.slow
+def test_a_program_trains(small, tmp_path):
+    """One that scales after Adam; other tests train others."""
+    names = ("multifair_after_adam",)
+    (program,) = multifair_methods.build(names, small.task, small.splits)
     steps = []
     trained = lanes.train(
         program,
@@ -150,12 +148,13 @@ def test_weighted_thresholds_select_the_weighted_prevalence(small):
         assert (np.abs(one - two) <= 1).all()
 
 
+@pytest.mark.slow
 def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
     monkeypatch.setattr(multifair, "simulated_truth", lambda: small.truth)
     # Not all of the single modalities: late fusion trains the others, too.
     methods = ("logistic_regression", "late_fusion", "only_easy", "multifair")
-    methods += ("multifair_released", "fairgrad")
+    methods += ("fairgrad",)
     options = Options(
         dataset="simulated",
         methods=(*methods, "multifair_levels"),

@@ -392,6 +392,7 @@ def test_a_patient_of_no_weight_has_no_part_in_what_is_monitored(data, few):
         assert not np.isclose(value, unweighted[name], atol=1e-3).any(), name
 
 
+@pytest.mark.slow
 def test_training_with_series_text_and_weights(data, few, tmp_path):
     encoders = few.params["encoders"]
     assert set(encoders) == {STATIC, "labs", "notes"}
