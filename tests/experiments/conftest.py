@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -141,5 +142,10 @@ def small():
     splits = protocol.cross_validation(data.table, ("group",), num_repeats=1, seed=0)
     task = MultimodalTask(data, splits, budget)
     return SimpleNamespace(
-        data=data, truth=truth, splits=splits, task=task, budget=budget
+        data=data,
+        truth=truth,
+        splits=splits,
+        task=task,
+        budget=budget,
+        params=jax.jit(task.learner.begin)(jax.random.key(0)),
     )
