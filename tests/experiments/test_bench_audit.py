@@ -16,10 +16,20 @@ def test_audits_are_measured_and_written(tmp_path, monkeypatch):
     before, after = (mark.format("audit-cpu") for mark in (timing.BEGIN, timing.END))
     document.write_text(f"{before}\nold\n{after}\n", encoding="utf-8")
     monkeypatch.setattr(timing, "DOCUMENT", document)
+    # One audit is run; the second is told what it took.
+    audit, asked, took = bench.audit, [], []
+
+    def once(table, output, *, by_patient):
+        asked.append(by_patient)
+        took[:] = took or audit(table, output, by_patient=not by_patient)
+        return tuple(took)
+
+    monkeypatch.setattr(bench, "audit", once)
     options = bench.Options(
         rows=600, patients=300, large_rows=0, runs=1, output=tmp_path, docs=True
     )
     rows = bench.main(options)
+    assert asked == [False, True]
     saved = json.loads((tmp_path / "audit-cpu.json").read_text())["rows"]
     for row, patients, kept in zip(rows, (0, 300), saved, strict=True):
         assert (row.table, row.rows, row.patients) == ("CSV", 600, patients)

@@ -12,7 +12,7 @@ from experiments.bench.inference import Options, claims, covers
 from experiments.bench.simulations import Clusters, Scenario, find, find_clustered
 from experiments.docs import ROOT
 
-OPTIONS = Options(runs=400, replicates=100, permutations=19, draws=2000)
+OPTIONS = Options(runs=400, replicates=40, permutations=19, draws=1000)
 # Three standard errors of a share of 95 % over the runs.
 SLACK = 3 * (0.95 * 0.05 / OPTIONS.runs) ** 0.5
 SIX = Scenario("TPR", (60,) * 6)

@@ -33,7 +33,6 @@ MAIN = (
     "gradient_boosting",
     "erm",
     "penalty",
-    "fairgrad",
     "fairgrad_limited",
 )
 

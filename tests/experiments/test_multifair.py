@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from experiments import (
-    lanes,
     multifair,
     multifair_methods,
     multifair_names,
@@ -34,31 +33,6 @@ def test_every_method_has_a_title_and_is_trained_by_one_program(small):
         ValueError, match="no magic; it knows: logistic_regression, joint, only_static"
     ):
         multifair_methods.build(("magic",), small.task, small.splits)
-
-
-@pytest.mark.slow
-def test_a_program_trains(small, tmp_path):
-    """One that scales after Adam; other tests train others."""
-    names = ("multifair_after_adam",)
-    (program,) = multifair_methods.build(names, small.task, small.splits)
-    steps = []
-    trained = lanes.train(
-        program,
-        small.splits,
-        small.budget,
-        seed=0,
-        work=tmp_path,
-        advance=steps.append,
-        learner=small.task.learner,
-    )
-    assert steps == [2, 2]
-    assert trained.logits.shape == (1, 5, len(small.data.weights))
-    assert np.isfinite(trained.logits).all()
-    history = trained.history[-1]
-    assert history["unimodal_auroc"].shape == (1, 2, 5, 3)
-    assert history["fused_auroc"].shape == (1, 2, 5)
-    for phase in program.phases:
-        assert set(phase.observed) <= set(history)
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,7 @@ def clipped(*transforms):
     return optax.chain(*transforms, optax.clip_by_global_norm(CLIP))
 
 
+@pytest.mark.slow
 def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients, batch):
     program = program_of(small, "multifair_levels")
     whole = multifair_modulated.modulated(small.task, small.splits)
@@ -158,6 +159,7 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
     assert program.settings["fairness"][GRID.index(fairness)] == FAIRNESS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -188,13 +190,18 @@ def test_after_adam_nothing_comes_before(small, gradients, batch):
     program = program_of(small, "multifair_after_adam")
     (phase,) = program.phases
     setting = of_setting(program, 0)
+
+    def result(transform):
+        return jax.jit(lambda s: updated(transform(s), gradients, batch))(setting)
+
     plain = updated(clipped(), gradients, batch)
-    assert_equal_trees(updated(phase.reconciler(setting), gradients, batch), plain)
-    scaled = updated(phase.after(setting), gradients, batch)
+    assert_equal_trees(result(phase.reconciler), plain)
+    scaled = result(phase.after)
     encoder = jax.tree.leaves(scaled["encoders"])[0].ravel()[0]
     assert float(encoder) != pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_reconciliations_grid_is_its_digits(small):
     program = program_of(small, "dual_level_levels")
     whole = multifair_methods.build(
@@ -216,8 +223,7 @@ def test_the_reconciliations_grid_is_its_digits(small):
     )
 
     def combined(transform):
-        run = jax.jit(lambda rows: transform.update(rows, transform.init(rows[0]))[0])
-        return run(rows)
+        return transform.update(rows, transform.init(rows[0]))[0]
 
     every = jax.jit(jax.vmap(lambda s: combined(phase.reconciler(s))))
     found = every(settings_of(whole))
@@ -239,6 +245,7 @@ def test_the_reconciliations_grid_is_its_digits(small):
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.slow
 def test_what_draws_draws_otherwise_in_every_lane(small):
     """Random orders and noise are part of what seeds differ by."""
     for name in ("ogm_ge", "dual_level", "fairgrad"):

@@ -24,6 +24,7 @@ def soft_gap(scores, label, groups):
     return total
 
 
+@pytest.mark.slow
 def test_by_a_loop_on_real_predictions(splits, logits):
     erm = logits[0]
     for tolerance in (0.0, 0.002, 1.0):
@@ -89,11 +90,11 @@ def test_by_hand(tiny):
     family = np.stack([right, fair_and_right, fairest])
     assert select(family, erm, tiny, tolerance=0.01).tolist() == [1] * 5
     # Half an AUROC is what a constant loses: allowed that, it is as fair, and later.
-    assert select(family[[0, 2]], erm, tiny, tolerance=0.6).tolist() == [1] * 5
-    assert select(family[[0, 2]], erm, tiny, tolerance=0.4).tolist() == [0] * 5
+    assert select(family[[0, 2, 2]], erm, tiny, tolerance=0.6).tolist() == [1] * 5
+    assert select(family[[0, 2, 2]], erm, tiny, tolerance=0.4).tolist() == [0] * 5
     # Where every setting loses more, the one that loses least.
     reversed_ = lanes_of(tiny, -sign)
-    family = np.stack([reversed_, fairest])
+    family = np.stack([reversed_, fairest, fairest])
     assert select(family, erm, tiny, tolerance=0.01).tolist() == [1] * 5
 
 
