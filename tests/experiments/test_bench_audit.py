@@ -10,15 +10,26 @@ from experiments.bench import audit as bench
 from experiments.bench import timing
 
 
+@pytest.mark.slow
 def test_audits_are_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     before, after = (mark.format("audit-cpu") for mark in (timing.BEGIN, timing.END))
     document.write_text(f"{before}\nold\n{after}\n", encoding="utf-8")
     monkeypatch.setattr(timing, "DOCUMENT", document)
+    # One audit is run; the second is told what it took.
+    audit, asked, took = bench.audit, [], []
+
+    def once(table, output, *, by_patient):
+        asked.append(by_patient)
+        took[:] = took or audit(table, output, by_patient=not by_patient)
+        return tuple(took)
+
+    monkeypatch.setattr(bench, "audit", once)
     options = bench.Options(
         rows=600, patients=300, large_rows=0, runs=1, output=tmp_path, docs=True
     )
     rows = bench.main(options)
+    assert asked == [False, True]
     saved = json.loads((tmp_path / "audit-cpu.json").read_text())["rows"]
     for row, patients, kept in zip(rows, (0, 300), saved, strict=True):
         assert (row.table, row.rows, row.patients) == ("CSV", 600, patients)
@@ -45,9 +56,13 @@ def test_the_parquet_table_is_the_csv_tables_kind(tmp_path, monkeypatch):
     assert parquet["risk"].between(0, 1).all()
 
 
-def test_failures_and_options_are_said(tmp_path):
+@pytest.mark.slow
+def test_a_failure_is_said(tmp_path):
     (tmp_path / "empty.csv").write_text("died,risk,sex,race\n")
     with pytest.raises(ValueError, match="ended with 2"):
         bench.audit(tmp_path / "empty.csv", tmp_path / "out")
+
+
+def test_options_are_checked(tmp_path):
     with pytest.raises(ValueError, match="--rows, --patients and --runs must be"):
         bench.main(bench.Options(rows=0, output=tmp_path))

@@ -19,6 +19,7 @@ def run(tmp_path, **changes):
     return jacobian.main(options)
 
 
+@pytest.mark.slow
 def test_every_step_is_measured_and_saved(tmp_path):
     rows = run(tmp_path)
     assert [row.step for row in rows] == [
@@ -36,6 +37,7 @@ def test_every_step_is_measured_and_saved(tmp_path):
     assert table.count("| 3 | 8 | 32 |") == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [({"limit": 0.0}, "expected to take"), ({"memory": 0.0}, "would need about")],

@@ -33,6 +33,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     before, after = (
@@ -86,6 +87,7 @@ def test_summaries_by_hand():
         np.testing.assert_allclose(found[name], value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_are_the_replicates_quantiles():
     cohort = metric_frame.Cohort.make(400, 2)
     estimates, ends, replicates = metric_frame.rates_with_intervals(

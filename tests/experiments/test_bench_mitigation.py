@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +41,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     name = "mitigation-cpu-returned"
@@ -69,6 +74,7 @@ def test_every_task_is_measured_and_written(tmp_path, monkeypatch):
         assert f"| {' | '.join(row.cells())} |" in text
 
 
+@pytest.mark.slow
 def test_both_sides_are_compared(monkeypatch):
     """Stand-ins for AIF360: one that repairs nothing, and one without a rule."""
     monkeypatch.setattr(aif360_mitigation, "repair", lambda values, _: lambda: values)
@@ -107,11 +113,33 @@ def test_groups_lie_apart_before_repair():
     np.testing.assert_allclose(gaps, [1.5, 1.0], atol=0.08)
 
 
-def test_all_configurations_at_scale():
+@pytest.mark.slow
+def test_all_configurations_at_scale(monkeypatch):
+    """In this process, where the benchmark has one of its own."""
+    monkeypatch.setattr(pipeline_at_scale, "num_cores", lambda: 1)
+
+    def most_held(command):
+        _, *module, rows, learner, iterations, target = command
+        assert module == ["-m", "experiments.bench.pipeline_at_scale"]
+        with tempfile.TemporaryDirectory() as work:
+            taken = pipeline_at_scale.eight_configurations(
+                int(rows), learner, int(iterations), Path(work)
+            )
+        Path(target).write_text(json.dumps(taken), encoding="utf-8")
+        return 0.5
+
+    monkeypatch.setattr(pipeline_at_scale, "_most_held", most_held)
     row = pipeline_at_scale.measure_pipeline(4000, learner="logistic", iterations=1)
     assert row.task == "eight configurations, logistic"
     assert (row.rows, row.features, row.groups) == (4000, 177, 10)
-    assert 0.1 < row.reached < 20
+    assert row.reached == 0.5
+
+
+def test_the_memory_of_a_process_is_measured():
+    command = [sys.executable, "-c", "import time; x = b'1' * 10**8; time.sleep(1)"]
+    assert 0.1 < pipeline_at_scale._most_held(command) < 1
+    with pytest.raises(subprocess.CalledProcessError):
+        pipeline_at_scale._most_held([sys.executable, "-c", "raise SystemExit(2)"])
 
 
 def test_a_row_by_hand():

@@ -18,6 +18,7 @@ def progress_bars():
     tfds.enable_progress_bar()
 
 
+@pytest.mark.slow
 def test_every_way_of_loading_is_measured_and_written(tmp_path, monkeypatch):
     document = tmp_path / "performance.md"
     name = f"pipeline-{jax.default_backend()}"
@@ -68,6 +69,7 @@ def test_batches_hold_what_their_rows_do():
     assert len({*batch["words"][batch["own"]]}) == 1
 
 
+@pytest.mark.slow
 def test_filled_up_rows_do_not_count():
     options = bench.Options(image_size=8, width=4)
     step, state = bench.make_step(options)

@@ -36,6 +36,7 @@ def few(monkeypatch):
     monkeypatch.setattr(solvers, "METHODS", [named(name) for name in FEW])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_without_torchjd_only_its_columns_are_empty(tmp_path):
     against, shares = run(tmp_path, **SMALL)

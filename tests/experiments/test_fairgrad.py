@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from experiments import datasets, fairgrad, protocol
@@ -27,11 +26,12 @@ runpy.run_module("experiments.fairgrad", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_the_command_on_support2(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-c", COMMAND),
-            *("--methods", "erm", "fairgrad_limited"),
+            *("--methods", "erm", "fairgrad_limited", "--attributes", "sex", "age"),
             *("--repeats", "1", "--bootstrap", "20", "--permutations", "20"),
             *("--output", str(tmp_path)),
         ],
@@ -130,7 +130,10 @@ def test_options_that_there_are_not(capsys, output, arguments, word):
     assert [p.name for p in output.rglob("*")] == ["support2", "summary.json"]
 
 
-def test_a_file_where_the_output_folder_should_be(capsys, tmp_path):
+def test_a_file_where_the_output_folder_should_be(capsys, tmp_path, monkeypatch, table):
+    own(monkeypatch, table)
+    # Nothing is evaluated.
+    monkeypatch.setattr(fairgrad, "Evaluator", lambda *_, **__: None)
     blocked = tmp_path / "results"
     blocked.write_text("a file")
     for output in (blocked, blocked / "deeper"):
@@ -257,8 +260,11 @@ def test_a_table_that_is_not_valid_is_refused_by_the_protocol(table):
     assert validate(table) is table
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_one_line(capsys, output, monkeypatch, table):
     own(monkeypatch, table)
+    # They do not diverge.
+    monkeypatch.setattr(fairgrad.references, "ALL", {})
     budget = fairgrad.Budget(
         steps=10, steps_per_call=10, batch_size=64, hidden=(2,), learning_rate=1e38
     )
@@ -311,11 +317,3 @@ def test_every_data_set_has_default_attributes():
         columns = datasets.load(name).attributes.columns
         assert set(attributes) == set(columns)
     assert set(fairgrad.DEFAULT_ATTRIBUTES) == set(datasets.DATASETS)
-
-
-def test_summary_is_read_by_pandas(finished):
-    frame = pd.read_csv(finished.folder / "results.csv", keep_default_na=False)
-    assert [*frame.columns] == [
-        *("method", "setting", "repeat", "metric", "attribute", "value"),
-    ]
-    assert frame["value"].dtype == float

@@ -52,6 +52,7 @@ def test_all_swaps_of_few_folds():
     assert spread_ratio(one, other).p == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freedom", [3, 1000])
 def test_it_errs_no_more_often_than_it_says(freedom):
     """Folds that share all patients balance each other; tails may be heavy."""

@@ -201,6 +201,7 @@ def test_fits_go_on_where_a_killed_run_stopped(fits, tmp_path):
         np.testing.assert_array_equal(found[name].scores, scores.scores)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bits(fits, tmp_path):
     alone, beside = tmp_path / "alone", tmp_path / "beside"
     alone.mkdir()

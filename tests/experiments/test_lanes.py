@@ -38,8 +38,17 @@ def train(program, splits, work, *, budget=BUDGET, seed=3, advance=None):
 def erm(splits, tmp_path_factory):
     (program,) = methods.build(["erm"], splits)
     work = tmp_path_factory.mktemp("erm")
-    trained = train(program, splits, work)
-    return SimpleNamespace(program=program, trained=trained, work=work)
+    steps = []
+    trained = train(program, splits, work, advance=steps.append)
+    return SimpleNamespace(program=program, trained=trained, work=work, steps=steps)
+
+
+@pytest.fixture(scope="module")
+def penalty(splits, tmp_path_factory):
+    """The penalty's variants, trained together."""
+    (program,) = methods.build(["penalty"], splits)
+    trained = train(program, splits, tmp_path_factory.mktemp("penalty"))
+    return SimpleNamespace(program=program, trained=trained)
 
 
 def test_erm_is_plain_adamw_on_the_lane_s_training_rows(splits, erm):
@@ -51,37 +60,38 @@ def test_erm_is_plain_adamw_on_the_lane_s_training_rows(splits, erm):
         optax.cosine_decay_schedule(BUDGET.learning_rate, BUDGET.steps),
         weight_decay=BUDGET.weight_decay,
     )
-    for lane in (0, 7):
-        inputs = jnp.asarray(splits.inputs[lane])
-        train_rows = np.flatnonzero(splits.rows(lane, "train"))
-        weights_key = jax.random.split(key, splits.num_lanes)[lane]
-        apply, params = functional(
-            MLP(inputs.shape[1], (8,), 1, rngs=nnx.Rngs(weights_key))
-        )
-        stream = jax.random.split(jax.random.fold_in(key, 1), splits.num_lanes)[lane]
 
-        def loss(params, rows, apply=apply, inputs=inputs):
+    def begin(key):
+        return functional(MLP(splits.inputs.shape[-1], (8,), 1, rngs=nnx.Rngs(key)))
+
+    apply, _ = begin(key)
+
+    @jax.jit
+    def step(params, state, inputs, rows):
+        def loss(params):
             logits = apply(params, inputs[rows])[:, 0]
             return optax.sigmoid_binary_cross_entropy(logits, label[rows]).mean()
 
-        @jax.jit
-        def step(params, state, rows, loss=loss):
-            updates, state = transform.update(
-                jax.grad(loss)(params, rows), state, params
-            )
-            return optax.apply_updates(params, updates), state
+        updates, state = transform.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
 
+    for lane in (0, 7):
+        inputs = jnp.asarray(splits.inputs[lane])
+        train_rows = np.flatnonzero(splits.rows(lane, "train"))
+        _, params = begin(jax.random.split(key, splits.num_lanes)[lane])
+        stream = jax.random.split(jax.random.fold_in(key, 1), splits.num_lanes)[lane]
         state = transform.init(params)
         for _ in range(BUDGET.steps):
             stream, draw = jax.random.split(stream)
             drawn = jax.random.randint(draw, (128,), 0, len(train_rows))
-            params, state = step(params, state, train_rows[drawn])
+            params, state = step(params, state, inputs, train_rows[drawn])
         np.testing.assert_allclose(
             trained.logits[0, lane], apply(params, inputs)[:, 0], atol=2e-4
         )
     assert trained.history[0]["values"].shape == (1, BUDGET.steps, 1)
 
 
+@pytest.mark.slow
 def test_variants_side_by_side_are_each_trained_alone(splits, penalty, tmp_path):
     together = penalty.trained.logits
     alone = train(penalty.program.take([5]), splits, tmp_path).logits
@@ -106,6 +116,7 @@ def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
     assert np.abs(before[0] - before[5]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_other_numbers_are_another_program(splits, erm, penalty):
     """What a killed run left is not taken for the same method at other numbers."""
     (phase,) = erm.program.phases
@@ -129,17 +140,18 @@ def test_other_numbers_are_another_program(splits, erm, penalty):
     assert lanes._digest(penalty.program.take([0])) == lanes._digest(one)
 
 
-def test_a_finished_program_is_read_back(splits, penalty):
-    assert sum(penalty.steps) == BUDGET.steps
+def test_a_finished_program_is_read_back(splits, erm):
+    assert sum(erm.steps) == BUDGET.steps
     told = []
-    again = train(penalty.program, splits, penalty.work, advance=told.append)
+    again = train(erm.program, splits, erm.work, advance=told.append)
     assert told == [BUDGET.steps]
-    np.testing.assert_array_equal(again.logits, penalty.trained.logits)
+    np.testing.assert_array_equal(again.logits, erm.trained.logits)
     assert len(again.history) == 1
-    for name, values in penalty.trained.history[0].items():
+    for name, values in erm.trained.history[0].items():
         np.testing.assert_array_equal(again.history[0][name], values)
 
 
+@pytest.mark.slow
 def test_a_history_has_the_shapes_of_variants_and_steps(splits, penalty):
     (history,) = penalty.trained.history
     variants, objectives = len(penalty.program.variants), 1 + len(splits.attributes)
@@ -199,6 +211,7 @@ def interrupted(program, splits, work):
     return budget, checkpoint
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(splits, erm, tmp_path):
     budget, checkpoint = interrupted(erm.program, splits, tmp_path / "killed")
     described = checkpoint / "default" / "_METADATA"
@@ -210,16 +223,17 @@ def test_a_damaged_checkpoint_is_named(splits, erm, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"half of it", None])
-def test_a_damaged_result_is_named(splits, penalty, tmp_path, content):
-    (finished,) = penalty.work.glob("*.npz")
+def test_a_damaged_result_is_named(splits, erm, tmp_path, content):
+    finished = erm.work / f"erm-{lanes._digest(erm.program)}.npz"
     damaged = tmp_path / finished.name
     whole = finished.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ValueError, match="cannot be read: it is damaged") as error:
-        train(penalty.program, splits, tmp_path)
+        train(erm.program, splits, tmp_path)
     assert str(damaged) in str(error.value)
 
 
+@pytest.mark.slow
 def test_training_that_diverges_says_so(splits, erm, tmp_path):
     budget = dataclasses.replace(BUDGET, learning_rate=1e38)
     with pytest.raises(ValueError, match="^erm  ?diverged: its predictions are not"):
@@ -256,6 +270,7 @@ def worker(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_trains_ends_in_the_same_bits(tmp_path):
     output, killed = tmp_path / "logits", tmp_path / "killed"
     # The ninth: the third phase's first checkpoint, when it is all but whole.

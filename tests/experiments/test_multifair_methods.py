@@ -46,17 +46,21 @@ def batch(small):
 
 @pytest.fixture(scope="module")
 def gradients(small):
-    params = small.task.learner.begin(jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), params)
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), small.params)
 
 
 def updated(transform, gradients, batch):
     """After two batches: the first change of the AUCs is from their start."""
     transform = optax.with_extra_args_support(transform)
-    state = transform.init(gradients)
-    _, state = transform.update(gradients, state, gradients, **batch)
-    later = {**batch, "unimodal_scores": batch["unimodal_scores"][:, ::-1]}
-    return transform.update(gradients, state, gradients, **later)[0]
+
+    @jax.jit
+    def twice(gradients, batch):
+        state = transform.init(gradients)
+        _, state = transform.update(gradients, state, gradients, **batch)
+        later = {**batch, "unimodal_scores": batch["unimodal_scores"][:, ::-1]}
+        return transform.update(gradients, state, gradients, **later)[0]
+
+    return twice(gradients, batch)
 
 
 def of_setting(program, place):
@@ -78,6 +82,7 @@ def clipped(*transforms):
     return optax.chain(*transforms, optax.clip_by_global_norm(CLIP))
 
 
+@pytest.mark.slow
 def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients, batch):
     program = program_of(small, "multifair_levels")
     whole = multifair_modulated.modulated(small.task, small.splits)
@@ -85,9 +90,8 @@ def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients,
         "".join(map(str, setting)) for setting in GRID[1:-1]
     ]
     reconciler = whole.phases[0].reconciler
-    found = jax.vmap(lambda s: updated(reconciler(s), gradients, batch))(
-        settings_of(whole)
-    )
+    every = jax.jit(jax.vmap(lambda s: updated(reconciler(s), gradients, batch)))
+    found = every(settings_of(whole))
     args = (small.task.labels, small.task.names)
 
     def expected(setting):
@@ -117,7 +121,7 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
         program.settings["direction"][:16], DIRECTION * np.array(GRID)[:, 0]
     )
     phase, learner = program.phases[0], small.task.learner
-    params = learner.begin(jax.random.key(0))
+    params = small.params
     inputs = jax.tree.map(lambda x: jnp.asarray(x)[0], learner.inputs)
     shared = jax.tree.map(jnp.asarray, learner.shared)
     rows = jnp.arange(ROWS)
@@ -155,6 +159,7 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
     assert program.settings["fairness"][GRID.index(fairness)] == FAIRNESS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -185,13 +190,18 @@ def test_after_adam_nothing_comes_before(small, gradients, batch):
     program = program_of(small, "multifair_after_adam")
     (phase,) = program.phases
     setting = of_setting(program, 0)
+
+    def result(transform):
+        return jax.jit(lambda s: updated(transform(s), gradients, batch))(setting)
+
     plain = updated(clipped(), gradients, batch)
-    assert_equal_trees(updated(phase.reconciler(setting), gradients, batch), plain)
-    scaled = updated(phase.after(setting), gradients, batch)
+    assert_equal_trees(result(phase.reconciler), plain)
+    scaled = result(phase.after)
     encoder = jax.tree.leaves(scaled["encoders"])[0].ravel()[0]
     assert float(encoder) != pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_reconciliations_grid_is_its_digits(small):
     program = program_of(small, "dual_level_levels")
     whole = multifair_methods.build(
@@ -215,7 +225,8 @@ def test_the_reconciliations_grid_is_its_digits(small):
     def combined(transform):
         return transform.update(rows, transform.init(rows[0]))[0]
 
-    found = jax.vmap(lambda s: combined(phase.reconciler(s)))(settings_of(whole))
+    every = jax.jit(jax.vmap(lambda s: combined(phase.reconciler(s))))
+    found = every(settings_of(whole))
     seen = []
     for place in (0, 1, 2, 4, 8, 15):
         flags = of_setting(whole, place)
@@ -234,6 +245,7 @@ def test_the_reconciliations_grid_is_its_digits(small):
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.slow
 def test_what_draws_draws_otherwise_in_every_lane(small):
     """Random orders and noise are part of what seeds differ by."""
     for name in ("ogm_ge", "dual_level", "fairgrad"):
@@ -242,7 +254,8 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     (phase,) = program.phases
     mesh = lanes._lane_mesh(5)
     start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
-    params, keys = lanes._begin(learner)(1, 5, 0)
+    begin = jax.jit(lanes._begin(learner), static_argnums=(0, 1))
+    params, keys = begin(1, 5, 0)
     run = start(params, keys, settings_of(program), jnp.array([1.0, 4.0]))
     drawn_with = np.asarray(optax.tree.get(run.state.opt_state, "key_data"))
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
