@@ -351,8 +351,6 @@ def test_jacobian_by_cells_over_seeds():
     for got, leaf in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         scale = max(np.abs(leaf).max(), 1e-3)
         np.testing.assert_allclose(got, leaf, atol=2e-5 * scale)
-    values = jax.jit(objectives)(members[1], batch)
-    np.testing.assert_allclose(found[0][1], values, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
