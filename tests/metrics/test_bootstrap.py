@@ -203,6 +203,7 @@ def test_undefined_replicates_are_left_out():
         assert np.isnan([found.lower[1], found.upper[1]]).all()
 
 
+@pytest.mark.slow
 def test_bootstrap_draws_whole_patients():
     codes = np.array([0, 3, 1, 1, 2, 0, 3])
     weights = np.asarray(

@@ -71,6 +71,7 @@ def test_order_of_rows_and_names_of_patients_do_not_matter(given_columns, random
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_of_their_own_patients_are_binomial():
     rng = np.random.default_rng(0)
     hits, groups = rng.integers(0, 2, 90), rng.integers(0, 3, 90)
@@ -121,6 +122,7 @@ def test_rates_by_label_share_patients():
     np.testing.assert_allclose(found.covariance[0, 1], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_groups_without_rows_or_with_one_patient_have_no_variance():
     found = cluster_rate_covariance(
         np.array([1, 0, 1]),

@@ -15,7 +15,7 @@ from fairjax.metrics.contingency import _hypergeometric, random_tables
         ([5, 7], [4, 8], 20_000),
         pytest.param([3000, 6000], [500, 8500], 5000, marks=pytest.mark.slow),
         pytest.param([30, 8970], [4000, 5000], 5000, marks=pytest.mark.slow),
-        ([1, 9], [9, 1], 20_000),
+        pytest.param([1, 9], [9, 1], 20_000, marks=pytest.mark.slow),
     ],
 )
 def test_two_by_two_is_hypergeometric(rows, columns, draws):

@@ -51,6 +51,7 @@ def test_equals_sklearn_confusion_matrix(table):
     np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.slow
 @given(tables())
 def test_integer_weights_equal_repeated_rows(table):
     *columns, weights = table
@@ -109,6 +110,7 @@ def test_group_ids_of_a_narrow_type_do_not_overflow():
     assert counts.sum() == 1
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_sharded_sum_agree():
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, (2, 64))

@@ -44,6 +44,7 @@ def test_average_precision_by_hand():
     np.testing.assert_allclose(auprc(labels, scores), 0.5 * 1 + 0.5 * 2 / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_average_precision_of_one_class():
     scores = np.array([0.1, 0.2, 0.9], np.float32)
     assert auprc(np.ones(3, int), scores) == 1
@@ -142,6 +143,7 @@ def test_equity_scaled_auroc_of_a_published_table():
     np.testing.assert_allclose(found, 0.3495469137, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_equity_scaled_auroc_aggregates():
     overall, groups = jnp.array(0.75), jnp.array([0.5, 1.0, jnp.nan])
     assert equity_scaled_auroc(overall, groups) == 0.5

@@ -89,6 +89,7 @@ def test_a_table_by_hand():
     assert np.isnan(lone.covariance).all()
 
 
+@pytest.mark.slow
 def test_a_perfect_auroc_has_no_variance():
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4], "f4")
     found = delong(labels, np.stack([scores, -scores]), np.zeros(4, int), num_groups=1)

@@ -195,6 +195,7 @@ def test_by_chance_the_search_finds_something_as_often_as_stated():
     assert naive > runs / 2
 
 
+@pytest.mark.slow
 def test_a_planted_intersection_is_found():
     hits = 0
     for seed in range(20):

@@ -48,6 +48,7 @@ def newcombes_gap(x, n, confidence=0.95):
     return gap_interval(KEY, x / n, lambda z: limits(z=z), confidence=confidence)
 
 
+@pytest.mark.slow
 def test_two_rates_have_newcombes_interval():
     # Newcombe 1998, table II: 56 of 70 against 48 of 80, method 10.
     gap = newcombes_gap(np.array([56, 48]), np.array([70, 80]))

@@ -105,6 +105,7 @@ def test_the_order_of_groups_does_not_matter_but_for_the_draws(order):
     np.testing.assert_allclose(one, other, atol=0.01)
 
 
+@pytest.mark.slow
 def test_groups_without_an_error_are_left_out():
     values, errors = jnp.array([0.2, 0.9, 0.6, 0.1]), jnp.array([0.05, 0, 0.08, 0.1])
     valid = jnp.array([True, True, True, False])

@@ -17,15 +17,6 @@ from fairjax.metrics import (
 )
 
 ALPHAS = [-1, 0, 0.5, 1, 2, 3]
-# That of 0 is worked by hand.
-QUICK_ALPHAS = [1, 2]
-by_alpha = pytest.mark.parametrize(
-    "alpha",
-    [
-        pytest.param(alpha, marks=() if alpha in QUICK_ALPHAS else pytest.mark.slow)
-        for alpha in ALPHAS
-    ],
-)
 NUM_GROUPS = 4
 split_at = functools.partial(entropy_split, num_groups=NUM_GROUPS)
 
@@ -83,7 +74,14 @@ def test_mean_log_deviation_without_missed_positives():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@by_alpha
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        1,
+        2,
+        *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (-1, 0, 0.5, 3)),
+    ],
+)
 @given(table=tables())
 def test_equals_the_definition_and_its_parts_add_up(alpha, table):
     labels, predictions, groups, weights = table
@@ -138,7 +136,8 @@ def test_a_small_index_keeps_its_digits():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@by_alpha
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", ALPHAS)
 def test_equal_benefits_have_no_inequality(alpha):
     labels = np.array([0, 1, 0, 1])
     groups = np.array([0, 0, 1, 2])
@@ -158,6 +157,7 @@ def test_a_group_without_any_benefit(alpha):
     np.testing.assert_allclose(between + within, total, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_rows_no_index():
     ones = np.ones(3, int)
     assert np.isnan(split_at(ones, ones, -ones)).all()

@@ -57,6 +57,7 @@ def test_jeffreys_is_that_of_statsmodels_but_at_the_ends(confidence):
     assert (np.abs(upper - high) <= 6e-8 + 5e-3 * width)[x < n].all()
 
 
+@pytest.mark.slow
 def test_intervals_have_closed_ends_and_no_trials_no_interval():
     for interval in (wilson_interval, jeffreys_interval):
         lower, upper = interval(np.array([0, 7, 0]), np.array([7, 7, 0]))
@@ -108,6 +109,7 @@ def test_midp_hand_values():
     assert np.isnan(midp_interval(0, 0)).all()
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1), st.floats(1, 1e6), st.floats(0.1, 5))
 def test_midp_ends_enclose_the_rate_and_widen(rate, trials, z):
     lower, upper = midp_interval(rate * trials, trials, z=z)
@@ -127,6 +129,7 @@ def test_wilson_hand_values():
     np.testing.assert_allclose(wilson_interval(8, 10, z=z), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1), st.floats(0.5, 500))
 def test_wilson_ends_are_where_the_score_test_just_rejects(rate, trials):
     """With real-valued trials too."""

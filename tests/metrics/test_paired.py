@@ -50,6 +50,7 @@ def test_few_repeats_that_vary_do_not_pretend_to_be_many():
     assert 0.03 < np.mean(np.asarray(p_values) < 0.05) < 0.07
 
 
+@pytest.mark.slow
 def test_paired_test_keeps_tiny_p_values_and_knows_identical_methods():
     replicates = np.linspace(7.5, 12.5, 400)
     far = paired_test(np.array([10.0, 10.0]), replicates)

@@ -88,13 +88,12 @@ def test_codes_out_of_range(name):
             CALLS[name](wrong)
 
 
-QUICK = ("cluster_interval", "influence_variance")
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(
+            name, marks=() if name == "influence_variance" else pytest.mark.slow
+        )
         for name in CALLS
     ],
 )

@@ -173,6 +173,7 @@ def test_the_test_of_predictive_parity_keeps_its_level_and_finds_a_gap():
     assert share([0.7, 0.4], within="label") < 0.5
 
 
+@pytest.mark.slow
 def test_undefined_gaps_have_no_p_value_and_undefined_shuffles_count_against_it():
     labels = np.array([1, 1, 1, 1, 0, 0])
     predictions = np.array([1, 0, 1, 0, 0, 1])

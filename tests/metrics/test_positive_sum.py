@@ -83,6 +83,7 @@ class TestVerdict:
         np.testing.assert_allclose(found.worst_lower, 0.06 - Z * 0.1, atol=1e-6)
         assert VERDICTS[found.verdict] == "inconclusive"
 
+    @pytest.mark.slow
     def test_groups_left_out_take_no_part(self):
         by_group = ((0.86, 0.10, 0.85), (0.80, 0.80, 0.80))
         found = judged((0.85, 0.80), by_group, valid=np.array([True, False, True]))
@@ -253,6 +254,7 @@ class TestAuroc:
         reverse = compare(labels, chance, model, groups)
         assert VERDICTS[reverse.verdict] == "harmful"
 
+    @pytest.mark.slow
     def test_perfect_ranking_is_not_certainty(self):
         labels = np.arange(ROWS) % 2
         perfect = labels + np.linspace(0, 0.5, ROWS, dtype=np.float32)

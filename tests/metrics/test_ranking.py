@@ -182,9 +182,8 @@ def test_groups_of_any_composition(table, random):
         np.testing.assert_allclose(found[group], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [False, True])
 def test_a_small_group_after_a_heavy_one_keeps_its_digits(weighted):
     """A running sum over all rows would lose them: 10¹² after 0.01 in float32."""
     labels, scores, rng = case(5, rows=400, levels=10**4)

@@ -28,9 +28,8 @@ def by_statsmodels(labels, scores, weights):
     return (large.params[0], large.bse[0], line.params[1], line.bse[1], line.params[0])
 
 
-@pytest.mark.parametrize(
-    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [False, True])
 def test_equals_statsmodels(weighted):
     labels, scores, groups, rng = case(0)
     weights = rng.integers(1, 4, 600) if weighted else None

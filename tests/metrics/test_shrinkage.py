@@ -39,6 +39,7 @@ def test_posterior_is_a_beta_of_the_estimated_prior():
     np.testing.assert_allclose((found.lower, found.upper), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_small_groups_are_shrunk_most():
     x, n = np.array([1, 100, 900]), np.array([10, 1000, 2000])
     found = beta_binomial_posterior(x, n)
@@ -47,6 +48,7 @@ def test_small_groups_are_shrunk_most():
     assert shift[1] > shift[2]
 
 
+@pytest.mark.slow
 def test_groups_that_seem_alike_still_have_an_interval():
     found = beta_binomial_posterior(np.full(4, 10), np.full(4, 20))
     np.testing.assert_allclose(found.prior_size, 80)

@@ -141,6 +141,7 @@ def test_missing_values_stay_and_a_constant_feature_too():
     np.testing.assert_array_equal(found[:, 2], 1)
 
 
+@pytest.mark.slow
 def test_a_single_group_stays():
     x, _ = table()
     found = DisparateImpactRemover().fit_transform(x, sensitive_features=["all"] * 90)
@@ -218,6 +219,7 @@ def test_in_a_pipeline_the_groups_reach_it():
     np.testing.assert_allclose(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HANDS_ON, reason="scikit-learn does not hand groups on there")
 @pytest.mark.usefixtures("routing")
 def test_in_searches_and_beside_other_columns_the_groups_reach_it():
@@ -378,6 +380,7 @@ def test_values_whose_differences_overflow_are_refused():
         remover.transform(x * 1.5e308, sensitive_features=who)
 
 
+@pytest.mark.slow
 def test_what_becomes_of_a_binary_feature():
     """It cannot be made alike, but by parting patients who are alike by chance."""
     rng = np.random.default_rng(0)

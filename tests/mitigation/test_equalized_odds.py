@@ -109,6 +109,7 @@ def test_it_warns_that_groups_are_needed_and_shared_rules_need_none():
     assert shared.score(X, Y) > 0.5
 
 
+@pytest.mark.slow
 def test_decisions_are_drawn_with_their_chance_and_drawn_again_alike():
     fair = EqualizedOdds(LogisticRegression(), random_state=0)
     fair.fit(X, Y, sensitive_features=WHO)
@@ -275,6 +276,7 @@ def routing():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("routing")
 def test_groups_reach_the_steps_that_ask_for_them():
     repair = (

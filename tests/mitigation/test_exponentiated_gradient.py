@@ -462,6 +462,7 @@ def test_data_frames_and_names_of_classes(patients):
         fair.predict_proba(table[["q", "p", "r"]])
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_told_its_weights(patients):
     x, labels, groups = patients
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
@@ -516,6 +517,7 @@ def test_a_bound_out_of_the_learners_reach_is_said(patients):
     assert fair.violation_ > 0
 
 
+@pytest.mark.slow
 def test_a_group_without_positives(patients):
     x, labels, groups = patients
     kept = (groups != "c") | (labels == 0)
@@ -584,6 +586,7 @@ def test_patients_that_cannot_be(patients):
         fair.fit(missing, labels, sensitive_features=groups)
 
 
+@pytest.mark.slow
 def test_features_of_the_other_back_end(patients):
     x, labels, groups = patients
     fair = ExponentiatedGradient(SKLEARN, max_iterations=2, difference_bound=1.0)

@@ -1,5 +1,6 @@
 """Quantile repair: by hand, in general, and what becomes of odd values."""
 
+import itertools
 import tracemalloc
 
 import jax
@@ -61,6 +62,7 @@ def test_two_groups_by_hand(level, scale, expected):
     np.testing.assert_allclose(found[4:, 0], expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_middle_of_three_groups_stays():
     x = np.array([1.0, 2, 5, 6, 9, 10])[:, None]
     found = repaired(x, [0, 0, 1, 1, 2, 2])
@@ -89,6 +91,7 @@ def test_level_1_makes_groups_equal_and_0_changes_nothing(table):
         np.testing.assert_array_equal(same, x)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     hnp.arrays(np.float64, 14, elements=st.integers(-9, 9).map(float)),
@@ -110,6 +113,7 @@ def test_the_order_within_a_group_is_kept(x, level, scale, discrete):
         assert (np.abs(np.diff(ordered)[ties]) < 1e-12).all()
 
 
+@pytest.mark.slow
 def test_values_of_discrete_features_are_observed_ones():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, (300, 1)).astype(float)
@@ -120,6 +124,7 @@ def test_values_of_discrete_features_are_observed_ones():
         assert set(np.unique(found)) <= set(range(5))
 
 
+@pytest.mark.slow
 def test_random_ties_make_binary_features_equal_in_distribution():
     rng = np.random.default_rng(0)
     groups = np.repeat([0, 1, 2], 4000)
@@ -168,6 +173,7 @@ def test_rows_of_all_groups_together_are_ranked_among_all():
     np.testing.assert_allclose(found[:, 0], [1 + 3 * 3 / 7, 1 + 3 * 4 / 7])
 
 
+@pytest.mark.slow
 def test_features_are_repaired_one_by_one():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(60, 4)) + np.arange(60)[:, None] % 3
@@ -194,7 +200,15 @@ def odd_tables(rows, seed=0):
     return x, groups, np.array([False, True, True, False])
 
 
-@pytest.mark.parametrize(("rows", "number"), [(1, 2), (37, 5), (300, 100), (700, 64)])
+@pytest.mark.parametrize(
+    ("rows", "number"),
+    [
+        (1, 2),
+        (37, 5),
+        pytest.param(300, 100, marks=pytest.mark.slow),
+        pytest.param(700, 64, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
     x, groups, discrete = odd_tables(rows, seed)
@@ -210,9 +224,17 @@ def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
         np.testing.assert_array_equal(np.signbit(mine[known]), np.signbit(other[known]))
 
 
-@pytest.mark.parametrize("scale", ["value", "rank"])
-@pytest.mark.parametrize("ties", ["middle", "random"])
-@pytest.mark.parametrize("block", [64, 1024])
+CHOICES = list(itertools.product([64, 1024], ["middle", "random"], ["value", "rank"]))
+QUICK = [(64, "middle", "value"), (64, "random", "rank")]
+
+
+@pytest.mark.parametrize(
+    ("block", "ties", "scale"),
+    [
+        pytest.param(*choice, marks=() if choice in QUICK else pytest.mark.slow)
+        for choice in CHOICES
+    ],
+)
 def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, block):
     monkeypatch.setattr(_repaired_tables, "_BLOCK", block)
     x, groups, discrete = odd_tables(300)
@@ -230,6 +252,7 @@ def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, bl
     np.testing.assert_array_equal(first, found[:50])
 
 
+@pytest.mark.slow
 def test_tables_of_nearly_the_same_size_share_a_program():
     x, groups, discrete = odd_tables(120)
     programs = []
@@ -245,6 +268,7 @@ def test_tables_of_nearly_the_same_size_share_a_program():
     assert programs[0] == programs[1] == programs[2]
 
 
+@pytest.mark.slow
 def test_learning_and_repair_within_jit():
     x, groups, discrete = odd_tables(60)
 

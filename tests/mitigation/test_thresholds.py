@@ -50,7 +50,9 @@ def test_counts_are_those_of_each_threshold(seed, thresholds):
         (metrics.balanced_accuracy, balanced_accuracy_score),
     ],
 )
-@pytest.mark.parametrize("by_group", [True, False])
+@pytest.mark.parametrize(
+    "by_group", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_the_best_of_the_grid_is_scikit_learns(metric, oracle, by_group):
     labels, scores, groups = cohort()
     tuned = tune_thresholds(
