@@ -26,12 +26,15 @@ class Case:
       static: Its settings that are whole numbers on which shapes depend.
       single: What one objective's gradient is multiplied by; None if that depends on
         the gradient.
+      variant: Whether another case takes the same code path. A variant keeps the quick
+        rules only.
     """
 
     make: Callable[..., Any]
     setting: tuple[str, float, float] | None = None
     static: tuple[str, ...] = ()
     single: float | None = 1.0
+    variant: bool = False
 
 
 def by_level(*, num_objectives, key=0):
@@ -81,7 +84,9 @@ CASES = {
     "dwa": Case(fairjax.dwa, static=("every",)),
     "equal_norms": Case(fairjax.equal_norms, ("strength", 1.0, 0.5)),
     "fairgrad": Case(fairjax.fairgrad, ("strength", 0.5, 0.2)),
-    "fairgrad limited": Case(partial(fairjax.fairgrad, limit=0.4, strength=0.5)),
+    "fairgrad limited": Case(
+        partial(fairjax.fairgrad, limit=0.4, strength=0.5), variant=True
+    ),
     "fairgrad_alpha": Case(fairjax.fairgrad_alpha, ("alpha", 1.0, 2.0), single=None),
     "famo": Case(fairjax.famo, ("minimum", 0.0, 0.4)),
     "graddrop": Case(fairjax.graddrop, ("leak", 0.0, 0.5)),
@@ -89,14 +94,16 @@ CASES = {
     "gradvac": Case(partial(fairjax.gradvac, beta=0.5)),
     "group_dro": Case(fairjax.group_dro, ("step_size", 0.1, 1.0)),
     "imtl_g": Case(fairjax.imtl_g, ("tolerance", 1e-6, 0.5)),
-    "loss_balanced": Case(loss_balanced),
+    "loss_balanced": Case(loss_balanced, variant=True),
     "mgda": Case(fairjax.mgda),
     "nash_mtl": Case(
         fairjax.nash_mtl, ("max_norm", 1.0, 0.5), ("update_every",), single=None
     ),
     "pcgrad": Case(fairjax.pcgrad, ("epsilon", 0.0, 0.3)),
-    "pcgrad always": Case(partial(fairjax.pcgrad, condition="always")),
-    "pcgrad libmtl": Case(partial(fairjax.pcgrad, **fairjax.PCGRAD_VARIANTS["libmtl"])),
+    "pcgrad always": Case(partial(fairjax.pcgrad, condition="always"), variant=True),
+    "pcgrad libmtl": Case(
+        partial(fairjax.pcgrad, **fairjax.PCGRAD_VARIANTS["libmtl"]), variant=True
+    ),
     "positive_sum": Case(
         partial(fairjax.positive_sum, baseline_losses=jnp.zeros(3)),
         ("strength", 0.1, 0.4),
@@ -105,7 +112,7 @@ CASES = {
     ),
     "random_weighting": Case(fairjax.random_weighting),
     "scalarize": Case(fairjax.scalarize),
-    "steps": Case(balanced, ("strength", 0.7, 0.1)),
+    "steps": Case(balanced, ("strength", 0.7, 0.1), variant=True),
     "uncertainty_weighting": Case(
         fairjax.uncertainty_weighting, ("learning_rate", 0.1, 0.5)
     ),
