@@ -70,7 +70,10 @@ def test_published_updates(name, update):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 32, 128])
+@pytest.mark.parametrize(
+    "size",
+    [3, 5, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 2, 32, 128))],
+)
 def test_equals_the_vectors_own_solution(name, size):
     for seed in range(2 if size > 32 else 4):
         rows = draw(seed, size)
@@ -94,7 +97,7 @@ def test_weights_do_not_depend_on_a_common_scale(name, exponent):
 def test_rows_out_of_use_change_nothing(name):
     rows = draw(1, 5)
     alone = COMPILED[name](gramian(rows[:3]))
-    masked = METHODS[name](gramian(rows), mask=jnp.arange(5) < 3)
+    masked = COMPILED[name](gramian(rows), mask=jnp.arange(5) < 3)
     np.testing.assert_allclose(masked, [*alone, 0, 0], rtol=1e-4, atol=1e-6)
     rows[3:] = 0
     np.testing.assert_allclose(
@@ -111,12 +114,12 @@ def test_nothing_in_use(name):
 def test_float64_is_solved_in_float64(name):
     rows = draw(2, 6)
     with jax.enable_x64(True):
-        weights = METHODS[name](jnp.asarray(rows @ rows.T))
+        weights = COMPILED[name](jnp.asarray(rows @ rows.T))
         assert weights.dtype == jnp.float64
         np.testing.assert_allclose(weights @ rows, expected(name, rows), rtol=1e-9)
 
 
-@hypothesis.given(SEEDS, st.sampled_from([2, 3, 6]))
+@hypothesis.given(SEEDS, st.sampled_from([2, 3, 5]))
 def test_imtl_g_projects_equally_on_all_unit_rows(seed, size):
     rows = draw(seed, size)
     weights = np.asarray(COMPILED["imtl_g absolute"](gramian(rows)), np.float64)
@@ -126,7 +129,7 @@ def test_imtl_g_projects_equally_on_all_unit_rows(seed, size):
     np.testing.assert_allclose(np.abs(weights).sum(), 1, rtol=1e-5)
 
 
-@hypothesis.given(SEEDS, st.sampled_from([2, 3, 6]))
+@hypothesis.given(SEEDS, st.sampled_from([2, 3, 5]))
 def test_config_is_imtl_g_of_another_length(seed, size):
     rows = draw(seed, size)
     one = np.asarray(COMPILED["config"](gramian(rows)) @ rows)
@@ -167,17 +170,15 @@ def test_dependent_rows():
 def test_opposite_rows():
     gram = gramian([[1.0, 0.0], [-1.0, 0.0]])
     for name in METHODS:
-        found = np.asarray(METHODS[name](gram)) @ np.array([[1.0, 0.0], [-1.0, 0.0]])
+        found = np.asarray(COMPILED[name](gram)) @ np.array([[1.0, 0.0], [-1.0, 0.0]])
         np.testing.assert_allclose(found, [0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", ["min", "median", "rmse"])
 def test_aligned_rows_are_orthogonal_and_of_one_length(scale):
     rows = draw(3, 4)
-    each = [
-        solvers.aligned_mtl(gramian(rows), scale=scale, preference=row)
-        for row in jnp.eye(4)
-    ]
+    aligned_mtl = jax.jit(functools.partial(solvers.aligned_mtl, scale=scale))
+    each = [aligned_mtl(gramian(rows), preference=row) for row in jnp.eye(4)]
     aligned = np.asarray(each, np.float64) @ rows
     level = {"min": 0, "median": 1}.get(scale)
     values = np.linalg.eigvalsh(rows @ rows.T)
@@ -210,8 +211,8 @@ def test_preferences_by_hand():
 @hypothesis.given(SEEDS, st.sampled_from(sorted(METHODS)))
 def test_permuted_rows_give_permuted_weights(seed, name):
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(4, 9))
-    moved = rng.permutation(4)
+    rows = rng.normal(size=(5, 9))
+    moved = rng.permutation(5)
     one = np.asarray(COMPILED[name](gramian(rows)))
     other = COMPILED[name](gramian(rows[moved]))
     np.testing.assert_allclose(other, one[moved], rtol=2e-3, atol=2e-4)

@@ -15,7 +15,11 @@ from fairjax import solvers, steps
 from fairjax.solvers.quadratic import MAX_ITERATIONS
 
 # How many matrices of each kind for each number of rows.
-COUNTS = {1: 4, 2: 16, 3: 16, 5: 16, 8: 16, 16: 12, 32: 10, 64: 6, 128: 4}
+COUNTS = {1: 4, 2: 22, 3: 22, 8: 24, 32: 16, 128: 4}
+SIZES = [
+    size if size in (3, 8) else pytest.param(size, marks=pytest.mark.slow)
+    for size in COUNTS
+]
 project = jax.jit(solvers.dual_cone)
 closest = jax.jit(solvers.closest_update, static_argnames="reference")
 
@@ -141,7 +145,7 @@ def test_there_are_a_thousand_matrices():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", COUNTS)
+@pytest.mark.parametrize("size", SIZES)
 def test_equals_the_float64_solution(kind, size):
     """But for 1e-4 of the length of the vector that is projected."""
     for columns, wanted, found in problems(kind, size):
@@ -160,7 +164,7 @@ def others_of(rng, rows):
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ROUNDED])
-@pytest.mark.parametrize("size", COUNTS)
+@pytest.mark.parametrize("size", SIZES)
 def test_closest_update_equals_the_float64_solution(kind, size):
     """But for 1e-4 of the task's length; with margins, m = Jp, in p's coordinates."""
     rng = np.random.default_rng([size, 1, *kind.encode()])
@@ -195,11 +199,11 @@ def test_closest_update_equals_the_float64_solution(kind, size):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", COUNTS)
+@pytest.mark.parametrize("size", SIZES[:-1])
 def test_upgrad_equals_the_float64_solution(kind, size):
     """But for 1e-4 of the rows' mean length: the sum of as many projections as rows."""
     rng = np.random.default_rng([size, 2, *kind.encode()])
-    for _ in range(COUNTS[size] if size <= 16 else 2 if size <= 32 else 1):
+    for _ in range(COUNTS[size] if size <= 8 else 2):
         rows = KINDS[kind](rng, size)
         gram = gram_of(rows)
         columns = factor_of(gram) if kind in ROUNDED else rows.T
@@ -214,7 +218,7 @@ def test_upgrad_equals_the_float64_solution(kind, size):
 
 
 @pytest.mark.parametrize("kind", HARD)
-@pytest.mark.parametrize("size", COUNTS)
+@pytest.mark.parametrize("size", SIZES)
 def test_float32_at_its_limit(kind, size):
     """But for 3e-3 of the lengths of the rows that are projected."""
     for columns, wanted, found in problems(kind, size):
@@ -236,6 +240,7 @@ def test_float64_has_no_such_limit(size):
         assert error < 1e-6 * np.linalg.norm(rows.T @ given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "one_sum", "all_conflicting", "scaled"])
 def test_every_row_projected_at_128(kind):
     """As UPGrad does, all side by side."""
@@ -283,7 +288,7 @@ def test_no_minimum_is_not_silent():
 
 
 # Whole numbers: zero, equal and opposite rows are frequent.
-matrices = st.sampled_from([1, 2, 3, 5]).flatmap(
+matrices = st.sampled_from([2, 3]).flatmap(
     lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
 )
 
@@ -346,7 +351,7 @@ class TestClosestUpdate:
         assert not bound.feasible
         np.testing.assert_allclose(update @ rows[1], 0, atol=1e-6)
 
-    @pytest.mark.parametrize("size", [3, 32])
+    @pytest.mark.parametrize("size", [3, pytest.param(32, marks=pytest.mark.slow)])
     def test_kkt_conditions(self, size):
         rng = np.random.default_rng(size)
         feasible = 0
@@ -367,7 +372,7 @@ class TestClosestUpdate:
             np.testing.assert_array_less(slack[pull > 1e-4], 1e-5)
         assert feasible == 30
 
-    @pytest.mark.parametrize("size", [2, 16])
+    @pytest.mark.parametrize("size", [3, pytest.param(32, marks=pytest.mark.slow)])
     def test_equals_a_projection_in_float64(self, size):
         rng = np.random.default_rng(size)
         for _ in range(20):

@@ -161,7 +161,7 @@ def test_three_rows_may_still_conflict():
 
 
 # Whole numbers: their Gram matrices are exact, zero and equal rows are frequent.
-matrices = st.sampled_from([1, 2, 3, 5]).flatmap(
+matrices = st.sampled_from([1, 3, 5]).flatmap(
     lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
 )
 

@@ -16,7 +16,10 @@ from fairjax.solvers.simplex import MAX_SEARCHES
 min_norm = jax.jit(solvers.min_norm)
 conflict_averse = jax.jit(solvers.conflict_averse)
 KNOWN = np.array([[-4.0, 1, 1], [6, 1, 1]])
-SIZES = [1, 2, 3, 8, 32, 128]
+SIZES = [
+    *(3, 8),
+    *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 2, 32, 128)),
+]
 
 
 def gram_of(rows):
@@ -163,7 +166,7 @@ def test_nan_is_no_solution():
         assert not found.residual < 1 or not np.asarray(found.weights).any()
 
 
-@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("size", [3, 8])
 def test_conflict_averse_equals_its_dual_in_float64(size):
     """Minimised by another program, and put in the published formula."""
     for rows in draws(random, size, 5):
@@ -227,7 +230,7 @@ def test_masked_rows_do_not_count():
 
 
 # Whole numbers: zero, equal and opposite rows are frequent.
-matrices = st.sampled_from([1, 2, 3, 5]).flatmap(
+matrices = st.sampled_from([2, 3]).flatmap(
     lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
 )
 
