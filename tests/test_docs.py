@@ -38,7 +38,22 @@ def test_readme_opens_with_the_two_commands():
     assert tuple(blocks[:2]) == COMMANDS
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+# The others compile many programs.
+QUICK = ("README.md", "docs/data.md", "docs/reconcilers/")
+DEAR = ("docs/reconcilers/levels.md",)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        d
+        if name(d).startswith(QUICK) and name(d) not in DEAR
+        else pytest.param(d, marks=pytest.mark.slow)
+        for d in DOCUMENTS
+        if "```python" in text(d)
+    ],
+    ids=name,
+)
 def test_python_blocks_run(document, capsys):
     blocks = re.findall(r"```python\n(.*?)```", text(document), re.DOTALL)
     namespace: dict[str, object] = {}
