@@ -187,6 +187,7 @@ class Worker:
         return self.process.returncode, errors.decode()
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_saves_ends_in_the_same_bits(tmp_path):
     folder, output = tmp_path / "killed", tmp_path / "killed.bin"
     reached = []

@@ -23,6 +23,15 @@ ALL = {
     "cagrad_rescaled": steps.cagrad(rescale=True),
 }
 every = pytest.mark.parametrize("name", ALL)
+slow = pytest.mark.slow
+# The others of the table call the same solvers.
+some = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("upgrad", "mgda") else pytest.param(name, marks=slow)
+        for name in ALL
+    ],
+)
 
 
 compiled = functools.cache(lambda step: jax.jit(step.update))
@@ -90,7 +99,7 @@ def test_no_conflict_is_left_exactly(name, expected):
 
 
 @pytest.mark.parametrize("name", ["upgrad", "dualproj", "mgda", "positive_sum"])
-@pytest.mark.parametrize("size", [2, 5, 16])
+@pytest.mark.parametrize("size", [5, *(pytest.param(n, marks=slow) for n in (2, 16))])
 def test_update_harms_no_objective(name, size):
     for seed in range(5):
         rows = draw(size, seed)
@@ -116,7 +125,7 @@ def test_no_row_in_use(name):
     np.testing.assert_array_equal(weights(ALL[name], np.zeros((3, 4))), 0)
 
 
-@every
+@some
 def test_rows_that_are_combinations(name):
     """As many rows as there are coefficients, not as there are objectives."""
     gradients = draw(4)
@@ -128,8 +137,8 @@ def test_rows_that_are_combinations(name):
 
 @pytest.mark.parametrize("name", [n for n in ALL if n != "positive_sum"])
 def test_permuted_rows(name):
-    rows = draw(6)
-    order = np.random.default_rng(1).permutation(6)
+    rows = draw(5)
+    order = np.random.default_rng(1).permutation(5)
     one, other = weights(ALL[name], rows), weights(ALL[name], rows[order])
     np.testing.assert_allclose(other[0], one[0, order], atol=2e-4)
 
@@ -137,19 +146,19 @@ def test_permuted_rows(name):
 @every
 @pytest.mark.parametrize("exponent", [-10, 10])
 def test_scale(name, exponent):
-    rows = draw(6)
+    rows = draw(5)
     one = weights(ALL[name], rows)
     other = weights(ALL[name], rows * np.float32(10.0**exponent))
     np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-@every
+@some
 def test_jit_vmap_and_diagnostics(name):
     step = ALL[name]
-    rows = jnp.stack([jnp.asarray(draw(4, seed)) for seed in range(3)])
+    rows = jnp.stack([jnp.asarray(draw(5, seed)) for seed in range(3)])
 
     def solve(rows):
-        return step.update(jnp.eye(4), rows @ rows.T, step.init(4))
+        return step.update(jnp.eye(5), rows @ rows.T, step.init(5))
 
     found, state = jax.jit(jax.vmap(solve))(rows)
     for one, each in zip(found, rows, strict=True):
@@ -157,12 +166,13 @@ def test_jit_vmap_and_diagnostics(name):
     assert optax.tree.get(state, "residual").shape == (3,)
     assert (optax.tree.get(state, "residual") < 1e-4).all()
     assert (optax.tree.get(state, "iterations") >= 0).all()
-    start = step.init(4)
+    start = step.init(5)
     for before, after in zip(start, state, strict=True):
         assert before.dtype == after.dtype
         assert before.shape == after.shape[1:]
 
 
+@slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -185,6 +195,7 @@ def test_settings_may_be_traced(make):
     np.testing.assert_allclose(found[1], solve(0.1), atol=1e-5)
 
 
+@slow
 @every
 def test_scan_in_a_reconciler(name):
     transform = fairjax.reconcile(ALL[name], num_objectives=3)
@@ -208,7 +219,7 @@ class TestPreference:
         step = steps.dualproj(preference=[0.0, 1.0])
         np.testing.assert_allclose(update(step, KNOWN), expected, rtol=1e-5)
 
-    @pytest.mark.parametrize("size", [2, 5])
+    @pytest.mark.parametrize("size", [2, pytest.param(5, marks=slow)])
     def test_equal_preferences_are_the_default(self, size):
         rows, equal = draw(size), [1 / size] * size
         for make in (steps.upgrad, steps.dualproj):

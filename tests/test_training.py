@@ -88,7 +88,7 @@ class TestStep:
             {"a": lambda w, batch: w[0], "b": lambda w, batch: -w[0] - w[1]}
         )
         tx = optax.chain(fairjax.pcgrad(num_objectives=2), optax.sgd(0.5))
-        step = training.make_train_step(objectives, tx)
+        step = jax.jit(training.make_train_step(objectives, tx))
         state = training.init_state(jnp.array([1.0, 2.0]), tx, key=0)
         state, info = step(state, {})
         np.testing.assert_allclose(state.params, [0.75, 2.75])
@@ -147,10 +147,11 @@ class TestStep:
     def test_parameters_that_are_not_finite_are_told(self):
         objective = fairjax.stack_objectives({"a": lambda w, b: jnp.sum(w)})
         tx = optax.chain(fairjax.pcgrad(num_objectives=1), optax.scale(jnp.inf))
-        step = training.make_train_step(objective, tx)
+        step = jax.jit(training.make_train_step(objective, tx))
         _, info = step(training.init_state(jnp.ones(2), tx, key=0), {})
         assert not bool(info.finite)
 
+    @pytest.mark.slow
     def test_running_means_are_carried(self):
         objectives = fairjax.cell_objectives(
             statistics, CELLS, OBJECTIVES.functions, decay=0.5
@@ -160,15 +161,17 @@ class TestStep:
         )
         state = training.init_state(PARAMS, transform(), key=0, objectives=objectives)
         running, params = objectives.init_running(), PARAMS
+        values = jax.jit(objectives)
         for i in range(3):
             batch = sample(jax.random.key(i), DATA)
-            expected, running = objectives(params, batch, running)
+            expected, running = values(params, batch, running)
             state, info = step(state, batch)
             assert_close(info.values, expected)
             assert_close(state.objective_state, running)
             params = state.params
         assert training.init_state(PARAMS, transform(), key=0).objective_state == ()
 
+    @pytest.mark.slow
     def test_linen_model(self):
         model = flax.linen.Sequential(
             [flax.linen.Dense(8), jax.nn.relu, flax.linen.Dense(1)]
@@ -228,6 +231,7 @@ class TestLoop:
         assert_close(run.state, state, rtol=1e-4, atol=1e-5)
         assert observed == ()
 
+    @pytest.mark.slow
     def test_maps_over_seeds_and_strengths(self):
         seeds, strengths = jnp.array([0, 1]), jnp.array([0.2, 1.5])
         single = jax.jit(train)
@@ -266,6 +270,7 @@ class TestLoop:
         assert int(run.best.step) == 4
         assert_close(run.best.params, run.state.params)
 
+    @pytest.mark.slow
     def test_donated_runs(self):
         """As the documentation says to compile it; the caller's arrays survive."""
         objectives = fairjax.cell_objectives(
@@ -350,6 +355,7 @@ class TestDevices:
         state = jax.device_put(state, NamedSharding(mesh, P()))
         return state, jax.device_put(DATA, NamedSharding(mesh, P("data")))
 
+    @pytest.mark.slow
     def test_same_parameters(self):
         state, batch = self.spread()
         alone = training.init_state(PARAMS, transform(), key=0)

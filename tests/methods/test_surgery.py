@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +37,9 @@ def draws(number, size):
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_projections_with_and_without_the_row_itself(size, include_self):
     changed = 0
+    project = jax.jit(
+        functools.partial(solvers.project_conflicts, include_self=include_self)
+    )
     for number, (rows, rng) in enumerate(draws(400, size)):
         orders = np.stack([rng.permutation(size) for _ in range(size)])
         expected = loop(rows, orders, include_self=include_self)
@@ -45,9 +49,7 @@ def test_projections_with_and_without_the_row_itself(size, include_self):
         if number > 20 and not differs:
             continue
         gram = jnp.asarray(rows @ rows.T, jnp.float32)
-        found = solvers.project_conflicts(
-            gram, jnp.asarray(orders), include_self=include_self
-        )
+        found = project(gram, jnp.asarray(orders))
         np.testing.assert_allclose(found.sum(axis=0) @ rows, expected, atol=2e-4)
     # With two rows, a projected row never conflicts with what it was.
     assert (changed > 0) == (size > 2)
@@ -57,8 +59,9 @@ def test_the_authors_code_meets_objectives_in_the_order_of_their_numbers():
     transform = fairjax.pcgrad(
         num_objectives=5, **fairjax.PCGRAD_VARIANTS["tensorflow"]
     )
+    update = jax.jit(transform.update)
     for rows, _ in draws(20, 5):
-        found, _ = transform.update(jnp.asarray(rows), transform.init(None))
+        found, _ = update(jnp.asarray(rows), transform.init(None))
         expected = loop(rows, [range(5)] * 5, include_self=True)
         np.testing.assert_allclose(found, expected, atol=2e-4)
 
