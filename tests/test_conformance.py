@@ -25,10 +25,15 @@ from tests.conformance import CASES, LOSSES, PARAMS, ROWS, K, draw
 
 # The case that keeps every rule in the quick lane; its state follows the losses.
 QUICK_CASES = {"famo"}
-# Those whose state follows earlier updates, and one of the others.
-REMEMBERING = {
-    *("dwa", "famo", "gradnorm", "gradvac", "group_dro", "nash_mtl", "pcgrad"),
-    *("positive_sum", "random_weighting", "uncertainty_weighting", "upgrad"),
+# Rules that many cases would keep by one and the same code, and the cases that do.
+ONLY = {
+    # Those whose state follows earlier updates, and one of the others.
+    "accumulated_rows": {
+        *("dwa", "famo", "gradnorm", "gradvac", "group_dro", "nash_mtl", "pcgrad"),
+        *("positive_sum", "random_weighting", "uncertainty_weighting", "upgrad"),
+    },
+    # The explicit mesh is stricter, and all cases are updated on one.
+    "sharded_fully_auto": {"dual_level", "famo", "graddrop", "upgrad"},
 }
 RULES, QUICK_RULES = {}, set()
 
@@ -563,8 +568,7 @@ def rules_and_cases():
     for which in RULES:
         for name, case in CASES.items():
             quick = which in QUICK_RULES or name in QUICK_CASES
-            passed_over = which == "accumulated_rows" and name not in REMEMBERING
-            if quick or not (case.variant or passed_over):
+            if quick or (not case.variant and name in ONLY.get(which, CASES)):
                 marks = () if quick else pytest.mark.slow
                 yield pytest.param(which, name, marks=marks)
 
@@ -584,7 +588,9 @@ def test_every_public_transformation_is_in_the_table():
     }
     assert len(public) > 20
     assert public <= set(CASES)
-    assert public >= QUICK_CASES | REMEMBERING
+    assert public >= QUICK_CASES
+    assert set(RULES) >= set(ONLY) | QUICK_RULES
+    assert set(CASES) >= set().union(*ONLY.values())
     for name in public:
         assert not CASES[name].variant
         made = CASES[name].make

@@ -125,6 +125,7 @@ def test_states_are_of_the_blocks_in_order():
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
+@pytest.mark.slow
 def test_it_scans_and_vmaps():
     transform = fairjax.reconcile(
         steps.by_level([[0, 1], [2, 3]], PCGRAD, NASH), num_objectives=4

@@ -20,10 +20,15 @@ def accumulator(every=2, size=2, inner=None):
     return fairjax.accumulate(inner, every=every, num_objectives=size)
 
 
+EVERY_THIRD = accumulator(every=3)
+update_every_third = jax.jit(EVERY_THIRD.update)
+
+
 class TestAccumulate:
     def test_by_hand(self):
         """The mean rows (1, 0) and (−1, −1), reconciled."""
         transform = accumulator(inner=fairjax.pcgrad(num_objectives=2))
+        update = jax.jit(transform.update)
         state = transform.init(jnp.zeros(2))
         calls = (
             ([[3.0, 0], [0, 0]], [0, 0]),
@@ -32,15 +37,16 @@ class TestAccumulate:
             ([[1.0, 0], [0, 0]], [1, 0]),
         )
         for rows, expected in calls:
-            found, state = transform.update(jnp.array(rows), state)
+            found, state = update(jnp.array(rows), state)
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_it_is_not_the_mean_of_updates(self):
         rows = jnp.array([[[1.0, 0], [-1, -1]], [[-1.0, 0], [1, 1]]])
         whole = accumulator(inner=fairjax.pcgrad(num_objectives=2))
+        update = jax.jit(whole.update)
         state = whole.init(jnp.zeros(2))
         for one in rows:
-            found, state = whole.update(one, state)
+            found, state = update(one, state)
         np.testing.assert_array_equal(found, [0, 0])
         each = fairjax.pcgrad(num_objectives=2, order="numbered")
         alone = [each.update(one, each.init(None))[0] for one in rows]
@@ -49,7 +55,7 @@ class TestAccumulate:
         rows = jnp.array([[[1.0, 0], [-1, -1]], [[0.0, 3], [1, 1]]])
         state = whole.init(jnp.zeros(2))
         for one in rows:
-            found, state = whole.update(one, state)
+            found, state = update(one, state)
         alone = [each.update(one, each.init(None))[0] for one in rows]
         assert not np.allclose(found, sum(alone) / 2)
 
@@ -58,12 +64,9 @@ class TestAccumulate:
         hnp.arrays(bool, (3, 2)),
     )
     def test_means_over_the_calls_that_took_part(self, rows, present):
-        transform = accumulator(every=3)
-        state = transform.init(jnp.zeros(4))
+        state = EVERY_THIRD.init(jnp.zeros(4))
         for one, mask in zip(rows, present, strict=True):
-            found, state = transform.update(
-                jnp.asarray(one), state, mask=jnp.asarray(mask)
-            )
+            found, state = update_every_third(one, state, mask=mask)
         counts = np.maximum(present.sum(axis=0), 1)
         means = (rows * present[..., None]).sum(axis=0) / counts[:, None]
         np.testing.assert_allclose(found, means.sum(axis=0), rtol=1e-5, atol=1e-5)

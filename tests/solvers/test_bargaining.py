@@ -88,7 +88,7 @@ def test_few_iterations_are_enough(size):
     assert np.max(found.iterations) <= 8
 
 
-@pytest.mark.parametrize("size", SIZES[:-1])
+@pytest.mark.parametrize("size", [3, 8, *SIZES[3:5]])
 def test_no_bargain_is_said(size):
     """No direction descends all: the weights stay bounded, the residual tells."""
     grams = gramians("stationary", size, 10 if size == 32 else 20)
