@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import measures
+from experiments import compiling, measures
 from experiments.cohort import cohort
 from experiments.comparison import Evaluation
 from experiments.measures import Sample
@@ -93,8 +93,10 @@ class Evaluator:
             num_replicates=num_bootstrap,
         ).astype(jnp.float32)
         self._weights = drawn if self._own is None else drawn * self._own
-        self._measure = jax.jit(self._measure_repeat)
-        self._noise = jax.jit(self._noise_repeat)
+        # They run for every method, setting and repeat.
+        in_full = compiling.in_full()
+        self._measure = jax.jit(self._measure_repeat, compiler_options=in_full)
+        self._noise = jax.jit(self._noise_repeat, compiler_options=in_full)
 
     def __call__(self, predictions: Predictions) -> Evaluation:
         """All metrics of one method."""

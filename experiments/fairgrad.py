@@ -12,9 +12,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
-from experiments import fairgrad_report, lanes, methods, references, report, runner
+from experiments import (
+    compiling,
+    fairgrad_report,
+    lanes,
+    methods,
+    references,
+    report,
+    runner,
+)
 from experiments.datasets import load
 from experiments.evaluation import Evaluator
 from experiments.fairgrad_findings import HEADLINE
@@ -25,10 +32,13 @@ from experiments.fairgrad_results import (
     Results,
 )
 from experiments.files import prepare_folder
+from experiments.learners import tabular_learner
 from experiments.prediction_audit import write_audit
 from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
 from experiments.recording import Recorder
+
+_AUDITED = ("erm", HEADLINE)
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
@@ -38,6 +48,17 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
       ValueError: An option, a table or a folder that cannot be used.
     """
     options = _checked(options)
+    with runner.whole_run(console) as bar:
+        results, folder, page = _run(options, budget, console, bar)
+    report.show(fairgrad_report.SYSTEM, results, console)
+    runner.say_where(console, folder, page)
+    return folder
+
+
+def _run(
+    options: Options, budget: Budget, console: Console, bar: runner.Bar
+) -> tuple[Results, Path, Path]:
+    """The results, their folder, and the page of the audit."""
     table = load(options.dataset)
     splits = cross_validation(
         table,
@@ -60,16 +81,14 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
     console.print(runner.describe(results, len(options.methods)))
     mark = runner.fingerprint(options, budget, ignore=("tolerance",))
     with runner.workplace(folder, mark) as work:
-        with runner.progress(console) as progress:
-            _train_and_evaluate(results, chosen, evaluator, work, progress)
+        _train_and_evaluate(results, chosen, evaluator, work, bar)
+        bar.doing("writing the report")
         report.write(fairgrad_report.SYSTEM, results, folder)
-        with console.status("auditing the predictions"):
-            page = write_audit(
-                results, folder, methods=("erm", HEADLINE), system="FairGrad"
-            )
-    report.show(fairgrad_report.SYSTEM, results, console)
-    runner.say_where(console, folder, page)
-    return folder
+        bar.advance(runner.REPORT)
+        page = write_audit(
+            results, folder, methods=_AUDITED, system="FairGrad", advance=bar.audit
+        )
+    return results, folder, page
 
 
 def _train_and_evaluate(
@@ -77,29 +96,37 @@ def _train_and_evaluate(
     chosen: Sequence[Program],
     evaluator: Evaluator,
     work: Path,
-    progress: Progress,
+    bar: runner.Bar,
 ) -> None:
     splits, options = results.splits, results.options
     referred = {name: title for name, (title, _) in references.ALL.items()}
-    recorder = Recorder(results, evaluator, {**referred, **methods.TITLES})
+    recorder = Recorder(results, evaluator, {**referred, **methods.TITLES}, bar)
     tolerances: dict[str, float] = dict.fromkeys(methods.TUNED, options.tolerance)
-    total = len(chosen) * results.budget.steps
-    bar = progress.add_task("", total=total + len(references.ALL) * splits.num_lanes)
+    reference = splits.num_lanes * runner.LANE + runner.EVALUATION
+    audited = len({*_AUDITED} & {*options.methods})
+    bar.plan(
+        len(references.ALL) * reference
+        + sum(results.budget.steps + recorder.units(p, tolerances) for p in chosen)
+        + runner.REPORT
+        + runner.audit_units(audited, len(splits.attributes))
+    )
     for name, (title, fit) in references.ALL.items():
-        progress.update(bar, description=title)
-        logits = fit(splits, lambda: progress.advance(bar))
+        bar.doing(f"training {title}")
+        logits = fit(splits, lambda: bar.advance(runner.LANE))
         recorder.predictions(name, "", logits)
     erm = np.empty(0)
+    learner = tabular_learner(splits, results.budget)
     for program in chosen:
         names = dict.fromkeys(variant.name for variant in program.variants)
-        progress.update(bar, description=", ".join(methods.TITLES[n] for n in names))
+        bar.doing(f"training {', '.join(methods.TITLES[n] for n in names)}")
         trained = lanes.train(
             program,
             splits,
             results.budget,
             seed=options.seed,
             work=work,
-            advance=lambda steps: progress.advance(bar, steps),
+            advance=bar.advance,
+            learner=learner,
         )
         if program.name == "erm":
             erm = trained.logits[0]
@@ -131,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    compiling.quickly()
     # One device a core: the lanes of a method are spread over them.
     jax.config.update("jax_num_cpu_devices", lanes.num_cores())
     sys.exit(main())

@@ -6,6 +6,7 @@ killed one goes on from its last checkpoint to the same bits.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -83,10 +84,8 @@ def train(
     mesh = _lane_mesh(splits.num_lanes)
     learner = learner or tabular_learner(splits, budget)
     lane, shared = _on_devices(program, splits, learner, mesh)
-    begin = jax.jit(
-        _begin(learner), static_argnums=(0, 1), out_shardings=_lane_sharding(mesh)
-    )
-    params, key_data = begin(len(program.variants), splits.num_lanes, seed)
+    begun = _begin(learner)(len(program.variants), splits.num_lanes, seed)
+    params, key_data = jax.device_put(begun, _lane_sharding(mesh))
     history: list[dict[str, np.ndarray]] = []
     compiled: dict[Any, Any] = {}
     per_call, calls_of = allot([p.share for p in program.phases], budget)
@@ -159,15 +158,22 @@ class _Lane(NamedTuple):
 def _begin(learner: Learner):
     def begin(settings, lanes, seed):
         """Weights and batch keys of every lane, the same for every setting."""
-        key = jax.random.key(seed)
-        params = jax.vmap(learner.begin)(jax.random.split(key, lanes))
-        batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
-        every_lane = params, jax.random.key_data(batches)
+        every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
         return jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (settings, *x.shape)), every_lane
+            lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane
         )
 
     return begin
+
+
+# Compiled once for all programs of a learner.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _weights(begin, lanes, seed):
+    """Of every lane, and the data of its key of batches."""
+    key = jax.random.key(seed)
+    params = jax.vmap(begin)(jax.random.split(key, lanes))
+    batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
+    return params, jax.random.key_data(batches)
 
 
 def _compile(phase, splits, learner, budget, mesh):

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from experiments import (
     lanes,
@@ -41,6 +40,8 @@ from experiments.programs import Program
 from experiments.protocol import cross_validation
 from experiments.recording import Recorder
 
+_AUDITED = ("joint", "multifair", "dual_level")
+
 
 def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
     """Train, evaluate and report; returns the folder of the results.
@@ -49,6 +50,17 @@ def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
       ValueError: An option, a table or a folder that cannot be used.
     """
     options = _checked(options)
+    with runner.whole_run(console) as bar:
+        system, results, folder, page = _run(options, budget, console, bar)
+    report.show(system, results, console)
+    runner.say_where(console, folder, page)
+    return folder
+
+
+def _run(
+    options: Options, budget: MultimodalBudget, console: Console, bar: runner.Bar
+) -> tuple[report.System, Results, Path, Path]:
+    """The system, the results, their folder, and the page of the audit."""
     data = load_multimodal(options.dataset)
     splits = cross_validation(
         data.table,
@@ -79,23 +91,16 @@ def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
     truth = simulated_truth() if options.dataset == "simulated" else None
     system = multifair_report.system(data, task, truth)
     with runner.workplace(folder, mark) as work:
-        with runner.progress(console) as progress:
-            _train_and_evaluate(
-                results, data, task, programs, evaluator, work, progress
-            )
+        _train_and_evaluate(results, data, task, programs, evaluator, work, bar)
         if truth is not None:
-            _evaluate_truth(results, evaluator, truth)
+            _evaluate_truth(results, evaluator, truth, bar)
+        bar.doing("writing the report")
         report.write(system, results, folder)
-        with console.status("auditing the predictions"):
-            page = write_audit(
-                results,
-                folder,
-                methods=("joint", "multifair", "dual_level"),
-                system="MultiFair",
-            )
-    report.show(system, results, console)
-    runner.say_where(console, folder, page)
-    return folder
+        bar.advance(runner.REPORT)
+        page = write_audit(
+            results, folder, methods=_AUDITED, system="MultiFair", advance=bar.audit
+        )
+    return system, results, folder, page
 
 
 def _train_and_evaluate(
@@ -105,22 +110,31 @@ def _train_and_evaluate(
     programs: Sequence[Program],
     evaluator: Evaluator,
     work: Path,
-    progress: Progress,
+    bar: runner.Bar,
 ) -> None:
-    options = results.options
+    options, splits = results.options, results.splits
     named = multifair_names.titles(task.names)
     # Late fusion is made of methods that were perhaps not asked for.
     asked = {name: title for name, title in named.items() if name in options.methods}
-    recorder = Recorder(results, evaluator, asked)
+    recorder = Recorder(results, evaluator, asked, bar)
     tolerances = _tolerances(options)
     reference = multifair_names.REFERENCE
-    referred = results.splits.num_lanes if reference in options.methods else 0
-    bar = progress.add_task("", total=len(programs) * results.budget.steps + referred)
+    referred = reference in options.methods
+    # Late fusion and the best possible are evaluated beside the programs.
+    bar.plan(
+        referred * (splits.num_lanes * runner.LANE + runner.EVALUATION)
+        + sum(results.budget.steps + recorder.units(p, tolerances) for p in programs)
+        + 2 * runner.EVALUATION
+        + runner.REPORT
+        + runner.audit_units(
+            len({*_AUDITED} & {*options.methods}), len(splits.attributes)
+        )
+    )
     if referred:
-        progress.update(bar, description=asked[reference])
+        bar.doing(f"training {asked[reference]}")
         logits = references.logistic_regression(
-            results.splits,
-            lambda: progress.advance(bar),
+            splits,
+            lambda: bar.advance(runner.LANE),
             inputs=summaries(data, task.prepared),
             weights=results.weights,
         )
@@ -128,14 +142,14 @@ def _train_and_evaluate(
     joint, alone = np.empty(0), {}
     for program in programs:
         names = dict.fromkeys(variant.name for variant in program.variants)
-        progress.update(bar, description=", ".join(named[n] for n in names))
+        bar.doing(f"training {', '.join(named[n] for n in names)}")
         trained = lanes.train(
             program,
-            results.splits,
+            splits,
             results.budget,
             seed=options.seed,
             work=work,
-            advance=lambda steps: progress.advance(bar, steps),
+            advance=bar.advance,
             learner=task.learner,
         )
         for variant, logits in zip(program.variants, trained.logits, strict=True):
@@ -158,12 +172,14 @@ def _tolerances(options: Options) -> dict[str, float]:
     }
 
 
-def _evaluate_truth(results: Results, evaluator: Evaluator, truth: Truth) -> None:
+def _evaluate_truth(
+    results: Results, evaluator: Evaluator, truth: Truth, bar: runner.Bar
+) -> None:
     """The best scores that there are, as a row of the table."""
     logits = truth.log_odds.sum(axis=1).astype(np.float32)
     every = np.broadcast_to(logits, (results.splits.num_lanes, len(logits)))
     titles = {BEST: "Best possible, by the known law"}
-    Recorder(results, evaluator, titles).predictions(BEST, "", every)
+    Recorder(results, evaluator, titles, bar).predictions(BEST, "", every)
 
 
 def _in_order(results: Results, names: Sequence[str]) -> None:

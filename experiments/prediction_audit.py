@@ -1,6 +1,6 @@
 """The audit of an experiment's predictions, by the code that audits anybody's."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,12 @@ _OUTCOME, _PATIENT = "outcome", "patient"
 
 
 def write_audit(
-    results: AnyResults, folder: Path, *, methods: Collection[str], system: str
+    results: AnyResults,
+    folder: Path,
+    *,
+    methods: Collection[str],
+    system: str,
+    advance: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Audit some methods, each against the first; returns the report's path.
 
@@ -28,9 +33,11 @@ def write_audit(
       folder: Gets a folder ``audit``.
       methods: Their names; those that were not run are passed over.
       system: Its name for readers.
+      advance: Told what is being computed.
     """
     table, options = audited_table(results, methods=methods, system=system)
-    return write(audit(options, table), folder / "audit", overwrite=True)
+    document = audit(options, table, advance)
+    return write(document, folder / "audit", overwrite=True)
 
 
 def audited_table(

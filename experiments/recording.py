@@ -10,6 +10,7 @@ from experiments.evaluation import Evaluator, Predictions
 from experiments.lanes import Trained
 from experiments.programs import Program
 from experiments.results import AnyResults
+from experiments.runner import EVALUATION, Bar
 from experiments.selection import select
 
 
@@ -21,16 +22,19 @@ class Recorder:
       results: Of the run.
       evaluator: Of its predictions.
       titles: Method -> its name for readers; others are not recorded.
+      bar: Advances with each evaluation.
     """
 
     results: AnyResults
     evaluator: Evaluator
     titles: Mapping[str, str]
+    bar: Bar
 
     def predictions(self, name: str, setting: str, logits: np.ndarray) -> None:
         """A method's logits ``[L, n]``, decided at the validation folds' prevalence."""
         if name not in self.titles:
             return
+        self.bar.doing(f"evaluating {self.titles[name]}")
         splits, results = self.results.splits, self.results
         thresholds = splits.thresholds(logits, results.weights)
         found = Predictions(
@@ -42,6 +46,12 @@ class Recorder:
         results.predictions[found.title] = found
         results.evaluations[found.title] = self.evaluator(found)
         results.titles[found.title] = self.titles[name]
+        self.bar.advance(EVALUATION)
+
+    def units(self, program: Program, tolerances: Mapping[str, float]) -> int:
+        """How far the bar advances with a program's evaluations."""
+        names = [v.name for v in program.variants if v.name in self.titles]
+        return EVALUATION * (len(names) + len({*names} & {*tolerances}))
 
     def program(
         self,

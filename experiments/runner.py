@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -36,6 +36,9 @@ MAX_SEED = 2**31
 MAX_REPEATS, MAX_DRAWS = 1000, 10_000
 # They change what is done with the trained models, not the models.
 _AFTER_TRAINING = ("output", "bootstrap", "permutations", "full", "methods")
+# Of a run's bar, about as long as a step of training each: reading the patients, a
+# reference model's lane, a method's evaluation, the report, and a part of the audit.
+READING, LANE, EVALUATION, REPORT, AUDIT = 60, 10, 10, 100, 25
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -123,12 +126,59 @@ def describe(results: AnyResults, num_methods: int) -> str:
     )
 
 
+class Bar:
+    """One bar over a whole run, which says what is being done."""
+
+    def __init__(self, progress: Progress):
+        """Begins with the patients, who say how much there is to do."""
+        self._progress = progress
+        self._task = progress.add_task("reading the patients", total=None)
+        self._total = 0
+
+    def plan(self, units: int) -> None:
+        """The patients are read, and so much is to be done."""
+        self._total = READING + units
+        self._progress.update(self._task, total=self._total, completed=READING)
+
+    def doing(self, what: str) -> None:
+        """What is being done from now on."""
+        self._progress.update(self._task, description=escape(what))
+
+    def advance(self, units: int = 1) -> None:
+        """So much is done."""
+        self._progress.advance(self._task, units)
+
+    def audit(self, part: str) -> None:
+        """A part of the audit begins."""
+        self.doing(f"auditing {part}")
+        self.advance(AUDIT)
+
+    def finish(self) -> None:
+        """All is done."""
+        self.doing("done")
+        self._progress.update(self._task, completed=self._total)
+
+
+@contextlib.contextmanager
+def whole_run(console: Console) -> Iterator[Bar]:
+    """A bar from the reading of the patients to the end."""
+    with progress(console) as shown:
+        bar = Bar(shown)
+        yield bar
+        bar.finish()
+
+
+def audit_units(num_models: int, num_attributes: int) -> int:
+    """Of an audit: the table, each model and its attributes, the search, the models."""
+    return AUDIT * (3 + num_models * (1 + num_attributes))
+
+
 def progress(console: Console) -> Progress:
-    """A bar with a description, a count and the time."""
+    """A bar with a description, what part is done, and the time."""
     return Progress(
         TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,
     )

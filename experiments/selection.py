@@ -1,11 +1,15 @@
 """Settings chosen by validation alone, fold by fold."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.protocol import LABEL, CrossValidation
 from fairjax import losses
+from fairjax.groups import Partition
 from fairjax.metrics import auroc
 
 
@@ -31,39 +35,62 @@ def select(
       tolerance: See above.
       weights: ``[n]``, how many patients each stands for; equal ones by default.
     """
-    gaps = [
-        losses.equalized_odds(splits.partition, attribute, label=LABEL)
-        for attribute in splits.attributes
-    ]
+    label = splits.table.label
+    # Integers, which are counted exactly.
+    mass = np.ones(len(label), np.int32)
+    if weights is not None:
+        mass = np.asarray(weights, np.float32)
+    rows = _padded([splits.rows(lane, "valid") for lane in range(splits.num_lanes)])
+    real = rows >= 0
+    columns = (
+        np.where(real, label[rows], 0).astype(np.int32),
+        np.where(real, splits.cells[rows], splits.partition.num_cells),
+        np.where(real, mass[rows], 0),
+    )
+    lane = np.arange(splits.num_lanes)[:, None]
 
-    @jax.jit
-    @jax.vmap
-    def judge(scores, labels, cells, mass):
-        num_cells = splits.partition.num_cells
+    def judged(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A NaN is sorted behind all scores, and there it has no weight.
+        valid = np.where(real, scores[lane, rows], np.nan)
+        return _judge(splits.partition, splits.attributes, valid, *columns)
+
+    best, _ = judged(baseline)
+    found = [judged(scores) for scores in logits]
+    loss = np.stack([best - auroc for auroc, _ in found])
+    gaps = np.stack([gap for _, gap in found])
+    within = loss <= tolerance
+    allowed = np.where(within, gaps, np.inf).argmin(axis=0)
+    return np.where(within.any(axis=0), allowed, loss.argmin(axis=0))
+
+
+def _padded(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows of each lane ``[L, m]``, filled up by -1 at the end."""
+    most = max(int(mask.sum()) for mask in masks)
+    rows = np.full((len(masks), most), -1)
+    for row, mask in zip(rows, masks, strict=True):
+        row[: mask.sum()] = np.flatnonzero(mask)
+    return rows
+
+
+# One compiled function for the settings of all methods.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _judge(
+    partition: Partition,
+    attributes: tuple[str, ...],
+    logits: jax.Array,
+    labels: jax.Array,
+    cells: jax.Array,
+    mass: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """AUROC and mean soft gap in each lane, ``[L]`` both, of columns ``[L, m]``."""
+    gaps = [losses.equalized_odds(partition, a, label=LABEL) for a in attributes]
+
+    def in_lane(scores, labels, cells, mass):
+        num_cells = partition.num_cells
         counts = jax.ops.segment_sum(mass, cells, num_cells).astype(jnp.float32)
         sums = jax.ops.segment_sum(mass * scores, cells, num_cells)
         means = {"score": sums / jnp.where(counts > 0, counts, 1)}
         gap = jnp.stack([g.value(means, counts) for g in gaps]).mean()
         return auroc(labels, scores, mass), gap
 
-    label = splits.table.label
-    # Whole numbers, which are counted exactly.
-    mass = np.ones(len(label), np.int32)
-    if weights is not None:
-        mass = np.asarray(weights, np.float32)
-    chosen = np.empty(splits.num_lanes, int)
-    for lane in range(splits.num_lanes):
-        rows = splits.rows(lane, "valid")
-        scores = np.concatenate([baseline[None, lane, rows], logits[:, lane, rows]])
-        shape = (len(scores), rows.sum())
-        aurocs, soft_gaps = judge(
-            jax.nn.sigmoid(jnp.asarray(scores)),
-            jnp.broadcast_to(jnp.asarray(label[rows], jnp.int32), shape),
-            jnp.broadcast_to(jnp.asarray(splits.cells[rows]), shape),
-            jnp.broadcast_to(jnp.asarray(mass[rows]), shape),
-        )
-        loss = np.asarray(aurocs[0] - aurocs[1:])
-        within = loss <= tolerance
-        gap = np.where(within, np.asarray(soft_gaps[1:]), np.inf)
-        chosen[lane] = gap.argmin() if within.any() else loss.argmin()
-    return chosen
+    return jax.vmap(in_lane)(jax.nn.sigmoid(logits), labels, cells, mass)
