@@ -254,8 +254,10 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     (phase,) = program.phases
     mesh = lanes._lane_mesh(5)
     start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
-    begin = jax.jit(lanes._begin(learner), static_argnums=(0, 1))
-    params, keys = begin(1, 5, 0)
+    keys = jax.jit(lambda: lanes._begin(learner)(1, 5, 0)[1])()
+    params = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (1, 5, *leaf.shape)), small.params
+    )
     run = start(params, keys, settings_of(program), jnp.array([1.0, 4.0]))
     drawn_with = np.asarray(optax.tree.get(run.state.opt_state, "key_data"))
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
