@@ -402,6 +402,7 @@ def test_a_corrected_selection_gap_is_near_the_true_one():
     assert found.null[f"{PARITY}/age"] == pytest.approx(raw, abs=0.03)
 
 
+@pytest.mark.slow
 def test_groups_that_are_too_small_are_named_and_left_out():
     """Nine dead men over 65 are one too few, although men and the old are enough."""
     label = np.tile([0, 1], 60)
