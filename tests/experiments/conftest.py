@@ -94,22 +94,21 @@ def predictions(splits, logits):
     return pooled(logits[0]), pooled(logits[-1])
 
 
-def small_run(table, folder, *, whole=True, **options):
+def small_run(table, folder, **options):
     """A run of the experiment on a table of one's own: its folder and its results.
 
-    One that is not whole has references that are a column, and no audit.
+    Its references are a column, and it has no audit: the command's test has both.
     """
     kept = []
     write = fairgrad.report.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fairgrad, "load", lambda name: table)
-        if not whole:
-            cheap = {
-                name: (title, lambda splits, _: splits.inputs[..., 0])
-                for name, (title, _) in fairgrad.references.ALL.items()
-            }
-            patch.setattr(fairgrad.references, "ALL", cheap)
-            patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
+        cheap = {
+            name: (title, lambda splits, _: splits.inputs[..., 0])
+            for name, (title, _) in fairgrad.references.ALL.items()
+        }
+        patch.setattr(fairgrad.references, "ALL", cheap)
+        patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
         patch.setattr(
             fairgrad.report,
             "write",

@@ -70,6 +70,7 @@ def test_a_folder_that_cannot_be_is_found_before_the_work(tmp_path):
     assert (tmp_path / "file").read_text() == "as it was"
 
 
+@pytest.mark.slow
 def test_rows_of_the_problem_are_its_groups():
     problem = jacobian.Problem.make(groups=4, width=8, batch=64)
     losses = jacobian.statistics(problem.params, problem.batch)["loss"]

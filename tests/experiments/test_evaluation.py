@@ -140,6 +140,7 @@ def test_weighted_counts_are_the_library_s(splits, predictions, evaluator):
         np.testing.assert_array_equal(row, expected.counts)
 
 
+@pytest.mark.slow
 def test_no_intersection_with_enough_of_both_outcomes(splits, predictions):
     label = splits.table.label.copy()
     label[:] = np.arange(len(label)) % 12 == 0
@@ -324,6 +325,7 @@ def test_every_method_but_the_baseline_is_compared():
     assert found["better"].p_holm == pytest.approx(2 * found["better"].p, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_front_areas_by_hand():
     erm = evaluation([0.80, 0.80], [0.10, 0.10])
     fair = evaluation([0.78, 0.78], [0.04, 0.05])

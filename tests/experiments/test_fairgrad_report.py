@@ -60,10 +60,8 @@ def test_files(finished):
         "summary.json",
         "summary.md",
         "results.csv",
-        "audit",
         *(f"{n}.{s}" for n in ("tradeoff", "gaps", "training") for s in ("png", "svg")),
     }
-    assert (finished.folder / "audit" / "report.html").exists()
 
 
 def test_summary_has_the_keys_that_readers_rely_on(summary, splits):
@@ -274,7 +272,6 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     done = small_run(
         own,
         tmp_path,
-        whole=False,
         attributes=(HOSTILE,),
         methods=("fairgrad_limited", "fairgrad_single"),
         repeats=1,

@@ -119,6 +119,7 @@ def test_repair_makes_training_groups_alike():
     np.testing.assert_array_equal(repaired(inputs, train, codes, 0.0), inputs)
 
 
+@pytest.mark.slow
 def test_columns_of_two_values_are_hardly_repaired():
     """A tenth and two fifths have it: no value of all who have it makes these alike."""
     rng = np.random.default_rng(0)

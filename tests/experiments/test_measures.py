@@ -179,8 +179,7 @@ def weighted(noisy):
 
 @pytest.fixture(scope="module")
 def unweighted(noisy):
-    names = ("auroc", GAP, AUROC_GAP, EQUITY)
-    return evaluate(noisy[0], noisy[1], permutations=200, metric_names=names)
+    return evaluate(noisy[0], noisy[1], permutations=200, metric_names=(GAP,))
 
 
 @pytest.mark.slow
@@ -359,35 +358,28 @@ def test_equal_weights_have_the_floors_of_counts(noisy, unweighted):
 
 
 @pytest.mark.slow
-def test_gaps_beyond_noise_are_found(weighted, unweighted):
+def test_gaps_beyond_noise_are_found(weighted):
     """Men are ranked worse; ages are alike."""
-    for found, group_metrics in (
-        (weighted, GROUP_METRICS),
-        (unweighted, (GAP, AUROC_GAP, EQUITY)),
-    ):
-        assert found.p_noise[f"{AUROC_GAP}/sex"] < 0.02
-        assert found.p_noise[f"{AUROC_GAP}/age"] > 0.05
-        # Of a score the low values are the bad ones.
-        assert found.p_noise[f"{EQUITY}/sex"] < 0.02
-        assert found.mean(f"{EQUITY}/sex") < found.null[f"{EQUITY}/sex"]
-        assert found.null[f"{EQUITY}/worst"] < found.null[f"{EQUITY}/mean"]
-        assert found.null[f"{EQUITY}/{CROSSED}"] < found.null[f"{EQUITY}/sex"]
-        assert set(found.null) == {
-            f"{metric}/{name}"
-            for metric in group_metrics
-            for name in ("sex", "age", CROSSED, "mean", "worst")
-        }
+    assert weighted.p_noise[f"{AUROC_GAP}/sex"] < 0.02
+    assert weighted.p_noise[f"{AUROC_GAP}/age"] > 0.05
+    # Of a score the low values are the bad ones.
+    assert weighted.p_noise[f"{EQUITY}/sex"] < 0.02
+    assert weighted.mean(f"{EQUITY}/sex") < weighted.null[f"{EQUITY}/sex"]
+    assert weighted.null[f"{EQUITY}/worst"] < weighted.null[f"{EQUITY}/mean"]
+    assert weighted.null[f"{EQUITY}/{CROSSED}"] < weighted.null[f"{EQUITY}/sex"]
+    assert set(weighted.null) == {
+        f"{metric}/{name}"
+        for metric in GROUP_METRICS
+        for name in ("sex", "age", CROSSED, "mean", "worst")
+    }
 
 
 @pytest.mark.slow
 def test_what_has_no_correction_is_undefined(weighted, unweighted):
     assert all(math.isnan(value) for value in weighted.corrected.values())
     for metric, value in unweighted.corrected.items():
-        if metric.split("/")[0] in (AUROC_GAP, EQUITY):
-            assert math.isnan(value)
-        else:
-            # Where two groups really differ there is no bias, but for the draws' noise.
-            assert 0 <= value < unweighted.mean(metric) + 0.01
+        # Where two groups really differ there is no bias, but for the draws' noise.
+        assert 0 <= value < unweighted.mean(metric) + 0.01
 
 
 @pytest.mark.slow
@@ -410,6 +402,7 @@ def test_a_corrected_selection_gap_is_near_the_true_one():
     assert found.null[f"{PARITY}/age"] == pytest.approx(raw, abs=0.03)
 
 
+@pytest.mark.slow
 def test_groups_that_are_too_small_are_named_and_left_out():
     """Nine dead men over 65 are one too few, although men and the old are enough."""
     label = np.tile([0, 1], 60)

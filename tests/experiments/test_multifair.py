@@ -18,6 +18,7 @@ from experiments import (
 from experiments.multifair_findings import BEST
 from experiments.multifair_names import FACTORS
 from experiments.multifair_results import Options
+from experiments.prediction_audit import audited_table
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
@@ -138,6 +139,15 @@ def test_weighted_thresholds_select_the_weighted_prevalence(small):
 def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
     monkeypatch.setattr(multifair, "simulated_truth", lambda: small.truth)
+    # Another experiment's test writes the page; here its table is looked at.
+    audited = []
+    monkeypatch.setattr(
+        multifair,
+        "write_audit",
+        lambda results, folder, **how: (
+            audited.append(audited_table(results, **how)) or folder
+        ),
+    )
     # Not all of the single modalities: late fusion trains the others, too.
     methods = ("logistic_regression", "late_fusion", "only_easy", "multifair")
     methods += ("fairgrad",)
@@ -153,9 +163,11 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     names = {path.name for path in folder.iterdir()}
     drawn = ("tradeoff", "gaps", "modalities", "gap_over_training", "levels_multifair")
     assert names == {
-        *("summary.json", "summary.md", "results.csv", "audit"),
+        *("summary.json", "summary.md", "results.csv"),
         *(f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg")),
     }
+    ((_, described),) = audited
+    assert described.names == ("Joint training", "MultiFair, paper")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     rows = [title for title in summary["methods"] if "[" not in title]
     assert rows[:2] == ["logistic_regression", "joint"]

@@ -114,6 +114,7 @@ def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients,
         assert_equal_trees(one, made[setting[1], setting[3]])
 
 
+@pytest.mark.slow
 def test_the_grids_directions_are_its_first_and_third_digits(small):
     """The first compares gradients, the third groups: each acts alone."""
     program = multifair_modulated.modulated(small.task, small.splits)
@@ -121,7 +122,7 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
         program.settings["direction"][:16], DIRECTION * np.array(GRID)[:, 0]
     )
     phase, learner = program.phases[0], small.task.learner
-    params = small.params
+    params = jax.jit(learner.begin)(jax.random.key(0))
     inputs = jax.tree.map(lambda x: jnp.asarray(x)[0], learner.inputs)
     shared = jax.tree.map(jnp.asarray, learner.shared)
     rows = jnp.arange(ROWS)
@@ -186,6 +187,7 @@ def test_modulated_methods(small, gradients, batch, name, make):
     )
 
 
+@pytest.mark.slow
 def test_after_adam_nothing_comes_before(small, gradients, batch):
     program = program_of(small, "multifair_after_adam")
     (phase,) = program.phases
@@ -254,8 +256,10 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     (phase,) = program.phases
     mesh = lanes._lane_mesh(5)
     start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
-    begin = jax.jit(lanes._begin(learner), static_argnums=(0, 1))
-    params, keys = begin(1, 5, 0)
+    keys = jax.jit(lambda: lanes._begin(learner)(1, 5, 0)[1])()
+    params = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (1, 5, *leaf.shape)), small.params
+    )
     run = start(params, keys, settings_of(program), jnp.array([1.0, 4.0]))
     drawn_with = np.asarray(optax.tree.get(run.state.opt_state, "key_data"))
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5

@@ -397,32 +397,12 @@ def test_a_patient_of_no_weight_has_no_part_in_what_is_monitored(data, few):
         assert not np.isclose(value, unweighted[name], atol=1e-3).any(), name
 
 
-@pytest.mark.slow
-def test_training_with_series_text_and_weights(data, few, tmp_path):
+def test_lanes_hold_series_text_and_weights(data, few):
     encoders = few.params["encoders"]
     assert set(encoders) == {STATIC, "labs", "notes"}
     assert "directions" in encoders["labs"]
     assert "words" in encoders["notes"]
-    # It alone has a phase that scales after Adam.
-    names = ("multifair_after_adam",)
-    (program,) = multifair_methods.build(names, few.task, few.splits)
-    learner, mesh = few.task.learner, lanes._lane_mesh(FOLDS)
-    lane, _ = lanes._on_devices(program, few.splits, learner, mesh)
+    (program,) = multifair_methods.build(("cggm",), few.task, few.splits)
+    mesh = lanes._lane_mesh(FOLDS)
+    lane, _ = lanes._on_devices(program, few.splits, few.task.learner, mesh)
     np.testing.assert_array_equal(lane.weights, [data.weights] * FOLDS)
-    trained = lanes.train(
-        program,
-        few.splits,
-        BUDGET,
-        seed=0,
-        work=tmp_path,
-        advance=lambda steps: None,
-        learner=learner,
-    )
-    assert trained.logits.shape == (1, FOLDS, PATIENTS)
-    assert np.isfinite(trained.logits).all()
-    (history,) = trained.history
-    assert history["unimodal_auroc"].shape == (1, 1, FOLDS, 3)
-    assert history["fused_auroc"].shape == (1, 1, FOLDS)
-    assert set(program.phases[0].observed) <= set(history)
-    for name in ("values", "unimodal_auroc", "fused_auroc", "auroc_gap"):
-        assert np.isfinite(history[name]).all(), name

@@ -43,6 +43,7 @@ def test_logistic_regression_takes_the_penalty_of_the_best_validation(one_repeat
         np.testing.assert_allclose(found[lane], scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_test_rows_are_not_looked_at(one_repeat):
     label = one_repeat.table.label.copy()
     test = one_repeat.rows(2, "test")
@@ -55,6 +56,7 @@ def test_test_rows_are_not_looked_at(one_repeat):
     assert (found[0] != other[0]).any()
 
 
+@pytest.mark.slow
 def test_boosting_takes_the_number_of_trees_of_the_best_validation(one_repeat):
     found = references.gradient_boosting(one_repeat, lambda: None)
     for lane in (1, 4):

@@ -222,6 +222,7 @@ def test_rates_by_hand():
     assert found.loc["b"].to_list() == pytest.approx([1, 0.8, 0.5, 0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_proxies_tell_the_group_and_nothing_within_it(drawn):
     table, truth = drawn
     values = table.features.to_numpy(float)
