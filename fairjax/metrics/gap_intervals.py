@@ -119,10 +119,11 @@ def gap_interval(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from fairjax.metrics import midp_interval
-      >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
-      >>> gap = gap_interval(
-      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
-      ... )
+      >>> @jax.jit
+      ... def interval(hits, rows):
+      ...     limits = lambda z: midp_interval(hits, rows, z=z)
+      ...     return gap_interval(jax.random.key(0), hits / rows, limits)
+      >>> gap = interval(jnp.array([30, 45, 40]), jnp.array([50, 50, 50]))
       >>> round(gap.estimate.item(), 3), gap.highest.item(), gap.lowest.item()
       (0.3, 1, 0)
       >>> round(gap.lower.item(), 2), round(gap.upper.item(), 2)
@@ -176,10 +177,11 @@ def ratio_interval(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from fairjax.metrics import midp_interval
-      >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
-      >>> ratio = ratio_interval(
-      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
-      ... )
+      >>> @jax.jit
+      ... def interval(hits, rows):
+      ...     limits = lambda z: midp_interval(hits, rows, z=z)
+      ...     return ratio_interval(jax.random.key(0), hits / rows, limits)
+      >>> ratio = interval(jnp.array([30, 45, 40]), jnp.array([50, 50, 50]))
       >>> round(ratio.estimate.item(), 3)
       0.667
       >>> round(ratio.lower.item(), 2), round(ratio.upper.item(), 2)
@@ -225,10 +227,12 @@ def difference_and_ratio_intervals(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from fairjax.metrics import midp_interval
-      >>> hits, rows = jnp.array([30, 45, 40]), jnp.array([50, 50, 50])
-      >>> gap, ratio = difference_and_ratio_intervals(
-      ...     jax.random.key(0), hits / rows, lambda z: midp_interval(hits, rows, z=z)
-      ... )
+      >>> @jax.jit
+      ... def both(hits, rows):
+      ...     limits = lambda z: midp_interval(hits, rows, z=z)
+      ...     key = jax.random.key(0)
+      ...     return difference_and_ratio_intervals(key, hits / rows, limits)
+      >>> gap, ratio = both(jnp.array([30, 45, 40]), jnp.array([50, 50, 50]))
       >>> round(gap.estimate.item(), 2), round(ratio.estimate.item(), 2)
       (0.3, 0.67)
       >>> gap.p_value.item() == ratio.p_value.item()

@@ -71,9 +71,9 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
     JASA 68 (1973).
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> counts = GroupCounts(jnp.array([[[4, 6], [9, 1]], [[600, 400], [500, 500]]]))
-      >>> rates = posterior_rates(counts)
+      >>> rates = jax.jit(posterior_rates)(counts)
       >>> [round(rate, 2) for rate in rates.mean[:, 1].tolist()]
       [0.18, 0.5]
     """

@@ -76,6 +76,7 @@ grouped_rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(grouped_rows, st.randoms(use_true_random=False))
 def test_average_precision_of_groups(table, random):
     labels, scores, groups, weights = (np.array(c) for c in zip(*table, strict=True))

@@ -256,6 +256,7 @@ def test_patients_of_one_row_are_rows(metric):
     np.testing.assert_array_equal(patients.support, rows.support)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.integers(0, 2**16))
 def test_the_order_of_rows_does_not_matter(seed):

@@ -32,6 +32,7 @@ def test_a_large_gap_has_little_bias():
     np.testing.assert_allclose(noise.corrected, 0.8, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_correlated_estimates_have_less_noise_between_them():
     # Of two estimates with correlation r the difference has variance 2 s^2 (1 - r).
     values, errors = jnp.array([0.4, 0.5]), jnp.full(2, 0.1)

@@ -157,6 +157,7 @@ grouped_rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(grouped_rows, st.randoms(use_true_random=False))
 def test_groups_of_any_composition(table, random):
     """Groups alone, over pairs; in any order of rows; weights as copies or floats."""

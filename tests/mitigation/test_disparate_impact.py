@@ -119,7 +119,9 @@ def test_a_table_held_out_is_repaired_by_what_was_learnt():
     assert (ends <= x.max().to_numpy()).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_the_order_within_groups_is_kept_for_new_values(seed):
     x, who = table()
     new = pd.DataFrame(np.sort(np.random.default_rng(seed).uniform(-2, 9, (40, 2)), 0))
@@ -367,6 +369,7 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_values_whose_differences_overflow_are_refused():
     who = np.repeat(["a", "b"], 50)
     x = np.where(who == "a", -1.0, 1.0)[:, None]

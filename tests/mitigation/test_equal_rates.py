@@ -122,7 +122,7 @@ def test_the_optimum_is_that_of_all_thresholds(constraint, tolerance, objective,
     assert (held <= tolerance + 1e-8).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 5),

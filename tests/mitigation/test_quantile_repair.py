@@ -75,7 +75,7 @@ tables = hnp.arrays(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(tables)
 def test_level_1_makes_groups_equal_and_0_changes_nothing(table):
     groups = np.repeat(np.arange(3), table.shape[1])
