@@ -36,7 +36,7 @@ from experiments.learners import tabular_learner
 from experiments.prediction_audit import write_audit
 from experiments.programs import Budget, Program
 from experiments.protocol import cross_validation
-from experiments.recording import Recorder
+from experiments.recording import Recorder, beside
 
 _AUDITED = ("erm", HEADLINE)
 
@@ -110,27 +110,36 @@ def _train_and_evaluate(
         + runner.REPORT
         + runner.audit_units(audited, len(splits.attributes))
     )
-    for name, (title, fit) in references.ALL.items():
-        bar.doing(f"training {title}")
-        logits = fit(splits, lambda: bar.advance(runner.LANE))
-        recorder.predictions(name, "", logits)
     erm = np.empty(0)
     learner = tabular_learner(splits, results.budget)
-    for program in chosen:
-        names = dict.fromkeys(variant.name for variant in program.variants)
-        bar.doing(f"training {', '.join(methods.TITLES[n] for n in names)}")
-        trained = lanes.train(
-            program,
-            splits,
-            results.budget,
-            seed=options.seed,
-            work=work,
-            advance=bar.advance,
-            learner=learner,
-        )
-        if program.name == "erm":
-            erm = trained.logits[0]
-        recorder.program(program, trained, baseline=erm, tolerances=tolerances)
+    # Evaluation keeps one core busy: methods are evaluated while others are trained.
+    with beside() as submit:
+        for name, (title, fit) in references.ALL.items():
+            bar.doing(f"training {title}")
+            logits = fit(splits, lambda: bar.advance(runner.LANE))
+            submit(recorder.predictions, name, "", logits)
+        for program in chosen:
+            names = dict.fromkeys(variant.name for variant in program.variants)
+            bar.doing(f"training {', '.join(methods.TITLES[n] for n in names)}")
+            trained = lanes.train(
+                program,
+                splits,
+                results.budget,
+                seed=options.seed,
+                work=work,
+                advance=bar.advance,
+                learner=learner,
+            )
+            if program.name == "erm":
+                erm = trained.logits[0]
+            submit(
+                recorder.program,
+                program,
+                trained,
+                baseline=erm,
+                tolerances=tolerances,
+            )
+        bar.doing("evaluating the methods")
 
 
 def _checked(options: Options) -> Options:
@@ -149,16 +158,22 @@ def _checked(options: Options) -> Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: returns the exit code."""
+
+    def start(options: Options, console: Console) -> Path:
+        # Many repeats train for so long that compiling in full is a small part of it.
+        if not options.full:
+            compiling.quickly()
+        return run(options, Budget(), console)
+
     return runner.main(
         Options,
-        lambda options, console: run(options, Budget(), console),
+        start,
         arguments,
         command="python -m experiments.fairgrad",
     )
 
 
 if __name__ == "__main__":
-    compiling.quickly()
     # One device a core: the lanes of a method are spread over them.
     jax.config.update("jax_num_cpu_devices", lanes.num_cores())
     sys.exit(main())

@@ -90,19 +90,21 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
     mark = runner.fingerprint(
         options, budget, ignore=("configurations", "thresholds", "quick")
     )
-    with runner.workplace(folder, mark) as work:
-        with runner.progress(console) as progress:
-            results = _train_and_evaluate(results, wanted, evaluator, work, progress)
-            bar = progress.add_task("writing the report", total=2)
-            report.write(intersectional_report.SYSTEM, results, folder)
-            progress.update(bar, advance=1, description="auditing the predictions")
-            page = write_audit(
-                results,
-                folder,
-                methods=("base", "egr_eo"),
-                system="The three-stage pipeline",
-            )
-            progress.update(bar, advance=1, description="report and audit")
+    with (
+        runner.workplace(folder, mark) as work,
+        runner.progress(console) as progress,
+    ):
+        results = _train_and_evaluate(results, wanted, evaluator, work, progress)
+        bar = progress.add_task("writing the report", total=2)
+        report.write(intersectional_report.SYSTEM, results, folder)
+        progress.update(bar, advance=1, description="auditing the predictions")
+        page = write_audit(
+            results,
+            folder,
+            methods=("base", "egr_eo"),
+            system="The three-stage pipeline",
+        )
+        progress.update(bar, advance=1, description="report and audit")
     report.show(intersectional_report.SYSTEM, results, console)
     if said := preliminary(options):
         console.print(said)

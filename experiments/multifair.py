@@ -138,11 +138,13 @@ def _train_and_evaluate(
             inputs=summaries(data, task.prepared),
             weights=results.weights,
         )
+        bar.doing(f"evaluating {asked[reference]}")
         recorder.predictions(reference, "", logits)
     joint, alone = np.empty(0), {}
     for program in programs:
         names = dict.fromkeys(variant.name for variant in program.variants)
-        bar.doing(f"training {', '.join(named[n] for n in names)}")
+        title = ", ".join(named[n] for n in names)
+        bar.doing(f"training {title}")
         trained = lanes.train(
             program,
             splits,
@@ -158,6 +160,7 @@ def _train_and_evaluate(
             for modality in task.names:
                 if variant.name == multifair_names.unimodal(modality):
                     alone[modality] = logits
+        bar.doing(f"evaluating {title}")
         recorder.program(program, trained, baseline=joint, tolerances=tolerances)
         if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
             recorder.predictions("late_fusion", "", _late_fusion(alone, data))

@@ -1,7 +1,10 @@
 """What a run keeps of trained programs: metrics of variants, and what was chosen."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jax.nn import sigmoid
@@ -12,6 +15,24 @@ from experiments.programs import Program
 from experiments.results import AnyResults
 from experiments.runner import EVALUATION, Bar
 from experiments.selection import select
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[Callable[..., Any]]:
+    """Yields ``submit(call, *args, **kwargs)``, which runs calls on another thread.
+
+    They run one after another, and all are done at the end, where the first error is
+    raised. Where the block itself fails, calls that did not begin are dropped.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        waiting = []
+        try:
+            yield lambda *call, **how: waiting.append(pool.submit(*call, **how))
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +55,6 @@ class Recorder:
         """A method's logits ``[L, n]``, decided at the validation folds' prevalence."""
         if name not in self.titles:
             return
-        self.bar.doing(f"evaluating {self.titles[name]}")
         splits, results = self.results.splits, self.results
         thresholds = splits.thresholds(logits, results.weights)
         found = Predictions(
