@@ -380,7 +380,7 @@ def test_a_file_of_another_format(fitted, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, 3e15])
+@pytest.mark.parametrize("value", [0.1, 3e15])
 def test_a_constant_feature_changes_nothing(patients, value):
     x, labels, groups = patients
     x, labels, groups = x[:240], labels[:240], groups[:240]
@@ -393,7 +393,7 @@ def test_a_constant_feature_changes_nothing(patients, value):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("unit", [1e-250, 1e200, 1e306])
+@pytest.mark.parametrize("unit", [1e-250, 1e306])
 def test_the_unit_of_features_does_not_matter(patients, unit):
     x, labels, groups = patients
     fair = ExponentiatedGradient(FLAX, difference_bound=0.05, random_state=0)
