@@ -204,7 +204,7 @@ def test_conflict_averse_by_hand():
 
 
 def test_conflict_averse_of_radius_zero_is_the_mean():
-    for rows in draws(random, 3, 3):
+    for rows in draws(random, 4, 3):
         np.testing.assert_array_equal(conflict_averse(gram_of(rows), 0.0)[0], 0.25)
 
 
