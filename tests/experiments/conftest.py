@@ -84,9 +84,31 @@ def evaluations(evaluator, predictions):
 
 def small_run(table, folder, **options):
     """A run of the experiment on a table of one's own: its folder and its results."""
-    kept = []
+    kept, bars = [], []
     write = fairgrad.report.write
+
+    class Bar(fairgrad.runner.Bar):
+        """Notes what was planned, told and done."""
+
+        def __init__(self, progress):
+            super().__init__(progress)
+            self.planned, self.advanced, self.said = 0, 0, []
+            bars.append(self)
+
+        def plan(self, units):
+            self.planned = units
+            super().plan(units)
+
+        def doing(self, what):
+            self.said.append(what)
+            super().doing(what)
+
+        def advance(self, units=1):
+            self.advanced += units
+            super().advance(units)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fairgrad.runner, "Bar", Bar)
         patch.setattr(fairgrad, "load", lambda name: table)
         patch.setattr(
             fairgrad.report,
@@ -100,7 +122,7 @@ def small_run(table, folder, **options):
             BUDGET,
             Console(quiet=True),
         )
-    return SimpleNamespace(folder=done, results=kept[0])
+    return SimpleNamespace(folder=done, results=kept[0], bar=bars[0])
 
 
 @pytest.fixture(scope="session")
