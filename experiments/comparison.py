@@ -113,7 +113,6 @@ def front_area(
       points: The settings of a family.
       reference: The worst AUROC and the largest gap of interest.
     """
-    area = jax.vmap(metrics.hypervolume, in_axes=(0, None))
     corner = jnp.array(reference)
 
     def areas(kind):
@@ -121,9 +120,12 @@ def front_area(
             np.stack([getattr(p, kind)["auroc"], getattr(p, kind)[f"{GAP}/mean"]], -1)
             for p in points
         ]
-        return np.asarray(area(jnp.asarray(np.stack(stacked, axis=1)), corner))
+        return np.asarray(_areas(jnp.asarray(np.stack(stacked, axis=1)), corner))
 
     return areas("repeats"), areas("bootstrap")
+
+
+_areas = jax.jit(jax.vmap(metrics.hypervolume, in_axes=(0, None)))
 
 
 def compare_fronts(

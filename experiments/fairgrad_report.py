@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments import figures, training_figures, wording
+from experiments import figures, methods, training_figures, wording
 from experiments.fairgrad_findings import (
     FAMILIES,
     HEADLINE,
@@ -100,6 +100,7 @@ def _protocol(results: Results) -> dict[str, Any]:
         f"every method; MLP {'-'.join(map(str, budget.hidden))}, learning rate "
         f"{budget.learning_rate:g} on a cosine, weight decay {budget.weight_decay:g}; "
         "the last step is evaluated",
+        **_left_out(results),
         "threshold": "the score that selects the prevalence on the lane's validation "
         "fold",
         "selection": "in each lane, on its validation fold alone: the smallest soft "
@@ -109,6 +110,18 @@ def _protocol(results: Results) -> dict[str, Any]:
         **wording.worst_group(),
         **wording.inference(results, "ERM"),
     }
+
+
+def _left_out(results: Results) -> dict[str, str]:
+    """The methods that were not run, if there are any."""
+    names = [
+        title
+        for name, title in methods.TITLES.items()
+        if name not in results.options.methods
+    ]
+    if not names:
+        return {}
+    return {"not_run": f"{'; '.join(names)}. --methods runs some, --full all"}
 
 
 def _extra(results: Results) -> dict[str, Any]:

@@ -28,11 +28,13 @@ class Options:
       dataset: Which patients.
       attributes: Sensitive attributes to make fair and audit; the data set's own
         choice where none is named.
-      methods: Which methods; all where none is named. ERM is always among them.
+      methods: Which methods; all but the ablations (the absolute penalty, and FairGrad
+        without a condition) where none is named. ERM is always among them.
       repeats: How often the five-fold cross-validation is repeated on new splits.
       blind: Keep race, income and the like out of the inputs. By default a model sees
         the attributes that it is to be fair about.
-      full: Repeat it 20 times at least, as for the figures of the README.
+      full: Repeat it 20 times at least, with the ablations, as for the figures of the
+        README.
       output: Folder that gets a folder for the data set.
       seed: Of splits, weights, batches and resamples.
       bootstrap: Resamples of the patients.

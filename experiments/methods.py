@@ -46,6 +46,8 @@ TITLES = {
     "fairgrad_limited": "FairGrad, limited",
     "fairgrad_single": "FairGrad on one attribute",
 }
+# Other readings of a surrogate and of the published text, which `--full` adds.
+ABLATIONS = ("penalty_absolute", "fairgrad_always", "fairgrad_always_mean")
 TUNED = (
     "group_dro",
     "penalty",

@@ -34,7 +34,7 @@ class Budget:
     learning_rate: float = 1e-2
     weight_decay: float = 3.0
     hidden: tuple[int, ...] = (32,)
-    seconds_between_checkpoints: float = 5.0
+    seconds_between_checkpoints: float = 15.0
 
 
 @dataclass(frozen=True, eq=False)

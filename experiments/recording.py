@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,21 @@ from experiments.selection import select
 
 
 @contextlib.contextmanager
-def beside() -> Iterator[Callable[..., Any]]:
+def beside() -> Iterator[Callable[..., Future]]:
     """Yields ``submit(call, *args, **kwargs)``, which runs calls on another thread.
 
     They run one after another, and all are done at the end, where the first error is
     raised. Where the block itself fails, calls that did not begin are dropped.
     """
     with ThreadPoolExecutor(1) as pool:
-        waiting = []
+        waiting: list[Future] = []
+
+        def submit(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future:
+            waiting.append(pool.submit(call, *args, **kwargs))
+            return waiting[-1]
+
         try:
-            yield lambda *call, **how: waiting.append(pool.submit(*call, **how))
+            yield submit
             for one in waiting:
                 one.result()
         except BaseException:

@@ -39,7 +39,8 @@ def logistic_regression(
             yield model.decision_function(inputs)
 
     inputs = splits.inputs if inputs is None else inputs
-    return _best(candidates, splits, inputs, advance, weights)
+    with _one_thread("blas"):
+        return _best(candidates, splits, inputs, advance, weights)
 
 
 def gradient_boosting(
@@ -63,10 +64,17 @@ def gradient_boosting(
             if number % 10 == 9:
                 yield scores.reshape(-1)
 
-    # On one thread: the trees are the same to the bit, and a thread that waits for a
-    # core which another process holds costs far more than it can save.
-    with threadpool_limits(limits=1, user_api="openmp"):
+    with _one_thread("openmp"):
         return _best(candidates, splits, splits.inputs, advance)
+
+
+def _one_thread(api: str) -> threadpool_limits:
+    """Fits the same models whatever the cores.
+
+    Patients are so few that threads wait for each other for longer than they work, the
+    more so where another process holds a core.
+    """
+    return threadpool_limits(limits=1, user_api=api)
 
 
 ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {

@@ -94,21 +94,51 @@ def predictions(splits, logits):
     return pooled(logits[0]), pooled(logits[-1])
 
 
-def small_run(table, folder, **options):
-    """A run of the experiment on a table of one's own: its folder and its results.
+def column(splits, advance):
+    """Logits that cost nothing: the first input."""
+    for _ in range(splits.num_lanes):
+        advance()
+    return splits.inputs[..., 0]
 
-    Its references are a column, and it has no audit: the command's test has both.
+
+def small_run(table, folder, *, audited=False, **options):
+    """A run of the experiment on a table of one's own: its folder, results and bar.
+
+    Its references are a column; the command's test has theirs.
     """
-    kept = []
+    kept, bars = [], []
     write = fairgrad.report.write
+
+    class Bar(fairgrad.runner.Bar):
+        """Notes what was planned, told and done."""
+
+        def __init__(self, progress):
+            super().__init__(progress)
+            self.planned, self.advanced, self.said = 0, 0, []
+            bars.append(self)
+
+        def plan(self, units):
+            self.planned = units
+            super().plan(units)
+
+        def doing(self, what):
+            self.said.append(what)
+            super().doing(what)
+
+        def advance(self, units=1):
+            self.advanced += units
+            super().advance(units)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fairgrad.runner, "Bar", Bar)
         patch.setattr(fairgrad, "load", lambda name: table)
         cheap = {
-            name: (title, lambda splits, _: splits.inputs[..., 0])
+            name: (title, column)
             for name, (title, _) in fairgrad.references.ALL.items()
         }
         patch.setattr(fairgrad.references, "ALL", cheap)
-        patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
+        if not audited:
+            patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
         patch.setattr(
             fairgrad.report,
             "write",
@@ -121,7 +151,7 @@ def small_run(table, folder, **options):
             BUDGET,
             Console(quiet=True),
         )
-    return SimpleNamespace(folder=done, results=kept[0])
+    return SimpleNamespace(folder=done, results=kept[0], bar=bars[0])
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +160,7 @@ def finished(table, tmp_path_factory):
     return small_run(
         table,
         tmp_path_factory.mktemp("finished"),
+        audited=True,
         attributes=ATTRIBUTES,
         methods=("penalty", "penalty_single", "fairgrad_limited"),
     )

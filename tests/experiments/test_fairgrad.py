@@ -5,14 +5,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import datasets, fairgrad, protocol
+from experiments import compiling, datasets, fairgrad, protocol
 from experiments.datasets import files, survset, validate
 from experiments.files import locked
+from experiments.recording import beside
 
 ROOT = Path(__file__).parents[2]
 
@@ -286,8 +290,13 @@ def test_methods_and_attributes_have_defaults():
     options = fairgrad._checked(fairgrad.Options(dataset="rhc"))
     assert options.attributes == ("sex", "race", "income", "insurance", "age")
     assert options.methods[0] == "erm"
-    assert len(options.methods) == len(fairgrad.methods.TITLES)
+    left_out = {*fairgrad.methods.TITLES} - {*options.methods}
+    assert left_out == {"penalty_absolute", "fairgrad_always", "fairgrad_always_mean"}
     assert options.repeats == 2
+    full = fairgrad._checked(fairgrad.Options(full=True))
+    assert full.methods == tuple(fairgrad.methods.TITLES)
+    named = fairgrad._checked(fairgrad.Options(methods=("fairgrad_always",)))
+    assert named.methods == ("erm", "fairgrad_always")
     options = fairgrad._checked(
         fairgrad.Options(methods=("penalty", "erm", "penalty"), full=True)
     )
@@ -299,6 +308,66 @@ def test_full_is_a_least_number_of_repeats():
     for given, wanted in ((2, 20), (40, 40)):
         options = fairgrad._checked(fairgrad.Options(full=True, repeats=given))
         assert options.repeats == wanted
+
+
+def test_the_bar_spans_the_run(finished):
+    """It is full when all is done, and not before; it says what is being done."""
+    assert finished.bar.advanced == finished.bar.planned
+    said = finished.bar.said
+    assert said[0] == "training Logistic regression"
+    assert "training FairGrad, sum" in said
+    assert "writing the report" in said
+    assert said[-2:] == ["auditing the comparison of models", "done"]
+
+
+def test_calls_beside_run_in_order_and_their_errors_are_raised():
+    done, gate = [], threading.Event()
+    with beside() as submit:
+        submit(gate.wait, 60)
+        for number in range(3):
+            submit(done.append, number)
+        assert done == []
+        gate.set()
+    assert done == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError), beside() as submit:
+        submit(lambda: 1 / 0)
+
+
+def test_calls_beside_a_block_that_fails_are_dropped():
+    done, waiting = [], []
+
+    def until_the_next_is_dropped():
+        for _ in range(60_000):
+            if waiting and waiting[0].cancelled():
+                return
+            time.sleep(0.001)
+
+    def fail():
+        with beside() as submit:
+            submit(until_the_next_is_dropped)
+            waiting.append(submit(done.append, 0))
+            raise OSError("of the block")
+
+    with pytest.raises(OSError, match="of the block"):
+        fail()
+    assert done == []
+
+
+def test_quick_compilation_leaves_the_users_flags_alone(monkeypatch):
+    monkeypatch.setattr(compiling, "_is_quick", False)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    compiling.quickly()
+    assert os.environ["XLA_FLAGS"] == "--xla_backend_optimization_level=0"
+    assert compiling.in_full() is None
+    monkeypatch.delenv("XLA_FLAGS")
+    compiling.quickly()
+    assert "--xla_backend_optimization_level=1" in os.environ["XLA_FLAGS"]
+    # The compiler knows the options, which name what the flags changed.
+    full = compiling.in_full()
+    assert {f"--{name}" for name in full} == {
+        flag.split("=")[0] for flag in os.environ["XLA_FLAGS"].split()
+    }
+    assert jax.jit(lambda x: x + 1, compiler_options=full)(1) == 2
 
 
 def test_two_runs_with_the_same_options_are_kept_apart(tmp_path):
