@@ -157,7 +157,8 @@ def test_scale(name, exponent):
     np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-@some
+@slow
+@every
 def test_jit_vmap_and_diagnostics(name):
     step = ALL[name]
     rows = jnp.stack([jnp.asarray(draw(5, seed)) for seed in range(3)])

@@ -196,7 +196,8 @@ def recurrent(params, batch):
     return jax.lax.scan(step, start, batch["x"].T)[0] @ params["v"]
 
 
-MORE_SEPARABLE = [
+SEPARABLE = [
+    mlp,
     attention,
     recurrent,
     class_token,
@@ -213,11 +214,8 @@ MORE_SEPARABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    "logits",
-    [mlp, *(pytest.param(logits, marks=slow) for logits in MORE_SEPARABLE)],
-    ids=lambda f: f.__name__,
-)
+@slow
+@pytest.mark.parametrize("logits", SEPARABLE, ids=lambda f: f.__name__)
 def test_models_agree_with_reverse_mode_in_double_precision(logits):
     batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
     objectives, params = few_kinds(logits), mlp_params()
@@ -225,7 +223,7 @@ def test_models_agree_with_reverse_mode_in_double_precision(logits):
     assert_close(got, in_double(objectives, params, batch))
 
 
-@pytest.mark.parametrize("logits", MORE_SEPARABLE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("logits", SEPARABLE, ids=lambda f: f.__name__)
 def test_models_are_proven_separable(logits):
     batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
     plan = fairjax.jacobian.explain(few_kinds(logits))(mlp_params(), batch)
