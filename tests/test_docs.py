@@ -39,16 +39,13 @@ def test_readme_opens_with_the_two_commands():
 
 
 # The others compile many programs.
-QUICK = ("README.md", "docs/data.md", "docs/reconcilers/")
-DEAR = ("docs/reconcilers/levels.md",)
+QUICK = ("README.md", "docs/data.md")
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        d
-        if name(d).startswith(QUICK) and name(d) not in DEAR
-        else pytest.param(d, marks=pytest.mark.slow)
+        d if name(d) in QUICK else pytest.param(d, marks=pytest.mark.slow)
         for d in DOCUMENTS
         if "```python" in text(d)
     ],

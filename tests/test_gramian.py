@@ -146,7 +146,9 @@ def spread(tree, specs, over, leading=1):
 
 
 @pytest.mark.parametrize("specs", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize("kind", ["auto", "explicit"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("auto", marks=pytest.mark.slow), "explicit"]
+)
 def test_same_on_a_mesh(kind, specs):
     tree = {"w": draw(3, 8, 6), "b": draw(3, 6)}
     weights = jnp.array([1.0, 0.0, -2.0])
@@ -163,6 +165,7 @@ def test_same_on_a_mesh(kind, specs):
             np.testing.assert_allclose(leaf, total[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_on_an_explicit_mesh():
     trees = {"w": draw(4, 3, 8, 6), "b": draw(4, 3, 6)}
     weights = jnp.asarray(draw(4, 3))

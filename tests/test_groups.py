@@ -467,6 +467,7 @@ def tables(draw):
     )
 
 
+@pytest.mark.slow
 @hypothesis.given(
     tables(),
     st.integers(0, 4),

@@ -205,6 +205,7 @@ GAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAPS)
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(

@@ -60,7 +60,9 @@ class TestValues:
         found = make()(jnp.array(2.0), {**BATCH, "weights": weights})
         close(found, [4 / 6, 1, ((28 / 6 - 10 / 3) + (6 - 28 / 6)) / 2])
 
-    @pytest.mark.parametrize("bad", [np.nan, np.inf, 7.0])
+    @pytest.mark.parametrize(
+        "bad", [np.nan, np.inf, pytest.param(7.0, marks=pytest.mark.slow)]
+    )
     @pytest.mark.parametrize("out", ["mask", "weights", "cells"])
     def test_padding_may_hold_anything(self, out, bad):
         batch = {
@@ -113,6 +115,7 @@ class TestValues:
         assert found.dtype == jnp.float32
         close(found, [1])
 
+    @pytest.mark.slow
     def test_over_a_mapped_axis(self):
         """Shards' cells are summed before any mean is taken."""
         objectives = make(axis_name="data")
@@ -181,7 +184,13 @@ class TestRunningMeans:
         gap = ((means[0] - overall) - (means[1] - overall)) / 2
         close(found, [task, 0, gap])
 
-    @pytest.mark.parametrize("strategy", ["jacrev", "pulls", "map"])
+    @pytest.mark.parametrize(
+        "strategy",
+        [
+            "pulls",
+            *(pytest.param(s, marks=pytest.mark.slow) for s in ("jacrev", "map")),
+        ],
+    )
     def test_gradient_by_every_strategy(self, strategy):
         objectives = make(decay=0.75)
         _, running = self.run(FIRST)
@@ -202,6 +211,7 @@ class TestRunningMeans:
             found, _ = jax.jacrev(objectives, has_aux=True)(self.W, BATCH, fresh)
             close(found, jax.jacrev(make())(self.W, BATCH))
 
+    @pytest.mark.slow
     def test_same_batch_again_and_again(self):
         """Nothing moves: values and gradient stay those of the batch."""
         objectives = make(decay=0.9)
@@ -253,6 +263,7 @@ class TestRunningMeans:
         close(values, objectives(self.W, BATCH, expected)[0])
         assert np.isfinite(values).all()
 
+    @pytest.mark.slow
     def test_decay_may_be_traced(self):
         def values(decay):
             objectives = make(decay=decay)

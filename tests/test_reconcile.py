@@ -34,7 +34,18 @@ RECONCILERS = {
     "fairgrad with strength": functools.partial(fairjax.fairgrad, strength=0.5),
     "balanced": balanced,
 }
-each = pytest.mark.parametrize("make", RECONCILERS.values(), ids=RECONCILERS)
+# Two of them compile in the quick lane.
+each = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            make,
+            id=name,
+            marks=() if name in ("pcgrad", "balanced") else pytest.mark.slow,
+        )
+        for name, make in RECONCILERS.items()
+    ],
+)
 
 
 def once(transform, rows, **extra):

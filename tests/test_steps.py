@@ -64,7 +64,9 @@ class TestProjectConflicts:
         found = run(step, gradients @ gradients.T, rows)
         np.testing.assert_allclose(found, [[1, 1, 1], [0.5, 0.5, 1]])
 
-    @pytest.mark.parametrize("order", ["random", "shared"])
+    @pytest.mark.parametrize(
+        "order", [pytest.param("random", marks=pytest.mark.slow), "shared"]
+    )
     def test_drawn_orders(self, order):
         # Three rows that all conflict: the outcome tells the orders apart.
         rows = jnp.array([[1.0, 0.2, 0.0], [-0.8, 1.0, 0.3], [-0.3, -1.1, 1.0]])

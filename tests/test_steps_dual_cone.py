@@ -24,14 +24,14 @@ ALL = {
 }
 every = pytest.mark.parametrize("name", ALL)
 slow = pytest.mark.slow
-# The others of the table call the same solvers.
-some = pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ("upgrad", "mgda") else pytest.param(name, marks=slow)
-        for name in ALL
-    ],
-)
+
+
+def some_of(name):
+    """Slow, unless it is one of two: the others of the table call the same solvers."""
+    return name if name in ("upgrad", "mgda") else pytest.param(name, marks=slow)
+
+
+some = pytest.mark.parametrize("name", [some_of(name) for name in ALL])
 
 
 compiled = functools.cache(lambda step: jax.jit(step.update))
@@ -61,24 +61,24 @@ def draw(size, seed=0):
     [
         # Worked out: each row less its part along the other, halved.
         (steps.upgrad(), [0.292398, 1.900585, 1.900585]),
-        (steps.upgrad("sum"), [0.584795, 3.801170, 3.801170]),
+        pytest.param(steps.upgrad("sum"), [0.584795, 3.801170, 3.801170], marks=slow),
         (steps.dualproj(), [5 / 9, 10 / 9, 10 / 9]),
         (steps.positive_sum(), [-4 + 6 * 22 / 38, 1 + 22 / 38, 1 + 22 / 38]),
         (steps.positive_sum(1), [6 - 4 * 22 / 18, 1 + 22 / 18, 1 + 22 / 18]),
         # As published by TorchJD, whose ridge moves the third digit.
         (steps.upgrad(ridge=1e-4), [0.2929, 1.9004, 1.9004]),
-        (steps.dualproj(ridge=1e-4), [0.5563, 1.1109, 1.1109]),
+        pytest.param(steps.dualproj(ridge=1e-4), [0.5563, 1.1109, 1.1109], marks=slow),
         (steps.mgda(), [0, 1, 1]),
         (steps.cagrad(c=0.5), [0.1835, 1.2041, 1.2041]),
         (steps.cagrad(c=0.5, rescale=True), [0.1468, 0.9633, 0.9633]),
-        (steps.cagrad(c=0.0), [1, 1, 1]),
+        pytest.param(steps.cagrad(c=0.0), [1, 1, 1], marks=slow),
     ],
 )
 def test_known_updates(step, expected):
     np.testing.assert_allclose(update(step, KNOWN), expected, atol=5e-5)
 
 
-@every
+@some
 def test_one_objective(name):
     expected = {"cagrad": 1.5, "cagrad_rescaled": 1.2}.get(name, 1.0)
     np.testing.assert_allclose(weights(ALL[name], [[3.0, 4.0]]), expected, rtol=1e-5)
@@ -98,7 +98,10 @@ def test_no_conflict_is_left_exactly(name, expected):
     np.testing.assert_array_equal(found, [expected])
 
 
-@pytest.mark.parametrize("name", ["upgrad", "dualproj", "mgda", "positive_sum"])
+@pytest.mark.parametrize(
+    "name",
+    [some_of(name) for name in ("upgrad", "dualproj", "mgda", "positive_sum")],
+)
 @pytest.mark.parametrize("size", [5, *(pytest.param(n, marks=slow) for n in (2, 16))])
 def test_update_harms_no_objective(name, size):
     for seed in range(5):
@@ -108,7 +111,7 @@ def test_update_harms_no_objective(name, size):
         assert inner.min() >= -1e-4 * np.square(rows).sum(axis=1).max()
 
 
-@every
+@some
 def test_zero_and_masked_rows_do_not_count(name):
     rows = draw(5)
     expected = update(ALL[name], rows[[0, 2, 3]])
@@ -135,7 +138,9 @@ def test_rows_that_are_combinations(name):
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "positive_sum"])
+@pytest.mark.parametrize(
+    "name", [some_of(name) for name in ALL if name != "positive_sum"]
+)
 def test_permuted_rows(name):
     rows = draw(5)
     order = np.random.default_rng(1).permutation(5)
@@ -143,7 +148,7 @@ def test_permuted_rows(name):
     np.testing.assert_allclose(other[0], one[0, order], atol=2e-4)
 
 
-@every
+@some
 @pytest.mark.parametrize("exponent", [-10, 10])
 def test_scale(name, exponent):
     rows = draw(5)
@@ -152,7 +157,8 @@ def test_scale(name, exponent):
     np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-@some
+@slow
+@every
 def test_jit_vmap_and_diagnostics(name):
     step = ALL[name]
     rows = jnp.stack([jnp.asarray(draw(5, seed)) for seed in range(3)])
@@ -219,7 +225,8 @@ class TestPreference:
         step = steps.dualproj(preference=[0.0, 1.0])
         np.testing.assert_allclose(update(step, KNOWN), expected, rtol=1e-5)
 
-    @pytest.mark.parametrize("size", [2, pytest.param(5, marks=slow)])
+    @slow
+    @pytest.mark.parametrize("size", [2, 5])
     def test_equal_preferences_are_the_default(self, size):
         rows, equal = draw(size), [1 / size] * size
         for make in (steps.upgrad, steps.dualproj):

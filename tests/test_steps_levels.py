@@ -36,6 +36,7 @@ def by_level(rows, levels, *chain, **extra):
     return reconciled(rows, steps.by_level(levels, *chain), **extra)
 
 
+@pytest.mark.slow
 def test_two_levels_of_ragged_blocks():
     rows = draw(5)
     found = by_level(rows, [[3, 0, 1], [2, 4]], NASH, steps.config())
@@ -56,6 +57,7 @@ def test_three_levels_with_numbers_beside_blocks():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_step_for_all_levels():
     rows = draw(4)
     found = by_level(rows, [[0, 1], [2, 3]], MEAN)
@@ -64,6 +66,7 @@ def test_one_step_for_all_levels():
     np.testing.assert_allclose(flat, reconciled(rows, NASH), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_chains_of_steps():
     rows = draw(4)
     given = [steps.project_conflicts(order=[0, 1]), steps.combine("sum")]
@@ -101,6 +104,7 @@ def test_rows_that_are_sums_of_gradients():
     np.testing.assert_allclose(found, [[0.5, 1, 0.5]])
 
 
+@pytest.mark.slow
 def test_every_block_draws_its_own():
     step = steps.by_level([[0, 1], [2, 3]], steps.random_weighting(key=5), MEAN)
     found, state = jax.jit(step.update)(jnp.eye(4), jnp.eye(4), step.init(4))

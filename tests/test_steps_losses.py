@@ -73,6 +73,7 @@ def test_a_loss_that_is_not_finite_does_no_harm(name):
     assert (weights[2] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_steps_compile_and_scan(name):
     transform = fairjax.reconcile(STEPS[name], num_objectives=2)

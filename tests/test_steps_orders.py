@@ -13,7 +13,9 @@ def drawn(seed, rows):
     return np.asarray(row_orders("random", rows, jax.random.PRNGKey(seed))[0])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 64])
+@pytest.mark.parametrize(
+    "rows", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 64))]
+)
 def test_each_row_draws_a_permutation_of_its_own(rows):
     orders = drawn(0, rows)
     np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(rows), (rows, 1)))
@@ -21,6 +23,7 @@ def test_each_row_draws_a_permutation_of_its_own(rows):
         assert len(np.unique(orders, axis=0)) == rows
 
 
+@pytest.mark.slow
 def test_permutations_are_equally_likely():
     """Of three rows; 600 draws, and a χ² of five degrees of freedom."""
     keys = jax.random.split(jax.random.PRNGKey(1), 200)

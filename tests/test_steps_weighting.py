@@ -38,6 +38,15 @@ WEIGHTINGS = {
 }
 
 
+def some(*quick):
+    """All weightings, of which those that are not quick are marked slow."""
+    names = [
+        name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+        for name in WEIGHTINGS
+    ]
+    return pytest.mark.parametrize("name", names)
+
+
 @pytest.mark.parametrize(
     ("step", "update"),
     [
@@ -54,7 +63,7 @@ def test_published_updates(step, update):
     np.testing.assert_allclose(found, update, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", WEIGHTINGS)
+@some("imtl_g", "config")
 def test_rows_are_weighed_by_their_own_lengths(name):
     """Rows of the lengths 1 and 5, orthogonal, as if they were gradients."""
     step = WEIGHTINGS[name]
@@ -64,7 +73,7 @@ def test_rows_are_weighed_by_their_own_lengths(name):
     np.testing.assert_allclose(chained, alone @ CHAINED, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", WEIGHTINGS)
+@some("imtl_g", "aligned_mtl", "config", "nash_mtl")
 def test_masked_and_zero_rows_get_nothing(name):
     step = WEIGHTINGS[name]
     masked, _ = run(step, LENGTHS, mask=jnp.array([True, False, True]))
@@ -94,7 +103,10 @@ def test_one_objective_is_left_as_it_is(step, length):
 
 
 class TestNashMTL:
-    @pytest.mark.parametrize("scale", [1e-18, 1e-3, 1.0, 1e18])
+    @pytest.mark.parametrize(
+        "scale",
+        [1.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1e-18, 1e-3, 1e18))],
+    )
     def test_normalize_and_max_norm(self, scale):
         def length(step):
             weights, _ = run(step, GRAM * scale)

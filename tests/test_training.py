@@ -96,6 +96,7 @@ class TestStep:
         assert bool(info.finite)
         assert int(state.step) == 1
 
+    @pytest.mark.slow
     def test_one_objective_is_plain_training(self):
         objective = fairjax.stack_objectives(
             {"task": lambda p, b: jnp.mean(statistics(p, b)["loss"])}
@@ -215,6 +216,7 @@ class TestInitState:
 
 
 class TestLoop:
+    @pytest.mark.slow
     def test_equals_single_steps(self):
         """Two calls of three steps, the second going on where the first ended."""
         run, (infos, observed) = jax.jit(
@@ -366,6 +368,7 @@ class TestDevices:
         assert_close(state.params, alone.params, rtol=1e-4, atol=1e-5)
         assert state.params["w"].sharding.is_fully_replicated
 
+    @pytest.mark.slow
     def test_batch_is_not_gathered(self):
         text = compiled_step().lower(*self.spread()).compile().as_text()
         assert "all-reduce" in text

@@ -97,6 +97,7 @@ class TestAccumulate:
         np.testing.assert_array_equal(found, [3, 3])
         np.testing.assert_array_equal(state.inner.weights, [1, 0])
 
+    @pytest.mark.slow
     def test_sums_of_bfloat16_rows_are_wide(self):
         """259 / 4 is 65 to the nearest; in bfloat16, 256 and 1 add up to 256 again."""
         transform = accumulator(every=4, size=1)

@@ -196,8 +196,10 @@ def recurrent(params, batch):
     return jax.lax.scan(step, start, batch["x"].T)[0] @ params["v"]
 
 
-SEPARABLE = [mlp, attention, recurrent]
-MORE_SEPARABLE = [
+SEPARABLE = [
+    mlp,
+    attention,
+    recurrent,
     class_token,
     embedding,
     convolution,
@@ -212,11 +214,8 @@ MORE_SEPARABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    "logits",
-    [*SEPARABLE, *(pytest.param(logits, marks=slow) for logits in MORE_SEPARABLE)],
-    ids=lambda f: f.__name__,
-)
+@slow
+@pytest.mark.parametrize("logits", SEPARABLE, ids=lambda f: f.__name__)
 def test_models_agree_with_reverse_mode_in_double_precision(logits):
     batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
     objectives, params = few_kinds(logits), mlp_params()
@@ -224,7 +223,7 @@ def test_models_agree_with_reverse_mode_in_double_precision(logits):
     assert_close(got, in_double(objectives, params, batch))
 
 
-@pytest.mark.parametrize("logits", MORE_SEPARABLE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("logits", SEPARABLE, ids=lambda f: f.__name__)
 def test_models_are_proven_separable(logits):
     batch = make_batch(level=jnp.arange(EXAMPLES) % FEATURES)
     plan = fairjax.jacobian.explain(few_kinds(logits))(mlp_params(), batch)
@@ -234,7 +233,8 @@ def test_models_are_proven_separable(logits):
 SHARED_CELLS = all_kinds()
 
 
-@pytest.mark.parametrize("size", [60, pytest.param(1, marks=slow)])
+@slow
+@pytest.mark.parametrize("size", [60, 1])
 @hypothesis.given(
     cells=st.lists(st.integers(-1, 6), min_size=60, max_size=60),
     weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=60, max_size=60),
@@ -380,6 +380,12 @@ def test_batch_norm_in_training_is_refused_with_the_remedy():
     plan = fairjax.jacobian.explain(objectives)(params, batch)
     assert plan.strategy == "pulls"
     assert "combines examples" in plan.reason
+
+
+@slow
+def test_batch_norm_in_training_is_pulled():
+    logits, params = flax_logits(nnx.BatchNorm, training=True)
+    objectives, batch = few_kinds(logits), make_batch()
     plain = compiled(objectives, "jacrev")(params, batch)
     assert_close(compiled(objectives, "auto")(params, batch), plain)
 
@@ -432,6 +438,7 @@ COUPLED["normalised gradient"] = lambda p, b: with_gradient(
 COUPLED["shifted gradient"] = lambda p, b: with_gradient(lambda g: g + 1, dense(p, b))
 
 
+@slow
 def test_a_linear_derivative_of_a_users_own():
     """Scaled, then selected, then multiplied."""
 
@@ -472,6 +479,7 @@ def test_a_loop_with_weights_may_not_depend_on_the_size_of_the_batch():
         by_cells(few_kinds(logits))(mlp_params(), make_batch())
 
 
+@slow
 @hypothesis.given(st.integers(0, 10_000))
 @hypothesis.settings(max_examples=20)
 def test_what_is_proven_separate_is_so(seed):

@@ -32,6 +32,7 @@ def test_what_leaks():
     np.testing.assert_array_equal(drop([[2.0], [-1.0]], leak=1.0), [1.0])
 
 
+@pytest.mark.slow
 @hypothesis.given(
     hnp.arrays(np.float32, (3, 5), elements=st.integers(-6, 6)), st.integers(0, 9)
 )

@@ -34,7 +34,7 @@ def draws(number, size):
 
 
 @pytest.mark.parametrize("include_self", [False, True])
-@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("size", [2, 3, pytest.param(8, marks=pytest.mark.slow)])
 def test_projections_with_and_without_the_row_itself(size, include_self):
     changed = 0
     project = jax.jit(
@@ -78,6 +78,7 @@ def test_random_variants(name):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "torchjd"])
 def test_the_papers_options_are_the_defaults(name):
     rows = jnp.asarray(next(draws(1, 4))[0])

@@ -17,8 +17,7 @@ from fairjax.solvers.quadratic import MAX_ITERATIONS
 # How many matrices of each kind for each number of rows.
 COUNTS = {1: 4, 2: 22, 3: 22, 8: 24, 32: 16, 128: 4}
 SIZES = [
-    size if size in (3, 8) else pytest.param(size, marks=pytest.mark.slow)
-    for size in COUNTS
+    size if size == 8 else pytest.param(size, marks=pytest.mark.slow) for size in COUNTS
 ]
 project = jax.jit(solvers.dual_cone)
 closest = jax.jit(solvers.closest_update, static_argnames="reference")
@@ -226,6 +225,7 @@ def test_float32_at_its_limit(kind, size):
         assert error <= 3e-3 * (np.linalg.norm(columns, axis=0) @ wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8])
 def test_float64_has_no_such_limit(size):
     with jax.enable_x64(True):

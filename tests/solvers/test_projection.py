@@ -120,7 +120,9 @@ def test_unknown_condition(untyped):
 
 
 @pytest.mark.parametrize("condition", ["conflict", "always"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize(
+    "size", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5, 16))]
+)
 def test_equals_projection_of_vectors(size, condition):
     rng = np.random.default_rng(size)
     for _ in range(20):
