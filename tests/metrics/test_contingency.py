@@ -59,6 +59,7 @@ def test_larger_table_has_multivariate_hypergeometric_moments():
         )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.randoms())
 def test_margins_hold(groups, random):
     other = [random.randint(0, 2) for _ in groups]

@@ -186,6 +186,7 @@ def test_joint_covariance_over_groups():
     np.testing.assert_array_equal(flat, flat.T)
 
 
+@pytest.mark.slow
 def test_groups_of_other_patients_are_uncorrelated():
     labels, scores, groups, _ = case(6)
     joint = delong_joint(

@@ -34,6 +34,7 @@ RATES = [
 ]
 
 
+@pytest.mark.slow
 @LEVELS
 def test_wilson_is_that_of_statsmodels(confidence):
     x, n = np.array(RATES, float).T

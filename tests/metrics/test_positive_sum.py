@@ -224,6 +224,7 @@ class TestAuroc:
                 found.group_upper[group] - gain, reach, rtol=1e-3
             )
 
+    @pytest.mark.slow
     @given(st.integers(0, 2**16))
     def test_order_of_rows_does_not_matter(self, seed):
         labels, model, baseline, groups = cohort(seed)

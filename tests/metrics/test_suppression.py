@@ -52,6 +52,7 @@ def test_every_withheld_cell_could_be_two_numbers(cells, threshold, include_zero
         assert len(values) >= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=4),
