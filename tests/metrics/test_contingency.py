@@ -81,6 +81,7 @@ quantiles = jax.jit(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("good", "bad", "draws"),
     [(3000, 90_000, 45_000), (5 * 10**6, 5 * 10**6, 10**6), (2000, 10**5, 60_000)],

@@ -60,6 +60,7 @@ DOUBLE = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 12, 10**6])
 @DOUBLE
 def test_equals_the_definition_over_all_pairs(levels, double):

@@ -150,6 +150,7 @@ def test_p_value_is_that_of_the_studentised_range():
         assert bool(gap.lower > 0) == bool(gap.p_value < 0.05)
 
 
+@pytest.mark.slow
 def test_correlated_estimates():
     values, errors = np.array([0.2, 0.5, 0.4]), np.array([0.1, 0.1, 0.05])
     correlation = np.array([[1, 0.8, 0.3], [0.8, 1, 0.0], [0.3, 0.0, 1]])
@@ -399,13 +400,10 @@ def test_gap_arguments_are_checked():
 compiled_midp = jax.jit(midp_interval)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("small", "large"),
-    [
-        (10, 10),
-        pytest.param(10, 1000, marks=pytest.mark.slow),
-        pytest.param(25, 500, marks=pytest.mark.slow),
-    ],
+    [(10, 10), (10, 1000), (25, 500)],
 )
 def test_two_groups_by_enumerating_every_outcome(small, large):
     """The method's own error, without a simulation's: at most 2 points too often."""

@@ -132,6 +132,7 @@ class TestVerdict:
             judged((0.85, 0.80), ((0.86, 0.85), (0.80, 0.80)), **options)
 
 
+@pytest.mark.slow
 def test_t_quantiles():
     tails = np.array([0.05, 0.025, 0.001], np.float32)[:, None]
     degrees = np.array([1, 2, 4, 9, 60, 5000, np.inf, 0], np.float32)

@@ -119,6 +119,7 @@ def test_zeros_are_withheld_where_asked():
     assert not suppress_small_cells([0, 40, 50], [30, 60, 70]).positives.any()
 
 
+@pytest.mark.slow
 def test_many_groups():
     rng = np.random.default_rng(0)
     positives, negatives = rng.integers(0, 60, 300), rng.integers(0, 400, 300)
