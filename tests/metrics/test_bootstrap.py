@@ -107,6 +107,7 @@ def ranked_rows(rows=120):
     return labels, scores, groups
 
 
+@pytest.mark.slow
 def test_auroc_replicates_are_those_of_weights():
     labels, scores, groups = ranked_rows()
     found = bootstrap_auroc(

@@ -57,6 +57,7 @@ def test_covariance_is_the_matrix_formula(given_columns):
             np.testing.assert_allclose(trials[group], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @given(columns, st.randoms(use_true_random=False))
 def test_order_of_rows_and_names_of_patients_do_not_matter(given_columns, random):
     order, names = list(range(ROWS)), list(range(PATIENTS))
@@ -107,6 +108,7 @@ def test_copies_of_rows_bring_no_news():
     assert (single.upper - single.lower > 1.5 * (naive.upper - naive.lower)).all()
 
 
+@pytest.mark.slow
 def test_rates_by_label_share_patients():
     labels = np.array([0, 1, 0, 1, 0, 1, 1])
     predictions = np.array([1, 1, 0, 0, 1, 1, 0])

@@ -59,6 +59,7 @@ def test_larger_table_has_multivariate_hypergeometric_moments():
         )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.randoms())
 def test_margins_hold(groups, random):
     other = [random.randint(0, 2) for _ in groups]
@@ -80,6 +81,7 @@ quantiles = jax.jit(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("good", "bad", "draws"),
     [(3000, 90_000, 45_000), (5 * 10**6, 5 * 10**6, 10**6), (2000, 10**5, 60_000)],

@@ -33,6 +33,7 @@ def numpy_rates(positives, support):
     return np.array(rates), tau2
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays(np.int32, (4, 2, 2), elements=st.integers(1, 60)),
 )
@@ -118,6 +119,7 @@ def test_in_between_it_is_closer_to_the_truth_on_average(positives, gap):
     assert abs(corrected - gap) < 0.75 * abs(raw - gap)
 
 
+@pytest.mark.slow
 def test_equalized_odds_takes_both_labels_and_min_support():
     rng = np.random.default_rng(0)
     table = rng.integers(50, 100, (3, 2, 2))

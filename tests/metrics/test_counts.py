@@ -102,6 +102,7 @@ def test_values_that_are_not_binary_are_counted_nowhere():
     np.testing.assert_array_equal(counts[0], [[1, 0], [0, 0]])
 
 
+@pytest.mark.slow
 def test_group_ids_of_a_narrow_type_do_not_overflow():
     groups = np.array([100], np.int8)
     ones = np.ones(1, np.int8)
@@ -199,6 +200,7 @@ def test_integer_counts_under_x64():
         assert int(counts[1, 1, 1]) == 2**32 - 2
 
 
+@pytest.mark.slow
 @given(tables(), st.lists(st.integers(0, 3), min_size=20, max_size=20))
 def test_one_vs_rest_equals_sklearn(table, values):
     groups, weights = table[2:]
@@ -233,6 +235,7 @@ def test_one_vs_rest_keeps_the_digits_of_float_weights():
     assert counts[2, 0].tolist() == [[2e8, 0.0], [1.0, 0.0]]
 
 
+@pytest.mark.slow
 @given(tables())
 def test_multilabel_counts_are_those_of_each_outcome(table):
     labels, predictions, groups, weights = table
@@ -253,6 +256,7 @@ def test_multilabel_counts_are_those_of_each_outcome(table):
         np.testing.assert_array_equal(found[outcome], alone.counts)
 
 
+@pytest.mark.slow
 @given(tables(), st.lists(st.integers(-1, 2), min_size=20, max_size=20))
 def test_conditional_counts_are_those_of_each_stratum(table, strata):
     strata = np.array(strata)

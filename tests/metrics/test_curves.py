@@ -108,9 +108,8 @@ def test_average_precision_maps_over_weights():
         np.testing.assert_allclose(found, alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [False, True])
 def test_cross_auroc_equals_sklearn_on_the_two_groups(weighted):
     labels, scores, groups, rng = case(2)
     weights = rng.random(200).astype(np.float32) if weighted else None

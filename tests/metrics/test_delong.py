@@ -60,6 +60,7 @@ DOUBLE = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 12, 10**6])
 @DOUBLE
 def test_equals_the_definition_over_all_pairs(levels, double):
@@ -186,6 +187,7 @@ def test_joint_covariance_over_groups():
     np.testing.assert_array_equal(flat, flat.T)
 
 
+@pytest.mark.slow
 def test_groups_of_other_patients_are_uncorrelated():
     labels, scores, groups, _ = case(6)
     joint = delong_joint(

@@ -150,6 +150,7 @@ def test_p_value_is_that_of_the_studentised_range():
         assert bool(gap.lower > 0) == bool(gap.p_value < 0.05)
 
 
+@pytest.mark.slow
 def test_correlated_estimates():
     values, errors = np.array([0.2, 0.5, 0.4]), np.array([0.1, 0.1, 0.05])
     correlation = np.array([[1, 0.8, 0.3], [0.8, 1, 0.0], [0.3, 0.0, 1]])
@@ -197,17 +198,20 @@ def test_groups_left_out_are_as_if_they_were_not_there():
         assert alone.highest == alone.lowest == (0 if column[0] == 0.3 else -1)
 
 
+@pytest.mark.slow
 def test_a_group_without_limits_makes_the_gap_unknown():
     gap = normal_gap(np.array([0.1, 0.5, 0.3]), np.array([0.1, np.nan, 0.1]))
     assert np.isnan(gap[:5]).all()
 
 
+@pytest.mark.slow
 def test_equal_estimates_show_nothing():
     gap = rate_gap_interval(KEY, np.full(3, 7), np.full(3, 20))
     assert (gap.estimate, gap.lower, gap.p_value) == (0, 0, 1)
     assert gap.upper > 0.2
 
 
+@pytest.mark.slow
 def test_rates_of_0_and_1_have_intervals():
     gap = rate_gap_interval(KEY, np.array([0, 20, 0]), np.array([20, 20, 0]))
     assert gap.estimate == 1
@@ -241,6 +245,7 @@ def test_two_rates_have_donner_and_zous_ratio():
     np.testing.assert_allclose(swapped[:4], ratio[:4], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_ratio_and_difference_agree_on_whether_there_is_a_gap():
     for second in (30, 36, 40, 44):
         given = np.array([30, second, 31]), np.full(3, 60)
@@ -325,6 +330,7 @@ def test_equalized_odds_hold_both_families(counts):
     assert bool(found.lower > 0) == bool(found.p_value < 0.05)
 
 
+@pytest.mark.slow
 def test_equalized_odds_leave_groups_out_by_label():
     counts = GroupCounts(
         jnp.array([[[80, 20], [10, 40]], [[75, 25], [25, 25]], [[60, 60], [1, 2]]])
@@ -394,13 +400,10 @@ def test_gap_arguments_are_checked():
 compiled_midp = jax.jit(midp_interval)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("small", "large"),
-    [
-        (10, 10),
-        pytest.param(10, 1000, marks=pytest.mark.slow),
-        pytest.param(25, 500, marks=pytest.mark.slow),
-    ],
+    [(10, 10), (10, 1000), (25, 500)],
 )
 def test_two_groups_by_enumerating_every_outcome(small, large):
     """The method's own error, without a simulation's: at most 2 points too often."""

@@ -42,6 +42,7 @@ def test_correlated_estimates_have_less_noise_between_them():
     np.testing.assert_allclose(together.floor / apart.floor, 0.5, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_families_are_put_together_draw_by_draw():
     values, errors = jnp.full((2, 3), 0.4), jnp.array([[0.1] * 3, [0.001] * 3])
     worst = gap_noise(KEY, values, errors)

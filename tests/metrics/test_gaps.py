@@ -111,6 +111,7 @@ def test_batched_mapped_and_compiled_agree():
 compiled_gaps = jax.jit(all_gaps)
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays(np.int32, (5, 2, 2), elements=st.integers(0, 20)),
     st.permutations(range(5)),
@@ -133,6 +134,7 @@ RATES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(RATES)
 def test_difference_equals_numpy_over_the_valid(groups):
     rates, valid = (np.array(column) for column in zip(*groups, strict=True))
@@ -142,6 +144,7 @@ def test_difference_equals_numpy_over_the_valid(groups):
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(RATES, st.integers(0, 3))
 def test_ratio_and_reference_equal_numpy(groups, reference):
     rates, valid = (np.array(column) for column in zip(*groups, strict=True))

@@ -74,14 +74,8 @@ def test_mean_log_deviation_without_missed_positives():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "alpha",
-    [
-        1,
-        2,
-        *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (-1, 0, 0.5, 3)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", ALPHAS)
 @given(table=tables())
 def test_equals_the_definition_and_its_parts_add_up(alpha, table):
     labels, predictions, groups, weights = table
@@ -200,6 +194,7 @@ def test_differential_fairness_by_hand():
     assert differential_fairness(counts, of="labels") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concentration", [0.0, 1.0, 7.5])
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(10, 20)), min_size=2, max_size=2)

@@ -15,6 +15,7 @@ def test_variance_of_a_mean_by_hand():
     np.testing.assert_allclose(found, [1 / 3, np.nan, np.nan], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_copies_of_a_patients_row_bring_no_news():
     rng = np.random.default_rng(0)
     values = rng.normal(size=40)
@@ -30,6 +31,7 @@ def test_copies_of_a_patients_row_bring_no_news():
     np.testing.assert_allclose(twice, once, rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 def test_patients_of_one_row_are_rows_and_order_does_not_matter(seed):
     rng = np.random.default_rng(seed)

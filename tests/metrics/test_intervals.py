@@ -34,6 +34,7 @@ RATES = [
 ]
 
 
+@pytest.mark.slow
 @LEVELS
 def test_wilson_is_that_of_statsmodels(confidence):
     x, n = np.array(RATES, float).T
@@ -222,6 +223,7 @@ def test_confidence_lies_between_0_and_1(confidence):
             interval(1, 2, confidence=confidence)
 
 
+@pytest.mark.slow
 def test_students_equivalent_is_scipys_but_for_a_few_degrees():
     degrees = jnp.array([10.0, 30.0, 400.0])
     for z in (0.5, 1.0, 1.96, 2.58):

@@ -26,6 +26,7 @@ def test_paired_test_hand_values():
     np.testing.assert_allclose(test.p_value, p_value, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_t_distribution_is_scipys():
     confidence = np.array([0.5, 0.95, 0.9999])[:, None]
     degrees = np.array([1.0, 1.7, 4.0, 19.0, 518.0])

@@ -42,12 +42,13 @@ def enumerate_null(labels, predictions, groups, statistic, within):
     return values, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statistic", "within"),
     [
-        pytest.param(equalized_odds_difference, "label", marks=pytest.mark.slow),
+        (equalized_odds_difference, "label"),
         (predictive_parity_difference, "prediction"),
-        pytest.param(demographic_parity_difference, None, marks=pytest.mark.slow),
+        (demographic_parity_difference, None),
     ],
 )
 def test_null_equals_the_enumeration_of_all_shuffles(statistic, within):
@@ -326,6 +327,7 @@ def test_shuffled_scores_have_the_law_of_a_numpy_shuffle():
     )
 
 
+@pytest.mark.slow
 def test_scores_of_patients_take_any_statistic():
     labels, hits, groups, patients = clustered(3, 40, (0.5, 0.5))
 

@@ -132,6 +132,7 @@ class TestVerdict:
             judged((0.85, 0.80), ((0.86, 0.85), (0.80, 0.80)), **options)
 
 
+@pytest.mark.slow
 def test_t_quantiles():
     tails = np.array([0.05, 0.025, 0.001], np.float32)[:, None]
     degrees = np.array([1, 2, 4, 9, 60, 5000, np.inf, 0], np.float32)
@@ -224,6 +225,7 @@ class TestAuroc:
                 found.group_upper[group] - gain, reach, rtol=1e-3
             )
 
+    @pytest.mark.slow
     @given(st.integers(0, 2**16))
     def test_order_of_rows_does_not_matter(self, seed):
         labels, model, baseline, groups = cohort(seed)

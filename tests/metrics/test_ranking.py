@@ -61,6 +61,7 @@ rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(rows)
 def test_equals_the_sum_over_pairs_and_weights_equal_repetition(table):
     labels, scores, weights = (np.array(c) for c in zip(*table, strict=True))
@@ -71,6 +72,7 @@ def test_equals_the_sum_over_pairs_and_weights_equal_repetition(table):
     np.testing.assert_allclose(weighted, repeated, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(rows)
 def test_flipping_labels_or_scores_complements(table):
     labels, scores, weights = (np.array(c) for c in zip(*table, strict=True))
@@ -210,6 +212,7 @@ def test_many_rows_in_many_groups():
         np.testing.assert_allclose(found[group], expected, rtol=3e-6)
 
 
+@pytest.mark.slow
 def test_a_perfect_order_is_exactly_one():
     """Whatever the counts: a share is divided by its total, not scaled."""
     labels = np.repeat([0, 1], [49, 41])

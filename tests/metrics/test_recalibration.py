@@ -65,6 +65,7 @@ def test_a_table_by_hand():
     np.testing.assert_allclose(fit.intercept_se, (8 * 0.09) ** -0.5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "scores"),
     [

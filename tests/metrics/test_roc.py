@@ -54,10 +54,9 @@ def test_area_between_curves_that_cross_by_hand():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 3, 15, 10**6])
-@pytest.mark.parametrize(
-    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.parametrize("weighted", [False, True])
 def test_area_equals_that_between_sklearns_curves(levels, weighted):
     labels, scores, groups, rng = case(levels, levels=levels)
     weights = rng.random(200).astype(np.float32) if weighted else None
@@ -134,6 +133,7 @@ def test_a_missing_score_spoils_its_group_alone():
     assert not np.isnan(drawn[0]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 3, 15, 10**6])
 def test_drawn_curves_equal_sklearns(levels):
     labels, scores, groups, rng = case(levels, levels=levels)

@@ -56,6 +56,7 @@ def test_groups_that_seem_alike_still_have_an_interval():
     assert (found.upper - found.lower > 0.18).all()
 
 
+@pytest.mark.slow
 def test_groups_without_trials_get_the_prior_and_no_trials_nothing():
     found = beta_binomial_posterior(np.array([0, 5, 9]), np.array([0, 10, 10]))
     np.testing.assert_allclose(found.mean[0], found.prior_mean, rtol=1e-6)
@@ -69,6 +70,7 @@ def test_groups_without_trials_get_the_prior_and_no_trials_nothing():
         assert (flat.upper - flat.lower > 0.03).all()
 
 
+@pytest.mark.slow
 def test_rates_by_label():
     counts = GroupCounts(jnp.array([[[30, 10], [6, 14]], [[90, 10], [60, 40]]]))
     found = jax.jit(posterior_rates)(counts)

@@ -52,6 +52,7 @@ def test_every_withheld_cell_could_be_two_numbers(cells, threshold, include_zero
         assert len(values) >= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=4),
@@ -118,6 +119,7 @@ def test_zeros_are_withheld_where_asked():
     assert not suppress_small_cells([0, 40, 50], [30, 60, 70]).positives.any()
 
 
+@pytest.mark.slow
 def test_many_groups():
     rng = np.random.default_rng(0)
     positives, negatives = rng.integers(0, 60, 300), rng.integers(0, 400, 300)

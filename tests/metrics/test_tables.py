@@ -96,6 +96,7 @@ def test_weights_weigh_the_metrics_and_not_the_rows():
     assert weighted["rows"].tolist() == [20, 18, 15]
 
 
+@pytest.mark.slow
 def test_scores_with_a_threshold():
     rng = np.random.default_rng(2)
     labels, groups = rng.integers(0, 2, 200), np.repeat(["x", "y"], 100)

@@ -121,6 +121,7 @@ def test_columns_of_other_lengths(call):
         call()
 
 
+@pytest.mark.slow
 def test_lists_are_columns():
     labels, groups = ROWS.tolist(), [0, 0, 1, 1]
     found = metrics.group_counts(labels, labels, groups, **SIZE).counts

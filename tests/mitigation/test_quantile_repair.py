@@ -74,6 +74,7 @@ tables = hnp.arrays(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(tables)
 def test_level_1_makes_groups_equal_and_0_changes_nothing(table):
@@ -143,6 +144,7 @@ def test_random_ties_make_binary_features_equal_in_distribution():
             assert len(np.unique(middle[rows])) == 1
 
 
+@pytest.mark.slow
 def test_missing_values_stay_missing_and_move_nothing():
     x = np.array([1.0, 2, 3, np.nan, 11, 12, 13, np.nan])[:, None]
     found = repaired(x, GROUPS)
@@ -151,6 +153,7 @@ def test_missing_values_stay_missing_and_move_nothing():
     np.testing.assert_allclose(np.delete(found, [3, 7], 0), expected)
 
 
+@pytest.mark.slow
 def test_a_group_without_values_of_a_feature_has_no_say_and_is_left():
     x = np.array([1.0, 2, 11, 12, np.nan, np.nan])[:, None]
     found = repaired(x, [0, 0, 1, 1, 2, 2])
@@ -202,7 +205,7 @@ def odd_tables(rows, seed=0):
 @pytest.mark.parametrize(
     ("rows", "number"),
     [
-        (1, 2),
+        pytest.param(1, 2, marks=pytest.mark.slow),
         (37, 5),
         pytest.param(300, 100, marks=pytest.mark.slow),
         pytest.param(700, 64, marks=pytest.mark.slow),
@@ -223,13 +226,14 @@ def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
         np.testing.assert_array_equal(np.signbit(mine[known]), np.signbit(other[known]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "ties", "scale"),
     [
         (64, "middle", "value"),
-        pytest.param(64, "random", "rank", marks=pytest.mark.slow),
-        pytest.param(1024, "middle", "rank", marks=pytest.mark.slow),
-        pytest.param(1024, "random", "value", marks=pytest.mark.slow),
+        (64, "random", "rank"),
+        (1024, "middle", "rank"),
+        (1024, "random", "value"),
     ],
 )
 def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, block):

@@ -113,6 +113,7 @@ def best_by_cell(held):
     return found.fun + held.mass[outcome == 1].sum()
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     st.integers(0, 10_000),

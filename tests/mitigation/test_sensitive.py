@@ -58,6 +58,7 @@ def test_numbers_are_the_same_however_they_are_written():
     np.testing.assert_array_equal(groups.codes(text, rows=2), [-1, -1])
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

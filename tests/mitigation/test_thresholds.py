@@ -43,6 +43,7 @@ def test_counts_are_those_of_each_threshold(seed, thresholds):
         np.testing.assert_array_equal(counts, expected.counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "oracle"),
     [
@@ -50,9 +51,7 @@ def test_counts_are_those_of_each_threshold(seed, thresholds):
         (metrics.balanced_accuracy, balanced_accuracy_score),
     ],
 )
-@pytest.mark.parametrize(
-    "by_group", [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("by_group", [True, False])
 def test_the_best_of_the_grid_is_scikit_learns(metric, oracle, by_group):
     labels, scores, groups = cohort()
     tuned = tune_thresholds(
