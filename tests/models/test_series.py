@@ -56,6 +56,7 @@ def test_values_are_those_of_numpy():
         np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.integers(0, 10**6),
     st.permutations(range(PADDED)),

@@ -46,6 +46,7 @@ def test_last_layer_gradient_is_that_of_the_mean_cross_entropy(classes, masked):
     )
 
 
+@pytest.mark.slow
 def test_last_layer_gradient_of_a_weighted_loss_and_its_own_derivative():
     rng = np.random.default_rng(1)
     inputs = jnp.asarray(rng.normal(size=(7, 3)), jnp.float32)
@@ -141,6 +142,7 @@ vectors = st.integers(0, 10_000).map(
 )
 
 
+@pytest.mark.slow
 @given(
     vectors=vectors,
     balance=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
