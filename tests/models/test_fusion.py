@@ -417,6 +417,6 @@ def test_wrong_pool(untyped):
 def test_wrong_inputs(inputs, present, message):
     encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
     widths = dict.fromkeys(encoders, 4)
-    model = MultimodalClassifier(encoders, widths, rngs=nnx.Rngs(0))
+    model = MultimodalClassifier(encoders, widths, width=4, depth=1, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message):
         model(inputs, present)

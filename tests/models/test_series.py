@@ -108,6 +108,7 @@ def test_an_unknown_variable_is_not_taken_for_another():
         assert np.isfinite(found[1]).all()
 
 
+@pytest.mark.slow
 def test_half_precision():
     times, kinds, values, mask = series()
     coarse = jnp.round(times)

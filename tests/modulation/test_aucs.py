@@ -189,6 +189,7 @@ def test_tiny_scores_are_told_apart():
     assert group_aucs(scores, jnp.array([1, 0])).values.item() == 1
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened_and_double_kept():
     labels = jnp.array([1, 0])
     scores = jnp.array([[0.75], [0.25]], jnp.bfloat16)
@@ -212,6 +213,7 @@ def test_only_the_surrogates_have_a_derivative():
     np.testing.assert_allclose(slopes["paper"], [scaled, -scaled], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "scale"), [("released", 1), ("paper", 2 * math.log(2))]
 )

@@ -104,6 +104,7 @@ def test_ogm_slows_the_modality_that_contributes_most():
     np.testing.assert_array_equal(found["head"], PARAMS["head"])
 
 
+@pytest.mark.slow
 def test_ogm_compares_no_modality_with_one_that_nobody_has():
     """Nor with what is not finite: here .9 against .5, of the first row alone."""
     present = jnp.array([[True, True, False], [False, False, False], [True] * 3])
