@@ -68,7 +68,7 @@ def cells(frame, inside=None):
     return np.bincount(cell, minlength=4)
 
 
-@pytest.fixture(scope="module", params=[0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[0, 2])
 def audited(request):
     frame = three(request.param)
     if request.param == 0:
@@ -93,6 +93,7 @@ def hidden_of(document):
     return whole, decided
 
 
+@pytest.mark.slow
 def test_every_small_group_is_withheld_and_nothing_is_said_of_it(audited):
     frame, document, inside = audited
     jsonschema.validate(document, schema())
@@ -127,6 +128,7 @@ def test_every_small_group_is_withheld_and_nothing_is_said_of_it(audited):
         assert (name, level) in inside.keys() - decided
 
 
+@pytest.mark.slow
 def test_no_rate_is_a_fraction_of_a_small_count(audited):
     frame, document, inside = audited
     for entry in document["groups"]:
@@ -151,6 +153,7 @@ def test_no_rate_is_a_fraction_of_a_small_count(audited):
             assert not small(rows - events)
 
 
+@pytest.mark.slow
 def test_no_threshold_has_a_small_cell(audited):
     frame, document, inside = audited
     _, decided = hidden_of(document)
@@ -167,6 +170,7 @@ def test_no_threshold_has_a_small_cell(audited):
     assert swept
 
 
+@pytest.mark.slow
 def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
     """By the rank of the system of all sums, over combinations of levels."""
     frame, document, inside = audited

@@ -60,6 +60,7 @@ def test_every_attribute_has_its_figures():
     assert len(of("quadrant", sketches())) == 1
 
 
+@pytest.mark.slow
 def test_the_same_document_gives_the_same_bytes():
     again = figures.draw(selected(example(), "risk", "race"))
     assert again == drawings()
@@ -179,6 +180,7 @@ def test_alternative_text_says_what_is_seen():
     assert "positive-sum" in of("quadrant")[0].alt
 
 
+@pytest.mark.slow
 def test_many_groups_are_all_in_the_forest_and_the_largest_in_the_curves():
     document = curves_only(10)
     found = figures.draw(document)
@@ -195,6 +197,7 @@ def test_many_groups_are_all_in_the_forest_and_the_largest_in_the_curves():
     assert all(rows[c["group"]] <= least for c in every if c not in kept)
 
 
+@pytest.mark.slow
 def test_awkward_names_are_drawn():
     names = [
         "$11,000 to $25,000",
@@ -223,6 +226,7 @@ def test_awkward_names_are_drawn():
             assert "".join(_canvas.plain(name)[:12].split()) in shown
 
 
+@pytest.mark.slow
 def test_numbers_that_are_missing_everywhere():
     document = selected(build(rows=300, only=("sex",)), "risk", "sex")
     gone = ("estimate", "lower", "upper", "corrected", "noise_floor", "p", "p_adjusted")

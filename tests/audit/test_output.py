@@ -59,6 +59,7 @@ def test_the_folder_holds_the_audit(report):
     assert os.listdir(new) == ["audit"]
 
 
+@pytest.mark.slow
 def test_the_same_document_gives_the_same_bytes(report, tmp_path):
     write(small(), tmp_path)
     found = contents(tmp_path)

@@ -50,6 +50,7 @@ samples = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(samples, st.sampled_from(["youden", "f1", "prevalence", "sensitivity:0.8"]))
 def test_no_candidate_is_better(sample, rule):
     labels, scores = np.array(sample[0], np.int8), np.array(sample[1]) / 8

@@ -274,6 +274,7 @@ def test_topics_lead_to_sections_that_the_report_has():
 numbers = st.none() | st.floats(0, 1)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.fixed_dictionaries(
         {

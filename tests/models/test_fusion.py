@@ -99,9 +99,9 @@ FIRST = pytest.param("first", marks=pytest.mark.slow)
 @pytest.mark.parametrize(
     ("pool", "present"),
     [
-        ("mean", None),
+        pytest.param("mean", None, marks=pytest.mark.slow),
         ("mean", PRESENT),
-        ("first", PRESENT),
+        pytest.param("first", PRESENT, marks=pytest.mark.slow),
         pytest.param("first", None, marks=pytest.mark.slow),
     ],
     ids=["mean-all", "mean-some", "first-some", "first-all"],
@@ -150,8 +150,12 @@ def test_parameters_lie_under_the_modalities_names():
 
 @pytest.mark.parametrize("garbage", [1e6, np.nan])
 @pytest.mark.parametrize("pool", ["mean", FIRST])
-def test_absent_inputs_influence_neither_outputs_nor_gradients(pool, garbage):
+@pytest.mark.parametrize(
+    "kind", ["outputs", pytest.param("gradients", marks=pytest.mark.slow)]
+)
+def test_absent_inputs_influence_neither_outputs_nor_gradients(kind, pool, garbage):
     run, differentiate, params = built(pool)
+    f = run if kind == "outputs" else differentiate
 
     def spoil(column, leaf):
         absent = ~PRESENT[:, column].reshape(-1, *[1] * (leaf.ndim - 1))
@@ -164,12 +168,12 @@ def test_absent_inputs_influence_neither_outputs_nor_gradients(pool, garbage):
         name: jax.tree.map(functools.partial(spoil, m), INPUTS[name])
         for m, name in enumerate(NAMES)
     }
-    for f in (run, differentiate):
-        found, expected = f(params, spoiled, PRESENT), f(params, INPUTS, PRESENT)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    found, expected = f(params, spoiled, PRESENT), f(params, INPUTS, PRESENT)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 def test_a_patient_without_modalities_teaches_no_encoder():
     run, differentiate, params = built()
     nothing = jnp.zeros((B, 3), bool)
@@ -413,6 +417,6 @@ def test_wrong_pool(untyped):
 def test_wrong_inputs(inputs, present, message):
     encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
     widths = dict.fromkeys(encoders, 4)
-    model = MultimodalClassifier(encoders, widths, rngs=nnx.Rngs(0))
+    model = MultimodalClassifier(encoders, widths, width=4, depth=1, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message):
         model(inputs, present)

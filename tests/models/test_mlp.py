@@ -121,10 +121,9 @@ def test_wrong_inputs(untyped):
         model(X[0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "batch norm"])
-@pytest.mark.parametrize(
-    "strategy", [pytest.param("jacrev", marks=pytest.mark.slow), "pulls"]
-)
+@pytest.mark.parametrize("strategy", ["jacrev", "pulls"])
 def test_jacobian_rows_are_the_gradients(kind, strategy):
     rngs = nnx.Rngs(0)
     apply, params = functional(
@@ -145,6 +144,7 @@ def test_jacobian_rows_are_the_gradients(kind, strategy):
         )
 
 
+@pytest.mark.slow
 def test_batch_norm_couples_the_examples():
     apply, params = functional(Normed(nnx.Rngs(0)))
     together = apply(params, X)
@@ -152,6 +152,7 @@ def test_batch_norm_couples_the_examples():
     assert not np.allclose(together[:4], apply(params, X[:4]))
 
 
+@pytest.mark.slow
 def test_maps_over_parameters():
     x = X
     apply, _ = functional(MLP(3, (4,), 1, rngs=nnx.Rngs(0)))

@@ -56,6 +56,7 @@ def test_values_are_those_of_numpy():
         np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.integers(0, 10**6),
     st.permutations(range(PADDED)),
@@ -107,6 +108,7 @@ def test_an_unknown_variable_is_not_taken_for_another():
         assert np.isfinite(found[1]).all()
 
 
+@pytest.mark.slow
 def test_half_precision():
     times, kinds, values, mask = series()
     coarse = jnp.round(times)

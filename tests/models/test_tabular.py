@@ -53,6 +53,7 @@ def test_no_mask_is_a_mask_of_all():
     np.testing.assert_allclose(RUN(PARAMS, X), RUN(PARAMS, X, everything), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision():
     found = RUN(PARAMS, X.astype(jnp.bfloat16), MASK)
     np.testing.assert_allclose(found, RUN(PARAMS, X, MASK), atol=0.05)

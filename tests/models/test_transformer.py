@@ -87,6 +87,7 @@ def test_first_rows_alone_are_the_first_rows(mask):
     )
 
 
+@pytest.mark.slow
 def test_leading_axes_are_examples():
     together = RUN(PARAMS, TOKENS.reshape(2, 2, T, WIDTH), MASK.reshape(2, 2, T))
     apart = RUN(PARAMS, TOKENS, MASK)

@@ -59,6 +59,7 @@ def test_volumes_are_those_of_numpy():
         )
 
 
+@pytest.mark.slow
 def test_half_precision():
     run = jax.jit(VOLUME)
     found = run(VOLUME_PARAMS, VOLUMES.astype(jnp.bfloat16))

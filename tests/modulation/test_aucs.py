@@ -100,6 +100,7 @@ def aucs(batch, kind):
     return jax.tree.map(np.asarray, group_aucs(**batch, num_groups=GROUPS, kind=kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(batch=batches(), seed=st.integers(0, 1000))
 def test_properties(kind, batch, seed):
@@ -156,24 +157,30 @@ def slope(kind, **sizes):
     )
 
 
-def test_scores_that_are_not_finite_are_absent_and_touch_no_other_group():
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "paper",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("exact", "released")),
+    ],
+)
+def test_scores_that_are_not_finite_are_absent_and_touch_no_other_group(kind):
     scores = jnp.array([[0.9], [0.1], [jnp.nan], [0.4], [jnp.inf], [0.7]])
     labels, groups = jnp.array([1, 0, 1, 0, 1, 1]), jnp.array([0, 0, 1, 1, 1, 1])
-    for kind in KINDS:
-        found = group_aucs(scores, labels, groups, num_groups=2, kind=kind)
-        finite = jnp.isfinite(scores)
-        wanted = group_aucs(
-            jnp.where(finite, scores, 0.0),
-            labels,
-            groups,
-            num_groups=2,
-            kind=kind,
-            present=finite,
-        )
-        close(found, wanted, exactly=True)
-        assert np.isfinite(found.values).all()
-        slopes = slope(kind, num_groups=2)(scores, labels, groups)
-        assert np.isfinite(slopes).all()
+    found = group_aucs(scores, labels, groups, num_groups=2, kind=kind)
+    finite = jnp.isfinite(scores)
+    wanted = group_aucs(
+        jnp.where(finite, scores, 0.0),
+        labels,
+        groups,
+        num_groups=2,
+        kind=kind,
+        present=finite,
+    )
+    close(found, wanted, exactly=True)
+    assert np.isfinite(found.values).all()
+    slopes = slope(kind, num_groups=2)(scores, labels, groups)
+    assert np.isfinite(slopes).all()
 
 
 def test_tiny_scores_are_told_apart():
@@ -182,6 +189,7 @@ def test_tiny_scores_are_told_apart():
     assert group_aucs(scores, jnp.array([1, 0])).values.item() == 1
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened_and_double_kept():
     labels = jnp.array([1, 0])
     scores = jnp.array([[0.75], [0.25]], jnp.bfloat16)
@@ -205,6 +213,7 @@ def test_only_the_surrogates_have_a_derivative():
     np.testing.assert_allclose(slopes["paper"], [scaled, -scaled], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "scale"), [("released", 1), ("paper", 2 * math.log(2))]
 )

@@ -210,6 +210,7 @@ def started(mode="paper"):
     return run
 
 
+@pytest.mark.slow
 def test_a_chain_in_any_order_scales_alike():
     params, labels = tree(2)
     batch = batch_of()
@@ -241,6 +242,7 @@ def test_clipping_before_and_after_are_not_the_same():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_a_modality_missing_for_everyone_keeps_its_averages(mode):
     """And the one that is present is trained as if it were the only one."""
@@ -265,6 +267,7 @@ def test_a_modality_missing_for_everyone_keeps_its_averages(mode):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_batches_of_one_class_or_one_group_open_no_gate(mode):
     for changes in (
@@ -282,6 +285,7 @@ def test_batches_of_one_class_or_one_group_open_no_gate(mode):
             np.testing.assert_array_equal(balance, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_rows_of_padding_change_nothing(mode):
     """Whatever they hold, with a label or a group that is none."""
@@ -301,6 +305,7 @@ def test_rows_of_padding_change_nothing(mode):
     )
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_do_not_stay_in_the_averages():
     batch = batch_of(1)
     broken = batch["unimodal_scores"].at[0, 0].set(jnp.nan).at[1, 1].set(jnp.inf)

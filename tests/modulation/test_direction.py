@@ -15,7 +15,7 @@ from tests.modulation import transcription
 last_layer_gradient = jax.jit(modulation.last_layer_gradient)
 
 
-@pytest.mark.parametrize("classes", [None, 2, 4])
+@pytest.mark.parametrize("classes", [None, pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("masked", [False, True])
 def test_last_layer_gradient_is_that_of_the_mean_cross_entropy(classes, masked):
     rng = np.random.default_rng(0)
@@ -46,6 +46,7 @@ def test_last_layer_gradient_is_that_of_the_mean_cross_entropy(classes, masked):
     )
 
 
+@pytest.mark.slow
 def test_last_layer_gradient_of_a_weighted_loss_and_its_own_derivative():
     rng = np.random.default_rng(1)
     inputs = jnp.asarray(rng.normal(size=(7, 3)), jnp.float32)
@@ -79,7 +80,9 @@ def test_last_layer_gradient_by_hand_and_without_rows():
     np.testing.assert_array_equal(nothing, [0, 0])
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 1.0]])
+@pytest.mark.parametrize(
+    "weights", [None, pytest.param([1.0, 2.0, 3.0, 1.0], marks=pytest.mark.slow)]
+)
 def test_rows_without_a_label_are_padding_of_a_binary_gradient(weights):
     """Labels 1, 0 and two of padding: as if there were two rows, whatever it holds."""
     inputs = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, jnp.nan], [7.0, 8.0]])
@@ -141,6 +144,7 @@ vectors = st.integers(0, 10_000).map(
 )
 
 
+@pytest.mark.slow
 @given(
     vectors=vectors,
     balance=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),

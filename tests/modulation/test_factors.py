@@ -49,6 +49,7 @@ def test_modality_balance_among_the_observed_by_hand():
 coarse = st.integers(0, 1000).map(lambda number: number / 1000)
 
 
+@pytest.mark.slow
 @given(
     auc=hnp.arrays(np.float32, 4, elements=coarse),
     previous=hnp.arrays(np.float32, 4, elements=coarse),
@@ -166,6 +167,7 @@ def test_fairness_gap_by_hand():
     assert float(fairness_gap(group_auc, observed=jnp.zeros((2, 3), bool))) == 0
 
 
+@pytest.mark.slow
 @given(group_auc=group_aucs, equal=st.booleans())
 def test_fairness_gap_is_zero_only_where_groups_are_equal(group_auc, equal):
     if equal:

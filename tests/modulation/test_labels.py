@@ -86,6 +86,7 @@ class Fusion(nnx.Module):
 PATHS = {"image": ["image/layers"], "notes": ["notes/layers/0"]}
 
 
+@pytest.mark.slow
 def test_parameters_of_nnx_models():
     _, params = functional(Fusion(nnx.Rngs(0)))
     labels = modality_labels(params, PATHS, shared=["head"])
@@ -94,6 +95,7 @@ def test_parameters_of_nnx_models():
     check(balanced(labels, params), params, labels)
 
 
+@pytest.mark.slow
 def test_parameters_in_an_nnx_optimizer():
     """It makes its state from variables, and updates bare arrays."""
     model = Fusion(nnx.Rngs(0))
@@ -113,6 +115,7 @@ def test_parameters_in_an_nnx_optimizer():
         np.testing.assert_allclose(one - other, FACTORS[label], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_labels_may_be_a_prefix():
     params = {"image": [jnp.ones(2), jnp.ones(3)], "notes": {"w": jnp.ones(1)}}
     labels = {"image": "image", "notes": "notes"}
@@ -127,6 +130,7 @@ def test_labels_may_be_a_prefix():
     )
 
 
+@pytest.mark.slow
 def test_masked_and_partitioned_parameters():
     """Optax hands each part a tree with gaps in it."""
     params = {"image": jnp.ones(2), "notes": jnp.full(2, 3.0), "head": jnp.ones(1)}

@@ -95,7 +95,10 @@ def check(found, rows, num_modalities, mask=None, limit=np.inf):
         )
 
 
-@pytest.mark.parametrize(("num_modalities", "num_groups"), [(2, 2), (3, 6)])
+@pytest.mark.parametrize(
+    ("num_modalities", "num_groups"),
+    [pytest.param(2, 2, marks=pytest.mark.slow), (3, 6)],
+)
 def test_every_setting_equals_the_equations(num_modalities, num_groups):
     for seed in range(3):
         rows = draw(num_modalities, num_groups, seed)
@@ -132,6 +135,7 @@ def test_objectives_that_are_absent():
     np.testing.assert_array_equal(run(0 * rows), 0)
 
 
+@pytest.mark.slow
 def test_all_off_is_the_plain_sum_at_any_scale():
     for scale in (1e-12, 1.0, 1e12):
         rows = draw(2, 2) * np.float32(scale)
@@ -210,11 +214,13 @@ def test_traced_switches_are_as_static_ones():
         )
 
 
+@pytest.mark.slow
 def test_one_modality_of_one_group_is_left_as_it_is():
     rows = draw(1, 1)
     np.testing.assert_allclose(mapped(1, 1)(rows), np.tile(rows, (16, 1)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_may_be_renamed():
     """Two groups: a row meets one other, so that no order is left to matter."""
     rows = draw(3, 2)

@@ -46,6 +46,7 @@ def test_the_balance_follows_the_last_auc():
     np.testing.assert_array_equal(state.modality_auc, [1, 0.5, 0])
 
 
+@pytest.mark.slow
 def test_what_does_not_move_has_no_balance_of_rounding():
     """AUCs of 1/3 in float64, which float32 cannot hold, and of 0."""
     with jax.enable_x64(True):
@@ -103,6 +104,7 @@ def test_ogm_slows_the_modality_that_contributes_most():
     np.testing.assert_array_equal(found["head"], PARAMS["head"])
 
 
+@pytest.mark.slow
 def test_ogm_compares_no_modality_with_one_that_nobody_has():
     """Nor with what is not finite: here .9 against .5, of the first row alone."""
     present = jnp.array([[True, True, False], [False, False, False], [True] * 3])

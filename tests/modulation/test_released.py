@@ -68,6 +68,7 @@ def test_released_a_group_that_lacks_a_class_looks_better_than_useless_scores(mo
         assert float(state.fairness_gap) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_released_two_equally_frequent_groups_are_never_modulated(mode):
     """The first group perfectly ranked, the second in reverse: still f = 1."""
@@ -228,6 +229,7 @@ def test_paper_terms_reach_head_and_encoders_as_finite_differences_say():
         assert np.abs(gradient[name]).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_gate_shuts_the_fairness_term_off_and_leaves_the_direction_term():
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), problem()[3])
     _, labels, _, _, targets, start = problem()

@@ -72,7 +72,9 @@ def test_what_an_update_lacks(make, changes, message):
     refused(make, message, **changes)
 
 
-@pytest.mark.parametrize("name", ["balance_groups", "multifair"])
+@pytest.mark.parametrize(
+    "name", ["balance_groups", pytest.param("multifair", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -192,17 +194,19 @@ INPUTS = jnp.ones((4, 3))
             ),
             r"weights has shape \(3,\); there are 4 rows of inputs",
         ),
-        (
+        pytest.param(
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"unimodal_gradients": jnp.ones((2, 4))}
             ),
             "give the heads the same width",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"groups": jnp.zeros(3, jnp.int32)}
             ),
             r"groups has shape \(3,\); there are 4 rows of scores",
+            marks=pytest.mark.slow,
         ),
         (
             lambda: modulation.multifair_penalty(
@@ -255,6 +259,7 @@ def test_what_else_is_wrong(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_of_every_modality_and_group():
     tx = modulation.dual_level(num_modalities=2, num_groups=3)
     rows = jnp.asarray(np.ones((5, 2), np.float32))
@@ -316,6 +321,7 @@ def test_outcomes_in_words(make):
     refused(make, "labels are 1 or 0, not text; the first is .*died", labels=labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 @pytest.mark.parametrize(
     "labels",
@@ -344,12 +350,17 @@ GROUPS = {
 
 @pytest.mark.parametrize(("groups", "message"), GROUPS.values(), ids=GROUPS)
 def test_groups_that_are_no_codes(groups, message):
-    for name in ("balance_groups", "multifair"):
-        refused(MAKE[name], message, groups=groups)
-    with pytest.raises(ValueError, match=message):
-        modulation.multifair_penalty(**PENALTY | {"groups": groups})
+    refused(MAKE["balance_groups"], message, groups=groups)
     with pytest.raises(ValueError, match=message):
         modulation.group_aucs(SCORES, BATCH["labels"], groups, num_groups=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("groups", "message"), GROUPS.values(), ids=GROUPS)
+def test_groups_that_are_no_codes_where_modalities_come_first(groups, message):
+    refused(MAKE["multifair"], message, groups=groups)
+    with pytest.raises(ValueError, match=message):
+        modulation.multifair_penalty(**PENALTY | {"groups": groups})
 
 
 def test_traced_groups_are_of_whole_numbers_too():
@@ -361,6 +372,7 @@ def test_traced_groups_are_of_whole_numbers_too():
     jax.jit(auc)(jnp.full(4, 2))
 
 
+@pytest.mark.slow
 def test_rows_without_a_group_are_taken_beside_others():
     for kind in (np.array, jnp.array, list):
         groups = kind([0, 0, -1, -5])
@@ -368,6 +380,7 @@ def test_rows_without_a_group_are_taken_beside_others():
         assert found.defined.tolist() == [[True, False]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 @pytest.mark.parametrize("kind", [float, int])
 def test_presence_in_numbers(make, kind):
@@ -382,6 +395,7 @@ def test_presence_in_numbers(make, kind):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.slow
 def test_padding_of_minus_1_is_no_coding():
     tx = MAKE["balance_modalities"](LABELS, NAMES)
     padded = {**BATCH, "labels": jnp.array([1, 0, -1, -1])}
@@ -400,6 +414,7 @@ def test_numbers_of_groups_that_cannot_be(arguments, message):
         modulation.group_aucs(SCORES, BATCH["labels"], **arguments)
 
 
+@pytest.mark.slow
 def test_lists_and_numbers_of_presence():
     scores = [[0.9], [0.4], [0.1]]
     found = modulation.group_aucs(scores, [1, 1, 0], present=[[1.0], [0.0], [1.0]])
