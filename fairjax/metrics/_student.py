@@ -39,8 +39,9 @@ def student_t_quantile(
       At least 0.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> points = student_t_quantile(jnp.array(0.025), jnp.array([4.0, jnp.inf]))
+      >>> import jax, jax.numpy as jnp
+      >>> freedom = jnp.array([4.0, jnp.inf])
+      >>> points = jax.jit(student_t_quantile)(jnp.array(0.025), freedom)
       >>> [round(point, 3) for point in points.tolist()]
       [2.776, 1.96]
     """

@@ -198,13 +198,13 @@ def cluster_interval(
     Survey Methodology 24 (1998).
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> hits, patients = jnp.arange(60) % 6 < 4, jnp.arange(60) // 3
       >>> found = cluster_rate_covariance(
       ...     hits, jnp.ones(60), jnp.zeros(60, int), patients, num_groups=1,
       ...     num_patients=20,
       ... )
-      >>> lower, upper = cluster_interval(found)
+      >>> lower, upper = jax.jit(cluster_interval)(found)
       >>> round(lower[0].item(), 2), round(upper[0].item(), 2)
       (0.5, 0.8)
     """

@@ -135,9 +135,9 @@ def shrunken_rates(counts: GroupCounts) -> Float[Array, "groups 2"]:
       gets the pooled rate.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> noise = GroupCounts(jnp.array([[[4, 6], [5, 5]], [[6, 4], [5, 5]]]))
-      >>> shrunken_rates(noise)[:, 0].tolist()
+      >>> jax.jit(shrunken_rates)(noise)[:, 0].tolist()
       [0.5, 0.5]
     """
     table = jnp.asarray(counts.counts).astype(float)

@@ -87,7 +87,7 @@ def gap_noise(
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> noise = gap_noise(
+      >>> noise = jax.jit(gap_noise)(
       ...     jax.random.key(0), jnp.array([0.7, 0.72, 0.9]), jnp.full(3, 0.05)
       ... )
       >>> round(noise.floor.item(), 3), round(noise.corrected.item(), 3)

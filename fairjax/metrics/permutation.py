@@ -112,10 +112,12 @@ def permutation_null(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> groups = jnp.repeat(jnp.arange(2), 50)
-      >>> test = permutation_null(
-      ...     jax.random.key(0), jnp.arange(100) % 2, groups, groups,
-      ...     num_groups=2, num_permutations=99,
-      ... )
+      >>> @jax.jit
+      ... def shuffled(key, labels, decisions, groups):
+      ...     return permutation_null(
+      ...         key, labels, decisions, groups, num_groups=2, num_permutations=99
+      ...     )
+      >>> test = shuffled(jax.random.key(0), jnp.arange(100) % 2, groups, groups)
       >>> test.observed.item(), round(test.p_value.item(), 3)
       (1.0, 0.01)
     """

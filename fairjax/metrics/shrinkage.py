@@ -102,8 +102,9 @@ def beta_binomial_posterior(
       ValueError: With a confidence outside (0, 1).
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> rates = beta_binomial_posterior(jnp.array([1, 500]), jnp.array([10, 1000]))
+      >>> import jax, jax.numpy as jnp
+      >>> hits, rows = jnp.array([1, 500]), jnp.array([10, 1000])
+      >>> rates = jax.jit(beta_binomial_posterior)(hits, rows)
       >>> [round(rate, 2) for rate in rates.mean.tolist()]
       [0.18, 0.5]
     """

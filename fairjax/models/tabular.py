@@ -29,7 +29,7 @@ class TabularEncoder(nnx.Module):
       >>> from fairjax.models import TabularEncoder
       >>> encoder = TabularEncoder(3, width=8, depth=1, num_heads=2, rngs=nnx.Rngs(0))
       >>> labs = jnp.asarray([[7.4, 140.0, jnp.nan], [7.2, 135.0, 1.1]])
-      >>> encoder(labs, ~jnp.isnan(labs)).shape
+      >>> nnx.jit(encoder)(labs, ~jnp.isnan(labs)).shape
       (2, 8)
     """
 

@@ -27,8 +27,8 @@ class TextEncoder(nnx.Module):
       ...     vocabulary_size=50, width=8, depth=1, num_heads=2, max_length=6,
       ...     rngs=nnx.Rngs(0),
       ... )
-      >>> encoder(jnp.asarray([[4, 17, 2], [9, 0, 0]]),
-      ...         jnp.asarray([[True, True, True], [True, False, False]])).shape
+      >>> tokens = jnp.asarray([[4, 17, 2], [9, 0, 0]])
+      >>> nnx.jit(encoder)(tokens, tokens > 0).shape
       (2, 8)
     """
 

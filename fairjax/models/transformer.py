@@ -32,8 +32,8 @@ class Transformer(nnx.Module):
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from fairjax.models import Transformer
-      >>> transformer = Transformer(8, depth=2, num_heads=2, rngs=nnx.Rngs(0))
-      >>> transformer(jnp.ones((5, 3, 8))).shape
+      >>> transformer = Transformer(8, depth=1, num_heads=2, rngs=nnx.Rngs(0))
+      >>> nnx.jit(transformer)(jnp.ones((5, 3, 8))).shape
       (5, 3, 8)
     """
 

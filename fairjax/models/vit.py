@@ -20,7 +20,7 @@ class ViT(nnx.Module):
       >>> from flax import nnx
       >>> from fairjax.models import ViT
       >>> vit = ViT(8, 4, width=8, depth=1, num_heads=2, rngs=nnx.Rngs(0))
-      >>> vit(jnp.ones((2, 8, 8, 3))).shape
+      >>> nnx.jit(vit)(jnp.ones((2, 8, 8, 3))).shape
       (2, 8)
     """
 

@@ -80,10 +80,10 @@ def group_aucs(
       the logistic loss.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from fairjax import modulation
       >>> scores = jnp.array([[0.9, 0.2], [0.4, 0.6], [0.1, 0.6]])
-      >>> modulation.group_aucs(scores, jnp.array([1, 1, 0])).values
+      >>> jax.jit(modulation.group_aucs)(scores, jnp.array([1, 1, 0])).values
       Array([[1.  ],
              [0.25]], dtype=float32)
     """

@@ -89,6 +89,7 @@ def measured(evaluator, predictions):
     return tuple(quick(one) for one in predictions)
 
 
+@pytest.mark.slow
 def test_point_metrics(splits, predictions, measured):
     everyone = np.ones(len(splits.table.label))
     for one, evaluation in zip(predictions, measured, strict=True):
@@ -104,6 +105,7 @@ def test_point_metrics(splits, predictions, measured):
     assert set(measured[0].repeats) == set(expected)
 
 
+@pytest.mark.slow
 def test_resamples_are_of_patients_and_shared(splits, predictions, measured):
     key = jax.random.fold_in(jax.random.key(0), 0)
     rows = len(splits.table.label)
@@ -347,6 +349,7 @@ def test_names():
     assert Predictions("penalty", "10", none, none).title == "penalty[10]"
 
 
+@pytest.mark.slow
 def test_rows_of_one_patient_are_drawn_together(splits, predictions):
     """Two rows a patient: resamples are half as many draws, and vary more."""
     paired = dataclasses.replace(

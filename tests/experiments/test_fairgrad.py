@@ -101,7 +101,11 @@ def refused(capsys, output, *arguments):
     [
         (["--attributes", "sex", "height"], "sex, race, income, age, each once; not"),
         (["--attributes", "sex", "sex"], "each once; not sex, sex"),
-        (["--methods", "erm", "magic"], "--methods has no magic; it knows: erm, "),
+        pytest.param(
+            ["--methods", "erm", "magic"],
+            "--methods has no magic; it knows: erm, ",
+            marks=pytest.mark.slow,
+        ),
         (["--repeats", "0"], "--repeats must be 1 to 1,000, not 0"),
         (["--bootstrap", "1"], "--bootstrap must be 2 to 10,000, not 1"),
         (["--bootstrap", "100000000"], "must be 2 to 10,000, not 100000000"),
@@ -134,6 +138,7 @@ def test_options_that_there_are_not(capsys, output, arguments, word):
     assert [p.name for p in output.rglob("*")] == ["support2", "summary.json"]
 
 
+@pytest.mark.slow
 def test_a_file_where_the_output_folder_should_be(capsys, tmp_path, monkeypatch, table):
     own(monkeypatch, table)
     # Nothing is evaluated.

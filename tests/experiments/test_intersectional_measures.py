@@ -85,7 +85,13 @@ def by_formula(codes, label, chance):
     }
 
 
-@pytest.mark.parametrize("kind", ["decisions", "yes or no as floats", "chances"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "decisions",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("0 or 1", "chances")),
+    ],
+)
 def test_against_a_reference(made, kind):
     splits, codes, label = made
     rng = np.random.default_rng(1)
@@ -148,6 +154,7 @@ def test_chances_are_the_mean_of_draws(made):
     np.testing.assert_array_equal(expected, np.mean(tables, axis=0))
 
 
+@pytest.mark.slow
 def test_chances_are_weighted(made):
     splits, codes, label = made
     rng = np.random.default_rng(4)
@@ -242,6 +249,7 @@ def test_noise_floors_of_the_summaries(made):
     assert np.isnan(found.corrected[mean])
 
 
+@pytest.mark.slow
 def test_the_floor_of_statistical_parity_is_of_anyone(made):
     """Decisions equal to the outcome: groups differ as their outcomes do."""
     splits, _, label = made

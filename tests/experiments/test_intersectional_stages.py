@@ -147,6 +147,7 @@ def test_columns_of_two_values_are_hardly_repaired():
     assert "columns of one value: 1" in words
 
 
+@pytest.mark.slow
 def test_no_repair_moves_nothing():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2, 200)
@@ -220,6 +221,7 @@ def test_a_damaged_file(fits, tmp_path):
         run_all(fits, tmp_path, processes=1, advance=list)
 
 
+@pytest.mark.slow
 def test_the_reduction_is_fairer_than_its_learner(fits, rows):
     _, _, codes, held = rows
     gaps = []

@@ -51,6 +51,7 @@ def penalty(splits, tmp_path_factory):
     return SimpleNamespace(program=program, trained=trained)
 
 
+@pytest.mark.slow
 def test_erm_is_plain_adamw_on_the_lane_s_training_rows(splits, erm):
     """Lane by lane, with jax.grad and optax only."""
     trained = erm.trained

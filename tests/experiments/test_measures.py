@@ -97,6 +97,7 @@ def by_hand():
     return splits_of(label, sex=sex, age=age), scores
 
 
+@pytest.mark.slow
 def test_group_metrics_by_hand(by_hand):
     found = measure(*by_hand)
     # Of 16 pairs of cells: the dead have .8, .6, .6, .3; survivors .2, .4, .6, .7.
@@ -142,6 +143,7 @@ def test_group_metrics_by_hand(by_hand):
         assert found[metric] == pytest.approx(value, abs=1e-6), metric
 
 
+@pytest.mark.slow
 def test_weights_by_hand(by_hand):
     """Women count three times: their part in everyone's AUROC is larger."""
     splits, scores = by_hand
@@ -234,6 +236,7 @@ def test_resamples_multiply_the_weights(noisy):
         assert found.bootstrap["auroc"][b] == pytest.approx(np.mean(expected), abs=2e-6)
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_weights_means_nothing(by_hand):
     splits, scores = by_hand
     weights = np.random.default_rng(5).gamma(4.0, 0.25, len(scores))

@@ -59,6 +59,7 @@ def forward(small):
     return functools.partial(compute, small.params)
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_grid_add_up_to_the_joint_loss(small, batch, forward):
     """With nothing switched on the objectives' sum is the loss with unimodal losses."""
     (program,) = multifair_methods.build(("dual_level",), small.task, small.splits)
@@ -84,6 +85,7 @@ def test_the_parts_of_the_grid_add_up_to_the_joint_loss(small, batch, forward):
     assert expected == pytest.approx(float(jnp.mean(fused + each.sum(1))), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_modality_alone_does_not_see_the_others(small, batch, forward):
     seen = {"modalities": jnp.array([True, False, False])}
     batch = batch | seen
