@@ -320,7 +320,7 @@ def test_the_bar_spans_the_run(finished):
     assert finished.bar.advanced == finished.bar.planned
     said = finished.bar.said
     assert said[0] == "training Logistic regression"
-    assert "training FairGrad, sum" in said
+    assert "training FairGrad, limited" in said
     assert "writing the report" in said
     assert said[-2:] == ["auditing the comparison of models", "done"]
 
