@@ -146,7 +146,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         multifair,
         "write_audit",
-        lambda results, folder, **how: (
+        lambda results, folder, *, advance, **how: (
             audited.append(audited_table(results, **how)) or folder
         ),
     )

@@ -252,7 +252,7 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     (phase,) = program.phases
     mesh = lanes._lane_mesh(5)
     start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
-    keys = jax.jit(lambda: lanes._begin(learner)(1, 5, 0)[1])()
+    keys = jax.jit(lambda: lanes._weights(learner.begin, 5, 0)[1])()[None]
     params = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (1, 5, *leaf.shape)), small.params
     )
