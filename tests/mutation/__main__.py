@@ -30,7 +30,10 @@ from experiments.files import write_text
 ROOT = Path(__file__).parents[2]
 CONFIG = tomllib.loads((Path(__file__).parent / "mutation.toml").read_text("utf-8"))
 DOCUMENT = ROOT / "docs" / "testing.md"
-LANES = {"quick": "not slow and not oracle and not browser", "slow": "slow"}
+LANES = {
+    "quick": "not slow and not oracle and not browser",
+    "slow": "slow and not oracle",
+}
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "selection", "--tb=no"]
 PYTEST += ["-p", "no:cacheprovider", "-m"]
 ONE_BY_ONE = [*PYTEST, "", "-n", "0"]
