@@ -60,6 +60,7 @@ def test_files(finished):
         "summary.json",
         "summary.md",
         "results.csv",
+        "audit",
         *(f"{n}.{s}" for n in ("tradeoff", "gaps", "training") for s in ("png", "svg")),
     }
 
