@@ -65,8 +65,6 @@ class Work:
             "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'tests' / 'mutation'}",
             "HYPOTHESIS_PROFILE": "ci",
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
     def pytest(self, command: Sequence[str], **variables: str) -> tuple[int, str]:
