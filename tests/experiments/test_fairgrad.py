@@ -315,16 +315,6 @@ def test_full_is_a_least_number_of_repeats():
         assert options.repeats == wanted
 
 
-def test_the_bar_spans_the_run(finished):
-    """It is full when all is done, and not before; it says what is being done."""
-    assert finished.bar.advanced == finished.bar.planned
-    said = finished.bar.said
-    assert said[0] == "training Logistic regression"
-    assert "training FairGrad, limited" in said
-    assert "writing the report" in said
-    assert said[-2:] == ["auditing the comparison of models", "done"]
-
-
 def test_calls_beside_run_in_order_and_their_errors_are_raised():
     done, gate = [], threading.Event()
     with beside() as submit:

@@ -65,6 +65,16 @@ def test_files(finished):
     }
 
 
+def test_the_bar_spans_the_run(finished):
+    """It is full when all is done, and not before; it says what is being done."""
+    assert finished.bar.advanced == finished.bar.planned
+    said = finished.bar.said
+    assert said[0] == "training Logistic regression"
+    assert "training FairGrad, limited" in said
+    assert "writing the report" in said
+    assert said[-2:] == ["auditing the comparison of models", "done"]
+
+
 def test_summary_has_the_keys_that_readers_rely_on(summary, splits):
     assert summary["dataset"] == "support2"
     assert summary["rows"] == 1200
