@@ -37,7 +37,7 @@ LANES = {
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "selection", "--tb=no"]
 PYTEST += ["-p", "no:cacheprovider", "-m"]
 ONE_BY_ONE = [*PYTEST, "", "-n", "0"]
-_NOT_COPIED = shutil.ignore_patterns(".git", "build", "results", ".hypothesis")
+_NOT_COPIED = {".git", ".hypothesis", "build", "results"}
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _TABLE = r"(?s)(<!-- results: {} -->\n).*?(<!-- end -->)"
 
@@ -56,7 +56,12 @@ class Work:
 
     def copy(self, number: int, of: Path = ROOT) -> None:
         shutil.rmtree(self.tree(number), ignore_errors=True)
-        shutil.copytree(of, self.tree(number), ignore=_NOT_COPIED)
+        shutil.copytree(
+            of,
+            self.tree(number),
+            # At the top alone: the documents have results, too.
+            ignore=lambda folder, _: _NOT_COPIED if Path(folder) == of else (),
+        )
 
     def environment(self, number: int) -> dict[str, str]:
         """Variables for tests in a copy; all share one cache of compiled programs."""
