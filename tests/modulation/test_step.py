@@ -42,7 +42,7 @@ def test_all_steps_are_tested(steps):
 # The others do no more than parts of these.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["OGM-GE", "MultiFair, released", "MultiFair, paper", "dual level"]
+    "name", ["MultiFair, released", "MultiFair, paper", "dual level"]
 )
 def test_no_transfer_between_host_and_device(problem, steps, name):
     step, state = steps[name]
