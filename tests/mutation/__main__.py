@@ -171,9 +171,11 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
         sys.exit("the tests cannot be collected.")
     for number in range(1, workers):
         work.copy(number, of=work.tree(0))
-    paths, exclude = {one.path for one in chosen}, CONFIG["tests"]["exclude"]
+    paths, limits = {one.path for one in chosen}, CONFIG["tests"]
     data = list(work.coverage.values())
-    plan = Plan(work.tests, data, work.tree(0), paths, exclude)
+    plan = Plan(
+        work.tests, data, work.tree(0), paths, limits["exclude"], limits["always"]
+    )
     for lane in LANES:
         results, quick = work.results(lane), work.results("quick")
         waiting = [

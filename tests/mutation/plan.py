@@ -30,6 +30,8 @@ class Plan:
       tree: Folder in which it ran.
       paths: Files of the package, relative to the tree.
       exclude: Ids of tests that are not used.
+      always: Ids of tests of the quick lane that read every file's interface, which
+        Python executes before any test.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Plan:
         tree: Path,
         paths: Collection[str],
         exclude: Collection[str],
+        always: Collection[str],
     ):
         lines = (
             line
@@ -47,6 +50,7 @@ class Plan:
         )
         tests = (Test(*json.loads(line)) for line in lines)
         self.tests = {test.name: test for test in tests if test.name not in exclude}
+        self._always = [self.tests[name] for name in always]
         data = CoverageData(no_disk=True)
         for path in coverage:
             lane = CoverageData(str(path))
@@ -98,4 +102,6 @@ class Plan:
                 late = test not in near or spent + test.seconds > first
                 chunks[late].append(test)
                 spent += test.seconds
+        if not slow:
+            chunks[0].extend(test for test in self._always if test not in covering)
         return [chunk for chunk in chunks if chunk]
