@@ -119,8 +119,9 @@ class TestGroupDRO:
 
 
 class TestDWA:
-    def test_epochs_of_two_updates_by_hand(self):
-        # Means 2 and 2; then 1 and 2: ratios ½ and 1.
+    @pytest.mark.parametrize("unit", [1.0, 0.01])
+    def test_epochs_of_two_updates_by_hand(self, unit):
+        # Means 2 and 2; then 1 and 2: ratios ½ and 1, in any unit.
         losses = [
             [3.0, 1.0],
             [1.0, 3.0],
@@ -129,14 +130,15 @@ class TestDWA:
             [9.0, 9.0],
             [9.0, 9.0],
         ]
+        losses = (unit * np.array(losses)).tolist()
         weights, state = follow(steps.dwa(every=2), losses)
         np.testing.assert_allclose(weights[:4], 1, rtol=1e-6)
         shares = np.exp([0.25, 0.5])
         np.testing.assert_allclose(
             weights[4:], [2 * shares / shares.sum()] * 2, rtol=1e-5
         )
-        np.testing.assert_allclose(state.last, [9, 9])
-        np.testing.assert_allclose(state.before, [1, 2])
+        np.testing.assert_allclose(state.last, [9 * unit, 9 * unit], rtol=1e-6)
+        np.testing.assert_allclose(state.before, [unit, 2 * unit], rtol=1e-6)
 
     def test_a_period_without_an_objective_keeps_its_means(self):
         absent = [True, False]

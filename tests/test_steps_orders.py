@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from fairjax import steps
 from fairjax.steps._orders import row_orders
 
 
@@ -32,3 +33,11 @@ def test_permutations_are_equally_likely():
     counts = np.array([found.count(one) for one in itertools.permutations(range(3))])
     assert counts.sum() == 600
     assert ((counts - 100) ** 2 / 100).sum() < 20.5
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 0], [1, 2], [0.0, 1.0], [[0, 1], [1, 1]], [[[0, 1]]], 0]
+)
+def test_an_order_that_is_no_permutation_is_refused(untyped, order):
+    with pytest.raises(ValueError, match="holds each row's number, from 0, once; not"):
+        steps.project_conflicts(order=order)

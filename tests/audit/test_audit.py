@@ -107,7 +107,12 @@ def test_groups_agree_with_other_libraries(document, frame, model, race):
         "false_positive_rate": hit[y == 0].mean(),
         "positive_predictive_value": y[hit].mean(),
         "selection_rate": hit.mean(),
+        "negative_predictive_value": 1 - y[~hit].mean(),
+        "true_negative_rate": 1 - hit[y == 0].mean(),
+        "false_negative_rate": 1 - hit[y == 1].mean(),
+        "accuracy": (hit == y).mean(),
         "error_rate": (hit != y).mean(),
+        "balanced_accuracy": (hit[y == 1].mean() + 1 - hit[y == 0].mean()) / 2,
         "f1_score": 2 * (hit & (y == 1)).sum() / (hit.sum() + y.sum()),
     }
     where = {"model": model, "attribute": "race", "group": race}
@@ -117,6 +122,8 @@ def test_groups_agree_with_other_libraries(document, frame, model, race):
         assert entry["lower"] < value < entry["upper"]
         assert entry["status"] == "ok"
     entry = only(document["groups"], metric="true_positive_rate", **where)
+    member = only(document["cohort"], attribute="race", group=race)
+    assert member["prevalence"] == pytest.approx(y.mean(), rel=1e-6)
     limits = proportion_confint(hit[y == 1].sum(), y.sum(), method="wilson")
     assert (entry["lower"], entry["upper"]) == pytest.approx(limits, rel=1e-6)
 

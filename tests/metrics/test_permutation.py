@@ -21,6 +21,7 @@ from fairjax.metrics import (
     predictive_parity_difference,
     score_permutation_null,
 )
+from fairjax.metrics._shuffling import exchangeable_units
 
 
 def enumerate_null(labels, predictions, groups, statistic, within):
@@ -348,3 +349,18 @@ def test_scores_of_patients_take_any_statistic():
     means = [hits[groups == group].mean() for group in (0, 1)]
     np.testing.assert_allclose(test.observed, abs(means[0] - means[1]), rtol=1e-5)
     assert 0 < test.p_value <= 1
+
+
+def test_rows_of_no_group_or_label_are_no_units():
+    """Of five patients, the second and the third have a group and a binary label."""
+    units = exchangeable_units(
+        np.array([1, 0, 1, 2, 1, 1]),
+        np.array([1, 1, 0, 1, 1, 2]),
+        np.array([-1, 0, 1, 0, 2, 1]),
+        np.array([10, 11, 12, 13, 14, 15]),
+        2,
+        "label",
+    )
+    np.testing.assert_array_equal(units.group, [0, 1])
+    np.testing.assert_array_equal(units.counts, [[0, 1, 0, 0], [0, 0, 1, 0]])
+    np.testing.assert_array_equal(units.unit_of_row, [2, 0, 1, 2, 2, 2])
