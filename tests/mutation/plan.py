@@ -51,6 +51,9 @@ class Plan:
         tests = (Test(*json.loads(line)) for line in lines)
         self.tests = {test.name: test for test in tests if test.name not in exclude}
         self._always = [self.tests[name] for name in always]
+        self._of_file = defaultdict(set)
+        for test in self.tests.values():
+            self._of_file[test.file].add(test)
         data = CoverageData(no_disk=True)
         for path in coverage:
             lane = CoverageData(str(path))
@@ -69,8 +72,15 @@ class Plan:
         self._breadth = {file: len(paths) for file, paths in touched.items()}
 
     def _known(self, contexts: Sequence[str]) -> set[Test]:
-        names = (context.rpartition("|")[0] for context in contexts)
-        return {self.tests[name] for name in names if name in self.tests}
+        """The tests of contexts, which pytest-cov calls ``id|phase``."""
+        found = set()
+        for context in contexts:
+            name, _, phase = context.rpartition("|")
+            if name in self.tests:
+                found.add(self.tests[name])
+                if phase == "setup":  # Of a fixture that others of the file share.
+                    found |= self._of_file[self.tests[name].file]
+        return found
 
     def choose(
         self, path: str, lines: range, slow: bool, seconds: float, first: float
