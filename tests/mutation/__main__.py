@@ -49,6 +49,7 @@ class Work:
         self.folder = folder.absolute()
         self.coverage = {lane: self.folder / f"coverage-{lane}" for lane in LANES}
         self.tests = self.folder / "tests"
+        self.commit = self.folder / "commit"
         self.tests.mkdir(parents=True, exist_ok=True)
 
     def tree(self, number: int) -> Path:
@@ -167,6 +168,8 @@ def execute(
 def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None:
     """Run both lanes, then the tests that killed, which must pass without a mutant."""
     work.copy(0)
+    git = ["git", "describe", "--always", "--dirty"]
+    work.commit.write_text(subprocess.check_output(git, text=True).strip(), "utf-8")
     if work.pytest([*ONE_BY_ONE, "--collect-only"])[0]:
         sys.exit("the tests cannot be collected.")
     for number in range(1, workers):
@@ -280,7 +283,8 @@ def main() -> None:
     if options.command == "run":
         run(work, chosen, options.workers, options.again)
     found = {"mutation": report(work, chosen), "coverage": coverage(work)}
-    for name, table in found.items():
+    for name, rows in found.items():
+        table = f"\nCommit {work.commit.read_text('utf-8')}:\n{rows}"
         print(table)
         if options.write:
             text, place = DOCUMENT.read_text("utf-8"), _TABLE.format(name)
