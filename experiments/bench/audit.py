@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.bench.timing import command, decimals, environment, save, show
-from experiments.files import prepare_folder
+from experiments.core.files import prepare_folder
 
 COLUMNS = (
     *("table", "rows", "patients", "groups", "crossed", "runs"),

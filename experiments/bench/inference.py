@@ -34,7 +34,7 @@ from experiments.bench.timing import (
     copy_between_markers,
     show,
 )
-from experiments.files import prepare_folder, write_text
+from experiments.core.files import prepare_folder, write_text
 
 DOCUMENT = Path("docs/inference.md")
 _SLACK = 1e-6

@@ -31,7 +31,7 @@ from experiments.bench.timing import (
     show,
     timed,
 )
-from experiments.files import prepare_folder
+from experiments.core.files import prepare_folder
 from fairjax import losses
 from fairjax.jacobian import explain
 

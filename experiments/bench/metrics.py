@@ -34,7 +34,7 @@ from experiments.bench.timing import (
     show,
     timed,
 )
-from experiments.files import prepare_folder
+from experiments.core.files import prepare_folder
 from fairjax import metrics
 
 COLUMNS = (

@@ -30,8 +30,8 @@ from experiments.bench.timing import (
     setting,
     show,
 )
-from experiments.files import prepare_folder
-from experiments.intersectional_learners import LearnerName
+from experiments.core.files import prepare_folder
+from experiments.intersectional.learners import LearnerName
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from experiments.bench.timing import (
     show,
     timed,
 )
-from experiments.files import prepare_folder
+from experiments.core.files import prepare_folder
 
 COLUMNS = (
     *("model", "batch", "step", "ratio", "ms"),

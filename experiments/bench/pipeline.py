@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from flax import nnx
 
 from experiments.bench.timing import command, decimals, environment, save, show
-from experiments.files import prepare_folder
+from experiments.core.files import prepare_folder
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
 from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional

@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.files import write_text
+from experiments.core.files import write_text
 
 DOCUMENT = Path("docs/performance.md")
 BEGIN, END = "<!-- table: begin {} -->", "<!-- table: end {} -->"

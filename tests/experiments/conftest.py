@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import fairgrad, protocol
+from experiments.core import protocol
+from experiments.core.evaluation import Evaluator, Predictions
+from experiments.core.programs import Budget
 from experiments.datasets import load
 from experiments.datasets.simulated_modalities import simulate
-from experiments.evaluation import Evaluator, Predictions
-from experiments.fairgrad_results import Options
-from experiments.multimodal import MultimodalBudget, MultimodalTask
-from experiments.programs import Budget
+from experiments.fairgrad import experiment as fairgrad
+from experiments.fairgrad.results import Options
+from experiments.multifair.task import MultimodalBudget, MultimodalTask
 
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
 ATTRIBUTES = ("sex", "race")

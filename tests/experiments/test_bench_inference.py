@@ -10,7 +10,7 @@ import pytest
 from experiments.bench import inference
 from experiments.bench.inference import Options, claims, covers
 from experiments.bench.simulations import Clusters, Scenario, find, find_clustered
-from experiments.docs import ROOT
+from experiments.reporting.docs import ROOT
 
 OPTIONS = Options(runs=400, replicates=40, permutations=19, draws=1000)
 # Three standard errors of a share of 95 % over the runs.

@@ -9,16 +9,24 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import intersectional, intersectional_fits, intersectional_learners
+from experiments.core.level_measures import IMPACT
+from experiments.core.measures import GROUP_AUROC
+from experiments.core.programs import Budget
+from experiments.core.results import main_methods
 from experiments.datasets import ClinicalTable
-from experiments.intersectional_claims import F1
-from experiments.intersectional_findings import preliminary
-from experiments.intersectional_results import Options
-from experiments.level_measures import IMPACT
-from experiments.measures import GROUP_AUROC
-from experiments.prediction_audit import audited_table
-from experiments.programs import Budget
-from experiments.results import main_methods
+from experiments.intersectional import (
+    experiment as intersectional,
+)
+from experiments.intersectional import (
+    fits as intersectional_fits,
+)
+from experiments.intersectional import (
+    learners as intersectional_learners,
+)
+from experiments.intersectional.claims import F1
+from experiments.intersectional.findings import preliminary
+from experiments.intersectional.results import Options
+from experiments.reporting.prediction_audit import audited_table
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
