@@ -14,9 +14,9 @@ import numpy as np
 from experiments.core import compiling, measures
 from experiments.core.cohort import cohort
 from experiments.core.comparison import Evaluation
-from experiments.core.measures import Sample
 from experiments.core.noise import noise
 from experiments.core.protocol import CrossValidation
+from experiments.core.sample import Sample
 from fairjax import metrics
 
 

@@ -9,19 +9,16 @@ opposite signs do not cancel in their means.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.cohort import Grouping
+from experiments.core.sample import Sample
 from fairjax import metrics
 from fairjax.metrics import GroupCounts
-
-if TYPE_CHECKING:
-    from experiments.core.measures import Sample
 
 SUMMARIES = ("mean", "worst")
 # Before the name of a group.
@@ -52,6 +49,8 @@ IMPACT = "disparate_impact"
 STATISTICAL_PARITY = "statistical_parity_difference"
 OPPORTUNITY = "equal_opportunity_difference"
 AVERAGE_ODDS = "average_odds_difference"
+# Of the subgroups, on average.
+F1 = "group_f1_score/mean"
 _SIGNED = (-1.0, 1.0)
 BY_LEVEL: Mapping[str, LevelMetric] = {
     IMPACT: LevelMetric(
@@ -90,62 +89,35 @@ BY_LEVEL: Mapping[str, LevelMetric] = {
 """Metrics of each group; those with a parity need an attribute with a reference."""
 
 
-def by_level(name: str, sample: "Sample") -> dict[str, jax.Array]:
-    """A metric of each group that is compared, its distances and its summaries."""
+def by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
+    """A metric of each group that is compared, its distances and its summaries.
+
+    The summaries of a metric that has a parity are of the distance from it, and the
+    reference, whose distance is 0, is left out.
+    """
     metric, found, chosen = BY_LEVEL[name], {}, []
     for grouping in sample.cohort.attributes:
-        values = _of_levels(name, sample, grouping)
-        kept, summed = _summed(metric, values, grouping)
+        kept = grouping.compared.copy()
+        if metric.parity is not None:
+            if grouping.reference is None:
+                raise ValueError(
+                    f"{name} needs a reference among the groups of {grouping.name}."
+                )
+            kept[grouping.reference] = False
+        values = metric.of(sample.counts(grouping), grouping.reference or 0)
+        summed = values
+        if metric.parity is not None:
+            summed = jnp.abs(values - metric.parity)
         for g in np.flatnonzero(grouping.compared):
             level = f"{grouping.name}={grouping.levels[g]}"
             found[f"{name}/{level}"] = values[:, g]
-            if metric.parity is not None and g in kept:
+            if metric.parity is not None and kept[g]:
                 found[f"{name}/{DISTANCE} {level}"] = summed[:, g]
-        chosen.append(summed[:, kept])
-    summaries = _summaries(metric, chosen)
-    return found | {f"{name}/{part}": value for part, value in summaries.items()}
-
-
-def _of_levels(name: str, sample: "Sample", grouping: Grouping) -> jax.Array:
-    """``[B, G]``."""
-    metric = BY_LEVEL[name]
-    if metric.parity is not None and grouping.reference is None:
-        raise ValueError(
-            f"{name} needs a reference among the groups of {grouping.name}."
-        )
-    return metric.of(sample.counts(grouping), grouping.reference or 0)
-
-
-def level_summaries(name: str, sample: "Sample") -> dict[str, jax.Array]:
-    """The mean and the worst over the groups that are compared, ``[B]`` each.
-
-    Of a metric that has a parity, they are of the distance from it, and the reference,
-    whose is 0, is left out.
-    """
-    metric, chosen = BY_LEVEL[name], []
-    for grouping in sample.cohort.attributes:
-        kept, summed = _summed(metric, _of_levels(name, sample, grouping), grouping)
-        chosen.append(summed[:, kept])
-    return _summaries(metric, chosen)
-
-
-def _summed(
-    metric: LevelMetric, values: jax.Array, grouping: Grouping
-) -> tuple[np.ndarray, jax.Array]:
-    """The groups that a summary is over, and what it sums up, ``[B, G]``."""
-    kept = grouping.compared.copy()
-    if metric.parity is None:
-        return np.flatnonzero(kept), values
-    kept[grouping.reference] = False
-    return np.flatnonzero(kept), jnp.abs(values - metric.parity)
-
-
-def _summaries(
-    metric: LevelMetric, chosen: Sequence[jax.Array]
-) -> dict[str, jax.Array]:
-    values = jnp.concatenate(chosen, axis=1)
-    worst = values.min(axis=1) if metric.parity is None else values.max(axis=1)
-    return {"mean": values.mean(axis=1), "worst": worst}
+        chosen.append(summed[:, np.flatnonzero(kept)])
+    every = jnp.concatenate(chosen, axis=1)
+    worst = every.min(axis=1) if metric.parity is None else every.max(axis=1)
+    summaries = {f"{name}/mean": every.mean(axis=1), f"{name}/worst": worst}
+    return found | summaries
 
 
 def limits(metric: str) -> tuple[float, float]:

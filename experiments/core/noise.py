@@ -18,9 +18,11 @@ from experiments.core.level_measures import (
     BY_LEVEL,
     IMPACT,
     STATISTICAL_PARITY,
-    level_summaries,
+    SUMMARIES,
+    by_level,
 )
-from experiments.core.measures import BY_GROUP, GAP, PARITY, Sample, rate_gap
+from experiments.core.measures import BY_GROUP, GAP, PARITY, rate_gap
+from experiments.core.sample import Sample
 from fairjax import metrics
 from fairjax.metrics import CorrectedGap, PermutationNull
 
@@ -89,7 +91,7 @@ def noise(
             )
             nulls[grouping.name] = _Null(test.observed, test.null)
             gaps[grouping.name] = gap
-        _add(found, metric, nulls, _corrected(cohort, gaps), cohort)
+        _add(found, metric, nulls, cohort, _corrected(cohort, gaps))
     predictions = Sample(
         cohort,
         scores,
@@ -100,10 +102,10 @@ def noise(
     levels = [
         name for name, of in BY_LEVEL.items() if name in names and of.parity is not None
     ]
-    kinds = ((rest, _of_attributes, _add_shuffled), (levels, _of_levels, _add_levels))
+    kinds = ((rest, _of_attributes), (levels, _of_levels))
     strata = (cohort.labels, jnp.zeros_like(cohort.labels))
     fold = len(_RATE_GAPS) * number
-    for some, measure, add in kinds:
+    for some, measure in kinds:
         for everyone, stratum in enumerate(strata):
             asked = [m for m in some if (m in _OF_SELECTION) == bool(everyone)]
             if asked:
@@ -112,7 +114,7 @@ def noise(
                     own, asked, measure, predictions, stratum, num_permutations
                 )
                 for metric, nulls in shuffled.items():
-                    add(found, metric, nulls, cohort)
+                    _add(found, metric, nulls, cohort)
             fold += 1
     return found
 
@@ -125,7 +127,8 @@ def _of_attributes(metric: str, sample: Sample) -> dict[str, jax.Array]:
 
 def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
     """The summaries of a metric of each group."""
-    return {part: v[0] for part, v in level_summaries(metric, sample).items()}
+    every = by_level(metric, sample)
+    return {part: every[f"{metric}/{part}"][0] for part in SUMMARIES}
 
 
 def _from_counts(
@@ -214,46 +217,30 @@ def _from_patients(
     }
 
 
-def _add_shuffled(
-    found: Noise, metric: str, nulls: Mapping[str, _Null], cohort: Cohort
-) -> None:
-    _add(found, metric, nulls, {}, cohort)
-
-
-def _add_levels(
-    found: Noise, metric: str, nulls: Mapping[str, _Null], cohort: Cohort
-) -> None:
-    """Adds one metric's summaries over the groups."""
-    del cohort
-    for part, (value, null) in nulls.items():
-        full = f"{metric}/{part}"
-        found.floor[full] = jnp.nanmean(null)
-        found.p_value[full] = metrics.permutation_p_value(value, null)
-        found.corrected[full] = jnp.array(jnp.nan)
-
-
 def _add(
     found: Noise,
     metric: str,
     nulls: Mapping[str, _Null],
-    corrected: Mapping[str, jax.Array],
     cohort: Cohort,
+    corrected: Mapping[str, jax.Array] | None = None,
 ) -> None:
-    """Adds one metric's noise: of each grouping, and of the attributes' summaries."""
-    own = [nulls[grouping.name] for grouping in cohort.attributes]
-    observed = jnp.stack([null.observed for null in own])
-    shuffled = jnp.stack([null.null for null in own])
-    worst = BY_GROUP[metric].worst
-    rows = {
-        **nulls,
-        "mean": _Null(observed.mean(), shuffled.mean(axis=0)),
-        "worst": _Null(worst(observed), worst(shuffled, axis=0)),
-    }
-    # Of a score the low values are the bad ones.
-    sign = -1 if worst is jnp.min else 1
+    """Adds one metric's noise: of each grouping, and of the attributes' summaries.
+
+    Of a metric of each group there are only the summaries, which were shuffled as such.
+    """
+    rows, sign = dict(nulls), 1
+    if metric in BY_GROUP:
+        own = [nulls[grouping.name] for grouping in cohort.attributes]
+        observed = jnp.stack([null.observed for null in own])
+        shuffled = jnp.stack([null.null for null in own])
+        worst = BY_GROUP[metric].worst
+        rows["mean"] = _Null(observed.mean(), shuffled.mean(axis=0))
+        rows["worst"] = _Null(worst(observed), worst(shuffled, axis=0))
+        # Of a score the low values are the bad ones.
+        sign = -1 if worst is jnp.min else 1
     for name, (value, null) in rows.items():
         full = f"{metric}/{name}"
         # A shuffle in which a group's metric is undefined is left out.
         found.floor[full] = jnp.nanmean(null) if name in nulls else null.mean()
         found.p_value[full] = metrics.permutation_p_value(sign * value, sign * null)
-        found.corrected[full] = corrected.get(name, jnp.array(jnp.nan))
+        found.corrected[full] = (corrected or {}).get(name, jnp.array(jnp.nan))

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
 from experiments.core.level_measures import (
     AVERAGE_ODDS,
+    F1,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
@@ -34,7 +35,6 @@ from experiments.intersectional.verdicts import (
 )
 
 DISPARITY, BALANCE = "disparity", "balance"
-F1 = "group_f1_score/mean"
 DISTANCES = tuple(
     f"{name}/mean" for name in (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
 )

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.core.level_measures import AVERAGE_ODDS, BY_LEVEL, IMPACT
+from experiments.core.level_measures import AVERAGE_ODDS, BY_LEVEL, F1, IMPACT
 from experiments.core.results import main_methods
-from experiments.intersectional.claims import F1
 from experiments.intersectional.findings import everyone_selected
 from experiments.intersectional.results import NAMES, Results
 from experiments.intersectional.stages import CONFIGURATIONS, PAPER, Configuration

@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.core.comparison import Comparison, Tests, compare, holm
+from experiments.core.level_measures import F1
 from experiments.core.results import compare_to_baseline, main_methods
-from experiments.intersectional.claims import (
-    BALANCE,
-    DISPARITY,
-    F1,
-    claims,
-    with_summaries,
-)
+from experiments.intersectional.claims import BALANCE, DISPARITY, claims, with_summaries
 from experiments.intersectional.protocols import protocols
 from experiments.intersectional.results import (
     FULL_REPEATS,

@@ -18,7 +18,7 @@ from scipy import stats
 from experiments.core import measures
 from experiments.core.cohort import Cohort
 from experiments.core.level_measures import limits
-from experiments.core.measures import Sample
+from experiments.core.sample import Sample
 from experiments.datasets import encode_splits, patient_folds
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.models import Division

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.core.level_measures import AVERAGE_ODDS
-from experiments.intersectional.claims import F1
+from experiments.core.level_measures import AVERAGE_ODDS, F1
 from experiments.intersectional.paper import SplitMean, over_splits
 from experiments.intersectional.results import NAMES, TABLE, Results
 from experiments.intersectional.stability import spread

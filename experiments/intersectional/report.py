@@ -9,13 +9,13 @@ import numpy as np
 from experiments.core.cohort import MIN_SUPPORT
 from experiments.core.level_measures import (
     AVERAGE_ODDS,
+    F1,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
 from experiments.intersectional import figures as own_figures
 from experiments.intersectional import stability as intersectional_stability
-from experiments.intersectional.claims import F1
 from experiments.intersectional.findings import (
     answers,
     found_claims,

@@ -8,11 +8,11 @@ do not. Under the other kind every configuration with thresholds has the same sc
 from collections.abc import Sequence
 
 from experiments.core.comparison import Comparison, compare, holm
+from experiments.core.level_measures import F1
 from experiments.intersectional.claims import (
     BALANCE,
     DISPARITY,
     DISTANCES,
-    F1,
     with_summaries,
 )
 from experiments.intersectional.results import Results

@@ -23,12 +23,12 @@ from typing import Any
 from experiments.core.files import write_text
 from experiments.core.level_measures import (
     AVERAGE_ODDS,
+    F1,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
 from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
-from experiments.intersectional.claims import F1
 from experiments.reporting import tables
 from experiments.reporting.tables import Column
 

@@ -22,7 +22,8 @@ from experiments.core.comparison import (
     holm,
 )
 from experiments.core.evaluation import Evaluator, Predictions
-from experiments.core.measures import GAP, Sample, gap_metrics
+from experiments.core.measures import GAP, gap_metrics
+from experiments.core.sample import Sample
 from fairjax import metrics
 
 

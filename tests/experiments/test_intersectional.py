@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.core.level_measures import IMPACT
+from experiments.core.level_measures import F1, IMPACT
 from experiments.core.measures import GROUP_AUROC
 from experiments.core.programs import Budget
 from experiments.core.results import main_methods
@@ -23,7 +23,6 @@ from experiments.intersectional import (
 from experiments.intersectional import (
     learners as intersectional_learners,
 )
-from experiments.intersectional.claims import F1
 from experiments.intersectional.findings import preliminary
 from experiments.intersectional.results import Options
 from experiments.reporting.prediction_audit import audited_table

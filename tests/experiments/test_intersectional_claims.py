@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from experiments.core.comparison import Comparison, Evaluation, contrast
-from experiments.core.level_measures import AVERAGE_ODDS, OPPORTUNITY
+from experiments.core.level_measures import AVERAGE_ODDS, F1, OPPORTUNITY
 from experiments.intersectional.claims import (
     BALANCE,
     DISPARITY,
     DISTANCES,
-    F1,
     claims,
     most_balanced,
     multi_stage,

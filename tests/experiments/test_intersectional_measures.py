@@ -20,8 +20,8 @@ from experiments.core.level_measures import (
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
-from experiments.core.measures import Sample
 from experiments.core.noise import noise
+from experiments.core.sample import Sample
 from experiments.datasets import ClinicalTable
 
 GROUPS, REFERENCE = ("a", "b", "c", "tiny"), "b"

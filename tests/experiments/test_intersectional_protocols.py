@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.core.comparison import Evaluation
-from experiments.core.level_measures import AVERAGE_ODDS
-from experiments.intersectional.claims import F1
+from experiments.core.level_measures import AVERAGE_ODDS, F1
 from experiments.intersectional.findings import beaten_in_words
 from experiments.intersectional.protocols import protocols
 from experiments.intersectional.results import TABLE, PerSplit

@@ -15,7 +15,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from experiments.core import measures, protocol
 from experiments.core.cohort import MIN_SUPPORT, Cohort, Grouping, cohort, left_out
 from experiments.core.evaluation import Evaluator, Predictions
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY, Sample
+from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from experiments.core.sample import Sample
 from experiments.datasets import ClinicalTable
 
 GROUP_METRICS = (GAP, PARITY, AUROC_GAP, EQUITY)
