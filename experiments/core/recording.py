@@ -1,16 +1,19 @@
 """What a run keeps of trained programs: metrics of variants, and what was chosen."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.nn import sigmoid
 
+from experiments.core import lanes
 from experiments.core.evaluation import Evaluator, Predictions
 from experiments.core.lanes import Trained
+from experiments.core.learners import Learner
 from experiments.core.programs import Program
 from experiments.core.results import AnyResults
 from experiments.core.runner import EVALUATION, Bar
@@ -40,6 +43,17 @@ def beside() -> Iterator[Callable[..., Future]]:
             raise
 
 
+def units(
+    programs: Sequence[Program], steps: int, recorded: Collection[str], tuned: Mapping
+) -> int:
+    """How far the bar advances while programs are trained and evaluated."""
+    total = 0
+    for program in programs:
+        names = [v.name for v in program.variants if v.name in recorded]
+        total += steps + EVALUATION * (len(names) + len({*names} & {*tuned}))
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class Recorder:
     """Fills a run's `Results`.
@@ -47,18 +61,40 @@ class Recorder:
     Attributes:
       results: Of the run.
       evaluator: Of its predictions.
-      titles: Method -> its name for readers; others are not recorded.
-      bar: Advances with each evaluation.
+      titles: Method -> its name for readers.
+      bar: Says what is trained, and advances with each evaluation.
+      tolerances: Tuned method -> AUROC that a setting may lose (`selection.select`).
+      recorded: Methods that are; all by default.
     """
 
     results: AnyResults
     evaluator: Evaluator
     titles: Mapping[str, str]
     bar: Bar
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    recorded: Collection[str] | None = None
+
+    def train(
+        self, program: Program, work: Path, learner: Learner
+    ) -> tuple[str, Trained]:
+        """A program's methods, for readers, and what came of it."""
+        names = dict.fromkeys(variant.name for variant in program.variants)
+        title = ", ".join(self.titles[name] for name in names)
+        self.bar.doing(f"training {title}")
+        trained = lanes.train(
+            program,
+            self.results.splits,
+            self.results.budget,
+            seed=self.results.options.seed,
+            work=work,
+            advance=self.bar.advance,
+            learner=learner,
+        )
+        return title, trained
 
     def predictions(self, name: str, setting: str, logits: np.ndarray) -> None:
         """A method's logits ``[L, n]``, decided at the validation folds' prevalence."""
-        if name not in self.titles:
+        if self.recorded is not None and name not in self.recorded:
             return
         splits, results = self.results.splits, self.results
         thresholds = splits.thresholds(logits, results.weights)
@@ -73,18 +109,8 @@ class Recorder:
         results.titles[found.title] = self.titles[name]
         self.bar.advance(EVALUATION)
 
-    def units(self, program: Program, tolerances: Mapping[str, float]) -> int:
-        """How far the bar advances with a program's evaluations."""
-        names = [v.name for v in program.variants if v.name in self.titles]
-        return EVALUATION * (len(names) + len({*names} & {*tolerances}))
-
     def program(
-        self,
-        program: Program,
-        trained: Trained,
-        *,
-        baseline: np.ndarray,
-        tolerances: Mapping[str, float],
+        self, program: Program, trained: Trained, *, baseline: np.ndarray
     ) -> None:
         """A program's variants, and of each tuned method what validation chooses.
 
@@ -92,7 +118,6 @@ class Recorder:
           program: What was trained.
           trained: What came of it.
           baseline: ``[L, n]``, the logits that a setting may lose AUROC against.
-          tolerances: Tuned method -> how much that may be (`selection.select`).
         """
         splits, results = self.results.splits, self.results
         for variant, logits in zip(program.variants, trained.logits, strict=True):
@@ -102,13 +127,13 @@ class Recorder:
             results.histories[name] = {
                 k: values[rows] for k, values in trained.history[-1].items()
             }
-            if name not in tolerances:
+            if name not in self.tolerances:
                 continue
             lane = select(
                 trained.logits[rows],
                 baseline,
                 splits,
-                tolerance=tolerances[name],
+                tolerance=self.tolerances[name],
                 weights=results.weights,
             )
             settings = [program.variants[i].setting for i in rows]

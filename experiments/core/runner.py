@@ -8,9 +8,9 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
@@ -28,7 +28,8 @@ from rich.table import Column
 import experiments
 import fairjax
 from experiments.core.files import locked, prepare_folder
-from experiments.core.results import AnyResults, RunOptions
+from experiments.core.lanes import num_cores
+from experiments.core.results import AnyResults
 
 # Repeats add to it, and NumPy's seeds have 32 bits.
 MAX_SEED = 2**31
@@ -40,7 +41,7 @@ _AFTER_TRAINING = ("output", "bootstrap", "permutations", "full", "methods")
 # reference model's lane, a method's evaluation, the report, and a part of the audit.
 READING, LANE, EVALUATION, REPORT, AUDIT = 60, 10, 10, 100, 25
 
-Options = TypeVar("Options", bound=RunOptions)
+Options = TypeVar("Options")
 
 
 def check(options: Any) -> None:
@@ -63,6 +64,29 @@ def check(options: Any) -> None:
             )
     if not 0 <= options.seed < MAX_SEED:
         raise ValueError(f"--seed must be in 0 to {MAX_SEED - 1}: {options.seed}.")
+
+
+def checked(
+    options: Any, attributes: Mapping[str, Sequence[str]], full_repeats: int
+) -> Any:
+    """The options of a system that tunes by a tolerance, with defaults filled in.
+
+    Args:
+      options: A dataclass, as for `check`.
+      attributes: Data set -> the attributes where none is named.
+      full_repeats: The least number of repeats of ``--full``.
+
+    Raises:
+      ValueError: An option out of its range.
+    """
+    check(options)
+    if not options.tolerance >= 0:
+        raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
+    return dataclasses.replace(
+        options,
+        attributes=options.attributes or attributes[options.dataset],
+        repeats=max(options.repeats, full_repeats if options.full else 1),
+    )
 
 
 def fingerprint(options: Any, budget: Any, *, ignore: Collection[str] = ()) -> str:
@@ -162,7 +186,13 @@ class Bar:
 @contextlib.contextmanager
 def whole_run(console: Console) -> Iterator[Bar]:
     """A bar from the reading of the patients to the end."""
-    with progress(console) as shown:
+    columns = (
+        TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as shown:
         bar = Bar(shown)
         yield bar
         bar.finish()
@@ -173,22 +203,11 @@ def audit_units(num_models: int, num_attributes: int) -> int:
     return AUDIT * (3 + num_models * (1 + num_attributes))
 
 
-def progress(console: Console) -> Progress:
-    """A bar with a description, what part is done, and the time."""
-    return Progress(
-        TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
-def say_where(console: Console, folder: Path, page: Path) -> None:
-    """Where the report and the audit are."""
-    # A path that is broken into lines cannot be opened.
-    console.print(f"Report: {escape(str(folder / 'summary.md'))}", soft_wrap=True)
-    console.print(f"Audit: {escape(str(page))}", soft_wrap=True)
+def start(command: Callable[[], int]) -> NoReturn:
+    """Start a process's command; ends the process."""
+    # One device a core: the lanes of a method are spread over them.
+    jax.config.update("jax_num_cpu_devices", num_cores())
+    sys.exit(command())
 
 
 def main(

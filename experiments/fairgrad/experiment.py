@@ -6,32 +6,28 @@ adds the ablations.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from experiments.core import compiling, lanes, methods, references, runner
+from experiments.core import compiling, methods, references, runner
 from experiments.core.evaluation import Evaluator
-from experiments.core.files import prepare_folder
 from experiments.core.learners import tabular_learner
 from experiments.core.programs import Budget, Program
 from experiments.core.protocol import cross_validation
-from experiments.core.recording import Recorder, beside
+from experiments.core.recording import Recorder, beside, units
 from experiments.datasets import load
-from experiments.fairgrad import report as fairgrad_report
-from experiments.fairgrad.findings import HEADLINE
+from experiments.fairgrad.report import SYSTEM
 from experiments.fairgrad.results import (
     DEFAULT_ATTRIBUTES,
     FULL_REPEATS,
     Options,
     Results,
 )
-from experiments.reporting import report
-from experiments.reporting.prediction_audit import write_audit
-
-_AUDITED = ("erm", HEADLINE)
+from experiments.reporting import runs
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
@@ -40,68 +36,52 @@ def run(options: Options, budget: Budget, console: Console) -> Path:
     Raises:
       ValueError: An option, a table or a folder that cannot be used.
     """
-    options = _checked(options)
-    with runner.whole_run(console) as bar:
-        results, folder, page = _run(options, budget, console, bar)
-    report.show(fairgrad_report.SYSTEM, results, console)
-    runner.say_where(console, folder, page)
-    return folder
+    return runs.run(functools.partial(_prepare, _checked(options), budget), console)
 
 
-def _run(
-    options: Options, budget: Budget, console: Console, bar: runner.Bar
-) -> tuple[Results, Path, Path]:
-    """The results, their folder, and the page of the audit."""
-    table = load(options.dataset)
+def _prepare(options: Options, budget: Budget) -> runs.Prepared:
     splits = cross_validation(
-        table,
+        load(options.dataset),
         options.attributes,
         num_repeats=options.repeats,
         min_level_count=20,
         blind=options.blind,
         seed=options.seed,
     )
-    chosen = methods.build(options.methods, splits)
+    programs = methods.build(options.methods, splits)
     evaluator = Evaluator(
         splits,
         num_bootstrap=options.bootstrap,
         num_permutations=options.permutations,
         seed=options.seed,
     )
-    # What cannot be run leaves no folder behind.
-    folder = prepare_folder(options.output / options.dataset)
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
-    console.print(runner.describe(results, len(options.methods)))
-    mark = runner.fingerprint(options, budget, ignore=("tolerance",))
-    with runner.workplace(folder, mark) as work:
-        _train_and_evaluate(results, chosen, evaluator, work, bar)
-        bar.doing("writing the report")
-        report.write(fairgrad_report.SYSTEM, results, folder)
-        bar.advance(runner.REPORT)
-        page = write_audit(
-            results, folder, methods=_AUDITED, system="FairGrad", advance=bar.audit
-        )
-    return results, folder, page
+    reference = splits.num_lanes * runner.LANE + runner.EVALUATION
+    return runs.Prepared(
+        SYSTEM,
+        results,
+        options.methods,
+        units=len(references.ALL) * reference
+        + units(programs, budget.steps, methods.TITLES, methods.TUNED),
+        train=functools.partial(_train, results, programs, evaluator),
+        ignore=("tolerance",),
+    )
 
 
-def _train_and_evaluate(
+def _train(
     results: Results,
-    chosen: Sequence[Program],
+    programs: Sequence[Program],
     evaluator: Evaluator,
     work: Path,
     bar: runner.Bar,
-) -> None:
-    splits, options = results.splits, results.options
-    referred = {name: title for name, (title, _) in references.ALL.items()}
-    recorder = Recorder(results, evaluator, {**referred, **methods.TITLES}, bar)
-    tolerances: dict[str, float] = dict.fromkeys(methods.TUNED, options.tolerance)
-    reference = splits.num_lanes * runner.LANE + runner.EVALUATION
-    audited = len({*_AUDITED} & {*options.methods})
-    bar.plan(
-        len(references.ALL) * reference
-        + sum(results.budget.steps + recorder.units(p, tolerances) for p in chosen)
-        + runner.REPORT
-        + runner.audit_units(audited, len(splits.attributes))
+) -> Results:
+    splits = results.splits
+    recorder = Recorder(
+        results,
+        evaluator,
+        {name: title for name, (title, _) in references.ALL.items()} | methods.TITLES,
+        bar,
+        tolerances=dict.fromkeys(methods.TUNED, results.options.tolerance),
     )
     erm = np.empty(0)
     learner = tabular_learner(splits, results.budget)
@@ -111,43 +91,21 @@ def _train_and_evaluate(
             bar.doing(f"training {title}")
             logits = fit(splits, lambda: bar.advance(runner.LANE))
             submit(recorder.predictions, name, "", logits)
-        for program in chosen:
-            names = dict.fromkeys(variant.name for variant in program.variants)
-            bar.doing(f"training {', '.join(methods.TITLES[n] for n in names)}")
-            trained = lanes.train(
-                program,
-                splits,
-                results.budget,
-                seed=options.seed,
-                work=work,
-                advance=bar.advance,
-                learner=learner,
-            )
+        for program in programs:
+            _, trained = recorder.train(program, work, learner)
             if program.name == "erm":
                 erm = trained.logits[0]
-            submit(
-                recorder.program,
-                program,
-                trained,
-                baseline=erm,
-                tolerances=tolerances,
-            )
+            submit(recorder.program, program, trained, baseline=erm)
         bar.doing("evaluating the methods")
+    return results
 
 
 def _checked(options: Options) -> Options:
     """The options with their defaults filled in; ERM first among the methods."""
-    runner.check(options)
-    if not options.tolerance >= 0:
-        raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
+    options = runner.checked(options, DEFAULT_ATTRIBUTES, FULL_REPEATS)
     left_out = () if options.full else methods.ABLATIONS
     wanted = options.methods or [m for m in methods.TITLES if m not in left_out]
-    return dataclasses.replace(
-        options,
-        attributes=options.attributes or DEFAULT_ATTRIBUTES[options.dataset],
-        methods=tuple(dict.fromkeys(("erm", *wanted))),
-        repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
-    )
+    return dataclasses.replace(options, methods=tuple(dict.fromkeys(("erm", *wanted))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,8 +118,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options, Budget(), console)
 
     return runner.main(
-        Options,
-        start,
-        arguments,
-        command="python -m experiments.fairgrad",
+        Options, start, arguments, command="python -m experiments.fairgrad"
     )

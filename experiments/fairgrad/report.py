@@ -164,4 +164,5 @@ SYSTEM = System(
     answers=answers,
     protocol=_protocol,
     extra=_extra,
+    audited=("erm", HEADLINE),
 )

@@ -5,20 +5,18 @@ Run ``python -m experiments.intersectional --help`` for the options. The default
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from experiments.core import lanes, runner
 from experiments.core.evaluation import Evaluator, Predictions
-from experiments.core.files import prepare_folder
 from experiments.core.programs import Budget
 from experiments.core.protocol import cross_validation
 from experiments.datasets import load
-from experiments.intersectional import report as intersectional_report
 from experiments.intersectional.findings import preliminary
 from experiments.intersectional.groups import SUBGROUP, composite
 from experiments.intersectional.learners import check_learner
@@ -30,6 +28,7 @@ from experiments.intersectional.models import (
 )
 from experiments.intersectional.paper import evaluate_paper, measurer, paper_splits
 from experiments.intersectional.repair import Repair, measured_repair
+from experiments.intersectional.report import SYSTEM
 from experiments.intersectional.results import (
     DEFAULT_DATASETS,
     DEFAULT_MIN_PATIENTS,
@@ -42,8 +41,7 @@ from experiments.intersectional.results import (
     other_thresholds,
 )
 from experiments.intersectional.stages import FITTED, Configuration, choose, decide
-from experiments.reporting import report
-from experiments.reporting.prediction_audit import write_audit
+from experiments.reporting import runs
 
 
 def run(options: Options, budget: Budget, console: Console) -> list[Path]:
@@ -61,7 +59,10 @@ def run(options: Options, budget: Budget, console: Console) -> list[Path]:
 
 
 def _run_one(options: Options, budget: Budget, console: Console) -> Path:
-    options = _checked(options)
+    return runs.run(functools.partial(_prepare, _checked(options), budget), console)
+
+
+def _prepare(options: Options, budget: Budget) -> runs.Prepared:
     wanted = choose(options.configurations)
     found = composite(
         load(options.dataset),
@@ -76,7 +77,6 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
         seed=options.seed,
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {}, composite=found)
-    console.print(runner.describe(results, len(wanted)))
     evaluator = Evaluator(
         splits,
         num_bootstrap=options.bootstrap,
@@ -85,39 +85,33 @@ def _run_one(options: Options, budget: Budget, console: Console) -> Path:
         metric_names=METRICS,
         references={SUBGROUP: found.reference},
     )
-    # What cannot be run leaves no folder behind.
-    folder = prepare_folder(options.output / options.dataset)
-    mark = runner.fingerprint(
-        options, budget, ignore=("configurations", "thresholds", "quick")
+    models = len({c.model for c in wanted if c.within in FITTED})
+    # The paper's protocol is evaluated at once.
+    evaluations = 1 + sum(len(_settings(c, options)) for c in wanted)
+    return runs.Prepared(
+        SYSTEM,
+        results,
+        [c.name for c in wanted],
+        units=models * (splits.num_lanes + options.splits) * runner.LANE
+        + num_programs(wanted) * budget.steps
+        + evaluations * runner.EVALUATION,
+        train=functools.partial(_train, results, wanted, evaluator),
+        ignore=("configurations", "thresholds", "quick"),
+        note=preliminary(options),
     )
-    with (
-        runner.workplace(folder, mark) as work,
-        runner.progress(console) as progress,
-    ):
-        results = _train_and_evaluate(results, wanted, evaluator, work, progress)
-        bar = progress.add_task("writing the report", total=2)
-        report.write(intersectional_report.SYSTEM, results, folder)
-        progress.update(bar, advance=1, description="auditing the predictions")
-        page = write_audit(
-            results,
-            folder,
-            methods=("base", "egr_eo"),
-            system="The three-stage pipeline",
-        )
-        progress.update(bar, advance=1, description="report and audit")
-    report.show(intersectional_report.SYSTEM, results, console)
-    if said := preliminary(options):
-        console.print(said)
-    runner.say_where(console, folder, page)
-    return folder
 
 
-def _train_and_evaluate(
+def _settings(configuration: Configuration, options: Options) -> tuple[str, ...]:
+    """The thresholds that a configuration is evaluated by; "" for the options'."""
+    return ("",) if configuration.drawn else ("", other_thresholds(options))
+
+
+def _train(
     results: Results,
     wanted: Sequence[Configuration],
     evaluator: Evaluator,
     work: Path,
-    progress: Progress,
+    bar: runner.Bar,
 ) -> Results:
     options, splits, found = results.options, results.splits, results.subgroups
     trains = [
@@ -127,34 +121,31 @@ def _train_and_evaluate(
     clean = Division("clean", found, splits.inputs, trains)
     published = [c for c in wanted if c.within in FITTED]
     paper, parts = paper_splits(found, options.splits, options.seed)
-    models = len({c.model for c in published})
-    processes = lanes.num_cores()
-    bar = progress.add_task("", total=models * (clean.size + paper.size))
-    (scores, missed), (paper_scores, _) = (
-        _fitted(division, published, options, work, processes, progress, bar)
-        for division in (clean, paper)
-    )
-    steps = num_programs(wanted) * results.budget.steps
-    if steps:
-        bar = progress.add_task("reconciled gradients", total=steps)
-        networks, chosen = network_scores(
-            clean,
-            splits,
-            wanted,
+
+    def fitted(division: Division):
+        bar.doing(f"{division.name} protocol")
+        return fitted_scores(
+            division,
+            published,
             options,
-            results.budget,
             work,
-            advance=lambda number: progress.advance(bar, number),
+            processes=lanes.num_cores(),
+            advance=lambda: bar.advance(runner.LANE),
+        )
+
+    (scores, missed), (paper_scores, _) = fitted(clean), fitted(paper)
+    if num_programs(wanted):
+        bar.doing("reconciled gradients")
+        networks, chosen = network_scores(
+            clean, splits, wanted, options, results.budget, work, advance=bar.advance
         )
         scores |= networks
         results.selected.update(chosen)
-    bar = progress.add_task("metrics", total=len(wanted) + 1)
+    bar.doing("metrics")
     per_fold: dict[str, dict[str, np.ndarray]] = {}
     measure = measurer(evaluator.cohort)
     for configuration in wanted:
-        for setting in (
-            ("",) if configuration.drawn else ("", other_thresholds(options))
-        ):
+        for setting in _settings(configuration, options):
             made = _predictions(
                 configuration, setting, scores[configuration.model], results
             )
@@ -172,12 +163,12 @@ def _train_and_evaluate(
             per_fold[made.title] = {
                 k: np.concatenate([row[k] for row in rows]) for k in rows[0]
             }
-        progress.advance(bar)
+            bar.advance(runner.EVALUATION)
     overlap = 1 / (splits.num_folds - 2)
     told = evaluate_paper(
         published, paper_scores, parts, found, evaluator.cohort, options
     )
-    progress.advance(bar)
+    bar.advance(runner.EVALUATION)
     return dataclasses.replace(
         results,
         folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap), missed),
@@ -195,26 +186,6 @@ def _repair(
     codes = division.composite.codes
     inputs, train = division.inputs[0], division.trains[0]
     return measured_repair(inputs, train, codes, options.repair_level)
-
-
-def _fitted(
-    division: Division,
-    published: Sequence[Configuration],
-    options: Options,
-    work: Path,
-    processes: int,
-    progress: Progress,
-    bar: TaskID,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    progress.update(bar, description=f"{division.name} protocol")
-    return fitted_scores(
-        division,
-        published,
-        options,
-        work,
-        processes=processes,
-        advance=lambda: progress.advance(bar),
-    )
 
 
 def _predictions(

@@ -179,4 +179,5 @@ SYSTEM = System(
     protocol=_protocol,
     extra=_extra,
     files=_files,
+    audited=("base", "egr_eo"),
 )

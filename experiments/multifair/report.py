@@ -77,6 +77,7 @@ def system(data: MultimodalTable, task: MultimodalTask, truth: Truth | None) -> 
         answers=lambda results, tests: answers(results, tests, task.names, truth),
         protocol=protocol,
         extra=_extra,
+        audited=("joint", "multifair", "dual_level"),
     )
 
 

@@ -5,12 +5,15 @@ risk of death within 60 days that SUPPORT's prognostic model gave them.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 
+from experiments.core import runner
 from experiments.core.files import write_whole
 from experiments.datasets.prior_model import rhc_prior_model
 
@@ -23,26 +26,25 @@ class Options:
     """The CSV file to write."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: returns the exit code."""
-    options = tyro.cli(
-        Options, args=arguments, prog="python -m experiments.prior_model"
+def run(options: Options, _: Console) -> None:
+    """Write the table, and say what it is."""
+    table = rhc_prior_model()
+    write_whole(
+        options.path,
+        lambda path: table.to_csv(path, index=False, lineterminator="\n"),
     )
-    try:
-        table = rhc_prior_model()
-        write_whole(
-            options.path,
-            lambda path: table.to_csv(path, index=False, lineterminator="\n"),
-        )
-    except (ValueError, ModuleNotFoundError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
     print(
         f"{options.path}: {len(table):,} patients of the right heart catheterisation "
         f"study, {table['died'].mean():.1%} died within 60 days; `risk` is a published "
         "model's, never fitted to them."
     )
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: returns the exit code."""
+    return runner.main(
+        Options, run, arguments, command="python -m experiments.prior_model"
+    )
 
 
 if __name__ == "__main__":

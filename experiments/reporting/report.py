@@ -9,7 +9,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class System:
       protocol: What was done -> how; numbers, texts, lists and mappings.
       extra: More entries of `summary.json`, at its end.
       files: More text files: name -> content.
+      audited: Methods whose predictions are audited, each against the first.
     """
 
     title: str
@@ -72,6 +73,7 @@ class System:
     protocol: Callable[[Any], Mapping[str, Any]]
     extra: Callable[[Any], Mapping[str, Any]]
     files: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    audited: Collection[str] = ()
 
 
 def write(system: System, results: AnyResults, folder: Path) -> None:

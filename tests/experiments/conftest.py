@@ -108,7 +108,7 @@ def small_run(table, folder, *, audited=False, **options):
     Its references are a column; the command's test has theirs.
     """
     kept, bars = [], []
-    write = fairgrad.report.write
+    write = fairgrad.runs.report.write
 
     class Bar(fairgrad.runner.Bar):
         """Notes what was planned, told and done."""
@@ -139,9 +139,9 @@ def small_run(table, folder, *, audited=False, **options):
         }
         patch.setattr(fairgrad.references, "ALL", cheap)
         if not audited:
-            patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
+            patch.setattr(fairgrad.runs, "write_audit", lambda *_, **__: folder)
         patch.setattr(
-            fairgrad.report,
+            fairgrad.runs.report,
             "write",
             lambda system, results, folder: (
                 kept.append(results) or write(system, results, folder)

@@ -87,7 +87,7 @@ def table():
 def run(table, folder, *, written=True, **options):
     """A run on a table of one's own: its folder, and what was told."""
     kept = []
-    write = intersectional.report.write
+    write = intersectional.runs.report.write
 
     def keep(system, results, folder):
         kept.append(results)
@@ -99,12 +99,14 @@ def run(table, folder, *, written=True, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intersectional, "load", lambda name: table)
         patch.setattr(intersectional.lanes, "num_cores", lambda: 1)
-        patch.setattr(intersectional.report, "write", keep)
+        patch.setattr(intersectional.runs.report, "write", keep)
         # Other experiments' tests write the page; here its table is looked at.
         patch.setattr(
-            intersectional,
+            intersectional.runs,
             "write_audit",
-            lambda results, folder, **how: kept.append(audited_table(results, **how)),
+            lambda results, folder, *, advance, **how: kept.append(
+                audited_table(results, **how)
+            ),
         )
         (done,) = intersectional.run(
             Options(output=folder, **{**SMALL, **options}), BUDGET, Console(quiet=True)

@@ -148,7 +148,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     # Another experiment's test writes the page; here its table is looked at.
     audited = []
     monkeypatch.setattr(
-        multifair,
+        multifair.runs,
         "write_audit",
         lambda results, folder, *, advance, **how: (
             audited.append(audited_table(results, **how)) or folder
