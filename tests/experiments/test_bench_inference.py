@@ -40,7 +40,7 @@ def test_shares_by_hand():
 def test_a_line_by_hand():
     line = inference.Line(("10", "a"), (0.95, float("nan")), ((0.0, 0.1234),))
     assert line.cells() == ["10", "a", "0.950", "-", "[0.000, 0.123]"]
-    text = inference.table(("n", "x"), [["1", "2"]], "made so")
+    text = inference.markdown(("n", "x"), "rr", [["1", "2"]], "made so")
     assert text == "made so\n\n| n | x |\n|--:|--:|\n| 1 | 2 |\n"
 
 
