@@ -6,6 +6,7 @@ paired and patients who are in every repeat are not counted as new ones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ class Comparison:
     p_holm: float = float("nan")
 
 
+Key = TypeVar("Key")
 # Metric -> method -> difference from the baseline.
 Tests = Mapping[str, Mapping[str, Comparison]]
 
@@ -93,7 +95,7 @@ def compare_all(
     return holm(found)
 
 
-def holm(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def holm(found: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
     """The comparisons with p-values adjusted for their number."""
     if not found:
         return {}

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import fairjax
-from experiments.core.programs import Phase, Program, Setting, Variant
+from experiments.core.programs import (
+    Phase,
+    Program,
+    Setting,
+    Variant,
+    check_names,
+    only,
+)
 from experiments.core.protocol import LABEL, CrossValidation
 from experiments.core.reweighting import reweighting
 from fairjax import losses, steps
@@ -63,11 +70,7 @@ def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
     Raises:
       ValueError: An unknown name; the error lists the known ones.
     """
-    unknown = [n for n in names if n not in TITLES]
-    if unknown:
-        raise ValueError(
-            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(TITLES)}."
-        )
+    check_names(names, TITLES)
     makers = (
         _erm,
         _reweighting,
@@ -79,14 +82,7 @@ def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
         _fairgrad("fairgrad_always", "always"),
         _fairgrad_balanced,
     )
-    programs = [_only(make(splits), names) for make in makers]
-    return [program for program in programs if program.variants]
-
-
-def _only(program: Program, names: Sequence[str]) -> Program:
-    """The program with the variants of the given names."""
-    keep = [i for i, v in enumerate(program.variants) if v.name in names]
-    return program.take(keep)
+    return only((make(splits) for make in makers), names)
 
 
 def _variants(name: str, labels: Sequence[Any]) -> list[Variant]:

@@ -1,7 +1,7 @@
 """What is trained: a budget, and methods as programs of phases and variants."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -111,6 +111,29 @@ class Program:
                 dataclasses.replace(phase, settings=rows(phase.settings))
                 for phase in self.phases
             ),
+        )
+
+
+def only(programs: Iterable[Program], names: Collection[str]) -> list[Program]:
+    """The programs with their variants of the given names, where there are any."""
+    chosen = []
+    for program in programs:
+        keep = [i for i, v in enumerate(program.variants) if v.name in names]
+        if keep:
+            chosen.append(program.take(keep))
+    return chosen
+
+
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuse methods that there are not.
+
+    Raises:
+      ValueError: An unknown name; the error lists the known ones.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(known)}."
         )
 
 

@@ -58,6 +58,11 @@ class Results(Generic[OptionsT, BudgetT]):
     weights: np.ndarray | None = None
 
     @property
+    def title(self) -> str:
+        """Who the patients are, and what is predicted."""
+        return f"{self.splits.table.title}, {self.splits.table.outcome}"
+
+    @property
     def prevalence(self) -> float:
         """Share of the patients, or of their weights, with the outcome."""
         label = self.splits.table.label
@@ -86,6 +91,25 @@ def family(results: AnyResults, name: str) -> list[tuple[str, Evaluation]]:
         for title, found in results.predictions.items()
         if found.name == name and found.setting not in ("", "selected")
     ]
+
+
+def families(
+    results: AnyResults, names: Sequence[str]
+) -> dict[str, list[tuple[str, Evaluation]]]:
+    """Name for readers -> a family's settings, of the families that were run."""
+    found = ((name, family(results, name)) for name in names)
+    return {results.titles[name]: settings for name, settings in found if settings}
+
+
+def main_evaluations(
+    results: AnyResults, but: Collection[str] = ()
+) -> dict[str, Evaluation]:
+    """Name for readers -> its evaluation, of the main methods but for some."""
+    return {
+        results.titles[title]: results.evaluations[title]
+        for title in main_methods(results)
+        if results.predictions[title].name not in but
+    }
 
 
 def compare_to_baseline(

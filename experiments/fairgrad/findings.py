@@ -8,12 +8,12 @@ from experiments.core.measures import GAP, gap_metrics
 from experiments.core.results import compare_to_baseline, family, main_methods
 from experiments.fairgrad.results import Results
 from experiments.reporting import markdown
+from experiments.reporting.differences import clear, p_text, span
 
 HEADLINE = "fairgrad_limited"
 FAMILIES = ("penalty", "penalty_absolute", "fairgrad_balanced", "fairgrad_limited")
 PLAIN = ("auroc", "balanced_accuracy", "brier", "worst_group_auroc")
 AUROC_ALLOWANCE = 0.005
-LEVEL = 0.05
 
 
 def tested(results: Results) -> tuple[str, ...]:
@@ -41,9 +41,7 @@ def front_tests(results: Results) -> dict[tuple[str, str], Comparison]:
         for other in ("penalty", "penalty_absolute")
         if fronts[one] and fronts[other]
     }
-    return dict(
-        zip(found, holm({str(k): c for k, c in found.items()}).values(), strict=True)
-    )
+    return holm(found)
 
 
 def cross_effects(
@@ -59,20 +57,8 @@ def cross_effects(
             for measured in results.splits.attributes
         }
         if pairs:
-            adjusted = holm({str(k): c for k, c in pairs.items()}).values()
-            found[name] = dict(zip(pairs, adjusted, strict=True))
+            found[name] = holm(pairs)
     return found
-
-
-def p_text(c: Comparison) -> str:
-    return markdown.p_value(c.p if math.isnan(c.p_holm) else c.p_holm)
-
-
-def _span(c: Comparison, digits: str = ".4f") -> str:
-    """The difference and its interval."""
-    if math.isnan(c.difference):
-        return "not defined"
-    return f"{c.difference:+{digits}} [{c.low:+{digits}}, {c.high:+{digits}}]"
 
 
 def answers(results: Results, tests: Tests) -> list[str]:
@@ -115,7 +101,7 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
     auroc, gap = tests["auroc"][title], tests[f"{GAP}/mean"][title]
     raw = _share_gone(e.mean(f"{GAP}/mean"), erm.mean(f"{GAP}/mean"))
     corrected = _share_gone(e.corrected[f"{GAP}/mean"], erm.corrected[f"{GAP}/mean"])
-    better = gap.difference < 0 and gap.p_holm < LEVEL
+    better = gap.difference < 0 and clear(gap)
     kept = auroc.difference >= -AUROC_ALLOWANCE
     verdict = (
         "yes" if better and kept else "fairer, at a price" if better else "not shown"
@@ -123,9 +109,9 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
     if math.isnan(gap.p_holm):
         verdict = "not tested, for want of repeats"
     return (
-        f"{verdict}. Mean gap {_span(gap)}, "
+        f"{verdict}. Mean gap {span(gap)}, "
         f"p {p_text(gap)}: {raw} of the raw gap are gone, {corrected} of the "
-        f"corrected one. AUROC {_span(auroc)}, "
+        f"corrected one. AUROC {span(auroc)}, "
         f"p {p_text(auroc)}."
     )
 
@@ -145,7 +131,7 @@ def _cross_answer(results: Results, tests: Tests) -> str:
         if not others:
             continue
         worse = [k for k, c in others.items() if c.difference > 0]
-        shown = [k for k in worse if others[k].p_holm < LEVEL]
+        shown = [k for k in worse if clear(others[k])]
         largest = max(others, key=lambda k: others[k].difference)
         c = others[largest]
         fixed, grew = (markdown.escape(attribute) for attribute in largest)
@@ -153,7 +139,7 @@ def _cross_answer(results: Results, tests: Tests) -> str:
             f"{results.titles[f'{name}[{largest[0]}]']} at a time: "
             f"{len(worse)} of {len(others)} other gaps grew, {len(shown)} beyond noise "
             f"(Holm); the largest growth is {grew} when {fixed} is fixed, "
-            f"{_span(c)}, p {p_text(c)}."
+            f"{span(c)}, p {p_text(c)}."
         )
     if HEADLINE in results.evaluations:
         all_at_once = {
@@ -182,13 +168,13 @@ def _penalty_answer(results: Results) -> list[str]:
     lines = []
     for (one, other), c in front_tests(results).items():
         verdict = "no difference is shown"
-        if c.p_holm < LEVEL:
+        if clear(c):
             verdict = (
                 "its front is better" if c.difference > 0 else "its front is worse"
             )
         lines.append(
             f"- {results.titles[one]}, against {results.titles[other]}: area dominated "
-            f"(AUROC × gap) {_span(c, '.2e')}, p {p_text(c)}: "
+            f"(AUROC × gap) {span(c, '.2e')}, p {p_text(c)}: "
             f"{verdict}."
         )
     if HEADLINE in results.evaluations and "penalty" in results.evaluations:
@@ -197,6 +183,6 @@ def _penalty_answer(results: Results) -> list[str]:
         auroc = compare(one, other, "auroc")
         lines.append(
             f"- With settings chosen by validation, {results.titles[HEADLINE]} less "
-            f"{results.titles['penalty']}: mean gap {_span(gap)}, AUROC {_span(auroc)}."
+            f"{results.titles['penalty']}: mean gap {span(gap)}, AUROC {span(auroc)}."
         )
     return lines or ["The methods that show it were not run."]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.core import methods
 from experiments.core.measures import GAP
-from experiments.core.results import family, main_methods
+from experiments.core.results import families, main_evaluations
 from experiments.fairgrad.findings import (
     FAMILIES,
     HEADLINE,
@@ -38,25 +38,11 @@ def _columns(results: Results) -> list[Column]:
     ]
 
 
-def _title(results: Results) -> str:
-    return f"{results.splits.table.title}, {results.splits.table.outcome}"
-
-
 def _tradeoff(results: Results) -> Figure:
-    curves = {}
-    for name in FAMILIES:
-        settings = family(results, name)
-        if settings:
-            curves[results.titles[name]] = settings
-    single = {
-        results.titles[title]: results.evaluations[title]
-        for title in main_methods(results)
-        if results.predictions[title].name not in FAMILIES
-    }
     return figures.tradeoff(
-        curves,
-        single,
-        title=_title(results),
+        families(results, FAMILIES),
+        main_evaluations(results, but=FAMILIES),
+        title=results.title,
         x=figures.Axis(
             f"{GAP}/mean", "mean equalized-odds difference over attributes (raw)"
         ),
@@ -66,13 +52,12 @@ def _tradeoff(results: Results) -> Figure:
 
 
 def _gaps(results: Results) -> Figure:
-    shown = {
-        results.titles[title]: results.evaluations[title]
-        for title in main_methods(results)
-    }
     panels = {name: f"{GAP}/{name}" for name in results.splits.attributes}
     return figures.gaps(
-        shown, panels, title=_title(results), label="equalized-odds difference"
+        main_evaluations(results),
+        panels,
+        title=results.title,
+        label="equalized-odds difference",
     )
 
 
@@ -86,7 +71,7 @@ def _training(results: Results) -> Figure | None:
     if not histories:
         return None
     return training_figures.conflicts(
-        histories, results.splits.attributes, title=_title(results)
+        histories, results.splits.attributes, title=results.title
     )
 
 

@@ -31,8 +31,8 @@ from experiments.intersectional.verdicts import (
     of_two_parts,
     shows,
     told,
-    untested,
 )
+from experiments.reporting.differences import untested
 
 DISPARITY, BALANCE = "disparity", "balance"
 DISTANCES = tuple(

@@ -59,7 +59,7 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
             values,
             [full_title(results, name) for name in rows],
             [textwrap.fill(level, 9) for level in levels],
-            title=f"{_title(results)}\nReference: {results.subgroups.reference}",
+            title=f"{results.title}\nReference: {results.subgroups.reference}",
             label=NAMES[metric],
             parity=None if known is None else known.parity,
             ratio=metric == IMPACT,
@@ -88,7 +88,7 @@ def tradeoff(results: Results) -> Figure:
             "mean distance of the subgroups in average odds, 95 % interval", fontsize=9
         )
         figure.supylabel("mean F1 score of the subgroups, 95 % interval", fontsize=9)
-        figure.suptitle(_title(results), fontsize=10)
+        figure.suptitle(results.title, fontsize=10)
         figure.legend(handles=_legend(results), loc="outside right upper")
     return figure
 
@@ -188,14 +188,10 @@ def stability(results: Results) -> Figure | None:
             axes.set_yticks(places, levels, fontsize=7)
         reference, kind = results.subgroups.reference, results.options.thresholds
         figure.suptitle(
-            f"{_title(results)}\nReference: {reference}; {kind} thresholds", fontsize=10
+            f"{results.title}\nReference: {reference}; {kind} thresholds", fontsize=10
         )
         figure.supxlabel(
             "average odds difference in each test fold; middle half and median",
             fontsize=9,
         )
     return figure
-
-
-def _title(results: Results) -> str:
-    return f"{results.splits.table.title}, {results.splits.table.outcome}"

@@ -171,10 +171,10 @@ def _gradients(results: Results) -> list[str]:
     named = {title: full_title(results, title) for title in known}
     lines = [_UNDONE, ""]
     for metric in (DISPARITY, F1, BALANCE):
-        found = holm({str(p): compare(known[p[0]], known[p[1]], metric) for p in pairs})
+        found = holm({p: compare(known[p[0]], known[p[1]], metric) for p in pairs})
         shown = [
             f"{named[one]} less {named[base]} {told(c)}"
-            for (one, base), c in zip(pairs, found.values(), strict=True)
+            for (one, base), c in found.items()
         ]
         lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]
         lines += [f"    - {line}" for line in shown]

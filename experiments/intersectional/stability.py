@@ -5,28 +5,26 @@ unstable where its average odds difference varies from fold to fold more than it
 under the base model.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from experiments.core.comparison import Comparison, compare, holm
+from experiments.core.files import csv_text
 from experiments.core.level_measures import AVERAGE_ODDS, DISTANCE
 from experiments.intersectional.groups import SUBGROUP
 from experiments.intersectional.results import Results
 from experiments.intersectional.verdicts import (
-    LEVEL,
     Claim,
     Evaluations,
     Verdict,
     missing,
     one_of,
     shows,
-    untested,
 )
 from experiments.reporting import markdown
+from experiments.reporting.differences import LEVEL, untested
 
 _MEAN = f"{AVERAGE_ODDS}/mean"
 _OWN = f"{AVERAGE_ODDS}/{SUBGROUP}="
@@ -182,9 +180,10 @@ def _worse_subgroup(known: Evaluations, good: list[str]) -> str:
         "Whether one fares worse, in the mean of all folds, is another question: of "
         f"{len(compared)} distances there {larger} are larger than under the base model"
     )
-    if untested(compared.values()):
+    tests = holm(compared).values()
+    if untested(tests):
         return f"{start}; one repeat tests none."
-    signs = [shows(c) for c in holm(compared).values()]
+    signs = [shows(c) for c in tests]
     return (
         f"{start}, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} smaller "
         "beyond it."
@@ -198,9 +197,7 @@ def _largest(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 def as_csv(results: Results) -> str:
     """The average odds difference of each subgroup in each test fold."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["configuration", "subgroup", "repeat", "fold", "value"])
+    rows = []
     for title, metrics in results.folds.values.items():
         for metric, values in metrics.items():
             level = metric.removeprefix(_OWN)
@@ -209,8 +206,8 @@ def as_csv(results: Results) -> str:
             for place, value in enumerate(values):
                 where = divmod(place, results.splits.num_folds)
                 text = "" if np.isnan(value) else f"{value:.6g}"
-                writer.writerow([title, level, *where, text])
-    return out.getvalue()
+                rows.append([title, level, *where, text])
+    return csv_text(["configuration", "subgroup", "repeat", "fold", "value"], rows)
 
 
 def spreads(results: Results) -> str:

@@ -1,13 +1,11 @@
 """The paper's table, as two files: every metric, subgroup and configuration."""
 
-import csv
-import io
-
 import numpy as np
 
+from experiments.core.files import csv_text
 from experiments.intersectional.groups import SUBGROUP
 from experiments.intersectional.paper import over_splits
-from experiments.intersectional.results import NAMES, TABLE, PerSplit, Results
+from experiments.intersectional.results import NAMES, TABLE, Results
 from experiments.reporting import markdown, tables
 
 _LEGEND = (
@@ -84,27 +82,25 @@ def as_csv(results: Results) -> str:
     The number of splits is that of the paper's protocol that the metric is defined in;
     in the clean one every repeat is pooled over its folds.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header = ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
-    writer.writerow([*header, "splits"])
+    rows = []
+
+    def add(protocol, name, metric, level, numbers, splits=None):
+        texts = ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
+        rows.append([protocol, name, metric, level, *texts, splits])
+
     levels = shown_levels(results)
     for name, evaluation in results.evaluations.items():
         for metric in TABLE:
             for level in levels:
                 full = full_name(metric, level)
                 numbers = (evaluation.mean(full), *evaluation.interval(full))
-                _write(writer, "clean", name, metric, level, numbers)
-    paper: PerSplit = results.paper
+                add("clean", name, metric, level, numbers)
+    paper = results.paper
     for name, values in paper.values.items():
         for metric in TABLE:
             for level in levels:
                 full = full_name(metric, level)
                 found = over_splits(values[full], paper.overlap[name], full)
-                _write(writer, "paper", name, metric, level, found[:3], found.splits)
-    return out.getvalue()
-
-
-def _write(writer, protocol, name, metric, level, numbers, splits=None) -> None:
-    texts = ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
-    writer.writerow([protocol, name, metric, level, *texts, splits])
+                add("paper", name, metric, level, found[:3], found.splits)
+    header = ["protocol", "configuration", "metric", "subgroup", "value", "low", "high"]
+    return csv_text([*header, "splits"], rows)

@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 from experiments.core.comparison import Comparison, Evaluation
 from experiments.reporting import markdown
+from experiments.reporting.differences import clear, span, untested
 
 Verdict = Literal[
     "holds", "holds in part", "does not hold", "not shown", "not tested", "not run"
 ]
-LEVEL = 0.05
 Evaluations = Mapping[str, Evaluation]
 
 
@@ -42,11 +42,6 @@ def missing(known: Collection[str], names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in known]
 
 
-def untested(found: Iterable[Comparison]) -> bool:
-    """Whether none has a p-value, as of a single repeat."""
-    return all(math.isnan(c.p) for c in found)
-
-
 def shows(c: Comparison) -> int:
     """The sign of a difference beyond noise, after Holm; 0 of one within it.
 
@@ -56,7 +51,7 @@ def shows(c: Comparison) -> int:
       >>> shows(Comparison(-0.1, -0.3, 0.1, 0.2, 0.4))
       0
     """
-    if not c.p_holm < LEVEL:
+    if not clear(c):
         return 0
     return 1 if c.difference > 0 else -1
 
@@ -115,13 +110,6 @@ def of_two_parts(first: int, second: int) -> Verdict:
 def p_text(c: Comparison) -> str:
     """The p-value after Holm; a dash before it, so that no other is taken for it."""
     return markdown.p_value(c.p_holm)
-
-
-def span(c: Comparison) -> str:
-    """The difference and its interval."""
-    if math.isnan(c.difference):
-        return "not defined"
-    return f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
 
 
 def told(c: Comparison) -> str:

@@ -19,15 +19,9 @@ from experiments.datasets.simulated_modalities import GROUPS, Truth
 from experiments.multifair.levels import levels_answer
 from experiments.multifair.names import REFERENCE, TITLES, TUNED, WATCHED, unimodal
 from experiments.multifair.results import Results
-from experiments.multifair.verdicts import (
-    HEADLINE,
-    clear,
-    judged,
-    p_text,
-    span,
-    untested,
-)
+from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import markdown, tables
+from experiments.reporting.differences import clear, p_text, span, untested
 from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)

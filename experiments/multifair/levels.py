@@ -5,15 +5,9 @@ import numpy as np
 from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
 from experiments.multifair.names import CORNERS, FACTORS, GRID, TITLES, digits
 from experiments.multifair.results import Results
-from experiments.multifair.verdicts import (
-    HEADLINE,
-    clear,
-    judged,
-    p_text,
-    span,
-    untested,
-)
+from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import tables
+from experiments.reporting.differences import clear, p_text, span, untested
 
 # What is on, of `FACTORS`, at a level.
 _LEVELS = {"modality": (0, 1), "group": (2, 3)}
@@ -60,9 +54,8 @@ def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
         for metric in HEADLINE
         for effect, coefficients in multiplied.items()
     }
-    adjusted = holm({str(k): c for k, c in found.items()}).values()
     table: dict[str, dict[str, Comparison]] = {metric: {} for metric in HEADLINE}
-    for (metric, effect), c in zip(found, adjusted, strict=True):
+    for (metric, effect), c in holm(found).items():
         table[metric][effect] = c
     return table
 

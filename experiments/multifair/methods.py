@@ -8,14 +8,9 @@ modalities can be watched.
 
 from collections.abc import Sequence
 
-from experiments.core.programs import Program
+from experiments.core.programs import Program, check_names, only
 from experiments.core.protocol import CrossValidation
-from experiments.multifair import (
-    modulated as multifair_modulated,
-)
-from experiments.multifair import (
-    reconciled as multifair_reconciled,
-)
+from experiments.multifair import modulated, reconciled
 from experiments.multifair.names import titles, unimodal
 from experiments.multifair.task import MultimodalTask
 
@@ -28,31 +23,20 @@ def build(
     Raises:
       ValueError: An unknown name; the error lists the known ones.
     """
-    known = titles(task.names)
-    unknown = [n for n in names if n not in known]
-    if unknown:
-        raise ValueError(
-            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(known)}."
-        )
+    check_names(names, titles(task.names))
     # Late fusion is made of the single modalities' predictions.
     wanted = set(names)
     if "late_fusion" in wanted:
         wanted |= {unimodal(name) for name in task.names}
     makers = (
-        multifair_modulated.modulated,
-        multifair_modulated.released,
-        multifair_modulated.after_adam,
-        multifair_modulated.ogm_ge,
-        multifair_modulated.cggm,
-        multifair_reconciled.group_dro,
-        multifair_reconciled.penalty,
-        multifair_reconciled.fairgrad,
-        multifair_reconciled.dual_level,
+        modulated.modulated,
+        modulated.released,
+        modulated.after_adam,
+        modulated.ogm_ge,
+        modulated.cggm,
+        reconciled.group_dro,
+        reconciled.penalty,
+        reconciled.fairgrad,
+        reconciled.dual_level,
     )
-    programs = []
-    for make in makers:
-        program = make(task, splits)
-        keep = [i for i, v in enumerate(program.variants) if v.name in wanted]
-        if keep:
-            programs.append(program.take(keep))
-    return programs
+    return only((make(task, splits) for make in makers), wanted)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.core.comparison import compare
 from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
-from experiments.core.results import family, main_methods
+from experiments.core.results import families, main_evaluations
 from experiments.datasets.modalities import Series
 from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.simulated_modalities import Truth
@@ -110,44 +110,31 @@ def _columns(_: Results) -> list[Column]:
 
 
 def _title(results: Results) -> str:
-    table = results.splits.table
-    return textwrap.fill(f"{table.title}, {table.outcome}", 48)
+    return textwrap.fill(results.title, 48)
 
 
 def _tradeoff(results: Results) -> Figure:
-    curves = {}
-    for name in TUNED:
-        settings = family(results, name)
-        if settings:
-            curves[TITLES[name]] = settings
-    single = {
-        results.titles[title]: results.evaluations[title]
-        for title in main_methods(results)
-        if results.predictions[title].name not in TUNED
-    }
-    # Methods of one modality, and what is no network, lie far off.
-    near = {title for name, title in TITLES.items() if name != REFERENCE}
     return figures.tradeoff(
-        curves,
-        single,
+        families(results, TUNED),
+        main_evaluations(results, but=TUNED),
         title=_title(results),
         x=figures.Axis(f"{AUROC_GAP}/mean", "AUROC gap, mean over attributes"),
         y=figures.Axis("auroc", "AUROC"),
         baseline=TITLES["joint"],
-        near=[name for name in single if name in near],
+        # Methods of one modality, and what is no network, lie far off.
+        near={title for name, title in TITLES.items() if name != REFERENCE},
     )
 
 
 def _gaps(results: Results) -> Figure:
-    shown = {
-        results.titles[title]: results.evaluations[title]
-        for title in main_methods(results)
+    panels = {
+        f"{name}: {short}": f"{metric}/{name}"
+        for metric, short in ((AUROC_GAP, "AUROC gap"), (GAP, "DEOdds"))
+        for name in results.splits.attributes
     }
-    panels = {}
-    for metric, short in ((AUROC_GAP, "AUROC gap"), (GAP, "DEOdds")):
-        for name in results.splits.attributes:
-            panels[f"{name}: {short}"] = f"{metric}/{name}"
-    return figures.gaps(shown, panels, title=_title(results), label="gap")
+    return figures.gaps(
+        main_evaluations(results), panels, title=_title(results), label="gap"
+    )
 
 
 def _points(results: Results, number: int) -> np.ndarray:

@@ -15,7 +15,7 @@ became of the claims that a system's paper makes, on every data set, is marked
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,72 +53,63 @@ class Document:
     Attributes:
       baseline: The method that others are tested against, and its name for readers.
       thresholds: Where settings and decisions come from.
-      columns: Those after the method's name, for some attributes.
+      columns: Those after the method's name.
     """
 
     baseline: tuple[str, str]
     thresholds: str
-    columns: Callable[[Sequence[str]], list[Column]]
+    columns: Sequence[Column]
 
 
-def _fairgrad_columns(_: Sequence[str]) -> list[Column]:
-    mean = f"{GAP}/mean"
-    return [
-        Column("AUROC", "auroc", digits=4, interval=4),
-        Column("Equalized-odds difference, mean", mean, digits=4, interval=4),
-        Column("bias-corrected", mean, "corrected", digits=4),
-        Column("worst", f"{GAP}/worst"),
-        Column("p (AUROC)", "auroc", "p"),
-        Column("p (gap)", mean, "p"),
-    ]
-
-
-def _multifair_columns(attributes: Sequence[str]) -> list[Column]:
-    del attributes
-    return [
-        Column("AUROC", "auroc", digits=4, interval=4),
-        Column("ES-AUROC", f"{EQUITY}/mean", digits=4, interval=4),
-        Column("AUROC gap", f"{AUROC_GAP}/mean", interval=3),
-        Column("Demographic parity", f"{PARITY}/mean", interval=3),
-        Column("Equalized odds", f"{GAP}/mean", interval=3),
-        Column("p (AUROC)", "auroc", "p"),
-        Column("p (ES-AUROC)", f"{EQUITY}/mean", "p"),
-        Column("p (AUROC gap)", f"{AUROC_GAP}/mean", "p"),
-        Column("p (equalized odds)", f"{GAP}/mean", "p"),
-    ]
-
-
-def _intersectional_columns(attributes: Sequence[str]) -> list[Column]:
-    del attributes
-    return [
-        Column("F1", F1, interval=3),
-        Column("AUROC", "auroc"),
-        Column("Selected", "selection_rate"),
-        Column("Disparate impact", f"{IMPACT}/mean"),
-        Column("Statistical parity", f"{STATISTICAL_PARITY}/mean", interval=3),
-        Column("Equal opportunity", f"{OPPORTUNITY}/mean", interval=3),
-        Column("Average odds", f"{AVERAGE_ODDS}/mean", interval=3),
-        Column("worst", f"{AVERAGE_ODDS}/worst"),
-        Column("p (F1)", F1, "p"),
-        Column("p (average odds)", f"{AVERAGE_ODDS}/mean", "p"),
-    ]
+def _mean(heading: str, metric: str, interval: int | None = None) -> Column:
+    return Column(heading, f"{metric}/mean", interval=interval)
 
 
 SYSTEMS: Mapping[str, Document] = {
     "fairgrad": Document(
         baseline=("erm", "ERM"),
         thresholds="settings and thresholds from validation folds",
-        columns=_fairgrad_columns,
+        columns=(
+            Column("AUROC", "auroc", digits=4, interval=4),
+            Column(
+                "Equalized-odds difference, mean", f"{GAP}/mean", digits=4, interval=4
+            ),
+            Column("bias-corrected", f"{GAP}/mean", "corrected", digits=4),
+            Column("worst", f"{GAP}/worst"),
+            Column("p (AUROC)", "auroc", "p"),
+            Column("p (gap)", f"{GAP}/mean", "p"),
+        ),
     ),
     "multifair": Document(
         baseline=("joint", "joint training"),
         thresholds="settings and thresholds from validation folds",
-        columns=_multifair_columns,
+        columns=(
+            Column("AUROC", "auroc", digits=4, interval=4),
+            Column("ES-AUROC", f"{EQUITY}/mean", digits=4, interval=4),
+            _mean("AUROC gap", AUROC_GAP, 3),
+            _mean("Demographic parity", PARITY, 3),
+            _mean("Equalized odds", GAP, 3),
+            Column("p (AUROC)", "auroc", "p"),
+            Column("p (ES-AUROC)", f"{EQUITY}/mean", "p"),
+            Column("p (AUROC gap)", f"{AUROC_GAP}/mean", "p"),
+            Column("p (equalized odds)", f"{GAP}/mean", "p"),
+        ),
     ),
     "intersectional": Document(
         baseline=("base", "the base model"),
         thresholds="rules and thresholds from validation folds",
-        columns=_intersectional_columns,
+        columns=(
+            Column("F1", F1, interval=3),
+            Column("AUROC", "auroc"),
+            Column("Selected", "selection_rate"),
+            _mean("Disparate impact", IMPACT),
+            _mean("Statistical parity", STATISTICAL_PARITY, 3),
+            _mean("Equal opportunity", OPPORTUNITY, 3),
+            _mean("Average odds", AVERAGE_ODDS, 3),
+            Column("worst", f"{AVERAGE_ODDS}/worst"),
+            Column("p (F1)", F1, "p"),
+            Column("p (average odds)", f"{AVERAGE_ODDS}/mean", "p"),
+        ),
     ),
 }
 
@@ -201,7 +192,7 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
     )
     header, rows = tables.table(
         summary["methods"],
-        document.columns(protocol["attributes"]),
+        document.columns,
         baseline=baseline,
         floor="*noise floor*",
     )

@@ -4,8 +4,6 @@ A `System` says what is its own: its metrics, columns, figures and answers. The 
 are the same for all: `results.csv`, `summary.json`, `summary.md`, and the figures.
 """
 
-import csv
-import io
 import json
 import math
 import tempfile
@@ -20,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.core.comparison import Comparison, Evaluation, Tests
-from experiments.core.files import write_text
+from experiments.core.files import csv_text, write_text
 from experiments.core.results import AnyResults
 from experiments.reporting import figures, markdown, tables
 from experiments.reporting.tables import Column
@@ -202,17 +200,16 @@ def _rounded(value: Any) -> Any:
 
 def _rows(results: AnyResults) -> str:
     """results.csv: a row for each method, setting, repeat, metric and attribute."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "setting", "repeat", "metric", "attribute", "value"])
+    rows = []
     for title, evaluation in results.evaluations.items():
         found = results.predictions[title]
         for name, values in evaluation.repeats.items():
             metric, _, attribute = name.partition("/")
             for repeat, value in enumerate(values):
                 row = [found.name, found.setting, repeat, metric, attribute]
-                writer.writerow([*row, f"{value:.7g}"])
-    return out.getvalue()
+                rows.append([*row, f"{value:.7g}"])
+    header = ["method", "setting", "repeat", "metric", "attribute", "value"]
+    return csv_text(header, rows)
 
 
 def _markdown(
