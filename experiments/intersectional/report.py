@@ -14,8 +14,7 @@ from experiments.core.level_measures import (
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
-from experiments.intersectional import figures as own_figures
-from experiments.intersectional import stability as intersectional_stability
+from experiments.intersectional import figures, stability
 from experiments.intersectional.findings import (
     answers,
     found_claims,
@@ -140,7 +139,7 @@ def _files(results: Results) -> dict[str, str]:
     return {
         "subgroups.md": as_markdown(results),
         "subgroups.csv": as_csv(results),
-        "folds.csv": intersectional_stability.as_csv(results),
+        "folds.csv": stability.as_csv(results),
     }
 
 
@@ -159,18 +158,18 @@ SYSTEM = System(
     remark="These are not the paper's data, and no figure here reproduces one of its.",
     pictures=(
         Picture(
-            "tradeoff", "F1 against the distance in average odds", own_figures.tradeoff
+            "tradeoff", "F1 against the distance in average odds", figures.tradeoff
         ),
         Picture(
             "stability",
             "Average odds difference of each subgroup in every test fold",
-            own_figures.stability,
+            figures.stability,
         ),
         *(
             Picture(
                 f"subgroups_{name}",
                 f"{NAMES[name]} of each subgroup and configuration",
-                own_figures.subgroup_map(name),
+                figures.subgroup_map(name),
             )
             for name in TABLE
         ),

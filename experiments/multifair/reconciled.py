@@ -112,7 +112,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     blocks = ("fused", *task.names)
     names, members = splits.partition.membership(splits.attributes)
     objectives = {
-        f"{block}: {name}": _share_of_loss(member, block)
+        f"{block}: {name}": share_of_loss(member, block)
         for block in blocks
         for name, member in zip(names, members, strict=True)
     }
@@ -144,7 +144,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     )
 
 
-def _share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
+def share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
     """The part of the mean loss that a group's patients have; the parts add up."""
 
     def value(means: Mapping[str, jax.Array], counts: jax.Array) -> jax.Array:
