@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.protocol import CrossValidation
+from experiments.core.protocol import CrossValidation, filled_up
 
 MIN_SUPPORT = 10
 WORST_GROUP_SUPPORT = 50
@@ -192,7 +192,4 @@ def _large_intersections(splits: CrossValidation) -> np.ndarray:
     codes, levels = _members(splits, splits.attributes)
     enough = _enough(splits, codes, len(levels), WORST_GROUP_SUPPORT)
     found = [np.flatnonzero(codes == g) for g in np.flatnonzero(enough)]
-    rows = np.full((len(found), max(map(len, found), default=0)), -1, np.int32)
-    for row, members in zip(rows, found, strict=True):
-        row[: len(members)] = members
-    return rows
+    return filled_up(found)

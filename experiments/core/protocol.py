@@ -118,6 +118,19 @@ class CrossValidation:
         return found
 
 
+def filled_up(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Row numbers of each part, int32 ``[parts, longest]``, -1 at the end.
+
+    Example:
+      >>> filled_up([np.array([2, 5]), np.array([7])]).tolist()
+      [[2, 5], [7, -1]]
+    """
+    rows = np.full((len(parts), max(map(len, parts), default=0)), -1, np.int32)
+    for row, own in zip(rows, parts, strict=True):
+        row[: len(own)] = own
+    return rows
+
+
 def cross_validation(
     table: ClinicalTable,
     attributes: Sequence[str],

@@ -1,13 +1,12 @@
 """Settings chosen by validation alone, fold by fold."""
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.protocol import LABEL, CrossValidation
+from experiments.core.protocol import LABEL, CrossValidation, filled_up
 from fairjax import losses
 from fairjax.groups import Partition
 from fairjax.metrics import auroc
@@ -40,7 +39,8 @@ def select(
     mass = np.ones(len(label), np.int32)
     if weights is not None:
         mass = np.asarray(weights, np.float32)
-    rows = _padded([splits.rows(lane, "valid") for lane in range(splits.num_lanes)])
+    lanes = range(splits.num_lanes)
+    rows = filled_up([np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes])
     real = rows >= 0
     columns = (
         np.where(real, label[rows], 0).astype(np.int32),
@@ -61,15 +61,6 @@ def select(
     within = loss <= tolerance
     allowed = np.where(within, gaps, np.inf).argmin(axis=0)
     return np.where(within.any(axis=0), allowed, loss.argmin(axis=0))
-
-
-def _padded(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """The rows of each lane ``[L, m]``, filled up by -1 at the end."""
-    most = max(int(mask.sum()) for mask in masks)
-    rows = np.full((len(masks), most), -1)
-    for row, mask in zip(rows, masks, strict=True):
-        row[: mask.sum()] = np.flatnonzero(mask)
-    return rows
 
 
 # One compiled function for the settings of all methods.

@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.core.learners import Learner
 from experiments.core.programs import Budget
-from experiments.core.protocol import CrossValidation
+from experiments.core.protocol import CrossValidation, filled_up
 from experiments.datasets.modalities import Dense, Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared
@@ -76,16 +76,10 @@ class MultimodalTask:
         inputs: dict[str, Any] = dict(self.prepared.own)
         shared: dict[str, Any] = dict(self.prepared.common)
         make_encoders = _encoders(data, splits.inputs.shape[-1], budget)
-        valid = [
-            np.flatnonzero(splits.rows(i, "valid")) for i in range(splits.num_lanes)
-        ]
-        longest = max(map(len, valid))
+        lanes = range(splits.num_lanes)
         # Filled up by -1: a row that no metric counts.
-        inputs["valid_rows"] = np.stack(
-            [
-                np.pad(rows, (0, longest - len(rows)), constant_values=-1)
-                for rows in valid
-            ]
+        inputs["valid_rows"] = filled_up(
+            [np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes]
         )
         groups = members.argmax(axis=0)[splits.cells].astype(np.int32)
         shared |= {
