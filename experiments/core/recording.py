@@ -44,7 +44,10 @@ def beside() -> Iterator[Callable[..., Future]]:
 
 
 def units(
-    programs: Sequence[Program], steps: int, recorded: Collection[str], tuned: Mapping
+    programs: Sequence[Program],
+    steps: int,
+    recorded: Collection[str],
+    tuned: Collection[str],
 ) -> int:
     """How far the bar advances while programs are trained and evaluated."""
     total = 0
