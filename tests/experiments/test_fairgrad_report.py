@@ -16,12 +16,8 @@ from rich.console import Console
 from experiments.core.comparison import Evaluation
 from experiments.core.evaluation import Predictions
 from experiments.core.measures import GAP
-from experiments.fairgrad import (
-    findings as fairgrad_findings,
-)
-from experiments.fairgrad import (
-    report as fairgrad_report,
-)
+from experiments.fairgrad import findings as fairgrad_findings
+from experiments.fairgrad import report as fairgrad_report
 from experiments.fairgrad.findings import PLAIN
 from experiments.fairgrad.report import SYSTEM
 from experiments.reporting import docs, markdown, report, training_figures

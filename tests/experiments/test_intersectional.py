@@ -9,23 +9,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from experiments.core import runner
 from experiments.core.level_measures import F1, IMPACT
 from experiments.core.measures import GROUP_AUROC
 from experiments.core.programs import Budget
 from experiments.core.results import main_methods
 from experiments.datasets import ClinicalTable
-from experiments.intersectional import (
-    experiment as intersectional,
-)
-from experiments.intersectional import (
-    fits as intersectional_fits,
-)
-from experiments.intersectional import (
-    learners as intersectional_learners,
-)
+from experiments.intersectional import experiment as intersectional
+from experiments.intersectional import fits as intersectional_fits
+from experiments.intersectional import learners as intersectional_learners
 from experiments.intersectional.findings import preliminary
 from experiments.intersectional.results import Options
 from experiments.reporting.prediction_audit import audited_table
+from tests.experiments.conftest import noted_bars
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
@@ -97,6 +93,7 @@ def run(table, folder, *, written=True, **options):
             write(dataclasses.replace(system, pictures=some), results, folder)
 
     with pytest.MonkeyPatch.context() as patch:
+        bars = noted_bars(patch)
         patch.setattr(intersectional, "load", lambda name: table)
         patch.setattr(intersectional.lanes, "num_cores", lambda: 1)
         patch.setattr(intersectional.runs.report, "write", keep)
@@ -112,7 +109,7 @@ def run(table, folder, *, written=True, **options):
             Options(output=folder, **{**SMALL, **options}), BUDGET, Console(quiet=True)
         )
     results, audited = kept
-    return SimpleNamespace(folder=done, results=results, audited=audited)
+    return SimpleNamespace(folder=done, results=results, audited=audited, bar=bars[0])
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +227,16 @@ def test_the_audit_is_of_decisions_that_were_taken(finished):
     assert abs(taken.mean() - chance.mean()) < 0.1
     base = finished.results.predictions["base"].decisions[0]
     np.testing.assert_array_equal(frame[options.decisions[0]], base)
+
+
+def test_the_bar_spans_the_run(finished):
+    # But for the audit, which was not made.
+    left = runner.audit_units(num_models=2, num_attributes=1)
+    assert finished.bar.advanced == finished.bar.planned - left
+    assert finished.bar.said == [
+        *("clean protocol", "paper protocol", "reconciled gradients", "metrics"),
+        *("writing the report", "done"),
+    ]
 
 
 @pytest.mark.slow

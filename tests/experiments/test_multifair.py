@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.multifair import (
-    experiment as multifair,
-)
-from experiments.multifair import (
-    methods as multifair_methods,
-)
-from experiments.multifair import (
-    names as multifair_names,
-)
+from experiments.multifair import experiment as multifair
+from experiments.multifair import methods as multifair_methods
+from experiments.multifair import names as multifair_names
 from experiments.multifair.findings import BEST
 from experiments.multifair.names import FACTORS
 from experiments.multifair.results import Options

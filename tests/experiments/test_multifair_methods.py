@@ -7,12 +7,8 @@ import optax
 import pytest
 
 from experiments.core import lanes
-from experiments.multifair import (
-    methods as multifair_methods,
-)
-from experiments.multifair import (
-    modulated as multifair_modulated,
-)
+from experiments.multifair import methods as multifair_methods
+from experiments.multifair import modulated as multifair_modulated
 from experiments.multifair.modulated import (
     DECAY,
     DIRECTION,
