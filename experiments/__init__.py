@@ -1,1 +1,1 @@
-"""Experiments on real patients: one module a published system."""
+"""Experiments on real patients: a package for each published system."""

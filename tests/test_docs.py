@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import fairjax
-from experiments import docs
+from experiments.reporting import docs
 from fairjax import methods, steps
 
 REPORTS = docs.ROOT / "docs" / "results"

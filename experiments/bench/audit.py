@@ -5,7 +5,6 @@ process of its own, as a user starts it: importing, reading, compiling and drawi
 in its time, and its peak memory is its own.
 """
 
-import dataclasses
 import os
 import statistics
 import subprocess
@@ -14,24 +13,21 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from experiments.bench.timing import command, decimals, environment, save, show
-from experiments.files import prepare_folder
+from experiments.bench import timing
+from experiments.bench.timing import Cell, begin, command, save, show
 
-COLUMNS = (
-    *("table", "rows", "patients", "groups", "crossed", "runs"),
-    *("wall s", "slowest", "CPU s", "peak GB"),
-)
 RACES = ("Asian", "Black", "other", "white")
 _COMMAND = "import sys; from fairjax.audit.command import main; sys.exit(main())"
 _CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.Options):
     """Time whole audits of simulated tables.
 
     Attributes:
@@ -40,8 +36,6 @@ class Options:
       large_rows: Rows of the Parquet table; 0 for none.
       runs: How often the CSV table is audited; the Parquet table is audited once.
       seed: Of the tables.
-      output: Folder of the results.
-      docs: Also copy the table to docs/performance.md.
       quick: Small tables, once.
     """
 
@@ -50,13 +44,10 @@ class Options:
     large_rows: int = 10_000_000
     runs: int = 5
     seed: int = 0
-    output: Path = Path("results/bench")
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """Audits of one table.
 
     Attributes:
@@ -70,29 +61,21 @@ class Row:
       peak: Gigabytes of memory at most.
     """
 
-    table: str
-    rows: int
-    patients: int
-    groups: int
-    crossed: int
-    wall: list[float]
-    cpu: list[float]
-    peak: float
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.table,
-            f"{self.rows:,}",
-            f"{self.patients:,}" if self.patients else "-",
-            str(self.groups),
-            str(self.crossed),
-            str(len(self.wall)),
-            decimals(statistics.median(self.wall), 1),
-            decimals(max(self.wall), 1),
-            decimals(statistics.median(self.cpu), 1),
-            decimals(self.peak, 2),
-        ]
+    table: Annotated[str, Cell("table")]
+    rows: Annotated[int, Cell("rows", ",")]
+    patients: Annotated[int, Cell("patients", ",", of=lambda row: row.patients or None)]
+    groups: Annotated[int, Cell("groups")]
+    crossed: Annotated[int, Cell("crossed")]
+    wall: Annotated[
+        list[float],
+        Cell("runs", of=lambda row: len(row.wall)),
+        Cell("wall s", ".1f", of=lambda row: statistics.median(row.wall)),
+        Cell("slowest", ".1f", of=lambda row: max(row.wall)),
+    ]
+    cpu: Annotated[
+        list[float], Cell("CPU s", ".1f", of=lambda row: statistics.median(row.cpu))
+    ]
+    peak: Annotated[float, Cell("peak GB", ".2f")]
 
 
 def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -182,16 +165,11 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used, or an audit that failed.
     """
-    if options.quick:
-        options = dataclasses.replace(
-            options, rows=5000, patients=2000, large_rows=20_000, runs=1
-        )
     if min(options.rows, options.patients, options.runs) < 1 or options.large_rows < 0:
         raise ValueError(
             "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more."
         )
-    prepare_folder(options.output)
-    about = environment(kept=False)
+    options, about = begin(options, rows=5000, patients=2000, large_rows=20_000, runs=1)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -205,9 +183,8 @@ def main(options: Options) -> list[Row]:
             table = folder / "table.parquet"
             write_parquet(table, options.large_rows, options.seed)
             rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
-    show(COLUMNS, rows, width=150)
-    alignment = "l" + "r" * 9
-    save(options.output, "audit-cpu", COLUMNS, alignment, rows, about, options.docs)
+    show(Row.heads(), rows, width=150)
+    save(options, "audit-cpu", Row, rows, about)
     return rows
 
 

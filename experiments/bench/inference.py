@@ -9,7 +9,7 @@ computed from counts (a test compares it with fairlearn's own).
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench import timing
 from experiments.bench.simulations import (
     Clusters,
     Scenario,
@@ -30,11 +31,14 @@ from experiments.bench.simulations import (
     spread,
 )
 from experiments.bench.timing import (
+    begin,
+    check_numbers,
     command,
     copy_between_markers,
+    markdown,
     show,
 )
-from experiments.files import prepare_folder, write_text
+from experiments.core.files import write_text
 
 DOCUMENT = Path("docs/inference.md")
 _SLACK = 1e-6
@@ -72,7 +76,7 @@ GAPS = (0.0, 0.1)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.Options):
     """Simulate coverage and errors of the intervals and tests.
 
     Attributes:
@@ -82,7 +86,6 @@ class Options:
       permutations: Shuffles of each.
       draws: Size of the simulation of a gap's quantile.
       seed: Of everything.
-      output: Folder of the results.
       docs: Also copy the tables to docs/inference.md.
       quick: A tenth of the runs.
     """
@@ -92,9 +95,6 @@ class Options:
     permutations: int = 99
     draws: int = 4000
     seed: int = 0
-    output: Path = Path("results/bench")
-    docs: bool = False
-    quick: bool = False
 
     @property
     def sizes(self) -> Sizes:
@@ -260,12 +260,9 @@ def main(options: Options) -> dict[str, list[Line]]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    for name in ("runs", "replicates", "permutations", "draws"):
-        if getattr(options, name) < 10:
-            raise ValueError(f"--{name} must be 10 or more: {getattr(options, name)}.")
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(options, runs=max(10, options.runs // 10))
+    enough = dict.fromkeys(("runs", "replicates", "permutations", "draws"), 10)
+    check_numbers(options, least={**enough, "seed": 0})
+    options, _ = begin(options, runs=max(10, options.runs // 10))
     made = (
         f"{options.runs:,} data sets a line (standard error of a share of .95: "
         f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "
@@ -278,7 +275,7 @@ def main(options: Options) -> dict[str, list[Line]]:
         found[name] = simulate(options)
         cells = [line.cells() for line in found[name]]
         show(columns, found[name], width=150)
-        text = table(columns, cells, made)
+        text = markdown(columns, "r" * len(columns), cells, made)
         write_text(options.output / f"inference-{name}.md", text)
         if options.docs:
             copy_between_markers(DOCUMENT, f"inference-{name}", text)
@@ -291,12 +288,6 @@ def main(options: Options) -> dict[str, list[Line]]:
     }
     write_text(options.output / "inference.json", json.dumps(record, indent=1))
     return found
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], made: str) -> str:
-    """A Markdown table, with how it was made."""
-    lines = [made, "", "| " + " | ".join(columns) + " |", "|--:" * len(columns) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ a plain single-loss step of the same model, taken in turns with it, so that othe
 on the machine disturbs both alike.
 """
 
-import dataclasses
 import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,31 +18,27 @@ import numpy as np
 import optax
 
 import fairjax
+from experiments.bench import timing
 from experiments.bench.timing import (
+    Cell,
+    begin,
+    check_numbers,
     command,
-    decimals,
-    environment,
     in_turns,
-    keep_freed_memory,
     save,
     setting,
     show,
     timed,
 )
-from experiments.files import prepare_folder
 from fairjax import losses
 from fairjax.jacobian import explain
 
 STRATEGIES = ("pulls", "jacrev", "map", "cells")
 LEARNING_RATE = 1e-3
-COLUMNS = (
-    *("groups", "width", "batch", "step", "ratio", "ms"),
-    *("compile s", "temporary MB", "GFLOP", "note"),
-)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.MemoryOptions):
     """Time the strategies, and a reconciled step against PyTorch.
 
     Attributes:
@@ -54,13 +48,7 @@ class Options:
       rounds: Times that each step is run, in turns with the others.
       limit: Leave out a step that is expected to take longer, in seconds.
       memory: Leave out a step whose rows, four times, take more, in GB.
-      keep_freed_memory: Have the C library keep freed memory, rather than return large
-        blocks to the system and fault them in again at each step (glibc only; for all
-        steps alike, PyTorch's too).
-      output: Folder of the results.
       pytorch: Compare with PyTorch and TorchJD, if they are installed.
-      docs: Also copy the table to docs/performance.md.
-      quick: A single small size and few rounds.
     """
 
     groups: tuple[int, ...] = (2, 8, 32, 128)
@@ -69,39 +57,23 @@ class Options:
     rounds: int = 9
     limit: float = 4.0
     memory: float = 6.0
-    keep_freed_memory: bool = True
-    output: Path = Path("results/bench")
     pytorch: bool = True
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One measured, or left out, step."""
 
-    groups: int
-    width: int
-    batch: int
-    step: str
-    ratio: float | None = None
-    milliseconds: float | None = None
-    compile_seconds: float | None = None
-    temporary_megabytes: float | None = None
-    gigaflops: float | None = None
-    note: str = ""
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        numbers = [
-            decimals(self.ratio, 2),
-            decimals(self.milliseconds, 1),
-            decimals(self.compile_seconds, 1),
-            decimals(self.temporary_megabytes, 0),
-            decimals(self.gigaflops, 2),
-        ]
-        sizes = [str(self.groups), str(self.width), str(self.batch)]
-        return [*sizes, self.step, *numbers, self.note]
+    groups: Annotated[int, Cell("groups")]
+    width: Annotated[int, Cell("width")]
+    batch: Annotated[int, Cell("batch")]
+    step: Annotated[str, Cell("step")]
+    ratio: Annotated[float | None, Cell("ratio", ".2f")] = None
+    milliseconds: Annotated[float | None, Cell("ms", ".1f")] = None
+    compile_seconds: Annotated[float | None, Cell("compile s", ".1f")] = None
+    temporary_megabytes: Annotated[float | None, Cell("temporary MB", ".0f")] = None
+    gigaflops: Annotated[float | None, Cell("GFLOP", ".2f")] = None
+    note: Annotated[str, Cell("note")] = ""
 
 
 @dataclass(frozen=True)
@@ -276,28 +248,17 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    for name, least in (("groups", 2), ("widths", 1), ("batches", 1)):
-        given = getattr(options, name)
-        if not given or min(given) < least:
-            raise ValueError(f"--{name} must be {least} or more: {given}.")
-    if options.rounds < 1:
-        raise ValueError(f"--rounds must be 1 or more: {options.rounds}.")
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(
-            options, groups=(4,), widths=(32,), batches=(128,), rounds=3
-        )
-    kept = options.keep_freed_memory and keep_freed_memory()
-    about = environment(kept)
+    some = ("groups", "widths", "batches")
+    check_numbers(options, least={"groups": 2}, some=some)
+    options, about = begin(options, groups=(4,), widths=(32,), batches=(128,), rounds=3)
     rows: list[Row] = []
     for width in options.widths:
         for batch in options.batches:
             for groups in options.groups:
                 new = measure(options, groups, width, batch)
-                show(COLUMNS, new, width=130)
+                show(Row.heads(), new, width=130)
                 rows += new
-    name, alignment = f"jacobian-{setting(kept)}", "rrrl" + "r" * 5 + "l"
-    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
+    save(options, f"jacobian-{setting(about)}", Row, rows, about)
     return rows
 
 

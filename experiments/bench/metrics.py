@@ -10,13 +10,13 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from experiments.bench import timing
 from experiments.bench.metric_frame import (
     Cohort,
     compared,
@@ -24,27 +24,20 @@ from experiments.bench.metric_frame import (
     rates_with_intervals,
 )
 from experiments.bench.timing import (
+    Cell,
+    begin,
     check_numbers,
     command,
-    decimals,
-    environment,
-    keep_freed_memory,
     save,
     setting,
     show,
     timed,
 )
-from experiments.files import prepare_folder
 from fairjax import metrics
-
-COLUMNS = (
-    *("task", "rows", "groups", "replicates", "ms", "compile s"),
-    *("against", "theirs s", "ratio", "difference", "note"),
-)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.MemoryOptions):
     """Time metrics with intervals against other libraries, and at size.
 
     Attributes:
@@ -58,11 +51,7 @@ class Options:
       delong_rows: Rows for DeLong's covariance of two models.
       count_rows: Rows to count.
       rounds: Times that each of our calls is made, after the first.
-      keep_freed_memory: As for ``experiments.bench.jacobian``.
-      output: Folder of the results.
       fairlearn: Compare with fairlearn, if it is installed.
-      docs: Also copy the table to docs/performance.md.
-      quick: Small sizes and few rounds.
     """
 
     sizes: tuple[int, ...] = (10_000, 100_000)
@@ -75,44 +64,24 @@ class Options:
     delong_rows: int = 223_414
     count_rows: int = 10_000_000
     rounds: int = 9
-    keep_freed_memory: bool = True
-    output: Path = Path("results/bench")
     fairlearn: bool = True
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One task."""
 
-    task: str
-    rows: int
-    groups: int
-    replicates: int | None = None
-    milliseconds: float | None = None
-    compile_seconds: float | None = None
-    against: str = "-"
-    their_seconds: float | None = None
-    ratio: float | None = None
-    difference: float | None = None
-    note: str = ""
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.task,
-            f"{self.rows:,}",
-            str(self.groups),
-            "-" if self.replicates is None else f"{self.replicates:,}",
-            decimals(self.milliseconds, 2),
-            decimals(self.compile_seconds, 1),
-            self.against,
-            decimals(self.their_seconds, 1),
-            "-" if self.ratio is None else f"{self.ratio:,.0f}",
-            "-" if self.difference is None else f"{self.difference:.0e}",
-            self.note,
-        ]
+    task: Annotated[str, Cell("task")]
+    rows: Annotated[int, Cell("rows", ",")]
+    groups: Annotated[int, Cell("groups")]
+    replicates: Annotated[int | None, Cell("replicates", ",")] = None
+    milliseconds: Annotated[float | None, Cell("ms", ".2f")] = None
+    compile_seconds: Annotated[float | None, Cell("compile s", ".1f")] = None
+    against: Annotated[str, Cell("against")] = "-"
+    their_seconds: Annotated[float | None, Cell("theirs s", ".1f")] = None
+    ratio: Annotated[float | None, Cell("ratio", ",.0f")] = None
+    difference: Annotated[float | None, Cell("difference", ".0e")] = None
+    note: Annotated[str, Cell("note")] = ""
 
 
 def clocked(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
@@ -269,25 +238,20 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    if not options.sizes:
-        raise ValueError("--sizes must have one number of rows or more.")
-    check_numbers(options)
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(
-            options,
-            sizes=(2000,),
-            replicates=100,
-            fairlearn_replicates=5,
-            auroc_rows=2000,
-            auroc_replicates=20,
-            sklearn_replicates=2,
-            delong_rows=2000,
-            count_rows=100_000,
-            rounds=3,
-        )
-    kept = options.keep_freed_memory and keep_freed_memory()
-    about = environment(kept) | {"scikit-learn": version("scikit-learn")}
+    check_numbers(options, some=("sizes",))
+    options, about = begin(
+        options,
+        sizes=(2000,),
+        replicates=100,
+        fairlearn_replicates=5,
+        auroc_rows=2000,
+        auroc_replicates=20,
+        sklearn_replicates=2,
+        delong_rows=2000,
+        count_rows=100_000,
+        rounds=3,
+    )
+    about["scikit-learn"] = version("scikit-learn")
     if importlib.util.find_spec("fairlearn") is not None:
         about["fairlearn"] = version("fairlearn")
     tasks = [
@@ -298,9 +262,8 @@ def main(options: Options) -> list[Row]:
         functools.partial(measure_counts, options, 10 * options.groups),
     ]
     rows = [task() for task in tasks]
-    show(COLUMNS, rows, width=150)
-    name, alignment = f"metrics-{setting(kept)}", "l" + "r" * 5 + "l" + "r" * 3 + "l"
-    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
+    show(Row.heads(), rows, width=150)
+    save(options, f"metrics-{setting(about)}", Row, rows, about)
     return rows
 
 

@@ -9,11 +9,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
-from experiments.bench import aif360_mitigation
+from experiments.bench import aif360_mitigation, timing
 from experiments.bench.mitigation_tasks import (
-    COLUMNS,
     Row,
     measure_odds,
     measure_repair,
@@ -22,20 +20,18 @@ from experiments.bench.mitigation_tasks import (
 from experiments.bench.pipeline_at_scale import measure_pipeline
 from experiments.bench.reduction_tasks import measure_reduction
 from experiments.bench.timing import (
+    begin,
     check_numbers,
     command,
-    environment,
-    keep_freed_memory,
     save,
     setting,
     show,
 )
-from experiments.files import prepare_folder
-from experiments.intersectional_learners import LearnerName
+from experiments.intersectional.learners import LearnerName
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.MemoryOptions):
     """Time mitigation against AIF360 and fairlearn.
 
     Attributes:
@@ -50,11 +46,7 @@ class Options:
       reduction_rounds: The same for the reduction.
       members: Simulated members for the eight configurations; 0 for none.
       learner: Of these.
-      keep_freed_memory: As for ``experiments.bench.jacobian``.
-      output: Folder of the results.
       aif360: Compare with AIF360, if it is installed.
-      docs: Also copy the table to docs/performance.md.
-      quick: Small sizes and few rounds.
     """
 
     sizes: tuple[int, ...] = (10_000, 100_000)
@@ -68,11 +60,7 @@ class Options:
     reduction_rounds: int = 3
     members: int = 376_357
     learner: LearnerName = "xgboost"
-    keep_freed_memory: bool = True
-    output: Path = Path("results/bench")
     aif360: bool = True
-    docs: bool = False
-    quick: bool = False
 
 
 def tasks(options: Options) -> list[Callable[[], Row]]:
@@ -111,32 +99,26 @@ def main(options: Options) -> list[Row]:
       ValueError: An option or a folder that cannot be used.
     """
     check_numbers(options, least={"members": 0, "groups": 2})
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(
-            options,
-            sizes=(4000,),
-            features=3,
-            odds_sizes=(2000,),
-            rounds=2,
-            repair_rounds=1,
-            reduction_sizes=(1000,),
-            reduction_features=5,
-            reduction_rounds=1,
-            members=0,
-        )
+    options, about = begin(
+        options,
+        sizes=(4000,),
+        features=3,
+        odds_sizes=(2000,),
+        rounds=2,
+        repair_rounds=1,
+        reduction_sizes=(1000,),
+        reduction_features=5,
+        reduction_rounds=1,
+        members=0,
+    )
     there = options.aif360 and aif360_mitigation.installed()
     options = dataclasses.replace(options, aif360=there)
-    kept = options.keep_freed_memory and keep_freed_memory()
-    about = environment(kept) | {
-        name: version(name) for name in ("scipy", "scikit-learn", "fairlearn")
-    }
+    about |= {name: version(name) for name in ("scipy", "scikit-learn", "fairlearn")}
     if there:
         about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}
     rows = [task() for task in tasks(options)]
-    show(COLUMNS, rows, width=170)
-    name, alignment = f"mitigation-{setting(kept)}", "l" + "r" * 5 + "l" + "r" * 4 + "l"
-    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
+    show(Row.heads(), rows, width=170)
+    save(options, f"mitigation-{setting(about)}", Row, rows, about)
     return rows
 
 

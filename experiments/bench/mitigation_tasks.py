@@ -3,25 +3,21 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from experiments.bench import aif360_mitigation
-from experiments.bench.timing import decimals, timed
+from experiments.bench import aif360_mitigation, timing
+from experiments.bench.timing import Cell, timed
 from fairjax.mitigation import DisparateImpactRemover, equal_rate_rules
 from fairjax.mitigation.distances import distribution_distances
 
-COLUMNS = (
-    *("task", "rows", "features", "groups", "ms", "first s"),
-    *("against", "theirs s", "ratio", "ours reaches", "theirs reaches", "of"),
-)
 _REPAIRED = "largest KS distance of two groups"
 _ODDS = "mean of false positive and false negative rate"
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One task.
 
     Attributes:
@@ -39,35 +35,23 @@ class Row:
       their_reached: What theirs reaches.
     """
 
-    task: str
-    rows: int
-    features: int
-    groups: int
-    milliseconds: float
-    first_seconds: float
+    task: Annotated[str, Cell("task")]
+    rows: Annotated[int, Cell("rows", ",")]
+    features: Annotated[int, Cell("features", of=lambda row: row.features or None)]
+    groups: Annotated[int, Cell("groups")]
+    milliseconds: Annotated[float, Cell("ms", ".1f")]
+    first_seconds: Annotated[float, Cell("first s", ".1f")]
     reached: float
     of: str
-    against: str = "-"
-    their_seconds: float | None = None
-    ratio: float | None = None
-    their_reached: float | None = None
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.task,
-            f"{self.rows:,}",
-            str(self.features or "-"),
-            str(self.groups),
-            decimals(self.milliseconds, 1),
-            decimals(self.first_seconds, 1),
-            self.against,
-            decimals(self.their_seconds, 3),
-            "-" if self.ratio is None else f"{self.ratio:,.1f}",
-            decimals(self.reached, 4),
-            decimals(self.their_reached, 4),
-            self.of,
-        ]
+    against: Annotated[str, Cell("against")] = "-"
+    their_seconds: Annotated[float | None, Cell("theirs s", ".3f")] = None
+    ratio: Annotated[float | None, Cell("ratio", ",.1f")] = None
+    their_reached: Annotated[
+        float | None,
+        Cell("ours reaches", ".4f", of=lambda row: row.reached),
+        Cell("theirs reaches", ".4f"),
+        Cell("of", of=lambda row: row.of, left=True),
+    ] = None
 
 
 def clocked(

@@ -6,18 +6,17 @@ to the plain joint step, taken in turns with it.
 """
 
 import copy
-import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench import timing
 from experiments.bench.modulation_steps import (
     LARGE,
     SMALL,
@@ -27,26 +26,17 @@ from experiments.bench.modulation_steps import (
     make_steps,
 )
 from experiments.bench.timing import (
+    Cell,
+    begin,
+    check_numbers,
     command,
-    decimals,
-    environment,
     in_turns,
-    keep_freed_memory,
     save,
     setting,
     show,
     timed,
 )
-from experiments.files import prepare_folder
 
-COLUMNS = (
-    *("model", "batch", "step", "ratio", "ms"),
-    *("compile s", "temporary MB", "from the host"),
-)
-AGAINST = (
-    *("model", "batch", "step", "ms", "over plain", "PyTorch ms"),
-    *("PyTorch over plain", "PyTorch / ours", "difference"),
-)
 COMPARED = {"plain": False, "MultiFair, released": True}
 """Steps that PyTorch has too, and whether they modulate."""
 STEPS_COMPARED = 3
@@ -56,7 +46,7 @@ TURN = 0.05
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.MemoryOptions):
     """Time modulated steps against a plain one, and against PyTorch's.
 
     Attributes:
@@ -64,78 +54,43 @@ class Options:
       small: Numbers of patients of the small model's batches.
       large: Of the large model's.
       rounds: Times that each step takes its turn.
-      keep_freed_memory: As for ``experiments.bench.jacobian``.
-      output: Folder of the results.
       pytorch: Compare with the released algorithm in PyTorch, if it is installed.
-      docs: Also copy the tables to docs/performance.md.
-      quick: One small batch and few rounds.
     """
 
     groups: int = 6
     small: tuple[int, ...] = (32, 128, 512, 1024)
     large: tuple[int, ...] = (32, 256)
     rounds: int = 15
-    keep_freed_memory: bool = True
-    output: Path = Path("results/bench")
     pytorch: bool = True
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One step on one model and batch."""
 
-    model: str
-    batch: int
-    step: str
-    ratio: float
-    milliseconds: float
-    compile_seconds: float
-    temporary_megabytes: float | None
-    from_host: int
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.model,
-            str(self.batch),
-            self.step,
-            decimals(self.ratio, 2),
-            decimals(self.milliseconds, 2),
-            decimals(self.compile_seconds, 1),
-            decimals(self.temporary_megabytes, 1),
-            str(self.from_host),
-        ]
+    model: Annotated[str, Cell("model")]
+    batch: Annotated[int, Cell("batch")]
+    step: Annotated[str, Cell("step")]
+    ratio: Annotated[float, Cell("ratio", ".2f")]
+    milliseconds: Annotated[float, Cell("ms", ".2f")]
+    compile_seconds: Annotated[float, Cell("compile s", ".1f")]
+    temporary_megabytes: Annotated[float | None, Cell("temporary MB", ".1f")]
+    from_host: Annotated[int, Cell("from the host")]
 
 
 @dataclass(frozen=True)
-class TorchRow:
+class TorchRow(timing.Row):
     """One step here and in PyTorch."""
 
-    model: str
-    batch: int
-    step: str
-    milliseconds: float
-    over_plain: float
-    torch_milliseconds: float
-    torch_over_plain: float
-    ratio: float
-    difference: float
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.model,
-            str(self.batch),
-            self.step,
-            decimals(self.milliseconds, 2),
-            decimals(self.over_plain, 2),
-            decimals(self.torch_milliseconds, 2),
-            decimals(self.torch_over_plain, 2),
-            decimals(self.ratio, 1),
-            f"{self.difference:.0e}",
-        ]
+    model: Annotated[str, Cell("model")]
+    batch: Annotated[int, Cell("batch")]
+    step: Annotated[str, Cell("step")]
+    milliseconds: Annotated[float, Cell("ms", ".2f")]
+    over_plain: Annotated[float, Cell("over plain", ".2f")]
+    torch_milliseconds: Annotated[float, Cell("PyTorch ms", ".2f")]
+    torch_over_plain: Annotated[float, Cell("PyTorch over plain", ".2f")]
+    ratio: Annotated[float, Cell("PyTorch / ours", ".1f")]
+    difference: Annotated[float, Cell("difference", ".0e")]
 
 
 class Compiled:
@@ -286,36 +241,25 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    if options.groups < 2:
-        raise ValueError(f"--groups must be 2 or more: {options.groups}.")
-    if options.rounds < 1:
-        raise ValueError(f"--rounds must be 1 or more: {options.rounds}.")
     batches = (*options.small, *options.large)
     if not batches:
         raise ValueError("--small or --large needs a number of patients.")
     if min(batches) < 2:
         raise ValueError(f"--small and --large must be 2 or more: {min(batches)}.")
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(options, small=(32,), large=(), rounds=3)
-    kept = options.keep_freed_memory and keep_freed_memory()
-    about = environment(kept)
+    check_numbers(options, least={"groups": 2})
+    options, about = begin(options, small=(32,), large=(), rounds=3)
     steps: list[Row] = []
     against: list[TorchRow] = []
     for size, batches in ((SMALL, options.small), (LARGE, options.large)):
         for batch in batches:
             new, new_against = measure(options, size, batch)
-            show(COLUMNS, new, width=130)
-            show(AGAINST, new_against, width=130)
+            show(Row.heads(), new, width=130)
+            show(TorchRow.heads(), new_against, width=130)
             steps += new
             against += new_against
-    for kind, columns, alignment, rows in (
-        ("modulation", COLUMNS, "lrl" + "r" * 5, steps),
-        ("modulation-torch", AGAINST, "lrl" + "r" * 6, against),
-    ):
+    for kind, rows in (("modulation", steps), ("modulation-torch", against)):
         if rows:
-            name = f"{kind}-{setting(kept)}"
-            save(options.output, name, columns, alignment, rows, about, options.docs)
+            save(options, f"{kind}-{setting(about)}", type(rows[0]), rows, about)
     return steps, against
 
 

@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 import fairjax
+from experiments.multifair.reconciled import share_of_loss
 from fairjax import modulation, training
 from fairjax.models import (
     MLP,
@@ -25,7 +26,6 @@ from fairjax.models import (
     SeriesEncoder,
     functional,
 )
-from fairjax.objectives import CellFunction
 from fairjax.training import TrainState, TrainStep
 
 MODALITIES = ("labs", "vitals")
@@ -242,7 +242,7 @@ def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
         statistics,
         partition,
         {
-            f"{block}: {group}": _share_of_loss(
+            f"{block}: {group}": share_of_loss(
                 np.arange(problem.num_groups) == group, block
             )
             for block in blocks
@@ -254,16 +254,6 @@ def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
     )
     tx = optax.chain(reconciled, problem.optimiser(optax.identity()))
     return training.make_train_step(objectives, tx), _begin(problem, tx)
-
-
-def _share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
-    """The part of the mean loss that a group's patients have; the parts add up."""
-
-    def value(means: Mapping[str, jax.Array], counts: jax.Array) -> jax.Array:
-        inside = jnp.where(group, counts * means[statistic], 0.0)
-        return jnp.sum(inside) / jnp.sum(counts)
-
-    return CellFunction(value, (statistic,), group)
 
 
 def _begin(problem: Problem, tx: optax.GradientTransformation) -> TrainState:

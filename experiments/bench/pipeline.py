@@ -6,7 +6,6 @@ of FairVLMed's schema, fundus images and notes of very unequal lengths, is prepa
 batch: loaded when it is asked for or ahead, padded to one length or to several.
 """
 
-import dataclasses
 import itertools
 import tempfile
 import time
@@ -23,23 +22,19 @@ import optax
 import tensorflow_datasets as tfds
 from flax import nnx
 
-from experiments.bench.timing import command, decimals, environment, save, show
-from experiments.files import prepare_folder
+from experiments.bench import timing
+from experiments.bench.timing import Cell, begin, check_numbers, command, save, show
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
 from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
 
-COLUMNS = (
-    *("loaded", "lengths", "padding %", "examples/s"),
-    *("step and wait ms", "wait ms", "waiting %"),
-)
 VOCABULARY = 4096
 LONGEST = 512
 _HEADS = 4
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.Options):
     """Measure how long steps wait for data.
 
     Attributes:
@@ -53,8 +48,6 @@ class Options:
       width: Of the model's tokens, a multiple of its four heads.
       depth: Blocks of each of its transformers.
       seed: Of the archive and the batches.
-      output: Folder of the results.
-      docs: Also copy the table to docs/performance.md.
       quick: A small archive, once.
     """
 
@@ -68,13 +61,10 @@ class Options:
     width: int = 128
     depth: int = 2
     seed: int = 0
-    output: Path = Path("results/bench")
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One way of loading.
 
     Attributes:
@@ -95,17 +85,24 @@ class Row:
     wall: list[float]
     waited: list[float]
 
+    @classmethod
+    def columns(cls) -> list[tuple[str, Cell]]:
+        """The columns, of several fields each."""
+        heads = ("loaded", "lengths", "padding %", "examples/s")
+        heads += ("step and wait ms", "wait ms", "waiting %")
+        return [("", Cell(head, left=head == "loaded")) for head in heads]
+
     def cells(self) -> list[str]:
-        """As shown in the table."""
+        """As the table shows it."""
         wall, waited = np.median(self.wall), np.median(self.waited)
         return [
             "ahead" if self.ahead else "when asked for",
             str(self.lengths),
-            decimals(100 * self.padding, 0),
+            f"{100 * self.padding:.0f}",
             f"{self.examples / wall:.0f}",
-            decimals(1000 * wall / self.steps, 1),
-            decimals(1000 * waited / self.steps, 1),
-            decimals(100 * waited / wall, 1),
+            f"{1000 * wall / self.steps:.1f}",
+            f"{1000 * waited / self.steps:.1f}",
+            f"{100 * waited / wall:.1f}",
         ]
 
 
@@ -258,25 +255,17 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    if options.quick:
-        options = dataclasses.replace(
-            options,
-            subjects=60,
-            side=32,
-            image_size=16,
-            epochs=1,
-            runs=1,
-            width=16,
-            depth=1,
-        )
-    sizes = (options.side, options.image_size, options.num_buckets, options.batch_size)
-    numbers = (options.epochs, options.runs, options.width, options.depth)
-    if min(*sizes, *numbers) < 1:
-        raise ValueError("All sizes and numbers must be 1 or more.")
-    if options.subjects < 10:
-        raise ValueError("--subjects must be 10 or more.")
-    prepare_folder(options.output)
-    about = environment(kept=False)
+    check_numbers(options, least={"subjects": 10, "seed": 0})
+    options, about = begin(
+        options,
+        subjects=60,
+        side=32,
+        image_size=16,
+        epochs=1,
+        runs=1,
+        width=16,
+        depth=1,
+    )
     with tempfile.TemporaryDirectory() as name:
         raw = Path(name) / "raw"
         write_archive(raw, options.subjects, options.side, options.seed)
@@ -285,10 +274,8 @@ def main(options: Options) -> list[Row]:
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)
         rows = measure(builder.as_data_source("train"), options)
-    show(COLUMNS, rows, width=120)
-    alignment = "l" + "r" * 6
-    name = f"pipeline-{jax.default_backend()}"
-    save(options.output, name, COLUMNS, alignment, rows, about, options.docs)
+    show(Row.heads(), rows, width=120)
+    save(options, f"pipeline-{jax.default_backend()}", Row, rows, about)
     return rows
 
 

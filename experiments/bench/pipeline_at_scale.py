@@ -18,14 +18,14 @@ import numpy as np
 
 from experiments.bench.mitigation_tasks import Row
 from experiments.bench.timing import timed
-from experiments.cohort import Cohort, Grouping
+from experiments.core.cohort import Cohort, Grouping
+from experiments.core.lanes import num_cores
 from experiments.datasets.simulated_subgroups import simulate
-from experiments.intersectional_groups import SUBGROUP, Composite, composite
-from experiments.intersectional_models import Division, fitted_scores
-from experiments.intersectional_paper import evaluate_paper, paper_parts
-from experiments.intersectional_results import Options
-from experiments.intersectional_stages import PAPER
-from experiments.lanes import num_cores
+from experiments.intersectional.groups import SUBGROUP, Composite, composite
+from experiments.intersectional.models import Division, fitted_scores
+from experiments.intersectional.paper import evaluate_paper, paper_parts
+from experiments.intersectional.results import Options
+from experiments.intersectional.stages import PAPER
 
 # Share of the members below which a combination is merged: ten subgroups stay.
 _RARE = 0.02
@@ -95,7 +95,7 @@ def eight_configurations(
 
     Args:
       rows: Members.
-      learner: Of `experiments.intersectional_learners`.
+      learner: Of `experiments.intersectional.learners`.
       iterations: Of the reduction, at most.
       work: Folder of finished fits.
 

@@ -11,8 +11,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import numpy as np
 import optax
 
 import fairjax
+from experiments.bench import timing
 from experiments.bench.jacobian import LEARNING_RATE, Problem
 from experiments.bench.solver_methods import (
     IN_A_ROW,
@@ -29,32 +29,25 @@ from experiments.bench.solver_methods import (
     draw_rows,
 )
 from experiments.bench.timing import (
+    Cell,
+    begin,
+    check_numbers,
     command,
-    decimals,
-    environment,
     in_turns,
-    keep_freed_memory,
     save,
     setting,
     show,
     timed,
 )
-from experiments.files import prepare_folder
 from fairjax import steps
 from fairjax.types import Step
 
 LONG = 0.1
 """A turn of TorchJD's that would take longer, in seconds, is of one update a draw."""
 
-AGAINST = (
-    *("method", "K", "ratio", "ratio in a loop", "ms", "in a loop ms"),
-    *("TorchJD ms", "compile s", "difference", "note"),
-)
-SHARES = ("method", "K", "step ms", "over the mean %", "K x K ms", "K x K %")
-
 
 @dataclass(frozen=True)
-class Options:
+class Options(timing.MemoryOptions):
     """Time the methods' K x K part against TorchJD's, and within a training step.
 
     Attributes:
@@ -66,11 +59,7 @@ class Options:
       width: Width of the network of the training steps, of two hidden layers; the
         default makes a million parameters.
       batch: Its number of examples.
-      keep_freed_memory: As for ``experiments.bench.jacobian``.
-      output: Folder of the results.
       pytorch: Compare with TorchJD, if it is installed.
-      docs: Also copy the tables to docs/performance.md.
-      quick: Small sizes and few rounds.
     """
 
     sizes: tuple[int, ...] = (2, 8, 32, 128)
@@ -80,66 +69,37 @@ class Options:
     objectives: tuple[int, ...] = (2, 8, 32)
     width: int = 708
     batch: int = 1024
-    keep_freed_memory: bool = True
-    output: Path = Path("results/bench")
     pytorch: bool = True
-    docs: bool = False
-    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(timing.Row):
     """One method's K x K part at one K."""
 
-    method: str
-    size: int
-    ratio: float | None = None
-    loop_ratio: float | None = None
-    milliseconds: float | None = None
-    loop_milliseconds: float | None = None
-    torchjd_milliseconds: float | None = None
-    compile_seconds: float | None = None
-    difference: float | None = None
-    note: str = ""
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        difference = "-" if self.difference is None else f"{self.difference:.0e}"
-        return [
-            self.method,
-            str(self.size),
-            decimals(self.ratio, 1),
-            decimals(self.loop_ratio, 1),
-            decimals(self.milliseconds, 3),
-            decimals(self.loop_milliseconds, 3),
-            decimals(self.torchjd_milliseconds, 3),
-            decimals(self.compile_seconds, 1),
-            difference,
-            self.note,
-        ]
+    method: Annotated[str, Cell("method")]
+    size: Annotated[int, Cell("K")]
+    ratio: Annotated[float | None, Cell("ratio", ".1f")] = None
+    loop_ratio: Annotated[float | None, Cell("ratio in a loop", ".1f")] = None
+    milliseconds: Annotated[float | None, Cell("ms", ".3f")] = None
+    loop_milliseconds: Annotated[float | None, Cell("in a loop ms", ".3f")] = None
+    torchjd_milliseconds: Annotated[float | None, Cell("TorchJD ms", ".3f")] = None
+    compile_seconds: Annotated[float | None, Cell("compile s", ".1f")] = None
+    difference: Annotated[float | None, Cell("difference", ".0e")] = None
+    note: Annotated[str, Cell("note")] = ""
 
 
 @dataclass(frozen=True)
-class ShareRow:
+class ShareRow(timing.Row):
     """One method within a training step."""
 
-    method: str
-    size: int
-    step_milliseconds: float
-    over_mean: float
-    part_milliseconds: float
-    share: float
-
-    def cells(self) -> list[str]:
-        """As shown in the table."""
-        return [
-            self.method,
-            str(self.size),
-            decimals(self.step_milliseconds, 1),
-            decimals(100 * self.over_mean, 1),
-            decimals(self.part_milliseconds, 3),
-            decimals(100 * self.share, 2),
-        ]
+    method: Annotated[str, Cell("method")]
+    size: Annotated[int, Cell("K")]
+    step_milliseconds: Annotated[float, Cell("step ms", ".1f")]
+    over_mean: Annotated[
+        float, Cell("over the mean %", ".1f", of=lambda row: 100 * row.over_mean)
+    ]
+    part_milliseconds: Annotated[float, Cell("K x K ms", ".3f")]
+    share: Annotated[float, Cell("K x K %", ".2f", of=lambda row: 100 * row.share)]
 
 
 def measure(options: Options, method: Method, size: int) -> Row:
@@ -285,34 +245,21 @@ def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    for name, least in (("sizes", 2), ("objectives", 2)):
-        given = getattr(options, name)
-        if not given or min(given) < least:
-            raise ValueError(f"--{name} must be {least} or more: {given}.")
-    for name in ("draws", "rounds", "width", "batch"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be 1 or more: {getattr(options, name)}.")
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(
-            options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
-        )
-    kept = options.keep_freed_memory and keep_freed_memory()
-    about = environment(kept)
+    several = {"sizes": 2, "objectives": 2}
+    check_numbers(options, least=several, some=several)
+    options, about = begin(
+        options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
+    )
     against: list[Row] = []
     for size in options.sizes:
         against += (new := [measure(options, method, size) for method in METHODS])
-        show(AGAINST, new, width=130)
+        show(Row.heads(), new, width=130)
     shares: list[ShareRow] = []
     for size in options.objectives:
         shares += (new_shares := training_shares(options, size))
-        show(SHARES, new_shares, width=130)
-    for kind, columns, alignment, rows in (
-        ("solvers", AGAINST, "l" + "r" * 8 + "l", against),
-        ("solvers-share", SHARES, "l" + "r" * 5, shares),
-    ):
-        name = f"{kind}-{setting(kept)}"
-        save(options.output, name, columns, alignment, rows, about, options.docs)
+        show(ShareRow.heads(), new_shares, width=130)
+    save(options, f"solvers-{setting(about)}", Row, against, about)
+    save(options, f"solvers-share-{setting(about)}", ShareRow, shares, about)
     return against, shares
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: calls timed in turns, where they ran, where tables go."""
+"""What benchmarks share: options, calls timed in turns, tables and where they go."""
 
 import ctypes
 import dataclasses
@@ -8,10 +8,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import jax
 import numpy as np
@@ -19,10 +20,86 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.files import write_text
+from experiments.core.files import prepare_folder, write_text
+from experiments.core.lanes import num_cores
 
 DOCUMENT = Path("docs/performance.md")
 BEGIN, END = "<!-- table: begin {} -->", "<!-- table: end {} -->"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every benchmark asks.
+
+    Attributes:
+      output: Folder of the results.
+      docs: Also copy the tables to docs/performance.md.
+      quick: Small sizes and few rounds.
+    """
+
+    output: Path = Path("results/bench")
+    docs: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryOptions(Options):
+    """Likewise, where memory that is freed and faulted in again would disturb.
+
+    Attributes:
+      keep_freed_memory: Have the C library keep freed memory, rather than return large
+        blocks to the system and fault them in again at each call (glibc only; for both
+        sides alike).
+    """
+
+    keep_freed_memory: bool = True
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Cell(NamedTuple):
+    """A column of a table, with which a field of its rows is annotated.
+
+    Attributes:
+      head: Of the column.
+      form: How a value is formatted; a dash stands where there is none.
+      of: The value, of the row; the field's by default.
+      left: Aligned to the left, as texts always are.
+    """
+
+    head: str
+    form: str = ""
+    of: Callable[[Any], Any] | None = None
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, whose fields are annotated with its columns, in order."""
+
+    @classmethod
+    def columns(cls) -> list[tuple[str, Cell]]:
+        """The columns, each with the name of its field."""
+        hints = get_type_hints(cls, include_extras=True)
+        return [
+            (name, cell._replace(left=cell.left or hint.__origin__ is str))
+            for name, hint in hints.items()
+            for cell in getattr(hint, "__metadata__", ())
+        ]
+
+    @classmethod
+    def heads(cls) -> list[str]:
+        """The heads of the columns."""
+        return [cell.head for _, cell in cls.columns()]
+
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        shown = []
+        for name, cell in self.columns():
+            value = cell.of(self) if cell.of else getattr(self, name)
+            shown.append("-" if value is None else format(value, cell.form))
+        return shown
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -65,7 +142,7 @@ def environment(kept: bool) -> dict[str, Any]:
         names += ["torch", "torchjd"]
     return {
         "device": device.device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "load before": f"{os.getloadavg()[0]:.1f}",
         "freed memory": "kept" if kept else "returned",
         "machine": platform.machine(),
@@ -75,22 +152,19 @@ def environment(kept: bool) -> dict[str, Any]:
 
 
 def markdown(
-    columns: Sequence[str],
-    alignment: str,
-    rows: Sequence[Sequence[str]],
-    about: dict[str, Any],
+    columns: Sequence[str], alignment: str, rows: Sequence[Sequence[str]], made: str
 ) -> str:
-    """A Markdown table, with what it was measured on.
+    """A Markdown table, with how it was made.
 
     Args:
       columns: Their heads.
       alignment: ``"l"`` or ``"r"`` for each column.
       rows: Their cells.
-      about: See :func:`environment`.
+      made: Stands before the table.
     """
     rule = "|".join({"l": ":--", "r": "--:"}[side] for side in alignment)
     lines = [
-        "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + ".",
+        made,
         "",
         "| " + " | ".join(columns) + " |",
         f"|{rule}|",
@@ -99,70 +173,75 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-class HasCells(Protocol):
-    """A dataclass that is a row of a table."""
-
-    def cells(self) -> list[str]:
-        """As the table shows it."""
-        ...
-
-
-def show(columns: Sequence[str], rows: Sequence[HasCells], *, width: int) -> None:
-    """Print rows as a table."""
+def show(columns: Sequence[str], rows: Sequence[Any], *, width: int) -> None:
+    """Print rows, which have cells, as a table."""
     table = Table(*columns)
     for row in rows:
         table.add_row(*row.cells())
     Console(width=width).print(table)
 
 
-def decimals(number: float | None, places: int) -> str:
-    """A number as tables show it; a dash where there is none."""
-    return "-" if number is None else f"{number:.{places}f}"
-
-
 def save(
-    folder: Path,
+    options: Options,
     name: str,
-    columns: Sequence[str],
-    alignment: str,
-    rows: Sequence[Any],
+    kind: type[Row],
+    rows: Sequence[Row],
     about: dict[str, Any],
-    docs: bool,
 ) -> None:
-    """Write rows, which are dataclasses with cells, as JSON, and their table.
+    """Write rows as JSON, and their table; that also to ``DOCUMENT``, if asked.
 
     Args:
-      folder: Of both files.
-      name: Theirs, and that of the document's markers.
-      columns: Heads of the table.
-      alignment: See :func:`markdown`.
+      options: Say where.
+      name: Of both files, and of the document's markers.
+      kind: Of the rows.
       rows: What was measured.
       about: See :func:`environment`.
-      docs: Also copy the table to ``DOCUMENT``.
     """
-    text = markdown(columns, alignment, [row.cells() for row in rows], about)
+    made = "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + "."
+    sides = "".join("l" if cell.left else "r" for _, cell in kind.columns())
+    text = markdown(kind.heads(), sides, [row.cells() for row in rows], made)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
-    write_text(folder / f"{name}.json", json.dumps(record, indent=1))
-    write_text(folder / f"{name}.md", text)
-    if docs:
+    write_text(options.output / f"{name}.json", json.dumps(record, indent=1))
+    write_text(options.output / f"{name}.md", text)
+    if options.docs:
         copy_between_markers(DOCUMENT, name, text)
 
 
-def check_numbers(options: Any, *, least: Mapping[str, int] | None = None) -> None:
+def begin(options: OptionsT, **quick: Any) -> tuple[OptionsT, dict[str, Any]]:
+    """The options, those of ``--quick`` in their place, and the `environment`.
+
+    Raises:
+      ValueError: The folder of the results cannot be written to.
+    """
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(options, **quick)
+    kept = isinstance(options, MemoryOptions) and options.keep_freed_memory
+    return options, environment(kept and keep_freed_memory())
+
+
+def check_numbers(
+    options: Any,
+    *,
+    least: Mapping[str, int] | None = None,
+    some: Collection[str] = (),
+) -> None:
     """Refuse whole numbers among the options that are below 1.
 
     Args:
       options: A dataclass.
       least: Name -> another smallest number.
+      some: Names of those that must have a number or more.
 
     Raises:
-      ValueError: One is smaller.
+      ValueError: One is smaller, or there is none.
     """
     for field in dataclasses.fields(options):
         given = getattr(options, field.name)
         numbers = given if isinstance(given, tuple) else (given,)
         lowest = (least or {}).get(field.name, 1)
-        if any(type(number) is int and number < lowest for number in numbers):
+        small = any(type(number) is int and number < lowest for number in numbers)
+        if small or (field.name in some and not numbers):
             raise ValueError(f"--{field.name} must be {lowest} or more: {given}.")
 
 
@@ -174,10 +253,11 @@ def command(main: Callable[[Any], Any], options: type, description: str | None) 
         sys.exit(f"error: {error}")
 
 
-def setting(kept: bool) -> str:
+def setting(about: Mapping[str, Any]) -> str:
     """The end of a result's name: the device, and on a CPU what memory it had."""
     backend = jax.default_backend()
-    return backend if kept or backend != "cpu" else f"{backend}-returned"
+    kept = about["freed memory"] == "kept" or backend != "cpu"
+    return backend if kept else f"{backend}-returned"
 
 
 def copy_between_markers(path: Path, name: str, text: str) -> None:

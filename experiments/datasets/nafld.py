@@ -9,7 +9,7 @@ from experiments.datasets.censoring import censoring_weights
 from experiments.datasets.files import read_pickled_frame
 from experiments.datasets.modalities import Series, series_from_rows
 from experiments.datasets.multimodal import MultimodalTable, validate_multimodal
-from experiments.datasets.table import ClinicalTable, recode
+from experiments.datasets.table import ClinicalTable, bands, recode
 
 HORIZON_DAYS = 3652.5
 LOOK_BACK_DAYS = 1826
@@ -138,16 +138,10 @@ def nafld() -> MultimodalTable:
 
 
 def _attributes(patients: pd.DataFrame) -> pd.DataFrame:
-    age = pd.cut(
-        patients["age"],
-        [0, 50, 65, np.inf],
-        right=False,
-        labels=["<50", "50-64", ">=65"],
-    )
     return pd.DataFrame(
         {
             "sex": recode(patients["male"], {0: "female", 1: "male"}),
-            "age": pd.Series(age).cat.as_unordered(),
+            "age": bands(patients["age"], (0, 50, 65), ("<50", "50-64", ">=65")),
         }
     )
 

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.datasets.files import verified_bytes
-from experiments.datasets.table import NOT_RECORDED, ClinicalTable, recode, validate
+from experiments.datasets.table import (
+    NOT_RECORDED,
+    ClinicalTable,
+    bands,
+    recode,
+    validate,
+)
 
 _NUMERIC = {
     "AgeInYearsAtScreening": "age",
@@ -215,21 +221,15 @@ def _attributes(frame: pd.DataFrame) -> pd.DataFrame:
         "Some college or AA degree": "some college",
         "College graduate or above": "college",
     }
-    age = pd.cut(
-        frame["AgeInYearsAtScreening"],
-        [0, 45, 65, np.inf],
-        right=False,
-        labels=["<45", "45-64", ">=65"],
-    )
-    poverty = pd.cut(
+    age = frame["AgeInYearsAtScreening"]
+    poverty = bands(
         frame["RatioOfFamilyIncomeToPoverty"],
-        [0, 1.3, 3.5, np.inf],
-        right=False,
-        labels=[
+        (0, 1.3, 3.5),
+        (
             "under 1.3 times the poverty line",
             "1.3 to 3.5 times the poverty line",
             "3.5 times the poverty line or more",
-        ],
+        ),
     )
     insured = _number(frame["CoveredByHealthInsurance"])
     return pd.DataFrame(
@@ -238,8 +238,8 @@ def _attributes(frame: pd.DataFrame) -> pd.DataFrame:
             "race": recode(frame["RacehispanicOriginWNhAsian"], races),
             "insured": _recorded(recode(insured, {1.0: "yes", 0.0: "no"})),
             "education": _recorded(recode(frame["EducationLevelAdults20"], education)),
-            "age": pd.Series(age).cat.as_unordered(),
-            "poverty": _recorded(pd.Series(poverty).cat.as_unordered()),
+            "age": bands(age, (0, 45, 65), ("<45", "45-64", ">=65")),
+            "poverty": _recorded(poverty),
         }
     )
 

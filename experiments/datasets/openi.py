@@ -13,7 +13,7 @@ import pandas as pd
 from experiments.datasets.files import verified_bytes
 from experiments.datasets.modalities import Text
 from experiments.datasets.multimodal import MultimodalTable, validate_multimodal
-from experiments.datasets.table import NOT_RECORDED, ClinicalTable
+from experiments.datasets.table import NOT_RECORDED, ClinicalTable, bands
 
 _REPORTS = "torchxrayvision/data/NLMCXR_reports.tgz"
 _PICTURES = "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz"
@@ -152,9 +152,6 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
     texts = reports.loc[usable, "indication"].astype(str)
     words = tuple(tuple(_WORD.findall(text.lower())) for text in texts)
     years = age[usable].reset_index(drop=True)
-    bands = pd.cut(
-        years, [0, 40, 65, np.inf], right=False, labels=["<40", "40-64", ">=65"]
-    )
     levels = pd.CategoricalDtype(["female", "male", NOT_RECORDED])
     written = np.array([bool(one) for one in words], dtype=np.bool_)
     return validate_multimodal(
@@ -168,7 +165,7 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
                 attributes=pd.DataFrame(
                     {
                         "sex": pd.Series([_sex(one) for one in words], dtype=levels),
-                        "age": pd.Series(bands).cat.as_unordered(),
+                        "age": bands(years, (0, 40, 65), ("<40", "40-64", ">=65")),
                     }
                 ),
                 patient_ids=reports["study"][usable].to_numpy(),

@@ -1,6 +1,6 @@
 """One clinical table: what every loader returns and what every experiment reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,14 @@ def validate(table: ClinicalTable) -> ClinicalTable:
     if missing:
         raise ValueError(f"{table.name}: patient_ids is missing in {missing} rows")
     return table
+
+
+def bands(
+    values: pd.Series, edges: Sequence[float], labels: Sequence[str]
+) -> pd.Series:
+    """Returns numbers as levels: from each edge, the last open, below the next."""
+    cut = pd.cut(values, [*edges, np.inf], right=False, labels=list(labels))
+    return pd.Series(cut).cat.as_unordered()
 
 
 def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:

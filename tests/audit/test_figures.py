@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from experiments import figures as experiment
+from experiments.reporting import figures as experiment
 from fairjax.audit import _canvas, figures
 from tests.audit.example import (
     FORMULA,

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import fairgrad, protocol
+from experiments.core import protocol, runner
+from experiments.core.evaluation import Evaluator, Predictions
+from experiments.core.programs import Budget
 from experiments.datasets import load
 from experiments.datasets.simulated_modalities import simulate
-from experiments.evaluation import Evaluator, Predictions
-from experiments.fairgrad_results import Options
-from experiments.multimodal import MultimodalBudget, MultimodalTask
-from experiments.programs import Budget
+from experiments.fairgrad import experiment as fairgrad
+from experiments.fairgrad.results import Options
+from experiments.multifair.task import MultimodalBudget, MultimodalTask
 
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
 ATTRIBUTES = ("sex", "race")
@@ -101,17 +102,11 @@ def column(splits, advance):
     return splits.inputs[..., 0]
 
 
-def small_run(table, folder, *, audited=False, **options):
-    """A run of the experiment on a table of one's own: its folder, results and bar.
+def noted_bars(patch):
+    """The bars of the runs from now on, which note what was planned, told and done."""
+    bars = []
 
-    Its references are a column; the command's test has theirs.
-    """
-    kept, bars = [], []
-    write = fairgrad.report.write
-
-    class Bar(fairgrad.runner.Bar):
-        """Notes what was planned, told and done."""
-
+    class Bar(runner.Bar):
         def __init__(self, progress):
             super().__init__(progress)
             self.planned, self.advanced, self.said = 0, 0, []
@@ -129,8 +124,19 @@ def small_run(table, folder, *, audited=False, **options):
             self.advanced += units
             super().advance(units)
 
+    patch.setattr(runner, "Bar", Bar)
+    return bars
+
+
+def small_run(table, folder, *, audited=False, **options):
+    """A run of the experiment on a table of one's own: its folder, results and bar.
+
+    Its references are a column; the command's test has theirs.
+    """
+    kept = []
+    write = fairgrad.runs.report.write
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fairgrad.runner, "Bar", Bar)
+        bars = noted_bars(patch)
         patch.setattr(fairgrad, "load", lambda name: table)
         cheap = {
             name: (title, column)
@@ -138,9 +144,9 @@ def small_run(table, folder, *, audited=False, **options):
         }
         patch.setattr(fairgrad.references, "ALL", cheap)
         if not audited:
-            patch.setattr(fairgrad, "write_audit", lambda *_, **__: folder)
+            patch.setattr(fairgrad.runs, "write_audit", lambda *_, **__: folder)
         patch.setattr(
-            fairgrad.report,
+            fairgrad.runs.report,
             "write",
             lambda system, results, folder: (
                 kept.append(results) or write(system, results, folder)

@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import lanes, methods, protocol
+from experiments.core import lanes, methods, protocol
+from experiments.core.programs import Budget
 from experiments.datasets import load
-from experiments.programs import Budget
 
 BUDGET = Budget(
     steps=16,

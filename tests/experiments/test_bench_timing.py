@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Annotated
 
 import pytest
 
@@ -9,12 +10,14 @@ from experiments.bench import timing
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    name: str
-    seconds: float
-
-    def cells(self) -> list[str]:
-        return [self.name, f"{self.seconds}"]
+class Row(timing.Row):
+    name: Annotated[str, timing.Cell("name")]
+    seconds: Annotated[
+        float | None,
+        timing.Cell("s", ".1f"),
+        timing.Cell("twice", of=lambda row: 2 * row.seconds),
+    ]
+    hidden: int = 7
 
 
 def test_calls_are_made_in_turns_after_one_that_is_not_counted():
@@ -30,25 +33,37 @@ def test_calls_are_made_in_turns_after_one_that_is_not_counted():
 
 
 def test_a_table_with_what_it_was_measured_on():
-    text = timing.markdown(("x", "note"), "rl", [["1", "so"]], {"cores": 2})
-    assert text == "Measured on cores 2.\n\n| x | note |\n|--:|:--|\n| 1 | so |\n"
+    text = timing.markdown(("x", "note"), "rl", [["1", "so"]], "Measured here.")
+    assert text == "Measured here.\n\n| x | note |\n|--:|:--|\n| 1 | so |\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing(timing.Row):
+    ratio: Annotated[float | None, timing.Cell("ratio", ".1f")] = None
 
 
 def test_decimals():
-    assert timing.decimals(1.25, 1) == "1.2"
-    assert timing.decimals(None, 1) == "-"
+    assert Missing(1.25).cells() == ["1.2"]
+    assert Missing().cells() == ["-"]
+
+
+def test_a_row_shows_the_columns_of_its_fields():
+    assert Row.heads() == ["name", "s", "twice"]
+    assert Row("a", 1.25).cells() == ["a", "1.2", "2.5"]
 
 
 def test_rows_are_saved_beside_their_table(tmp_path):
-    rows, columns = [Row("a", 0.5)], ("name", "s")
-    timing.save(tmp_path, "x", columns, "lr", rows, {"cores": 2}, docs=False)
+    options = timing.Options(output=tmp_path)
+    timing.save(options, "x", Row, [Row("a", 0.5)], {"cores": 2})
     saved = json.loads((tmp_path / "x.json").read_text())
     assert saved == {
         "environment": {"cores": 2},
-        "rows": [{"name": "a", "seconds": 0.5}],
+        "rows": [{"name": "a", "seconds": 0.5, "hidden": 7}],
     }
-    expected = timing.markdown(columns, "lr", [["a", "0.5"]], {"cores": 2})
-    assert (tmp_path / "x.md").read_text() == expected
+    assert (tmp_path / "x.md").read_text() == (
+        "Measured on cores 2.\n\n| name | s | twice |\n|:--|--:|--:|\n"
+        "| a | 0.5 | 1.0 |\n"
+    )
 
 
 def test_rows_are_printed(capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from experiments.binned_trees import BinnedXGBoost, Bins
+from experiments.intersectional.binned_trees import BinnedXGBoost, Bins
 
 xgboost = pytest.importorskip("xgboost")
 

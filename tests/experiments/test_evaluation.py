@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from experiments.cohort import MIN_SUPPORT, WORST_GROUP_SUPPORT
-from experiments.comparison import (
+from experiments.core.cohort import MIN_SUPPORT, WORST_GROUP_SUPPORT
+from experiments.core.comparison import (
     Comparison,
     Evaluation,
     compare,
@@ -21,8 +21,9 @@ from experiments.comparison import (
     front_area,
     holm,
 )
-from experiments.evaluation import Evaluator, Predictions
-from experiments.measures import GAP, Sample, gap_metrics
+from experiments.core.evaluation import Evaluator, Predictions
+from experiments.core.measures import GAP, gap_metrics
+from experiments.core.sample import Sample
 from fairjax import metrics
 
 

@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import compiling, datasets, fairgrad, protocol
+from experiments import datasets
+from experiments.core import compiling, protocol
+from experiments.core.files import locked
+from experiments.core.recording import beside
 from experiments.datasets import files, survset, validate
-from experiments.files import locked
-from experiments.recording import beside
+from experiments.fairgrad import experiment as fairgrad
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # ``python -m experiments.fairgrad`` with a smaller budget, which is no option.
 COMMAND = """
 import functools, runpy
-from experiments import programs
+from experiments.core import programs
 programs.Budget = functools.partial(programs.Budget, steps=100, batch_size=256)
 runpy.run_module("experiments.fairgrad", run_name="__main__", alter_sys=True)
 """

@@ -13,19 +13,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import (
-    docs,
-    fairgrad_findings,
-    fairgrad_report,
-    markdown,
-    report,
-    training_figures,
-)
-from experiments.comparison import Evaluation
-from experiments.evaluation import Predictions
-from experiments.fairgrad_findings import PLAIN
-from experiments.fairgrad_report import SYSTEM
-from experiments.measures import GAP
+from experiments.core.comparison import Evaluation
+from experiments.core.evaluation import Predictions
+from experiments.core.measures import GAP
+from experiments.fairgrad import findings as fairgrad_findings
+from experiments.fairgrad import report as fairgrad_report
+from experiments.fairgrad.findings import PLAIN
+from experiments.fairgrad.report import SYSTEM
+from experiments.reporting import docs, markdown, report, training_figures
 from tests.experiments.conftest import ATTRIBUTES, REPLICATES, small_run
 
 MAIN = (

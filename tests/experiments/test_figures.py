@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments import figures, training_figures
-from experiments.comparison import Evaluation
+from experiments.core.comparison import Evaluation
+from experiments.reporting import figures, training_figures
 from fairjax.audit.figures import COLOURS
 
 STEPS = np.array([0, 10, 20])

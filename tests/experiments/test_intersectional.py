@@ -9,16 +9,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import intersectional, intersectional_fits, intersectional_learners
+from experiments.core import runner
+from experiments.core.level_measures import F1, IMPACT
+from experiments.core.measures import GROUP_AUROC
+from experiments.core.programs import Budget
+from experiments.core.results import main_methods
 from experiments.datasets import ClinicalTable
-from experiments.intersectional_claims import F1
-from experiments.intersectional_findings import preliminary
-from experiments.intersectional_results import Options
-from experiments.level_measures import IMPACT
-from experiments.measures import GROUP_AUROC
-from experiments.prediction_audit import audited_table
-from experiments.programs import Budget
-from experiments.results import main_methods
+from experiments.intersectional import experiment as intersectional
+from experiments.intersectional import fits as intersectional_fits
+from experiments.intersectional import learners as intersectional_learners
+from experiments.intersectional.findings import preliminary
+from experiments.intersectional.results import Options
+from experiments.reporting.prediction_audit import audited_table
+from tests.experiments.conftest import noted_bars
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
@@ -80,7 +83,7 @@ def table():
 def run(table, folder, *, written=True, **options):
     """A run on a table of one's own: its folder, and what was told."""
     kept = []
-    write = intersectional.report.write
+    write = intersectional.runs.report.write
 
     def keep(system, results, folder):
         kept.append(results)
@@ -90,20 +93,23 @@ def run(table, folder, *, written=True, **options):
             write(dataclasses.replace(system, pictures=some), results, folder)
 
     with pytest.MonkeyPatch.context() as patch:
+        bars = noted_bars(patch)
         patch.setattr(intersectional, "load", lambda name: table)
         patch.setattr(intersectional.lanes, "num_cores", lambda: 1)
-        patch.setattr(intersectional.report, "write", keep)
+        patch.setattr(intersectional.runs.report, "write", keep)
         # Other experiments' tests write the page; here its table is looked at.
         patch.setattr(
-            intersectional,
+            intersectional.runs,
             "write_audit",
-            lambda results, folder, **how: kept.append(audited_table(results, **how)),
+            lambda results, folder, *, advance, **how: kept.append(
+                audited_table(results, **how)
+            ),
         )
         (done,) = intersectional.run(
             Options(output=folder, **{**SMALL, **options}), BUDGET, Console(quiet=True)
         )
     results, audited = kept
-    return SimpleNamespace(folder=done, results=results, audited=audited)
+    return SimpleNamespace(folder=done, results=results, audited=audited, bar=bars[0])
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +227,16 @@ def test_the_audit_is_of_decisions_that_were_taken(finished):
     assert abs(taken.mean() - chance.mean()) < 0.1
     base = finished.results.predictions["base"].decisions[0]
     np.testing.assert_array_equal(frame[options.decisions[0]], base)
+
+
+def test_the_bar_spans_the_run(finished):
+    # But for the audit, which was not made.
+    left = runner.audit_units(num_models=2, num_attributes=1)
+    assert finished.bar.advanced == finished.bar.planned - left
+    assert finished.bar.said == [
+        *("clean protocol", "paper protocol", "reconciled gradients", "metrics"),
+        *("writing the report", "done"),
+    ]
 
 
 @pytest.mark.slow

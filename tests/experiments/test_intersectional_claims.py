@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.comparison import Comparison, Evaluation, contrast
-from experiments.intersectional_claims import (
+from experiments.core.comparison import Comparison, Evaluation, contrast
+from experiments.core.level_measures import AVERAGE_ODDS, F1, OPPORTUNITY
+from experiments.intersectional.claims import (
     BALANCE,
     DISPARITY,
     DISTANCES,
-    F1,
     claims,
     most_balanced,
     multi_stage,
@@ -16,15 +16,14 @@ from experiments.intersectional_claims import (
     weak_alone,
     with_summaries,
 )
-from experiments.intersectional_stages import PAPER
-from experiments.intersectional_verdicts import (
+from experiments.intersectional.stages import PAPER
+from experiments.intersectional.verdicts import (
     judged,
     of_two_parts,
     one_of,
     p_text,
     shows,
 )
-from experiments.level_measures import AVERAGE_ODDS, OPPORTUNITY
 
 TITLES = {name: c.title for name, c in PAPER.items()}
 SPREAD = 0.004

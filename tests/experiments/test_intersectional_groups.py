@@ -10,7 +10,7 @@ import pytest
 
 from experiments.datasets import ClinicalTable, load
 from experiments.datasets.files import verified_bytes
-from experiments.intersectional_groups import OTHER, composite
+from experiments.intersectional.groups import OTHER, composite
 
 
 def table_of(cells, **columns):

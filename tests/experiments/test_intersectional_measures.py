@@ -9,20 +9,20 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from experiments import measures, protocol
-from experiments.cohort import cohort
-from experiments.comparison import Evaluation
-from experiments.datasets import ClinicalTable
-from experiments.evaluation import Evaluator, Predictions
-from experiments.level_measures import (
+from experiments.core import measures, protocol
+from experiments.core.cohort import cohort
+from experiments.core.comparison import Evaluation
+from experiments.core.evaluation import Evaluator, Predictions
+from experiments.core.level_measures import (
     AVERAGE_ODDS,
     DISTANCE,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
-from experiments.measures import Sample
-from experiments.noise import noise
+from experiments.core.noise import noise
+from experiments.core.sample import Sample
+from experiments.datasets import ClinicalTable
 
 GROUPS, REFERENCE = ("a", "b", "c", "tiny"), "b"
 PARITY = (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)

@@ -5,14 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.comparison import Evaluation
-from experiments.intersectional_claims import F1
-from experiments.intersectional_findings import beaten_in_words
-from experiments.intersectional_protocols import protocols
-from experiments.intersectional_results import TABLE, PerSplit
-from experiments.intersectional_stability import spread, spreads
-from experiments.intersectional_stages import PAPER
-from experiments.level_measures import AVERAGE_ODDS
+from experiments.core.comparison import Evaluation
+from experiments.core.level_measures import AVERAGE_ODDS, F1
+from experiments.intersectional.findings import beaten_in_words
+from experiments.intersectional.protocols import protocols
+from experiments.intersectional.results import TABLE, PerSplit
+from experiments.intersectional.stability import spread, spreads
+from experiments.intersectional.stages import PAPER
 
 LEVELS = ("ref", "one", "two", "rare")
 ODDS = f"{AVERAGE_ODDS}/mean"

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.comparison import Evaluation
-from experiments.intersectional_stability import spread_ratio, unstable_subgroup
-from experiments.intersectional_stages import PAPER
-from experiments.level_measures import AVERAGE_ODDS, DISTANCE
+from experiments.core.comparison import Evaluation
+from experiments.core.level_measures import AVERAGE_ODDS, DISTANCE
+from experiments.intersectional.stability import spread_ratio, unstable_subgroup
+from experiments.intersectional.stages import PAPER
 
 TITLES = {name: c.title for name, c in PAPER.items()}
 NAN = float("nan")

@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.intersectional_fits import Fit, run_all
-from experiments.intersectional_paper import over_splits
-from experiments.intersectional_repair import in_words, measured_repair
-from experiments.intersectional_stages import (
+from experiments.core.level_measures import AVERAGE_ODDS, IMPACT
+from experiments.intersectional.fits import Fit, run_all
+from experiments.intersectional.paper import over_splits
+from experiments.intersectional.repair import in_words, measured_repair
+from experiments.intersectional.stages import (
     CONFIGURATIONS,
     PAPER,
     choose,
     decide,
     repaired,
 )
-from experiments.level_measures import AVERAGE_ODDS, IMPACT
 
 ODDS = f"{AVERAGE_ODDS}/mean"
 EIGHT = ["base", "eo", "dir", "egr", "dir_eo", "egr_eo", "dir_egr", "dir_egr_eo"]

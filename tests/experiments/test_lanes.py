@@ -15,9 +15,9 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import lanes, methods, runner
-from experiments.fairgrad_results import Options
-from experiments.programs import Budget, Program, Variant
+from experiments.core import lanes, methods, runner
+from experiments.core.programs import Budget, Program, Variant
+from experiments.fairgrad.results import Options
 from fairjax.models import MLP, functional
 
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from experiments import measures, protocol
-from experiments.cohort import MIN_SUPPORT, Cohort, Grouping, cohort, left_out
+from experiments.core import measures, protocol
+from experiments.core.cohort import MIN_SUPPORT, Cohort, Grouping, cohort, left_out
+from experiments.core.evaluation import Evaluator, Predictions
+from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from experiments.core.sample import Sample
 from experiments.datasets import ClinicalTable
-from experiments.evaluation import Evaluator, Predictions
-from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY, Sample
 
 GROUP_METRICS = (GAP, PARITY, AUROC_GAP, EQUITY)
 ALL = ("auroc", "brier", *GROUP_METRICS, "group_auroc")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import methods
-from experiments.baselines.reweighting import reweighting
-from experiments.programs import Budget, allot
+from experiments.core import methods
+from experiments.core.programs import Budget, allot
+from experiments.core.reweighting import reweighting
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import (
-    multifair,
-    multifair_methods,
-    multifair_names,
-)
-from experiments.multifair_findings import BEST
-from experiments.multifair_names import FACTORS
-from experiments.multifair_results import Options
-from experiments.prediction_audit import audited_table
+from experiments.multifair import experiment as multifair
+from experiments.multifair import methods as multifair_methods
+from experiments.multifair import names as multifair_names
+from experiments.multifair.findings import BEST
+from experiments.multifair.names import FACTORS
+from experiments.multifair.results import Options
+from experiments.reporting.prediction_audit import audited_table
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
@@ -144,7 +142,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     # Another experiment's test writes the page; here its table is looked at.
     audited = []
     monkeypatch.setattr(
-        multifair,
+        multifair.runs,
         "write_audit",
         lambda results, folder, *, advance, **how: (
             audited.append(audited_table(results, **how)) or folder

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import multifair, multifair_report
-from experiments.comparison import Comparison, Evaluation
+from experiments.core.comparison import Comparison, Evaluation
+from experiments.core.measures import EQUITY, GROUP_AUROC
 from experiments.datasets.simulated_modalities import DEFAULT_LAW, Truth
-from experiments.measures import EQUITY, GROUP_AUROC
-from experiments.multifair_findings import (
+from experiments.multifair import experiment as multifair
+from experiments.multifair import report as multifair_report
+from experiments.multifair.findings import (
     BEST,
     _methods_answer,
     _modalities_answer,
@@ -19,10 +20,10 @@ from experiments.multifair_findings import (
     _truth_answer,
     release_tests,
 )
-from experiments.multifair_levels import effects, levels_answer
-from experiments.multifair_names import FACTORS, GRID, digits
-from experiments.multifair_results import Options
-from experiments.multifair_verdicts import HEADLINE, judged
+from experiments.multifair.levels import effects, levels_answer
+from experiments.multifair.names import FACTORS, GRID, digits
+from experiments.multifair.results import Options
+from experiments.multifair.verdicts import HEADLINE, judged
 
 
 def evaluation(value, seed):

@@ -6,8 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import lanes, multifair_methods, multifair_modulated
-from experiments.multifair_modulated import (
+from experiments.core import lanes
+from experiments.multifair import methods as multifair_methods
+from experiments.multifair import modulated as multifair_modulated
+from experiments.multifair.modulated import (
     DECAY,
     DIRECTION,
     FAIRNESS,
@@ -16,8 +18,8 @@ from experiments.multifair_modulated import (
     SIGNED_LIMIT,
     TAU,
 )
-from experiments.multifair_names import FACTORS, GRID
-from experiments.multimodal import CLIP
+from experiments.multifair.names import FACTORS, GRID
+from experiments.multifair.task import CLIP
 from fairjax import modulation
 
 pytestmark = pytest.mark.slow

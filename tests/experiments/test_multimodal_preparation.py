@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from experiments import lanes, multifair_methods, protocol
+from experiments.core import lanes, protocol
 from experiments.datasets.modalities import Dense, Text, series_from_rows
 from experiments.datasets.multimodal import (
     STATIC,
@@ -19,9 +19,10 @@ from experiments.datasets.multimodal import (
     validate_multimodal,
 )
 from experiments.datasets.table import ClinicalTable
-from experiments.multifair_modulated import _last_layers, _task_loss
-from experiments.multimodal import MultimodalBudget, MultimodalTask
-from experiments.multimodal_inputs import MAX_TEXT, MAX_WORDS, prepared, summaries
+from experiments.multifair import methods as multifair_methods
+from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared, summaries
+from experiments.multifair.modulated import _last_layers, _task_loss
+from experiments.multifair.task import MultimodalBudget, MultimodalTask
 from fairjax.models import MultimodalOutputs
 
 PATIENTS, FOLDS = 70, 3

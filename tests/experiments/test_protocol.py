@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import datasets, protocol
+from experiments import datasets
+from experiments.core import protocol
 from experiments.datasets import encoder
 
 

@@ -12,16 +12,17 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import docs, report, runner, tables, wording
-from experiments.cohort import crossed_name
-from experiments.comparison import Evaluation
-from experiments.evaluation import Predictions
-from experiments.files import locked
-from experiments.measures import AUROC_GAP, EQUITY, GAP, PARITY, full_names
-from experiments.prediction_audit import audited_table
-from experiments.report import Picture, System
-from experiments.results import Results, compare_to_baseline
-from experiments.tables import Column
+from experiments.core import runner
+from experiments.core.cohort import crossed_name
+from experiments.core.comparison import Evaluation
+from experiments.core.evaluation import Predictions
+from experiments.core.files import locked
+from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY, full_names
+from experiments.core.results import Results, compare_to_baseline
+from experiments.reporting import docs, report, tables, wording
+from experiments.reporting.prediction_audit import audited_table
+from experiments.reporting.report import Picture, System
+from experiments.reporting.tables import Column
 
 CROSSED = "sex × race"
 METHODS = {

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from experiments import protocol
+from experiments.core import protocol
+from experiments.core.selection import select
 from experiments.datasets import ClinicalTable
-from experiments.selection import select
 
 
 def soft_gap(scores, label, groups):

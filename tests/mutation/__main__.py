@@ -24,8 +24,8 @@ from coverage import Coverage, CoverageData
 from mutants import Mutant, differences, sample
 from plan import Plan, Test
 
-from experiments import tables
-from experiments.files import write_text
+from experiments.core.files import write_text
+from experiments.reporting import tables
 
 ROOT = Path(__file__).parents[2]
 CONFIG = tomllib.loads((Path(__file__).parent / "mutation.toml").read_text("utf-8"))

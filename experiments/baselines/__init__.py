@@ -1,1 +1,0 @@
-"""Published baselines that the systems are compared with."""

@@ -1,0 +1,1 @@
+"""What all systems share: patients split and trained on, evaluated, stored, run."""

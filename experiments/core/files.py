@@ -1,0 +1,76 @@
+"""Writes that are whole or not there at all, and one error for a bad folder."""
+
+import contextlib
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; there, two runs are not kept apart.
+    fcntl = None
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make a folder and prove that it can be written to, before any work is done.
+
+    Raises:
+      ValueError: The folder cannot be made or written to, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"the output folder {folder} cannot be written to: {error.strerror}."
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a folder; a killed one's lock ends with it.
+
+    Raises:
+      ValueError: Another process is at work there.
+    """
+    with (folder / ".lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"another run with the same options is at work in {folder}: wait "
+                    "for it, or give this one another --output."
+                ) from error
+        yield
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file under a temporary name, then rename it into place.
+
+    A process killed meanwhile leaves an earlier file of that name as it was.
+    """
+    # The suffix stays: matplotlib and NumPy take the format from it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
+    return out.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,357 @@
+"""Trains every lane and every variant of a program in one compiled function.
+
+It is ``vmap`` over variants of ``vmap`` over lanes of a scanned training
+loop; lanes are spread over the devices there are. The run is saved as it goes, and a
+killed one goes on from its last checkpoint to the same bits.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from experiments.core.files import write_whole
+from experiments.core.learners import Learner, tabular_learner
+from experiments.core.programs import Budget, Program, allot
+from experiments.core.protocol import CrossValidation
+from fairjax import training
+from fairjax.checkpoint import Checkpoints
+from fairjax.keys import own_keys
+from fairjax.objectives import cell_objectives
+
+# Batches of all methods are drawn with the same keys, so that methods differ in what
+# they do, not in what they saw.
+_BATCH_STREAM, _TRANSFORM_STREAM = 1, 2
+# Settings that go with batches.
+_MASKS = ("objective_mask", "modalities")
+
+
+class Trained(NamedTuple):
+    """What training a program gives.
+
+    Attributes:
+      logits: float32 ``[H, L, n]``.
+      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes: the
+        values of the objectives, and what the phase observes of the optimiser. And
+        ``[H, calls, L, ...]``, what the learner monitors of each lane.
+    """
+
+    logits: np.ndarray
+    history: tuple[dict[str, np.ndarray], ...]
+
+
+def train(
+    program: Program,
+    splits: CrossValidation,
+    budget: Budget,
+    *,
+    seed: int,
+    work: Path,
+    advance: Callable[[int], None],
+    learner: Learner | None = None,
+) -> Trained:
+    """Train a program's variants in all lanes, or read them back if that was done.
+
+    Args:
+      program: The variants.
+      splits: The lanes.
+      budget: Steps, batch size and model.
+      seed: Of the weights and the batches; lane ``l`` uses its own stream.
+      work: Folder for checkpoints and finished programs.
+      advance: Called with the number of steps that were just done.
+      learner: The model and its data; an MLP on the table's columns if None.
+
+    Raises:
+      ValueError: A damaged checkpoint, or parameters that are no longer finite.
+    """
+    name = f"{program.name}-{_digest(program)}"
+    finished = work / f"{name}.npz"
+    if finished.exists():
+        advance(budget.steps)
+        return _read(finished)
+    mesh = _lane_mesh(splits.num_lanes)
+    learner = learner or tabular_learner(splits, budget)
+    lane, shared = _on_devices(program, splits, learner, mesh)
+    begun = _begin(learner)(len(program.variants), splits.num_lanes, seed)
+    params, key_data = jax.device_put(begun, _lane_sharding(mesh))
+    history: list[dict[str, np.ndarray]] = []
+    compiled: dict[Any, Any] = {}
+    per_call, calls_of = allot([p.share for p in program.phases], budget)
+    budget = dataclasses.replace(budget, steps_per_call=per_call)
+    for number, (phase, calls) in enumerate(zip(program.phases, calls_of, strict=True)):
+        # Phases that differ in numbers only share their compiled functions.
+        same = (id(phase.functions), phase.reconciler, phase.loss, phase.decay)
+        if same not in compiled:
+            compiled[same] = _compile(phase, splits, learner, budget, mesh)
+        start, loop = compiled[same]
+        schedule = jnp.array([phase.rate, calls * budget.steps_per_call])
+        numbers = {**program.settings, **phase.settings}
+        settings = {name: jnp.asarray(values) for name, values in numbers.items()}
+        run = start(params, key_data, settings, schedule)
+        run, told = _run_phase(
+            lambda run, loop=loop, settings=settings, schedule=schedule: loop(
+                run, lane, shared, settings, schedule
+            ),
+            run,
+            calls,
+            folder=work / f"{name}-{number}",
+            seconds=budget.seconds_between_checkpoints,
+            advance=lambda: advance(per_call),
+        )
+        params, key_data = run.state.params, run.state.key_data
+        history.append(told)
+    over_lanes = jax.vmap(learner.predict, in_axes=(0, 0, None, None))
+    predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None, None, 0)))
+    seen = _seen({k: jnp.asarray(v) for k, v in program.settings.items()})
+    logits = np.asarray(predict(params, lane.inputs, shared, seen))
+    for variant, values in zip(program.variants, logits, strict=True):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{variant.name} {variant.setting} diverged: its predictions are not "
+                "finite. Lower the learning rate or the weight of its fairness "
+                "objectives."
+            )
+    trained = Trained(logits, tuple(history))
+    _write(finished, trained)
+    return trained
+
+
+def _digest(program: Program) -> str:
+    """Of the variants and of all the numbers that they are trained with."""
+    plain = [
+        [[v.name, v.setting] for v in program.variants],
+        [
+            [p.share, [*p.functions], p.decay, p.rate, p.keys_by_lane]
+            for p in program.phases
+        ],
+    ]
+    digest = hashlib.sha256(json.dumps(plain).encode())
+    for settings in (program.settings, *(p.settings for p in program.phases)):
+        for name, values in sorted(settings.items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    if program.example_weights is not None:
+        digest.update(np.ascontiguousarray(program.example_weights).tobytes())
+    return digest.hexdigest()[:8]
+
+
+class _Lane(NamedTuple):
+    """One lane's patients: what the learner reads, and who is trained on."""
+
+    inputs: Any
+    weights: jax.Array
+    train_rows: jax.Array
+    train_count: jax.Array
+
+
+def _begin(learner: Learner):
+    def begin(settings, lanes, seed):
+        """Weights and batch keys of every lane, the same for every setting."""
+        every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
+        return jax.tree.map(
+            lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane
+        )
+
+    return begin
+
+
+# Compiled once for all programs of a learner.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _weights(begin, lanes, seed):
+    """Of every lane, and the data of its key of batches."""
+    key = jax.random.key(seed)
+    params = jax.vmap(begin)(jax.random.split(key, lanes))
+    batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
+    return params, jax.random.key_data(batches)
+
+
+def _compile(phase, splits, learner, budget, mesh):
+    """The start and the loop of a phase, over variants [H] and lanes [L].
+
+    Its length and its rate are arguments of the two, ``schedule = [rate, steps]``.
+    """
+    objectives = None
+    if phase.loss is None:
+        objectives = cell_objectives(
+            learner.statistics, splits.partition, phase.functions, decay=phase.decay
+        )
+
+    def transform(setting, schedule):
+        def rate(count):
+            done = jnp.minimum(count / schedule[1], 1.0)
+            cosine = 0.5 * (1 + jnp.cos(jnp.pi * done))
+            return budget.learning_rate * schedule[0] * cosine
+
+        adamw = optax.adamw(rate, weight_decay=budget.weight_decay)
+        after = () if phase.after is None else (phase.after(setting),)
+        return optax.chain(phase.reconciler(setting), adamw, *after)
+
+    def start(params, key_data, setting, schedule):
+        key = jax.random.wrap_key_data(key_data)
+        state = training.init_state(
+            params,
+            transform(_numbers(setting), schedule),
+            key=key,
+            objectives=objectives,
+        )
+        if phase.keys_by_lane:
+            number = jax.random.bits(jax.random.fold_in(key, _TRANSFORM_STREAM))
+            state = state._replace(opt_state=own_keys(state.opt_state, number))
+        return training.start(state)
+
+    def loop(run, lane, shared, setting, schedule):
+        numbers = _numbers(setting)
+
+        def sample(key, data):
+            lane, shared = data
+            draws = jax.random.randint(key, (budget.batch_size,), 0, lane.train_count)
+            rows = lane.train_rows[draws]
+            batch = learner.batch(lane.inputs, shared, rows)
+            batch = {**batch, "weights": lane.weights[rows]}
+            return batch | {k: setting[k] for k in _MASKS if k in setting}
+
+        chain = transform(numbers, schedule)
+        if objectives is None:
+            step = training.make_loss_step(phase.loss(numbers), chain)
+        else:
+            step = training.make_train_step(objectives, chain)
+        one_call = training.make_loop(
+            step,
+            sample,
+            steps_per_call=budget.steps_per_call,
+            observe=lambda state: {
+                name: optax.tree.get(state.opt_state, name) for name in phase.observed
+            },
+        )
+        run, (infos, seen) = one_call(run, (lane, shared))
+        monitored = {}
+        if learner.monitor is not None:
+            monitored = learner.monitor(
+                run.state.params, lane.inputs, shared, _seen(setting)
+            )
+        return run, {"values": infos.values, **seen}, monitored
+
+    def starts(params, key_data, settings, schedule):
+        lanes = jax.vmap(start, in_axes=(0, 0, None, None))
+        variants = jax.vmap(lanes, in_axes=(0, 0, 0, None))
+        return variants(params, key_data, settings, schedule)
+
+    def loops(run, lane, shared, settings, schedule):
+        lanes = jax.vmap(loop, in_axes=(0, 0, None, None, None))
+        variants = jax.vmap(lanes, in_axes=(0, None, None, 0, None))
+        run, told, monitored = variants(run, lane, shared, settings, schedule)
+        told = jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
+        return run, told | {name: x[:, None] for name, x in monitored.items()}
+
+    # Named shardings, so that a call's result enters the next without a new compile.
+    by_lane = _lane_sharding(mesh)
+    everyone = NamedSharding(mesh, PartitionSpec())
+    return (
+        jax.jit(starts, out_shardings=by_lane),
+        jax.jit(loops, donate_argnums=0, out_shardings=(by_lane, everyone)),
+    )
+
+
+def _numbers(setting):
+    """What the transformations are made with, the masks of batches left out."""
+    return {k: v for k, v in setting.items() if k not in _MASKS}
+
+
+def _seen(setting):
+    """What a variant's model sees, in training and after."""
+    return {k: v for k, v in setting.items() if k == "modalities"}
+
+
+def _run_phase(loop, run, calls, *, folder, seconds, advance):
+    """The scanned calls of a phase, with a checkpoint every few seconds."""
+    told: list[dict[str, np.ndarray]] = []
+    with Checkpoints(folder, keep=1) as checkpoints:
+        done = 0
+        restored = checkpoints.latest()
+        if restored is not None:
+            shapes = jax.eval_shape(loop, run)[1]
+            blank = {
+                name: np.zeros((restored, *leaf.shape), leaf.dtype)
+                for name, leaf in shapes.items()
+            }
+            # None only where nothing was saved, which is not so here.
+            done, (run, stacked) = checkpoints.restore((run, blank)) or (0, (run, {}))
+            told = [{k: v[i] for k, v in stacked.items()} for i in range(done)]
+            for _ in range(done):
+                advance()
+        saved = time.monotonic()
+        for call in range(done, calls):
+            run, seen = loop(run)
+            told.append({name: np.asarray(leaf) for name, leaf in seen.items()})
+            advance()
+            if time.monotonic() - saved >= seconds and call + 1 < calls:
+                stacked = {k: np.stack([t[k] for t in told]) for k in told[0]}
+                checkpoints.save(call + 1, (run, stacked))
+                saved = time.monotonic()
+    return run, {k: np.concatenate([t[k] for t in told], axis=1) for k in told[0]}
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _lane_mesh(lanes: int) -> jax.sharding.Mesh:
+    """A mesh over as many devices as divide the lanes."""
+    number = max(d for d in range(1, jax.device_count() + 1) if lanes % d == 0)
+    devices = jax.devices()[:number]
+    return jax.make_mesh((number,), ("lane",), (AxisType.Auto,), devices=devices)
+
+
+def _lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Of arrays ``[H, L, ...]``: lanes over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, "lane"))
+
+
+def _on_devices(program, splits, learner, mesh):
+    weights: Any = program.example_weights
+    if weights is None:
+        shape = (splits.num_lanes, len(splits.table.label))
+        weights = np.ones(shape, np.float32)
+    if learner.weights is not None:
+        weights = weights * learner.weights
+    lane = _Lane(learner.inputs, weights, splits.train_rows, splits.train_counts)
+    by_lane = NamedSharding(mesh, PartitionSpec("lane"))
+    everyone = NamedSharding(mesh, PartitionSpec())
+    return jax.device_put(lane, by_lane), jax.device_put(learner.shared, everyone)
+
+
+def _write(path: Path, trained: Trained) -> None:
+    arrays: dict[str, Any] = {"logits": trained.logits}
+    for number, phase in enumerate(trained.history):
+        arrays |= {f"{number}/{name}": values for name, values in phase.items()}
+    write_whole(path, lambda temporary: np.savez(temporary, **arrays))
+
+
+def _read(path: Path) -> Trained:
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is damaged. Delete it to train that again."
+        ) from error
+    phases: dict[int, dict[str, np.ndarray]] = {}
+    for name, values in arrays.items():
+        if "/" in name:
+            number, kind = name.split("/")
+            phases.setdefault(int(number), {})[kind] = values
+    return Trained(arrays["logits"], tuple(phases[i] for i in sorted(phases)))

@@ -1,0 +1,77 @@
+"""What is trained in a lane: a model, and the data that it reads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.core.programs import Budget
+from experiments.core.protocol import CrossValidation
+from fairjax.models import MLP, functional
+from fairjax.types import Batch, Params
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A model as pure functions of one lane, and its data.
+
+    Attributes:
+      begin: ``begin(key) -> params``.
+      batch: ``batch(inputs, shared, rows) -> batch`` with one lane's inputs, its
+        ``cells`` within it.
+      statistics: ``statistics(params, batch) -> {name: [B]}``, what objectives read.
+      predict: ``predict(params, inputs, shared, seen) -> logits [n]``, all patients';
+        ``seen`` holds the ``modalities`` that the variant sees, if it is one of them.
+      inputs: Arrays with a leading lane axis ``[L, ...]``.
+      shared: Arrays that all lanes share.
+      weights: float32 ``[n]``, weights of the patients, or None for equal ones.
+      monitor: ``monitor(params, inputs, shared, seen) -> {name: array}``, looked at
+        after every call of the loop, or None.
+    """
+
+    begin: Callable[[jax.Array], Params]
+    batch: Callable[[Any, Any, jax.Array], Batch]
+    statistics: Callable[[Params, Batch], Mapping[str, jax.Array]]
+    predict: Callable[[Params, Any, Any, Mapping[str, jax.Array]], jax.Array]
+    inputs: Any
+    shared: Any
+    weights: np.ndarray | None = None
+    monitor: Callable[..., Mapping[str, jax.Array]] | None = None
+
+
+def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
+    """An MLP on the table's columns, as each lane encodes them."""
+
+    def make(key):
+        return MLP(splits.inputs.shape[-1], budget.hidden, 1, rngs=nnx.Rngs(key))
+
+    apply, _ = functional(nnx.eval_shape(lambda: make(jax.random.key(0))))
+
+    def statistics(params, batch):
+        logits = apply(params, batch["inputs"])[..., 0]
+        loss = optax.sigmoid_binary_cross_entropy(logits, batch["labels"])
+        return {"loss": loss, "score": jax.nn.sigmoid(logits)}
+
+    def batch(inputs, shared, rows):
+        own = {"inputs": inputs[rows]}
+        return own | {name: values[rows] for name, values in shared.items()}
+
+    def predict(params, inputs, shared, seen):
+        del shared, seen
+        return apply(params, inputs)[..., 0]
+
+    return Learner(
+        begin=lambda key: functional(make(key))[1],
+        batch=batch,
+        statistics=statistics,
+        predict=predict,
+        inputs=splits.inputs,
+        shared={
+            "labels": splits.table.label.astype(np.float32),
+            "cells": splits.cells,
+        },
+    )

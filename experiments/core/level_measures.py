@@ -1,0 +1,139 @@
+"""The metrics of each group of an attribute, most of them against a reference.
+
+They are functions of (expected) counts. Each has a name for every group,
+``metric/attribute=level``, and two summaries over the groups that are compared,
+``metric/mean`` and ``metric/worst``. One that has a parity also has the distance of
+every group but the reference from it, ``metric/distance attribute=level``, of which
+these are the summaries: taken in every repeat and resample, so that differences of
+opposite signs do not cancel in their means.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.core.sample import Sample
+from fairjax import metrics
+from fairjax.metrics import GroupCounts
+
+SUMMARIES = ("mean", "worst")
+# Before the name of a group.
+DISTANCE = "distance"
+
+
+class LevelMetric(NamedTuple):
+    """A metric of each group of an attribute.
+
+    Attributes:
+      of: ``of(counts, reference) -> [B, G]``.
+      parity: What the reference has of a metric that measures groups against it; the
+        summaries are of the distance from it. None where more is better.
+      limits: Ends of its range.
+    """
+
+    of: Callable[[GroupCounts, int], jax.Array]
+    parity: float | None
+    limits: tuple[float, float] = (0.0, 1.0)
+
+
+def _group_rate(rate: Callable[[GroupCounts], jax.Array]) -> LevelMetric:
+    """A rate of each group."""
+    return LevelMetric(lambda counts, _: rate(counts), None)
+
+
+IMPACT = "disparate_impact"
+STATISTICAL_PARITY = "statistical_parity_difference"
+OPPORTUNITY = "equal_opportunity_difference"
+AVERAGE_ODDS = "average_odds_difference"
+# Of the subgroups, on average.
+F1 = "group_f1_score/mean"
+_SIGNED = (-1.0, 1.0)
+BY_LEVEL: Mapping[str, LevelMetric] = {
+    IMPACT: LevelMetric(
+        lambda counts, reference: metrics.ratio(
+            metrics.selection_rate(counts), reference=reference
+        ),
+        1.0,
+        (0.0, math.inf),
+    ),
+    STATISTICAL_PARITY: LevelMetric(
+        lambda counts, reference: metrics.difference(
+            metrics.selection_rate(counts), reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    OPPORTUNITY: LevelMetric(
+        lambda counts, reference: metrics.difference(
+            metrics.true_positive_rate(counts), reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    AVERAGE_ODDS: LevelMetric(
+        lambda counts, reference: metrics.average_odds_difference(
+            counts, reference=reference
+        ),
+        0.0,
+        _SIGNED,
+    ),
+    "group_accuracy": _group_rate(metrics.accuracy),
+    "group_balanced_accuracy": _group_rate(metrics.balanced_accuracy),
+    "group_f1_score": _group_rate(metrics.f1_score),
+    "group_recall": _group_rate(metrics.true_positive_rate),
+}
+"""Metrics of each group; those with a parity need an attribute with a reference."""
+
+
+def by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
+    """A metric of each group that is compared, its distances and its summaries.
+
+    The summaries of a metric that has a parity are of the distance from it, and the
+    reference, whose distance is 0, is left out.
+    """
+    metric, found, chosen = BY_LEVEL[name], {}, []
+    for grouping in sample.cohort.attributes:
+        kept = grouping.compared.copy()
+        if metric.parity is not None:
+            if grouping.reference is None:
+                raise ValueError(
+                    f"{name} needs a reference among the groups of {grouping.name}."
+                )
+            kept[grouping.reference] = False
+        values = metric.of(sample.counts(grouping), grouping.reference or 0)
+        summed = values
+        if metric.parity is not None:
+            summed = jnp.abs(values - metric.parity)
+        for g in np.flatnonzero(grouping.compared):
+            level = f"{grouping.name}={grouping.levels[g]}"
+            found[f"{name}/{level}"] = values[:, g]
+            if metric.parity is not None and kept[g]:
+                found[f"{name}/{DISTANCE} {level}"] = summed[:, g]
+        chosen.append(summed[:, np.flatnonzero(kept)])
+    every = jnp.concatenate(chosen, axis=1)
+    worst = every.min(axis=1) if metric.parity is None else every.max(axis=1)
+    summaries = {f"{name}/mean": every.mean(axis=1), f"{name}/worst": worst}
+    return found | summaries
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """The ends of a metric's range, by its full name.
+
+    Example:
+      >>> limits("statistical_parity_difference/sex=f"), limits("auroc")
+      ((-1.0, 1.0), (0.0, 1.0))
+      >>> limits("statistical_parity_difference/worst")
+      (0.0, 1.0)
+      >>> limits("statistical_parity_difference/distance sex=f")
+      (0.0, 1.0)
+    """
+    name, _, part = metric.partition("/")
+    if name not in BY_LEVEL:
+        return 0.0, 1.0
+    low, high = BY_LEVEL[name].limits
+    unsigned = part in SUMMARIES or part.startswith(f"{DISTANCE} ")
+    return (0.0, high) if unsigned else (low, high)

@@ -1,0 +1,179 @@
+"""The metrics that a system may declare, of predictions under any weights.
+
+Each is a function of a `Sample` and gives values ``[B]`` under weights ``[B, n]``, so
+that resamples, and patients who stand for several, cost no code of their own. A metric
+of groups has one name for each attribute, ``metric/attribute``, one for the attributes
+crossed where these are compared too, and two summaries over the attributes alone:
+``metric/mean``, and ``metric/worst``, the worst attribute's. (Crossed groups are finer
+than any attribute's, so they would always be the worst.) A metric of each group has a
+name for each, ``metric/attribute=level``, and the same summaries over the groups.
+
+Decisions are yes or no, or chances of a yes, of which every metric is then computed in
+expectation: nothing is drawn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.core.cohort import Grouping
+from experiments.core.level_measures import BY_LEVEL, SUMMARIES, by_level
+from experiments.core.sample import Sample
+from fairjax import metrics
+from fairjax.metrics import GroupCounts
+
+GAP = "equalized_odds_difference"
+PARITY = "demographic_parity_difference"
+AUROC_GAP = "auroc_gap"
+EQUITY = "es_auroc"
+# What a system evaluates unless it declares something else.
+STANDARD = ("auroc", "worst_group_auroc", "balanced_accuracy", "brier", GAP)
+
+
+class GroupMetric(NamedTuple):
+    """A metric of the groups of one attribute.
+
+    Attributes:
+      of: Its values ``[B]``.
+      worst: The worst of several attributes' values, along the first axis.
+    """
+
+    of: Callable[[Sample, Grouping], jax.Array]
+    worst: Callable[..., jax.Array]
+
+
+def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Array]:
+    """A gap of rates, over the compared groups alone, as a function of the counts."""
+    valid = jnp.asarray(grouping.compared)
+    rates = {
+        GAP: (metrics.true_positive_rate, metrics.false_positive_rate),
+        PARITY: (metrics.selection_rate,),
+    }[metric]
+
+    def gap(counts):
+        gaps = [metrics.difference(rate(counts), valid) for rate in rates]
+        return jnp.maximum(*gaps) if len(gaps) == 2 else gaps[0]
+
+    return gap
+
+
+def _gap_metric(metric: str) -> GroupMetric:
+    def of(sample: Sample, grouping: Grouping) -> jax.Array:
+        return rate_gap(metric, grouping)(sample.counts(grouping))
+
+    return GroupMetric(of, jnp.max)
+
+
+def _auroc_gap(sample: Sample, grouping: Grouping) -> jax.Array:
+    return metrics.difference(sample.group_aurocs(grouping))
+
+
+def _equity_scaled(sample: Sample, grouping: Grouping) -> jax.Array:
+    aurocs = sample.group_aurocs(grouping)
+    return metrics.equity_scaled_auroc(sample.auroc(), aurocs)
+
+
+def _rate(rate: Callable[[GroupCounts], jax.Array]) -> Callable[[Sample], jax.Array]:
+    """A rate of everyone."""
+    return lambda sample: rate(sample.counts())[:, 0]
+
+
+def _brier(sample: Sample) -> jax.Array:
+    squares = (sample.scores - sample.cohort.labels) ** 2
+    return sample.weights @ squares / sample.weights.sum(axis=1)
+
+
+def _worst_group_auroc(sample: Sample) -> jax.Array:
+    """The lowest over intersections with enough of both outcomes."""
+    weights, labels = sample.weights, sample.cohort.labels
+
+    def one(rows):
+        order = metrics.score_order(sample.scores[rows])
+        # Rows of -1 fill up: they are the last patient's, without weight.
+        mass = jnp.where(rows < 0, 0, weights[:, rows])
+        auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
+        return auroc(order, labels[rows], mass)
+
+    if not len(sample.cohort.judged):
+        return jnp.full(weights.shape[0], jnp.nan)
+    return jax.lax.map(one, sample.cohort.judged).min(axis=0)
+
+
+OVERALL: Mapping[str, Callable[[Sample], jax.Array]] = {
+    "auroc": Sample.auroc,
+    "worst_group_auroc": _worst_group_auroc,
+    "balanced_accuracy": _rate(metrics.balanced_accuracy),
+    "brier": _brier,
+    "accuracy": _rate(metrics.accuracy),
+    "f1_score": _rate(metrics.f1_score),
+    "selection_rate": _rate(metrics.selection_rate),
+}
+BY_GROUP: Mapping[str, GroupMetric] = {
+    GAP: _gap_metric(GAP),
+    PARITY: _gap_metric(PARITY),
+    AUROC_GAP: GroupMetric(_auroc_gap, jnp.max),
+    EQUITY: GroupMetric(_equity_scaled, jnp.min),
+}
+# One value a group, and no summary: `worst_group_auroc` is one of the intersections.
+GROUP_AUROC = "group_auroc"
+KNOWN = (*OVERALL, *BY_GROUP, *BY_LEVEL, GROUP_AUROC)
+
+
+def checked(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, once each.
+
+    Raises:
+      ValueError: A metric that there is not.
+    """
+    unknown = [name for name in names if name not in KNOWN]
+    if unknown:
+        raise ValueError(
+            f"there is no metric {', '.join(unknown)}; there are: {', '.join(KNOWN)}."
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
+    """The named metrics of a sample, ``[B]`` each, under their full names."""
+    found = {name: OVERALL[name](sample) for name in names if name in OVERALL}
+    for name in names:
+        if name in BY_GROUP:
+            found |= _by_attribute(name, sample)
+        if name in BY_LEVEL:
+            found |= by_level(name, sample)
+    if GROUP_AUROC in names:
+        for grouping in sample.cohort.groupings:
+            aurocs = sample.group_aurocs(grouping)
+            for g in np.flatnonzero(grouping.compared):
+                level = f"{grouping.name}={grouping.levels[g]}"
+                found[f"{GROUP_AUROC}/{level}"] = aurocs[:, g]
+    return found
+
+
+def _by_attribute(name: str, sample: Sample) -> dict[str, jax.Array]:
+    metric = BY_GROUP[name]
+    values = {g.name: metric.of(sample, g) for g in sample.cohort.attributes}
+    stacked = jnp.stack(list(values.values()))
+    values |= {"mean": stacked.mean(axis=0), "worst": metric.worst(stacked, axis=0)}
+    if sample.cohort.crossed is not None:
+        crossed = sample.cohort.crossed
+        values[crossed.name] = metric.of(sample, crossed)
+    return {f"{name}/{attribute}": value for attribute, value in values.items()}
+
+
+def full_names(metric: str, attributes: Sequence[str]) -> tuple[str, ...]:
+    """A group metric's names: each attribute's, their mean, and the worst.
+
+    Example:
+      >>> full_names("auroc_gap", ("sex",))
+      ('auroc_gap/sex', 'auroc_gap/mean', 'auroc_gap/worst')
+    """
+    return tuple(f"{metric}/{name}" for name in (*attributes, *SUMMARIES))
+
+
+def gap_metrics(attributes: Sequence[str]) -> tuple[str, ...]:
+    """The names of the equalized-odds gaps."""
+    return full_names(GAP, attributes)

@@ -1,0 +1,246 @@
+"""Noise floors: what gaps would be if the attributes meant nothing, and gaps less it.
+
+Groups exchange their members and nothing else changes: members of the same outcome for
+gaps of error rates and of AUROC, which are about patients of either outcome; any two
+members for demographic parity, which is not. Unweighted counts are shuffled without
+touching the patients. Else patients are shuffled, all attributes of a patient together,
+and each keeps the own weight; weights that depend on the group make that approximate.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.core.cohort import Cohort, Grouping
+from experiments.core.level_measures import (
+    BY_LEVEL,
+    IMPACT,
+    STATISTICAL_PARITY,
+    SUMMARIES,
+    by_level,
+)
+from experiments.core.measures import BY_GROUP, GAP, PARITY, rate_gap
+from experiments.core.sample import Sample
+from fairjax import metrics
+from fairjax.metrics import CorrectedGap, PermutationNull
+
+_RATE_GAPS = (GAP, PARITY)
+# They are about all patients, whatever their outcome.
+_OF_SELECTION = (PARITY, IMPACT, STATISTICAL_PARITY)
+# Numbers held at a time where many shuffles are made at once.
+_AT_ONCE = 2**22
+
+
+class Noise(NamedTuple):
+    """What noise does to the metrics of groups, each by its full name.
+
+    Attributes:
+      floor: The mean where the attributes mean nothing.
+      corrected: The gap less its bias; NaN for weighted rates and for AUROCs, which
+        have no parametric bootstrap here.
+      p_value: One-sided, of no more than noise.
+    """
+
+    floor: dict[str, jax.Array]
+    corrected: dict[str, jax.Array]
+    p_value: dict[str, jax.Array]
+
+
+class _Null(NamedTuple):
+    """The value observed, and those of the shuffles ``[P]``."""
+
+    observed: jax.Array
+    null: jax.Array
+
+
+def noise(
+    key: jax.Array,
+    names: Sequence[str],
+    cohort: Cohort,
+    scores: jax.Array,
+    decisions: jax.Array,
+    weights: jax.Array | None,
+    num_permutations: int,
+) -> Noise:
+    """The noise in one repeat's metrics.
+
+    The summaries over attributes are of each draw: the worst is the worst of a draw.
+
+    Args:
+      key: A random key.
+      names: The metrics; those of groups have noise floors.
+      cohort: The patients.
+      scores: float32 ``[n]``.
+      decisions: bool ``[n]``, or the chances of a yes.
+      weights: float32 ``[n]``, or None for equal weights.
+      num_permutations: Shuffles, and redrawn counts.
+    """
+    found = Noise({}, {}, {})
+    chosen = [name for name in BY_GROUP if name in names]
+    exact = weights is None and not jnp.issubdtype(decisions.dtype, jnp.floating)
+    counted = [name for name in chosen if name in _RATE_GAPS and exact]
+    number = len(cohort.groupings)
+    for metric in counted:
+        nulls, gaps = {}, {}
+        for n, grouping in enumerate(cohort.groupings):
+            own = jax.random.fold_in(key, _RATE_GAPS.index(metric) * number + n)
+            test, gap = _from_counts(
+                own, metric, cohort.labels, decisions, grouping, num_permutations
+            )
+            nulls[grouping.name] = _Null(test.observed, test.null)
+            gaps[grouping.name] = gap
+        _add(found, metric, nulls, cohort, _corrected(cohort, gaps))
+    predictions = Sample(
+        cohort,
+        scores,
+        decisions,
+        (jnp.ones_like(scores) if weights is None else weights)[None],
+    )
+    rest = [name for name in chosen if name not in counted]
+    levels = [
+        name for name, of in BY_LEVEL.items() if name in names and of.parity is not None
+    ]
+    kinds = ((rest, _of_attributes), (levels, _of_levels))
+    strata = (cohort.labels, jnp.zeros_like(cohort.labels))
+    fold = len(_RATE_GAPS) * number
+    for some, measure in kinds:
+        for everyone, stratum in enumerate(strata):
+            asked = [m for m in some if (m in _OF_SELECTION) == bool(everyone)]
+            if asked:
+                own = jax.random.fold_in(key, fold)
+                shuffled = _from_patients(
+                    own, asked, measure, predictions, stratum, num_permutations
+                )
+                for metric, nulls in shuffled.items():
+                    _add(found, metric, nulls, cohort)
+            fold += 1
+    return found
+
+
+def _of_attributes(metric: str, sample: Sample) -> dict[str, jax.Array]:
+    """A metric's value for each grouping."""
+    groupings = sample.cohort.groupings
+    return {g.name: BY_GROUP[metric].of(sample, g)[0] for g in groupings}
+
+
+def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
+    """The summaries of a metric of each group."""
+    every = by_level(metric, sample)
+    return {part: every[f"{metric}/{part}"][0] for part in SUMMARIES}
+
+
+def _from_counts(
+    key: jax.Array,
+    metric: str,
+    labels: jax.Array,
+    decisions: jax.Array,
+    grouping: Grouping,
+    number: int,
+) -> tuple[PermutationNull, CorrectedGap]:
+    """A gap of unweighted rates: shuffled, and redrawn at shrunken rates."""
+    one, two = jax.random.split(key)
+    # Everyone is of one label where it does not matter: the selection rate is then the
+    # rate of that label, and its bias is found in the same way.
+    asked = labels if metric == GAP else jnp.ones_like(labels)
+    gap = rate_gap(metric, grouping)
+    test = metrics.permutation_null(
+        one,
+        asked,
+        decisions,
+        grouping.codes,
+        num_groups=grouping.size,
+        num_permutations=number,
+        statistic=gap,
+    )
+    counts = metrics.group_counts(
+        asked, decisions, grouping.codes, num_groups=grouping.size
+    )
+    corrected = metrics.bias_corrected_gap(
+        two, counts, num_replicates=number, statistic=gap
+    )
+    return test, corrected
+
+
+def _corrected(
+    cohort: Cohort, gaps: Mapping[str, CorrectedGap]
+) -> dict[str, jax.Array]:
+    """Corrected gaps, and those of the summaries."""
+    own = [gaps[grouping.name] for grouping in cohort.attributes]
+    raw, at_rates = (
+        jnp.stack([getattr(g, kind) for g in own]) for kind in ("raw", "at_rates")
+    )
+    redrawn = jnp.stack([g.replicates for g in own])
+    bias = redrawn.max(axis=0).mean() - at_rates.max()
+    return {
+        **{name: gap.corrected for name, gap in gaps.items()},
+        "mean": jnp.stack([g.corrected for g in own]).mean(),
+        "worst": jnp.maximum(raw.max() - bias, 0),
+    }
+
+
+def _from_patients(
+    key: jax.Array,
+    names: Sequence[str],
+    measure: Callable[[str, Sample], dict[str, jax.Array]],
+    sample: Sample,
+    stratum: jax.Array,
+    number: int,
+) -> dict[str, dict[str, _Null]]:
+    """Metrics of patients who exchange their attributes within strata."""
+    place = jnp.argsort(stratum, stable=True)
+    everyone = jnp.arange(stratum.size)
+
+    def shuffle(shuffle_key: jax.Array) -> jax.Array:
+        bits = jax.random.bits(shuffle_key, stratum.shape)
+        _, _, drawn = jax.lax.sort((stratum, bits, everyone), num_keys=2)
+        return jnp.zeros_like(everyone).at[place].set(drawn)
+
+    def values(rows: jax.Array) -> dict[str, dict[str, jax.Array]]:
+        cohort = sample.cohort.exchanged(rows)
+        shuffled = Sample(cohort, sample.scores, sample.decisions, sample.weights)
+        return {metric: measure(metric, shuffled) for metric in names}
+
+    shuffles = jax.vmap(shuffle)(jax.random.split(key, number))
+    groups = sum(grouping.size for grouping in sample.cohort.groupings)
+    batch = max(1, _AT_ONCE // (4 * groups * stratum.size))
+    # First as they are.
+    found = jax.lax.map(
+        values,
+        jnp.concatenate([everyone[None], shuffles]),
+        batch_size=min(batch, number),
+    )
+    return {
+        metric: {name: _Null(each[0], each[1:]) for name, each in of.items()}
+        for metric, of in found.items()
+    }
+
+
+def _add(
+    found: Noise,
+    metric: str,
+    nulls: Mapping[str, _Null],
+    cohort: Cohort,
+    corrected: Mapping[str, jax.Array] | None = None,
+) -> None:
+    """Adds one metric's noise: of each grouping, and of the attributes' summaries.
+
+    Of a metric of each group there are only the summaries, which were shuffled as such.
+    """
+    rows, sign = dict(nulls), 1
+    if metric in BY_GROUP:
+        own = [nulls[grouping.name] for grouping in cohort.attributes]
+        observed = jnp.stack([null.observed for null in own])
+        shuffled = jnp.stack([null.null for null in own])
+        worst = BY_GROUP[metric].worst
+        rows["mean"] = _Null(observed.mean(), shuffled.mean(axis=0))
+        rows["worst"] = _Null(worst(observed), worst(shuffled, axis=0))
+        # Of a score the low values are the bad ones.
+        sign = -1 if worst is jnp.min else 1
+    for name, (value, null) in rows.items():
+        full = f"{metric}/{name}"
+        # A shuffle in which a group's metric is undefined is left out.
+        found.floor[full] = jnp.nanmean(null) if name in nulls else null.mean()
+        found.p_value[full] = metrics.permutation_p_value(sign * value, sign * null)
+        found.corrected[full] = (corrected or {}).get(name, jnp.array(jnp.nan))

@@ -1,0 +1,176 @@
+"""What is trained: a budget, and methods as programs of phases and variants."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+import optax
+
+from fairjax.objectives import CellFunction
+
+Setting: TypeAlias = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend, and the model that it trains.
+
+    Attributes:
+      steps: Optimiser steps.
+      batch_size: Patients a step, drawn with replacement.
+      steps_per_call: Steps of one compiled call.
+      learning_rate: Of AdamW at the first step; falls to 0 along a cosine.
+      weight_decay: Of AdamW, multiplied by the learning rate.
+      hidden: Widths of the MLP's hidden layers.
+      seconds_between_checkpoints: Work that a killed run loses at most.
+    """
+
+    steps: int = 200
+    batch_size: int = 1024
+    steps_per_call: int = 25
+    learning_rate: float = 1e-2
+    weight_decay: float = 3.0
+    hidden: tuple[int, ...] = (32,)
+    seconds_between_checkpoints: float = 15.0
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A stretch of training with one set of objectives and a fresh optimiser.
+
+    Attributes:
+      share: Share of the budget's steps.
+      functions: name -> objective; the first is the task where it is among them. None
+        where there is a ``loss``.
+      reconciler: ``reconciler(setting)`` makes the transformation of the K rows, or of
+        the gradient of the loss.
+      decay: Of the running cell means; None for the batch's own.
+      rate: Factor on the budget's learning rate: fine-tuning takes smaller steps.
+      settings: Numbers of this phase alone, beside those of the program.
+      loss: ``loss(setting)`` makes what `fairjax.training.make_loss_step` takes: one
+        loss in place of objectives.
+      after: ``after(setting)`` makes a transformation that follows AdamW.
+      observed: What is recorded of the optimiser's state after every step.
+      keys_by_lane: Whether what the transformation draws differs between lanes.
+    """
+
+    share: float
+    functions: Mapping[str, CellFunction]
+    reconciler: Callable[[Setting], optax.GradientTransformation]
+    decay: float | None = None
+    rate: float = 1.0
+    settings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loss: Callable[[Setting], Callable[..., Any]] | None = None
+    after: Callable[[Setting], optax.GradientTransformation] | None = None
+    observed: tuple[str, ...] = ("norms", "cosines", "conflict_share")
+    keys_by_lane: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a method's name, and its setting where it has several."""
+
+    name: str
+    setting: str
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Variants that differ in numbers only: one compiled program trains them all.
+
+    Attributes:
+      name: Of its checkpoints.
+      phases: What is done, in order.
+      variants: The H variants.
+      settings: name -> ``[H, ...]``, the numbers in which they differ.
+        ``objective_mask`` ``[H, K]`` leaves objectives out, ``modalities`` ``[H, M]``
+        modalities.
+      example_weights: float32 ``[L, n]``, or None for equal weights.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    variants: tuple[Variant, ...]
+    settings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    example_weights: np.ndarray | None = None
+
+    def take(self, keep: Sequence[int]) -> "Program":
+        """The program with some of its variants."""
+
+        def rows(settings):
+            return {name: values[list(keep)] for name, values in settings.items()}
+
+        return dataclasses.replace(
+            self,
+            variants=tuple(self.variants[i] for i in keep),
+            settings=rows(self.settings),
+            phases=tuple(
+                dataclasses.replace(phase, settings=rows(phase.settings))
+                for phase in self.phases
+            ),
+        )
+
+
+def only(programs: Iterable[Program], names: Collection[str]) -> list[Program]:
+    """The programs with their variants of the given names, where there are any."""
+    chosen = []
+    for program in programs:
+        keep = [i for i, v in enumerate(program.variants) if v.name in names]
+        if keep:
+            chosen.append(program.take(keep))
+    return chosen
+
+
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuse methods that there are not.
+
+    Raises:
+      ValueError: An unknown name; the error lists the known ones.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(known)}."
+        )
+
+
+def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
+    """Steps of a call, and each phase's calls, which use up the budget exactly.
+
+    A call has as many steps as the budget asks for, or, where phases of equal share
+    would not get equally many calls, as many fewer as it takes.
+
+    Raises:
+      ValueError: More phases than steps.
+
+    Example:
+      >>> allot([0.5, 0.25, 0.25], Budget(steps=200, steps_per_call=25))
+      (25, [4, 2, 2])
+      >>> allot([0.5] + [0.1] * 5, Budget(steps=200, steps_per_call=25))
+      (20, [5, 1, 1, 1, 1, 1])
+    """
+    if budget.steps < len(shares):
+        raise ValueError(
+            f"{len(shares)} phases of training need as many steps; the budget has "
+            f"{budget.steps}."
+        )
+    quotas = np.array(shares) / sum(shares)
+    divisors = (d for d in range(budget.steps_per_call, 0, -1) if not budget.steps % d)
+    for size in divisors:
+        total = budget.steps // size
+        # Whole calls, at least 1; what is left goes to the largest remainders.
+        calls = np.maximum(np.floor(quotas * total + 1e-9), 1).astype(int)
+        left = total - calls.sum()
+        if left < 0:
+            continue
+        calls[np.argsort(calls - quotas * total, kind="stable")[:left]] += 1
+        even = all(len({*calls[quotas == share]}) == 1 for share in quotas)
+        if even or size == 1:
+            return size, calls.tolist()
+    raise ValueError(
+        f"{budget.steps} steps cannot be divided among phases with the shares "
+        f"{list(shares)}."
+    )

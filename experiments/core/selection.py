@@ -1,0 +1,87 @@
+"""Settings chosen by validation alone, fold by fold."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.core.protocol import LABEL, CrossValidation, filled_up
+from fairjax import losses
+from fairjax.groups import Partition
+from fairjax.metrics import auroc
+
+
+def select(
+    logits: np.ndarray,
+    baseline: np.ndarray,
+    splits: CrossValidation,
+    *,
+    tolerance: float,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """The chosen setting of each lane, int ``[L]``.
+
+    In each lane, among the settings that lose at most ``tolerance`` AUROC against the
+    baseline on the validation fold, the one with the smallest soft equalized-odds gap
+    there (mean over the attributes); where every setting loses more, the one that loses
+    least. No test fold is looked at.
+
+    Args:
+      logits: ``[H, L, n]``, the family's.
+      baseline: ``[L, n]``, such as ERM's.
+      splits: The lanes.
+      tolerance: See above.
+      weights: ``[n]``, how many patients each stands for; equal ones by default.
+    """
+    label = splits.table.label
+    # Integers, which are counted exactly.
+    mass = np.ones(len(label), np.int32)
+    if weights is not None:
+        mass = np.asarray(weights, np.float32)
+    lanes = range(splits.num_lanes)
+    rows = filled_up([np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes])
+    real = rows >= 0
+    columns = (
+        np.where(real, label[rows], 0).astype(np.int32),
+        np.where(real, splits.cells[rows], splits.partition.num_cells),
+        np.where(real, mass[rows], 0),
+    )
+    lane = np.arange(splits.num_lanes)[:, None]
+
+    def judged(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A NaN is sorted behind all scores, and there it has no weight.
+        valid = np.where(real, scores[lane, rows], np.nan)
+        return _judge(splits.partition, splits.attributes, valid, *columns)
+
+    best, _ = judged(baseline)
+    found = [judged(scores) for scores in logits]
+    loss = np.stack([best - auroc for auroc, _ in found])
+    gaps = np.stack([gap for _, gap in found])
+    within = loss <= tolerance
+    allowed = np.where(within, gaps, np.inf).argmin(axis=0)
+    return np.where(within.any(axis=0), allowed, loss.argmin(axis=0))
+
+
+# One compiled function for the settings of all methods.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _judge(
+    partition: Partition,
+    attributes: tuple[str, ...],
+    logits: jax.Array,
+    labels: jax.Array,
+    cells: jax.Array,
+    mass: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """AUROC and mean soft gap in each lane, ``[L]`` both, of columns ``[L, m]``."""
+    gaps = [losses.equalized_odds(partition, a, label=LABEL) for a in attributes]
+
+    def in_lane(scores, labels, cells, mass):
+        num_cells = partition.num_cells
+        counts = jax.ops.segment_sum(mass, cells, num_cells).astype(jnp.float32)
+        sums = jax.ops.segment_sum(mass * scores, cells, num_cells)
+        means = {"score": sums / jnp.where(counts > 0, counts, 1)}
+        gap = jnp.stack([g.value(means, counts) for g in gaps]).mean()
+        return auroc(labels, scores, mass), gap
+
+    return jax.vmap(in_lane)(jax.nn.sigmoid(logits), labels, cells, mass)

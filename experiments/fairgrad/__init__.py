@@ -1,0 +1,1 @@
+"""FairGrad on tables of real patients."""

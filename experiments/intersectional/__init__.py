@@ -1,0 +1,1 @@
+"""The three-stage pipeline on intersectional subgroups."""

@@ -1,0 +1,275 @@
+"""The paper's five claims as tests, and whether each holds for these patients.
+
+All are of the clean protocol, in which every configuration has the same patients. Two
+numbers sum up a configuration: its *disparity*, the mean over the subgroups and over
+statistical parity, equal opportunity and average odds of the distance from the
+reference; and its *balance*, the mean F1 score of the subgroups less the disparity.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
+from experiments.core.level_measures import (
+    AVERAGE_ODDS,
+    F1,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
+from experiments.intersectional.results import NAMES
+from experiments.intersectional.stability import unstable_subgroup
+from experiments.intersectional.stages import PAPER
+from experiments.intersectional.verdicts import (
+    Claim,
+    Evaluations,
+    Verdict,
+    judged,
+    missing,
+    of_two_parts,
+    shows,
+    told,
+)
+from experiments.reporting.differences import untested
+
+DISPARITY, BALANCE = "disparity", "balance"
+DISTANCES = tuple(
+    f"{name}/mean" for name in (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
+)
+_SINGLE = ("dir", "egr", "eo")
+_MULTI = ("dir_egr", "egr_eo", "dir_eo", "dir_egr_eo")
+_FULL, _BEST = "dir_egr_eo", "egr_eo"
+
+
+def with_summaries(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with its disparity and its balance among the metrics."""
+
+    def extended(kind: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        disparity = np.mean([kind[name] for name in DISTANCES[1:]], axis=0)
+        return {**kind, DISPARITY: disparity, BALANCE: kind[F1] - disparity}
+
+    return dataclasses.replace(
+        evaluation,
+        repeats=extended(evaluation.repeats),
+        bootstrap=extended(evaluation.bootstrap),
+    )
+
+
+def claims(
+    evaluations: Evaluations,
+    titles: Mapping[str, str],
+    folds: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    setting: str = "",
+) -> list[Claim]:
+    """The five, in the paper's order.
+
+    Args:
+      evaluations: Name of a configuration -> its evaluation.
+      titles: Name -> its name for readers.
+      folds: Likewise -> metric -> its values in single test folds.
+      setting: Of the thresholds of the configurations that are decided by any.
+    """
+    chosen = {
+        name: f"{name}[{setting}]" if f"{name}[{setting}]" in evaluations else name
+        for name in PAPER
+    }
+    known = {
+        name: with_summaries(evaluations[title])
+        for name, title in chosen.items()
+        if name in evaluations
+    }
+    own = {name: folds[title] for name, title in chosen.items() if title in folds}
+    found = [
+        make(known, titles)
+        for make in (multi_stage, most_balanced, weak_alone, not_the_best)
+    ]
+    return [*found, unstable_subgroup(known, own, titles)]
+
+
+def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
+    """Whether several stages beat each of their own."""
+    text = "Several stages together are fairer than any one of them."
+    measured = (
+        "the disparity of each configuration of several stages less that of each of "
+        "its own stages alone; the claim holds if every pair is lower beyond noise, in "
+        "part if some are, and does not hold if some are higher and none lower"
+    )
+    if missing(known, (*_SINGLE, *_MULTI)):
+        return Claim(text, measured, "not run", {})
+    tests = holm(
+        {
+            f"{titles[several]} less {titles[one]}": compare(
+                known[several], known[one], DISPARITY
+            )
+            for several in _MULTI
+            for one in _SINGLE
+            if set(one.split("_")) <= set(several.split("_"))
+        }
+    )
+    less = sum(c.difference < 0 for c in tests.values())
+    signs = [shows(c) for c in tests.values()]
+    more = (
+        f"Of {len(tests)} pairs, the disparity of several stages is smaller in {less}, "
+        f"beyond noise in {signs.count(-1)}; it is larger beyond noise in "
+        f"{signs.count(1)}."
+    )
+    verdict = judged(tests.values(), wanted=-1)
+    return Claim(text, measured, verdict, tests, (more, *_on_average(known)))
+
+
+def _on_average(known: Evaluations) -> tuple[str, str]:
+    """The mean of several stages less that of one: no test of the claim.
+
+    One stage that does much makes it favourable, with nothing added by the others.
+    """
+    chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
+    shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
+    apart, paid = (
+        holm({metric: contrast(chosen, shares, metric) for metric in metrics})
+        for metrics in (DISTANCES, (F1, BALANCE))
+    )
+    listed = "; ".join(
+        f"{NAMES[metric.partition('/')[0]].lower()} {told(c)}"
+        for metric, c in apart.items()
+    )
+    distances = (
+        f"On average, the {len(_MULTI)} configurations of several stages less the "
+        f"{len(_SINGLE)} of one, in the mean distance from parity: {listed} (Holm over "
+        f"these {len(apart)}); it says nothing of single pairs."
+    )
+    price = (
+        f"Likewise on average: mean F1 score {told(paid[F1])}; balance "
+        f"{told(paid[BALANCE])} (Holm over these {len(paid)})."
+    )
+    return distances, price
+
+
+def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
+    """Whether EGR + EO is the most balanced of the eight."""
+    text = "EGR + EO is the most balanced configuration."
+    found = _of_balance(
+        text, known, _BEST, titles, best="holds", beaten="does not hold"
+    )
+    if not found.tests:
+        return found
+    return found._replace(more=(_ranked(known, titles),))
+
+
+def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
+    """Whether EO does little alone, and more after EGR: a claim of two parts.
+
+    Alone it is weak where it leaves more than half of the base model's mean distance,
+    beyond noise in equal opportunity and in average odds; that is refuted where it
+    leaves less than half in one of them. That it works after EGR is shown where it
+    changes the mean distance in average odds by more there than alone, and refuted
+    where by less. Half of the base model's distance is subtracted in every repeat and
+    resample, so that its noise is in the test.
+    """
+    text = "EO alone is weak: it works where something upstream was corrected."
+    measured = (
+        "EO alone is weak if its mean distance is above half of the base model's, in "
+        "equal opportunity and in average odds, and is not if it is below half in one; "
+        "it works upstream if what it changes after EGR less what it changes alone is "
+        "below 0, in average odds; the claim holds if both are shown, in part if one "
+        "is and the other not refuted, and does not hold if one is refuted and the "
+        "other not shown"
+    )
+    if missing(known, ("base", "eo")):
+        return Claim(text, measured, "not run", {})
+    base, alone = known["base"], known["eo"]
+    halves = {
+        f"{NAMES[name]}: {titles['eo']} less half of {titles['base']}": contrast(
+            [alone, base], [1, -0.5], f"{name}/mean"
+        )
+        for name in (OPPORTUNITY, AVERAGE_ODDS)
+    }
+    grown: dict[str, Comparison] = {}
+    if not missing(known, ("egr", "egr_eo")):
+        four = [known[name] for name in ("egr_eo", "egr", "eo", "base")]
+        name = f"{NAMES[AVERAGE_ODDS]}: EO's change after EGR less that alone"
+        grown[name] = contrast(four, [1, -1, -1, 1], f"{AVERAGE_ODDS}/mean")
+    tests = holm({**halves, **grown})
+    more = _left_by_noise(base, alone, titles)
+    if not grown:
+        more.append("What EO does after EGR was not run, and is not shown.")
+    verdict: Verdict = "not tested"
+    if not untested(tests.values()):
+        signs = {shows(tests[name]) for name in halves}
+        weak = -1 if -1 in signs else int(signs == {1})
+        upstream = -sum(shows(tests[name]) for name in grown)
+        verdict = of_two_parts(weak, upstream)
+    return Claim(text, measured, verdict, tests, more)
+
+
+def _left_by_noise(
+    base: Evaluation, alone: Evaluation, titles: Mapping[str, str]
+) -> list[str]:
+    """How large the distances would be without any difference, where that is known."""
+    floors = [
+        f"{NAMES[name].lower()} {base.null[f'{name}/mean']:.4f} under {titles['base']} "
+        f"and {alone.null[f'{name}/mean']:.4f} under {titles['eo']}"
+        for name in (OPPORTUNITY, AVERAGE_ODDS)
+        if f"{name}/mean" in base.null and f"{name}/mean" in alone.null
+    ]
+    words = (
+        f"Mean distances are above 0 by noise alone: {'; '.join(floors)}. Less than "
+        "half is out of reach where that is most of the base model's."
+    )
+    return [words] if floors else []
+
+
+def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
+    """Whether some configuration is better than all three stages together."""
+    text = "The full pipeline is not the best."
+    return _of_balance(text, known, _FULL, titles, best="does not hold", beaten="holds")
+
+
+def _of_balance(
+    text: str,
+    known: Evaluations,
+    name: str,
+    titles: Mapping[str, str],
+    *,
+    best: Verdict,
+    beaten: Verdict,
+) -> Claim:
+    """A claim about one configuration's balance against that of each other.
+
+    It is about all eight: it is not run where one is missing.
+
+    Args:
+      text: The claim.
+      known: All evaluations.
+      name: Of the configuration.
+      titles: Names for readers.
+      best: The verdict where it is above all others beyond noise.
+      beaten: Where another is above it beyond noise.
+    """
+    measured = (
+        f"its balance less that of each of the seven others; the claim {best} if it is "
+        f"above all of them beyond noise, and {beaten} if one of them is above it"
+    )
+    if missing(known, PAPER):
+        return Claim(text, measured, "not run", {})
+    others = [other for other in known if other != name]
+    tests = holm(
+        {titles[other]: compare(known[name], known[other], BALANCE) for other in others}
+    )
+    signs = [shows(c) for c in tests.values()]
+    verdict: Verdict = "not shown"
+    if untested(tests.values()):
+        verdict = "not tested"
+    elif -1 in signs:
+        verdict = beaten
+    elif set(signs) == {1}:
+        verdict = best
+    return Claim(text, measured, verdict, tests)
+
+
+def _ranked(known: Evaluations, titles: Mapping[str, str]) -> str:
+    order = sorted(known, key=lambda name: -known[name].mean(BALANCE))
+    shown = ", ".join(f"{titles[n]} {known[n].mean(BALANCE):.3f}" for n in order)
+    return f"By balance: {shown}."

@@ -1,0 +1,197 @@
+"""Figures of the intersectional experiment."""
+
+import textwrap
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.core.level_measures import AVERAGE_ODDS, BY_LEVEL, F1, IMPACT
+from experiments.core.results import main_methods
+from experiments.intersectional.findings import everyone_selected
+from experiments.intersectional.results import NAMES, Results
+from experiments.intersectional.stages import CONFIGURATIONS, PAPER, Configuration
+from experiments.intersectional.tables import full_name, full_title, shown_levels
+from experiments.reporting import figures
+from fairjax.audit.figures import COLOURS, STYLE
+
+_ODDS = f"{AVERAGE_ODDS}/mean"
+_WITHIN = {
+    "base": "base model",
+    "egr": "EGR",
+    "mlp": "MLP",
+    "fairgrad": "FairGrad",
+    "positive_sum": "Positive-sum",
+}
+_COLOURS = dict(zip(_WITHIN, COLOURS, strict=False))
+# By whether DIR goes before and EO comes after.
+_SHAPES = {
+    (False, False): ("o", "neither"),
+    (True, False): ("s", "DIR"),
+    (False, True): ("^", "EO"),
+    (True, True): ("D", "DIR and EO"),
+}
+
+
+def subgroup_map(metric: str) -> Callable[[Results], Figure]:
+    """Draws a metric of every subgroup and configuration."""
+
+    def draw(results: Results) -> Figure:
+        levels = shown_levels(results)
+        rows = sorted(
+            results.evaluations,
+            key=lambda name: bool(results.predictions[name].setting),
+        )
+        values = np.array(
+            [
+                [
+                    results.evaluations[name].mean(full_name(metric, level))
+                    for level in levels
+                ]
+                for name in rows
+            ]
+        )
+        known = BY_LEVEL.get(metric)
+        return figures.value_map(
+            values,
+            [full_title(results, name) for name in rows],
+            [textwrap.fill(level, 9) for level in levels],
+            title=f"{results.title}\nReference: {results.subgroups.reference}",
+            label=NAMES[metric],
+            parity=None if known is None else known.parity,
+            ratio=metric == IMPACT,
+        )
+
+    return draw
+
+
+def tradeoff(results: Results) -> Figure:
+    """F1 against the distance in average odds: all, and those with EO close up."""
+    names = list(results.evaluations)
+    close = [n for n in names if _configuration(results, n).equalized]
+    panels = [names, close] if 0 < len(close) < len(names) else [names]
+    floor = everyone_selected(results)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 + 4.6 * len(panels), 5.0), layout="constrained")
+        for axes, shown in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            for name in shown:
+                _point(axes, results, name)
+            axes.axhline(floor, color="#777777", linestyle="--", linewidth=1)
+            if shown is not names:
+                axes.set_title("with EO, close up", fontsize=9)
+        figure.supxlabel(
+            "mean distance of the subgroups in average odds, 95 % interval", fontsize=9
+        )
+        figure.supylabel("mean F1 score of the subgroups, 95 % interval", fontsize=9)
+        figure.suptitle(results.title, fontsize=10)
+        figure.legend(handles=_legend(results), loc="outside right upper")
+    return figure
+
+
+def _configuration(results: Results, title: str) -> Configuration:
+    return CONFIGURATIONS[results.predictions[title].name]
+
+
+def _point(axes: Axes, results: Results, name: str) -> None:
+    configuration = _configuration(results, name)
+    evaluation = results.evaluations[name]
+    marker, _ = _SHAPES[configuration.repaired, configuration.equalized]
+    middle = {metric: evaluation.mean(metric) for metric in (_ODDS, F1)}
+    ends = {
+        metric: np.abs(np.array(evaluation.interval(metric))[:, None] - value)
+        for metric, value in middle.items()
+    }
+    colour = _COLOURS[configuration.within]
+    axes.errorbar(
+        middle[_ODDS],
+        middle[F1],
+        xerr=ends[_ODDS],
+        yerr=ends[F1],
+        fmt=marker,
+        color=colour,
+        markersize=6,
+        # Hollow under the other kind of threshold.
+        markerfacecolor="white" if results.predictions[name].setting else colour,
+        elinewidth=0.6,
+        alpha=0.9,
+    )
+
+
+def _legend(results: Results) -> list[Line2D]:
+    run = {CONFIGURATIONS[name].within for name in main_methods(results)}
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=_COLOURS[w], label=_WITHIN[w])
+        for w in _WITHIN
+        if w in run
+    ]
+    handles += [
+        Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
+        for m, label in _SHAPES.values()
+    ]
+    handles += [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color="#444444",
+            markerfacecolor="white",
+            label=f"{setting} threshold",
+        )
+        for setting in sorted({p.setting for p in results.predictions.values()} - {""})
+    ]
+    handles.append(
+        Line2D([], [], color="#777777", linestyle="--", label="everyone selected")
+    )
+    return handles
+
+
+def stability(results: Results) -> Figure | None:
+    """Average odds differences of each subgroup in every test fold."""
+    shown = [name for name in PAPER if name in results.folds.values]
+    levels = [v for v in shown_levels(results) if v != results.subgroups.reference]
+    places = np.arange(len(levels))[::-1]
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2.2 + 2.2 * across, 1.2 + (0.8 + 0.22 * len(levels)) * down),
+            layout="constrained",
+        )
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(shown) :]:
+            axes.set_visible(False)
+        for axes, name in zip(panels.flat, shown, strict=False):
+            axes.axvline(0, color="#999999", linewidth=0.8)
+            for place, level in zip(places, levels, strict=True):
+                values = results.folds.values[name][full_name(AVERAGE_ODDS, level)]
+                values = values[np.isfinite(values)]
+                if not len(values):
+                    continue
+                axes.plot(
+                    values,
+                    np.full(len(values), place),
+                    "|",
+                    color=COLOURS[0],
+                    markersize=6,
+                    alpha=0.6,
+                )
+                low, high = np.quantile(values, [0.25, 0.75])
+                axes.plot([low, high], [place, place], color=COLOURS[1], linewidth=3)
+                axes.plot(np.median(values), place, "o", color="black", markersize=3)
+            axes.set_title(results.titles[name], fontsize=9)
+            axes.set_yticks(places, levels, fontsize=7)
+        reference, kind = results.subgroups.reference, results.options.thresholds
+        figure.suptitle(
+            f"{results.title}\nReference: {reference}; {kind} thresholds", fontsize=10
+        )
+        figure.supxlabel(
+            "average odds difference in each test fold; middle half and median",
+            fontsize=9,
+        )
+    return figure

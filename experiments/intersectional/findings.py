@@ -1,0 +1,197 @@
+"""What the intersectional experiment finds, in words: claims, protocols, gradients."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.core.comparison import Comparison, Tests, compare, holm
+from experiments.core.level_measures import F1
+from experiments.core.results import compare_to_baseline, main_methods
+from experiments.intersectional.claims import BALANCE, DISPARITY, claims, with_summaries
+from experiments.intersectional.protocols import protocols
+from experiments.intersectional.results import (
+    FULL_REPEATS,
+    FULL_SPLITS,
+    Options,
+    Results,
+    other_thresholds,
+)
+from experiments.intersectional.stability import spreads
+from experiments.intersectional.stages import NETWORKS
+from experiments.intersectional.tables import full_title, shown_levels
+from experiments.intersectional.thresholds import thresholds
+from experiments.intersectional.verdicts import Claim, missing, sentences, shows, told
+
+_INTRODUCTION = (
+    "Does each claim of the paper hold for these patients? All tests are of the clean "
+    "protocol, paired over patients and repeats, but for those of the last claim, "
+    "which are of single test folds; p is after Holm's correction over all "
+    "tests that a claim's verdict is from, or over those that a sentence names. "
+    "*Disparity* is the mean over the subgroups of the distances in statistical "
+    "parity, equal opportunity and average odds; *balance* the mean F1 score of the "
+    "subgroups less the disparity."
+)
+BALANCED = "group_balanced_accuracy/mean"
+_BEATEN = "**Which configurations beat decisions that ignore the patient?** "
+
+
+def tested(results: Results) -> tuple[str, ...]:
+    """All metrics: every one is reported, and tested against the base model."""
+    return tuple(results.evaluations["base"].repeats)
+
+
+def tests_against_base(results: Results) -> dict[str, dict[str, Comparison]]:
+    """Metric -> configuration -> difference from the base model, after Holm."""
+    return compare_to_baseline(results, "base", tested(results))
+
+
+# Tests of single folds take seconds, and two files of a report tell them.
+@functools.lru_cache(maxsize=2)
+def found_claims(results: Results, setting: str = "") -> list[Claim]:
+    """The paper's five, under the chosen thresholds or under those of a setting."""
+    return claims(
+        results.evaluations, results.titles, results.folds.values, setting=setting
+    )
+
+
+def preliminary(options: Options) -> str:
+    """A warning where there are fewer splits than a result takes; else nothing."""
+    if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
+        return ""
+    return (
+        f"A first look: {options.repeats} repeats of the cross-validation in place of "
+        f"{FULL_REPEATS}, {options.splits} splits of the paper's protocol in place of "
+        f"{FULL_SPLITS}. How much repeats differ is hardly known from so few, so that "
+        "p-values are often too small; no verdict here is a result."
+    )
+
+
+def answers(results: Results, tests: Tests) -> list[str]:
+    """Lines of Markdown."""
+    del tests
+    said = preliminary(results.options)
+    lines = [f"**{said}**", ""] if said else []
+    lines += [_INTRODUCTION, ""]
+    for number, claim in enumerate(found_claims(results), 1):
+        lines += _told(number, claim)
+    other = other_thresholds(results.options)
+    lines += [
+        "**What do thresholds decide?**",
+        "",
+        *thresholds(results, other, found_claims(results, other)),
+        "",
+        _BEATEN + _beaten(results),
+        "",
+        "**What do the two protocols tell differently?**",
+        "",
+        *protocols(results),
+        "",
+        "**Which subgroups are unstable from split to split?** " + spreads(results),
+        "",
+        "**What if gradients are reconciled in place of the reduction?**",
+        "",
+        *_gradients(results),
+    ]
+    return lines
+
+
+def _told(number: int, claim: Claim) -> list[str]:
+    lines = [f"**{number}. {claim.text}** {claim.verdict.capitalize()}.", ""]
+    lines += [f"- Measured: {claim.measured}."] if claim.verdict != "not run" else []
+    lines += [f"- {sentence}" for sentence in sentences(claim)]
+    if claim.verdict == "not run":
+        lines.append("- The configurations that would show it were not run.")
+    return [*lines, ""]
+
+
+def everyone_selected(results: Results) -> float:
+    """The mean F1 score of the subgroups where everyone is selected."""
+    found = results.subgroups
+    label = np.asarray(found.table.label)
+    shares = [
+        label[found.codes == found.levels.index(level)].mean()
+        for level in shown_levels(results)
+    ]
+    return float(np.mean([2 * share / (1 + share) for share in shares]))
+
+
+def _beaten(results: Results) -> str:
+    """Which configurations are better than decisions that ignore the patient."""
+    lows = {
+        results.titles[name]: [
+            results.evaluations[name].interval(metric)[0] for metric in (BALANCED, F1)
+        ]
+        for name in main_methods(results)
+    }
+    return beaten_in_words(everyone_selected(results), lows)
+
+
+def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
+    """The answer.
+
+    Args:
+      floor: The mean F1 score where everyone is selected.
+      lows: Title of a configuration -> the lower ends of the intervals of the mean
+        balanced accuracy and of the mean F1 score.
+    """
+    blind, below = (
+        [title for title, ends in lows.items() if not ends[place] > level]
+        for place, level in enumerate((0.5, floor))
+    )
+    return (
+        "They treat all subgroups alike, so that a small disparity alone is no merit. "
+        "Their mean balanced accuracy is .5; not beyond noise above it: "
+        f"{', '.join(blind) or 'none'}. Of them all, selecting everyone has the "
+        f"largest mean F1 score, {floor:.3f}, the larger the commoner the outcome; not "
+        f"beyond noise above it: {', '.join(below) or 'none'}."
+    )
+
+
+def _gradients(results: Results) -> list[str]:
+    """Each network against its own base model, and against the reduction."""
+    known = {name: with_summaries(e) for name, e in results.evaluations.items()}
+    pairs = [
+        (f"{before}{kind}{after}", f"{before}{base}{after}")
+        for kind in NETWORKS[1:]
+        for before in ("", "dir_")
+        for after in ("", "_eo")
+        for base in ("mlp", "egr")
+    ]
+    other = other_thresholds(results.options)
+    pairs += [
+        (f"{before}{kind}[{other}]", f"{before}{base}")
+        for kind in NETWORKS[1:]
+        for before in ("", "dir_")
+        for base in (f"mlp[{other}]", "egr")
+    ]
+    pairs = [pair for pair in pairs if not missing(known, pair)]
+    if not pairs:
+        return ["They were not run."]
+    named = {title: full_title(results, title) for title in known}
+    lines = [_UNDONE, ""]
+    for metric in (DISPARITY, F1, BALANCE):
+        found = holm({p: compare(known[p[0]], known[p[1]], metric) for p in pairs})
+        shown = [
+            f"{named[one]} less {named[base]} {told(c)}"
+            for (one, base), c in found.items()
+        ]
+        lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]
+        lines += [f"    - {line}" for line in shown]
+    return lines
+
+
+_UNDONE = "Networks without equalized odds are decided by both kinds of threshold."
+_MEASURE = {
+    DISPARITY: "Disparity",
+    F1: "Mean F1 score of the subgroups",
+    BALANCE: "Balance",
+}
+
+
+def _count(found: Sequence[Comparison]) -> str:
+    signs = [shows(c) for c in found]
+    return (
+        f"of {len(signs)} pairs {signs.count(-1)} lower beyond noise, {signs.count(1)} "
+        "higher, by Holm over them"
+    )

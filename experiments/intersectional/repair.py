@@ -1,0 +1,112 @@
+"""What the disparate impact remover did to the columns of a split's training rows.
+
+Values that are equal within a subgroup stay equal, so that a column of two values is
+changed for all or for none of the patients of a subgroup who have one of them. It can
+then not be given the same distribution in all subgroups; columns of many values can.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.intersectional.stages import remover
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of one kind.
+
+    Attributes:
+      number: How many there are.
+      before: The largest Kolmogorov-Smirnov distance of two subgroups, mean over the
+        columns; NaN of none.
+      after: Likewise, repaired.
+      constant: How many have one value, repaired.
+    """
+
+    number: int
+    before: float
+    after: float
+    constant: int
+
+    @property
+    def kept(self) -> float:
+        """The share of the distance that repair left; NaN where there was none."""
+        return self.after / self.before if self.before > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What repair did.
+
+    Attributes:
+      two: To columns of two values.
+      more: To columns of more.
+      single: Columns of one value, which there is nothing to repair in.
+    """
+
+    two: Columns
+    more: Columns
+    single: int
+
+
+def measured_repair(
+    inputs: np.ndarray, train: np.ndarray, codes: np.ndarray, level: float
+) -> Repair:
+    """Repair the training rows of a split, and compare their subgroups.
+
+    Args:
+      inputs: ``[n, d]``.
+      train: Row numbers of the training rows.
+      codes: ``[n]``, subgroups.
+      level: Of the repair.
+    """
+    rows, groups = inputs[train], codes[train]
+    fitted = remover(rows, groups, level)
+    apart = fitted.report(rows, sensitive_features=groups)
+    before = _num_values(rows)
+    # As models get them.
+    repaired = fitted.transform(rows, sensitive_features=groups)
+    after = _num_values(np.asarray(repaired, inputs.dtype))
+
+    def of(chosen: np.ndarray) -> Columns:
+        own = apart[chosen].mean()
+        return Columns(
+            number=int(chosen.sum()),
+            before=float(own["kolmogorov_smirnov_before"]),
+            after=float(own["kolmogorov_smirnov_after"]),
+            constant=int((after[chosen] == 1).sum()),
+        )
+
+    return Repair(of(before == 2), of(before > 2), int((before == 1).sum()))
+
+
+def _num_values(rows: np.ndarray) -> np.ndarray:
+    """Different values of each column, ``[d]``."""
+    ordered = np.sort(rows, axis=0)
+    return 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
+
+
+def in_words(repair: Repair | None) -> dict[str, Any]:
+    """An entry of the protocol; none where nothing was repaired."""
+    if repair is None:
+        return {}
+    kinds = (("two values", repair.two), ("more than two", repair.more))
+    listed = [_kind(words, columns) for words, columns in kinds if columns.number]
+    if repair.single:
+        listed.append(f"columns of one value: {repair.single}")
+    return {
+        "repaired": "on the training rows of the first split, the largest "
+        "Kolmogorov-Smirnov distance of two subgroups, mean over columns: "
+        f"{'; '.join(listed)}. Equal values of a subgroup stay equal, so that columns "
+        "of few values cannot be made alike and may still tell the subgroup"
+    }
+
+
+def _kind(words: str, columns: Columns) -> str:
+    kept = "" if np.isnan(columns.kept) else f" ({columns.kept:.0%} of it is left)"
+    return (
+        f"{columns.number} columns of {words}, {columns.before:.3f} before and "
+        f"{columns.after:.3f} after{kept}, {columns.constant} of them constant after"
+    )

@@ -1,0 +1,104 @@
+"""What the kind of threshold decides: one for each subgroup, or a common one.
+
+A threshold that is set for its subgroup's F1 score alone pays no heed to the others',
+and is noisy where the subgroup is small: both make rates differ that the model's scores
+do not. Under the other kind every configuration with thresholds has the same scores.
+"""
+
+from collections.abc import Sequence
+
+from experiments.core.comparison import Comparison, compare, holm
+from experiments.core.level_measures import F1
+from experiments.intersectional.claims import (
+    BALANCE,
+    DISPARITY,
+    DISTANCES,
+    with_summaries,
+)
+from experiments.intersectional.results import Results
+from experiments.intersectional.stages import PAPER
+from experiments.intersectional.tables import full_title
+from experiments.intersectional.verdicts import Claim, missing, sentences, told
+from experiments.reporting import markdown, tables
+
+_HEADER = ("F1", "Balance", "Disparity", "DI", "SPD", "EOD", "AOD")
+_METRICS = (F1, BALANCE, DISPARITY, *DISTANCES)
+
+
+def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[str]:
+    """Configurations under both kinds, and the claims under the other one.
+
+    Args:
+      results: Of the run.
+      other: The kind that is not the chosen one.
+      claims: The paper's claims, with configurations decided by the other kind.
+    """
+    known = {name: with_summaries(e) for name, e in results.evaluations.items()}
+    pairs = {
+        title: f"{title}[{other}]" for title in known if f"{title}[{other}]" in known
+    }
+    drawn = [name for name in PAPER if name in known and name not in pairs]
+    shown = [title for pair in pairs.items() for title in pair] + drawn
+    rows = [
+        [full_title(results, title)]
+        + [markdown.number(known[title].mean(metric), 3) for metric in _METRICS]
+        for title in shown
+    ]
+    start = (
+        f"{_WHY} In the table above thresholds are those of "
+        f"{'each subgroup' if other == 'common' else 'all patients'}; here both kinds "
+        "stand side by side, beside the published configurations that draw their "
+        "decisions."
+    )
+    lines = [
+        start,
+        "",
+        *tables.as_markdown(["Configuration", *_HEADER], rows),
+        "",
+    ]
+    for metric, words in ((DISPARITY, "Disparity"), (BALANCE, "Balance")):
+        found = holm(
+            {
+                full_title(results, two): compare(known[two], known[one], metric)
+                for one, two in pairs.items()
+            }
+        )
+        lines += _listed(
+            f"{words}, less that of the same scores under the other:", found
+        )
+    if "dir" in pairs and not missing(known, ("base", "dir_egr", "egr")):
+        base, repaired = pairs["base"], pairs["dir"]
+        found = holm(
+            {
+                f"{words} of {full_title(results, one)} less "
+                f"{full_title(results, two)}": compare(known[one], known[two], metric)
+                for metric, words in ((DISPARITY, "disparity"), (BALANCE, "balance"))
+                for one, two in (
+                    (repaired, base),
+                    (repaired, "egr"),
+                    (repaired, "dir_egr"),
+                )
+            }
+        )
+        lines += _listed("What repair does by itself:", found)
+    start = (
+        f"The claims under {other} thresholds, where configurations have any; "
+        "equalized odds draws its own for each subgroup all the same."
+    )
+    lines += ["", start, ""]
+    for number, claim in enumerate(claims, 1):
+        lines.append(f"- {number}. {claim.text} {claim.verdict.capitalize()}.")
+        lines += [f"    - {sentence}" for sentence in sentences(claim)]
+    return lines
+
+
+_WHY = (
+    "A threshold for each subgroup, set for its F1 score alone on few patients, makes "
+    "rates differ that the scores do not, and may undo what training made alike."
+)
+
+
+def _listed(start: str, found: dict[str, Comparison]) -> list[str]:
+    lines = [f"- {start}"]
+    lines += [f"    - {markdown.escape(what)} {told(c)}" for what, c in found.items()]
+    return lines

@@ -1,0 +1,1 @@
+"""MultiFair on multimodal patients."""

@@ -1,0 +1,254 @@
+"""What the MultiFair experiment finds: its tests, and its answers in words."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.core.cohort import crossed_name
+from experiments.core.comparison import Comparison, Tests, compare, holm
+from experiments.core.measures import (
+    AUROC_GAP,
+    EQUITY,
+    GAP,
+    GROUP_AUROC,
+    PARITY,
+    full_names,
+)
+from experiments.core.results import compare_to_baseline, main_methods
+from experiments.datasets.simulated_modalities import GROUPS, Truth
+from experiments.multifair.levels import levels_answer
+from experiments.multifair.names import REFERENCE, TITLES, TUNED, WATCHED, unimodal
+from experiments.multifair.results import Results
+from experiments.multifair.verdicts import HEADLINE, judged
+from experiments.reporting import markdown, tables
+from experiments.reporting.differences import clear, p_text, span, untested
+from fairjax.metrics import group_auroc
+
+METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
+# The best scores, where the law is known that patients were drawn from.
+BEST = "best_possible"
+# No candidates: compared with joint training on their own, not with the others.
+_REFERENCES = (REFERENCE, BEST)
+
+
+def tested(results: Results) -> list[str]:
+    """The metrics of the summary, all compared with joint training."""
+    attributes = results.splits.attributes
+    groups = (*attributes, crossed_name(attributes))
+    names = ["auroc", "brier"]
+    for metric in (EQUITY, AUROC_GAP, PARITY, GAP):
+        names += full_names(metric, tuple(dict.fromkeys(groups)))
+    some = next(iter(results.evaluations.values()))
+    return names + [m for m in some.repeats if m.startswith(f"{GROUP_AUROC}/")]
+
+
+def tests_against_joint(results: Results) -> Tests:
+    """Metric -> method -> difference from joint training, Holm over the methods."""
+    return compare_to_baseline(results, "joint", tested(results), _REFERENCES)
+
+
+def release_tests(results: Results) -> dict[str, Comparison]:
+    """Metric -> the released code's less the paper's, Holm over the metrics."""
+    wanted = ("multifair", "multifair_released")
+    if any(name not in results.evaluations for name in wanted):
+        return {}
+    paper, released = (results.evaluations[name] for name in wanted)
+    return holm({m: compare(released, paper, m) for m in HEADLINE})
+
+
+def answers(
+    results: Results, tests: Tests, modalities: Sequence[str], truth: Truth | None
+) -> list[str]:
+    """Lines of Markdown that answer the experiment's questions.
+
+    Args:
+      results: Of the run.
+      tests: From `tests_against_joint`.
+      modalities: Their names.
+      truth: The law that the patients were drawn from, where it is known.
+    """
+    return [
+        "**Does each level help, and do they help each other?**",
+        *levels_answer(results),
+        "**Does the released code's behaviour differ from the paper's?** "
+        + _release_answer(results),
+        "",
+        "**Which methods differ from joint training?**",
+        "",
+        *_methods_answer(results, tests),
+        "",
+        "**Which settings did validation choose?**",
+        "",
+        *_settings_answer(results.selected),
+        "",
+        "**What does each modality contribute?** "
+        + _modalities_answer(results, modalities),
+        *_truth_answer(results, modalities, truth),
+        "",
+        "**How are the groups served?** AUROC of each:",
+        "",
+        *_groups_table(results),
+    ]
+
+
+def _release_answer(results: Results) -> str:
+    found = release_tests(results)
+    if not found:
+        return "The methods that show it were not run."
+    parts = [
+        f"{HEADLINE[metric]} {span(c)} (p {p_text(c)})" for metric, c in found.items()
+    ]
+    shown = [HEADLINE[metric] for metric, c in found.items() if clear(c)]
+    if shown:
+        verdict = f"In {', '.join(shown)}, yes."
+    elif untested(found.values()):
+        verdict = "It was not tested."
+    else:
+        verdict = "No difference is shown here."
+    gates = []
+    for name in ("multifair", "multifair_released"):
+        gate = np.asarray(results.histories[name]["fairness_gate"])
+        gates.append(f"{TITLES[name]}: {gate.mean():.0%}")
+    return (
+        f"{verdict} Released less paper: {'; '.join(parts)}. Batches in which the gate "
+        f"on the groups' AUROCs was open: {'; '.join(gates)}."
+    )
+
+
+def _methods_answer(results: Results, tests: Tests) -> list[str]:
+    lines = []
+    for title in main_methods(results):
+        if title in ("joint", *_REFERENCES):
+            continue
+        found = {metric: tests[metric][title] for metric in HEADLINE}
+        shown = [
+            f"{HEADLINE[metric]} {judged(metric, c)} ({span(c)}, p {p_text(c)})"
+            for metric, c in found.items()
+            if clear(c)
+        ]
+        text = "; ".join(shown) or "no difference is shown"
+        if untested(found.values()):
+            text = "not tested"
+        lines.append(f"- {results.titles[title]}: {text}.")
+    return lines or ["Joint training was run alone."]
+
+
+def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How often each setting was chosen; a grid that ends too early is named."""
+    lines = []
+    for name in TUNED:
+        counts = selected.get(name)
+        if counts is None:
+            continue
+        shown = ", ".join(f"{s} in {n}" for s, n in counts.items())
+        first, *_, last = counts
+        most, often = max(counts.items(), key=lambda choice: choice[1])
+        total = sum(counts.values())
+        edge = (
+            f"; mostly {most}, where its grid ends: beyond it may be better ones"
+            if most in (first, last) and often > total / 2
+            else ""
+        )
+        lines.append(f"- {TITLES[name]}: {shown} of {total} lanes{edge}.")
+    return lines or ["No method that has several was run."]
+
+
+def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
+    """Single modalities against all, and the last unimodal validation AUROCs."""
+    parts, joint = [], results.evaluations["joint"]
+    others = {unimodal(m): f"{m} alone" for m in modalities}
+    others[REFERENCE] = "a logistic regression of all, summarised a row a patient"
+    beside = [
+        f"less {words} {span(compare(joint, results.evaluations[name], 'auroc'))}"
+        for name, words in others.items()
+        if name in results.evaluations
+    ]
+    for name in WATCHED:
+        if name not in results.histories:
+            continue
+        last = results.histories[name]["unimodal_auroc"][0, -1]
+        middle = np.nanmedian(last, axis=0)
+        shown = ", ".join(
+            f"{m} {v:.3f}" for m, v in zip(modalities, middle, strict=True)
+        )
+        parts.append(f"{TITLES[name]}: {shown}")
+    compared = f"AUROC of joint training, {', '.join(beside)}. " if beside else ""
+    return (
+        f"{compared}The auxiliary heads' validation AUROC at the last step, median "
+        f"over seeds: {'; '.join(parts)}."
+    )
+
+
+def _truth_answer(
+    results: Results, modalities: Sequence[str], truth: Truth | None
+) -> list[str]:
+    """Where the law is known: how far each group is from the best that is possible."""
+    if truth is None or BEST not in results.evaluations:
+        return []
+    (attribute,) = results.splits.attributes
+    best = results.evaluations[BEST]
+    lines = [
+        "",
+        (
+            "**Is the known truth recovered?** What each modality alone could reach "
+            "by the law in patients who have it; what its best scores reach in all of "
+            "these patients, those without it among them; and what training on it "
+            "alone reaches in the same:"
+        ),
+        "",
+    ]
+    table = results.splits.table
+    of_group = table.attributes[attribute].map(GROUPS.index).to_numpy(np.int32)
+    for place, modality in enumerate(modalities):
+        alone = results.evaluations.get(unimodal(modality))
+        possible = group_auroc(
+            table.label,
+            truth.log_odds[:, place].astype(np.float32),
+            of_group,
+            num_groups=len(GROUPS),
+        )
+        shown = []
+        for group, most in zip(GROUPS, possible, strict=True):
+            text = f"{group} {truth.best_auc(group, modality):.3f}, {most:.3f}"
+            if alone is not None:
+                reached = alone.mean(f"{GROUP_AUROC}/{attribute}={group}")
+                text += f", reached {reached:.3f}"
+            shown.append(text)
+        lines.append(f"- {modality}: {'; '.join(shown)}.")
+    lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
+    for title in main_methods(results):
+        if title == BEST:
+            continue
+        lost = [
+            compare(
+                results.evaluations[title], best, f"{GROUP_AUROC}/{attribute}={group}"
+            )
+            for group in GROUPS
+        ]
+        shown = ", ".join(f"{g} {span(c)}" for g, c in zip(GROUPS, lost, strict=True))
+        short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
+        verdict = (
+            f"short of it in {' and '.join(short)}"
+            if short
+            else "no shortfall is shown"
+        )
+        lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
+    return lines
+
+
+def _groups_table(results: Results) -> list[str]:
+    some = next(iter(results.evaluations.values()))
+    crossed = crossed_name(results.splits.attributes)
+    start = f"{GROUP_AUROC}/{crossed}="
+    groups = [m for m in some.repeats if m.startswith(start)]
+    header = ["Method", *(markdown.escape(m.removeprefix(start)) for m in groups)]
+    rows = []
+    for title in main_methods(results):
+        evaluation = results.evaluations[title]
+        cells = []
+        for metric in groups:
+            low, high = evaluation.interval(metric)
+            mean = markdown.number(evaluation.mean(metric), 3)
+            cells.append(f"{mean} [{low:.3f}, {high:.3f}]")
+        rows.append([results.titles[title], *cells])
+    return tables.as_markdown(header, rows)

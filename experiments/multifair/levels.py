@@ -1,0 +1,161 @@
+"""What each of a grid's factors and levels contributes, tested, in tables and words."""
+
+import numpy as np
+
+from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
+from experiments.multifair.names import CORNERS, FACTORS, GRID, TITLES, digits
+from experiments.multifair.results import Results
+from experiments.multifair.verdicts import HEADLINE, judged
+from experiments.reporting import tables
+from experiments.reporting.differences import clear, p_text, span, untested
+
+# What is on, of `FACTORS`, at a level.
+_LEVELS = {"modality": (0, 1), "group": (2, 3)}
+# A level alone, both of its factors on.
+_ALONE = ((1, 1, 0, 0), (0, 0, 1, 1))
+_PHRASES = {
+    "modality": "the modality level",
+    "group": "the group level",
+    "together": "both levels, less the sum of each",
+    **{factor: f"{factor} by itself" for factor in FACTORS},
+}
+
+
+def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | None:
+    """A grid's evaluations by what is switched on, or None where it was not run."""
+    nothing, everything, rest = CORNERS[name]
+    found = {}
+    for setting in GRID:
+        title = f"{rest}[{digits(setting)}]"
+        if not any(setting):
+            title = nothing
+        elif all(setting):
+            title = everything
+        if title not in results.evaluations:
+            return None
+        found[setting] = results.evaluations[title]
+    return found
+
+
+def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
+    """Metric -> effect -> how much it changes the metric; Holm over a grid's effects.
+
+    - A level's effect: both of its factors on, less both off, averaged over what the
+      other level does.
+    - A factor's effect: on less off, averaged over what the other three do.
+    - Together: how much more both levels do than their effects alone add up to.
+    """
+    cells = grid(results, name)
+    if cells is None:
+        return {}
+    order, multiplied = [cells[setting] for setting in GRID], _coefficients()
+    found = {
+        (metric, effect): contrast(order, list(coefficients), metric)
+        for metric in HEADLINE
+        for effect, coefficients in multiplied.items()
+    }
+    table: dict[str, dict[str, Comparison]] = {metric: {} for metric in HEADLINE}
+    for (metric, effect), c in holm(found).items():
+        table[metric][effect] = c
+    return table
+
+
+def _coefficients() -> dict[str, np.ndarray]:
+    """Effect -> what it multiplies each cell of the grid with, in the grid's order."""
+    on = np.array(GRID)
+    found = {}
+    for level, factors in _LEVELS.items():
+        both = on[:, factors].sum(axis=1)
+        found[level] = np.where(both == 2, 1.0, np.where(both == 0, -1.0, 0.0))
+    pure = np.all(on[:, [0, 2]] == on[:, [1, 3]], axis=1)
+    sign = np.where(on[:, 0] == on[:, 2], 1.0, -1.0)
+    for place, factor in enumerate(FACTORS):
+        found[factor] = np.where(on[:, place] == 1, 1.0, -1.0)
+    averaged = {effect: c / np.sum(c > 0) for effect, c in found.items()}
+    return {**averaged, "together": np.where(pure, sign, 0.0)}
+
+
+def levels_answer(results: Results) -> list[str]:
+    """Lines of Markdown: for each grid its verdicts, its effects and its cells."""
+    lines = [""]
+    for name, (nothing, everything, _) in CORNERS.items():
+        found, title = effects(results, name), TITLES[everything]
+        start = TITLES[nothing].lower()
+        if not found:
+            lines += [f"- {title}: its grid was not run.", ""]
+            continue
+        lines += [f"- {title}: {_verdict(found, e)}." for e in _PHRASES]
+        lines += [
+            f"- {title}: do the levels help each other? {_help(results, name, found)}",
+            "",
+            f"{title}, effects from {start}, with Holm's p over the table:",
+            "",
+            *_effects_table(found),
+            "",
+            f"{title}, each cell less {start}, intervals not corrected:",
+            "",
+            *_cells_table(results, name),
+            "",
+        ]
+    return lines
+
+
+def _verdict(found: dict[str, dict[str, Comparison]], effect: str) -> str:
+    of = {metric: row[effect] for metric, row in found.items()}
+    shown = [
+        f"{HEADLINE[metric]} {_direction(metric, effect, c)}"
+        for metric, c in of.items()
+        if clear(c)
+    ]
+    nothing = "not tested" if untested(of.values()) else "nothing is shown"
+    return f"{_PHRASES[effect]}: **{', '.join(shown) or nothing}**"
+
+
+def _direction(metric: str, effect: str, c: Comparison) -> str:
+    # Two levels that do the same harm have "more" than its sum: no praise of them.
+    if effect == "together":
+        return "higher" if c.difference > 0 else "lower"
+    return judged(metric, c)
+
+
+def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) -> str:
+    """Where both do more good than the sum of each, and than either alone."""
+    cells = grid(results, name)
+    assert cells is not None
+    together = {metric: row["together"] for metric, row in found.items()}
+    where = []
+    for metric, c in together.items():
+        alone = [compare(cells[1, 1, 1, 1], cells[one], metric) for one in _ALONE]
+        if (
+            all(part.low > 0 or part.high < 0 for part in alone)
+            and clear(c)
+            and {judged(metric, d) for d in (c, *alone)} == {"better"}
+        ):
+            where.append(HEADLINE[metric])
+    if where:
+        return f"In {', '.join(where)}, yes."
+    return "It was not tested." if untested(together.values()) else "That is not shown."
+
+
+def _effects_table(found: dict[str, dict[str, Comparison]]) -> list[str]:
+    header = ["Effect", *HEADLINE.values()]
+    rows = [
+        [phrase, *(f"{span(c)}, p {p_text(c)}" for c in row)]
+        for effect, phrase in _PHRASES.items()
+        for row in [[found[metric][effect] for metric in HEADLINE]]
+    ]
+    return tables.as_markdown(header, rows)
+
+
+def _cells_table(results: Results, name: str) -> list[str]:
+    cells = grid(results, name)
+    assert cells is not None
+    header = [*(factor.capitalize() for factor in FACTORS), *HEADLINE.values()]
+    rows = [
+        [
+            *("on" if on else "off" for on in setting),
+            *(span(compare(cells[setting], cells[GRID[0]], m)) for m in HEADLINE),
+        ]
+        for setting in GRID[1:]
+    ]
+    return tables.as_markdown(header, rows)

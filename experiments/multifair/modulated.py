@@ -1,0 +1,249 @@
+"""MultiFair and what else scales the gradient of the joint loss, as programs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.core.programs import Phase, Program, Setting, Variant
+from experiments.core.protocol import CrossValidation
+from experiments.multifair.names import GRID, grid_variants, unimodal
+from experiments.multifair.task import CLIP, MultimodalTask
+from fairjax import modulation
+from fairjax.models import MultimodalOutputs
+
+# The released code's for FairVision; for FairCLIP it has μ .5 and τ .07.
+RHO, DIRECTION, FAIRNESS, MU, TAU = 1.2, 0.15, 0.5, 0.3, 0.04
+ALPHAS = (0.1, 0.3, 0.8)
+SIGNED_LIMIT = 2.0
+DECAY = 0.9
+
+
+def modulated(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """MultiFair's paper and each of its levels, joint training, and one modality each.
+
+    Its direction by modality is the direction term of the loss, its magnitude by
+    modality the balance; by group, the fairness gap in the loss turns the gradient and
+    the fairness factor scales it.
+    """
+    del splits
+    number = len(task.names)
+    alone = np.eye(number, dtype=bool)
+    everything = np.ones((len(GRID), number), bool)
+    on = np.concatenate([np.array(GRID), np.zeros((number, 4))]).astype(np.float32)
+    variants = grid_variants("multifair")
+    variants += [Variant(unimodal(name), "") for name in task.names]
+    return Program(
+        "multifair",
+        (_modulated_phase(task),),
+        tuple(variants),
+        {
+            "direction": DIRECTION * on[:, 0],
+            "balanced": on[:, 1] > 0,
+            "fairness": FAIRNESS * on[:, 2],
+            "mu": MU * on[:, 3],
+            "modalities": np.concatenate([everything, alone]),
+        },
+    )
+
+
+def after_adam(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """The same factors on Adam's updates, which do not divide them away."""
+    del splits
+    return Program(
+        "multifair_after_adam",
+        (_modulated_phase(task, after=True),),
+        (Variant("multifair_after_adam", ""),),
+        {
+            "direction": np.array([DIRECTION], np.float32),
+            "balanced": np.array([True]),
+            "fairness": np.array([FAIRNESS], np.float32),
+            "mu": np.array([MU], np.float32),
+        },
+    )
+
+
+def _modulated_phase(task: MultimodalTask, *, after: bool = False) -> Phase:
+    def loss(setting: Setting):
+        def loss_fn(params, batch, opt_state):
+            total, extra, outputs = _task_loss(task, params, batch)
+            state = {
+                name: optax.tree.get(opt_state, name)
+                for name in ("modality_auc", "group_auc", "group_seen")
+            }
+            gradients = _last_layers(outputs, batch)
+            # The heads' own scores, but as functions of the encoders alone: the
+            # unimodal heads are meters, which the gap must not bend.
+            metered = outputs.unimodal_logits[..., 0]
+            through = outputs.attached_unimodal_logits[..., 0]
+            through = through - metered + jax.lax.stop_gradient(metered)
+            penalty = modulation.multifair_penalty(
+                **gradients,
+                **state,
+                **{**extra, "unimodal_scores": jax.nn.sigmoid(through)},
+                direction=setting["direction"],
+                fairness=setting["fairness"],
+                tau=TAU,
+                decay=DECAY,
+            )
+            return total + penalty.total, extra
+
+        return loss_fn
+
+    def factors(setting: Setting):
+        balance = modulation.balance_modalities(task.labels, task.names, rho=RHO)
+        groups = modulation.balance_groups(
+            task.labels,
+            task.names,
+            num_groups=task.num_groups,
+            mode="paper",
+            mu=setting["mu"],
+            tau=TAU,
+            decay=DECAY,
+        )
+        return optax.chain(_switched(balance, setting["balanced"]), groups)
+
+    def clipped(setting: Setting):
+        clip = optax.clip_by_global_norm(CLIP)
+        return clip if after else optax.chain(factors(setting), clip)
+
+    return Phase(
+        1.0,
+        {},
+        clipped,
+        loss=loss,
+        after=factors if after else None,
+        observed=("modality_balance", "fairness_gap", "fairness_gate"),
+    )
+
+
+def released(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """What the released code computes: magnitudes alone."""
+    del splits
+
+    def transform(setting: Setting):
+        del setting
+        return modulation.multifair(
+            task.labels,
+            task.names,
+            num_groups=task.num_groups,
+            mode="released",
+            rho=RHO,
+            mu=MU,
+            tau=TAU,
+            decay=DECAY,
+        )
+
+    phase = _plain_phase(
+        task, transform, ("modality_balance", "fairness_gap", "fairness_gate")
+    )
+    return Program("multifair_released", (phase,), (Variant("multifair_released", ""),))
+
+
+def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Joint training in which the modality that contributes most is slowed."""
+    del splits
+
+    def transform(setting: Setting):
+        return modulation.ogm_ge(task.labels, task.names, alpha=setting["alpha"])
+
+    return Program(
+        "ogm_ge",
+        (_plain_phase(task, transform, ("contribution_balance",)),),
+        tuple(Variant("ogm_ge", f"{alpha:g}") for alpha in ALPHAS),
+        {"alpha": np.array(ALPHAS, np.float32)},
+    )
+
+
+def cggm(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Joint training whose encoders are balanced by signed changes of their AUCs."""
+    del splits
+
+    def transform(setting: Setting):
+        del setting
+        return modulation.balance_modalities(
+            task.labels, task.names, rho=RHO, signed=True, limit=SIGNED_LIMIT
+        )
+
+    phase = _plain_phase(task, transform, ("modality_balance",))
+    return Program("cggm", (phase,), (Variant("cggm", ""),))
+
+
+def _plain_phase(
+    task: MultimodalTask,
+    transform: Callable[[Setting], optax.GradientTransformation],
+    observed: tuple[str, ...],
+) -> Phase:
+    """The joint loss, its gradient modulated."""
+
+    def loss(setting: Setting):
+        del setting
+
+        def loss_fn(params, batch, opt_state):
+            del opt_state
+            total, extra, _ = _task_loss(task, params, batch)
+            return total, extra
+
+        return loss_fn
+
+    def clipped(setting: Setting):
+        return optax.chain(transform(setting), optax.clip_by_global_norm(CLIP))
+
+    return Phase(1.0, {}, clipped, loss=loss, observed=observed, keys_by_lane=True)
+
+
+def _task_loss(
+    task: MultimodalTask, params: Any, batch: Mapping[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array], MultimodalOutputs]:
+    """The joint loss, what transformations ask for, and the outputs."""
+    outputs = task.outputs(params, batch)
+    fused, heads = task.losses(outputs, batch, attached=False)
+    weights = batch["weights"]
+    total = weights @ (fused + jnp.sum(heads, axis=1))
+    total /= jnp.maximum(jnp.sum(weights), 1e-6)
+    extra = {
+        "unimodal_scores": jax.nn.sigmoid(outputs.unimodal_logits[..., 0]),
+        "scores": jax.nn.sigmoid(outputs.logits[:, 0]),
+        "labels": batch["labels"],
+        "groups": batch["groups"],
+        "present": batch["present"],
+    }
+    return total, extra, outputs
+
+
+def _last_layers(
+    outputs: MultimodalOutputs, batch: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """The gradients that the direction term compares."""
+    labels, weights = batch["labels"], batch["weights"]
+    fused = modulation.last_layer_gradient(
+        outputs.last_inputs, outputs.logits[:, 0], labels, weights=weights
+    )
+    alone = [
+        modulation.last_layer_gradient(
+            outputs.unimodal_last_inputs[:, m],
+            outputs.unimodal_logits[:, m, 0],
+            labels,
+            weights=weights * batch["present"][:, m],
+        )
+        for m in range(outputs.unimodal_logits.shape[1])
+    ]
+    return {"fused_gradient": fused, "unimodal_gradients": jnp.stack(alone)}
+
+
+def _switched(
+    transform: optax.GradientTransformationExtraArgs, on: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation, or none, by a traced switch; its state goes on either way."""
+
+    def update(updates, state, params=None, **extra):
+        changed, state = transform.update(updates, state, params, **extra)
+        picked = jax.tree.map(
+            lambda new, old: jnp.where(on, new, old), changed, updates
+        )
+        return picked, state
+
+    return optax.GradientTransformationExtraArgs(transform.init, update)

@@ -1,0 +1,158 @@
+"""Methods that reconcile several objectives' gradients, as programs."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import fairjax
+from experiments.core.programs import Phase, Program, Setting, Variant
+from experiments.core.protocol import LABEL, CrossValidation
+from experiments.multifair.names import FACTORS, GRID, grid_variants
+from experiments.multifair.task import CLIP, MultimodalTask
+from fairjax import losses, modulation, steps
+from fairjax.objectives import CellFunction
+from fairjax.types import Step
+
+STEP_SIZES = (0.001, 0.01, 0.1)
+PENALTY_WEIGHTS = (0.05, 0.2, 1.0, 5.0)
+LIMITS = (0.05, 0.2, 1.0, 5.0)
+# The most that a group's or a modality's gradient is lengthened.
+LONGEST = 10.0
+DECAY = 0.9
+
+
+def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Every attribute's groups weighted by exponentiated gradient on their losses."""
+    del task
+    partition = splits.partition
+    risks = losses.group_risks(partition, splits.attributes, statistic="fused")
+
+    def reconciler(setting: Setting):
+        return _beside_heads([steps.group_dro(setting["step_size"])], len(risks))
+
+    return Program(
+        "group_dro",
+        (Phase(1.0, {**risks, **_heads(splits)}, reconciler),),
+        tuple(Variant("group_dro", f"{size:g}") for size in STEP_SIZES),
+        {"step_size": np.array(STEP_SIZES, np.float32)},
+    )
+
+
+def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """The fused loss and each attribute's squared equalized-odds gap, added up."""
+    del task
+    objectives = _fair_objectives(splits)
+
+    def reconciler(setting: Setting):
+        number = len(objectives)
+        added = steps.combine(setting["weights"])
+        return _clipped(fairjax.reconcile(added, num_objectives=number))
+
+    weights = np.ones((len(PENALTY_WEIGHTS), len(objectives)), np.float32)
+    weights[:, 1:-1] = np.array(PENALTY_WEIGHTS)[:, None]
+    return Program(
+        "penalty",
+        (Phase(1.0, objectives, reconciler, DECAY),),
+        tuple(Variant("penalty", f"{weight:g}") for weight in PENALTY_WEIGHTS),
+        {"weights": weights},
+    )
+
+
+def fairgrad(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """FairGrad alone: the fused task and each attribute's equalized odds."""
+    del task
+    objectives = _fair_objectives(splits)
+
+    def reconciler(setting: Setting):
+        limits = (0.0, setting["limit"])
+        chain = [
+            steps.balance_magnitudes(reference=0, strength=1.0, clamp=limits),
+            steps.project_conflicts(epsilon=0.01),
+            steps.combine("sum"),
+        ]
+        return _beside_heads(chain, len(objectives) - 1)
+
+    return Program(
+        "fairgrad",
+        (Phase(1.0, objectives, reconciler, DECAY, keys_by_lane=True),),
+        tuple(Variant("fairgrad", f"{limit:g}") for limit in LIMITS),
+        {"limit": np.array(LIMITS, np.float32)},
+    )
+
+
+def _fair_objectives(splits: CrossValidation) -> dict[str, CellFunction]:
+    gaps = {
+        attribute: losses.equalized_odds(
+            splits.partition, attribute, label=LABEL, penalty="squared"
+        )
+        for attribute in splits.attributes
+    }
+    task = losses.task(splits.partition, statistic="fused")
+    return {"task": task, **gaps, **_heads(splits)}
+
+
+def _heads(splits: CrossValidation) -> dict[str, CellFunction]:
+    """The auxiliary heads' own loss, an objective that shares nothing with others."""
+    return {"heads": losses.task(splits.partition, statistic="heads")}
+
+
+def _beside_heads(chain: Sequence[Step], number: int):
+    """The steps on the first objectives; the last, the heads', is left as it is."""
+    # A block of one row is left as it is by every chain here.
+    levels = [list(range(number)), [number]]
+    heads_apart = steps.by_level(levels, chain, steps.combine("sum"))
+    return _clipped(fairjax.reconcile(heads_apart, num_objectives=number + 1))
+
+
+def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
+    """Objectives of every modality and group, the fused loss first, in one Gram."""
+    blocks = ("fused", *task.names)
+    names, members = splits.partition.membership(splits.attributes)
+    objectives = {
+        f"{block}: {name}": share_of_loss(member, block)
+        for block in blocks
+        for name, member in zip(names, members, strict=True)
+    }
+    # The heads' own loss trains nothing but the heads where it is cut off; here the
+    # unimodal losses reach the encoders, and so train the heads too.
+    on = np.array(GRID, bool)
+
+    def reconciler(setting: Setting):
+        return _clipped(
+            modulation.dual_level(
+                num_modalities=len(blocks),
+                num_groups=len(names),
+                modality_direction=setting["modality_direction"],
+                modality_magnitude=setting["modality_magnitude"],
+                group_direction=setting["group_direction"],
+                group_magnitude=setting["group_magnitude"],
+                limit=LONGEST,
+            )
+        )
+
+    settings = {
+        factor.replace(" ", "_"): on[:, place] for place, factor in enumerate(FACTORS)
+    }
+    return Program(
+        "dual_level",
+        (Phase(1.0, objectives, reconciler, keys_by_lane=True),),
+        tuple(grid_variants("dual_level")),
+        settings,
+    )
+
+
+def share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
+    """The part of the mean loss that a group's patients have; the parts add up."""
+
+    def value(means: Mapping[str, jax.Array], counts: jax.Array) -> jax.Array:
+        inside = jnp.where(group, counts * means[statistic], 0.0)
+        return jnp.sum(inside) / jnp.maximum(jnp.sum(counts), 1e-6)
+
+    return CellFunction(value, (statistic,), group)
+
+
+def _clipped(transform: optax.GradientTransformation):
+    return optax.chain(transform, optax.clip_by_global_norm(CLIP))

@@ -1,0 +1,242 @@
+"""The multimodal model that lanes train, and its patients' data in every lane."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.core.learners import Learner
+from experiments.core.programs import Budget
+from experiments.core.protocol import CrossValidation, filled_up
+from experiments.datasets.modalities import Dense, Series, Text
+from experiments.datasets.multimodal import STATIC, MultimodalTable
+from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared
+from fairjax import metrics
+from fairjax.models import (
+    MLP,
+    MultimodalClassifier,
+    MultimodalOutputs,
+    SeriesEncoder,
+    TextEncoder,
+    functional,
+)
+from fairjax.modulation import modality_labels
+
+# As published: the most that the norm of an update before AdamW may be.
+CLIP = 0.8
+# Patients whose predictions are made at once.
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class MultimodalBudget(Budget):
+    """What every method may spend, and the size of the model that it trains.
+
+    Attributes:
+      width: Of what encoders give, and of the fusion.
+      depth: Blocks of every transformer: of series, of text and of the fusion.
+      num_heads: Of every attention.
+    """
+
+    steps: int = 180
+    batch_size: int = 128
+    steps_per_call: int = 30
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.1
+    width: int = 16
+    depth: int = 1
+    num_heads: int = 2
+
+
+class MultimodalTask:
+    """The model as pure functions of its parameters, and which of them are whose.
+
+    Attributes:
+      names: The modalities.
+      num_groups: Intersections of the attributes, G.
+      group_names: Theirs.
+      labels: A tree like the parameters: the modality of each encoder's.
+      prepared: What the encoders read, in every lane.
+      learner: What lanes train.
+    """
+
+    def __init__(
+        self, data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
+    ):
+        """Prepare every lane's data with the statistics of its own training rows."""
+        self.names = data.names
+        self.group_names, members = splits.partition.membership(splits.attributes)
+        self.num_groups = len(self.group_names)
+        self.prepared = prepared(data, splits)
+        inputs: dict[str, Any] = dict(self.prepared.own)
+        shared: dict[str, Any] = dict(self.prepared.common)
+        make_encoders = _encoders(data, splits.inputs.shape[-1], budget)
+        lanes = range(splits.num_lanes)
+        # Filled up by -1: a row that no metric counts.
+        inputs["valid_rows"] = filled_up(
+            [np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes]
+        )
+        groups = members.argmax(axis=0)[splits.cells].astype(np.int32)
+        shared |= {
+            "present": data.present,
+            "labels": data.table.label.astype(np.float32),
+            "cells": splits.cells,
+            "groups": groups,
+            "weights": data.weights,
+        }
+
+        def make(key):
+            rngs = nnx.Rngs(key)
+            encoders = make_encoders(rngs)
+            return MultimodalClassifier(
+                encoders,
+                dict.fromkeys(encoders, budget.width),
+                width=budget.width,
+                depth=budget.depth,
+                num_heads=budget.num_heads,
+                dropout=0.0,
+                rngs=rngs,
+            )
+
+        abstract = nnx.eval_shape(lambda: make(jax.random.key(0)))
+        self._apply, shapes = functional(abstract)
+        self.labels = modality_labels(
+            shapes,
+            {name: [f"encoders/{name}"] for name in self.names},
+            shared=[key for key in shapes if key != "encoders"],
+        )
+        self._audited = {
+            attribute: _groups_of(splits, attribute) for attribute in splits.attributes
+        }
+        self.learner = Learner(
+            begin=lambda key: functional(make(key))[1],
+            batch=self._batch,
+            statistics=self.statistics,
+            predict=self._predict,
+            inputs=inputs,
+            shared=shared,
+            weights=data.weights,
+            monitor=self._monitor,
+        )
+
+    def outputs(self, params: Any, batch: Mapping[str, Any]) -> MultimodalOutputs:
+        """The model's outputs for a batch, of the modalities that it may see."""
+        present = batch["present"]
+        if "modalities" in batch:
+            present = present & batch["modalities"]
+        return self._apply(params, batch["inputs"], present)
+
+    def losses(
+        self, outputs: MultimodalOutputs, batch: Mapping[str, Any], *, attached: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross-entropies of the fused logits, ``[B]``, and of each modality's.
+
+        A modality's, ``[B, M]``, is 0 where it is absent. ``attached``: whether the
+        unimodal losses reach the encoders, or their heads alone.
+        """
+        labels = batch["labels"]
+        alone = (
+            outputs.attached_unimodal_logits if attached else outputs.unimodal_logits
+        )
+        fused = optax.sigmoid_binary_cross_entropy(outputs.logits[:, 0], labels)
+        each = optax.sigmoid_binary_cross_entropy(alone[..., 0], labels[:, None])
+        return fused, jnp.where(batch["present"], each, 0.0)
+
+    def statistics(self, params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """What objectives read of each patient.
+
+        ``fused``: the fused loss; ``score``; ``heads``: what the unimodal heads learn
+        from, which reaches nothing else; and under each modality's name its loss,
+        which reaches its encoder.
+        """
+        outputs = self.outputs(params, batch)
+        fused, heads = self.losses(outputs, batch, attached=False)
+        _, each = self.losses(outputs, batch, attached=True)
+        return {
+            "fused": fused,
+            "score": jax.nn.sigmoid(outputs.logits[:, 0]),
+            "heads": jnp.sum(heads, axis=1),
+            **{name: each[:, m] for m, name in enumerate(self.names)},
+        }
+
+    def _batch(self, inputs: Any, shared: Any, rows: jax.Array) -> dict[str, Any]:
+        given = {}
+        for name in self.names:
+            own = {k: v[rows] for k, v in inputs[name].items()}
+            common = {k: v[rows] for k, v in shared.get(name, {}).items()}
+            given[name] = own | common
+        keys = ("present", "labels", "cells", "groups")
+        return {"inputs": given, **{key: shared[key][rows] for key in keys}}
+
+    def _predict(self, params: Any, inputs: Any, shared: Any, seen: Any) -> jax.Array:
+        rows = jnp.arange(len(shared["labels"]))
+
+        def one(row):
+            batch = self._batch(inputs, shared, row[None]) | seen
+            return self.outputs(params, batch).logits[0, 0]
+
+        return jax.lax.map(one, rows, batch_size=_AT_ONCE)
+
+    def _monitor(
+        self, params: Any, inputs: Any, shared: Any, seen: Any
+    ) -> dict[str, jax.Array]:
+        """On the lane's validation fold: AUROCs of modalities, the fused, its gap."""
+        rows = inputs["valid_rows"]
+        batch = self._batch(inputs, shared, jnp.maximum(rows, 0)) | seen
+        outputs = self.outputs(params, batch)
+        labels = batch["labels"].astype(jnp.int32)
+        real = jnp.where(rows >= 0, shared["weights"][jnp.maximum(rows, 0)], 0.0)
+        alone = jax.vmap(metrics.auroc, in_axes=(None, 1, 1))(
+            labels, outputs.unimodal_logits[..., 0], real[:, None] * batch["present"]
+        )
+        fused = outputs.logits[:, 0]
+        gaps = []
+        for codes, number in self._audited.values():
+            found = metrics.group_auroc(
+                labels,
+                fused,
+                jnp.asarray(codes)[batch["cells"]],
+                num_groups=number,
+                weights=real,
+            )
+            gaps.append(metrics.difference(found))
+        return {
+            "unimodal_auroc": alone,
+            "fused_auroc": metrics.auroc(labels, fused, real),
+            "auroc_gap": jnp.stack(gaps).mean(),
+        }
+
+
+def _groups_of(splits: CrossValidation, attribute: str) -> tuple[np.ndarray, int]:
+    """The group of each cell, and how many groups there are."""
+    names, members = splits.partition.membership(attribute)
+    return members.argmax(axis=0).astype(np.int32), len(names)
+
+
+def _encoders(
+    data: MultimodalTable, num_features: int, budget: MultimodalBudget
+) -> Callable[[nnx.Rngs], dict[str, nnx.Module]]:
+    """What makes the modalities' encoders, of a size that fits the budget."""
+    size = (budget.width, budget.depth, budget.num_heads)
+
+    def encoder(content: Series | Text | Dense, rngs: nnx.Rngs) -> nnx.Module:
+        if isinstance(content, Series):
+            number, length = len(content.names), content.mask.shape[1]
+            return SeriesEncoder(number, *size, max_length=length, rngs=rngs)
+        if isinstance(content, Text):
+            return TextEncoder(MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs)
+        return dense(content.values.shape[1], rngs)
+
+    def dense(number: int, rngs: nnx.Rngs) -> nnx.Module:
+        return MLP(number, budget.hidden, budget.width, rngs=rngs)
+
+    def make(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        made = {STATIC: dense(num_features, rngs)}
+        return made | {name: encoder(c, rngs) for name, c in data.modalities.items()}
+
+    return make

@@ -1,0 +1,1 @@
+"""A published model's predictions for real patients."""

@@ -1,0 +1,51 @@
+"""Paired differences, tested or not, in words."""
+
+import math
+from collections.abc import Iterable
+
+from experiments.core.comparison import Comparison
+from experiments.reporting import markdown
+
+LEVEL = 0.05
+
+
+def clear(c: Comparison) -> bool:
+    """Whether a difference is beyond noise, after Holm's correction.
+
+    Example:
+      >>> clear(Comparison(0.1, 0.05, 0.15, 0.001, 0.01))
+      True
+    """
+    return c.p_holm < LEVEL
+
+
+def untested(found: Iterable[Comparison]) -> bool:
+    """Whether none has a p-value, as of a single repeat: then nothing can be shown.
+
+    Example:
+      >>> untested([Comparison(0.1, 0.0, 0.2, math.nan)])
+      True
+    """
+    return all(math.isnan(c.p_holm) for c in found)
+
+
+def p_text(c: Comparison) -> str:
+    """The p-value after Holm, or before where there was no correction.
+
+    Example:
+      >>> p_text(Comparison(0.1, 0.0, 0.2, 0.04))
+      '0.040'
+    """
+    return markdown.p_value(c.p if math.isnan(c.p_holm) else c.p_holm)
+
+
+def span(c: Comparison, digits: str = ".4f") -> str:
+    """The difference and its interval.
+
+    Example:
+      >>> span(Comparison(0.1, 0.0, 0.2, 0.04))
+      '+0.1000 [+0.0000, +0.2000]'
+    """
+    if math.isnan(c.difference):
+        return "not defined"
+    return f"{c.difference:+{digits}} [{c.low:+{digits}}, {c.high:+{digits}}]"

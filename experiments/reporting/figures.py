@@ -1,0 +1,363 @@
+"""Figures of what an experiment finds, each saved as PNG and SVG."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from experiments.core.comparison import Evaluation
+from experiments.core.files import write_whole
+from fairjax.audit.figures import COLOURS, MARKERS, STYLE
+
+# What a format notes of the day and the program would differ between equal figures.
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
+SUFFIXES = tuple(_METADATA)
+
+
+class Axis(NamedTuple):
+    """A metric along an axis, and what the axis says."""
+
+    metric: str
+    label: str
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name.png`` and ``name.svg``, the same bytes for the same figure."""
+    for suffix, metadata in _METADATA.items():
+        path = folder / f"{name}.{suffix}"
+        with mpl.rc_context(STYLE):
+            write_whole(
+                path, lambda p, m=metadata: figure.savefig(p, dpi=150, metadata=m)
+            )
+
+
+def tradeoff(
+    curves: Mapping[str, Sequence[tuple[str, Evaluation]]],
+    points: Mapping[str, Evaluation],
+    *,
+    title: str,
+    x: Axis,
+    y: Axis,
+    baseline: str,
+    near: Collection[str] = (),
+) -> Figure:
+    """One metric against another, such as AUROC against a gap.
+
+    Args:
+      curves: Family -> its settings, drawn joined up and labelled.
+      points: Methods with one setting.
+      title: Of the figure.
+      x: The horizontal axis.
+      y: The vertical axis.
+      baseline: The point that stands out.
+      near: Points that a second panel shows from near; no second panel without.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10.8 if near else 7.2, 4.8), layout="constrained")
+        panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
+        for axes in panels:
+            _plane(axes, curves, points, x, y, baseline)
+        if near:
+            seen = [e for name, e in points.items() if name in near]
+            for axis, place in ((x, "x"), (y, "y")):
+                values = [e.mean(axis.metric) for e in seen]
+                margin = 0.08 * (max(values) - min(values)) + 1e-4
+                panels[1].set(
+                    **{f"{place}lim": (min(values) - margin, max(values) + margin)}
+                )
+            panels[0].set_title("All methods", fontsize=9)
+            panels[1].set_title("From near", fontsize=9)
+            figure.suptitle(title)
+        else:
+            panels[0].set_title(title)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper")
+    return figure
+
+
+def _plane(
+    axes: Axes,
+    curves: Mapping[str, Sequence[tuple[str, Evaluation]]],
+    points: Mapping[str, Evaluation],
+    x: Axis,
+    y: Axis,
+    baseline: str,
+) -> None:
+    for number, (family, settings) in enumerate(curves.items()):
+        across = [e.mean(x.metric) for _, e in settings]
+        up = [e.mean(y.metric) for _, e in settings]
+        axes.plot(
+            across,
+            up,
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            markersize=4,
+            label=family,
+        )
+        for (setting, _), a, b in zip(settings, across, up, strict=True):
+            axes.annotate(
+                setting,
+                (a, b),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=COLOURS[number],
+            )
+    for number, (name, evaluation) in enumerate(points.items()):
+        # As many shapes, then the same ones filled, so that no two look alike.
+        marker = MARKERS[number % len(MARKERS)]
+        filled = name == baseline or number >= len(MARKERS)
+        colour = "#000000" if name == baseline else "#777777"
+        axes.plot(
+            evaluation.mean(x.metric),
+            evaluation.mean(y.metric),
+            marker,
+            color=colour,
+            markerfacecolor=colour if filled else "white",
+            markersize=7 if name == baseline else 5,
+            label=name,
+        )
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
+
+
+def gaps(
+    evaluations: Mapping[str, Evaluation],
+    panels: Mapping[str, str],
+    *,
+    title: str,
+    label: str,
+) -> Figure:
+    """Gaps with their intervals, beside their noise floors.
+
+    Args:
+      evaluations: Method -> its evaluation, one row each.
+      panels: Heading of a panel -> the gap's full name.
+      title: Of the figure.
+      label: What the gaps are.
+    """
+    corrected = any(
+        np.isfinite(e.corrected[metric])
+        for e in evaluations.values()
+        for metric in panels.values()
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 + 1.7 * len(panels), 4.4), layout="constrained")
+        row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        rows = np.arange(len(evaluations))[::-1]
+        for axes, (heading, metric) in zip(row_of_axes, panels.items(), strict=True):
+            means = np.array([e.mean(metric) for e in evaluations.values()])
+            reach = np.hstack([_reach(e, metric) for e in evaluations.values()])
+            axes.errorbar(
+                means, rows, xerr=reach, fmt="o", color=COLOURS[0], markersize=4
+            )
+            if corrected:
+                axes.plot(
+                    [e.corrected[metric] for e in evaluations.values()],
+                    rows,
+                    "D",
+                    color=COLOURS[1],
+                    markerfacecolor="white",
+                    markersize=4,
+                )
+            floor = np.mean([e.null[metric] for e in evaluations.values()])
+            axes.axvspan(0, floor, color="#999999", alpha=0.25, linewidth=0)
+            axes.set_title(heading)
+            axes.set_xlabel(label, fontsize=8)
+            axes.set_xlim(left=0)
+            axes.set_yticks(rows, list(evaluations))
+        first = row_of_axes[0]
+        first.plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
+        if corrected:
+            first.plot(
+                [],
+                [],
+                "D",
+                color=COLOURS[1],
+                markerfacecolor="white",
+                label="bias-corrected",
+            )
+        first.axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
+        figure.suptitle(title, fontsize=10)
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def heat_map(
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    label: str,
+    digits: int = 3,
+) -> Figure:
+    """Differences by row and column, each written in its cell with its interval.
+
+    Colours diverge from 0, orange below and purple above, which readers with any
+    colour vision tell apart; intervals that leave 0 out are in bold.
+
+    Args:
+      values: ``[rows, columns]``; NaN is shown as a dash.
+      low: Lower ends of the intervals.
+      high: Upper ends.
+      rows: Names.
+      columns: Names.
+      title: Of the figure.
+      label: What the differences are.
+      digits: Of the numbers.
+    """
+    finite = np.abs(values[np.isfinite(values)])
+    reach = float(finite.max(initial=0)) or 1.0
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2.4 + 1.35 * len(columns), 1.4 + 0.55 * len(rows)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        axes.set_facecolor("#dddddd")
+        image = axes.imshow(
+            np.ma.masked_invalid(values),
+            cmap="PuOr",
+            vmin=-reach,
+            vmax=reach,
+            aspect="auto",
+        )
+        for (r, c), value in np.ndenumerate(values):
+            text, colour = "-", "black"
+            if np.isfinite(value):
+                colour = _ink(np.array(image.to_rgba(value))[:3])
+                ends = f"[{low[r, c]:+.{digits}f}, {high[r, c]:+.{digits}f}]"
+                text = f"{value:+.{digits}f}\n{ends}"
+            axes.text(
+                c,
+                r,
+                text,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=colour,
+                weight="bold" if low[r, c] > 0 or high[r, c] < 0 else "normal",
+            )
+        axes.set_xticks(np.arange(len(columns)), list(columns))
+        axes.set_yticks(np.arange(len(rows)), list(rows))
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        figure.colorbar(image, ax=axes, label=label)
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+# By whether values are below, and above, what is coloured.
+_EXTEND = {
+    (False, False): "neither",
+    (True, False): "min",
+    (False, True): "max",
+    (True, True): "both",
+}
+
+
+def value_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    label: str,
+    parity: float | None = None,
+    ratio: bool = False,
+    digits: int = 2,
+) -> Figure:
+    """Values by row and column, each written in its cell.
+
+    With a parity colours diverge from it, orange below and purple above, which readers
+    with any colour vision tell apart; without one they rise with the value.
+
+    Args:
+      values: ``[rows, columns]``; what is not finite is hatched.
+      rows: Names.
+      columns: Names.
+      title: Of the figure.
+      label: What the values are.
+      parity: Where colours diverge.
+      ratio: Colour ratios: twice the parity is as far from it as half of it.
+      digits: Of the numbers.
+    """
+    shade = np.where(np.isfinite(values), values, np.nan)
+    bounds: dict[str, Any] = {"cmap": "cividis"}
+    beyond = (False, False)
+    if parity is not None:
+        # No rate at all is as far from parity as a quarter of it.
+        factors = shade / (parity or 1)
+        beyond = bool((factors < 0.25).any()), bool((factors > 4).any())
+        ratios = np.log2(np.clip(factors, 0.25, 4.0))
+        shade = ratios if ratio else shade - parity
+        reach = float(np.nanmax(np.abs(shade), initial=0)) or 1.0
+        bounds = {"cmap": "PuOr", "vmin": -reach, "vmax": reach}
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(2.4 + 0.78 * len(columns), 1.9 + 0.3 * len(rows)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        image = axes.imshow(np.ma.masked_invalid(shade), aspect="auto", **bounds)
+        for (r, c), value in np.ndenumerate(values):
+            if not np.isfinite(shade[r, c]):
+                corner = (c - 0.5, r - 0.5)
+                axes.add_patch(
+                    Rectangle(
+                        corner,
+                        1,
+                        1,
+                        hatch="///",
+                        facecolor="white",
+                        edgecolor="#999999",
+                    )
+                )
+                continue
+            axes.text(
+                c,
+                r,
+                # Adding 0 takes the sign from what rounds to nothing.
+                f"{round(value, digits) + 0.0:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color=_ink(np.array(image.to_rgba(shade[r, c]))[:3]),
+            )
+        axes.set_xticks(np.arange(len(columns)), list(columns), fontsize=7)
+        axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        # Arrows, where colours end before the values do.
+        extend = _EXTEND[beyond] if ratio else "neither"
+        bar = figure.colorbar(image, ax=axes, label=label, extend=extend)
+        if ratio:
+            ticks = [t for t in (-2, -1, 0, 1, 2) if abs(t) <= bounds["vmax"]]
+            bar.set_ticks(ticks, labels=[f"{(parity or 1) * 2.0**t:g}" for t in ticks])
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _ink(channels: np.ndarray) -> str:
+    """Black or white, whichever stands out more on a colour (WCAG 2.2, 1.4.3)."""
+    linear = np.where(
+        channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+    )
+    # Contrasts with white and with black are equal at this luminance.
+    return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
+
+
+def _reach(evaluation: Evaluation, metric: str) -> np.ndarray:
+    """Distances ``[2, 1]`` from the mean down and up to the interval's ends."""
+    mean, (low, high) = evaluation.mean(metric), evaluation.interval(metric)
+    return np.maximum(np.array([[mean - low], [high - mean]]), 0.0)

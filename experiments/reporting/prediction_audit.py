@@ -1,0 +1,87 @@
+"""The audit of an experiment's predictions, by the code that audits anybody's."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.core.cohort import MIN_SUPPORT
+from experiments.core.results import AnyResults, main_methods
+from fairjax.audit import Options, audit, write
+
+_OUTCOME, _PATIENT = "outcome", "patient"
+
+
+def write_audit(
+    results: AnyResults,
+    folder: Path,
+    *,
+    methods: Collection[str],
+    system: str,
+    advance: Callable[[str], object] = lambda _: None,
+) -> Path:
+    """Audit some methods, each against the first; returns the report's path.
+
+    Each patient's predictions are those of the first repeat, by models that did not
+    see the patient, with the decisions that the metrics were computed of; where these
+    are chances, with one draw, since an audit is of decisions that were taken. Patients
+    count equally, whatever weights the metrics had.
+
+    Args:
+      results: Of the run.
+      folder: Gets a folder ``audit``.
+      methods: Their names; those that were not run are passed over.
+      system: Its name for readers.
+      advance: Told what is being computed.
+    """
+    table, options = audited_table(results, methods=methods, system=system)
+    document = audit(options, table, advance)
+    return write(document, folder / "audit", overwrite=True)
+
+
+def audited_table(
+    results: AnyResults, *, methods: Collection[str], system: str
+) -> tuple[pd.DataFrame, Options]:
+    """The table of predictions, and what is in which column of it."""
+    splits = results.splits
+    titles = [
+        title
+        for title in main_methods(results)
+        if results.predictions[title].name in methods
+    ]
+    drawn = {
+        title: np.issubdtype(results.predictions[title].decisions.dtype, np.floating)
+        and bool((results.predictions[title].decisions[0] % 1).any())
+        for title in titles
+    }
+    names = [
+        results.titles[title] + (", one draw" if drawn[title] else "")
+        for title in titles
+    ]
+    scores = [f"{name}: risk" for name in names]
+    decisions = [f"{name}: selected" for name in names]
+    columns = {_OUTCOME: splits.table.label, _PATIENT: splits.table.patient_ids}
+    for title, score, decision in zip(titles, scores, decisions, strict=True):
+        found = results.predictions[title]
+        # A draw in [0, 1) lies below a yes, and never below a no.
+        draws = np.random.default_rng(results.options.seed).random(len(found.scores[0]))
+        taken = found.decisions[0] > draws
+        columns |= {score: found.scores[0], decision: taken.astype(int)}
+    attributes = splits.table.attributes[list(splits.attributes)]
+    options = Options(
+        outcome=_OUTCOME,
+        scores=scores,
+        names=names,
+        decisions=decisions,
+        attributes=splits.attributes,
+        patient_id=_PATIENT,
+        # Crossed attributes are searched for the worst, and not all shown.
+        intersections=False,
+        min_positives=MIN_SUPPORT,
+        min_negatives=MIN_SUPPORT,
+        seed=results.options.seed,
+        title=f"{system} on {splits.table.title}, {splits.table.outcome}",
+    )
+    frame = pd.DataFrame(columns).join(attributes.reset_index(drop=True))
+    return frame, options

@@ -1,0 +1,109 @@
+"""Sentences of the protocol that all systems share, so that they say one thing.
+
+Each gives entries of a report's protocol, in the order in which they are read.
+"""
+
+from typing import Any
+
+from experiments.core.cohort import MIN_SUPPORT, WORST_GROUP_SUPPORT
+from experiments.core.protocol import CrossValidation
+from experiments.core.results import AnyResults
+
+
+def split(splits: CrossValidation, seed: int) -> dict[str, Any]:
+    """How patients were divided."""
+    return {
+        "split": f"{splits.num_repeats} × {splits.num_folds}-fold cross-validation by "
+        "patient, stratified by label and attributes; of five folds three train, one "
+        "validates, one tests; predictions pooled out of fold",
+        "repeats": splits.num_repeats,
+        "folds": splits.num_folds,
+        "seed": seed,
+        "attributes": list(splits.attributes),
+    }
+
+
+def columns(splits: CrossValidation) -> dict[str, Any]:
+    """What a model saw, and what it may not see."""
+    return {
+        "attributes_among_inputs": [
+            name for name in splits.attributes if name in splits.table.features
+        ],
+        "dropped_columns": dict(splits.table.dropped),
+        "excluded_rows": dict(splits.table.excluded),
+    }
+
+
+def equalized_odds(results: AnyResults) -> dict[str, Any]:
+    """What the equalized-odds difference and its noise floor are."""
+    weighted = results.weights is not None
+    corrected = (
+        "not defined with weights"
+        if weighted
+        else "less its bias under a parametric bootstrap at empirical-Bayes rates"
+    )
+    return {
+        "equalized_odds_difference": "larger of the TPR and the FPR gap, groups with "
+        f"at least {MIN_SUPPORT} of each outcome; null: mean of "
+        f"{results.options.permutations} shuffles of the attribute within outcome"
+        f"{', each patient with the own weight' if weighted else ''}, p_null: the "
+        f"chance of such a gap there, twice its mean over repeats; corrected: "
+        f"{corrected}; worst: the largest of the attributes' gaps in each repeat, "
+        "shuffle and resample",
+    }
+
+
+def worst_group() -> dict[str, Any]:
+    """Which groups may be the worst."""
+    return {
+        "worst_group_auroc": "intersections of all attributes with at least "
+        f"{WORST_GROUP_SUPPORT} of each outcome",
+    }
+
+
+def group_rankings(results: AnyResults) -> dict[str, Any]:
+    """What the metrics of the groups' AUROCs and of selection are."""
+    number = results.options.permutations
+    return {
+        "auroc_gap": f"largest less smallest AUROC of groups with at least "
+        f"{MIN_SUPPORT} of each outcome; es_auroc: AUROC over 1 plus the sum of these "
+        f"groups' deviations from it, which falls as groups are added; null: mean of "
+        f"{number} shuffles of the attributes within outcome, of es_auroc the value "
+        "that noise alone leaves; corrected: not defined",
+        "demographic_parity_difference": "largest less smallest share selected; null: "
+        f"mean of {number} shuffles of the attributes over all patients",
+        "intersections": "of all attributes, compared as one more attribute, and no "
+        "part of the mean and the worst over attributes",
+    }
+
+
+def weights(results: AnyResults) -> dict[str, Any]:
+    """That patients were weighted, where they were."""
+    if results.weights is None:
+        return {}
+    return {
+        "weights": "every metric, resample and shuffle weights patients (largest "
+        f"weight {results.weights.max():.2f} of mean {results.weights.mean():.2f}), "
+        "made once of all patients, those of test folds among them; intervals take "
+        "the weights as known, and noise floors are approximate where weights depend "
+        "on the group",
+    }
+
+
+def inference(results: AnyResults, baseline: str) -> dict[str, Any]:
+    """What intervals and tests are; ``baseline`` is its name for readers."""
+    once = results.splits.num_repeats == 1
+    return {
+        "intervals": "95 %; variance over patients "
+        f"({results.options.bootstrap} resamples, joint over methods and repeats) "
+        + (
+            "only: one repeat tells nothing of other splits and seeds"
+            if once
+            else "plus that between repeats over their number"
+        ),
+        "tests": "none: they need two repeats"
+        if once
+        else f"t, two-sided, of the paired difference from {baseline} with that "
+        "variance and Satterthwaite's degrees of freedom; Holm over the methods, for "
+        "each metric",
+    }
