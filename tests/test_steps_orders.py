@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fairjax.steps._orders import row_orders
+from fairjax.reconcilers._orders import row_orders
 
 
 def drawn(seed, rows):
