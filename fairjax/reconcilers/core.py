@@ -257,6 +257,10 @@ def check_preference(preference: Numbers | None) -> None:
 
     Example:
       >>> check_preference([1.0, 2.0])
+      >>> check_preference([0.0, 0.0])
+      Traceback (most recent call last):
+        ...
+      ValueError: preference holds one number of 0 or more for each row, not all 0...
     """
     if preference is None or not is_known(preference):
         return
@@ -474,11 +478,11 @@ def transformation(step: Callable[..., Step], **defaults: Any) -> Method:
         option.replace(kind=kind, default=defaults.get(name, option.default))
         for name, option in inspect.signature(step).parameters.items()
     ]
-    made = optax.GradientTransformationExtraArgs
-    signature = inspect.Signature(parameters, return_annotation=made)
+    returned = optax.GradientTransformationExtraArgs
+    signature = inspect.Signature(parameters, return_annotation=returned)
     vars(method)["__signature__"] = signature
     method.__annotations__ = {p.name: p.annotation for p in parameters}
-    method.__annotations__["return"] = made
+    method.__annotations__["return"] = returned
     method.__name__ = method.__qualname__ = step.__name__.removesuffix("_step")
     method.__module__ = step.__module__
     method.__doc__ = _method_docstring(step)
