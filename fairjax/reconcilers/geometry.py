@@ -342,7 +342,7 @@ def _renamed(function: F, name: str) -> F:
 
     @functools.wraps(function)
     def old(*args: Any, **options: Any) -> Any:
-        message = "config is now called conflict_free; its old name goes next release."
+        message = "config is now called conflict_free; the next release drops config."
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         return function(*args, **options)
 
