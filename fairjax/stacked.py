@@ -141,8 +141,5 @@ def as_rows(values: Array, leaf: Array) -> Array:
 
 def _named(path: tuple[Any, ...], leaf: Any) -> str:
     name = jax.tree_util.keystr(path)
-    return (
-        f"leaf {name} has shape {jnp.shape(leaf)}"
-        if name
-        else (f"the array has shape {jnp.shape(leaf)}")
-    )
+    what = f"leaf {name}" if name else "the array"
+    return f"{what} has shape {jnp.shape(leaf)}"

@@ -1,7 +1,7 @@
 """Array aliases, protocols and checks that the rooms share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,44 @@ def check_nonnegative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 0 or more, not {value}.")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Refuse a number of 0 or less, or NaN, if it is known now.
+
+    Example:
+      >>> check_positive("alpha", 0.5)
+      >>> check_positive("alpha", 0.0)
+      Traceback (most recent call last):
+        ...
+      ValueError: alpha must be positive, not 0.0.
+    """
+    if is_known(value) and not value > 0:
+        raise ValueError(f"{name} must be positive, not {value}.")
+
+
+def check_choice(name: str, value: Any, *choices: str, other: str = "") -> None:
+    """Refuse a setting that is not one of the choices.
+
+    Args:
+      name: The setting, for the message.
+      value: What it was set to.
+      *choices: What it may be.
+      other: What else it may be, in words, where the caller has ruled that out.
+
+    Raises:
+      ValueError: The value is none of the choices.
+
+    Example:
+      >>> check_choice("scale", "min", "min", "median")
+      >>> check_choice("scale", "max", "min", "median")
+      Traceback (most recent call last):
+        ...
+      ValueError: scale is 'min' or 'median', not 'max'.
+    """
+    if value not in choices:
+        *first, last = [*map(repr, choices), *([other] if other else [])]
+        raise ValueError(f"{name} is {', '.join(first)} or {last}, not {value!r}.")
+
+
 def check_decay(value: Any) -> None:
     """Refuse the decay of a moving average outside [0, 1), if it is known now.
 
@@ -107,46 +145,6 @@ def gathered(rows: Any) -> Array:
         return rows
     nowhere = PartitionSpec(*[None] * rows.ndim)
     return jax.sharding.reshard(rows, NamedSharding(sharding.mesh, nowhere))
-
-
-class Step(NamedTuple):
-    """A step of reconciliation in coefficient space: a pair of pure functions.
-
-    Attributes:
-      init: ``init(num_objectives) -> state``.
-      update: ``update(coefficients [R, K], gramian [K, K], state, *, losses=None,
-        mask=None, **extra) -> (coefficients [R', K], state)``. Row ``r`` of the
-        coefficients says which combination of the ``K`` gradients the current row
-        ``r`` is, so the rows' own Gram matrix is ``C G Cᵀ``.
-    """
-
-    init: "StepInit"
-    update: "StepUpdate"
-
-
-@runtime_checkable
-class StepInit(Protocol):
-    """Makes a step's state from the number of objectives."""
-
-    def __call__(self, num_objectives: int, /) -> Any:
-        """The state."""
-        ...
-
-
-@runtime_checkable
-class StepUpdate(Protocol):
-    """Maps coefficients to coefficients, and state to state."""
-
-    def __call__(
-        self,
-        coefficients: Coefficients,
-        gramian: Gramian,
-        state: Any,
-        /,
-        **extra: Any,
-    ) -> tuple[Coefficients, Any]:
-        """The new coefficients, of as many rows as the step leaves, and the state."""
-        ...
 
 
 @runtime_checkable

@@ -78,7 +78,7 @@ CASES = {
     "aligned_mtl": Case(fairjax.aligned_mtl, ("tolerance", 1e-6, 0.5)),
     "by_level": Case(by_level),
     "cagrad": Case(fairjax.cagrad, ("c", 0.5, 0.1), single=1.5),
-    "config": Case(fairjax.config, ("tolerance", 1e-6, 0.5)),
+    "conflict_free": Case(fairjax.conflict_free, ("tolerance", 1e-6, 0.5)),
     "dual_level": Case(dual_level, ("limit", 1.0, 0.5)),
     "dualproj": Case(fairjax.dualproj, ("ridge", 0.0, 0.2)),
     "dwa": Case(fairjax.dwa, static=("every",)),
@@ -118,6 +118,9 @@ CASES = {
     ),
     "upgrad": Case(fairjax.upgrad, ("ridge", 0.0, 0.2)),
 }
+
+# Old names, which warn for one release, and the new ones.
+DEPRECATED = {"config": "conflict_free"}
 
 K = 3
 LOSSES = jnp.array([1.0, 0.5, 2.0])

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 import fairjax
 from fairjax import losses as group_losses
 from fairjax import methods, training
-from tests.conformance import CASES, LOSSES, PARAMS, ROWS, K, draw
+from tests.conformance import CASES, DEPRECATED, LOSSES, PARAMS, ROWS, K, draw
 
 # The case that keeps the rules in the quick lane; its state follows the losses.
 QUICK_CASES = {"famo"}
@@ -598,11 +598,21 @@ def test_every_public_transformation_is_in_the_table():
     """Under its own name, so that none is forgotten."""
     public = {
         name
-        for name, value in vars(fairjax).items()
-        if getattr(value, "__module__", "").startswith(methods.__name__)
-        and inspect.isfunction(inspect.unwrap(value))
+        for name in methods.__all__
+        if inspect.isfunction(inspect.unwrap(getattr(fairjax, name)))
     }
+    made = {
+        name
+        for name, value in vars(fairjax).items()
+        if inspect.isfunction(inspect.unwrap(value))
+        and inspect.signature(value).return_annotation
+        is optax.GradientTransformationExtraArgs
+    }
+    assert public == made - {"accumulate", "per_label", "per_objective", "reconcile"}
     assert len(public) > 20
+    assert set(DEPRECATED) <= public
+    assert set(DEPRECATED.values()) <= public
+    public -= set(DEPRECATED)
     assert public <= set(CASES)
     assert public >= QUICK_CASES
     assert set(RULES) >= set(ONLY) | QUICK_RULES | DEAR_RULES

@@ -39,10 +39,10 @@ def by_level(rows, levels, *chain, **extra):
 @pytest.mark.slow
 def test_two_levels_of_ragged_blocks():
     rows = draw(5)
-    found = by_level(rows, [[3, 0, 1], [2, 4]], NASH, steps.config())
+    found = by_level(rows, [[3, 0, 1], [2, 4]], NASH, steps.conflict_free())
     first = reconciled(rows[jnp.array([3, 0, 1])], NASH)
     second = reconciled(rows[jnp.array([2, 4])], NASH)
-    wanted = reconciled(jnp.stack([first, second]), steps.config())
+    wanted = reconciled(jnp.stack([first, second]), steps.conflict_free())
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-4)
 
 

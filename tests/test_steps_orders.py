@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairjax import steps
-from fairjax.steps._orders import row_orders
+from fairjax.reconcilers._orders import row_orders
 
 
 def drawn(seed, rows):

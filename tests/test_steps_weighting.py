@@ -30,7 +30,7 @@ def run(step, gram, coefficients=None, **extra):
 WEIGHTINGS = {
     "imtl_g": steps.imtl_g(),
     "aligned_mtl": steps.aligned_mtl(),
-    "config": steps.config(),
+    "conflict_free": steps.conflict_free(),
     "nash_mtl": steps.nash_mtl(),
     "nash_mtl kept": steps.nash_mtl(update_every=3),
     "fairgrad_alpha": steps.fairgrad_alpha(2.0),
@@ -52,7 +52,7 @@ def some(*quick):
     [
         (steps.imtl_g(), [0.0767, 1, 1]),
         (steps.aligned_mtl(), [0.2133, 0.9673, 0.9673]),
-        (steps.config(), [0.1588, 2.0706, 2.0706]),
+        (steps.conflict_free(), [0.1588, 2.0706, 2.0706]),
         (steps.nash_mtl(max_norm=1.0), [0.0542, 0.7061, 0.7061]),
         (steps.fairgrad_alpha(1.0), [0.0766, 0.9985, 0.9985]),
     ],
@@ -63,7 +63,7 @@ def test_published_updates(step, update):
     np.testing.assert_allclose(found, update, atol=1e-4)
 
 
-@some("imtl_g", "config")
+@some("imtl_g", "conflict_free")
 def test_rows_are_weighed_by_their_own_lengths(name):
     """Rows of the lengths 1 and 5, orthogonal, as if they were gradients."""
     step = WEIGHTINGS[name]
@@ -73,7 +73,7 @@ def test_rows_are_weighed_by_their_own_lengths(name):
     np.testing.assert_allclose(chained, alone @ CHAINED, rtol=1e-5)
 
 
-@some("imtl_g", "aligned_mtl", "config", "nash_mtl")
+@some("imtl_g", "aligned_mtl", "conflict_free", "nash_mtl")
 def test_masked_and_zero_rows_get_nothing(name):
     step = WEIGHTINGS[name]
     masked, _ = run(step, LENGTHS, mask=jnp.array([True, False, True]))
@@ -90,7 +90,7 @@ def test_masked_and_zero_rows_get_nothing(name):
     [
         steps.imtl_g(),
         steps.aligned_mtl(),
-        steps.config(),
+        steps.conflict_free(),
         steps.nash_mtl(normalize=True),
         steps.fairgrad_alpha(normalize=True),
         steps.random_weighting(),
@@ -167,14 +167,14 @@ def test_alpha_may_be_traced():
 
 
 def test_preferences_that_do_not_fit():
-    for make in (steps.config, steps.aligned_mtl):
+    for make in (steps.conflict_free, steps.aligned_mtl):
         with pytest.raises(ValueError, match="0 or more for each row, not all 0"):
             make(preference=[1.0, -1.0])
         with pytest.raises(ValueError, match=r"has shape \(2,\); one number for each"):
             run(make(preference=[1.0, 2.0]), LENGTHS)
         with pytest.raises(ValueError, match="tolerance must be 0 or more, not -1"):
             make(tolerance=-1.0)
-    found, _ = run(steps.config(preference=[3.0, 4.0]), jnp.eye(2))
+    found, _ = run(steps.conflict_free(preference=[3.0, 4.0]), jnp.eye(2))
     np.testing.assert_allclose(found, [[0.84, 1.12]], rtol=1e-6)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.bench.timing import timed
 from fairjax import steps
-from fairjax.types import Step
+from fairjax.reconcilers.core import Step
 
 IN_A_ROW = 12
 """How many updates a turn makes, in the compiled loop and one by one."""
@@ -96,7 +96,7 @@ METHODS = (
     # Its weights are divided by a sum that may nearly cancel.
     Method("IMTLG", (steps.imtl_g(),), tolerance=3e-3),
     Method("AlignedMTL", (steps.aligned_mtl(),), settings="min"),
-    Method("ConFIG", (steps.config(),)),
+    Method("ConFIG", (steps.conflict_free(),)),
     Method("Random", (steps.random_weighting(),), tolerance=None),
 )
 

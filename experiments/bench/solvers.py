@@ -40,7 +40,7 @@ from experiments.bench.timing import (
     timed,
 )
 from fairjax import steps
-from fairjax.types import Step
+from fairjax.reconcilers.core import Step
 
 LONG = 0.1
 """A turn of TorchJD's that would take longer, in seconds, is of one update a draw."""

@@ -14,7 +14,7 @@ from experiments.multifair.names import FACTORS, GRID, grid_variants
 from experiments.multifair.task import CLIP, MultimodalTask
 from fairjax import losses, modulation, steps
 from fairjax.objectives import CellFunction
-from fairjax.types import Step
+from fairjax.reconcilers.core import Step
 
 STEP_SIZES = (0.001, 0.01, 0.1)
 PENALTY_WEIGHTS = (0.05, 0.2, 1.0, 5.0)

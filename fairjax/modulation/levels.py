@@ -7,9 +7,9 @@ import optax
 from jaxtyping import Array, Bool
 
 from fairjax import steps
-from fairjax.reconcile import reconcile
+from fairjax.reconcilers.core import Step, reconcile
 from fairjax.steps import Order
-from fairjax.types import Scalar, Step, check_nonnegative, check_whole
+from fairjax.types import Scalar, check_nonnegative, check_whole
 
 _NONE = 1e30
 

@@ -72,7 +72,7 @@ def error(found, wanted):
 
 CLOSED = {
     "imtl_g": (steps.imtl_g(), "IMTLG", {}),
-    "config": (steps.config(), "ConFIG", {}),
+    "conflict_free": (steps.conflict_free(), "ConFIG", {}),
     **{
         f"aligned_mtl {scale}": (
             steps.aligned_mtl(scale=scale),
@@ -120,7 +120,7 @@ def test_imtl_g_of_dependent_rows_has_the_same_direction():
 def test_preferences(size):
     preference = np.linspace(1, 2, size)
     for step, name in (
-        (steps.config(preference=preference.tolist()), "ConFIG"),
+        (steps.conflict_free(preference=preference.tolist()), "ConFIG"),
         (steps.aligned_mtl(preference=preference.tolist()), "AlignedMTL"),
     ):
         rows = draw(0, size)

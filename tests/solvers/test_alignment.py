@@ -18,7 +18,7 @@ METHODS = {
     "aligned_mtl": solvers.aligned_mtl,
     "aligned_mtl median": functools.partial(solvers.aligned_mtl, scale="median"),
     "aligned_mtl rmse": functools.partial(solvers.aligned_mtl, scale="rmse"),
-    "config": solvers.config,
+    "conflict_free": solvers.conflict_free,
 }
 COMPILED = {name: jax.jit(method) for name, method in METHODS.items()}
 SEEDS = st.integers(0, 2**16)
@@ -38,7 +38,7 @@ def expected(name, rows):
     """The update in float64, from the vectors themselves."""
     rows = np.asarray(rows, np.float64)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    if name == "config":
+    if name == "conflict_free":
         direction = np.linalg.pinv(units) @ np.ones(len(rows))
         direction /= np.linalg.norm(direction)
         return (rows @ direction).sum() * direction
@@ -60,7 +60,7 @@ def expected(name, rows):
     [
         ("imtl_g", [0.0767, 1, 1]),
         ("aligned_mtl", [0.2133, 0.9673, 0.9673]),
-        ("config", [0.1588, 2.0706, 2.0706]),
+        ("conflict_free", [0.1588, 2.0706, 2.0706]),
     ],
 )
 def test_published_updates(name, update):
@@ -133,7 +133,7 @@ def test_imtl_g_projects_equally_on_all_unit_rows(seed, size):
 @hypothesis.given(SEEDS, st.sampled_from([2, 3, 5]))
 def test_config_is_imtl_g_of_another_length(seed, size):
     rows = draw(seed, size)
-    one = np.asarray(COMPILED["config"](gramian(rows)) @ rows)
+    one = np.asarray(COMPILED["conflict_free"](gramian(rows)) @ rows)
     other = np.asarray(COMPILED["imtl_g absolute"](gramian(rows)) @ rows)
     cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
     assert cosine > 1 - 1e-5
@@ -161,7 +161,9 @@ def test_dependent_rows():
     # Unit rows (1, 0), (0, 1), (0, 1): projections are equal along (1, 1).
     np.testing.assert_allclose(solvers.imtl_g(gram) @ rows, [2 / 3, 2 / 3], rtol=1e-5)
     # The projections add up to (1 + 2 + 2)/√2.
-    np.testing.assert_allclose(solvers.config(gram) @ rows, [2.5, 2.5], rtol=1e-5)
+    np.testing.assert_allclose(
+        solvers.conflict_free(gram) @ rows, [2.5, 2.5], rtol=1e-5
+    )
     # Singular values 1 and √8: aligned rows (1, 0), (0, √½), (0, √½), of which a third.
     np.testing.assert_allclose(
         solvers.aligned_mtl(gram) @ rows, [1 / 3, np.sqrt(2) / 3], rtol=1e-5
@@ -205,7 +207,7 @@ def test_preferences_by_hand():
     )
     # Direction (.6, .8), along which the rows add up to 1.4.
     np.testing.assert_allclose(
-        solvers.config(gram, preference=preference), [0.84, 1.12], rtol=1e-6
+        solvers.conflict_free(gram, preference=preference), [0.84, 1.12], rtol=1e-6
     )
 
 

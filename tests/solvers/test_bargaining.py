@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from fairjax import solvers
-from fairjax.solvers import bargaining
+from fairjax.reconcilers import bargaining
 
 ALPHAS = (0.5, 1.0, 2.0, 10.0)
 SIZES = [

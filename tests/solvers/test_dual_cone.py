@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
 from fairjax import solvers, steps
-from fairjax.solvers.quadratic import MAX_ITERATIONS
+from fairjax.reconcilers.quadratic import MAX_ITERATIONS
 
 # How many matrices of each kind for each number of rows.
 COUNTS = {1: 4, 2: 22, 3: 22, 8: 24, 32: 16, 128: 4}

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
 from fairjax import solvers
-from fairjax.solvers.quadratic import MAX_ITERATIONS
-from fairjax.solvers.simplex import MAX_SEARCHES
+from fairjax.reconcilers.hulls import MAX_SEARCHES
+from fairjax.reconcilers.quadratic import MAX_ITERATIONS
 
 min_norm = jax.jit(solvers.min_norm)
 conflict_averse = jax.jit(solvers.conflict_averse)

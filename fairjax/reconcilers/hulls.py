@@ -1,13 +1,20 @@
-r"""Convex combinations of gradients: the simplex problems of MGDA and CAGrad."""
+r"""MGDA and CAGrad: convex combinations of gradients, from problems on the simplex."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.solvers._units import matmul
-from fairjax.solvers.quadratic import NonnegativeQP, Rows, nonnegative_qp, scale_rows
+from fairjax.reconcilers._units import matmul
+from fairjax.reconcilers.core import Step, solving, transformation
+from fairjax.reconcilers.quadratic import (
+    NonnegativeQP,
+    Rows,
+    nonnegative_qp,
+    scale_rows,
+)
+from fairjax.types import Scalar, check_nonnegative
 
 MAX_SEARCHES = 40
 # By how much the radius of CAGrad's ball may be missed, as a share of it.
@@ -37,7 +44,7 @@ class SimplexPoint(NamedTuple):
 def min_norm(
     gramian: Float[Array, "K K"], *, mask: Bool[Array, " K"] | None = None
 ) -> SimplexPoint:
-    r"""The shortest convex combination of gradients (MGDA).
+    r"""Find the shortest convex combination of gradients (MGDA).
 
     .. math:: \min_w\; w^\top G w \quad\text{subject to } w \ge 0,\; 1^\top w = 1 .
 
@@ -86,7 +93,7 @@ def conflict_averse(
     *,
     mask: Bool[Array, " K"] | None = None,
 ) -> SimplexPoint:
-    r"""The best worst case within a ball around the mean gradient (CAGrad).
+    r"""Find the best worst case within a ball around the mean gradient (CAGrad).
 
     .. math:: \max_d \min_i\; g_i \cdot d
         \quad\text{subject to } \|d - \bar g\| \le c \|\bar g\| .
@@ -148,8 +155,8 @@ def conflict_averse(
     low = jnp.where(jnp.isfinite(low), low, 0.0)
     unit = jnp.maximum(jnp.maximum(radius, length), jnp.finfo(dtype).tiny)
 
-    def search(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        count, steps, low, high, below, above, z, _, _, side = carry
+    def search(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        (count, steps), (low, high, below, above), z, _, _, side = carry
         bracketed = jnp.isfinite(above)
         # Until the radius is passed, ever further; then false position, halving the
         # weight of an end that stays (the Illinois rule).
@@ -161,52 +168,30 @@ def conflict_averse(
         beyond = distance >= radius
         close = jnp.abs(distance - radius) <= _RADIUS_TOLERANCE * radius
         stays = jnp.where(beyond, side > 0, side < 0)
-        above = jnp.where(
-            beyond, distance, jnp.where(stays, (above + radius) / 2, above)
-        )
-        below = jnp.where(
-            beyond, jnp.where(stays, (below + radius) / 2, below), distance
-        )
+        left, right = (jnp.where(stays, (d + radius) / 2, d) for d in (below, above))
+        above = jnp.where(beyond, distance, right)
+        below = jnp.where(beyond, left, distance)
         grown = jnp.where(bracketed, high, low + 4 * (high - low))
         high = jnp.where(beyond, s, grown)
         low = jnp.where(beyond | ~bracketed, low, s)
         given_up = ~jnp.isfinite(above) & (high - low > _MOST * unit)
         side = jnp.where(beyond, 1, -1).astype(jnp.int32)
-        return (
-            count + 1,
-            steps + found.iterations,
-            low,
-            high,
-            below,
-            above,
-            found.solution,
-            distance,
-            close | given_up,
-            side,
-        )
+        counts = count + 1, steps + found.iterations
+        ends = low, high, below, above
+        return counts, ends, found.solution, distance, close | given_up, side
 
-    def unfinished(carry: tuple[Array, ...]) -> Array:
-        return ~carry[8] & (carry[0] < MAX_SEARCHES)
+    def unfinished(carry: tuple[Any, ...]) -> Array:
+        (count, _), *_, done, _ = carry
+        return ~done & (count < MAX_SEARCHES)
 
     zero = jnp.zeros((), jnp.int32)
     nothing = jnp.zeros((), dtype)
-    infinite = jnp.full((), jnp.inf, dtype)
-    first = (
-        zero,
-        zero,
-        low,
-        jnp.maximum(low, 0.0) + unit,
-        nothing,
-        infinite,
-        jnp.zeros_like(mean),
-        nothing,
-        radius <= 0,
-        zero,
-    )
-    last = jax.lax.while_loop(unfinished, search, first)
-    z, distance = last[6], last[7]
+    ends = low, jnp.maximum(low, 0.0) + unit, nothing, jnp.full((), jnp.inf, dtype)
+    start = (zero, zero), ends, jnp.zeros_like(mean), nothing, radius <= 0, zero
+    found = jax.lax.while_loop(unfinished, search, start)
+    (_, steps), (_, _, _, above), z, distance, _, _ = found
     # Exactly on the ball, where its surface was reached at all.
-    reached = jnp.isfinite(last[5]) & (distance > 0)
+    reached = jnp.isfinite(above) & (distance > 0)
     z = jnp.where(reached, z * radius / jnp.where(reached, distance, 1.0), z)
     simplex = _to_simplex(z * shares)
     inner = towards + matmul(rows.gramian, z)
@@ -216,7 +201,96 @@ def conflict_averse(
     gap = jnp.where(radius <= 0, 0.0, gap)
     # A comparison with NaN is false, so that NaN would pass for a solution.
     gap = jnp.where(jnp.isfinite(length + jnp.sum(z)), gap, jnp.nan)
-    return SimplexPoint(weights, simplex, gap, last[1])
+    return SimplexPoint(weights, simplex, gap, steps)
+
+
+def mgda_step() -> Step:
+    r"""Find the shortest convex combination of the rows (MGDA).
+
+    .. math:: w = \arg\min_w w^\top G w
+        \quad\text{subject to } w \ge 0,\; 1^\top w = 1 .
+
+    It conflicts with no row, is zero where the rows are Pareto-stationary, and is at
+    most as long as the shortest row: one objective near its optimum slows all. See
+    :func:`fairjax.solvers.min_norm`.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+
+    References:
+      Désidéri, *Multiple-gradient descent algorithm*, 2012; Sener and Koltun,
+      *Multi-Task Learning as Multi-Objective Optimization*, NeurIPS 2018.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.mgda()
+      >>> gram = jnp.diag(jnp.array([1.0, 4.0]))
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(3)
+      Array([[0.8, 0.2]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.mgda(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> update, _ = tx.update(rows, tx.init(jnp.zeros(2)))
+      >>> [round(float(entry), 3) for entry in update]
+      [0.8, 0.4]
+    """
+    return solving(lambda own, used: min_norm(own, mask=used))
+
+
+def cagrad_step(c: Scalar = 0.5, *, rescale: bool = False) -> Step:
+    r"""Find the best worst case in a ball around the mean of the rows (CAGrad).
+
+    .. math:: d = \arg\max_d \min_i\; g_i \cdot d
+        \quad\text{subject to } \|d - \bar g\| \le c \|\bar g\| .
+
+    With ``c=0`` it is the mean of the rows in use. A single row :math:`g` becomes
+    :math:`(1 + c) g`, as published. See :func:`fairjax.solvers.conflict_averse`.
+
+    Args:
+      c: ≥ 0; may be traced. Below 1, the mean of the losses converges.
+      rescale: Whether to divide by :math:`1 + c^2`, as the authors' code does.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+
+    Raises:
+      ValueError: A ``c`` below 0.
+
+    References:
+      Liu et al., *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS
+      2021.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.cagrad(c=0.5)
+      >>> gram = jnp.array([[18.0, -22.0], [-22.0, 38.0]])
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(1)
+      Array([[0.7, 0.5]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.cagrad(num_objectives=2, c=0.5)
+      >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+      >>> update, _ = tx.update(rows, tx.init(jnp.zeros(3)))
+      >>> [round(float(entry), 3) for entry in update]
+      [0.184, 1.204, 1.204]
+    """
+    check_nonnegative("c", c)
+
+    def solve(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> SimplexPoint:
+        radius = jnp.asarray(c, own.dtype)
+        found = conflict_averse(own, radius, mask=used)
+        if not rescale:
+            return found
+        return found._replace(weights=found.weights / (1 + radius**2))
+
+    return solving(solve)
+
+
+mgda = transformation(mgda_step)
+cagrad = transformation(cagrad_step)
 
 
 def _shares(rows: Rows) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-r"""Weights in closed form that align the update with the gradients.
+r"""IMTL-G, Aligned-MTL and ConFIG: weights in closed form, from the gradients' angles.
 
 IMTL-G and ConFIG solve with the Gram matrix of the unit gradients, Aligned-MTL with
 the eigenvalues of the gradients' own. Directions whose eigenvalue is at most a
@@ -6,26 +6,37 @@ tolerance times the greatest are left out, so that linearly dependent gradients 
 exception: a pseudo-inverse, from one symmetric eigen-decomposition.
 """
 
-from typing import Literal
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fairjax.solvers._units import matmul, normalised, unit_gramian, usable_rows
-from fairjax.types import Scalar
+from fairjax.reconcilers._units import matmul, normalised, unit_gramian, usable_rows
+from fairjax.reconcilers.core import (
+    Step,
+    check_preference,
+    row_preference,
+    transformation,
+    weighting,
+)
+from fairjax.types import Numbers, Scalar, check_choice, check_nonnegative
 
+F = TypeVar("F", bound=Callable[..., Any])
 Scale = Literal["min", "median", "rmse"]
 Normalization = Literal["sum", "absolute"]
 
 
-def imtl_g(
+def solve_imtl_g(
     gramian: Float[Array, "R R"],
     *,
     normalization: Normalization = "sum",
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Weights whose sum of rows has equal projections on each unit row (IMTL-G).
+    r"""Find weights that give equal projections on each unit row (IMTL-G).
 
     With :math:`U` the Gram matrix of the unit rows :math:`u_i = g_i / \|g_i\|`,
 
@@ -59,14 +70,11 @@ def imtl_g(
       >>> solvers.imtl_g(jnp.diag(jnp.array([1.0, 9.0])))
       Array([0.75, 0.25], dtype=float32)
     """
-    if normalization not in ("sum", "absolute"):
-        raise ValueError(
-            f"normalization is 'sum' or 'absolute', not {normalization!r}."
-        )
+    check_choice("normalization", normalization, "sum", "absolute")
     used = usable_rows(gramian, mask)
     units, norms = unit_gramian(gramian, used)
     shortest = jnp.min(jnp.where(used, norms, jnp.inf))
-    shares = _solve(units, used.astype(gramian.dtype), tolerance, used)
+    shares = _pseudo_solve(units, used.astype(gramian.dtype), tolerance, used)
     weights = jnp.where(used, shares * (shortest / norms), 0.0)
     size = jnp.sum(jnp.abs(weights))
     total = jnp.sum(weights) if normalization == "sum" else size
@@ -74,7 +82,7 @@ def imtl_g(
     return jnp.where(lost, 0.0, weights / jnp.where(lost, 1.0, total))
 
 
-def aligned_mtl(
+def solve_aligned_mtl(
     gramian: Float[Array, "R R"],
     *,
     scale: Scale = "min",
@@ -82,7 +90,7 @@ def aligned_mtl(
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Weights that give all principal components of the rows one length (Aligned-MTL).
+    r"""Find weights that give all principal components one length (Aligned-MTL).
 
     With :math:`G = V \Lambda V^\top` and :math:`\sigma^2` the least, the (lower) median
     or the mean of the eigenvalues that are not 0,
@@ -115,8 +123,7 @@ def aligned_mtl(
       >>> solvers.aligned_mtl(jnp.diag(jnp.array([1.0, 4.0])))
       Array([0.5 , 0.25], dtype=float32)
     """
-    if scale not in ("min", "median", "rmse"):
-        raise ValueError(f"scale is 'min', 'median' or 'rmse', not {scale!r}.")
+    check_choice("scale", scale, "min", "median", "rmse")
     used = usable_rows(gramian, mask)
     number = jnp.sum(used)
     if preference is None:
@@ -137,14 +144,14 @@ def aligned_mtl(
     return jnp.where(used, weights, 0.0)
 
 
-def config(
+def solve_conflict_free(
     gramian: Float[Array, "R R"],
     *,
     preference: Float[Array, " R"] | None = None,
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Weights of the conflict-free update of the unit rows (ConFIG).
+    r"""Find the weights of the conflict-free update of the unit rows (ConFIG).
 
     With unit rows :math:`u_i` stacked in :math:`\hat J`, and :math:`U = \hat J
     \hat J^\top`,
@@ -174,7 +181,7 @@ def config(
 
       >>> import jax.numpy as jnp
       >>> from fairjax import solvers
-      >>> solvers.config(jnp.diag(jnp.array([1.0, 9.0])))
+      >>> solvers.conflict_free(jnp.diag(jnp.array([1.0, 9.0])))
       Array([2.       , 0.6666667], dtype=float32)
     """
     used = usable_rows(gramian, mask)
@@ -182,7 +189,7 @@ def config(
     if preference is None:
         preference = jnp.ones_like(norms)
     asked = jnp.where(used, preference, 0.0).astype(gramian.dtype)
-    shares = _solve(units, asked, tolerance, used)
+    shares = _pseudo_solve(units, asked, tolerance, used)
     # Inner products of the direction, not yet of unit length, with the unit rows.
     inner = matmul(units, shares)
     square = jnp.sum(shares * inner)
@@ -193,6 +200,177 @@ def config(
     length = jnp.sum(jnp.where(used, relative * inner, 0.0))
     weights = length * shares / relative / jnp.where(found, square, 1.0)
     return jnp.where(used & found, weights, 0.0)
+
+
+def imtl_g_step(
+    *,
+    normalization: Normalization = "sum",
+    tolerance: Scalar | None = None,
+) -> Step:
+    r"""Weigh rows so that projections on all unit rows are equal (IMTL-G).
+
+    See :func:`fairjax.solvers.imtl_g` for the formula, and for what a negative sum of
+    weights does.
+
+    Args:
+      normalization: ``"sum"`` (as published) makes the weights sum to 1;
+        ``"absolute"`` their absolute values.
+      tolerance: The share of the greatest eigenvalue up to which others count as 0;
+        rounding's if None.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: An unknown normalization, or a tolerance below 0.
+
+    References:
+      Liu et al., *Towards Impartial Multi-task Learning*, ICLR 2021.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.imtl_g()
+      >>> step.update(jnp.eye(2), jnp.diag(jnp.array([1.0, 9.0])), step.init(2))[0]
+      Array([[0.75, 0.25]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.imtl_g(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 3.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
+      Array([0.75, 0.75], dtype=float32)
+    """
+    check_choice("normalization", normalization, "sum", "absolute")
+    return _closed_form(solve_imtl_g, tolerance, normalization=normalization)
+
+
+def aligned_mtl_step(
+    *,
+    scale: Scale = "min",
+    preference: Numbers | None = None,
+    tolerance: Scalar | None = None,
+) -> Step:
+    r"""Combine the rows' principal components at one length (Aligned-MTL).
+
+    See :func:`fairjax.solvers.aligned_mtl` for the formula.
+
+    Args:
+      scale: ``"min"``, ``"median"`` or ``"rmse"``: which eigenvalue is everyone's.
+      preference: Weights ≥ 0 of the aligned rows, one a row; the mean of the rows in
+        use if None.
+      tolerance: The share of the greatest eigenvalue up to which others count as 0;
+        rounding's if None. The least of those that do not sets the update's length.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: An unknown scale, a negative preference or tolerance; at the update, a
+        preference that does not fit the rows.
+
+    References:
+      Senushkin et al., *Independent Component Alignment for Multi-Task Learning*, CVPR
+      2023.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.aligned_mtl()
+      >>> step.update(jnp.eye(2), jnp.diag(jnp.array([1.0, 4.0])), step.init(2))[0]
+      Array([[0.5 , 0.25]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.aligned_mtl(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 3.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
+      Array([0.5, 0.5], dtype=float32)
+    """
+    check_choice("scale", scale, "min", "median", "rmse")
+    return _closed_form(
+        solve_aligned_mtl, tolerance, preference=preference, scale=scale
+    )
+
+
+def conflict_free_step(
+    *, preference: Numbers | None = None, tolerance: Scalar | None = None
+) -> Step:
+    r"""Find a row that conflicts with no unit row, of the projections' length (ConFIG).
+
+    See :func:`fairjax.solvers.conflict_free` for the formula.
+
+    Args:
+      preference: The proportions ≥ 0 of the projections on the unit rows, one a row;
+        equal if None.
+      tolerance: The share of the greatest eigenvalue up to which others count as 0;
+        rounding's if None.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: A negative preference or tolerance; at the update, a preference that
+        does not fit the rows.
+
+    References:
+      Liu, Chu and Thuerey, *ConFIG: Towards Conflict-free Training of Physics Informed
+      Neural Networks*, ICLR 2025.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.conflict_free()
+      >>> step.update(jnp.eye(2), jnp.diag(jnp.array([1.0, 4.0])), step.init(2))[0]
+      Array([[1.5 , 0.75]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.conflict_free(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 3.0]])
+      >>> update, _ = tx.update(rows, tx.init(jnp.zeros(2)))
+      >>> [round(float(entry), 3) for entry in update]
+      [2.0, 2.0]
+    """
+    return _closed_form(solve_conflict_free, tolerance, preference=preference)
+
+
+imtl_g = transformation(imtl_g_step)
+aligned_mtl = transformation(aligned_mtl_step)
+conflict_free = transformation(conflict_free_step)
+
+
+def _renamed(function: F, name: str) -> F:
+    """The function under its old name, for one release."""
+
+    @functools.wraps(function)
+    def old(*args: Any, **options: Any) -> Any:
+        message = "config is now called conflict_free; the next release drops config."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return function(*args, **options)
+
+    old.__name__ = old.__qualname__ = name
+    old.__doc__ = "Deprecated: the old name of ``conflict_free``, for one release."
+    return cast(F, old)
+
+
+solve_config = _renamed(solve_conflict_free, "solve_config")
+config_step = _renamed(conflict_free_step, "config_step")
+config = _renamed(conflict_free, "config")
+
+
+def _closed_form(
+    solve: Callable[..., Float[Array, " R"]], tolerance: Scalar | None, **options: Any
+) -> Step:
+    preference = options.get("preference")
+    check_preference(preference)
+    if tolerance is not None:
+        check_nonnegative("tolerance", tolerance)
+
+    def weigh(own: Float[Array, "R R"], used: Bool[Array, " R"]) -> Array:
+        given = dict(options)
+        if preference is not None:
+            given["preference"] = row_preference(preference, own)
+        return solve(own, tolerance=tolerance, mask=used, **given)
+
+    return weighting(weigh)
 
 
 def _spectrum(
@@ -207,7 +385,7 @@ def _spectrum(
     return values, vectors, values > jnp.maximum(tolerance * values[-1], 0.0)
 
 
-def _solve(
+def _pseudo_solve(
     matrix: Float[Array, "R R"],
     target: Float[Array, " R"],
     tolerance: Scalar | None,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.solvers._units import matmul, usable_rows
+from fairjax.reconcilers._units import matmul, usable_rows
 
 MAX_ITERATIONS = 100
 # Newton directions are shortened by one of these. They reach far down, since on

@@ -5,12 +5,11 @@ from typing import Any, TypeAlias, Union
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from fairjax.keys import own_keys
-from fairjax.solvers._units import matmul
-from fairjax.steps._rows import row_gramian, row_mask
-from fairjax.types import Coefficients, Gramian, Mask, Step
+from fairjax.reconcilers._units import matmul
+from fairjax.reconcilers.core import CurrentRows, Step, make_step, run_steps
 
 Levels: TypeAlias = Sequence[Union[int, "Levels"]]
 """Rows' numbers, nested: ``[[0, 1, 2], [3, 4]]`` are two blocks."""
@@ -71,8 +70,8 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
     blocks = _blocks(levels)
     rows = len(_numbers(levels))
 
-    def init(num_objectives: int) -> tuple[Any, ...]:
-        _check_rows(rows, num_objectives)
+    def init(number: int) -> tuple[Any, ...]:
+        _check_rows(rows, number)
         states = []
         for place, block in enumerate(blocks):
             chain = chains[_level(block) - 1]
@@ -80,16 +79,9 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
             states.append(own_keys(own, place))
         return tuple(states)
 
-    def update(
-        coefficients: Coefficients,
-        gramian: Gramian,
-        state: tuple[Any, ...],
-        *,
-        losses: Float[Array, " K"] | None = None,
-        mask: Mask | None = None,
-        **extra: Any,
-    ) -> tuple[Float[Array, "1 K"], tuple[Any, ...]]:
-        _check_rows(rows, coefficients.shape[0])
+    def update(current: CurrentRows, state: Any) -> tuple[Array, tuple[Any, ...]]:
+        losses = current.losses
+        _check_rows(rows, len(current.coefficients))
         if losses is not None and losses.shape != (rows,):
             raise ValueError(
                 f"by_level needs one loss for each row: {rows} rows, losses of shape "
@@ -100,62 +92,35 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
         def reconcile(block: Any) -> tuple[Array, Array | None, Array]:
             """The one row of a number or a block, its loss, and whether it is used."""
             if not isinstance(block, Sequence):
-                row = coefficients[block]
+                row = current.coefficients[block]
                 loss = None if losses is None else losses[block]
-                return row, loss, row_mask(row[None], mask)[0]
+                return row, loss, current._replace(coefficients=row[None]).used[0]
             found = [reconcile(child) for child in block]
             inside = jnp.stack([row for row, _, _ in found])
-            gram = row_gramian(inside, gramian)
+            gram = current._replace(coefficients=inside).own
             used = jnp.stack([use for _, _, use in found])
             used &= jnp.diagonal(gram) > 0
-            own_losses = None
+            own_losses = loss = None
             if losses is not None:
                 own_losses = jnp.stack([jnp.asarray(loss) for _, loss, _ in found])
-            weights, after = _reconcile_block(
-                chains[_level(block) - 1],
-                gram,
-                state[len(states)],
-                used,
-                own_losses,
-                extra,
-            )
-            states.append(after)
-            loss = None
-            if own_losses is not None:
                 total = jnp.sum(jnp.where(used, own_losses, 0.0))
                 loss = total / jnp.maximum(jnp.sum(used), 1)
+            weights, after = run_steps(
+                chains[_level(block) - 1],
+                jnp.where(used[:, None] & used[None, :], gram, 0.0),
+                state[len(states)],
+                used,
+                {"losses": own_losses, **current.extra},
+                ("a block's steps", "give by_level [..., steps.combine('sum')]"),
+            )
+            states.append(after)
             row = matmul(weights[None], inside)[0]
             return row, loss, jnp.any(row != 0)
 
         row, _, _ = reconcile(levels)
         return row[None], tuple(states)
 
-    return Step(init, update)
-
-
-def _reconcile_block(
-    chain: tuple[Step, ...],
-    gram: Float[Array, "B B"],
-    states: tuple[Any, ...],
-    used: Bool[Array, " B"],
-    losses: Float[Array, " B"] | None,
-    extra: dict[str, Any],
-) -> tuple[Float[Array, " B"], tuple[Any, ...]]:
-    """The weights of a block's rows that its steps arrive at, and their states."""
-    gram = jnp.where(used[:, None] & used[None, :], gram, 0.0)
-    weights = jnp.diag(used.astype(gram.dtype))
-    after = []
-    for step, state in zip(chain, states, strict=True):
-        weights, state = step.update(
-            weights, gram, state, losses=losses, mask=used, **extra
-        )
-        after.append(state)
-    if weights.shape[0] != 1:
-        raise ValueError(
-            f"a block's steps end with {weights.shape[0]} rows, not one: give by_level "
-            "[..., steps.combine('sum')] or another step that leaves one row."
-        )
-    return jnp.where(used, weights[0], 0.0), tuple(after)
+    return make_step(update, init)
 
 
 def _blocks(levels: Levels) -> list[Levels]:

@@ -1,4 +1,4 @@
-r"""Weights that divide the update between the objectives by a bargain.
+r"""Nash-MTL and the alpha-fair FairGrad: the update is divided by a bargain.
 
 Nash-MTL and the alpha-fair FairGrad ask for positive weights with
 :math:`G w = w^{-p}`, entry by entry: the point where the gradient of
@@ -19,7 +19,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.solvers._units import matmul, normalised, usable_rows
+from fairjax.reconcilers._units import matmul, normalised, usable_rows
+from fairjax.reconcilers.core import (
+    CurrentRows,
+    Step,
+    make_step,
+    solving,
+    transformation,
+    unsolved,
+)
+from fairjax.types import Scalar, check_positive, check_whole
 
 MAX_ITERATIONS = 64
 """The most Newton steps that are taken."""
@@ -47,6 +56,23 @@ class Bargain(NamedTuple):
     iterations: Int[Array, ""]
 
 
+class NashMTLState(NamedTuple):
+    """Carried by :func:`nash_mtl`.
+
+    Attributes:
+      solution: ``[K]``, the weights last solved for, before the limit of the norm; None
+        where every update solves.
+      count: ``[]``, the number of updates so far; None likewise.
+      residual: ``[]``, of the last solution; see :class:`fairjax.solvers.Bargain`.
+      iterations: ``[]``, likewise.
+    """
+
+    solution: Float[Array, " K"] | None
+    count: Int[Array, ""] | None
+    residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
 class _Search(NamedTuple):
     """Where a search is: the weights, whether they will do, and the best so far."""
 
@@ -58,10 +84,10 @@ class _Search(NamedTuple):
 
 
 @jax.jit
-def nash_mtl(
+def solve_nash_mtl(
     gramian: Float[Array, "R R"], *, mask: Bool[Array, " R"] | None = None
 ) -> Bargain:
-    r"""Weights of the Nash bargain between the objectives (Nash-MTL).
+    r"""Find the weights of the Nash bargain between the objectives (Nash-MTL).
 
     .. math:: G w = 1 / w, \qquad w > 0.
 
@@ -87,17 +113,17 @@ def nash_mtl(
       >>> solvers.nash_mtl(jnp.diag(jnp.array([1.0, 4.0]))).weights
       Array([1. , 0.5], dtype=float32)
     """
-    return fairgrad_alpha(gramian, alpha=1.0, mask=mask)
+    return solve_fairgrad_alpha(gramian, alpha=1.0, mask=mask)
 
 
 @jax.jit
-def fairgrad_alpha(
+def solve_fairgrad_alpha(
     gramian: Float[Array, "R R"],
     *,
     alpha: float | Float[Array, ""] = 1.0,
     mask: Bool[Array, " R"] | None = None,
 ) -> Bargain:
-    r"""Weights of the alpha-fair allocation between the objectives.
+    r"""Find the weights of the alpha-fair allocation between the objectives.
 
     .. math:: G w = w^{-1/\alpha}, \qquad w > 0.
 
@@ -113,7 +139,7 @@ def fairgrad_alpha(
       mask: ``[R]``; a row where it is False gets weight 0.
 
     Returns:
-      A :class:`Bargain`; see :func:`nash_mtl`.
+      A :class:`Bargain`; see :func:`fairjax.solvers.nash_mtl`.
 
     References:
       Ban and Ji, *Fair Resource Allocation in Multi-Task Learning*, ICML 2024.
@@ -141,6 +167,170 @@ def fairgrad_alpha(
         found.residual.astype(jnp.float32),
         found.iterations,
     )
+
+
+def nash_mtl_step(
+    *,
+    normalize: bool = False,
+    max_norm: Scalar | None = None,
+    update_every: int = 1,
+) -> Step:
+    r"""Weigh rows as the objectives would agree on in a Nash bargain (Nash-MTL).
+
+    :math:`G w = 1 / w` with :math:`w > 0`; see :func:`fairjax.solvers.nash_mtl`, also
+    for what is returned where no bargain exists.
+
+    Args:
+      normalize: False, as published, makes every update of m rows :math:`\sqrt m`
+        long, however long the gradients are. True, which is ours, divides :math:`G` by
+        its Frobenius norm first, so that the update grows with the gradients; one
+        objective is then left as it is.
+      max_norm: The greatest length of the update, if any; the authors' code has 1.
+        May be traced.
+      update_every: The weights are solved for at the first of so many updates, and
+        kept for the others (the paper has 1 to 100 by task). A row that was out of
+        use at the first has weight 0 until the next.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: An ``update_every`` below 1 or a ``max_norm`` that is not positive; at
+        the update, with ``update_every`` above 1, after a step that changed the number
+        of rows.
+
+    References:
+      Navon et al., *Multi-Task Learning as a Bargaining Game*, ICML 2022.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.nash_mtl()
+      >>> gram = jnp.diag(jnp.array([1.0, 4.0]))
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0]
+      Array([[1. , 0.5]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.nash_mtl(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
+      Array([1., 1.], dtype=float32)
+    """
+    check_whole("update_every", update_every)
+    if max_norm is not None:
+        check_positive("max_norm", max_norm)
+
+    def init(number: int) -> NashMTLState:
+        kept = update_every > 1
+        return NashMTLState(
+            jnp.zeros(number, jnp.float32) if kept else None,
+            jnp.zeros((), jnp.int32) if kept else None,
+            *unsolved(),
+        )
+
+    def update(rows: CurrentRows, state: NashMTLState) -> tuple[Array, NashMTLState]:
+        own, used = rows.own, rows.used
+
+        def solve() -> Bargain:
+            return _bargain(own, used, 1.0, normalize)
+
+        if state.solution is None or state.count is None:
+            found = solve()
+            state = state._replace(residual=found.residual, iterations=found.iterations)
+            weights = found.weights
+        else:
+            if state.solution.shape != used.shape:
+                raise ValueError(
+                    f"nash_mtl(update_every={update_every}) keeps "
+                    f"{len(state.solution)} weights; there are {len(used)} rows. "
+                    "Put it before steps that change the number of rows."
+                )
+            solution = state.solution.astype(own.dtype)
+            kept = Bargain(solution, state.residual, state.iterations)
+            due = state.count % update_every == 0
+            found = jax.lax.cond(due, solve, lambda: kept)
+            state = NashMTLState(
+                found.weights.astype(jnp.float32),
+                (state.count + 1) % update_every,
+                found.residual,
+                found.iterations,
+            )
+            weights = jnp.where(used, found.weights, 0.0)
+        if max_norm is not None:
+            weights = _limit_norm(weights, own, used, max_norm)
+        return rows.weighted(weights), state
+
+    return make_step(update, init)
+
+
+def fairgrad_alpha_step(alpha: Scalar = 1.0, *, normalize: bool = False) -> Step:
+    r"""Weigh rows by an alpha-fair allocation between the objectives.
+
+    :math:`G w = w^{-1/\alpha}` with :math:`w > 0`; see
+    :func:`fairjax.solvers.fairgrad_alpha`. The authors call it FairGrad; it is not
+    :func:`fairjax.fairgrad`, which projects fairness gradients and is another method.
+
+    Args:
+      alpha: :math:`\alpha > 0`; may be traced. 1 is Nash-MTL's bargain.
+      normalize: False is as published. True, which is ours, divides :math:`G` by its
+        Frobenius norm first, so that the update grows with the gradients as they do;
+        one objective is then left as it is.
+
+    Returns:
+      A step ``[R, K] -> [1, K]``.
+
+    Raises:
+      ValueError: An alpha that is not positive.
+
+    References:
+      Ban and Ji, *Fair Resource Allocation in Multi-Task Learning*, ICML 2024.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.fairgrad_alpha(0.5)
+      >>> gram = jnp.diag(jnp.array([1.0, 8.0]))
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0]
+      Array([[1. , 0.5]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.fairgrad_alpha(num_objectives=2, alpha=0.5)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 8.0]])
+      >>> update, _ = tx.update(rows, tx.init(jnp.zeros(2)))
+      >>> [round(float(entry), 3) for entry in update]
+      [1.0, 2.0]
+    """
+    check_positive("alpha", alpha)
+    return solving(lambda own, used: _bargain(own, used, alpha, normalize))
+
+
+nash_mtl = transformation(nash_mtl_step)
+fairgrad_alpha = transformation(fairgrad_alpha_step)
+
+
+def _bargain(
+    own: Float[Array, "R R"], used: Bool[Array, " R"], alpha: Scalar, normalize: bool
+) -> Bargain:
+    alpha = jnp.asarray(alpha, own.dtype)
+    found = solve_fairgrad_alpha(own, alpha=alpha, mask=used)
+    if not normalize:
+        return found
+    # The fixed point of G / F is that of G times F^{1/(1+1/α)}.
+    relative, greatest = normalised(own, used)
+    norm = jnp.sqrt(jnp.sum(relative**2)) * greatest
+    return found._replace(weights=found.weights * norm ** (alpha / (1.0 + alpha)))
+
+
+def _limit_norm(
+    weights: Float[Array, " R"],
+    own: Float[Array, "R R"],
+    used: Bool[Array, " R"],
+    max_norm: Scalar,
+) -> Float[Array, " R"]:
+    relative, greatest = normalised(own, used)
+    square = jnp.maximum(jnp.sum(weights * matmul(relative, weights)), 0.0)
+    norm = jnp.sqrt(square) * jnp.sqrt(greatest)
+    return weights * (max_norm / jnp.maximum(norm, max_norm))
 
 
 def _minimise(

@@ -1,11 +1,12 @@
 """Each published method as one optax transformation: its steps, chained and named."""
 
-from fairjax.methods.bargaining import fairgrad_alpha, nash_mtl
-from fairjax.methods.cones import cagrad, dualproj, mgda, positive_sum, upgrad
-from fairjax.methods.dropping import GradDropState, graddrop
-from fairjax.methods.geometry import aligned_mtl, config, imtl_g
-from fairjax.methods.surgery import PCGRAD_VARIANTS, fairgrad, gradvac, pcgrad
-from fairjax.methods.weights import (
+from fairjax.reconcilers.bargaining import fairgrad_alpha, nash_mtl
+from fairjax.reconcilers.cones import dualproj, positive_sum, upgrad
+from fairjax.reconcilers.dropping import GradDropState, graddrop
+from fairjax.reconcilers.geometry import aligned_mtl, config, conflict_free, imtl_g
+from fairjax.reconcilers.hulls import cagrad, mgda
+from fairjax.reconcilers.projection import PCGRAD_VARIANTS, fairgrad, gradvac, pcgrad
+from fairjax.reconcilers.weights import (
     dwa,
     equal_norms,
     famo,
@@ -22,6 +23,7 @@ __all__ = [
     "aligned_mtl",
     "cagrad",
     "config",
+    "conflict_free",
     "dualproj",
     "dwa",
     "equal_norms",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt
 
-from fairjax.types import is_known
+from fairjax.types import check_choice, is_known
 
 Order = Literal["random", "shared", "numbered"]
 
@@ -20,10 +20,7 @@ def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
       >>> check_order([1, 0])
     """
     if isinstance(order, str):
-        if order not in ("random", "shared", "numbered"):
-            raise ValueError(
-                f"order is 'random', 'shared', 'numbered' or numbers, not {order!r}."
-            )
+        check_choice("order", order, "random", "shared", "numbered", other="numbers")
     elif not _holds_each_row_once(order):
         raise ValueError(
             "an order holds each row's number, from 0, once; not "

@@ -1,0 +1,58 @@
+r"""Coefficient steps: the algebra of reconciliation.
+
+A reconciler never needs the gradients themselves, only which combination of them each
+current row is: a matrix :math:`C` [R, K], at first the identity. A step maps
+:math:`C \to C'`; the rows' own Gram matrix is :math:`C G C^\top`. Steps chain in
+:func:`fairjax.reconcile`.
+"""
+
+from fairjax.reconcilers._orders import Order
+from fairjax.reconcilers.bargaining import fairgrad_alpha_step as fairgrad_alpha
+from fairjax.reconcilers.bargaining import nash_mtl_step as nash_mtl
+from fairjax.reconcilers.cones import dualproj_step as dualproj
+from fairjax.reconcilers.cones import positive_sum_step as positive_sum
+from fairjax.reconcilers.cones import upgrad_step as upgrad
+from fairjax.reconcilers.geometry import aligned_mtl_step as aligned_mtl
+from fairjax.reconcilers.geometry import config_step as config
+from fairjax.reconcilers.geometry import conflict_free_step as conflict_free
+from fairjax.reconcilers.geometry import imtl_g_step as imtl_g
+from fairjax.reconcilers.hulls import cagrad_step as cagrad
+from fairjax.reconcilers.hulls import mgda_step as mgda
+from fairjax.reconcilers.levels import by_level
+from fairjax.reconcilers.projection import gradvac_step as gradvac
+from fairjax.reconcilers.projection import project_conflicts
+from fairjax.reconcilers.weights import balance_magnitudes, combine
+from fairjax.reconcilers.weights import dwa_step as dwa
+from fairjax.reconcilers.weights import famo_step as famo
+from fairjax.reconcilers.weights import gradnorm_step as gradnorm
+from fairjax.reconcilers.weights import group_dro_step as group_dro
+from fairjax.reconcilers.weights import random_weighting_step as random_weighting
+from fairjax.reconcilers.weights import (
+    uncertainty_weighting_step as uncertainty_weighting,
+)
+
+__all__ = [
+    "Order",
+    "aligned_mtl",
+    "balance_magnitudes",
+    "by_level",
+    "cagrad",
+    "combine",
+    "config",
+    "conflict_free",
+    "dualproj",
+    "dwa",
+    "fairgrad_alpha",
+    "famo",
+    "gradnorm",
+    "gradvac",
+    "group_dro",
+    "imtl_g",
+    "mgda",
+    "nash_mtl",
+    "positive_sum",
+    "project_conflicts",
+    "random_weighting",
+    "uncertainty_weighting",
+    "upgrad",
+]
