@@ -6,6 +6,8 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -124,8 +126,28 @@ def test_groups_agree_with_other_libraries(document, frame, model, race):
     entry = only(document["groups"], metric="true_positive_rate", **where)
     member = only(document["cohort"], attribute="race", group=race)
     assert member["prevalence"] == pytest.approx(y.mean(), rel=1e-6)
+    sizes = member["rows"], member["positives"], member["negatives"]
+    assert sizes == (y.size, y.sum(), y.size - y.sum())
     limits = proportion_confint(hit[y == 1].sum(), y.sum(), method="wilson")
     assert (entry["lower"], entry["upper"]) == pytest.approx(limits, rel=1e-6)
+    # Boyd, Eng and Page (2013): of the logit, with 1 / (n a (1 − a)) as variance.
+    area = expected["auprc"]
+    spread = norm.ppf(0.975) / np.sqrt(y.sum() * area * (1 - area))
+    entry = only(document["groups"], metric="auprc", **where)
+    limits = expit(logit(area) - spread), expit(logit(area) + spread)
+    assert (entry["lower"], entry["upper"]) == pytest.approx(limits, rel=1e-5)
+
+
+@pytest.mark.parametrize("race", ["white", "black"])
+def test_limits_of_the_balanced_accuracy_are_recovered_from_both_rates(document, race):
+    found, *rates = (
+        only(document["groups"], model="risk", attribute="race", group=race, metric=m)
+        for m in ("balanced_accuracy", "true_positive_rate", "true_negative_rate")
+    )
+    for end in ("lower", "upper"):
+        away = np.hypot(*(rate[end] - rate["estimate"] for rate in rates)) / 2
+        assert abs(found[end] - found["estimate"]) == pytest.approx(away, rel=1e-5)
+    assert found["lower"] < found["estimate"] < found["upper"]
 
 
 def test_gaps_are_those_of_the_groups_compared(document, frame):
@@ -148,6 +170,8 @@ def test_gaps_are_those_of_the_groups_compared(document, frame):
     assert 0 < gap["p"] < 1e-5
     assert 0 < gap["noise_floor"] < gap["estimate"]
     assert gap["corrected"] < gap["estimate"]
+    # Where every row is a patient.
+    assert gap["test"] == "simultaneous interval over pairs"
 
 
 def test_p_values_are_corrected_over_all_models_and_once_for_each_question(document):
@@ -220,12 +244,21 @@ def test_the_better_model_gains_in_every_group(document):
     assert found["gain"]["lower"] > 0
     assert -0.03 < found["worst"]["lower"] < found["worst"]["estimate"]
     assert found["verdict"] == "positive-sum"
+    # Of all attributes together they are named with theirs, else without.
+    names = {group["group"] for group in found["groups"]}
+    assert names > {"sex = F", "sex = M", "race = black", "sex × race = M, white"}
+    assert "race = Asian" in found["left_out"]
+    alone = only(document["comparison"], attribute="sex")
+    assert [group["group"] for group in alone["groups"]] == ["F", "M"]
 
 
 def test_search_finds_the_worst_group(document):
     worst = next(d for d in document["discovery"] if d["model"] == "risk")
     assert worst["attributes"]["race"] == "black"
     assert worst["p_corrected"] < 0.05
+    # Two rates of two models are searched, each by at most 100 shuffles.
+    least = 4 / 101
+    assert all(d["p_corrected"] >= least - 1e-6 for d in document["discovery"])
 
 
 def test_curves_and_thresholds_cover_every_group_compared(document):
@@ -296,6 +329,11 @@ def test_copies_of_rows_do_not_make_intervals_narrower(document, frame):
         metric="equal_opportunity_difference",
     )
     assert gap["lower"] == pytest.approx(once["lower"], abs=0.01)
+
+
+def test_other_thresholds_are_every_twentieth():
+    expected = np.arange(1, 20) / 20
+    np.testing.assert_allclose(_pointwise.SENSITIVITY_THRESHOLDS, expected)
 
 
 def test_bad_tables_are_refused(frame):
