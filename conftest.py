@@ -24,7 +24,7 @@ import pytest
 
 # Tests compile thousands of programs and run most of them once: without optimisation
 # they take half the time. With XLA_FLAGS="" they are compiled as for users, which
-# .ci/run does where it compares with TorchJD.
+# .ci/run does where it compares solvers with TorchJD.
 _QUICK = [
     "--xla_backend_optimization_level=0",
     # Small programs are not worth splitting into parts that compile side by side.

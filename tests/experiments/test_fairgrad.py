@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = """
 import functools, runpy
 from experiments.core import programs
-programs.Budget = functools.partial(programs.Budget, steps=100, batch_size=256)
+programs.Budget = functools.partial(programs.Budget, steps=60, batch_size=256)
 runpy.run_module("experiments.fairgrad", run_name="__main__", alter_sys=True)
 """
 
