@@ -40,9 +40,20 @@ class LevelMetric(NamedTuple):
     limits: tuple[float, float] = (0.0, 1.0)
 
 
-def _group_rate(rate: Callable[[GroupCounts], jax.Array]) -> LevelMetric:
+def _group_rate(name: str) -> LevelMetric:
     """A rate of each group."""
-    return LevelMetric(lambda counts, _: rate(counts), None)
+    return LevelMetric(lambda counts, _: metrics.group_rate(counts, name), None)
+
+
+def _against(
+    gap: Callable[..., jax.Array],
+    parity: float = 0.0,
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> LevelMetric:
+    """A gap of each group from the reference."""
+    return LevelMetric(
+        lambda counts, reference: gap(counts, reference=reference), parity, limits
+    )
 
 
 IMPACT = "disparate_impact"
@@ -51,40 +62,15 @@ OPPORTUNITY = "equal_opportunity_difference"
 AVERAGE_ODDS = "average_odds_difference"
 # Of the subgroups, on average.
 F1 = "group_f1_score/mean"
-_SIGNED = (-1.0, 1.0)
 BY_LEVEL: Mapping[str, LevelMetric] = {
-    IMPACT: LevelMetric(
-        lambda counts, reference: metrics.ratio(
-            metrics.selection_rate(counts), reference=reference
-        ),
-        1.0,
-        (0.0, math.inf),
-    ),
-    STATISTICAL_PARITY: LevelMetric(
-        lambda counts, reference: metrics.difference(
-            metrics.selection_rate(counts), reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    OPPORTUNITY: LevelMetric(
-        lambda counts, reference: metrics.difference(
-            metrics.true_positive_rate(counts), reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    AVERAGE_ODDS: LevelMetric(
-        lambda counts, reference: metrics.average_odds_difference(
-            counts, reference=reference
-        ),
-        0.0,
-        _SIGNED,
-    ),
-    "group_accuracy": _group_rate(metrics.accuracy),
-    "group_balanced_accuracy": _group_rate(metrics.balanced_accuracy),
-    "group_f1_score": _group_rate(metrics.f1_score),
-    "group_recall": _group_rate(metrics.true_positive_rate),
+    IMPACT: _against(metrics.disparate_impact, 1.0, (0.0, math.inf)),
+    STATISTICAL_PARITY: _against(metrics.statistical_parity_difference),
+    OPPORTUNITY: _against(metrics.equal_opportunity_difference),
+    AVERAGE_ODDS: _against(metrics.average_odds_difference),
+    "group_accuracy": _group_rate("accuracy"),
+    "group_balanced_accuracy": _group_rate("balanced_accuracy"),
+    "group_f1_score": _group_rate("f1_score"),
+    "group_recall": _group_rate("true_positive_rate"),
 }
 """Metrics of each group; those with a parity need an attribute with a reference."""
 

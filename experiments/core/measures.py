@@ -24,6 +24,7 @@ from experiments.core.level_measures import BY_LEVEL, SUMMARIES, by_level
 from experiments.core.sample import Sample
 from fairjax import metrics
 from fairjax.metrics import GroupCounts
+from fairjax.metrics.definitions import GAPS, METRICS, RATES
 
 GAP = "equalized_odds_difference"
 PARITY = "demographic_parity_difference"
@@ -48,13 +49,10 @@ class GroupMetric(NamedTuple):
 def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Array]:
     """A gap of rates, over the compared groups alone, as a function of the counts."""
     valid = jnp.asarray(grouping.compared)
-    rates = {
-        GAP: (metrics.true_positive_rate, metrics.false_positive_rate),
-        PARITY: (metrics.selection_rate,),
-    }[metric]
 
     def gap(counts):
-        gaps = [metrics.difference(rate(counts), valid) for rate in rates]
+        rates = [metrics.group_rate(counts, name) for name in GAPS[metric].rates]
+        gaps = [metrics.difference(rate, valid) for rate in rates]
         return jnp.maximum(*gaps) if len(gaps) == 2 else gaps[0]
 
     return gap
@@ -76,9 +74,9 @@ def _equity_scaled(sample: Sample, grouping: Grouping) -> jax.Array:
     return metrics.equity_scaled_auroc(sample.auroc(), aurocs)
 
 
-def _rate(rate: Callable[[GroupCounts], jax.Array]) -> Callable[[Sample], jax.Array]:
+def _rate(name: str) -> Callable[[Sample], jax.Array]:
     """A rate of everyone."""
-    return lambda sample: rate(sample.counts())[:, 0]
+    return lambda sample: metrics.group_rate(sample.counts(), name)[:, 0]
 
 
 def _brier(sample: Sample) -> jax.Array:
@@ -105,11 +103,8 @@ def _worst_group_auroc(sample: Sample) -> jax.Array:
 OVERALL: Mapping[str, Callable[[Sample], jax.Array]] = {
     "auroc": Sample.auroc,
     "worst_group_auroc": _worst_group_auroc,
-    "balanced_accuracy": _rate(metrics.balanced_accuracy),
     "brier": _brier,
-    "accuracy": _rate(metrics.accuracy),
-    "f1_score": _rate(metrics.f1_score),
-    "selection_rate": _rate(metrics.selection_rate),
+    **{name: _rate(name) for name in RATES if METRICS[name].bounded},
 }
 BY_GROUP: Mapping[str, GroupMetric] = {
     GAP: _gap_metric(GAP),

@@ -21,6 +21,7 @@ from experiments.core.programs import Budget
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.learners import LearnerName
 from experiments.intersectional.repair import Repair
+from fairjax.metrics.definitions import METRICS as DEFINITIONS
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective
 
@@ -44,11 +45,12 @@ NAMES = {
     STATISTICAL_PARITY: "Statistical parity difference",
     OPPORTUNITY: "Equal opportunity difference",
     AVERAGE_ODDS: "Average odds difference",
-    "group_accuracy": "Accuracy",
-    "group_balanced_accuracy": "Balanced accuracy",
-    "group_f1_score": "F1 score",
+    **{
+        f"group_{name}": DEFINITIONS[name].title
+        for name in ("accuracy", "balanced_accuracy", "f1_score")
+    },
     "group_recall": "Recall",
-    GROUP_AUROC: "AUROC",
+    GROUP_AUROC: DEFINITIONS["auroc"].short,
 }
 
 

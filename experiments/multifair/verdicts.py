@@ -2,17 +2,16 @@
 
 from experiments.core.comparison import Comparison
 from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from fairjax.metrics.definitions import METRICS
 
 HEADLINE = {
-    "auroc": "AUROC",
+    "auroc": METRICS["auroc"].short,
     f"{EQUITY}/mean": "equity-scaled AUROC",
     f"{AUROC_GAP}/mean": "AUROC gap",
     f"{GAP}/mean": "equalized-odds difference",
     f"{PARITY}/mean": "demographic-parity difference",
 }
 """The metrics that the answers are about, and what they are called there."""
-# Where more is better; of the others less is.
-_MORE_IS_BETTER = ("auroc", EQUITY)
 
 
 def judged(metric: str, c: Comparison) -> str:
@@ -22,5 +21,9 @@ def judged(metric: str, c: Comparison) -> str:
       >>> judged("auroc", Comparison(-0.1, -0.2, 0.0, 0.04))
       'worse'
     """
-    more = metric.partition("/")[0] in _MORE_IS_BETTER
+    name = metric.partition("/")[0]
+    # Less is better of what is not in the table, but for this one.
+    more = name == EQUITY or (
+        name in METRICS and METRICS[name].higher_is_better is True
+    )
     return "better" if (c.difference > 0) == more else "worse"

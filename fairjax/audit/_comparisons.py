@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
 from fairjax.audit._measures import (
+    BASE,
     ODDS,
     SHARES,
     Measured,
@@ -23,15 +24,14 @@ from fairjax.audit._measures import (
     degrees_of_both,
 )
 from fairjax.metrics import GapInterval, Interval
+from fairjax.metrics.definitions import AUDITED, GAPS
 
 # Gap -> the rate it is of.
 SHARE_GAPS = {
-    "demographic_parity_difference": "selection_rate",
-    "equal_opportunity_difference": "true_positive_rate",
-    "false_positive_rate_difference": "false_positive_rate",
-    "predictive_parity_difference": "positive_predictive_value",
-    "negative_predictive_value_difference": "negative_predictive_value",
-    "accuracy_difference": "accuracy",
+    name: GAPS[name].rates[0]
+    for name in AUDITED
+    if GAPS[name].kind == "difference" and GAPS[name].rates[0] in SHARES
+    if not GAPS[name].joined
 }
 _TESTED = tuple(SHARES.index(rate) for rate in SHARE_GAPS.values())
 _ODDS = "equalized_odds_difference"
@@ -118,13 +118,15 @@ def support(
         trials = jnp.minimum(trials, degrees + 1)
     positives = trials[SHARES.index("true_positive_rate")] >= min_positives
     negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
-    fewest = jnp.maximum(min_positives, min_negatives)
-    fewest = jnp.full((len(SHARES), 1), fewest)
-    for rate in ("selection_rate", "accuracy", "prevalence"):
-        fewest = fewest.at[SHARES.index(rate)].set(min_positives + min_negatives)
-    fewest = fewest.at[SHARES.index("true_positive_rate")].set(min_positives)
-    fewest = fewest.at[SHARES.index("false_positive_rate")].set(min_negatives)
-    supported = Support(trials >= fewest, positives & negatives)
+    # By the base: TN, FP, FN, TP.
+    fewest = {
+        (1, 1, 1, 1): min_positives + min_negatives,
+        (1, 1, 0, 0): min_negatives,
+        (0, 0, 1, 1): min_positives,
+    }
+    most = jnp.maximum(min_positives, min_negatives)
+    asked = jnp.stack([fewest.get(tuple(base), most) for base in BASE.tolist()])
+    supported = Support(trials >= asked[:, None], positives & negatives)
     return supported, _odds_of(measured.shares, supported)
 
 

@@ -12,14 +12,12 @@ from fairjax.audit._families import Family
 from fairjax.audit._measures import SHARES, Measured
 from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS, THRESHOLDS, Curves
 from fairjax.audit.reading.data import Attribute
+from fairjax.metrics.definitions import COMPLEMENTS
 
 Entry = dict[str, Any]
 _WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
 METHODS = {
-    **dict.fromkeys(SHARES, _WILSON),
-    "true_negative_rate": _WILSON,
-    "false_negative_rate": _WILSON,
-    "error_rate": _WILSON,
+    **dict.fromkeys((*SHARES, *COMPLEMENTS), _WILSON),
     "f1_score": "Wilson, transformed",
     "balanced_accuracy": _MOVER,
     "auroc": "DeLong, logit",
@@ -144,20 +142,15 @@ def groups(
 
 
 def _shrunken(rates: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "false_positive_rate": rates[:, 0],
-        "true_positive_rate": rates[:, 1],
-        "true_negative_rate": 1 - rates[:, 0],
-        "false_negative_rate": 1 - rates[:, 1],
-    }
+    found = {"false_positive_rate": rates[:, 0], "true_positive_rate": rates[:, 1]}
+    others = {name: of for name, of in COMPLEMENTS.items() if of in found}
+    return found | {name: 1 - found[of] for name, of in others.items()}
 
 
 def enough_for(supported: Support) -> dict[str, np.ndarray]:
     """Metric -> which groups have enough rows for it."""
     shares = dict(zip(SHARES, np.asarray(supported.shares), strict=True))
-    shares["true_negative_rate"] = shares["false_positive_rate"]
-    shares["false_negative_rate"] = shares["true_positive_rate"]
-    shares["error_rate"] = shares["accuracy"]
+    shares |= {name: shares[of] for name, of in COMPLEMENTS.items()}
     # It is of what is found and what is missed, and needs someone to find.
     shares["f1_score"] = shares.pop("jaccard") & shares["true_positive_rate"]
     both = np.asarray(supported.both)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Gap, Support
+from fairjax.audit._comparisons import ODDS_GAPS, Gap, Support
 from fairjax.audit._entries import BY_PATIENT, Entry, enough_for, number
 from fairjax.audit._families import Family
 from fairjax.audit._measures import Measured
+from fairjax.metrics.definitions import GAPS
 
 _SIMULTANEOUS = "simultaneous interval over pairs"
 _SAME_TEST = {"demographic_parity_ratio": "demographic_parity_difference"}
@@ -41,7 +42,7 @@ def gaps(
     rows = np.asarray(measured.counts.counts).sum(axis=(1, 2))
     present = rows[: len(family.levels)] > 0
     for metric, gap in found.items():
-        rates = gap_metrics(metric)
+        rates = GAPS[metric].rates
         gone = np.zeros(len(family.levels), bool)
         if hidden is not None:
             gone = np.any([hidden[rate] for rate in rates], axis=0)
@@ -98,15 +99,6 @@ def _who(
         else:
             left_out.append(level)
     return compared, left_out
-
-
-def gap_metrics(metric: str) -> Sequence[str]:
-    """The groups' metrics that a gap is of."""
-    if metric == "equalized_odds_difference":
-        return ("true_positive_rate", "false_positive_rate")
-    if metric == "demographic_parity_ratio":
-        return ("selection_rate",)
-    return (SHARE_GAPS.get(metric, metric.removesuffix("_difference")),)
 
 
 def _extremes(

@@ -5,6 +5,7 @@ program is compiled once; a padded group is empty, and an empty group has no num
 """
 
 import functools
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -15,28 +16,28 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fairjax import metrics
 from fairjax.metrics import GroupCounts, Interval
+from fairjax.metrics.definitions import CELLS, COMPLEMENTS, METRICS, RATES
 
-# Shares of rows: hits and base as cells of (label, prediction): TN, FP, FN, TP.
+# Cells of (label, prediction), in their order in a group's counts.
+_CELLS = sorted(CELLS, key=lambda cell: CELLS[cell])
+
+
+def _place(names: Iterable[str]) -> tuple[bool, ...]:
+    return tuple(cell in names for cell in _CELLS)
+
+
+# Shares of rows: whether each cell is among the hits, and whether it is in the base.
 _SHARES = {
-    "selection_rate": ((0, 1, 0, 1), (1, 1, 1, 1)),
-    "true_positive_rate": ((0, 0, 0, 1), (0, 0, 1, 1)),
-    "false_positive_rate": ((0, 1, 0, 0), (1, 1, 0, 0)),
-    "positive_predictive_value": ((0, 0, 0, 1), (0, 1, 0, 1)),
-    "negative_predictive_value": ((1, 0, 0, 0), (1, 0, 1, 0)),
-    "accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
-    "prevalence": ((0, 0, 1, 1), (1, 1, 1, 1)),
-    # Of all but the true negatives. F1 grows with it: F1 = 2 J / (1 + J).
-    "jaccard": ((0, 0, 0, 1), (0, 1, 1, 1)),
+    name: (_place(cells[0]), _place(cells[0] + cells[1]))
+    for name in RATES
+    if name not in COMPLEMENTS and (cells := METRICS[name].cells)
 }
+# Of all but the true negatives. F1 grows with it: F1 = 2 J / (1 + J).
+_SHARES["jaccard"] = (_place(["TP"]), _place(["TP", "FP", "FN"]))
 SHARES = tuple(_SHARES)
 # Of negatives, then of positives: what equalized odds are of.
 ODDS = tuple(SHARES.index(f"{of}_positive_rate") for of in ("false", "true"))
-_HITS, _BASE = (np.array([v[i] for v in _SHARES.values()]) for i in range(2))
-_COMPLEMENTS = {
-    "true_negative_rate": "false_positive_rate",
-    "false_negative_rate": "true_positive_rate",
-    "error_rate": "accuracy",
-}
+_HITS, BASE = np.array(list(_SHARES.values()), int).swapaxes(0, 1)
 CALIBRATION_BINS = 10
 
 
@@ -192,7 +193,7 @@ def _measure(
     shares = _shares(rows, codes, counts, num_groups, num_patients)
     limits = share_limits(shares.rates, shares.trials, shares.degrees, z)
     cells = counts.counts.reshape(num_groups, 4)
-    base = jnp.asarray(_BASE) @ cells.T
+    base = jnp.asarray(BASE) @ cells.T
     found = {
         name: Estimate(shares.rates[i], limits.lower[i], limits.upper[i], base[i])
         for i, name in enumerate(SHARES)
@@ -233,7 +234,7 @@ def _measure(
         found[f"calibration_{name}"] = Estimate(
             value, value - score * error, value + score * error, total
         )
-    for name, of in _COMPLEMENTS.items():
+    for name, of in COMPLEMENTS.items():
         value, lower, upper, base = found[of]
         found[name] = Estimate(1 - value, 1 - upper, 1 - lower, base)
     prevalence = found.pop("prevalence")
@@ -299,7 +300,7 @@ def shrunken(shares: Shares) -> Float[Array, "groups 2"]:
 def _shares(rows, codes, counts, num_groups: int, num_patients: int) -> Shares:
     cells = counts.counts.reshape(num_groups, 4)
     if rows.patients is None:
-        trials = (jnp.asarray(_BASE) @ cells.T).astype(float)
+        trials = (jnp.asarray(BASE) @ cells.T).astype(float)
         hits = jnp.asarray(_HITS) @ cells.T
         rates = jnp.where(trials > 0, hits / jnp.maximum(trials, 1), jnp.nan)
         return Shares(rates, trials, None, None)
@@ -317,7 +318,7 @@ def _shares(rows, codes, counts, num_groups: int, num_patients: int) -> Shares:
         )
         return found.rates, found.trials, found.covariance, found.degrees_of_freedom
 
-    return Shares(*jax.lax.map(one, (jnp.asarray(_HITS), jnp.asarray(_BASE))))
+    return Shares(*jax.lax.map(one, (jnp.asarray(_HITS), jnp.asarray(BASE))))
 
 
 def _auroc(

@@ -16,7 +16,7 @@ from fairjax.audit.formats import (
     select,
     some,
 )
-from fairjax.audit.glossary import METRICS, describe
+from fairjax.audit.glossary import METRICS, RANKING, describe
 from fairjax.audit.wording import explain, judge
 
 
@@ -39,14 +39,6 @@ class Table(NamedTuple):
     numeric: tuple[bool, ...] = ()
 
 
-RANKING = (
-    "auroc",
-    "auprc",
-    "brier_score",
-    "expected_calibration_error",
-    "calibration_intercept",
-    "calibration_slope",
-)
 _ORDER = {name: n for n, name in enumerate(METRICS)}
 
 

@@ -22,40 +22,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from fairjax.audit._errors import AuditError, listed, near_miss
+from fairjax.metrics.definitions import AUDITED, METRICS
 
 # The metrics that a rule may name: those of all rows or of one group,
-RATE_METRICS: Final = (
-    "accuracy",
-    "auprc",
-    "auroc",
-    "balanced_accuracy",
-    "brier_score",
-    "calibration_intercept",
-    "calibration_slope",
-    "error_rate",
-    "f1_score",
-    "false_negative_rate",
-    "false_positive_rate",
-    "negative_predictive_value",
-    "positive_predictive_value",
-    "selection_rate",
-    "true_negative_rate",
-    "true_positive_rate",
+RATE_METRICS: Final = tuple(
+    sorted(name for name, row in METRICS.items() if row.audited and row.interval)
 )
 # and those that compare the groups of an attribute.
-GAP_METRICS: Final = (
-    "accuracy_difference",
-    "auroc_difference",
-    "calibration_intercept_difference",
-    "calibration_slope_difference",
-    "demographic_parity_difference",
-    "demographic_parity_ratio",
-    "equal_opportunity_difference",
-    "equalized_odds_difference",
-    "false_positive_rate_difference",
-    "negative_predictive_value_difference",
-    "predictive_parity_difference",
-)
+GAP_METRICS: Final = tuple(sorted(AUDITED))
 # How the document joins the names of the attributes, and of the levels, that cross.
 ATTRIBUTE_JOINT: Final = " × "
 LEVEL_JOINT: Final = ", "

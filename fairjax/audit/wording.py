@@ -19,12 +19,9 @@ from fairjax.audit.formats import (
 from fairjax.audit.glossary import RANKING, phrase
 from fairjax.audit.limits import limits
 from fairjax.audit.tripod import tripod_ai
+from fairjax.metrics.definitions import GAPS
 
 Verdict = Literal["clear", "lead", "chance", "unknown"]
-RATES = {
-    "equal_opportunity_difference": "true_positive_rate",
-    "false_positive_rate_difference": "false_positive_rate",
-}
 # Gaps that a clear one of another metric speaks for.
 WITHIN = {
     "equal_opportunity_difference": ("equalized_odds_difference",),
@@ -144,7 +141,7 @@ def _of(document: Document, gap: Document) -> str:
             estimate=gap["estimate"],
         )
         if same:
-            return f"{phrase(RATES[name])}: "
+            return f"{phrase(GAPS[name].rates[0])}: "
     return ""
 
 

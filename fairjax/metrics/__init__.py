@@ -1,6 +1,7 @@
 """Fairness metrics from counts and scores, and the inference that goes with them."""
 
 from fairjax.metrics._student import student_equivalent
+from fairjax.metrics.auroc_covariance import DeLong, JointDeLong, delong, delong_joint
 from fairjax.metrics.auroc_intervals import (
     auroc_interval,
     logit_interval,
@@ -21,7 +22,7 @@ from fairjax.metrics.clusters import (
     cluster_label_rates,
     cluster_rate_covariance,
 )
-from fairjax.metrics.conditional import ConditionalGap, conditional
+from fairjax.metrics.conditional_gaps import ConditionalGap, conditional
 from fairjax.metrics.correction import CorrectedGap, bias_corrected_gap, shrunken_rates
 from fairjax.metrics.counts import (
     GroupCounts,
@@ -40,7 +41,6 @@ from fairjax.metrics.curves import (
     grouped_auprc_from_order,
 )
 from fairjax.metrics.decision_curves import NetBenefit, net_benefit
-from fairjax.metrics.delong import DeLong, JointDeLong, delong, delong_joint
 from fairjax.metrics.discovery import (
     Intersections,
     intersection_names,
@@ -53,7 +53,6 @@ from fairjax.metrics.gap_intervals import (
     gap_interval,
     ratio_interval,
 )
-from fairjax.metrics.gap_noise import GapNoise, gap_noise
 from fairjax.metrics.gap_tables import gap_table
 from fairjax.metrics.gaps import (
     compared_groups,
@@ -81,6 +80,7 @@ from fairjax.metrics.intervals import (
     wilson_interval,
 )
 from fairjax.metrics.multiplicity import benjamini_hochberg, holm
+from fairjax.metrics.noise import GapNoise, gap_noise
 from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
 from fairjax.metrics.paired import PairedTest, paired_test
 from fairjax.metrics.pareto import hypervolume
@@ -108,7 +108,6 @@ from fairjax.metrics.permutation import (
     permutation_p_value,
     score_permutation_null,
 )
-from fairjax.metrics.positive_sum import positive_sum
 from fairjax.metrics.ranking import (
     WorstGroup,
     auroc,
@@ -117,6 +116,7 @@ from fairjax.metrics.ranking import (
     grouped_auroc_from_order,
     worst_group,
 )
+from fairjax.metrics.ranking_changes import positive_sum
 from fairjax.metrics.rates import (
     Trials,
     accuracy,

@@ -7,60 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairjax.metrics import _presets
+from fairjax.metrics import _presets, definitions
 from fairjax.metrics._presets import Compat, Values, rate_by_group
 from fairjax.metrics._table_columns import Rows, count_rows
 from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.definitions import METRICS, Gap
 from fairjax.metrics.inequality import differential_fairness, entropy_split
 from fairjax.metrics.rates import rate_support
 
-_ODDS = ("true_positive_rate", "false_positive_rate")
 _OTHERS = "all others"
-
-
-class Gap(NamedTuple):
-    """How a gap is made from rates.
-
-    Attributes:
-      kind: ``"difference"`` or ``"ratio"``.
-      rates: Names of one rate, or of the two of equalized odds.
-      joined: How the gaps of two rates become one: ``"worst"``, ``"mean"``, or the
-        ``"signed"`` mean.
-    """
-
-    kind: str
-    rates: tuple[str, ...]
-    joined: str = ""
-
-
+# Of decisions.
 GAPS = {
-    "demographic_parity_difference": Gap("difference", ("selection_rate",)),
-    "demographic_parity_ratio": Gap("ratio", ("selection_rate",)),
-    "equal_opportunity_difference": Gap("difference", ("true_positive_rate",)),
-    "equal_opportunity_ratio": Gap("ratio", ("true_positive_rate",)),
-    "false_positive_rate_difference": Gap("difference", ("false_positive_rate",)),
-    "false_positive_rate_ratio": Gap("ratio", ("false_positive_rate",)),
-    "false_negative_rate_difference": Gap("difference", ("false_negative_rate",)),
-    "false_negative_rate_ratio": Gap("ratio", ("false_negative_rate",)),
-    "predictive_parity_difference": Gap("difference", ("positive_predictive_value",)),
-    "negative_predictive_value_difference": Gap(
-        "difference", ("negative_predictive_value",)
-    ),
-    "accuracy_difference": Gap("difference", ("accuracy",)),
-    "error_rate_difference": Gap("difference", ("error_rate",)),
-    "error_rate_ratio": Gap("ratio", ("error_rate",)),
-    "treatment_equality_difference": Gap("difference", ("treatment_ratio",)),
-    "equalized_odds_difference": Gap("difference", _ODDS, "worst"),
-    "equalized_odds_difference_mean": Gap("difference", _ODDS, "mean"),
-    "equalized_odds_ratio": Gap("ratio", _ODDS, "worst"),
-    "equalized_odds_ratio_mean": Gap("ratio", _ODDS, "mean"),
-}
-# Names that only mean something against a reference group.
-SIGNED = {
-    "statistical_parity_difference": GAPS["demographic_parity_difference"],
-    "disparate_impact": GAPS["demographic_parity_ratio"],
-    "average_odds_difference": Gap("difference", _ODDS, "signed"),
-    "average_absolute_odds_difference": GAPS["equalized_odds_difference_mean"],
+    name: gap for name, gap in definitions.GAPS.items() if METRICS[gap.rates[0]].formula
 }
 # Of all rows and the attribute's groups together.
 _ENTROPIES = {

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from fairjax._bisection import bisect
 from fairjax.metrics._numbers import as_floats
 from fairjax.metrics._rows import check_sizes
 from fairjax.metrics.intervals import Interval
@@ -158,15 +159,12 @@ def simultaneous(
         -jax.scipy.special.ndtri(alpha / 2 / pairs),
     )
 
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) / 2
-        lower = families.lower_limits(families.arms(middle))
-        shown = jnp.max(jnp.where(families.comparable, lower, -1)) > 0
-        return jnp.where(shown, middle, low), jnp.where(shown, high, middle)
+    def is_shown(errors: Array) -> Array:
+        lower = families.lower_limits(families.arms(errors))
+        return jnp.max(jnp.where(families.comparable, lower, -1)) > 0
 
     ends = jnp.zeros_like(critical), jnp.full_like(critical, _FURTHEST)
-    reached = jax.lax.fori_loop(0, _HALVINGS, halve, ends)[0]
+    reached = bisect(is_shown, *ends, _HALVINGS)[0]
     simulated = (1 + jnp.sum(maxima >= reached)) / (1 + num_draws)
     single = 2 * jax.scipy.special.ndtr(-reached)
     return critical, jnp.clip(simulated, single, jnp.minimum(pairs * single, 1))

@@ -10,27 +10,18 @@ import jax
 import numpy as np
 
 from fairjax.metrics.counts import GroupCounts
-from fairjax.metrics.rates import RATES as ALL_RATES
+from fairjax.metrics.definitions import METRICS
+from fairjax.metrics.definitions import RATES as ALL_RATES
 from fairjax.metrics.rates import group_rate
 
 Compat: TypeAlias = Literal["fairlearn", "aif360"] | None
 # One gap, or one for each group.
 Values: TypeAlias = np.ndarray | float
 
-_SHARED = (
-    "selection_rate",
-    "true_positive_rate",
-    "false_positive_rate",
-    "true_negative_rate",
-    "false_negative_rate",
-    "positive_predictive_value",
-    "accuracy",
-    "error_rate",
-)
 # The rates that each toolkit has; scikit-learn's in a MetricFrame are fairlearn's.
 RATES = {
-    "fairlearn": (*_SHARED, "balanced_accuracy", "f1_score"),
-    "aif360": (*_SHARED, "negative_predictive_value", "prevalence"),
+    toolkit: tuple(name for name in ALL_RATES if toolkit in METRICS[name].toolkits)
+    for toolkit in ("fairlearn", "aif360")
 }
 
 

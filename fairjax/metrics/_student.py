@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fairjax._bisection import bisect
 from fairjax.metrics._numbers import Numbers
 
 
@@ -49,15 +50,11 @@ def student_t_quantile(
     known, many = degrees >= 1, degrees > 100
     few = jnp.where(known & ~many, degrees, 1.0)
 
-    def halve(_, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def is_short(share: Array) -> Array:
         # In x = ν / (ν + t²), which lies in [0, 1] and has the tail ½ I_x(ν/2, ½).
-        low, high = ends
-        middle = (low + high) / 2
-        short = jax.scipy.special.betainc(few / 2, 0.5, middle) / 2 < tail
-        return jnp.where(short, middle, low), jnp.where(short, high, middle)
+        return jax.scipy.special.betainc(few / 2, 0.5, share) / 2 < tail
 
-    ends = (jnp.zeros_like(few), jnp.ones_like(few))
-    share = jax.lax.fori_loop(0, 40, halve, ends)[1]
+    share = bisect(is_short, jnp.zeros_like(few), jnp.ones_like(few), 40)[1]
     point = jnp.sqrt(few * (1 - share) / share)
     # With many, x is close to 1 and loses digits, but Fisher's expansion is exact.
     z = -jax.scipy.special.ndtri(tail)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from fairjax._bisection import bisect
 from fairjax.metrics._numbers import HALVINGS, Numbers, as_floats
 from fairjax.metrics.intervals import Interval, normal_quantile
 
@@ -120,16 +121,12 @@ def newcombe_interval(
 def _newcombe_lower(area: Array, m: Array, n: Array, z: Array) -> Array:
     mean = (m + n) / 2 - 1
 
-    def halve(_, ends):
-        low, high = ends
-        theta = (low + high) / 2
+    def is_too_low(theta: Array) -> Array:
         bends = (1 - theta) / (2 - theta) + theta / (1 + theta)
         variance = theta * (1 - theta) * (1 + mean * bends) / (m * n)
-        too_low = area - theta > z * jnp.sqrt(variance)
-        return jnp.where(too_low, theta, low), jnp.where(too_low, high, theta)
+        return area - theta > z * jnp.sqrt(variance)
 
-    ends = jnp.zeros_like(area), area
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, ends)
+    low, high = bisect(is_too_low, jnp.zeros_like(area), area, HALVINGS)
     return (low + high) / 2
 
 

@@ -29,20 +29,22 @@ from fairjax.metrics._intersections import (
 )
 from fairjax.metrics._rows import check_columns, check_sizes
 from fairjax.metrics.counts import BinaryRows
+from fairjax.metrics.definitions import METRICS
 
 _Attributes: TypeAlias = Int[Array | np.ndarray, "attributes _"]
 _Codes: TypeAlias = Int[Array | np.ndarray, " rows"]
 
 _Direction: TypeAlias = Literal["lower", "higher"]
-_WORSE: dict[str, _Direction] = {
-    "true_positive_rate": "lower",
-    "false_negative_rate": "higher",
-    "false_positive_rate": "higher",
-    "true_negative_rate": "lower",
-    "accuracy": "lower",
-    "error_rate": "higher",
-    "selection_rate": "lower",
-}
+# Those whose rows the labels alone tell, so that predictions can be shuffled.
+_RATES = (
+    "true_positive_rate",
+    "false_negative_rate",
+    "false_positive_rate",
+    "true_negative_rate",
+    "accuracy",
+    "error_rate",
+    "selection_rate",
+)
 
 
 class Intersections(NamedTuple):
@@ -169,8 +171,10 @@ def worst_intersections(
       >>> found.searched, round(found.corrected_p_value.item(), 2)
       (8, 0.01)
     """
-    if metric not in _WORSE:
-        raise ValueError(f"metric must be one of {', '.join(_WORSE)}, got {metric!r}.")
+    if metric not in _RATES:
+        raise ValueError(f"metric must be one of {', '.join(_RATES)}, got {metric!r}.")
+    if worse is None:
+        worse = "higher" if METRICS[metric].higher_is_better is False else "lower"
     within_label = metric != "selection_rate" if within_label is None else within_label
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     attributes = np.asarray(attributes)
@@ -193,7 +197,7 @@ def worst_intersections(
         attributes,
         patients,
         num_levels=tuple(num_levels),
-        worse=_WORSE[metric] if worse is None else worse,
+        worse=worse,
         max_depth=max_depth,
         min_support=min_support,
         top=top,

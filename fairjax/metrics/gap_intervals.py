@@ -38,11 +38,11 @@ difference between independent proportions", Statistics in Medicine 17 (1998).
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from fairjax._bisection import bisect
 from fairjax.metrics._pairs import Families, make_families, simultaneous
 from fairjax.metrics.intervals import Interval, normal_quantile
 
@@ -287,29 +287,22 @@ def _difference(
 
 
 def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
-    def halve(_, ends):
-        (low, high), (claimed_low, claimed_high) = ends
-        middle, claimed = (low + high) / 2, (claimed_low + claimed_high) / 2
-        lower = families.lower_limits(judged.single, middle)
+    def are_below(ratios: Array) -> Array:
+        # The lower end of the ratio's interval, and the upper one.
+        lower = families.lower_limits(judged.single, ratios[0])
         above = jnp.min(jnp.where(families.comparable, lower, jnp.inf)) >= 0
-        upper = families.upper_limits(judged.claimed, claimed)
+        upper = families.upper_limits(judged.claimed, ratios[1])
         below = jnp.min(jnp.where(families.comparable, upper, jnp.inf)) < 0
-        return (
-            (jnp.where(above, middle, low), jnp.where(above, high, middle)),
-            (
-                jnp.where(below, claimed_low, claimed),
-                jnp.where(below, claimed, claimed_high),
-            ),
-        )
+        return jnp.stack([above, ~below])
 
-    ends = jnp.zeros_like(judged.critical), jnp.ones_like(judged.critical)
-    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (ends, ends))
+    zeros = jnp.zeros(2, judged.critical.dtype)
+    lows, highs = bisect(are_below, zeros, jnp.ones_like(zeros), _HALVINGS)
     highest = _highest(families)
     ratios = _lowest(families) / jnp.where(highest > 0, highest, jnp.nan)
     found = GapInterval(
         jnp.min(jnp.where(families.asked, ratios, jnp.inf)),
-        low[0],
-        high[1],
+        lows[0],
+        highs[1],
         judged.p_value,
         judged.critical,
         *_ends(families, ndim),

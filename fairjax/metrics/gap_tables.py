@@ -12,7 +12,6 @@ from fairjax.groups import partition
 from fairjax.metrics import _presets
 from fairjax.metrics._gap_lines import (
     GAPS,
-    SIGNED,
     WHOLE,
     make_setting,
     pair_lines,
@@ -20,6 +19,7 @@ from fairjax.metrics._gap_lines import (
 )
 from fairjax.metrics._presets import Compat
 from fairjax.metrics._table_columns import read_attributes, read_rows
+from fairjax.metrics.definitions import SIGNED
 
 _DEFAULTS = {
     None: (

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.definitions import ODDS
 from fairjax.metrics.rates import group_rate, rate_support
 from fairjax.metrics.support import support_status
 
@@ -241,7 +242,7 @@ def equalized_odds_difference(
         raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
     positives, negatives = (
         jnp.abs(rate_difference(counts, name, min_support, reference=reference))
-        for name in ("true_positive_rate", "false_positive_rate")
+        for name in ODDS
     )
     if agg == "mean":
         return (positives + negatives) / 2
@@ -275,8 +276,7 @@ def equalized_odds_ratio(
     """
     if agg not in ("min", "mean"):
         raise ValueError(f"agg must be 'min' or 'mean', got {agg!r}.")
-    positives = rate_ratio(counts, "true_positive_rate", min_support)
-    negatives = rate_ratio(counts, "false_positive_rate", min_support)
+    positives, negatives = (rate_ratio(counts, name, min_support) for name in ODDS)
     if agg == "mean":
         return (positives + negatives) / 2
     return jnp.minimum(positives, negatives)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax._bisection import bisect
 from fairjax.metrics._numbers import HALVINGS, Numbers, as_floats
 
 # Where the smaller shape is above the first, the normal approximation of a beta
@@ -173,14 +174,11 @@ def midp_interval(
     counts = jnp.stack([successes, n - successes])
     wanted = jax.scipy.special.ndtr(-z)
 
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) / 2
-        inside = _midp_tail(counts, n, middle) > wanted
-        return jnp.where(inside, middle, low), jnp.where(inside, high, middle)
+    def is_inside(rate: Array) -> Array:
+        return _midp_tail(counts, n, rate) > wanted
 
-    ends = counts / n, jnp.ones_like(counts)
-    found = sum(jax.lax.fori_loop(0, _MIDP_HALVINGS, halve, ends)) / 2
+    ends = bisect(is_inside, counts / n, jnp.ones_like(counts), _MIDP_HALVINGS)
+    found = sum(ends) / 2
     upper, failing = jnp.where(counts > n - 1, 1, found)
     return Interval(1 - failing, upper).where(known)
 
@@ -306,14 +304,10 @@ def _beta_quantile_large(score: Array, a: Array, b: Array) -> Array:
 def _beta_quantile_small(chance: Array, a: Array, b: Array) -> Array:
     capped = jnp.minimum(b, _LARGEST_SHAPE)
 
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) / 2
-        below = jax.scipy.special.betainc(a, capped, middle) < chance
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+    def is_below(value: Array) -> Array:
+        return jax.scipy.special.betainc(a, capped, value) < chance
 
-    ends = jnp.zeros_like(a), jnp.ones_like(a)
-    found = sum(jax.lax.fori_loop(0, HALVINGS, halve, ends)) / 2
+    found = sum(bisect(is_below, jnp.zeros_like(a), jnp.ones_like(a), HALVINGS)) / 2
     # With b huge, -log(1 - x) is a gamma variable over b + (a - 1) / 2.
     shift = (a - 1) / 2
     rescaled = -jnp.expm1(jnp.log1p(-found) * (capped + shift) / (b + shift))

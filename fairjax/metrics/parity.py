@@ -10,9 +10,12 @@ Any other rate's gap is ``rate_difference(counts, name)`` or ``rate_ratio``.
 docs/conventions.md compares the names with those of other toolkits.
 """
 
+from typing import Protocol
+
 import jax.numpy as jnp
 
 from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.definitions import GAPS, METRICS, ODDS, docstring
 from fairjax.metrics.gaps import (
     Gap,
     Reference,
@@ -22,38 +25,74 @@ from fairjax.metrics.gaps import (
 )
 
 
-def demographic_parity_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the selection rates.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(demographic_parity_difference(counts).item(), 4)
-      0.0667
-    """
-    return rate_difference(counts, "selection_rate", min_support, reference=reference)
+class _Compare(Protocol):
+    def __call__(
+        self,
+        counts: GroupCounts,
+        min_support: Support = 0,
+        *,
+        reference: Reference | None = None,
+    ) -> Gap: ...
 
 
-def demographic_parity_ratio(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Ratio of the selection rates; below .8 it fails the "four-fifths rule".
+def _gap(name: str, note: str = "") -> _Compare:
+    """Makes the function of a gap of one rate."""
+    found = GAPS[name]
+    (rate,) = found.rates
+    by_name = {"difference": rate_difference, "ratio": rate_ratio}[found.kind]
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(demographic_parity_ratio(counts).item(), 4)
-      0.8333
-    """
-    return rate_ratio(counts, "selection_rate", min_support, reference=reference)
+    def gap(
+        counts: GroupCounts,
+        min_support: Support = 0,
+        *,
+        reference: Reference | None = None,
+    ) -> Gap:
+        return by_name(counts, rate, min_support, reference=reference)
+
+    low, high = sorted(METRICS[rate].example)
+    gap.__name__ = gap.__qualname__ = name
+    gap.__doc__ = docstring(
+        f"Returns the {found.kind} of the groups in {METRICS[rate].phrase}.",
+        note,
+        f"round({name}(counts).item(), 4)",
+        round(high - low if found.kind == "difference" else low / high, 4),
+    )
+    return gap
+
+
+demographic_parity_difference = _gap("demographic_parity_difference")
+demographic_parity_ratio = _gap(
+    "demographic_parity_ratio", 'Below .8 it fails the "four-fifths rule".'
+)
+equal_opportunity_difference = _gap(
+    "equal_opportunity_difference", "Hardt, Price and Srebro (2016)."
+)
+equal_opportunity_ratio = _gap("equal_opportunity_ratio")
+false_positive_rate_difference = _gap(
+    "false_positive_rate_difference", "Also called predictive equality."
+)
+false_negative_rate_difference = _gap(
+    "false_negative_rate_difference",
+    "That of the true positive rates, with the sign turned.",
+)
+predictive_parity_difference = _gap(
+    "predictive_parity_difference", "Chouldechova (2017)."
+)
+negative_predictive_value_difference = _gap(
+    "negative_predictive_value_difference", "The other half of predictive parity."
+)
+accuracy_difference = _gap(
+    "accuracy_difference", "Also called overall accuracy equality."
+)
+error_rate_difference = _gap(
+    "error_rate_difference", "That of the accuracies, with the sign turned."
+)
+error_rate_ratio = _gap("error_rate_ratio", "Not that of the accuracies.")
+treatment_equality_difference = _gap(
+    "treatment_equality_difference",
+    "Berk et al. (2021). At least 0, and not bounded: infinite if one group has false\n"
+    "negatives and no false positive, NaN if all that are compared are so.",
+)
 
 
 def statistical_parity_difference(
@@ -85,191 +124,6 @@ def disparate_impact(
       [1.0, 2.0]
     """
     return demographic_parity_ratio(counts, min_support, reference=reference)
-
-
-def equal_opportunity_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the true positive rates (Hardt, Price and Srebro 2016).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> equal_opportunity_difference(counts).item()
-      0.25
-      >>> equal_opportunity_difference(counts, reference=0).tolist()
-      [0.0, -0.25]
-    """
-    return rate_difference(
-        counts, "true_positive_rate", min_support, reference=reference
-    )
-
-
-def equal_opportunity_ratio(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Ratio of the true positive rates.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(equal_opportunity_ratio(counts).item(), 4)
-      0.6667
-    """
-    return rate_ratio(counts, "true_positive_rate", min_support, reference=reference)
-
-
-def false_positive_rate_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the false positive rates, also called predictive equality.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(false_positive_rate_difference(counts).item(), 4)
-      0.0833
-    """
-    return rate_difference(
-        counts, "false_positive_rate", min_support, reference=reference
-    )
-
-
-def false_negative_rate_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the miss rates: that of the true positive rates, sign turned.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> false_negative_rate_difference(counts, reference=0).tolist()
-      [0.0, 0.25]
-    """
-    return rate_difference(
-        counts, "false_negative_rate", min_support, reference=reference
-    )
-
-
-def predictive_parity_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the positive predictive values (Chouldechova 2017).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> predictive_parity_difference(counts).item()
-      0.25
-    """
-    return rate_difference(
-        counts, "positive_predictive_value", min_support, reference=reference
-    )
-
-
-def negative_predictive_value_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the negative predictive values, predictive parity's other half.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [2, 6]], [[9, 3], [3, 3]]]))
-      >>> round(negative_predictive_value_difference(counts).item(), 4)
-      0.0833
-    """
-    return rate_difference(
-        counts, "negative_predictive_value", min_support, reference=reference
-    )
-
-
-def accuracy_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the accuracies, also called overall accuracy equality.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[6, 2], [2, 6]], [[4, 4], [4, 4]]]))
-      >>> accuracy_difference(counts).item()
-      0.25
-    """
-    return rate_difference(counts, "accuracy", min_support, reference=reference)
-
-
-def error_rate_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the shares predicted wrong: the accuracies', sign turned.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[6, 2], [2, 6]], [[4, 4], [4, 4]]]))
-      >>> error_rate_difference(counts, reference=0).tolist()
-      [0.0, 0.25]
-    """
-    return rate_difference(counts, "error_rate", min_support, reference=reference)
-
-
-def error_rate_ratio(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Ratio of the shares predicted wrong; not that of the accuracies.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[6, 2], [2, 6]], [[4, 4], [4, 4]]]))
-      >>> error_rate_ratio(counts).item()
-      0.5
-    """
-    return rate_ratio(counts, "error_rate", min_support, reference=reference)
-
-
-def treatment_equality_difference(
-    counts: GroupCounts,
-    min_support: Support = 0,
-    *,
-    reference: Reference | None = None,
-) -> Gap:
-    """Difference of the ratios FN / FP (Berk et al. 2021): at least 0, not bounded.
-
-    Infinite if one group has false negatives and no false positive, and NaN if all
-    that are compared are so.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> counts = GroupCounts(jnp.array([[[10, 2], [3, 6]], [[9, 4], [2, 3]]]))
-      >>> treatment_equality_difference(counts).item()
-      1.0
-    """
-    return rate_difference(counts, "treatment_ratio", min_support, reference=reference)
 
 
 def average_odds_difference(
@@ -308,9 +162,9 @@ def average_odds_difference(
       >>> average_odds_difference(counts, reference=0, absolute=True).tolist()
       [0.0, 0.25]
     """
-    options = {"min_support": min_support, "reference": reference}
-    positives = equal_opportunity_difference(counts, **options)
-    negatives = false_positive_rate_difference(counts, **options)
+    positives, negatives = (
+        rate_difference(counts, name, min_support, reference=reference) for name in ODDS
+    )
     if absolute:
         positives, negatives = jnp.abs(positives), jnp.abs(negatives)
     return (positives + negatives) / 2

@@ -5,37 +5,22 @@ unless it says otherwise. Where a denominator is zero the rate is NaN, never 0: 
 without positives has no true positive rate.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from fairjax.metrics.counts import GroupCounts
+from fairjax.metrics.definitions import CELLS, METRICS, RATES, Cells, docstring
 
 _Rates: TypeAlias = Float[Array, "*batch groups"]
-_Cells: TypeAlias = tuple[tuple[int, int], ...]
-
-# Cells of a group's table, as (label, prediction).
-_TN, _FP, _FN, _TP = (0, 0), (0, 1), (1, 0), (1, 1)
-# The hits, and the trials that were none.
-_SHARES: dict[str, tuple[_Cells, _Cells]] = {
-    "selection_rate": ((_TP, _FP), (_TN, _FN)),
-    "prevalence": ((_TP, _FN), (_TN, _FP)),
-    "true_positive_rate": ((_TP,), (_FN,)),
-    "false_positive_rate": ((_FP,), (_TN,)),
-    "true_negative_rate": ((_TN,), (_FP,)),
-    "false_negative_rate": ((_FN,), (_TP,)),
-    "positive_predictive_value": ((_TP,), (_FP,)),
-    "negative_predictive_value": ((_TN,), (_FN,)),
-    "accuracy": ((_TP, _TN), (_FP, _FN)),
-    "error_rate": ((_FP, _FN), (_TP, _TN)),
-}
 
 
-def _total(counts: GroupCounts, cells: _Cells) -> Array:
+def _total(counts: GroupCounts, cells: Cells) -> Array:
     # Integers are added before they become floats, so sums of counts stay exact.
     table = jnp.asarray(counts.counts)
-    first, *rest = (table[..., label, prediction] for label, prediction in cells)
+    first, *rest = (table[..., *CELLS[cell]] for cell in cells)
     return sum(rest, first)
 
 
@@ -47,118 +32,36 @@ def _ratio(numerator: Array, denominator: Array) -> _Rates:
     return jnp.where(defined, ratio, jnp.nan)
 
 
-def _share(counts: GroupCounts, name: str) -> _Rates:
-    return _ratio(*rate_trials(counts, name))
+def _rate(name: str, note: str = "") -> Callable[[GroupCounts], Array]:
+    """Makes the function of a rate that is a fraction of some rows."""
+    metric = METRICS[name]
+
+    def rate(counts: GroupCounts) -> _Rates:
+        return _ratio(*rate_trials(counts, name))
+
+    rate.__name__ = rate.__qualname__ = name
+    rate.__doc__ = docstring(
+        f"Returns the {metric.title[0].lower()}{metric.title[1:]}, {metric.formula}.",
+        note,
+        f"[round(rate, 4) for rate in {name}(counts).tolist()]",
+        list(metric.example),
+    )
+    return rate
 
 
-def selection_rate(counts: GroupCounts) -> _Rates:
-    """Share predicted positive, (TP + FP) / n.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> selection_rate(GroupCounts(jnp.array([[[6, 2], [2, 6]]]))).tolist()
-      [0.5]
-    """
-    return _share(counts, "selection_rate")
-
-
-def prevalence(counts: GroupCounts) -> _Rates:
-    """Share of positives, (TP + FN) / n: the base rate, whatever is predicted.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> prevalence(GroupCounts(jnp.array([[[9, 3], [2, 2]]]))).tolist()
-      [0.25]
-    """
-    return _share(counts, "prevalence")
-
-
-def true_positive_rate(counts: GroupCounts) -> _Rates:
-    """Sensitivity or recall, TP / (TP + FN).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> true_positive_rate(GroupCounts(jnp.array([[[10, 2], [2, 6]]]))).tolist()
-      [0.75]
-    """
-    return _share(counts, "true_positive_rate")
-
-
-def false_positive_rate(counts: GroupCounts) -> _Rates:
-    """Fall-out, FP / (FP + TN).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> false_positive_rate(GroupCounts(jnp.array([[[9, 3], [2, 6]]]))).tolist()
-      [0.25]
-    """
-    return _share(counts, "false_positive_rate")
-
-
-def true_negative_rate(counts: GroupCounts) -> _Rates:
-    """Specificity, TN / (TN + FP).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> true_negative_rate(GroupCounts(jnp.array([[[9, 3], [2, 6]]]))).tolist()
-      [0.75]
-    """
-    return _share(counts, "true_negative_rate")
-
-
-def false_negative_rate(counts: GroupCounts) -> _Rates:
-    """Miss rate, FN / (FN + TP); NaN, not 0, for a group without positives.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> false_negative_rate(GroupCounts(jnp.array([[[9, 3], [2, 6]]]))).tolist()
-      [0.25]
-    """
-    return _share(counts, "false_negative_rate")
-
-
-def positive_predictive_value(counts: GroupCounts) -> _Rates:
-    """Precision, TP / (TP + FP).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> positive_predictive_value(GroupCounts(jnp.array([[[9, 2], [2, 6]]]))).tolist()
-      [0.75]
-    """
-    return _share(counts, "positive_predictive_value")
-
-
-def negative_predictive_value(counts: GroupCounts) -> _Rates:
-    """TN / (TN + FN).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> negative_predictive_value(GroupCounts(jnp.array([[[6, 2], [2, 6]]]))).tolist()
-      [0.75]
-    """
-    return _share(counts, "negative_predictive_value")
-
-
-def accuracy(counts: GroupCounts) -> _Rates:
-    """Share predicted right, (TP + TN) / n.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> accuracy(GroupCounts(jnp.array([[[9, 3], [2, 6]]]))).tolist()
-      [0.75]
-    """
-    return _share(counts, "accuracy")
-
-
-def error_rate(counts: GroupCounts) -> _Rates:
-    """Share predicted wrong, (FP + FN) / n.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> error_rate(GroupCounts(jnp.array([[[9, 3], [2, 6]]]))).tolist()
-      [0.25]
-    """
-    return _share(counts, "error_rate")
+selection_rate = _rate("selection_rate")
+prevalence = _rate("prevalence", "The base rate, whatever is predicted.")
+true_positive_rate = _rate("true_positive_rate", "Also called recall.")
+false_positive_rate = _rate("false_positive_rate", "Also called fall-out.")
+true_negative_rate = _rate("true_negative_rate")
+false_negative_rate = _rate(
+    "false_negative_rate",
+    "Also called miss rate; NaN, not 0, for a group without positives.",
+)
+positive_predictive_value = _rate("positive_predictive_value")
+negative_predictive_value = _rate("negative_predictive_value")
+accuracy = _rate("accuracy")
+error_rate = _rate("error_rate")
 
 
 def balanced_accuracy(counts: GroupCounts) -> _Rates:
@@ -182,8 +85,8 @@ def f1_score(counts: GroupCounts) -> _Rates:
       >>> f1_score(GroupCounts(jnp.array([[[9, 3], [1, 6]]]))).tolist()
       [0.75]
     """
-    hits = 2 * _total(counts, (_TP,))
-    return _ratio(hits, hits + _total(counts, (_FP, _FN)))
+    hits = 2 * _total(counts, ("TP",))
+    return _ratio(hits, hits + _total(counts, ("FP", "FN")))
 
 
 def treatment_ratio(counts: GroupCounts) -> _Rates:
@@ -199,8 +102,8 @@ def treatment_ratio(counts: GroupCounts) -> _Rates:
       ... ).tolist()
       [0.5, inf]
     """
-    misses = _total(counts, (_FN,))
-    ratio = _ratio(misses, _total(counts, (_FP,)))
+    misses = _total(counts, ("FN",))
+    ratio = _ratio(misses, _total(counts, ("FP",)))
     return jnp.where(jnp.isnan(ratio) & (misses > 0), jnp.inf, ratio)
 
 
@@ -209,9 +112,6 @@ _COMPOSITES = {
     "f1_score": f1_score,
     "treatment_ratio": treatment_ratio,
 }
-
-RATES = (*_SHARES, *_COMPOSITES)
-"""Names of all rates."""
 
 
 def _check_name(name: str) -> None:
@@ -252,12 +152,12 @@ def rate_trials(counts: GroupCounts, name: str) -> Trials:
       >>> hits.tolist(), positives.tolist()
       ([6], [8])
     """
-    if name not in _SHARES:
-        shares = ", ".join(_SHARES)
+    cells = METRICS[name].cells if name in METRICS else None
+    if cells is None:
+        shares = ", ".join(rate for rate in RATES if METRICS[rate].cells)
         raise ValueError(f"The rates that are shares are {shares}; {name!r} is none.")
-    hits, others = _SHARES[name]
-    hit = _total(counts, hits)
-    return Trials(hit, hit + _total(counts, others))
+    hits, others = (_total(counts, names) for names in cells)
+    return Trials(hits, hits + others)
 
 
 def group_rate(counts: GroupCounts, name: str) -> _Rates:
@@ -278,10 +178,10 @@ def group_rate(counts: GroupCounts, name: str) -> _Rates:
       >>> group_rate(GroupCounts(jnp.array([[[9, 3], [2, 6]]])), "accuracy").tolist()
       [0.75]
     """
-    if name in _SHARES:
-        return _share(counts, name)
     _check_name(name)
-    return _COMPOSITES[name](counts)
+    if name in _COMPOSITES:
+        return _COMPOSITES[name](counts)
+    return _ratio(*rate_trials(counts, name))
 
 
 def rate_support(counts: GroupCounts, name: str) -> Real[Array, "*batch groups"]:
@@ -306,10 +206,10 @@ def rate_support(counts: GroupCounts, name: str) -> Real[Array, "*batch groups"]
       >>> rate_support(GroupCounts(jnp.array([[[9, 3], [2, 6]]])), "accuracy").tolist()
       [20]
     """
-    if name in _SHARES:
-        return rate_trials(counts, name).trials
     _check_name(name)
+    if name not in _COMPOSITES:
+        return rate_trials(counts, name).trials
     if name == "balanced_accuracy":
-        return jnp.minimum(_total(counts, (_TP, _FN)), _total(counts, (_TN, _FP)))
-    errors = (_FP, _FN)
-    return _total(counts, (_TP, *errors) if name == "f1_score" else errors)
+        return jnp.minimum(_total(counts, ("TP", "FN")), _total(counts, ("TN", "FP")))
+    errors = ("FP", "FN")
+    return _total(counts, ("TP", *errors) if name == "f1_score" else errors)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax._bisection import bisect
 from fairjax.metrics._placement import sorted_mass
 from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums, running_sums
@@ -123,16 +124,10 @@ def roc_curve_at(
     low = jnp.broadcast_to(order.starts[:-1, None], (num_groups, num_points))
     high = jnp.broadcast_to(order.starts[1:, None], (num_groups, num_points))
 
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) // 2
-        right = share.fpr[jnp.minimum(middle, share.fpr.size - 1)] <= at
-        searching = low < high
-        high = jnp.where(searching & right, middle, high)
-        return jnp.where(searching & ~right, middle + 1, low), high
+    def is_above(row: Array) -> Array:
+        return ~(share.fpr[jnp.minimum(row, share.fpr.size - 1)] <= at)
 
-    steps = share.fpr.size.bit_length()
-    found, _ = jax.lax.fori_loop(0, steps, halve, (low, high))
+    found, _ = bisect(is_above, low, high, share.fpr.size.bit_length())
     run = jnp.maximum(found - 1, 0)
     width = share.fpr[run] - share.fpr_above[run]
     part = (at - share.fpr_above[run]) / jnp.where(width > 0, width, 1)

@@ -63,16 +63,8 @@ def rate_gap_interval(
       >>> round(gap.estimate.item(), 3), round(gap.lower.item(), 2)
       (0.3, 0.1)
     """
-    estimates, limits = _limits(successes, trials, clusters)
-    return gap_interval(
-        key,
-        estimates,
-        limits,
-        covariance=None if clusters is None else clusters.covariance,
-        valid=valid,
-        confidence=confidence,
-        num_draws=num_draws,
-    )
+    options = {"valid": valid, "confidence": confidence, "num_draws": num_draws}
+    return _of_rates(gap_interval, key, successes, trials, clusters, options)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
@@ -111,16 +103,14 @@ def rate_ratio_interval(
       >>> round(ratio.estimate.item(), 3), round(ratio.upper.item(), 2)
       (0.667, 0.88)
     """
+    options = {"valid": valid, "confidence": confidence, "num_draws": num_draws}
+    return _of_rates(ratio_interval, key, successes, trials, clusters, options)
+
+
+def _of_rates(interval, key, successes, trials, clusters, options) -> GapInterval:
     estimates, limits = _limits(successes, trials, clusters)
-    return ratio_interval(
-        key,
-        estimates,
-        limits,
-        covariance=None if clusters is None else clusters.covariance,
-        valid=valid,
-        confidence=confidence,
-        num_draws=num_draws,
-    )
+    covariance = None if clusters is None else clusters.covariance
+    return interval(key, estimates, limits, covariance=covariance, **options)
 
 
 def _limits(successes, trials, clusters: ClusterRates | None):
@@ -190,17 +180,14 @@ def equalized_odds_interval(
     """
     check_unweighted(jnp.asarray(counts.counts), "equalized_odds_interval")
     table = jnp.moveaxis(jnp.asarray(counts.counts), 1, 0)  # [label, G, prediction]
-    estimates, limits = _limits(table[..., 1], jnp.sum(table, axis=-1), clusters)
-    return gap_interval(
-        key,
-        estimates,
-        limits,
-        covariance=None if clusters is None else clusters.covariance,
-        valid=valid_groups(counts, min_support).T,
-        agg=agg,
-        confidence=confidence,
-        num_draws=num_draws,
-    )
+    options = {
+        "valid": valid_groups(counts, min_support).T,
+        "agg": agg,
+        "confidence": confidence,
+        "num_draws": num_draws,
+    }
+    trials = jnp.sum(table, axis=-1)
+    return _of_rates(gap_interval, key, table[..., 1], trials, clusters, options)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)

@@ -21,7 +21,7 @@ from fairjax.modulation.modalities import (
     balance_modalities,
     ogm_ge,
 )
-from fairjax.modulation.multifair import (
+from fairjax.modulation.multifair_method import (
     MultiFairPenalty,
     multifair,
     multifair_penalty,

@@ -13,12 +13,13 @@ those of unrelated gradients, :math:`G_{ii}^{-1/(1+p)}`, and with a line search 
 relative steps, which keeps all weights positive.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from fairjax._bisection import bisect
 from fairjax.reconcilers._units import matmul, normalised, usable_rows
 from fairjax.reconcilers.core import (
     CurrentRows,
@@ -369,18 +370,13 @@ def _minimise(
         slope = jnp.sum(direction * force)
         bend = jnp.sum(direction * (matmul(matrix, direction) + ridge * direction))
 
-        def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bounds
-            middle = (low + high) / 2
-            gained = shares * (weights * (1 + middle * relative)) ** -power
-            rising = slope + bend * middle > jnp.sum(direction * gained)
-            return jnp.where(rising, low, middle), jnp.where(rising, middle, high)
+        def is_falling(length: Array) -> Array:
+            gained = shares * (weights * (1 + length * relative)) ** -power
+            return ~(slope + bend * length > jnp.sum(direction * gained))
 
         shrinking = jnp.max(-relative)
         most = _TO_BOUNDARY / jnp.maximum(shrinking, _TO_BOUNDARY / _LONGEST)
-        low, high = jax.lax.fori_loop(
-            0, _BISECTIONS, halve, (jnp.zeros((), dtype), most)
-        )
+        low, high = bisect(is_falling, jnp.zeros((), dtype), most, _BISECTIONS)
         local = jnp.max(jnp.abs(relative)) * jnp.maximum(power, 1.0) < _LOCAL
         weights = weights * (1 + jnp.where(local, 1.0, (low + high) / 2) * relative)
         residual, converged = measure(weights)

@@ -21,8 +21,8 @@ from fairjax.metrics._rows import (
     strangers,
 )
 from fairjax.metrics._segments import group_sums
+from fairjax.metrics.auroc_covariance import delong
 from fairjax.metrics.counts import BinaryRows
-from fairjax.metrics.delong import delong
 from fairjax.metrics.verdicts import PositiveSum, Scalar, positive_sum_of
 from fairjax.types import gathered
 
