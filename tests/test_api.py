@@ -28,6 +28,7 @@ HIDDEN = {
 # Old names under which functions warn.
 OLD = {*DEPRECATED, *(f"{name}_step" for name in DEPRECATED)}
 OLD |= {f"solve_{name}" for name in DEPRECATED}
+OLD |= {"suppress_small_cells", "suppress_small_counts"}
 
 
 def is_function(value):
