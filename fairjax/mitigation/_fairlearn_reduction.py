@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._passing import asks
+from fairjax._extra import extra
+from fairjax.mitigation._passing import fit_takes
 from fairjax.mitigation.constraints import ParityConstraints
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     import sklearn
     from fairlearn import reductions
     from sklearn.base import is_classifier
-    from sklearn.utils.validation import has_fit_parameter
 
 _MOMENTS = {
     "demographic_parity": "DemographicParity",
@@ -42,7 +41,7 @@ def check_learner(estimator: Any, weights: str) -> None:
     name = type(estimator).__name__
     if not hasattr(estimator, "fit") or not is_classifier(estimator):
         raise ValueError(f"the estimator is a classifier, not {name}.")
-    if has_fit_parameter(estimator, weights) or asks(estimator, "fit", weights):
+    if fit_takes(estimator, weights):
         return
     routing = sklearn.get_config()["enable_metadata_routing"]
     if "__" in weights and not routing:
