@@ -14,14 +14,6 @@ with extra("mitigation", needed_by="mitigation"):
     from fairlearn import reductions
     from sklearn.base import is_classifier
 
-_MOMENTS = {
-    "demographic_parity": "DemographicParity",
-    "equalized_odds": "EqualizedOdds",
-    "true_positive_rate_parity": "TruePositiveRateParity",
-    "false_positive_rate_parity": "FalsePositiveRateParity",
-    "error_rate_parity": "ErrorRateParity",
-}
-
 
 def check_learner(estimator: Any, weights: str) -> None:
     """Refuse what fairlearn's reduction cannot be put around.
@@ -77,19 +69,17 @@ def fit(
       constraints: Of these patients; what wrong decisions cost is read of them.
 
     """
-    moment = getattr(reductions, _MOMENTS[settings.constraint])
-    bound: dict[str, float] = {}
-    if settings.ratio_bound is not None:
-        bound = {
-            "ratio_bound": settings.ratio_bound,
-            "ratio_bound_slack": settings.ratio_slack,
-        }
-    elif settings.difference_bound is not None:
-        bound = {"difference_bound": settings.difference_bound}
+    # equalized_odds is EqualizedOdds there, and so on.
+    moment = getattr(reductions, settings.constraint.title().replace("_", ""))
+    bounds = moment(
+        difference_bound=settings.difference_bound,
+        ratio_bound=settings.ratio_bound,
+        ratio_bound_slack=settings.ratio_slack,
+    )
     false_positive, false_negative = constraints.wrong[:2].tolist()
     found = reductions.ExponentiatedGradient(
         settings.estimator,
-        moment(**bound),
+        bounds,
         objective=reductions.ErrorRate(
             costs={"fp": false_positive, "fn": false_negative}
         ),
