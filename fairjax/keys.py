@@ -11,14 +11,16 @@ def as_key(key: Array | int) -> Array:
     """A typed key from a seed, a key's raw data, or a typed key.
 
     Raises:
-      ValueError: Several keys, or a key of another kind than JAX's default, which its
-        data alone could not be told from.
+      ValueError: Neither a number nor a key, such as None; several keys, or a key of
+        another kind than JAX's default, which its data alone could not be told from.
 
     Example:
       >>> import jax
       >>> bool(as_key(3) == jax.random.key(3))
       True
     """
+    if key is None or isinstance(key, str | bytes | bool):
+        raise ValueError(f"key must be a seed or a jax.random.key; got {key!r}.")
     array = jnp.asarray(key)
     typed = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     if array.ndim == 0 and not typed:

@@ -20,6 +20,7 @@ from tests.conformance import DEPRECATED
 # Old names under which functions warn.
 OLD = {*DEPRECATED, *(f"{name}_step" for name in DEPRECATED)}
 OLD |= {f"solve_{name}" for name in DEPRECATED}
+OLD |= {"suppress_small_cells", "suppress_small_counts"}
 
 
 def is_function(value):

@@ -21,8 +21,8 @@ from experiments.core.programs import (
     only,
 )
 from experiments.core.protocol import LABEL, CrossValidation
-from experiments.core.reweighting import reweighting
 from fairjax import losses, steps
+from fairjax.mitigation.reweighing import reweighing
 from fairjax.objectives import CellFunction
 
 PENALTY_WEIGHTS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
@@ -117,7 +117,9 @@ def _reweighting(splits: CrossValidation) -> Program:
     weights = np.zeros((splits.num_lanes, len(groups)), np.float32)
     for lane in range(splits.num_lanes):
         train = splits.rows(lane, "train")
-        weights[lane, train] = reweighting(groups[train], splits.table.label[train])
+        weights[lane, train] = reweighing(
+            splits.table.label[train], groups[train], num_groups=len(members)
+        )
     variants = tuple(_variants("reweighting", [""]))
     phases = (_task_phase(splits),)
     return Program("reweighting", phases, variants, example_weights=weights)

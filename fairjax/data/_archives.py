@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairjax.data._extra import data_extra
+from fairjax._extra import extra
 
-with data_extra():
+with extra("data", needed_by="reading the imaging data sets"):
     from PIL import Image
 
 SPLITS = {
@@ -49,7 +49,7 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     for path in _folders(folder):
         split = _split(path.name)
         if split is None:
-            if any(path.glob("*.npz")):
+            if _visible(path, "*.npz"):
                 raise ValueError(
                     f"{path} holds .npz files but is no split's folder; those are "
                     f"{_spellings()}, in any case."
@@ -66,7 +66,7 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
             f"{folder} has no folder for {', '.join(absent)}; the splits' folders are "
             f"{_spellings()}, in any case."
         )
-    files = {split: sorted(folders[split].glob("*.npz")) for split in SPLITS}
+    files = {split: _visible(folders[split], "*.npz") for split in SPLITS}
     for split, found in files.items():
         if not found:
             raise ValueError(f"{folders[split]} holds no .npz file.")
@@ -224,7 +224,13 @@ def png(image: np.ndarray) -> bytes:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    return [path for path in _visible(folder, "*") if path.is_dir()]
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """What is not hidden, such as the ``._*.npz`` that macOS puts beside files."""
+    found = sorted(folder.glob(pattern))
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def _split(name: str) -> str | None:

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from fairjax._extra import extra
 from fairjax.data._archives import Archive, Table, png, split_files
-from fairjax.data._extra import data_extra
 from fairjax.data.coding import NOT_RECORDED, Coding, age
 
-with data_extra():
+with extra("data", needed_by="reading the imaging data sets"):
     import tensorflow_datasets as tfds
 
 LICENSE = "CC BY-NC-ND 4.0: research that is not commercial; no clinical decisions."

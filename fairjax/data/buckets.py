@@ -119,7 +119,8 @@ def pad(sequences: Sequence[Any], length: int, value: Any = 0) -> Padded:
       Values ``[B, length, *features]`` and their mask ``[B, length]``.
 
     Raises:
-      ValueError: No sequences, one longer than ``length``, or features that differ.
+      ValueError: No sequences, one longer than ``length``, features that differ, or a
+        value that the sequences' type does not hold, such as NaN among integers.
 
     Example:
       >>> from fairjax.data.buckets import pad
@@ -143,8 +144,16 @@ def pad(sequences: Sequence[Any], length: int, value: Any = 0) -> Padded:
         raise ValueError(f"A sequence has length {longest}, more than {length}.")
     # An empty list is of floats, and should not make all of them so.
     kind = np.result_type(*[array for array in arrays if array.size] or arrays)
+    with np.errstate(invalid="ignore"):
+        held = np.asarray(value).astype(kind)
+    # Floats may round the value; other types would hold another one.
+    if kind.kind in "iub" and not np.array_equal(held, value):
+        raise ValueError(
+            f"sequences of {kind} cannot hold the value {value!r}; pass sequences of a "
+            "type that can, such as sequence.astype(float)."
+        )
     shape = (len(arrays), length, *arrays[0].shape[1:])
-    values = np.full(shape, value, kind)
+    values = np.full(shape, held, kind)
     for i, array in enumerate(arrays):
         values[i, : len(array)] = array
     ends = np.array([len(array) for array in arrays])
@@ -256,10 +265,7 @@ def batches(
         return [made[i] for i in rng.permutation(len(made))]
 
     def run() -> Iterator[BucketBatch]:
-        whole = sum(
-            _count(*b, drop_remainder) for b in zip(members, sizes, strict=True)
-        )
-        first, skipped = divmod(start, whole)
+        first, skipped = divmod(start, len(epoch(0)))
         epochs = itertools.count() if num_epochs is None else range(num_epochs)
         for number in itertools.islice(epochs, first, None):
             yield from epoch(number)[skipped:]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fairjax.data._extra import data_extra
+from fairjax._extra import extra
 from fairjax.types import check_whole
 
-with data_extra():
+with extra("data", needed_by="reading the imaging data sets"):
     from PIL import Image
 
 

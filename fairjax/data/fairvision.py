@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fairjax._extra import extra
 from fairjax.data._archives import Archive, Table, png, read_table, subfolder
 from fairjax.data._builder import (
     BLACK,
@@ -14,10 +15,9 @@ from fairjax.data._builder import (
     ArchiveConfig,
     image_feature,
 )
-from fairjax.data._extra import data_extra
 from fairjax.data.coding import Coding
 
-with data_extra():
+with extra("data", needed_by="reading the imaging data sets"):
     import tensorflow_datasets as tfds
 
 AMD_STAGE = Coding(

@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
+from fairjax._extra import extra
 from fairjax.data._archives import Archive, Table, read_table
 from fairjax.data._builder import NO_GLAUCOMA, ArchiveBuilder, ArchiveConfig
-from fairjax.data._extra import data_extra
 
-with data_extra():
+with extra("data", needed_by="reading the imaging data sets"):
     import tensorflow_datasets as tfds
 
 _NO_NOTE = frozenset({"", "nan", "none"})

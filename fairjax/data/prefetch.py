@@ -1,5 +1,6 @@
 """Batches loaded and put on the device ahead of the step that takes them."""
 
+import contextlib
 import queue
 import threading
 import weakref
@@ -10,6 +11,20 @@ import jax
 from jaxtyping import PyTree
 
 from fairjax.types import check_whole
+
+# How long closing waits for a batch that is being made, in seconds.
+_PATIENCE = 2.0
+
+
+class _Shared(NamedTuple):
+    """What the thread and its consumers share.
+
+    Room is counted apart from the queue, so that nobody ever waits to put something.
+    """
+
+    ready: "queue.SimpleQueue[Any]"
+    room: threading.Semaphore
+    stop: threading.Event
 
 
 class _End(NamedTuple):
@@ -37,31 +52,38 @@ class Prefetched(Iterator[PyTree]):
 
     def __init__(self, loader: Iterator[PyTree], size: int, sharding: Any):
         """Start the thread."""
-        self._ready: queue.Queue[Any] = queue.Queue(size)
-        stop = threading.Event()
+        self._shared = _Shared(
+            queue.SimpleQueue(), threading.Semaphore(size), threading.Event()
+        )
         # The thread must not hold this object, whose end is also the thread's. It is a
         # daemon, so that the program's end is not put off before that of this object.
         worker = threading.Thread(
             target=_load,
-            args=(loader, self._ready, stop, sharding),
+            args=(loader, self._shared, sharding),
             name="fairjax-prefetch",
             daemon=True,
         )
-        self._finish = weakref.finalize(self, _end, worker, self._ready, stop)
+        self._finish = weakref.finalize(self, _end, worker, self._shared)
         worker.start()
 
     def __next__(self) -> PyTree:
         """The next batch, waited for if it is not ready."""
         if not self._finish.alive:
             raise StopIteration
-        item = self._ready.get()
+        item = self._shared.ready.get()
         if not isinstance(item, _End):
+            self._shared.room.release()
             return item
+        # For whoever waits, too.
+        self._shared.ready.put(_End(None))
         self.close()
         raise StopIteration if item.error is None else item.error
 
     def close(self) -> None:
-        """End the thread, once the batch that it is making is done; lose the others."""
+        """End the thread, once the batch that it is making is done; lose the others.
+
+        A loader that takes longer than two seconds over that batch is not waited for.
+        """
         self._finish()
 
     def __enter__(self) -> "Prefetched":
@@ -78,7 +100,8 @@ def prefetch(
 ) -> Prefetched:
     """A loader's batches in their order, made ready while the step before runs.
 
-    A thread takes batches from the loader and puts them on the device. It ends with the
+    A thread takes batches from the loader and puts them on the device. Several threads
+    may share the iterator, each batch going to one of them. The thread ends with the
     last batch, or when the iterator is closed or let go of, as by ``break``; then the
     batches that were made ready are lost, and the loader stands up to ``size + 1``
     batches further. Whatever the loader raises is raised where its batch would have
@@ -113,29 +136,27 @@ def prefetch(
     return Prefetched(iter(iterator), size, sharding)
 
 
-def _load(
-    loader: Iterator[PyTree], ready: queue.Queue[Any], stop: threading.Event, where: Any
-) -> None:
+def _load(loader: Iterator[PyTree], shared: _Shared, where: Any) -> None:
     """What the thread does."""
     error = None
     try:
         for batch in loader:
             placed = jax.device_put(batch, where)
-            if stop.is_set():
+            shared.room.acquire()
+            if shared.stop.is_set():
                 return
-            ready.put(placed)
-            if stop.is_set():
-                return
+            shared.ready.put(placed)
     except BaseException as raised:
         error = raised
-    ready.put(_End(error))
+    shared.ready.put(_End(None if shared.stop.is_set() else error))
 
 
-def _end(
-    worker: threading.Thread, ready: queue.Queue[Any], stop: threading.Event
-) -> None:
-    stop.set()
-    # The worker may wait for room; from now on it puts one thing at most.
-    while not ready.empty():
-        ready.get_nowait()
-    worker.join()
+def _end(worker: threading.Thread, shared: _Shared) -> None:
+    shared.stop.set()
+    shared.room.release()
+    with contextlib.suppress(queue.Empty):
+        while True:
+            shared.ready.get_nowait()
+    shared.ready.put(_End(None))
+    if worker is not threading.current_thread():
+        worker.join(_PATIENCE)

@@ -1,4 +1,6 @@
-"""Small cells of a table of counts are withheld, and what would give them back.
+"""Deprecated: suppression of small counts in one table, for one release.
+
+``fairjax audit --suppress-below`` suppresses them in a whole report.
 
 A count of one to ten patients may identify them, so it is not published. That alone
 protects nobody where totals are published, since a single missing number is the total
@@ -13,18 +15,38 @@ optimization techniques for statistical tabular data protection", European Journ
 Operational Research 216, 2012).
 """
 
+import functools
 import heapq
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Bool, Real
 
 Counts: TypeAlias = Real[Array | np.ndarray, "..."] | Sequence[int]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _deprecated(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Returns the function with a warning that the next release drops it."""
+
+    @functools.wraps(function)
+    def old(*args: _P.args, **options: _P.kwargs) -> _R:
+        warnings.warn(
+            f"the next release drops {function.__name__}; fairjax audit with "
+            "--suppress-below suppresses small counts in a whole report.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return function(*args, **options)
+
+    return old
 
 
 class Suppression(NamedTuple):
-    """What of a table of groups by label must not be published.
+    """Deprecated: what of a table of groups by label must not be published.
 
     Attributes:
       rows: bool ``[G + 1]``, the groups' numbers of rows, and last that of all rows.
@@ -37,10 +59,11 @@ class Suppression(NamedTuple):
     negatives: Bool[np.ndarray, " cells"]
 
 
+@_deprecated
 def suppress_small_counts(
     counts: Counts, *, threshold: int = 11, include_zeros: bool = False
 ) -> Bool[np.ndarray, " cells"]:
-    """Withholds small counts of groups whose total is also in the table.
+    """Deprecated: withholds small counts of groups with their total.
 
     See ``suppress_small_cells`` for the rule.
 
@@ -55,10 +78,6 @@ def suppress_small_counts(
     Raises:
       ValueError: If a count is negative or no whole number, or the threshold is below
         1.
-
-    Example:
-      >>> suppress_small_counts([5, 40, 20, 0]).tolist()
-      [True, False, True, False, False]
     """
     values = _check(counts, threshold)
     groups = values.size
@@ -71,6 +90,7 @@ def suppress_small_counts(
     )
 
 
+@_deprecated
 def suppress_small_cells(
     positives: Counts,
     negatives: Counts,
@@ -78,7 +98,7 @@ def suppress_small_cells(
     threshold: int = 11,
     include_zeros: bool = False,
 ) -> Suppression:
-    """Withholds small counts of groups by label, with all totals in the table.
+    """Deprecated: withholds small counts of groups by label, with all totals.
 
     First every count from 1 to ``threshold - 1``. Then, for each of these that the
     published numbers would determine, the cheapest further cells by their counts, so
@@ -103,15 +123,6 @@ def suppress_small_cells(
     Raises:
       ValueError: If a count is negative or no whole number, the lengths differ, or the
         threshold is below 1.
-
-    Example:
-      >>> withheld = suppress_small_cells([5, 40, 30], [60, 80, 70])
-      >>> withheld.positives.tolist()
-      [True, False, True, False]
-      >>> withheld.negatives.tolist()
-      [True, False, True, False]
-      >>> withheld.rows.any().item()
-      False
     """
     positive, negative = _check(positives, threshold), _check(negatives, threshold)
     if positive.shape != negative.shape:

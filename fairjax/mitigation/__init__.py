@@ -1,9 +1,9 @@
 """Mitigation before, in and after training, for scikit-learn and for JAX.
 
 The estimators need the extra ``mitigation`` (``pip install 'fairjax[mitigation]'``) and
-are imported when they are first used; quantile repair and thresholds
-(:mod:`fairjax.mitigation.quantile_repair`, :mod:`fairjax.mitigation.thresholds`) need
-nothing more than fairjax does.
+are imported when they are first used; quantile repair, reweighing and thresholds
+(:mod:`fairjax.mitigation.quantile_repair`, :mod:`fairjax.mitigation.reweighing`,
+:mod:`fairjax.mitigation.thresholds`) need nothing more than fairjax does.
 """
 
 import importlib
@@ -29,22 +29,15 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "DecisionRules": "decision_rules",
-    "DisparateImpactRemover": "disparate_impact",
-    "EqualizedOdds": "equalized_odds",
-    "ExponentiatedGradient": "exponentiated_gradient",
-    "FittedRules": "equal_rates",
-    "FlaxClassifier": "flax_responses",
-    "ParityConstraints": "constraints",
-    "Reduction": "reduction",
-    "Thresholds": "thresholds",
-    "equal_rate_rules": "equal_rates",
-    "expected_counts": "decision_rules",
-    "parity_constraints": "constraints",
-    "selection_probability": "decision_rules",
-    "solve_reduction": "reduction",
-    "threshold_counts": "thresholds",
-    "tune_thresholds": "thresholds",
+    "constraints": ("ParityConstraints", "parity_constraints"),
+    "decision_rules": ("DecisionRules", "expected_counts", "selection_probability"),
+    "disparate_impact": ("DisparateImpactRemover",),
+    "equal_rates": ("FittedRules", "equal_rate_rules"),
+    "equalized_odds": ("EqualizedOdds",),
+    "exponentiated_gradient": ("ExponentiatedGradient",),
+    "flax_responses": ("FlaxClassifier",),
+    "reduction": ("Reduction", "solve_reduction"),
+    "thresholds": ("Thresholds", "threshold_counts", "tune_thresholds"),
 }
 
 __all__ = [
@@ -68,6 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

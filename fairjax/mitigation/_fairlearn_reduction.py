@@ -5,23 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._passing import asks
+from fairjax._extra import extra
+from fairjax.mitigation._passing import fit_takes
 from fairjax.mitigation.constraints import ParityConstraints
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     import sklearn
     from fairlearn import reductions
     from sklearn.base import is_classifier
-    from sklearn.utils.validation import has_fit_parameter
-
-_MOMENTS = {
-    "demographic_parity": "DemographicParity",
-    "equalized_odds": "EqualizedOdds",
-    "true_positive_rate_parity": "TruePositiveRateParity",
-    "false_positive_rate_parity": "FalsePositiveRateParity",
-    "error_rate_parity": "ErrorRateParity",
-}
 
 
 def check_learner(estimator: Any, weights: str) -> None:
@@ -42,7 +33,7 @@ def check_learner(estimator: Any, weights: str) -> None:
     name = type(estimator).__name__
     if not hasattr(estimator, "fit") or not is_classifier(estimator):
         raise ValueError(f"the estimator is a classifier, not {name}.")
-    if has_fit_parameter(estimator, weights) or asks(estimator, "fit", weights):
+    if fit_takes(estimator, weights):
         return
     routing = sklearn.get_config()["enable_metadata_routing"]
     if "__" in weights and not routing:
@@ -78,19 +69,17 @@ def fit(
       constraints: Of these patients; what wrong decisions cost is read of them.
 
     """
-    moment = getattr(reductions, _MOMENTS[settings.constraint])
-    bound: dict[str, float] = {}
-    if settings.ratio_bound is not None:
-        bound = {
-            "ratio_bound": settings.ratio_bound,
-            "ratio_bound_slack": settings.ratio_slack,
-        }
-    elif settings.difference_bound is not None:
-        bound = {"difference_bound": settings.difference_bound}
+    # equalized_odds is EqualizedOdds there, and so on.
+    moment = getattr(reductions, settings.constraint.title().replace("_", ""))
+    bounds = moment(
+        difference_bound=settings.difference_bound,
+        ratio_bound=settings.ratio_bound,
+        ratio_bound_slack=settings.ratio_slack,
+    )
     false_positive, false_negative = constraints.wrong[:2].tolist()
     found = reductions.ExponentiatedGradient(
         settings.estimator,
-        moment(**bound),
+        bounds,
         objective=reductions.ErrorRate(
             costs={"fp": false_positive, "fn": false_negative}
         ),

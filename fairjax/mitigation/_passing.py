@@ -1,12 +1,14 @@
 """What a wrapped estimator is given of a table's groups and weights."""
 
+import inspect
 from typing import Any
 
-from fairjax.mitigation._extra import mitigation_extra
+from fairjax._extra import extra
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     import sklearn
     from sklearn.frozen import FrozenEstimator
+    from sklearn.pipeline import Pipeline
     from sklearn.utils.metadata_routing import get_routing_for_object
     from sklearn.utils.validation import has_fit_parameter
 
@@ -37,13 +39,40 @@ def takes_weights(estimator: Any) -> bool:
     """
     if isinstance(estimator, FrozenEstimator):
         return False
-    if has_fit_parameter(estimator, "sample_weight"):
-        return True
-    if asks(estimator, "fit", "sample_weight"):
+    if fit_takes(estimator, "sample_weight"):
         return True
     raise ValueError(
         f"{type(estimator).__name__} takes no sample_weight: leave it out, or wrap a "
         "fitted one in FrozenEstimator, so that only the rules are weighted."
+    )
+
+
+def fit_takes(estimator: Any, weights: str) -> bool:
+    """Whether fit takes sample weights under a name, or hands them on.
+
+    Searches and ensembles hand them on to all that they are made of; a pipeline does
+    only where metadata routing is enabled.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression
+      >>> from sklearn.model_selection import GridSearchCV
+      >>> fit_takes(GridSearchCV(LogisticRegression(), {}), "sample_weight")
+      True
+    """
+    if has_fit_parameter(estimator, weights) or asks(estimator, "fit", weights):
+        return True
+    if sklearn.get_config()["enable_metadata_routing"]:
+        return False
+    parameters = inspect.signature(estimator.fit).parameters.values()
+    if isinstance(estimator, Pipeline | FrozenEstimator):
+        return False
+    if not any(part.kind == part.VAR_KEYWORD for part in parameters):
+        return False
+    inner = [part for _, part in getattr(estimator, "estimators", ())]
+    inner += [getattr(estimator, n, None) for n in ("estimator", "final_estimator")]
+    inner = [part for part in inner if part not in (None, "drop")]
+    return bool(inner) and all(
+        "__" in weights or fit_takes(part, weights) for part in inner
     )
 
 

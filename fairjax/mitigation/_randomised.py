@@ -1,4 +1,4 @@
-"""What classifiers that decide by chance have in common: expectations, with no draw."""
+"""What classifiers that decide by chance share: outcomes, draws, expectations."""
 
 from abc import abstractmethod
 from typing import Any
@@ -6,14 +6,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairjax.metrics import GroupCounts
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._outcomes import is_positive, rates_by_group
+from fairjax._extra import extra
+from fairjax.metrics import GroupCounts, group_rate
 from fairjax.mitigation._sensitive import Groups
 from fairjax.mitigation.decision_rules import expected_counts
 
-with mitigation_extra():
-    from sklearn.utils.validation import check_is_fitted
+with extra("mitigation", needed_by="mitigation"):
+    from sklearn.preprocessing import LabelEncoder
+    from sklearn.utils import (
+        assert_all_finite,
+        check_consistent_length,
+        check_random_state,
+        column_or_1d,
+    )
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
 
 
 class RandomisedMixin:
@@ -27,6 +36,13 @@ class RandomisedMixin:
     group_names_: tuple[str, ...]
     counts_: GroupCounts
     _groups: Groups
+
+    def _begin(self, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Outcomes as 0 and 1 and the group of each row, both ``[n]``, at fit."""
+        labels, self.classes_ = two_classes(y)
+        self._groups, codes = Groups.read(sensitive_features, rows=len(labels))
+        self.group_names_ = self._groups.names
+        return labels, codes
 
     def expected_counts(
         self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
@@ -66,3 +82,105 @@ class RandomisedMixin:
     def _positive(self, y: Any) -> np.ndarray:
         check_is_fitted(self, "counts_")
         return is_positive(y, self.classes_)
+
+
+def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The outcome as 0 and 1, ``[n]``, and its two classes.
+
+    Raises:
+      ValueError: No outcome, one that is no class, or other than two classes.
+
+    Example:
+      >>> two_classes(["no", "yes", "no"])
+      (array([0, 1, 0]), array(['no', 'yes'], dtype='<U3'))
+    """
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None.")
+    y = column_or_1d(_plain(y), warn=True)
+    check_classification_targets(y)
+    assert_all_finite(y, input_name="y")
+    encoder = LabelEncoder().fit(y)
+    classes = np.asarray(encoder.classes_)
+    if len(classes) != 2:
+        raise ValueError(
+            f"Only binary classification is supported: the outcome has {len(classes)} "
+            "classes."
+        )
+    return np.asarray(encoder.transform(y)), classes
+
+
+def _plain(y: Any) -> Any:
+    """An outcome in one of pandas' own types as NumPy has it.
+
+    Raises:
+      ValueError: Missing values.
+    """
+    if not isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
+        return y
+    if pd.isna(y).any():
+        raise ValueError("Input y contains NaN.")
+    return np.array(y.tolist())
+
+
+def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
+    """Whether each is of the second class, bool ``[n]``.
+
+    Raises:
+      ValueError: An outcome of neither class.
+
+    Example:
+      >>> is_positive([3, 5, 5], np.array([3, 5]))
+      array([False,  True,  True])
+    """
+    y = column_or_1d(_plain(y))
+    if not np.isin(y, classes).all():
+        raise ValueError(
+            f"labels are of the classes seen at fit, {classes.tolist()}; found "
+            f"{np.setdiff1d(y, classes).tolist()} too."
+        )
+    return y == classes[1]
+
+
+def drawn(chance: np.ndarray, classes: np.ndarray, random_state: Any) -> np.ndarray:
+    """Decisions, each for the second class with its chance.
+
+    A random state that is a number begins anew with each call.
+
+    Example:
+      >>> drawn(np.array([0.0, 1.0]), np.array(["no", "yes"]), 0)
+      array(['no', 'yes'], dtype='<U3')
+    """
+    draws = check_random_state(random_state).random_sample(len(chance))
+    return classes[(draws < chance).astype(int)]
+
+
+def expected_accuracy(positive: np.ndarray, chance: np.ndarray, weights: Any) -> float:
+    """The mean chance of the right decision.
+
+    Raises:
+      ValueError: Columns of other lengths, or weights that are negative, not finite or
+        all 0.
+
+    Example:
+      >>> expected_accuracy(np.array([True, False]), np.array([0.75, 0.25]), None)
+      0.75
+    """
+    check_consistent_length(positive, chance)
+    if weights is not None:
+        weights = _check_sample_weight(weights, chance, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("Sample weights hold at least one non-zero number.")
+    right = np.where(positive, chance, 1 - chance)
+    return float(np.average(right, weights=weights))
+
+
+def rates_by_group(counts: GroupCounts, names: tuple[str, ...]) -> pd.DataFrame:
+    """Rates of each group, a row a group.
+
+    Example:
+      >>> counts = GroupCounts(np.array([[[1.0, 1.0], [1.0, 1.0]]]))
+      >>> rates_by_group(counts, ("a",))["selection_rate"].tolist()
+      [0.5]
+    """
+    rates = {name: np.asarray(group_rate(counts, name)) for name in _RATES}
+    return pd.DataFrame(rates, index=pd.Index(names, name="group"))

@@ -65,6 +65,18 @@ class Groups:
         order = sorted(range(len(cells)), key=lambda g: groups.names[g])
         return cls(groups.columns, named, [cells[g] for g in order])
 
+    @classmethod
+    def read(
+        cls, sensitive_features: Any, *, rows: int
+    ) -> tuple["Groups", Int64[np.ndarray, " n"]]:
+        """The groups that a table has, and the group of each of its rows.
+
+        Raises:
+          ValueError: As :meth:`of`.
+        """
+        groups = cls.of(sensitive_features, rows=rows)
+        return groups, groups.known(sensitive_features, rows=rows)
+
     def codes(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
         """The group of each row; -1 for a combination that there is no group of.
 

@@ -31,9 +31,9 @@ def write_fitted(path: Path, fitted: Any) -> None:
       path: Of the file.
       fitted: A fitted :class:`fairjax.mitigation.ExponentiatedGradient`.
     """
-    settings = _plain(fitted.get_params(deep=False) | {"estimator": None})
+    settings = fitted.get_params(deep=False)
     del settings["estimator"]
-    if not isinstance(settings["random_state"], int | None):
+    if not isinstance(settings["random_state"], int | np.integer | None):
         # A generator's state is not the mixture's.
         settings["random_state"] = None
     groups = fitted._groups
@@ -44,11 +44,9 @@ def write_fitted(path: Path, fitted: Any) -> None:
         "features": getattr(fitted, "feature_names_in_", np.array([])).tolist(),
         **{name: getattr(fitted, f"{name}_") for name in _NUMBERS},
     }
-    leaves: dict[str, Any] = {
-        f"leaf_{i}": np.asarray(leaf)
-        for i, leaf in enumerate(jax.tree.leaves(fitted.mixture_))
-    }
-    text = json.dumps({"format": _FORMAT, **told})
+    leaves = enumerate(jax.tree.leaves(fitted.mixture_))
+    # NumPy's scalars and arrays are not JSON's.
+    text = json.dumps({"format": _FORMAT, **told}, default=lambda own: own.tolist())
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=".new-", suffix=".npz", delete=False
     ) as made:
@@ -58,7 +56,7 @@ def write_fitted(path: Path, fitted: Any) -> None:
                 told=text,
                 multipliers=fitted.multipliers_,
                 counts=np.asarray(fitted.counts_.counts),
-                **leaves,
+                **{f"leaf_{i}": leaf for i, leaf in leaves},
             )
             made.close()
             os.replace(made.name, path)
@@ -110,15 +108,6 @@ def read_fitted(path: Path, kind: Any, learner: FlaxClassifier) -> Any:
     fitted.mixture_ = Mixture(params, chances, center, scale)
     fitted.chances_, fitted.n_features_in_ = chances, len(center)
     return fitted
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays, within settings too, as Python's."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 @contextlib.contextmanager

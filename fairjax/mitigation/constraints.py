@@ -13,16 +13,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from fairjax.mitigation._patients import (
-    binary,
-    check_lengths,
-    check_patients,
-    check_share,
-    group_ids,
-    near_one,
-    own_weights,
-)
-from fairjax.mitigation.costs import Objective, check_objective, wrong_costs
+from fairjax.mitigation import _patients
+from fairjax.mitigation.costs import Objective, wrong_costs
 
 Parity: TypeAlias = Literal[
     "demographic_parity",
@@ -141,8 +133,9 @@ def parity_constraints(
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
     known = range(num_groups) if names is None else names
-    check_patients(mass.reshape(num_groups, 2), known)
-    wrong = np.tile(_wrong(objective, costs, mass), num_groups)
+    _patients.check_patients(mass.reshape(num_groups, 2), known)
+    each = wrong_costs(objective, costs, mass.reshape(-1, 2).sum(axis=0))
+    wrong = np.tile(each, num_groups)
     # The utility of a cell is slope * decisions + level.
     slope, level = np.ones(2), np.zeros(2)
     if constraint == "error_rate_parity":
@@ -259,27 +252,18 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
         if slack != 0:
             raise ValueError("ratio_slack is of a ratio_bound, which is not given.")
         difference = _DIFFERENCE if difference is None else difference
-        check_share("difference_bound", difference)
+        _patients.check_share("difference_bound", difference)
         return 1.0, float(difference)
-    check_share("ratio_bound", ratio, above=True)
-    check_share("ratio_slack", slack)
+    _patients.check_share("ratio_bound", ratio, above=True)
+    _patients.check_share("ratio_slack", slack)
     return float(ratio), float(slack)
-
-
-def _wrong(objective: str, costs: tuple[float, float], mass: np.ndarray) -> np.ndarray:
-    """``[2]``: what a false positive and a false negative cost."""
-    check_objective(objective, costs)
-    totals = mass.reshape(-1, 2).sum(axis=0)
-    if objective == "balanced_error" and not totals.all():
-        raise ValueError("the balanced error needs patients of both outcomes.")
-    return wrong_costs(objective, costs, totals)
 
 
 def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:
     """``[C]``: each cell's share of all weights."""
-    check_lengths(labels=labels, groups=groups, weights=weights)
-    cell = group_ids(groups, num_groups) * 2 + binary(labels)
-    weights = near_one(own_weights(weights, len(labels)))
+    _patients.check_lengths(labels=labels, groups=groups, weights=weights)
+    cell = _patients.group_ids(groups, num_groups) * 2 + _patients.binary(labels)
+    weights = _patients.near_one(_patients.own_weights(weights, len(labels)))
     if not weights.any():
         raise ValueError("there are no patients, or their weights are all 0.")
     return np.bincount(cell, weights / weights.sum(), 2 * num_groups)

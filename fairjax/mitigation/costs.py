@@ -42,13 +42,20 @@ def wrong_costs(
     """``[2]``: what each unit of weight adds that is a false positive, or negative.
 
     Args:
-      objective: As `check_objective` lets it through.
-      costs: Likewise.
+      objective: ``"error"`` or ``"balanced_error"``.
+      costs: Of a false positive and of a false negative, at least 0.
       totals: ``[2]``, the weight of all negatives and of all positives.
+
+    Raises:
+      ValueError: As :func:`check_objective`; the balanced error without patients of
+        one outcome.
 
     Example:
       >>> wrong_costs("balanced_error", (1.0, 2.0), np.array([8.0, 2.0]))
       array([0.0625, 0.5   ])
     """
+    check_objective(objective, costs)
+    if objective == "balanced_error" and not totals.all():
+        raise ValueError("the balanced error needs patients of both outcomes.")
     total = totals.sum() if objective == "error" else 2 * totals
     return np.asarray(costs, np.float64) / total

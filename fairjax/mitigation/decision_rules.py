@@ -6,12 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from fairjax.metrics import GroupCounts
-from fairjax.mitigation._patients import (
-    binary,
-    check_lengths,
-    group_ids,
-    own_weights,
-)
+from fairjax.mitigation import _patients
 
 # By which a sum of chances may be beyond 1.
 _ROUNDING = 1e-6
@@ -66,12 +61,12 @@ def selection_probability(
       >>> selection_probability(np.array([0.9, 0.3, 0.1]), np.zeros(3, int), rules)
       array([1.  , 0.25, 0.  ])
     """
-    check_lengths(scores=scores, groups=groups)
+    _patients.check_lengths(scores=scores, groups=groups)
     scores = np.asarray(scores)
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} scores are NaN.")
     thresholds, chances, reverse = map(np.asarray, rules)
-    groups = group_ids(groups, len(thresholds))
+    groups = _patients.group_ids(groups, len(thresholds))
     probability = np.zeros(len(scores))
     for choice in range(thresholds.shape[1]):
         at_least = scores >= thresholds[groups, choice]
@@ -118,17 +113,17 @@ def expected_counts(
       array([[[0.75, 0.25],
               [0.5 , 1.5 ]]])
     """
-    check_lengths(
+    _patients.check_lengths(
         labels=labels, probability=probability, groups=groups, weights=weights
     )
-    groups = group_ids(groups, num_groups, least=-1)
-    weights = own_weights(weights, len(groups))
+    groups = _patients.group_ids(groups, num_groups, least=-1)
+    weights = _patients.own_weights(weights, len(groups))
     kept = groups >= 0
     probability, weights = np.asarray(probability)[kept], weights[kept]
     if not ((probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)).all():
         raise ValueError("probabilities lie in [0, 1]; some do not.")
     probability = np.clip(probability, 0, 1)
-    cell = groups[kept] * 2 + binary(np.asarray(labels)[kept])
+    cell = groups[kept] * 2 + _patients.binary(np.asarray(labels)[kept])
     selected, total = (
         np.bincount(cell, mass, 2 * num_groups).reshape(num_groups, 2)
         for mass in (weights * probability, weights)

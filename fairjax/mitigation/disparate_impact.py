@@ -1,19 +1,28 @@
 r"""Pre-processing: features that tell less of the group a patient belongs to."""
 
+import warnings
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from fairjax._extra import extra
 from fairjax.keys import as_key
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._repaired_tables import learn_table, repair_table
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.distances import distribution_distances
-from fairjax.mitigation.quantile_repair import Scale, Ties, check_repair
+from fairjax.mitigation.quantile_repair import (
+    GroupQuantiles,
+    Scale,
+    Ties,
+    check_repair,
+    group_quantiles,
+    repair,
+)
 from fairjax.types import check_whole
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -66,14 +75,18 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
       ties: ``"middle"``: equal values of a group stay equal, so that a binary feature
         is changed for all or for none of its patients. ``"random"``: they are spread
         over the values that their ranks have, which makes distributions of discrete
-        features equal at the price of chance.
+        features equal at the price of chance. The draw depends on the key and on who
+        the patient is, by ``patients`` or else by the row's features, so that it does
+        not matter who else is in the table. Rows with the same features share a draw
+        unless ``patients`` tell them apart.
       discrete: Features that are given values observed in training only: their
         positions or names; ``"auto"`` for those of whole numbers alone.
       num_quantiles: The most quantiles that are kept of each group; no more than the
         largest group has patients.
-      unseen: A group that fitting did not see: ``"error"``, or ranked among all
-        groups ``"together"``, or ``"keep"``: left as it is.
-      key: Of random ties, drawn anew in the same way at each call.
+      unseen: A group that fitting did not see, or saw no value of a feature in:
+        ``"error"``, or ranked among all groups ``"together"``, or ``"keep"``: left as
+        it is.
+      key: Of random ties.
 
     Attributes:
       group_names_: Names of the groups.
@@ -138,66 +151,84 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         del y
         self._check()
         values = self._numbers(X)
-        groups = Groups.of(sensitive_features, rows=len(values))
+        groups, codes = Groups.read(sensitive_features, rows=len(values))
         check_not_among(X, groups)
-        codes = groups.known(sensitive_features, rows=len(values))
         self._groups = groups
         self.group_names_ = groups.names
-        number = len(groups.names)
-        most = max(2, min(self.num_quantiles, int(np.bincount(codes).max())))
-        self.quantiles_ = learn_table(
-            values,
-            codes,
-            num_groups=number,
-            num_quantiles=most,
-            discrete=self._discrete(values),
-        )
+        largest = int(np.bincount(codes).max())
+        with jax.enable_x64(True):
+            learnt = group_quantiles(
+                jnp.asarray(values),
+                jnp.asarray(codes),
+                num_groups=len(groups.names),
+                num_quantiles=max(2, min(self.num_quantiles, largest)),
+                discrete=jnp.asarray(self._discrete(values)),
+            )
+        self.quantiles_ = GroupQuantiles(*map(np.asarray, learnt))
         return self
 
     def transform(
-        self, X: Any, *, sensitive_features: Any = None
+        self, X: Any, *, sensitive_features: Any = None, patients: Any = None
     ) -> np.ndarray | pd.DataFrame:
         """The repaired features.
 
         Args:
           X: ``[n, d]``, of the columns seen at fit.
           sensitive_features: As at fit.
+          patients: ``[n]``, numbers or texts that identify patients, for
+            ``ties="random"``; see the class.
 
         Returns:
           ``[n, d]``; as a data frame after ``set_output(transform="pandas")``.
 
         Raises:
-          ValueError: As :meth:`fit`; other columns; a group that is not known, with
-            ``unseen="error"``.
+          ValueError: As :meth:`fit`; other columns; with ``unseen="error"``, a group
+            that fitting did not see, or a value of a feature that fitting saw no value
+            of in that group.
         """
         check_is_fitted(self)
         self._check()
         values = self._numbers(X, reset=False)
         read = self._groups.known if self.unseen == "error" else self._groups.codes
         codes = read(sensitive_features, rows=len(values))
-        new = codes < 0
-        codes = np.where(new, len(self.group_names_), codes)
-        repaired = repair_table(
-            values,
-            codes,
-            self.quantiles_,
-            level=self.repair_level,
-            scale=self.scale,
-            ties=self.ties,
-            key=as_key(self.key),
-        )
+        new = np.where(codes < 0, len(self.group_names_), codes)
+        drawn = self._drawn_by(values, patients) if self.ties == "random" else None
+        repaired = self._repaired(values, new, drawn)
+        # To a feature that fitting saw no value of in a group, the group is new.
+        unlearnt = np.isnan(self.quantiles_.knots[new, 0]) & ~np.isnan(values)
+        if unlearnt.any() and self.unseen == "error":
+            row, column = np.argwhere(unlearnt)[0]
+            raise ValueError(
+                f"{unlearnt.sum()} values are of features that had no value in their "
+                f"group at fit, such as {self.get_feature_names_out()[column]!r} of "
+                f"{self.group_names_[codes[row]]!r}: fit on a table that has some, or "
+                "set unseen to 'together' or 'keep'."
+            )
+        if unlearnt.any() and self.unseen == "together":
+            every = np.full_like(new, len(self.group_names_))
+            together = self._repaired(values, every, drawn)
+            repaired = np.where(unlearnt, together, repaired)
         if self.unseen == "keep":
-            repaired = np.where(new[:, None], values, repaired)
+            repaired = np.where((codes < 0)[:, None], values, repaired)
         return repaired
 
     def fit_transform(
-        self, X: Any, y: Any = None, *, sensitive_features: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sensitive_features: Any = None,
+        patients: Any = None,
     ) -> np.ndarray | pd.DataFrame:
         """The repaired features of the table learnt from; see :meth:`fit`."""
         fitted = self.fit(X, y, sensitive_features=sensitive_features)
-        return fitted.transform(X, sensitive_features=sensitive_features)
+        return fitted.transform(
+            X, sensitive_features=sensitive_features, patients=patients
+        )
 
-    def report(self, X: Any, *, sensitive_features: Any = None) -> pd.DataFrame:
+    def report(
+        self, X: Any, *, sensitive_features: Any = None, patients: Any = None
+    ) -> pd.DataFrame:
         """How far apart the groups' distributions are, before and after repair.
 
         These are distances of features. The disparate impact of labels is not among
@@ -207,6 +238,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
           X: ``[n, d]``, of the columns seen at fit; rows held out tell more than those
             learnt from.
           sensitive_features: As at fit.
+          patients: As :meth:`transform`.
 
         Returns:
           A row a feature: the largest Kolmogorov-Smirnov and Wasserstein distance of
@@ -217,20 +249,20 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
           ValueError: As :meth:`transform`.
         """
         repaired = np.asarray(
-            self.transform(X, sensitive_features=sensitive_features), np.float64
+            self.transform(X, sensitive_features=sensitive_features, patients=patients),
+            np.float64,
         )
         values = self._numbers(X, reset=False)
-        rows = Groups.of(sensitive_features, rows=len(values))
-        codes = rows.known(sensitive_features, rows=len(values))
-        before, after = (
-            distribution_distances(table, codes, num_groups=len(rows.names))
-            for table in (values, repaired)
-        )
+        rows, codes = Groups.read(sensitive_features, rows=len(values))
+        tables = {"before": values, "after": repaired}
+        distances = {
+            when: distribution_distances(table, codes, num_groups=len(rows.names))
+            for when, table in tables.items()
+        }
         found = {
-            "kolmogorov_smirnov_before": before[0],
-            "kolmogorov_smirnov_after": after[0],
-            "wasserstein_before": before[1],
-            "wasserstein_after": after[1],
+            f"{name}_{when}": distances[when][place]
+            for place, name in enumerate(("kolmogorov_smirnov", "wasserstein"))
+            for when in tables
         }
         return pd.DataFrame(found, index=self.get_feature_names_out())
 
@@ -241,15 +273,20 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         return tags
 
     def _numbers(self, X: Any, *, reset: bool = True) -> np.ndarray:
+        if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
+            twice = X.columns[X.columns.duplicated()].unique().tolist()
+            raise ValueError(f"several features are named {twice}: rename them.")
         try:
             found = validate_data(
                 self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
         except (TypeError, ValueError) as error:
-            columns = getattr(X, "columns", ())
-            words = [name for name in columns if not _is_numeric(X[name])]
-            unread = "could not convert" in str(error) or isinstance(error, TypeError)
-            if not words or not unread:
+            named = isinstance(X, pd.DataFrame) and isinstance(error, TypeError)
+            if not named and "could not convert" not in str(error):
+                raise
+            table = pd.DataFrame(X)
+            words = [name for name in table.columns if not _is_numeric(table[name])]
+            if not words:
                 raise
             raise ValueError(
                 f"the features {words} are no numbers: encode them or leave them out."
@@ -261,6 +298,42 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
                 "not overflow: give them in another unit."
             )
         return values
+
+    def _repaired(self, values: np.ndarray, codes: np.ndarray, drawn: Any) -> Any:
+        with jax.enable_x64(True):
+            repaired = repair(
+                jnp.asarray(values),
+                jnp.asarray(codes),
+                jax.tree.map(jnp.asarray, self.quantiles_),
+                level=self.repair_level,
+                scale=self.scale,
+                ties=self.ties,
+                key=as_key(self.key) if self.ties == "random" else None,
+                patients=drawn,
+            )
+            return np.array(repaired)
+
+    def _drawn_by(self, values: np.ndarray, patients: Any) -> jax.Array:
+        """``[n, 2]``, the words that identify each row's patient, or its features."""
+        if patients is None:
+            # Adding zero makes −0 the 0 that it equals.
+            table = pd.DataFrame(values + 0.0)
+            same = int(table.duplicated().sum())
+            if same:
+                warnings.warn(
+                    f"{same} rows repeat another row's features, and share its random "
+                    "draw: give patients, which tell them apart.",
+                    stacklevel=3,
+                )
+        else:
+            table = pd.DataFrame({"patient": np.asarray(patients)})
+            if len(table) != len(values):
+                raise ValueError(
+                    f"there are patients of {len(table)} rows; X has {len(values)}."
+                )
+        words = pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64)
+        low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
+        return jnp.asarray(np.stack([low, high], axis=1).astype(np.uint32))
 
     def _check(self) -> None:
         check_repair(self.repair_level, self.scale, self.ties)
@@ -277,21 +350,17 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
                 )
             whole = np.isnan(values) | (values == np.round(values))
             return whole.all(axis=0)
-        number = values.shape[1]
-        names = list(getattr(self, "feature_names_in_", range(number)))
-        chosen = np.zeros(number, bool)
+        positions = range(values.shape[1])
+        names = list(getattr(self, "feature_names_in_", positions))
+        chosen = np.zeros(len(names), bool)
         for feature in self.discrete:
-            whole = isinstance(feature, int | np.integer)
-            masks = isinstance(feature, bool | np.bool_)
-            if feature in names and not masks:
-                chosen[names.index(feature)] = True
-            elif whole and not masks and 0 <= feature < len(names):
-                chosen[feature] = True
-            else:
+            mask = isinstance(feature, bool | np.bool_)
+            if mask or (feature not in names and feature not in positions):
                 raise ValueError(
                     f"discrete names no feature: {feature!r}; it lists positions or "
                     "names."
                 )
+            chosen[names.index(feature) if feature in names else feature] = True
         return chosen
 
 

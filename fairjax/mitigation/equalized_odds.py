@@ -1,24 +1,19 @@
 r"""Post-processing: decisions changed so that groups have equal rates."""
 
+import functools
 import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._outcomes import (
-    drawn,
-    expected_accuracy,
-    two_classes,
-)
+from fairjax._extra import extra
 from fairjax.mitigation._passing import requested, takes_weights
-from fairjax.mitigation._randomised import RandomisedMixin
-from fairjax.mitigation._sensitive import Groups
+from fairjax.mitigation._randomised import RandomisedMixin, drawn, expected_accuracy
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
 from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import (
         BaseEstimator,
         ClassifierMixin,
@@ -80,9 +75,10 @@ class EqualizedOdds(
       rules_: The rules, :class:`fairjax.mitigation.DecisionRules`.
       group_names_: Names of the groups, in the rules' order.
       counts_: Expected confusion counts ``[G, 2, 2]`` of the rows of the fit.
-      cost_: The objective's value there.
-      lacking_groups_: Names of the groups without positives or without negatives. They
-        took no part, and have the others' mean rate.
+      cost_: The objective's value there, of all rows.
+      lacking_groups_: Names of the groups without the patients that a constrained rate
+        is taken of, positives or negatives. They took no part, and have the others'
+        mean rate.
       n_features_in_: The classifier's, where it has it.
       feature_names_in_: Likewise.
 
@@ -161,10 +157,7 @@ class EqualizedOdds(
             raise ValueError(
                 f"the estimator is a classifier, not {type(self.estimator).__name__}."
             )
-        labels, classes = two_classes(y)
-        self._groups = Groups.of(sensitive_features, rows=len(labels))
-        codes = self._groups.known(sensitive_features, rows=len(labels))
-        self.group_names_, self.classes_ = self._groups.names, classes
+        labels, codes = self._begin(y, sensitive_features)
         check_consistent_length(X, labels)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(
@@ -188,11 +181,7 @@ class EqualizedOdds(
             )
         scores = self._scores(X, sensitive_features)
         if not self.shared:
-            warnings.warn(
-                "These rules need each patient's group to decide: predict asks for "
-                "sensitive_features. With shared=True they do not.",
-                stacklevel=2,
-            )
+            _tell_that_groups_are_needed()
         fitted = equal_rate_rules(
             labels,
             scores,
@@ -297,3 +286,13 @@ class EqualizedOdds(
                 "finite."
             )
         return found
+
+
+@functools.cache
+def _tell_that_groups_are_needed() -> None:
+    """Warns, but once: not for every fold of a search."""
+    warnings.warn(
+        "These rules need each patient's group to decide: predict asks for "
+        "sensitive_features. With shared=True they do not.",
+        stacklevel=3,
+    )

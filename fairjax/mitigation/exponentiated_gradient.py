@@ -7,15 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fairjax._extra import extra
 from fairjax.mitigation import _fairlearn_reduction
-from fairjax.mitigation._extra import mitigation_extra
-from fairjax.mitigation._outcomes import (
-    drawn,
-    expected_accuracy,
-    two_classes,
-)
-from fairjax.mitigation._randomised import RandomisedMixin
-from fairjax.mitigation._sensitive import Groups, check_not_among
+from fairjax.mitigation._randomised import RandomisedMixin, drawn, expected_accuracy
+from fairjax.mitigation._sensitive import check_not_among
 from fairjax.mitigation._stored_mixtures import read_fitted, write_fitted
 from fairjax.mitigation.constraints import (
     Parity,
@@ -34,7 +29,7 @@ from fairjax.mitigation.flax_responses import (
 )
 from fairjax.mitigation.reduction import LANES, check_game, solve_reduction
 
-with mitigation_extra():
+with extra("mitigation", needed_by="mitigation"):
     from scipy.sparse import issparse
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
     from sklearn.utils import check_consistent_length, check_random_state, get_tags
@@ -205,14 +200,10 @@ class ExponentiatedGradient(
             self.learning_rate,
             self.multiplier_bound,
         )
-        labels, classes = two_classes(y)
         features = self._features(X, reset=True)
+        labels, codes = self._begin(y, sensitive_features)
         check_consistent_length(features, labels)
-        rows = len(labels)
-        groups = Groups.of(sensitive_features, rows=rows)
-        check_not_among(X, groups)
-        codes = groups.known(sensitive_features, rows=rows)
-        self._groups, self.group_names_, self.classes_ = groups, groups.names, classes
+        check_not_among(X, self._groups)
         weights = None
         if sample_weight is not None:
             if not native:
@@ -238,7 +229,7 @@ class ExponentiatedGradient(
             # Of an earlier fit, it may be with the other back end.
             self.__dict__.pop(name, None)
         if native:
-            own = np.ones(rows) if weights is None else weights
+            own = np.ones(len(labels)) if weights is None else weights
             self._fit_flax(features, labels, codes, own, constraints)
         else:
             _fairlearn_reduction.fit(self, features, labels, codes, constraints)

@@ -51,11 +51,16 @@ class FlaxClassifier:
     these as ``estimator``. The default is logistic
     regression with scikit-learn's default penalty, by L-BFGS on all rows.
 
+    It pickles if its functions do: ``model`` a function of a module, no lambda, and
+    ``optimizer`` one that makes the transformation, such as
+    ``functools.partial(optax.adam, 1e-2)``; transformations themselves do not.
+
     Attributes:
       model: ``model(num_inputs, rngs)`` makes the module, from inputs ``[b, d]`` to
         logits ``[b]`` or ``[b, 1]``.
-      optimizer: Any optax transformation; None: ``optax.lbfgs`` with a line search of
-        a few points at most, which needs all rows at once.
+      optimizer: An optax transformation, or a function without arguments that makes
+        one; None: ``optax.lbfgs`` with a line search of a few points at most, which
+        needs all rows at once.
       steps: Of each response.
       batch_size: Patients of a step, drawn with replacement; None: all.
       penalty: At least 0.
@@ -74,11 +79,17 @@ class FlaxClassifier:
     """
 
     model: Callable[[int, nnx.Rngs], nnx.Module] = logistic
-    optimizer: optax.GradientTransformation | None = None
+    optimizer: (
+        optax.GradientTransformation | Callable[[], optax.GradientTransformation] | None
+    ) = None
     steps: int = 15
     batch_size: int | None = None
     penalty: float = 1.0
     standardize: bool = True
+
+    def __deepcopy__(self, memo: Any) -> "FlaxClassifier":
+        """Itself, which never changes: clones share what was compiled for it."""
+        return self
 
     def check(self) -> None:
         """Refuse settings out of range.
@@ -293,7 +304,9 @@ def _lbfgs() -> optax.GradientTransformation:
 @functools.lru_cache(maxsize=32)
 def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
     apply, _ = functional(learner.model(num_inputs, nnx.Rngs(0)))
-    transform = _lbfgs() if learner.optimizer is None else learner.optimizer
+    transform: Any = _lbfgs if learner.optimizer is None else learner.optimizer
+    if not isinstance(transform, optax.GradientTransformation):
+        transform = transform()
 
     def begin_one(key: Array) -> Params:
         return functional(learner.model(num_inputs, nnx.Rngs(key)))[1]

@@ -13,13 +13,7 @@ from jaxtyping import Array, Float, Int, Real
 from fairjax.metrics import GroupCounts, f1_score
 from fairjax.metrics._rows import as_rows, check_sizes
 from fairjax.metrics._tally import tally
-from fairjax.mitigation._patients import (
-    binary,
-    check_lengths,
-    check_single,
-    finite,
-    group_ids,
-)
+from fairjax.mitigation import _patients
 
 # .10, .11, ..., .89, as published.
 GRID = np.arange(10, 90) / 100
@@ -125,8 +119,9 @@ def tune_thresholds(
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      The thresholds. A group whose metric is defined nowhere, one without patients
-      for example, has the threshold of all patients together.
+      The thresholds. A group that lacks positives or negatives has the threshold of
+      all patients together, and so has one whose metric is the same at all thresholds,
+      or defined at none: nothing could be tuned there.
 
     Raises:
       ValueError: Labels other than 0 and 1; scores or thresholds that are not finite;
@@ -148,43 +143,41 @@ def tune_thresholds(
     if grid.ndim != 1 or not grid.size:
         raise ValueError(f"the grid is a list of thresholds, not {grid.shape}.")
     check_sizes(num_groups=num_groups)
-    check_lengths(labels=labels, scores=scores, groups=groups, weights=weights)
-    grid, scores = finite("the grid's thresholds", grid), finite("scores", scores)
+    _patients.check_lengths(
+        labels=labels, scores=scores, groups=groups, weights=weights
+    )
+    grid = _patients.finite("the grid's thresholds", grid)
+    scores = _patients.finite("scores", scores)
     if weights is not None:
-        check_single(weights)
+        _patients.check_single(weights)
     # Thresholds and scores by their places, which float32 holds exactly.
     rank = np.argsort(grid, kind="stable")
     places = np.empty(grid.size, np.int32)
     places[rank] = np.arange(1, grid.size + 1)
     counts = threshold_counts(
-        binary(labels),
+        _patients.binary(labels),
         np.searchsorted(grid[rank], scores, side="right").astype(np.int32),
-        group_ids(groups, num_groups, least=-1),
+        _patients.group_ids(groups, num_groups, least=-1),
         places,
         num_groups=num_groups,
         weights=None if weights is None else np.asarray(weights),
     )
-    together = GroupCounts(counts.counts.sum(axis=1, keepdims=True))
-    common, common_reached = _best(metric, together, grid, 1)
-    if np.isnan(common_reached[0]):
-        raise ValueError("the metric is defined at no threshold of the grid.")
-    if not by_group:
-        return Thresholds(*(np.repeat(x, num_groups) for x in (common, common_reached)))
-    own, reached = _best(metric, counts, grid, num_groups)
-    return Thresholds(np.where(np.isnan(reached), common, own), reached)
-
-
-def _best(
-    metric: Callable[[GroupCounts], Array],
-    counts: GroupCounts,
-    grid: np.ndarray,
-    num_groups: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(metric(counts))
-    if values.shape != (grid.size, num_groups):
+    # All patients together are one group more, the last.
+    total = counts.counts.sum(axis=1, keepdims=True)
+    values = np.asarray(metric(GroupCounts(jnp.append(counts.counts, total, axis=1))))
+    if values.shape != (grid.size, num_groups + 1):
         raise ValueError(
-            f"the metric gives {values.shape} numbers for {grid.size} thresholds and "
-            f"{num_groups} groups."
+            f"the metric gives {values.shape} numbers for {grid.size} thresholds, "
+            f"{num_groups} groups and all together."
         )
     place = np.argmax(np.where(np.isnan(values), -np.inf, values), axis=0)
-    return grid[place], np.take_along_axis(values, place[None], axis=0)[0]
+    if np.isnan(values[place[-1], -1]):
+        raise ValueError("the metric is defined at no threshold of the grid.")
+    if not by_group:
+        reached = np.repeat(values[place[-1], -1], num_groups)
+        return Thresholds(np.repeat(grid[place[-1]], num_groups), reached)
+    differs = np.nanmax(values, axis=0, initial=-np.inf)
+    differs = differs > np.nanmin(values, axis=0, initial=np.inf)
+    both = (counts.counts[0].sum(axis=-1) > 0).all(axis=-1)
+    place = np.where(differs[:-1] & both, place[:-1], place[-1])
+    return Thresholds(grid[place], values[place, np.arange(num_groups)])

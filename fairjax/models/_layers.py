@@ -12,6 +12,8 @@ class Dropout(nnx.Module):
     """Dropout that drops nothing where it is given no keys."""
 
     def __init__(self, rate: float):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"dropout must be a fraction in [0, 1]; got {rate}.")
         self.layer = nnx.Dropout(rate)
 
     def __call__(self, values: Array, rngs: nnx.Rngs | None) -> Array:

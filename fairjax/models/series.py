@@ -127,7 +127,8 @@ class SeriesEncoder(nnx.Module):
 
         Raises:
           ValueError: T is more than ``max_length``, the arrays are of different shapes,
-            or ``variables`` are no whole numbers.
+            ``variables`` are no whole numbers, or ``times`` have 16 bits, which shift
+            a measurement by hours.
         """
         _check_series(times=times, variables=variables, values=values, mask=mask)
         check_length(times.shape[-1], self.max_length, "series")
@@ -162,4 +163,10 @@ def _check_series(**parts: Array) -> None:
         raise ValueError(
             f"variables are whole numbers, the kind of each measurement, not {kind}: "
             "pass variables.astype(int), if that is what they hold."
+        )
+    kind = parts["times"].dtype
+    if jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4:
+        raise ValueError(
+            f"times must have 32 bits or more; got {kind}, which rounds hour 257 to "
+            "256: leave the times as they are when values are cast."
         )

@@ -117,7 +117,9 @@ def contribution_balance(
     _check_observed(contributions, observed)
     contributions = jnp.where(observed, contributions, 0.0)
     number = jnp.maximum(jnp.sum(observed) - 1, 1)
-    others = (jnp.sum(contributions) - contributions) / number
+    # Added up without its own, which subtracted would cancel small ones.
+    own = jnp.eye(contributions.shape[0], dtype=bool)
+    others = jnp.sum(jnp.where(own, 0, contributions), axis=1) / number
     ratio = jnp.where(others > 0, contributions / jnp.where(others > 0, others, 1), 0)
     # Equal contributions, which rounding may tell apart, slow nobody.
     return jnp.where(ratio > 1 + 1e-6, 1 - jnp.tanh(alpha * ratio), 1.0)

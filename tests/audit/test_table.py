@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fairjax.audit._errors import AuditError
 from fairjax.audit.options import Options
+from fairjax.audit.reading import _quality
 from fairjax.audit.reading.table import read
 
 CSV = """\
@@ -806,3 +807,15 @@ def test_what_is_no_table_is_refused():
 def test_a_column_that_is_not_there_is_named_with_the_tables_size(tmp_path):
     path = save(tmp_path, CSV)
     assert "(4 rows, 6 columns) has no column" in refusal(path, attributes="race")
+
+
+def test_distinct_rows_of_mixed_types_and_missing_values():
+    """Rows 0 and 1, and rows 2, 3 and 5 are equal; −0 equals 0, and 1 equals 1.0."""
+    nan = np.nan
+    scores = np.array([nan, nan, 0.0, -0.0, 1.0, 0.0], np.float32)
+    wide = np.array([0.1, 0.1, nan, nan, 0.1, nan])
+    labels = np.array([1, 1, 0, 0, 1, 0], np.int8)
+    groups = np.array([2, 2, -1, -1, 2, -1])
+    assert _quality._distinct([scores, wide, labels, groups]) == 3
+    assert _quality._distinct([wide]) == 2
+    assert _quality._distinct([np.array([1, 2, 1], object), np.zeros(3, bool)]) == 2

@@ -24,6 +24,7 @@ from fairjax.data import (
     coding,
     decode,
 )
+from fairjax.data._archives import split_files
 
 _FILE = Path(__file__).with_name("archives.py")
 _SPEC = importlib.util.spec_from_file_location("archives", _FILE)
@@ -55,6 +56,16 @@ def prepare(make, folder, manual, config=None):
         download_config=tfds.download.DownloadConfig(manual_dir=manual)
     )
     return builder
+
+
+def test_hidden_files_are_not_read(tmp_path):
+    """Such as those that macOS puts beside each file, or a notebook into a folder."""
+    folder = archives.write(tmp_path, archives.fairvlmed)
+    (folder / "Training" / "._data_00000.npz").write_bytes(b"Mac OS X")
+    (folder / ".checkpoints").mkdir()
+    (folder / ".checkpoints" / "data_00000.npz").write_bytes(b"")
+    files = split_files(folder)
+    assert [len(found) for found in files.values()] == [4, 2, 3]
 
 
 def records(builder):

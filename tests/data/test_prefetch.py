@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from jax.sharding import NamedSharding, PartitionSpec
 
+from fairjax.data import prefetch as module
 from fairjax.data.prefetch import prefetch
 
 
@@ -146,6 +147,78 @@ print(next(batches)["x"].shape)
         timeout=120,
     )
     assert (done.stdout, done.stderr) == ("(9,)\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["", "raise KeyError('a step failed')"])
+def test_a_program_ends_whose_loader_blocks(end):
+    program = f"""
+import threading
+import numpy as np
+from fairjax.data.prefetch import prefetch
+def loader():
+    yield np.zeros(9)
+    threading.Event().wait()
+batches = prefetch(loader())
+print(next(batches).shape)
+{end}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "(9,)\n"
+    assert done.returncode == (1 if end else 0)
+
+
+def test_a_loader_that_blocks_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    go_on = threading.Event()
+
+    def loader():
+        yield np.zeros(1)
+        go_on.wait(60)
+        yield np.ones(1)
+
+    batches = prefetch(loader())
+    next(batches)
+    batches.close()
+    assert len(threads()) == 1
+    assert next(batches, None) is None
+    go_on.set()
+    wait_until(all_ended)
+
+
+@pytest.mark.parametrize("end", ["the last batch", "closing"])
+def test_several_consumers_all_end(end):
+    go_on = threading.Event()
+    taken, ended = [], []
+
+    def loader():
+        yield np.zeros(1)
+        go_on.wait(60)
+        if end == "the last batch":
+            yield np.ones(1)
+
+    batches = prefetch(loader())
+
+    def consume():
+        taken.extend(int(batch[0]) for batch in batches)
+        ended.append(1)
+
+    consumers = [threading.Thread(target=consume, daemon=True) for _ in range(3)]
+    for consumer in consumers:
+        consumer.start()
+    wait_until(lambda: taken == [0])
+    if end == "closing":
+        closing = threading.Thread(target=batches.close)
+        closing.start()
+    go_on.set()
+    for consumer in consumers:
+        consumer.join(10)
+    assert len(ended) == 3
+    assert sorted(taken) == ([0, 1] if end == "the last batch" else [0])
+    if end == "closing":
+        closing.join(10)
 
 
 def test_a_loader_that_fails_after_the_end_is_not_heard():

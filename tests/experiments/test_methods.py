@@ -3,12 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from experiments.core import methods
 from experiments.core.programs import Budget, allot
-from experiments.core.reweighting import reweighting
 
 
 @pytest.fixture(scope="module")
@@ -179,28 +176,3 @@ def test_reweighting_is_fitted_on_the_training_rows(splits, programs):
         # Every intersection with both outcomes has the prevalence of all.
         assert len(shares) >= 6
         np.testing.assert_allclose(shares, label.mean(), atol=1e-5)
-
-
-def test_reweighting_by_hand():
-    """Six patients: P(a) P(y) / P(a, y) is 3/4, 3/2, 3/2 and 3/4."""
-    groups, label = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 1, 0, 1, 0, 0])
-    np.testing.assert_allclose(
-        reweighting(groups, label), [0.75, 0.75, 1.5, 1.5, 0.75, 0.75]
-    )
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=40).map(
-        lambda rows: rows + [(g, y) for g in range(3) for y in range(2)]
-    )
-)
-def test_reweighting_makes_label_and_group_independent(rows):
-    groups, label = np.array(rows).T
-    weights = reweighting(groups, label).astype(float)
-    joint = np.zeros((3, 2))
-    np.add.at(joint, (groups, label), weights / weights.sum())
-    expected = joint.sum(1, keepdims=True) * joint.sum(0)
-    np.testing.assert_allclose(joint, expected, atol=1e-6)
-    # The margins stay as they were.
-    np.testing.assert_allclose(joint.sum(0), np.bincount(label) / len(label), atol=1e-6)
-    assert weights.mean() == pytest.approx(1, abs=1e-5)

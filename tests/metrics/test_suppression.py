@@ -7,6 +7,15 @@ from hypothesis import strategies as st
 
 from fairjax.metrics import suppress_small_cells, suppress_small_counts
 
+pytestmark = pytest.mark.filterwarnings("ignore:the next release drops suppress_small")
+
+
+def test_they_warn_that_they_go():
+    with pytest.warns(DeprecationWarning, match="drops suppress_small_counts; fairjax"):
+        suppress_small_counts([5, 40])
+    with pytest.warns(DeprecationWarning, match="drops suppress_small_cells; fairjax"):
+        suppress_small_cells([5, 40], [60, 80])
+
 
 def consistent_values(withheld, table, least, top):
     """Every withheld cell's values in all tables that agree with what is published.

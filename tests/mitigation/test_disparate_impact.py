@@ -11,12 +11,14 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
 from fairjax.mitigation import DisparateImpactRemover
+from fairjax.mitigation.scoring import RoutedScorer
 
 # Older searches do not score with groups, older column transformers do not pass them.
 HANDS_ON = parse_version(sklearn.__version__) >= parse_version("1.9")
@@ -165,6 +167,66 @@ def test_random_ties_follow_the_key():
     assert (draws[0] != draws[3]).any()
 
 
+def binary(rows=400):
+    rng = np.random.default_rng(0)
+    who = np.repeat(["a", "b"], rows // 2)
+    x = (rng.random(rows) < np.where(who == "a", 0.2, 0.6)).astype(float)
+    return np.stack([x, rng.normal(size=rows)], axis=1), who
+
+
+@pytest.mark.parametrize("by", ["patients", "features"])
+def test_random_ties_do_not_depend_on_who_else_is_there(by):
+    x, who = binary()
+    remover = DisparateImpactRemover(ties="random").fit(x, sensitive_features=who)
+    patients = np.array([f"p{i}" for i in range(len(x))])
+
+    def repaired(rows):
+        given = {"patients": patients[rows]} if by == "patients" else {}
+        return remover.transform(x[rows], sensitive_features=who[rows], **given)
+
+    together = repaired(np.arange(len(x)))
+    shares = [together[who == group, 0].mean() for group in "ab"]
+    np.testing.assert_allclose(*shares, atol=0.1)
+    turned = np.arange(len(x))[::-1]
+    np.testing.assert_array_equal(repaired(turned), together[turned])
+    for row in (0, 150, 399):
+        np.testing.assert_array_equal(repaired([row]), together[[row]])
+
+
+def test_rows_that_share_a_draw_are_told():
+    x, who = binary()
+    remover = DisparateImpactRemover(ties="random").fit(
+        x[:, :1], sensitive_features=who
+    )
+    with pytest.warns(UserWarning, match="398 rows repeat another row's features"):
+        remover.transform(x[:, :1], sensitive_features=who)
+    with pytest.raises(ValueError, match="patients of 3 rows; X has 400"):
+        remover.transform(x[:, :1], sensitive_features=who, patients=[1, 2, 3])
+
+
+def test_a_feature_without_values_in_a_group_at_fit():
+    """To that feature the group is one that fitting did not see."""
+    x = np.array([[1.0, 1], [2, 2], [3, 3], [np.nan, 4], [np.nan, 5], [np.nan, 6]])
+    who = np.repeat(["a", "b"], 3)
+    new = np.where(np.isnan(x), 50.0, x)
+    fits = {
+        unseen: DisparateImpactRemover(unseen=unseen, discrete=[]).fit(
+            x, sensitive_features=who
+        )
+        for unseen in ("error", "together", "keep")
+    }
+    with pytest.raises(ValueError, match="3 values are .* such as 'x0' of 'b': fit on"):
+        fits["error"].transform(new, sensitive_features=who)
+    np.testing.assert_array_equal(
+        fits["keep"].transform(new, sensitive_features=who)[3:, 0], 50
+    )
+    together = fits["together"].transform(new, sensitive_features=who)
+    # Beyond all values seen is the highest of the common distribution.
+    np.testing.assert_allclose(together[3:, 0], 3)
+    known = fits["error"].transform(x, sensitive_features=who)
+    np.testing.assert_array_equal(together[:, 1], known[:, 1])
+
+
 def test_groups_not_seen_at_fit():
     x, who = table()
     new = who.replace({"site": {3: 9}})
@@ -234,6 +296,19 @@ def test_in_searches_and_beside_other_columns_the_groups_reach_it():
     search = GridSearchCV(pipeline, {"repair__repair_level": [0.0, 1.0]}, cv=folds)
     search.fit(x, labels, sensitive_features=who)
     assert search.best_params_["repair__repair_level"] in (0.0, 1.0)
+    # A scorer of scikit-learn gives the pipeline no groups, and NaN comes of it.
+    search.set_params(scoring=RoutedScorer("roc_auc")).fit(
+        x, labels, sensitive_features=who
+    )
+    train, test = next(iter(folds.split(x, labels)))
+    for level, name in ((0.0, 0), (1.0, 1)):
+        own = pipeline.set_params(repair__repair_level=level).fit(
+            x.iloc[train], labels[train], sensitive_features=who.iloc[train]
+        )
+        chance = own.predict_proba(x.iloc[test], sensitive_features=who.iloc[test])
+        assert search.cv_results_["split0_test_score"][name] == pytest.approx(
+            roc_auc_score(labels[test], chance[:, 1])
+        )
     columns = ColumnTransformer(
         [("repair", asking(1.0), ["age"])],
         remainder="passthrough",
@@ -315,12 +390,29 @@ SOUND, WHO = table()
             r"the features \['ward'\] are no numbers: encode them or leave them out",
         ),
         ({}, {"X": SOUND.assign(age=np.inf)}, "Input X contains infinity"),
+        (
+            {},
+            {"X": pd.concat([SOUND, SOUND.assign(age="old")], axis=1)},
+            r"several features are named \['age', 'visits'\]: rename them",
+        ),
+        (
+            {},
+            {"X": np.array([[1, "old"]] * 90, object)},
+            r"the features \[1\] are no numbers",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(settings, change, words):
     given = {"X": SOUND, "sensitive_features": WHO} | change
     with pytest.raises(ValueError, match=words):
         DisparateImpactRemover(**settings).fit(**given)
+
+
+def test_a_key_that_is_none():
+    with pytest.raises(ValueError, match="key must be a seed or a jax.random.key; got"):
+        DisparateImpactRemover(ties="random", key=None).fit_transform(
+            SOUND, sensitive_features=WHO
+        )
 
 
 def test_tables_of_other_columns_are_refused():
@@ -395,5 +487,5 @@ def test_what_becomes_of_a_binary_feature():
     told = moved.report(x, sensitive_features=who).iloc[0]
     assert told["kolmogorov_smirnov_after"] > 0.25
     spread = DisparateImpactRemover(ties="random").fit(x, sensitive_features=who)
-    told = spread.report(x, sensitive_features=who).iloc[0]
+    told = spread.report(x, sensitive_features=who, patients=np.arange(1000)).iloc[0]
     assert told["kolmogorov_smirnov_after"] < 0.05

@@ -16,7 +16,7 @@ from fairjax.mitigation import (
     expected_counts,
     selection_probability,
 )
-from fairjax.mitigation._menus import _upper_hull
+from fairjax.mitigation.equal_rates import _upper_hull
 
 
 def cohort(seed=0, rows=600, num_groups=3, digits=1):
@@ -270,7 +270,39 @@ def test_a_group_without_positives_has_the_others_rate():
     alone = equal_rate_rules(
         labels[rest], scores[rest], groups[rest] // 2, num_groups=2
     )
-    assert fitted.cost == pytest.approx(alone.cost)
+    assert error(metrics.GroupCounts(fitted.counts.counts[[0, 2]])) == pytest.approx(
+        alone.cost
+    )
+    # The cost is of everybody who is counted.
+    assert fitted.cost == pytest.approx(error(fitted.counts))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "lone", "scores", "cost"),
+    [
+        # Group 0 errs least, in 0 of 4, where half are selected; but then 3 of the 6
+        # positives of group 1 are missed. Where all are, 2 negatives of group 0 err.
+        ("demographic_parity", 1, [0.1, 0.2, 0.8, 0.9], 0.2),
+        ("demographic_parity", 0, [0.1, 0.2, 0.8, 0.9], 0.2),
+        # A true positive rate of .5 costs group 0 one error and group 1 three; a rate
+        # of 1 costs two false positives of group 0.
+        ("true_positive_rate_parity", 1, [0.5, 0.8, 0.3, 0.9], 0.2),
+        # Likewise the other way round.
+        ("false_positive_rate_parity", 0, [0.1, 0.7, 0.2, 0.5], 0.2),
+    ],
+)
+def test_a_group_of_one_outcome_takes_part_where_it_has_the_rate(
+    constraint, lone, scores, cost
+):
+    labels = np.append([0, 0, 1, 1], np.full(6, lone))
+    groups = np.repeat([0, 1], [4, 6])
+    scores = np.append(scores, np.linspace(0.2, 0.7, 6))
+    fitted = equal_rate_rules(
+        labels, scores, groups, num_groups=2, constraint=constraint
+    )
+    assert fitted.lacking == ()
+    assert fitted.cost == pytest.approx(cost)
+    assert error(fitted.counts) == pytest.approx(cost)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))

@@ -1,6 +1,7 @@
 """The estimator of equal rates as scikit-learn's users have it."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,10 @@ from fairjax.mitigation import (
     DisparateImpactRemover,
     EqualizedOdds,
     equal_rate_rules,
+    equalized_odds,
 )
 
-# Said at every fit without shared=True; one test asks for it.
+# Said at the first fit without shared=True; one test asks for it.
 pytestmark = pytest.mark.filterwarnings("ignore:These rules need each patient's group")
 
 
@@ -96,8 +98,13 @@ def test_the_rules_are_those_of_the_classifiers_scores():
 
 
 def test_it_warns_that_groups_are_needed_and_shared_rules_need_none():
+    equalized_odds._tell_that_groups_are_needed.cache_clear()
     with pytest.warns(UserWarning, match="need each patient's group to decide"):
         own = EqualizedOdds(LogisticRegression()).fit(X, Y, sensitive_features=WHO)
+    with warnings.catch_warnings():
+        # Said once, not for every fold of a search.
+        warnings.simplefilter("error")
+        clone(own).fit(X, Y, sensitive_features=WHO)
     with pytest.raises(ValueError, match="sensitive_features are needed"):
         own.predict(X)
     shared = EqualizedOdds(LogisticRegression(), shared=True, tolerance=0.2)

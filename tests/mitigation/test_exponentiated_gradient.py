@@ -1,7 +1,9 @@
 """The mixture of classifiers, with both back ends, as scikit-learn's users have it."""
 
+import functools
 import json
 import pickle
+import warnings
 
 import jax
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 import sklearn
 from scipy.sparse import csr_array
 from sklearn.base import clone
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -474,6 +478,50 @@ def test_a_pipeline_is_told_its_weights(patients):
     assert fair.violation_ < 0.01
     with pytest.raises(ValueError, match="takes no 'sample_weight'"):
         ExponentiatedGradient(pipeline).fit(x, labels, sensitive_features=groups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "learner",
+    [
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
+        VotingClassifier([("a", LogisticRegression()), ("b", "drop")]),
+        StackingClassifier([("a", LogisticRegression())], LogisticRegression(), cv=2),
+    ],
+    ids=lambda learner: type(learner).__name__,
+)
+def test_searches_and_ensembles_hand_on_weights(patients, learner):
+    x, labels, groups = patients
+    fair = ExponentiatedGradient(learner, difference_bound=0.05, max_iterations=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no mixture of the learner's")
+        fair.fit(x, labels, sensitive_features=groups)
+    plain = clone(learner).fit(x, labels)
+    selected = [plain.predict(x)[groups == g].mean() for g in np.unique(groups)]
+    assert np.ptp(fair.report()["selection_rate"]) < 0.5 * np.ptp(selected)
+
+
+def test_ensembles_of_learners_without_weights_are_refused(patients):
+    x, labels, groups = patients
+    for learner in (
+        GridSearchCV(KNeighborsClassifier(), {}),
+        VotingClassifier([("a", LogisticRegression()), ("b", KNeighborsClassifier())]),
+    ):
+        with pytest.raises(ValueError, match="takes no 'sample_weight'"):
+            ExponentiatedGradient(learner).fit(x, labels, sensitive_features=groups)
+
+
+def test_a_flax_learner_pickles_with_a_function_that_makes_its_optimizer():
+    optimizer = functools.partial(optax.adam, 0.05)
+    learner = FlaxClassifier(optimizer=optimizer, steps=60)
+    again = pickle.loads(pickle.dumps(learner))
+    assert again.optimizer.args == (0.05,)
+    assert clone(ExponentiatedGradient(learner)).estimator is learner
+    x, cells = np.array([[-1.0], [1.0], [-2.0], [2.0]]), np.array([0, 1, 0, 1])
+    prices = np.array([[1.0, -1.0], [-1.0, -1.0]])
+    for one in (again, FlaxClassifier(optimizer=optax.adam(0.05), steps=60)):
+        answer = FlaxResponses(one, x, cells, np.ones(4), num_cells=2, lanes=2, key=0)
+        np.testing.assert_array_equal(answer(prices), [[0, 1], [1, 1]])
 
 
 @pytest.mark.slow

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from fairjax.mitigation import _repaired_tables
-from fairjax.mitigation._quantile_moves import learn, move
-from fairjax.mitigation._repaired_tables import learn_table, repair_table
+from fairjax.mitigation import quantile_repair
 from fairjax.mitigation.distances import distribution_distances
 from fairjax.mitigation.quantile_repair import group_quantiles, repair
 
@@ -211,19 +209,26 @@ def odd_tables(rows, seed=0):
         pytest.param(700, 64, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
-def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
-    x, groups, discrete = odd_tables(rows, seed)
-    options = {"num_groups": 4, "num_quantiles": number}
-    with jax.enable_x64(True):
-        arrays = jnp.asarray(x), jnp.asarray(groups)
-        ours = group_quantiles(*arrays, discrete=jnp.asarray(discrete), **options)
-    on_host = learn_table(x, groups, discrete=discrete, **options)
-    for mine, other in zip(ours, on_host, strict=True):
-        mine = np.asarray(mine)
+def test_rows_and_quantiles_that_fill_up_change_nothing(monkeypatch, rows, number):
+    x, groups, discrete = odd_tables(rows)
+
+    def learnt():
+        with jax.enable_x64(True):
+            arrays = jnp.asarray(x), jnp.asarray(groups)
+            return group_quantiles(
+                *arrays,
+                num_groups=4,
+                num_quantiles=number,
+                discrete=jnp.asarray(discrete),
+            )
+
+    filled = learnt()
+    for name in ("_filled", "_power_of_two"):
+        monkeypatch.setattr(quantile_repair, name, lambda number: number)
+    for mine, other in zip(filled, learnt(), strict=True):
         np.testing.assert_array_equal(mine, other)
         known = ~np.isnan(mine)
-        np.testing.assert_array_equal(np.signbit(mine[known]), np.signbit(other[known]))
+        np.testing.assert_array_equal(np.signbit(mine)[known], np.signbit(other)[known])
 
 
 @pytest.mark.slow
@@ -237,19 +242,29 @@ def test_both_sorts_leave_the_same_to_the_bit(rows, number, seed):
     ],
 )
 def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, block):
-    monkeypatch.setattr(_repaired_tables, "_BLOCK", block)
     x, groups, discrete = odd_tables(300)
-    learnt = learn_table(x, groups, num_groups=4, num_quantiles=41, discrete=discrete)
+    new, to, _ = odd_tables(200, seed=1)
+    to[::5] = 4
     options = {"level": 0.7, "scale": scale, "ties": ties, "key": jax.random.key(0)}
-    new, groups, _ = odd_tables(200, seed=1)
-    groups[::5] = 4
-    found = repair_table(new, groups, learnt, **options)
     with jax.enable_x64(True):
-        arrays = jnp.asarray(new), jnp.asarray(groups)
-        whole = repair(*arrays, jax.tree.map(jnp.asarray, learnt), **options)
+        learnt = group_quantiles(
+            jnp.asarray(x),
+            jnp.asarray(groups),
+            num_groups=4,
+            num_quantiles=41,
+            discrete=jnp.asarray(discrete),
+        )
+
+        def repaired(rows):
+            arrays = jnp.asarray(new[rows]), jnp.asarray(to[rows])
+            return np.asarray(repair(*arrays, learnt, **options))
+
+        whole = repaired(slice(None))
+        monkeypatch.setattr(quantile_repair, "_BLOCK", block)
+        found = repaired(slice(None))
+        # Neither do the rows that follow.
+        first = repaired(slice(50))
     np.testing.assert_array_equal(found, whole)
-    # Neither do the rows that follow.
-    first = repair_table(new[:50], groups[:50], learnt, **options)
     np.testing.assert_array_equal(first, found[:50])
 
 
@@ -258,15 +273,44 @@ def test_tables_of_nearly_the_same_size_share_a_program():
     x, groups, discrete = odd_tables(120)
     programs = []
     for rows in (120, 113, 105):
-        part, who = x[:rows], groups[:rows]
-        learnt = learn_table(
-            part, who, num_groups=4, num_quantiles=rows // 3, discrete=discrete
+        part, who = jnp.asarray(x[:rows], jnp.float32), jnp.asarray(groups[:rows])
+        learnt = group_quantiles(
+            part,
+            who,
+            num_groups=4,
+            num_quantiles=rows // 3,
+            discrete=jnp.asarray(discrete),
         )
-        repair_table(
-            part, who, learnt, level=1.0, scale="value", ties="middle", key=None
+        repair(part, who, learnt)
+        programs.append(
+            (quantile_repair._learn._cache_size(), quantile_repair._move._cache_size())
         )
-        programs.append((learn._cache_size(), move._cache_size()))
     assert programs[0] == programs[1] == programs[2]
+
+
+@pytest.mark.slow
+def test_draws_follow_the_patient():
+    x, groups, _ = odd_tables(60)
+    patients = jnp.arange(60)
+    options = {"ties": "random", "key": jax.random.key(0)}
+    arrays = jnp.asarray(x, jnp.float32), jnp.asarray(groups)
+    learnt = group_quantiles(*arrays, num_groups=4, num_quantiles=9)
+    found = repair(*arrays, learnt, patients=patients, **options)
+    np.testing.assert_array_equal(found, repair(*arrays, learnt, **options))
+    turned = [array[::-1] for array in arrays]
+    again = repair(*turned, learnt, patients=patients[::-1], **options)
+    np.testing.assert_array_equal(again[::-1], found)
+
+
+@pytest.mark.parametrize("groups", [[0, -1], [0, 2]])
+def test_groups_out_of_range_are_not_taken_for_others(groups):
+    x = jnp.array([[1.0], [2.0]])
+    options = {"num_groups": 2, "num_quantiles": 2}
+    with pytest.raises(ValueError, match="groups must lie in 0 .. 1; got"):
+        group_quantiles(x, jnp.array(groups), **options)
+    learnt = group_quantiles(x, jnp.array([0, 1]), **options)
+    with pytest.raises(ValueError, match="groups must lie in 0 .. 2; got"):
+        repair(x, jnp.array(groups) * 2 - 1, learnt)
 
 
 @pytest.mark.slow

@@ -84,6 +84,31 @@ def test_a_group_without_patients_has_the_common_threshold():
     assert jnp.isnan(tuned.reached[3])
 
 
+@pytest.mark.parametrize("outcome", [0, 1])
+@pytest.mark.parametrize("metric", [metrics.f1_score, metrics.accuracy])
+def test_a_group_of_one_outcome_has_the_common_threshold(outcome, metric):
+    """Else F1, which is 0 at each, selects most of a group without positives."""
+    labels, scores, groups = cohort()
+    labels = np.where(groups == 2, outcome, labels)
+    options = {"num_groups": 3, "metric": metric}
+    tuned = tune_thresholds(labels, scores, groups, **options)
+    common = tune_thresholds(labels, scores, groups, by_group=False, **options)
+    assert tuned.values[2] == common.values[0]
+    mine = groups == 2
+    counts = metrics.group_counts(
+        labels[mine], scores[mine] >= common.values[0], groups[mine] * 0, num_groups=1
+    )
+    np.testing.assert_allclose(tuned.reached[2], metric(counts)[0])
+
+
+def test_a_group_that_no_threshold_divides_has_the_common_threshold():
+    labels, scores, groups = cohort()
+    scores = np.where(groups == 2, np.float32(0.95), scores)
+    tuned = tune_thresholds(labels, scores, groups, num_groups=3)
+    common = tune_thresholds(labels, scores, groups, num_groups=3, by_group=False)
+    assert tuned.values[2] == common.values[0]
+
+
 def test_rows_that_threshold_counts_does_not_count():
     labels, scores, groups = cohort()
     expected = threshold_counts(labels, scores, groups, GRID, num_groups=3)

@@ -161,3 +161,9 @@ def test_maps_over_parameters():
     found = jax.jit(jax.vmap(apply, in_axes=(0, None)))(stacked, x)
     for row, params in zip(found, members, strict=True):
         np.testing.assert_allclose(row, apply(params, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [1.5, -1.0, float("nan")])
+def test_a_dropout_that_is_not_a_fraction(dropout):
+    with pytest.raises(ValueError, match=r"dropout must be a fraction in \[0, 1\]"):
+        MLP(2, (3,), 1, dropout=dropout, rngs=nnx.Rngs(0))

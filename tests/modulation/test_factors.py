@@ -95,6 +95,12 @@ def test_modality_balance_lies_in_the_unit_interval(auc, previous):
     np.testing.assert_allclose(permuted, found[order], rtol=1e-5, atol=1e-6)
 
 
+def test_small_contributions_are_not_cancelled_by_large_ones():
+    """The ratio of the second modality is 6e9, of the first next to none."""
+    found = contribution_balance(jnp.array([1e-10, 0.6], jnp.float32), alpha=0.5)
+    np.testing.assert_array_equal(found, [1, 0])
+
+
 def test_contribution_balance_by_hand():
     """Against the mean of the others: 4/2 = 2, 2/3 and 2/3."""
     found = contribution_balance(jnp.array([4.0, 2.0, 2.0]), alpha=0.5)
