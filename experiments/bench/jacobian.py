@@ -64,6 +64,12 @@ class Options(timing.MemoryOptions):
 class Row(timing.Row):
     """One measured, or left out, step."""
 
+    SHORT = (
+        ("width", ("256",)),
+        ("batch", ("4096",)),
+        ("step", ("plain", "pulls", "cells", "fairjax PCGrad", "TorchJD PCGrad")),
+    )
+
     groups: Annotated[int, Cell("groups")]
     width: Annotated[int, Cell("width")]
     batch: Annotated[int, Cell("batch")]

@@ -68,6 +68,8 @@ class Options(timing.MemoryOptions):
 class Row(timing.Row):
     """One step on one model and batch."""
 
+    SHORT = (("batch", ("128", "256")),)
+
     model: Annotated[str, Cell("model")]
     batch: Annotated[int, Cell("batch")]
     step: Annotated[str, Cell("step")]

@@ -76,6 +76,8 @@ class Options(timing.MemoryOptions):
 class Row(timing.Row):
     """One method's K x K part at one K."""
 
+    SHORT = (("K", ("32",)),)
+
     method: Annotated[str, Cell("method")]
     size: Annotated[int, Cell("K")]
     ratio: Annotated[float | None, Cell("ratio", ".1f")] = None
@@ -91,6 +93,8 @@ class Row(timing.Row):
 @dataclass(frozen=True)
 class ShareRow(timing.Row):
     """One method within a training step."""
+
+    SHORT = (("K", ("32",)),)
 
     method: Annotated[str, Cell("method")]
     size: Annotated[int, Cell("K")]
