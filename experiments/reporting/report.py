@@ -97,9 +97,9 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
             write_text(made / name, text)
         for name in sorted(path.name for path in made.iterdir()):
             (made / name).replace(folder / name)
-    # What this run did not draw would be of an earlier one.
-    for picture in drawn.keys() - shown.keys():
-        for suffix in figures.SUFFIXES:
+    # What this run did not draw would be of an earlier one, which may have drawn SVG.
+    for picture in drawn:
+        for suffix in ("svg",) if picture in shown else ("png", "svg"):
             (folder / f"{picture.name}.{suffix}").unlink(missing_ok=True)
 
 
