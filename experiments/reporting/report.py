@@ -4,6 +4,7 @@ A `System` says what is its own: its metrics, columns, figures and answers. The 
 are the same for all: `results.csv`, `summary.json`, `summary.md`, and the figures.
 """
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -120,13 +121,7 @@ def show(system: System, results: AnyResults, console: Console) -> None:
 
 def comparison(c: Comparison) -> dict[str, float]:
     """A comparison as an entry of `summary.json`."""
-    return {
-        "difference": c.difference,
-        "low": c.low,
-        "high": c.high,
-        "p": c.p,
-        "p_holm": c.p_holm,
-    }
+    return dataclasses.asdict(c)
 
 
 def _table(
