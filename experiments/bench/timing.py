@@ -101,7 +101,7 @@ class Row:
         return [cell.head for _, cell in cls.columns()]
 
     @classmethod
-    def table(cls, cells: Sequence[Sequence[str]], made: str) -> str:
+    def as_markdown(cls, cells: Sequence[Sequence[str]], made: str) -> str:
         """Rows of such cells in Markdown, after how they were ``made``."""
         sides = "".join("l" if cell.left else "r" for _, cell in cls.columns())
         return markdown(cls.heads(), sides, cells, made)
@@ -212,7 +212,7 @@ def save(
     """
     made = "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + "."
     cells = [row.cells() for row in rows]
-    text = kind.table(cells, made)
+    text = kind.as_markdown(cells, made)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     write_text(options.output / f"{name}.json", json.dumps(record, indent=1))
     write_text(options.output / f"{name}.md", text)
@@ -231,7 +231,7 @@ def publish(
       cells: Of all rows.
       made: Stands before the table.
     """
-    text, heads = kind.table(cells, made), kind.heads()
+    text, heads = kind.as_markdown(cells, made), kind.heads()
     short = [
         row
         for row in cells
@@ -244,7 +244,7 @@ def publish(
         prepare_folder(page.parent)
         write_text(page, f"# {name}\n\n{back} {text}")
         link = f"{page.parent.name}/{page.name}"
-        text = f"{kind.table(short, made)}\n[All {len(cells)} rows]({link}).\n"
+        text = f"{kind.as_markdown(short, made)}\n[All {len(cells)} rows]({link}).\n"
     copy_between_markers(DOCUMENT, name, text)
 
 
