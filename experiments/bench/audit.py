@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell, begin, command, save, show
+from experiments.bench.timing import Cell
 
 RACES = ("Asian", "Black", "other", "white")
 _COMMAND = "import sys; from fairjax.audit.command import main; sys.exit(main())"
@@ -169,7 +169,9 @@ def main(options: Options) -> list[Row]:
         raise ValueError(
             "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more."
         )
-    options, about = begin(options, rows=5000, patients=2000, large_rows=20_000, runs=1)
+    options, about = timing.begin(
+        options, rows=5000, patients=2000, large_rows=20_000, runs=1
+    )
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -183,10 +185,10 @@ def main(options: Options) -> list[Row]:
             table = folder / "table.parquet"
             write_parquet(table, options.large_rows, options.seed)
             rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
-    show(Row.heads(), rows, width=150)
-    save(options, "audit-cpu", Row, rows, about)
+    timing.show(Row.heads(), rows, width=150)
+    timing.save(options, "audit-cpu", Row, rows, about)
     return rows
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

@@ -30,14 +30,6 @@ from experiments.bench.simulations import (
     single_rate,
     spread,
 )
-from experiments.bench.timing import (
-    begin,
-    check_numbers,
-    command,
-    copy_between_markers,
-    markdown,
-    show,
-)
 from experiments.core.files import write_text
 
 DOCUMENT = Path("docs/inference.md")
@@ -261,8 +253,8 @@ def main(options: Options) -> dict[str, list[Line]]:
       ValueError: An option or a folder that cannot be used.
     """
     enough = dict.fromkeys(("runs", "replicates", "permutations", "draws"), 10)
-    check_numbers(options, least={**enough, "seed": 0})
-    options, _ = begin(options, runs=max(10, options.runs // 10))
+    timing.check_numbers(options, least={**enough, "seed": 0})
+    options, _ = timing.begin(options, runs=max(10, options.runs // 10))
     made = (
         f"{options.runs:,} data sets a line (standard error of a share of .95: "
         f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "
@@ -274,11 +266,11 @@ def main(options: Options) -> dict[str, list[Line]]:
     for name, (columns, simulate) in TABLES.items():
         found[name] = simulate(options)
         cells = [line.cells() for line in found[name]]
-        show(columns, found[name], width=150)
-        text = markdown(columns, "r" * len(columns), cells, made)
+        timing.show(columns, found[name], width=150)
+        text = timing.markdown(columns, "r" * len(columns), cells, made)
         write_text(options.output / f"inference-{name}.md", text)
         if options.docs:
-            copy_between_markers(DOCUMENT, f"inference-{name}", text)
+            timing.copy_between_markers(DOCUMENT, f"inference-{name}", text)
     record = {
         "options": {**dataclasses.asdict(options), "output": str(options.output)},
         "tables": {
@@ -291,4 +283,4 @@ def main(options: Options) -> dict[str, list[Line]]:
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

@@ -19,17 +19,7 @@ import optax
 
 import fairjax
 from experiments.bench import timing
-from experiments.bench.timing import (
-    Cell,
-    begin,
-    check_numbers,
-    command,
-    in_turns,
-    save,
-    setting,
-    show,
-    timed,
-)
+from experiments.bench.timing import Cell
 from fairjax import losses
 from fairjax.jacobian import explain
 
@@ -63,6 +53,12 @@ class Options(timing.MemoryOptions):
 @dataclass(frozen=True)
 class Row(timing.Row):
     """One measured, or left out, step."""
+
+    SHORT = (
+        ("width", ("256",)),
+        ("batch", ("4096",)),
+        ("step", ("plain", "pulls", "cells", "fairjax PCGrad", "TorchJD PCGrad")),
+    )
 
     groups: Annotated[int, Cell("groups")]
     width: Annotated[int, Cell("width")]
@@ -198,9 +194,9 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
         calls[name] = call
         if name == "plain":
             call()
-            plain_seconds = min(timed(call) for _ in range(3))
+            plain_seconds = min(timing.timed(call) for _ in range(3))
     calls |= torch_calls(problem, options, plain_seconds, left_out, here)
-    times = in_turns(calls, options.rounds)
+    times = timing.in_turns(calls, options.rounds)
     rows = [
         Row(
             **here,
@@ -249,18 +245,20 @@ def main(options: Options) -> list[Row]:
       ValueError: An option or a folder that cannot be used.
     """
     some = ("groups", "widths", "batches")
-    check_numbers(options, least={"groups": 2}, some=some)
-    options, about = begin(options, groups=(4,), widths=(32,), batches=(128,), rounds=3)
+    timing.check_numbers(options, least={"groups": 2}, some=some)
+    options, about = timing.begin(
+        options, groups=(4,), widths=(32,), batches=(128,), rounds=3
+    )
     rows: list[Row] = []
     for width in options.widths:
         for batch in options.batches:
             for groups in options.groups:
                 new = measure(options, groups, width, batch)
-                show(Row.heads(), new, width=130)
+                timing.show(Row.heads(), new, width=130)
                 rows += new
-    save(options, f"jacobian-{setting(about)}", Row, rows, about)
+    timing.save(options, f"jacobian-{timing.setting(about)}", Row, rows, about)
     return rows
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

@@ -23,16 +23,7 @@ from experiments.bench.metric_frame import (
     metric_frame,
     rates_with_intervals,
 )
-from experiments.bench.timing import (
-    Cell,
-    begin,
-    check_numbers,
-    command,
-    save,
-    setting,
-    show,
-    timed,
-)
+from experiments.bench.timing import Cell
 from fairjax import metrics
 
 
@@ -84,14 +75,15 @@ class Row(timing.Row):
     note: Annotated[str, Cell("note")] = ""
 
 
-def clocked(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Milliseconds of a call, the median, and the seconds of the first one."""
+def clocked(call: Callable[[], Any], rounds: int) -> dict[str, float]:
+    """A row of milliseconds of a call, the median, and seconds of the first one."""
 
     def wait() -> None:
         jax.block_until_ready(call())
 
-    first = timed(wait)
-    return 1e3 * float(np.median([timed(wait) for _ in range(rounds)])), first
+    first = timing.timed(wait)
+    taken = [timing.timed(wait) for _ in range(rounds)]
+    return {"milliseconds": 1e3 * float(np.median(taken)), "compile_seconds": first}
 
 
 def measure_rates(options: Options, rows: int) -> Row:
@@ -106,15 +98,9 @@ def measure_rates(options: Options, rows: int) -> Row:
         num_groups=options.groups,
         num_replicates=options.replicates,
     )
-    milliseconds, first = clocked(run, options.rounds)
-    row = Row(
-        "rates with bootstrap intervals",
-        rows,
-        options.groups,
-        options.replicates,
-        milliseconds,
-        first,
-    )
+    ours = clocked(run, options.rounds)
+    task = "rates with bootstrap intervals"
+    row = Row(task, rows, options.groups, options.replicates, **ours)
     if not options.fairlearn or importlib.util.find_spec("fairlearn") is None:
         return row
     seconds, frame = metric_frame(cohort, options.fairlearn_replicates)
@@ -135,7 +121,7 @@ def measure_rates(options: Options, rows: int) -> Row:
         row,
         against="fairlearn MetricFrame",
         their_seconds=theirs,
-        ratio=1e3 * theirs / milliseconds,
+        ratio=1e3 * theirs / ours["milliseconds"],
         difference=difference,
         note=note,
     )
@@ -153,9 +139,7 @@ def measure_auroc(options: Options) -> Row:
             num_replicates=options.auroc_replicates,
         )
     )
-    milliseconds, first = clocked(
-        lambda: run(jax.random.key(0), *columns), options.rounds
-    )
+    taken = clocked(lambda: run(jax.random.key(0), *columns), options.rounds)
     rng = np.random.default_rng(0)
     cells = [
         np.flatnonzero((cohort.groups == group) & (cohort.labels == label))
@@ -174,7 +158,7 @@ def measure_auroc(options: Options) -> Row:
         for _ in range(options.sklearn_replicates):
             theirs(lambda cell: rng.choice(cell, cell.size))
 
-    seconds = timed(loop)
+    seconds = timing.timed(loop)
     extrapolated = seconds * options.auroc_replicates / options.sklearn_replicates
     ours = metrics.group_auroc(*columns, num_groups=options.groups)
     difference = np.abs(np.asarray(ours) - theirs(lambda cell: cell)).max()
@@ -183,13 +167,12 @@ def measure_auroc(options: Options) -> Row:
         options.auroc_rows,
         options.groups,
         options.auroc_replicates,
-        milliseconds,
-        first,
-        "scikit-learn roc_auc_score",
-        extrapolated,
-        1e3 * extrapolated / milliseconds,
-        float(difference),
-        f"{options.sklearn_replicates} replicates took {seconds:.2f} s",
+        **taken,
+        against="scikit-learn roc_auc_score",
+        their_seconds=extrapolated,
+        ratio=1e3 * extrapolated / taken["milliseconds"],
+        difference=float(difference),
+        note=f"{options.sklearn_replicates} replicates took {seconds:.2f} s",
     )
 
 
@@ -198,38 +181,28 @@ def measure_delong(options: Options) -> Row:
     cohort = Cohort.make(options.delong_rows, options.groups)
     other = cohort.scores + Cohort.make(options.delong_rows, 2, seed=1).scores
     both = np.stack([cohort.scores, other])
-    milliseconds, first = clocked(
+    found = clocked(
         lambda: metrics.delong(
             cohort.labels, both, cohort.groups, num_groups=options.groups
         ),
         options.rounds,
     )
-    return Row(
-        "DeLong covariance of 2 models",
-        options.delong_rows,
-        options.groups,
-        milliseconds=milliseconds,
-        compile_seconds=first,
-    )
+    task = "DeLong covariance of 2 models"
+    return Row(task, options.delong_rows, options.groups, **found)
 
 
 def measure_counts(options: Options, groups: int) -> Row:
     """Counting rows by group, label and prediction."""
     cohort = Cohort.make(options.count_rows, groups)
-    milliseconds, first = clocked(
+    found = clocked(
         lambda: metrics.group_counts(
             cohort.labels, cohort.predictions, cohort.groups, num_groups=groups
         ),
         options.rounds,
     )
-    return Row(
-        "counts",
-        options.count_rows,
-        groups,
-        milliseconds=milliseconds,
-        compile_seconds=first,
-        note=f"{1e-3 * options.count_rows / milliseconds:.0f} million rows a second",
-    )
+    millions = 1e-3 * options.count_rows / found["milliseconds"]
+    note = f"{millions:.0f} million rows a second"
+    return Row("counts", options.count_rows, groups, **found, note=note)
 
 
 def main(options: Options) -> list[Row]:
@@ -238,8 +211,8 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    check_numbers(options, some=("sizes",))
-    options, about = begin(
+    timing.check_numbers(options, some=("sizes",))
+    options, about = timing.begin(
         options,
         sizes=(2000,),
         replicates=100,
@@ -262,10 +235,10 @@ def main(options: Options) -> list[Row]:
         functools.partial(measure_counts, options, 10 * options.groups),
     ]
     rows = [task() for task in tasks]
-    show(Row.heads(), rows, width=150)
-    save(options, f"metrics-{setting(about)}", Row, rows, about)
+    timing.show(Row.heads(), rows, width=150)
+    timing.save(options, f"metrics-{timing.setting(about)}", Row, rows, about)
     return rows
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

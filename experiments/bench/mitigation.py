@@ -19,14 +19,6 @@ from experiments.bench.mitigation_tasks import (
 )
 from experiments.bench.pipeline_at_scale import measure_pipeline
 from experiments.bench.reduction_tasks import measure_reduction
-from experiments.bench.timing import (
-    begin,
-    check_numbers,
-    command,
-    save,
-    setting,
-    show,
-)
 from experiments.intersectional.learners import LearnerName
 
 
@@ -98,8 +90,8 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    check_numbers(options, least={"members": 0, "groups": 2})
-    options, about = begin(
+    timing.check_numbers(options, least={"members": 0, "groups": 2})
+    options, about = timing.begin(
         options,
         sizes=(4000,),
         features=3,
@@ -117,10 +109,10 @@ def main(options: Options) -> list[Row]:
     if there:
         about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}
     rows = [task() for task in tasks(options)]
-    show(Row.heads(), rows, width=170)
-    save(options, f"mitigation-{setting(about)}", Row, rows, about)
+    timing.show(Row.heads(), rows, width=170)
+    timing.save(options, f"mitigation-{timing.setting(about)}", Row, rows, about)
     return rows
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

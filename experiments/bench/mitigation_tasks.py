@@ -117,12 +117,11 @@ def measure_repair(
         theirs,
         rounds,
     )
+    distances = functools.partial(
+        distribution_distances, groups=group, num_groups=groups
+    )
     reached = {
-        name: float(
-            distribution_distances(np.asarray(repaired), group, num_groups=groups)[
-                0
-            ].max()
-        )
+        name: float(distances(np.asarray(repaired))[0].max())
         for name, repaired in found.pop("last").items()
     }
     return Row(
@@ -142,51 +141,42 @@ def measure_odds(rows: int, *, rounds: int, aif360: bool) -> Row:
     labels, scores, groups = outcomes_of(rows, 2)
     decisions = (scores >= 0).astype(np.int64)
     theirs = aif360_mitigation.equal_odds(labels, decisions, groups) if aif360 else None
-    found = clocked(
-        functools.partial(
-            _cost, labels, decisions.astype(np.float64), groups, num_groups=2
-        ),
-        theirs,
-        rounds,
-    )
-    reached = found.pop("last")
-    return Row(
-        "equalized odds of decisions",
-        rows,
-        0,
-        2,
-        reached=reached["ours"],
-        of=_ODDS,
-        **_compared(theirs, reached),
-        **found,
-    )
+    ranked = decisions.astype(np.float64)
+    return _odds_row("decisions", labels, ranked, groups, 2, theirs, rounds)
 
 
 def measure_score_odds(rows: int, groups: int, *, rounds: int) -> Row:
     """Equalized odds of scores in several groups, which AIF360 has not."""
     labels, scores, group = outcomes_of(rows, groups)
-    found = clocked(
-        functools.partial(_cost, labels, scores, group, num_groups=groups),
-        None,
-        rounds,
-    )
+    return _odds_row("scores", labels, scores, group, groups, None, rounds)
+
+
+def _odds_row(
+    what: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    num_groups: int,
+    theirs: Callable[[], float] | None,
+    rounds: int,
+) -> Row:
+    def ours() -> float:
+        return equal_rate_rules(
+            labels, scores, groups, num_groups=num_groups, objective="balanced_error"
+        ).cost
+
+    found = clocked(ours, theirs, rounds)
+    reached = found.pop("last")
     return Row(
-        "equalized odds of scores",
-        rows,
+        f"equalized odds of {what}",
+        len(labels),
         0,
-        groups,
-        reached=found.pop("last")["ours"],
+        num_groups,
+        reached=reached["ours"],
         of=_ODDS,
+        **_compared(theirs, reached),
         **found,
     )
-
-
-def _cost(
-    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, num_groups: int
-) -> float:
-    return equal_rate_rules(
-        labels, scores, groups, num_groups=num_groups, objective="balanced_error"
-    ).cost
 
 
 def _compared(theirs: object, reached: dict[str, float]) -> dict[str, Any]:

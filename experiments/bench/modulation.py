@@ -25,17 +25,7 @@ from experiments.bench.modulation_steps import (
     host_transfers,
     make_steps,
 )
-from experiments.bench.timing import (
-    Cell,
-    begin,
-    check_numbers,
-    command,
-    in_turns,
-    save,
-    setting,
-    show,
-    timed,
-)
+from experiments.bench.timing import Cell
 
 COMPARED = {"plain": False, "MultiFair, released": True}
 """Steps that PyTorch has too, and whether they modulate."""
@@ -67,6 +57,8 @@ class Options(timing.MemoryOptions):
 @dataclass(frozen=True)
 class Row(timing.Row):
     """One step on one model and batch."""
+
+    SHORT = (("batch", ("128", "256")),)
 
     model: Annotated[str, Cell("model")]
     batch: Annotated[int, Cell("batch")]
@@ -138,12 +130,12 @@ def measure(
             for name, released in COMPARED.items()
         }
     compiled["plain"]()
-    seconds = min(timed(compiled["plain"]) for _ in range(3))
+    seconds = min(timing.timed(compiled["plain"]) for _ in range(3))
     number = max(1, round(TURN / seconds))
     turns: dict[str, Callable[[], Any]] = {
         name: lambda run=run: run(number) for name, run in compiled.items()
     }
-    times = in_turns(turns, options.rounds)
+    times = timing.in_turns(turns, options.rounds)
     rows = [
         Row(
             size.name,
@@ -186,7 +178,7 @@ def _against(
     calls = {name: ours[name] for name in COMPARED}
     for name, released in COMPARED.items():
         calls[f"torch {name}"] = turn(problem, number, released=released)
-    times = in_turns(calls, options.rounds)
+    times = timing.in_turns(calls, options.rounds)
     plain, torch_plain = times["plain"], times["torch plain"]
     rows = []
     for name in COMPARED:
@@ -246,22 +238,24 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         raise ValueError("--small or --large needs a number of patients.")
     if min(batches) < 2:
         raise ValueError(f"--small and --large must be 2 or more: {min(batches)}.")
-    check_numbers(options, least={"groups": 2})
-    options, about = begin(options, small=(32,), large=(), rounds=3)
+    timing.check_numbers(options, least={"groups": 2})
+    options, about = timing.begin(options, small=(32,), large=(), rounds=3)
     steps: list[Row] = []
     against: list[TorchRow] = []
     for size, batches in ((SMALL, options.small), (LARGE, options.large)):
         for batch in batches:
             new, new_against = measure(options, size, batch)
-            show(Row.heads(), new, width=130)
-            show(TorchRow.heads(), new_against, width=130)
+            timing.show(Row.heads(), new, width=130)
+            timing.show(TorchRow.heads(), new_against, width=130)
             steps += new
             against += new_against
     for kind, rows in (("modulation", steps), ("modulation-torch", against)):
         if rows:
-            save(options, f"{kind}-{setting(about)}", type(rows[0]), rows, about)
+            timing.save(
+                options, f"{kind}-{timing.setting(about)}", type(rows[0]), rows, about
+            )
     return steps, against
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from flax import nnx
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell, begin, check_numbers, command, save, show
+from experiments.bench.timing import Cell
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
 from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
@@ -255,8 +255,8 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: An option or a folder that cannot be used.
     """
-    check_numbers(options, least={"subjects": 10, "seed": 0})
-    options, about = begin(
+    timing.check_numbers(options, least={"subjects": 10, "seed": 0})
+    options, about = timing.begin(
         options,
         subjects=60,
         side=32,
@@ -274,10 +274,10 @@ def main(options: Options) -> list[Row]:
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)
         rows = measure(builder.as_data_source("train"), options)
-    show(Row.heads(), rows, width=120)
-    save(options, f"pipeline-{jax.default_backend()}", Row, rows, about)
+    timing.show(Row.heads(), rows, width=120)
+    timing.save(options, f"pipeline-{jax.default_backend()}", Row, rows, about)
     return rows
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

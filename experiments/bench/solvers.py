@@ -28,17 +28,7 @@ from experiments.bench.solver_methods import (
     Ours,
     draw_rows,
 )
-from experiments.bench.timing import (
-    Cell,
-    begin,
-    check_numbers,
-    command,
-    in_turns,
-    save,
-    setting,
-    show,
-    timed,
-)
+from experiments.bench.timing import Cell
 from fairjax import steps
 from fairjax.reconcilers.core import Step
 
@@ -76,6 +66,8 @@ class Options(timing.MemoryOptions):
 class Row(timing.Row):
     """One method's K x K part at one K."""
 
+    SHORT = (("K", ("32",)),)
+
     method: Annotated[str, Cell("method")]
     size: Annotated[int, Cell("K")]
     ratio: Annotated[float | None, Cell("ratio", ".1f")] = None
@@ -91,6 +83,8 @@ class Row(timing.Row):
 @dataclass(frozen=True)
 class ShareRow(timing.Row):
     """One method within a training step."""
+
+    SHORT = (("K", ("32",)),)
 
     method: Annotated[str, Cell("method")]
     size: Annotated[int, Cell("K")]
@@ -122,15 +116,15 @@ def measure(options: Options, method: Method, size: int) -> Row:
                 method.name, method.torchjd_options(size), rows
             )
             theirs(0)
-            seconds = timed(lambda: theirs(0))
+            seconds = timing.timed(lambda: theirs(0))
             if seconds > options.limit:
                 row = _noted(row, f"TorchJD left out: takes {seconds:.0f} s")
             else:
                 theirs.set_fastest_threads()
                 number = IN_A_ROW if IN_A_ROW * seconds < LONG else options.draws
                 calls["theirs"] = _one_by_one(theirs, options.draws, number)
-            return _timed_row(row, in_turns(calls, options.rounds), number)
-    return _timed_row(row, in_turns(calls, options.rounds), number)
+            return _timed_row(row, timing.in_turns(calls, options.rounds), number)
+    return _timed_row(row, timing.in_turns(calls, options.rounds), number)
 
 
 def compare(method: Method, row: Row, draws: Sequence[np.ndarray], ours: Ours) -> Row:
@@ -191,7 +185,7 @@ def training_shares(options: Options, size: int) -> list[ShareRow]:
             "method": training_step(method.steps),
             "part": Ours(method.steps, grams).loop,
         }
-        times = in_turns(calls, options.rounds)
+        times = timing.in_turns(calls, options.rounds)
         part = times["part"] / IN_A_ROW
         found.append(
             ShareRow(
@@ -246,22 +240,24 @@ def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
       ValueError: An option or a folder that cannot be used.
     """
     several = {"sizes": 2, "objectives": 2}
-    check_numbers(options, least=several, some=several)
-    options, about = begin(
+    timing.check_numbers(options, least=several, some=several)
+    options, about = timing.begin(
         options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
     )
     against: list[Row] = []
     for size in options.sizes:
         against += (new := [measure(options, method, size) for method in METHODS])
-        show(Row.heads(), new, width=130)
+        timing.show(Row.heads(), new, width=130)
     shares: list[ShareRow] = []
     for size in options.objectives:
         shares += (new_shares := training_shares(options, size))
-        show(ShareRow.heads(), new_shares, width=130)
-    save(options, f"solvers-{setting(about)}", Row, against, about)
-    save(options, f"solvers-share-{setting(about)}", ShareRow, shares, about)
+        timing.show(ShareRow.heads(), new_shares, width=130)
+    timing.save(options, f"solvers-{timing.setting(about)}", Row, against, about)
+    timing.save(
+        options, f"solvers-share-{timing.setting(about)}", ShareRow, shares, about
+    )
     return against, shares
 
 
 if __name__ == "__main__":
-    command(main, Options, __doc__)
+    timing.command(main, Options, __doc__)

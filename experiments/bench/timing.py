@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ class Options:
 
     Attributes:
       output: Folder of the results.
-      docs: Also copy the tables to docs/performance.md.
+      docs: Also write the tables for docs/performance.md.
       quick: Small sizes and few rounds.
     """
 
@@ -76,7 +76,14 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, whose fields are annotated with its columns, in order."""
+    """A row of a table, whose fields are annotated with its columns, in order.
+
+    Attributes:
+      SHORT: Heads of columns, each with the cells of the rows that are in the short
+        table of a document; a table without is shown whole.
+    """
+
+    SHORT: ClassVar[Sequence[tuple[str, Collection[str]]]] = ()
 
     @classmethod
     def columns(cls) -> list[tuple[str, Cell]]:
@@ -92,6 +99,12 @@ class Row:
     def heads(cls) -> list[str]:
         """The heads of the columns."""
         return [cell.head for _, cell in cls.columns()]
+
+    @classmethod
+    def as_markdown(cls, cells: Sequence[Sequence[str]], made: str) -> str:
+        """Rows of such cells in Markdown, after how they were ``made``."""
+        sides = "".join("l" if cell.left else "r" for _, cell in cls.columns())
+        return markdown(cls.heads(), sides, cells, made)
 
     def cells(self) -> list[str]:
         """As the table shows it."""
@@ -188,7 +201,7 @@ def save(
     rows: Sequence[Row],
     about: dict[str, Any],
 ) -> None:
-    """Write rows as JSON, and their table; that also to ``DOCUMENT``, if asked.
+    """Write rows as JSON, and their table; it is also published, if asked.
 
     Args:
       options: Say where.
@@ -198,13 +211,41 @@ def save(
       about: See :func:`environment`.
     """
     made = "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + "."
-    sides = "".join("l" if cell.left else "r" for _, cell in kind.columns())
-    text = markdown(kind.heads(), sides, [row.cells() for row in rows], made)
+    cells = [row.cells() for row in rows]
+    text = kind.as_markdown(cells, made)
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     write_text(options.output / f"{name}.json", json.dumps(record, indent=1))
     write_text(options.output / f"{name}.md", text)
     if options.docs:
-        copy_between_markers(DOCUMENT, name, text)
+        publish(name, kind, cells, made)
+
+
+def publish(
+    name: str, kind: type[Row], cells: Sequence[Sequence[str]], made: str
+) -> None:
+    """Write a table into ``DOCUMENT``: a long one as a page beside it, and its short.
+
+    Args:
+      name: Of the document's markers, and of the page.
+      kind: Of the rows.
+      cells: Of all rows.
+      made: Stands before the table.
+    """
+    text, heads = kind.as_markdown(cells, made), kind.heads()
+    short = [
+        row
+        for row in cells
+        if all(row[heads.index(head)] in few for head, few in kind.SHORT)
+    ]
+    # Of sizes other than the usual ones nothing is chosen.
+    if 0 < len(short) < len(cells):
+        page = DOCUMENT.with_suffix("") / f"{name}.md"
+        back = f"[What the columns mean](../{DOCUMENT.name})."
+        prepare_folder(page.parent)
+        write_text(page, f"# {name}\n\n{back} {text}")
+        link = f"{page.parent.name}/{page.name}"
+        text = f"{kind.as_markdown(short, made)}\n[All {len(cells)} rows]({link}).\n"
+    copy_between_markers(DOCUMENT, name, text)
 
 
 def begin(options: OptionsT, **quick: Any) -> tuple[OptionsT, dict[str, Any]]:

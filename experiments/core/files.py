@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gzip
 import io
 import os
 import tempfile
@@ -71,6 +72,22 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
+def read_text(path: Path) -> str:
+    """Read a text file, or the one with ``.gz`` after its name where only that exists.
+
+    Raises:
+      FileNotFoundError: Neither exists.
+    """
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.exists() and packed.exists():
+        return gzip.decompress(packed.read_bytes()).decode("utf-8")
+    return path.read_text(encoding="utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file whole; compressed where its name ends in ``.gz``."""
+    data = text.encode("utf-8")
+    if path.suffix == ".gz":
+        # Without the time, equal texts are equal files.
+        data = gzip.compress(data, mtime=0)
+    write_whole(path, lambda temporary: temporary.write_bytes(data))

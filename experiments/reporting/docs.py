@@ -10,17 +10,21 @@ became of the claims that a system's paper makes, on every data set, is marked
 
     <!-- claims: intersectional -->
     <!-- end -->
+
+With the folder of a run, such as ``results/fairgrad/support2``, as its argument it
+first keeps the files of that run for the documents, the tables compressed.
 """
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.core.files import write_text
+from experiments.core.files import prepare_folder, read_text, write_text
 from experiments.core.level_measures import (
     AVERAGE_ODDS,
     F1,
@@ -133,18 +137,22 @@ def fill(text: str, results: Path) -> str:
                 f"{', '.join(SYSTEMS)}."
             )
         path = results / system / dataset / "summary.json"
-        if not path.exists():
-            raise ValueError(f"there is no {path} to fill the table {dataset} from.")
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            summary = json.loads(read_text(path))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"there is no {path} to fill the table {dataset} from."
+            ) from error
         return match[1] + results_table(summary, system) + match[4]
 
     def claims(match: re.Match[str]) -> str:
-        paths = sorted((results / match[2]).glob("*/summary.json"))
-        if not paths:
+        found = (results / match[2]).glob("*/summary.json*")
+        folders = sorted({path.parent for path in found})
+        if not folders:
             raise ValueError(f"there are no results of {match[2]} to fill claims from.")
         summaries = {
-            path.parent.name: json.loads(path.read_text(encoding="utf-8"))
-            for path in paths
+            folder.name: json.loads(read_text(folder / "summary.json"))
+            for folder in folders
         }
         return match[1] + claims_table(summaries) + match[3]
 
@@ -199,16 +207,28 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
     return "\n".join(["", made, "", *tables.as_markdown(header, rows), "", ""])
 
 
-def main() -> int:
+def keep(run: Path, results: Path) -> None:
+    """Copy a run's report into the results of its system, tables compressed."""
+    folder = prepare_folder(results / run.parent.name / run.name)
+    for path in sorted(run.resolve(strict=True).glob("*.*")):
+        if path.suffix in (".csv", ".json"):
+            write_text(folder / f"{path.name}.gz", path.read_text(encoding="utf-8"))
+        elif path.suffix in (".md", ".png"):
+            shutil.copyfile(path, folder / path.name)
+
+
+def main(runs: Sequence[str] = ()) -> int:
     """Fill the tables of all documents, or of none; returns the exit code."""
     try:
+        for run in runs:
+            keep(Path(run), ROOT / RESULTS)
         filled = {
             ROOT / document: fill(
                 (ROOT / document).read_text(encoding="utf-8"), ROOT / RESULTS
             )
             for document in DOCUMENTS
         }
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path, text in filled.items():
@@ -217,4 +237,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ A `System` says what is its own: its metrics, columns, figures and answers. The 
 are the same for all: `results.csv`, `summary.json`, `summary.md`, and the figures.
 """
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -97,9 +98,9 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
             write_text(made / name, text)
         for name in sorted(path.name for path in made.iterdir()):
             (made / name).replace(folder / name)
-    # What this run did not draw would be of an earlier one.
-    for picture in drawn.keys() - shown.keys():
-        for suffix in figures.SUFFIXES:
+    # What this run did not draw would be of an earlier one, which may have drawn SVG.
+    for picture in drawn:
+        for suffix in ("svg",) if picture in shown else ("png", "svg"):
             (folder / f"{picture.name}.{suffix}").unlink(missing_ok=True)
 
 
@@ -120,13 +121,7 @@ def show(system: System, results: AnyResults, console: Console) -> None:
 
 def comparison(c: Comparison) -> dict[str, float]:
     """A comparison as an entry of `summary.json`."""
-    return {
-        "difference": c.difference,
-        "low": c.low,
-        "high": c.high,
-        "p": c.p,
-        "p_holm": c.p_holm,
-    }
+    return dataclasses.asdict(c)
 
 
 def _table(

@@ -96,6 +96,33 @@ def test_an_error_of_the_user_is_one_line(monkeypatch):
         timing.command(main, Options, "text")
 
 
+@dataclasses.dataclass(frozen=True)
+class Long(Row):
+    SHORT = (("name", ("b", "c")),)
+
+
+def test_a_long_table_is_a_page_beside_the_document(tmp_path, monkeypatch):
+    document = tmp_path / "speed.md"
+    monkeypatch.setattr(timing, "DOCUMENT", document)
+    begin, end = timing.BEGIN.format("x"), timing.END.format("x")
+    document.write_text(f"{begin}\nold\n{end}\n")
+    options = timing.Options(output=tmp_path, docs=True)
+    rows = [Long(name, 0.5) for name in "abcd"]
+    timing.save(options, "x", Long, rows, {"cores": 2})
+    whole = (tmp_path / "x.md").read_text()
+    page = (tmp_path / "speed" / "x.md").read_text()
+    assert page == f"# x\n\n[What the columns mean](../speed.md). {whole}"
+    assert document.read_text() == (
+        f"{begin}\n\nMeasured on cores 2.\n\n| name | s | twice |\n|:--|--:|--:|\n"
+        "| b | 0.5 | 1.0 |\n| c | 0.5 | 1.0 |\n\n[All 4 rows](speed/x.md).\n\n"
+        f"{end}\n"
+    )
+    # Where none of the rows is among those chosen, the document has them all.
+    timing.save(options, "x", Long, [Long("a", 0.5)], {"cores": 2})
+    assert "| a | 0.5 | 1.0 |" in document.read_text()
+    assert "rows](" not in document.read_text()
+
+
 def test_a_table_replaces_the_one_between_its_markers(tmp_path):
     path = tmp_path / "page.md"
     begin, end = timing.BEGIN.format("x"), timing.END.format("x")

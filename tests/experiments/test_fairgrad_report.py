@@ -222,8 +222,6 @@ def test_the_same_results_give_the_same_bytes(finished, tmp_path):
     report.write(SYSTEM, finished.results, tmp_path)
     for path in finished.folder.glob("*.*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
-    svg = (tmp_path / "gaps.svg").read_text(encoding="utf-8")
-    assert svg.startswith("<?xml")
     png = (tmp_path / "gaps.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -292,8 +290,6 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     # One repeat: there are intervals over patients, but no tests.
     assert "not tested, for want of repeats" in text
     assert "one repeat tells nothing of other splits" in text
-    svg = (done.folder / "gaps.svg").read_text(encoding="utf-8")
-    assert "<script" not in svg
     console = Console(width=100, record=True, file=io.StringIO())
     report.show(SYSTEM, done.results, console)
     assert "Own [bold]patients[/bold] | <b>" in console.export_text()

@@ -123,7 +123,7 @@ def test_files(finished):
     names = {path.name for path in finished.folder.iterdir()}
     assert {
         *("summary.json", "summary.md", "results.csv", "subgroups.md", "subgroups.csv"),
-        *("tradeoff.png", "stability.svg", f"subgroups_{GROUP_AUROC}.png"),
+        *("tradeoff.png", "stability.png", f"subgroups_{GROUP_AUROC}.png"),
     } <= names
     # Nothing unfinished is left.
     assert not [name for name in names if name.startswith(".")]

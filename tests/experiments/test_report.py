@@ -1,9 +1,11 @@
 """The report of a system with metrics of its own: made-up numbers, every file read."""
 
 import csv
+import gzip
 import io
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from experiments.core import runner
 from experiments.core.cohort import crossed_name
 from experiments.core.comparison import Evaluation
 from experiments.core.evaluation import Predictions
-from experiments.core.files import locked
+from experiments.core.files import locked, write_text
 from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY, full_names
 from experiments.core.results import Results, compare_to_baseline
 from experiments.reporting import docs, report, tables, wording
@@ -130,7 +132,8 @@ SYSTEM = System(
 @pytest.fixture(scope="module")
 def written(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    (folder / "two.svg").write_text("of an earlier run")
+    for name in ("one.svg", "two.png", "two.svg"):
+        (folder / name).write_text("of an earlier run")
     report.write(SYSTEM, results, folder)
     return folder
 
@@ -142,7 +145,7 @@ def summary(written):
 
 def test_files(written):
     assert {path.name for path in written.iterdir()} == {
-        *("results.csv", "summary.json", "summary.md", "one.png", "one.svg"),
+        *("results.csv", "summary.json", "summary.md", "one.png"),
     }
 
 
@@ -227,6 +230,28 @@ def test_a_document_s_table(summary, tmp_path):
     assert "p paired against joint training" in filled
 
 
+def test_a_run_kept_for_the_documents(written, summary, tmp_path):
+    """Compressed tables hold the same bytes, and fill the same documents."""
+    run = tmp_path / "results" / "multifair" / "made"
+    shutil.copytree(written, run)
+    docs.keep(run, tmp_path / "kept")
+    folder = tmp_path / "kept" / "multifair" / "made"
+    assert {path.name for path in folder.iterdir()} == {
+        *("results.csv.gz", "summary.json.gz", "summary.md", "one.png"),
+    }
+    for path in run.iterdir():
+        packed = folder / f"{path.name}.gz"
+        kept = folder / path.name
+        found = (
+            kept.read_bytes() if kept.exists() else gzip.decompress(packed.read_bytes())
+        )
+        assert found == path.read_bytes()
+    # The header's time is 0, so that an equal run is an equal file.
+    assert (folder / "summary.json.gz").read_bytes()[4:8] == bytes(4)
+    text = "<!-- results: multifair/made -->\n<!-- end -->\n"
+    assert docs.fill(text, tmp_path / "kept") == docs.fill(text, tmp_path / "results")
+
+
 def test_what_became_of_claims_on_every_data_set(tmp_path):
     for name, verdicts in (("b", ("holds", "not shown")), ("a", ("not run", "holds"))):
         (tmp_path / "made" / name).mkdir(parents=True)
@@ -239,7 +264,9 @@ def test_what_became_of_claims_on_every_data_set(tmp_path):
         under = [{**claims[0], "verdict": "holds" if name == "a" else verdicts[0]}]
         other = {"thresholds": "common", "claims": [*under, claims[1]]}
         summary = {"claims": claims, "claims_under_other_thresholds": other}
-        path.write_text(json.dumps(summary), encoding="utf-8")
+        # Some results are compressed.
+        packed = path if name == "a" else path.with_name("summary.json.gz")
+        write_text(packed, json.dumps(summary))
     filled = docs.fill("<!-- claims: made -->\nold\n<!-- end -->\n", tmp_path)
     rows = [line for line in filled.splitlines() if line.startswith("|")]
     assert rows[0] == "| Claim | `a` | `b` |"
