@@ -2,18 +2,32 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fairjax import metrics
+from fairjax.audit import _pointwise
 from fairjax.audit._comparisons import Support
 from fairjax.audit._families import Family
-from fairjax.audit._measures import SHARES, Measured
-from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS, THRESHOLDS, Curves
+from fairjax.audit._measures import SHARES, Estimate, Measured
 from fairjax.audit.reading.data import Attribute
+from fairjax.audit.schema import (
+    Calibration,
+    Change,
+    Cohort,
+    Comparison,
+    Curves,
+    Decision,
+    Discovery,
+    Group,
+    GroupChange,
+    Number,
+    Overall,
+    Roc,
+    Sensitivity,
+)
 
-Entry = dict[str, Any]
 _WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
 METHODS = {
     **dict.fromkeys(SHARES, _WILSON),
@@ -43,14 +57,13 @@ def numbers(values: Iterable[Any]) -> list[float | None]:
     return [number(value) for value in np.asarray(values).ravel().tolist()]
 
 
-def family(of: Family) -> Entry:
-    """What the groups of a family are."""
-    return {
-        "name": of.name,
-        "levels": list(of.levels),
-        "binned": of.binned,
-        "intersection": of.intersection,
-    }
+def ends(found: Estimate, group: int) -> tuple[Number, Number, Number]:
+    """A group's value, and its interval."""
+    return (
+        number(found.value[group]),
+        number(found.lower[group]),
+        number(found.upper[group]),
+    )
 
 
 def cohort(
@@ -58,7 +71,7 @@ def cohort(
     measured: Measured,
     patients: np.ndarray | None,
     enough: np.ndarray,
-) -> Iterator[Entry]:
+) -> Iterator[Cohort]:
     """A group's size, outcome and whether it can be compared.
 
     Args:
@@ -71,19 +84,22 @@ def cohort(
     for i, level in enumerate(family.levels):
         negatives, positives = outcomes[i].tolist()
         total = negatives + positives
-        status = "ok" if enough[i] else "insufficient"
-        yield {
-            "attribute": family.name,
-            "group": level,
-            "rows": total,
-            "patients": None if patients is None else int(patients[i]),
-            "positives": positives,
-            "negatives": negatives,
-            "prevalence": number(measured.prevalence.value[i]),
-            "lower": number(measured.prevalence.lower[i]),
-            "upper": number(measured.prevalence.upper[i]),
-            "status": status if total else "empty",
-        }
+        yield Cohort(
+            family.name,
+            level,
+            total,
+            None if patients is None else int(patients[i]),
+            positives,
+            negatives,
+            *ends(measured.prevalence, i),
+            _status(bool(enough[i]), total),
+        )
+
+
+def _status(enough: bool, rows: int) -> Literal["ok", "insufficient", "empty"]:
+    if not rows:
+        return "empty"
+    return "ok" if enough else "insufficient"
 
 
 def method(metric: str, by_patient: bool) -> str | None:
@@ -92,18 +108,11 @@ def method(metric: str, by_patient: bool) -> str | None:
     return f"{name}{BY_PATIENT}" if name and by_patient else name
 
 
-def overall(model: str, measured: Measured) -> Iterator[Entry]:
+def overall(model: str, measured: Measured) -> Iterator[Overall]:
     """Metrics over all rows, the first group of a family of one."""
     by_patient = measured.shares.covariance is not None
     for metric, found in measured.estimates.items():
-        yield {
-            "model": model,
-            "metric": metric,
-            "estimate": number(found.value[0]),
-            "lower": number(found.lower[0]),
-            "upper": number(found.upper[0]),
-            "method": method(metric, by_patient),
-        }
+        yield Overall(model, metric, *ends(found, 0), method(metric, by_patient))
 
 
 def groups(
@@ -111,7 +120,7 @@ def groups(
     family: Family,
     measured: Measured,
     supported: Support,
-) -> Iterator[Entry]:
+) -> Iterator[Group]:
     """Each metric of each group."""
     by_patient = measured.shares.covariance is not None
     shrunken = _shrunken(np.asarray(measured.shrunken))
@@ -119,28 +128,23 @@ def groups(
     enough = enough_for(supported)
     for metric, found in measured.estimates.items():
         for i, level in enumerate(family.levels):
-            total = int(outcomes[i].sum())
+            # Of too few patients a number says more about chance than about them.
             known = bool(enough[metric][i])
-            yield {
-                "model": model,
-                "attribute": family.name,
-                "group": level,
-                "metric": metric,
-                # Of too few patients a number says more about chance than about them.
-                "estimate": number(found.value[i]) if known else None,
-                "lower": number(found.lower[i]) if known else None,
-                "upper": number(found.upper[i]) if known else None,
-                "method": method(metric, by_patient),
-                "shrunken": (
-                    number(shrunken[metric][i])
-                    if known and metric in shrunken
-                    else None
-                ),
-                "rows": total,
-                "positives": int(outcomes[i, 1]),
-                "denominator": number(found.rows[i]),
-                "status": ("ok" if known else "insufficient") if total else "empty",
-            }
+            drawn = known and metric in shrunken
+            total = int(outcomes[i].sum())
+            yield Group(
+                model,
+                family.name,
+                level,
+                metric,
+                *(ends(found, i) if known else (None,) * 3),
+                method(metric, by_patient),
+                number(shrunken[metric][i]) if drawn else None,
+                total,
+                int(outcomes[i, 1]),
+                number(found.rows[i]),
+                _status(known, total),
+            )
 
 
 def _shrunken(rates: np.ndarray) -> dict[str, np.ndarray]:
@@ -169,55 +173,36 @@ def curves(
     model: str,
     family: Family,
     measured: Measured,
-    found: Curves,
+    found: _pointwise.Curves,
     enough: np.ndarray,
-) -> dict[str, list[Entry]]:
+) -> Curves:
     """The three kinds of curves of every group with enough rows."""
-    kinds: dict[str, list[Entry]] = {"roc": [], "calibration": [], "decision": []}
+    drawn = Curves([], [], [])
+    roc, bins, decision = found.roc, measured.calibration, found.decision
+    series = (
+        *(bins.mean_score, bins.observed),
+        *(measured.observed.lower, measured.observed.upper, bins.rows),
+    )
     for i, level in enumerate(family.levels):
         if not enough[i]:
             continue
-        head = {"model": model, "attribute": family.name, "group": level}
-        roc = found.roc
-        kinds["roc"].append(
-            head | {"fpr": numbers(roc.fpr), "tpr": numbers(roc.tpr[i])}
-        )
-        bins = measured.calibration
+        who = model, family.name, level
+        drawn.roc.append(Roc(*who, numbers(roc.fpr), numbers(roc.tpr[i])))
         filled = np.asarray(bins.rows[i]) > 0
-        columns = {
-            "predicted": bins.mean_score,
-            "observed": bins.observed,
-            "lower": measured.observed.lower,
-            "upper": measured.observed.upper,
-            "rows": bins.rows,
-        }
-        kinds["calibration"].append(
-            head | {k: numbers(np.asarray(v[i])[filled]) for k, v in columns.items()}
-        )
-        decision = found.decision
-        kinds["decision"].append(
-            head
-            | {
-                "threshold": numbers(THRESHOLDS),
-                "net_benefit": numbers(decision.model[i]),
-                "treat_all": numbers(decision.treat_all[i]),
-            }
-        )
-    return kinds
+        points = (numbers(np.asarray(values[i])[filled]) for values in series)
+        drawn.calibration.append(Calibration(*who, *points))
+        lines = (_pointwise.THRESHOLDS, decision.model[i], decision.treat_all[i])
+        drawn.decision.append(Decision(*who, *map(numbers, lines)))
+    return drawn
 
 
-def sensitivity(model: str, family: Family, found: metrics.GapInterval) -> Entry:
+def sensitivity(model: str, family: Family, found: metrics.GapInterval) -> Sensitivity:
     """Equalized odds against the threshold."""
-    return {
-        "model": model,
-        "attribute": family.name,
-        "metric": "equalized_odds_difference",
-        "threshold": numbers(SENSITIVITY_THRESHOLDS),
-        **{
-            name: numbers(getattr(found, name))
-            for name in ("estimate", "lower", "upper")
-        },
-    }
+    thresholds = _pointwise.SENSITIVITY_THRESHOLDS
+    series = thresholds, found.estimate, found.lower, found.upper
+    return Sensitivity(
+        model, family.name, "equalized_odds_difference", *map(numbers, series)
+    )
 
 
 def discovery(
@@ -227,27 +212,25 @@ def discovery(
     attributes: Sequence[Attribute],
     labels: np.ndarray,
     searches: int,
-) -> Iterator[Entry]:
+) -> Iterator[Discovery]:
     """The worst intersections, by name; corrected for all searches of the audit."""
     for i, row in enumerate(np.asarray(found.levels)):
         held = {a: a.levels[j] for a, j in zip(attributes, row, strict=True) if j >= 0}
         inside = np.ones(len(labels), bool)
         for attribute, level in held.items():
             inside &= attribute.codes == attribute.levels.index(level)
-        yield {
-            "model": model,
-            "metric": metric,
-            "group": ", ".join(f"{a.name} = {level}" for a, level in held.items()),
-            "attributes": {a.name: level for a, level in held.items()},
-            "rows": int(inside.sum()),
-            "positives": int(labels[inside].sum()),
-            "estimate": number(found.estimate[i]),
-            "rest": number(found.rest[i]),
-            "difference": number(found.difference[i]),
-            "p": number(found.p_value[i]),
-            "p_corrected": number(min(1, searches * float(found.corrected_p_value[i]))),
-            "searched": found.searched,
-        }
+        columns = found.estimate, found.rest, found.difference, found.p_value
+        yield Discovery(
+            model,
+            metric,
+            ", ".join(f"{a.name} = {level}" for a, level in held.items()),
+            {a.name: level for a, level in held.items()},
+            int(inside.sum()),
+            int(labels[inside].sum()),
+            *(number(column[i]) for column in columns),
+            number(min(1, searches * float(found.corrected_p_value[i]))),
+            found.searched,
+        )
 
 
 def comparison(
@@ -259,7 +242,7 @@ def comparison(
     hidden: Sequence[bool],
     occurs: Sequence[bool],
     margin: float,
-) -> Entry:
+) -> Comparison:
     """A model held against the baseline.
 
     Args:
@@ -275,30 +258,24 @@ def comparison(
     named = [(i, level) for i, level in enumerate(levels) if level is not None]
     compared = np.asarray(found.compared)
     worst = int(found.worst_group)
-    return {
-        "model": model,
-        "baseline": baseline,
-        "attribute": attribute,
-        "gain": _change(found.gain, found.gain_lower, found.gain_upper),
-        "worst": _change(found.worst, found.worst_lower, found.worst_upper)
-        | {"group": levels[worst] if worst >= 0 else None},
-        "margin": margin,
-        "verdict": metrics.VERDICTS[int(found.verdict)],
-        "groups": [
-            _change(found.group_gains[i], found.group_lower[i], found.group_upper[i])
-            | {"group": level}
-            for i, level in named
-            if compared[i]
-        ],
-        "left_out": [
+    columns = found.group_gains, found.group_lower, found.group_upper
+    changes = list(zip(*map(numbers, columns), strict=True))
+    return Comparison(
+        model,
+        baseline,
+        attribute,
+        Change(*map(number, (found.gain, found.gain_lower, found.gain_upper))),
+        GroupChange(
+            *map(number, (found.worst, found.worst_lower, found.worst_upper)),
+            levels[worst] if worst >= 0 else None,
+        ),
+        margin,
+        metrics.VERDICTS[int(found.verdict)],
+        [GroupChange(*changes[i], level) for i, level in named if compared[i]],
+        [
             level
             for i, level in named
             if occurs[i] and not compared[i] and not hidden[i]
         ],
-        "withheld": [level for i, level in named if hidden[i]],
-    }
-
-
-def _change(estimate: Any, lower: Any, upper: Any) -> Entry:
-    ends = {"estimate": estimate, "lower": lower, "upper": upper}
-    return {name: number(value) for name, value in ends.items()}
+        [level for i, level in named if hidden[i]],
+    )

@@ -55,7 +55,7 @@ def forest(
 ) -> bytes:
     """The SVG of a forest plot.
 
-    A cell is a mapping with ``estimate``, ``lower``, ``upper`` and, if they are to be
+    A cell is an entry with ``estimate``, ``lower``, ``upper`` and, if they are to be
     drawn, ``corrected`` and ``noise_floor``. ``reference`` says what the columns'
     reference line is.
     """
@@ -117,14 +117,14 @@ def _signs(
         (row, cell)
         for row in rows
         for cell in row.cells
-        if cell is not None and cell["estimate"] is not None
+        if cell is not None and cell.estimate is not None
     ]
     yield Sign("estimate with interval", COLOURS[0], "-", "o")
     if any(row.status != "ok" for row, _ in cells):
         yield Sign("too few for other metrics", COLOURS[0], "-", "o", hollow=True)
-    if any(cell.get("corrected") is not None for _, cell in cells):
+    if any(getattr(cell, "corrected", None) is not None for _, cell in cells):
         yield Sign("less what chance adds", COLOURS[1], "", "D", hollow=True)
-    if any(cell.get("noise_floor") is not None for _, cell in cells):
+    if any(getattr(cell, "noise_floor", None) is not None for _, cell in cells):
         yield Sign("what chance alone gives", "#9aa0a6", band=True)
     if any(column.reference is not None for column in columns):
         yield Sign(reference, FAINT, (0, (4, 2)))
@@ -146,11 +146,11 @@ def _column(
     axes.grid(visible=True, axis="x", alpha=0.35)
     for row, middle in zip(rows, middles, strict=True):
         cell = row.cells[k]
-        if cell is None or cell["estimate"] is None:
+        if cell is None or cell.estimate is None:
             continue
-        ends = [cell["lower"], cell["upper"]]
-        shown += [v for v in (cell["estimate"], *ends) if v is not None]
-        floor = cell.get("noise_floor")
+        ends = [cell.lower, cell.upper]
+        shown += [v for v in (cell.estimate, *ends) if v is not None]
+        floor = getattr(cell, "noise_floor", None)
         if floor is not None:
             axes.barh(
                 middle, floor, height=0.17, color="#9aa0a6", alpha=0.55, linewidth=0
@@ -160,7 +160,7 @@ def _column(
             axes.plot(ends, [middle] * 2, color=COLOURS[0], linewidth=1.4)
         marker, size = ("s", 5.0) if row.bold else ("o", 4.5)
         axes.plot(
-            cell["estimate"],
+            cell.estimate,
             middle,
             marker,
             color=COLOURS[0],
@@ -168,7 +168,7 @@ def _column(
             # Hollow where the group is too small for its status to be "ok".
             markerfacecolor=COLOURS[0] if row.status == "ok" else "white",
         )
-        corrected = cell.get("corrected")
+        corrected = getattr(cell, "corrected", None)
         if corrected is not None:
             axes.plot(
                 corrected,
@@ -190,10 +190,10 @@ def _column(
 
 def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> None:
     """Writes a cell's numbers, or why there are none."""
-    if cell is not None and cell["estimate"] is not None:
-        text = number(cell["estimate"])
-        if cell["lower"] is not None or cell["upper"] is not None:
-            text += f" [{interval(cell['lower'], cell['upper'], between=', ')}]"
+    if cell is not None and cell.estimate is not None:
+        text = number(cell.estimate)
+        if cell.lower is not None or cell.upper is not None:
+            text += f" [{interval(cell.lower, cell.upper, between=', ')}]"
         page.text(right, middle, text, ha="right", va="center", color=INK, fontsize=8)
         return
     page.text(
@@ -210,4 +210,4 @@ def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> Non
 
 def counts_of(entry: Any) -> tuple[str, str]:
     """Rows and positives of a group's entry."""
-    return count(entry["rows"]), count(entry["positives"])
+    return count(entry.rows), count(entry.positives)

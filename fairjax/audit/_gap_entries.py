@@ -1,16 +1,18 @@
 """The document's gaps from arrays: who is compared, and p-values for all tests."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Gap, Support
-from fairjax.audit._entries import BY_PATIENT, Entry, enough_for, number
+from fairjax.audit import _comparisons
+from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Support
+from fairjax.audit._entries import BY_PATIENT, enough_for, number
 from fairjax.audit._families import Family
 from fairjax.audit._measures import Measured
+from fairjax.audit.schema import Gap
 
 _SIMULTANEOUS = "simultaneous interval over pairs"
 _SAME_TEST = {"demographic_parity_ratio": "demographic_parity_difference"}
@@ -20,12 +22,12 @@ def gaps(
     model: str,
     family: Family,
     measured: Measured,
-    found: Mapping[str, Gap],
+    found: Mapping[str, _comparisons.Gap],
     supported: Support,
     *,
     by_patient: bool,
-    hidden: Mapping[str, np.ndarray] | None = None,
-) -> Iterator[Entry]:
+    hidden: Callable[[str], np.ndarray] | None = None,
+) -> Iterator[Gap]:
     """Each gap of the family; the p-values are adjusted later.
 
     Args:
@@ -44,37 +46,32 @@ def gaps(
         rates = gap_metrics(metric)
         gone = np.zeros(len(family.levels), bool)
         if hidden is not None:
-            gone = np.any([hidden[rate] for rate in rates], axis=0)
+            gone = np.any([hidden(rate) for rate in rates], axis=0)
         compared, left_out = _who(family, rates, enough, present & ~gone)
         withheld = [one for one, away in zip(family.levels, gone, strict=True) if away]
         estimate = number(gap.interval.estimate)
         test = _SIMULTANEOUS + (BY_PATIENT if by_patient else "")
         highest, lowest = _extremes(family, metric, found)
-        yield {
-            "model": model,
-            "attribute": family.name,
-            "metric": metric,
-            "estimate": estimate,
-            "lower": number(gap.interval.lower),
-            "upper": number(gap.interval.upper),
-            "corrected": number(gap.noise.corrected),
-            "noise_floor": number(gap.noise.floor),
-            "p": number(gap.interval.p_value),
-            "p_adjusted": None,
-            "test": None if estimate is None else test,
-            "highest": highest,
-            "lowest": lowest,
-            "compared": compared,
-            "left_out": left_out,
-            "withheld": withheld,
-            "status": (
-                "ok"
-                if estimate is not None
-                else "suppressed"
-                if withheld
-                else "insufficient"
-            ),
-        }
+        lacking = "suppressed" if withheld else "insufficient"
+        yield Gap(
+            model,
+            family.name,
+            metric,
+            estimate,
+            number(gap.interval.lower),
+            number(gap.interval.upper),
+            number(gap.noise.corrected),
+            number(gap.noise.floor),
+            number(gap.interval.p_value),
+            None,
+            None if estimate is None else test,
+            highest,
+            lowest,
+            compared,
+            left_out,
+            withheld,
+            lacking if estimate is None else "ok",
+        )
 
 
 def _who(
@@ -110,7 +107,7 @@ def gap_metrics(metric: str) -> Sequence[str]:
 
 
 def _extremes(
-    family: Family, metric: str, found: Mapping[str, Gap]
+    family: Family, metric: str, found: Mapping[str, _comparisons.Gap]
 ) -> tuple[str | None, str | None]:
     """Whose the largest and the smallest value are."""
     if metric == "equalized_odds_difference":
@@ -124,13 +121,13 @@ def _extremes(
     return highest, lowest
 
 
-def _or_less(gap: Gap) -> float:
+def _or_less(gap: _comparisons.Gap) -> float:
     estimate = float(gap.interval.estimate)
     return estimate if math.isfinite(estimate) else -1.0
 
 
-def adjust(entries: Sequence[Entry], correction: str) -> None:
-    """Fills in ``p_adjusted``, over all tests of all models.
+def adjusted(gaps: Sequence[Gap], correction: str) -> list[Gap]:
+    """The gaps with ``p_adjusted``, over all tests of all models.
 
     The ratio of selection rates asks what their difference asks, and is no second test.
     """
@@ -139,15 +136,15 @@ def adjust(entries: Sequence[Entry], correction: str) -> None:
         "benjamini-hochberg": metrics.benjamini_hochberg,
     }
 
-    def of(entry: Entry) -> tuple[Any, ...]:
-        metric = _SAME_TEST.get(entry["metric"], entry["metric"])
-        return entry["model"], entry["attribute"], metric
+    def test(gap: Gap) -> tuple[str, ...]:
+        return gap.model, gap.attribute, _SAME_TEST.get(gap.metric, gap.metric)
 
-    tests = {of(e): e["p"] for e in entries if e["p"] is not None}
+    tests = {test(gap): gap.p for gap in gaps if gap.p is not None}
     if not tests:
-        return
-    adjusted = np.asarray(corrections[correction](np.array(list(tests.values()))))
-    by_test = dict(zip(tests, adjusted, strict=True))
-    for entry in entries:
-        if entry["p"] is not None:
-            entry["p_adjusted"] = number(by_test[of(entry)])
+        return list(gaps)
+    found = corrections[correction](np.array(list(tests.values())))
+    by_test = dict(zip(tests, np.asarray(found), strict=True))
+    return [
+        gap if gap.p is None else replace(gap, p_adjusted=number(by_test[test(gap)]))
+        for gap in gaps
+    ]

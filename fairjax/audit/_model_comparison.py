@@ -11,6 +11,7 @@ from fairjax.audit._families import Family
 from fairjax.audit._suppression import Withheld, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
+from fairjax.audit.schema import Comparison
 
 _ALL = "all attributes"
 
@@ -35,7 +36,7 @@ def compare_models(
     *,
     num_groups: int,
     by_patient: bool,
-) -> Iterator[entries.Entry]:
+) -> Iterator[Comparison]:
     """An entry for each later model and family, and one for all families together.
 
     Args:

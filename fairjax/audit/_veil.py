@@ -1,106 +1,140 @@
-"""Takes what is withheld out of an audit's entries."""
+"""Takes what is withheld out of an audit: of what is compared, then of its document."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
-from fairjax.audit._entries import METHODS
+from fairjax.audit import _pointwise
+from fairjax.audit._comparisons import Odds, Support
 from fairjax.audit._families import Family
 from fairjax.audit._measures import Measured, shrunken
-from fairjax.audit._pointwise import SENSITIVITY_THRESHOLDS
 from fairjax.audit._suppression import Withheld, count
-from fairjax.audit.glossary import RANKING
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.rules import LEVEL_JOINT
+from fairjax.audit.schema import (
+    Calibration,
+    Cohort,
+    Curves,
+    Discovery,
+    Document,
+    Group,
+    Overall,
+    Sensitivity,
+)
 
-_STATUS = "suppressed"
 _KEPT = ("model", "attribute", "group", "metric")
 _ODDS = ("true_positive_rate", "false_positive_rate")
+_Row = TypeVar("_Row", Cohort, Group)
 
 
-def shrunken_without(measured: Measured, hidden: np.ndarray) -> Measured:
-    """The measurements, with rates drawn towards those of groups that are shown."""
-    shares = measured.shares
-    shown = shares._replace(trials=np.where(hidden, 0, shares.trials))
-    return measured._replace(shrunken=shrunken(shown))
+def masked(
+    measured: Measured, supported: Support, odds: Odds, hidden: Any, ranking: Any
+) -> tuple[Measured, Support, Odds]:
+    """What is compared, without the groups of which it is withheld.
 
-
-def hidden_for(ranking: np.ndarray, decisions: np.ndarray) -> dict[str, np.ndarray]:
-    """Metric -> which groups of a family do not show it, for one model.
+    Rates are drawn towards those of groups that are shown.
 
     Args:
-      ranking: ``[G]``, the groups of which nothing is shown that rests on the score.
-      decisions: ``[G]``, those of which nothing is that rests on decisions.
+      measured: The family's metrics.
+      supported: Who is compared.
+      odds: What equalized odds are of.
+      hidden: The groups of which nothing is shown that rests on decisions.
+      ranking: Those of which nothing is that rests on the score.
     """
-    return {name: ranking if name in RANKING else decisions for name in METHODS}
+    padding = 0, odds.rates.shape[-1] - len(hidden)
+    hidden, ranking = np.pad(hidden, padding), np.pad(ranking, padding)
+    shares = measured.shares
+    shown = shares._replace(trials=np.where(hidden, 0, shares.trials))
+    return (
+        measured._replace(shrunken=shrunken(shown)),
+        Support(supported.shares & ~hidden, supported.both & ~ranking),
+        odds._replace(valid=odds.valid & ~hidden),
+    )
 
 
-def take_out(
-    found: dict[str, Any],
-    withheld: Withheld,
-    families: Sequence[Family],
-    data: AuditData,
-) -> None:
-    """Leaves the entries with what may be shown.
+def suppress(
+    document: Document, withheld: Withheld, families: Sequence[Family], data: AuditData
+) -> Document:
+    """The document with what may be shown.
 
     Names stay, so that a group is seen to be withheld.
 
     Args:
-      found: An audit's entries, which are changed.
+      document: All that was found.
       withheld: What is not shown.
       families: The groups, with the rows of withheld ones in none.
       data: The rows.
     """
     models = {model.name: place for place, model in enumerate(data.models)}
-    places = {
-        family.name: {level: i for i, level in enumerate(family.levels)}
-        for family in families
+    by_name = {family.name: family for family in families}
+
+    def shown(entry: _Row, masks: Mapping[str, np.ndarray]) -> _Row:
+        family = by_name[entry.attribute]
+        if not masks[family.name][family.levels.index(entry.group)]:
+            return entry
+        gone = dict.fromkeys({f.name for f in fields(entry)} - {*_KEPT})
+        return replace(entry, **gone | {"status": "suppressed"})
+
+    def group(entry: Group) -> Group:
+        return shown(entry, withheld.groups_of(entry.metric, models[entry.model]))
+
+    def cohort(entry: Cohort) -> Cohort:
+        if entry.attribute in withheld.shared:
+            # Beside the total they would tell how many patients are in several groups.
+            entry = replace(entry, patients=None)
+        return shown(entry, withheld.groups)
+
+    def overall(entry: Overall) -> Overall:
+        if not withheld.hides_all_rows(entry.metric, models[entry.model]):
+            return entry
+        return replace(entry, estimate=None, lower=None, upper=None)
+
+    def found(entry: Discovery) -> bool:
+        """Whether the group is one of the tables' and has its decisions."""
+        model = models[entry.model]
+        if withheld.overall[model]:
+            return False
+        for family in families:
+            if set(family.attributes) == set(entry.attributes):
+                level = LEVEL_JOINT.join(map(entry.attributes.get, family.attributes))
+                place = family.levels.index(level)
+                return not withheld.decisions[model][family.name][place]
+        return False
+
+    # Rows without an attribute are a group of it.
+    attributes = {attribute.name for attribute in data.attributes}
+    missing = {
+        name: None if name in attributes else rows
+        for name, rows in document.data.missing.items()
     }
-
-    def gone(masks: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> bool:
-        name = entry["attribute"]
-        return bool(masks[name][places[name][entry["group"]]])
-
-    for entry in found["cohort"]:
-        if gone(withheld.groups, entry):
-            _empty(entry)
-    for entry in found["groups"]:
-        ranks = entry["metric"] in RANKING
-        masks = withheld.ranking if ranks else withheld.decisions
-        if gone(masks[models[entry["model"]]], entry):
-            _empty(entry)
-    for entry in found["overall"]:
-        ranks = entry["metric"] in RANKING
-        masks = withheld.overall_ranking if ranks else withheld.overall
-        if masks[models[entry["model"]]]:
-            entry["estimate"] = entry["lower"] = entry["upper"] = None
-    # At every threshold they would tell a group's patients apart by their scores.
-    found["curves"] |= {"roc": [], "decision": []}
-    if data.num_patients is not None and data.num_patients < len(data.labels):
-        # A bin's rows are not the number of its patients.
-        found["curves"]["calibration"] = []
-    for entry in found["curves"]["calibration"]:
-        _close_bins(entry, withheld.floor)
-    _close_thresholds(found, withheld.floor, families, data)
-    found["discovery"] = [
-        entry
-        for entry in found["discovery"]
-        if not withheld.overall[models[entry["model"]]]
-        and _shown(entry, withheld.decisions[models[entry["model"]]], families)
-    ]
+    # A bin's rows are not the number of its patients.
+    repeated = data.num_patients is not None and data.num_patients < len(data.labels)
+    bins = [] if repeated else document.curves.calibration
+    groups = [group(entry) for entry in document.groups]
+    return replace(
+        document,
+        data=replace(document.data, missing=missing),
+        cohort=[cohort(entry) for entry in document.cohort],
+        overall=[overall(entry) for entry in document.overall],
+        groups=groups,
+        # At every threshold the others would tell a group's patients apart by scores.
+        curves=Curves([], [_close_bins(curve, withheld.floor) for curve in bins], []),
+        sensitivity=[
+            _close_thresholds(
+                sweep, groups, withheld.floor, by_name[sweep.attribute], data
+            )
+            for sweep in document.sensitivity
+        ],
+        discovery=[entry for entry in document.discovery if found(entry)],
+    )
 
 
-def _empty(entry: dict[str, Any]) -> None:
-    for name in entry.keys() - _KEPT:
-        entry[name] = None
-    entry["status"] = _STATUS
-
-
-def _close_bins(entry: dict[str, Any], floor: int) -> None:
+def _close_bins(curve: Calibration, floor: int) -> Calibration:
     """Empties bins with few events or non-events, and enough others to hide them."""
-    rows = np.array(entry["rows"], float)
-    events = np.round(rows * np.array(entry["observed"], float))
+    rows = np.array(curve.rows, float)
+    events = np.round(rows * np.array(curve.observed, float))
     cells = np.stack([events, rows - events], axis=1)
     hidden = np.asarray(((cells > 0) & (cells < floor)).any(axis=1))
     while hidden.any() and not hidden.all():
@@ -109,56 +143,46 @@ def _close_bins(entry: dict[str, Any], floor: int) -> None:
             break
         shown = np.flatnonzero(~hidden)
         hidden[shown[cells[shown].min(axis=1).argmin()]] = True
-    for name in ("predicted", "observed", "lower", "upper", "rows"):
-        entry[name] = [
-            None if gone else value
-            for gone, value in zip(hidden, entry[name], strict=True)
-        ]
+    return _without(curve, ("predicted", "observed", "lower", "upper", "rows"), hidden)
 
 
 def _close_thresholds(
-    found: Mapping[str, Any],
+    sweep: Sensitivity,
+    groups: Sequence[Group],
     floor: int,
-    families: Sequence[Family],
+    family: Family,
     data: AuditData,
-) -> None:
+) -> Sensitivity:
     """Leaves thresholds out at which a group compared has a small cell."""
-    by_name = {family.name: family for family in families}
-    models = {model.name: model for model in data.models}
-    for entry in found["sensitivity"]:
-        family, model = by_name[entry["attribute"]], models[entry["model"]]
-        compared = {
-            group["group"]
-            for group in found["groups"]
-            if group["metric"] in _ODDS
-            and group["status"] == "ok"
-            and (group["model"], group["attribute"]) == (model.name, family.name)
-        }
-        inside = np.array([level in compared for level in family.levels])
-        for step, threshold in enumerate(SENSITIVITY_THRESHOLDS):
-            cells = 2 * data.labels.astype(np.int64) + (model.scores >= threshold)
-            known = family.codes >= 0
-            counts = count(
-                Family(
-                    family.name, (), family.levels, family.codes[known], family.places
-                ),
-                cells[known],
-                4,
-                None if data.patients is None else data.patients[known],
-            )[inside]
-            if ((counts > 0) & (counts < floor)).any():
-                for name in ("estimate", "lower", "upper"):
-                    entry[name][step] = None
+    (scores,) = (model.scores for model in data.models if model.name == sweep.model)
+    compared = {
+        group.group
+        for group in groups
+        if (group.model, group.attribute) == (sweep.model, sweep.attribute)
+        and group.metric in _ODDS
+        and group.status == "ok"
+    }
+    inside = np.array([level in compared for level in family.levels])
+    known = family.codes >= 0
+    shown = replace(family, codes=family.codes[known])
+    patients = None if data.patients is None else data.patients[known]
+
+    def small(threshold: float) -> bool:
+        cells = 2 * data.labels.astype(np.int64) + (scores >= threshold)
+        counts = count(shown, cells[known], 4, patients)[inside]
+        return bool(((counts > 0) & (counts < floor)).any())
+
+    hidden = np.array([small(t) for t in _pointwise.SENSITIVITY_THRESHOLDS])
+    return _without(sweep, ("estimate", "lower", "upper"), hidden)
 
 
-def _shown(
-    entry: Mapping[str, Any],
-    hidden: Mapping[str, np.ndarray],
-    families: Sequence[Family],
-) -> bool:
-    """Whether a group that was found is one of the tables' and has its decisions."""
-    for family in families:
-        if set(family.attributes) == set(entry["attributes"]):
-            level = LEVEL_JOINT.join(entry["attributes"][a] for a in family.attributes)
-            return not hidden[family.name][family.levels.index(level)]
-    return False
+def _without(entry: Any, names: Sequence[str], hidden: np.ndarray) -> Any:
+    """The entry with the hidden points of some series as None."""
+    series = {
+        name: [
+            None if gone else value
+            for gone, value in zip(hidden, entry[name], strict=True)
+        ]
+        for name in names
+    }
+    return replace(entry, **series)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairjax.audit.formats import Document
+from fairjax.audit.schema import Document, DocumentLike
 
 # Setting -> flag, where they differ by more than hyphens.
 _FLAGS = {
@@ -16,7 +16,7 @@ _FLAGS = {
 }
 
 
-def command(document: Document) -> str | None:
+def command(document: DocumentLike) -> str | None:
     r"""The command, with the table's file name alone; None for an audit from Python.
 
     Every setting is written out, so that other defaults would change nothing. Rules of
@@ -34,7 +34,8 @@ def command(document: Document) -> str | None:
         --no-intersections \
         --seed 0
     """
-    settings, source = document["settings"], document["data"]["source"]
+    document = Document.of(document)
+    settings, source = document.settings, document.data.source
     if "outcome" not in settings or source == "DataFrame":
         return None
     lines = [f"fairjax audit {shlex.quote(source)}"]
