@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import fairjax
-from fairjax.audit._analysis import analyse
+from fairjax.audit.measure._analysis import analyse
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.reading.table import read

@@ -6,17 +6,6 @@ from typing import Any
 
 import matplotlib as mpl
 
-from fairjax.audit import _curves
-from fairjax.audit._canvas import (
-    AUDIT_STYLE,
-    COLOURS,
-    LINES,
-    MARKERS,
-    STYLE,
-    Drawing,
-    plain,
-)
-from fairjax.audit._forest import Column, Row, counts_of, forest
 from fairjax.audit.formats import (
     count,
     interval,
@@ -26,6 +15,17 @@ from fairjax.audit.formats import (
     select,
 )
 from fairjax.audit.glossary import describe, phrase
+from fairjax.audit.render import _curves
+from fairjax.audit.render._canvas import (
+    AUDIT_STYLE,
+    COLOURS,
+    LINES,
+    MARKERS,
+    STYLE,
+    Drawing,
+    plain,
+)
+from fairjax.audit.render._forest import Column, Row, counts_of, forest
 from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.wording import explain
 

@@ -217,9 +217,9 @@ def _files(document: Mapping[str, Any]) -> dict[str, bytes]:
     """Every file of the audit: relative path -> bytes."""
     require("jinja2", "matplotlib")
     # Loaded here, so that the command line starts without them.
-    from fairjax.audit._canvas import titled
     from fairjax.audit.figures import draw
     from fairjax.audit.page import page
+    from fairjax.audit.render._canvas import titled
     from fairjax.audit.sheets import sheets
 
     typed = Document.of(document)

@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from fairjax.audit import _tables
-from fairjax.audit._canvas import Drawing
-from fairjax.audit._tables import Table
 from fairjax.audit.figures import PAIRS, largest
 from fairjax.audit.formats import (
     count,
@@ -25,6 +22,9 @@ from fairjax.audit.formats import (
     select,
 )
 from fairjax.audit.glossary import describe
+from fairjax.audit.render import _tables
+from fairjax.audit.render._canvas import Drawing
+from fairjax.audit.render._tables import Table
 from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.tripod import GUIDELINE
 from fairjax.audit.wording import judge
@@ -156,8 +156,8 @@ def _environment() -> jinja2.Environment:
 
 
 def _file(name: str) -> str:
-    """A file beside this module; lines end in a line feed, as the hash expects."""
-    data = resources.files("fairjax.audit").joinpath(name).read_bytes()
+    """A file of the page; lines end in a line feed, as the hash expects."""
+    data = resources.files("fairjax.audit.render").joinpath(name).read_bytes()
     return data.decode("utf-8").replace("\r\n", "\n")
 
 

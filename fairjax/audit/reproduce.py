@@ -6,14 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fairjax.audit.options import flag
 from fairjax.audit.schema import Document, DocumentLike
-
-# Setting -> flag, where they differ by more than hyphens.
-_FLAGS = {
-    "scores": "score",
-    "names": "name",
-    "thresholds": "threshold",
-}
 
 
 def command(document: DocumentLike) -> str | None:
@@ -40,16 +34,15 @@ def command(document: DocumentLike) -> str | None:
         return None
     lines = [f"fairjax audit {shlex.quote(source)}"]
     for name, value in settings.items():
-        flag = f"--{(_FLAGS.get(name) or str(name)).replace('_', '-')}"
         if name == "intersections":
-            lines += [] if value else ["--no-intersections"]
+            lines += [] if value else [flag(name)]
         elif value is True:
-            lines.append(flag)
+            lines.append(flag(name))
         elif name == "max_intersection_depth" and not settings["intersections"]:
             continue
         elif value is not None and value is not False:
             words = [shlex.quote(word) for word in _words(name, value)]
-            lines += [" ".join([flag, *words])] if words else []
+            lines += [" ".join([flag(name), *words])] if words else []
     return " \\\n  ".join(lines)
 
 

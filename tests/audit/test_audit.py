@@ -15,14 +15,13 @@ from statsmodels.stats.proportion import proportion_confint
 from fairjax.audit import (
     AuditError,
     Options,
-    _analysis,
-    _pointwise,
     audit,
     gate_fails,
     write,
 )
-from fairjax.audit._analysis import searchable
 from fairjax.audit.formats import select
+from fairjax.audit.measure import _analysis, _pointwise
+from fairjax.audit.measure._analysis import searchable
 from fairjax.audit.reading.data import Attribute
 from fairjax.audit.reading.table import read
 from fairjax.audit.schema import schema

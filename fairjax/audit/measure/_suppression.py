@@ -1,16 +1,16 @@
 """Takes what is withheld out of an audit: of what is compared, then of its document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from fairjax.audit import _pointwise
-from fairjax.audit._comparisons import Odds, Support
-from fairjax.audit._families import Family
-from fairjax.audit._measures import Measured, shrunken
-from fairjax.audit._suppression import Withheld, count
+from fairjax.audit.measure import _pointwise
+from fairjax.audit.measure._comparisons import Odds, Support
+from fairjax.audit.measure._estimates import Measured, shrunken
+from fairjax.audit.measure._families import Family
+from fairjax.audit.measure._withheld import Withheld, count
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.rules import LEVEL_JOINT
 from fairjax.audit.schema import (
@@ -30,7 +30,10 @@ _Row = TypeVar("_Row", Cohort, Group)
 
 
 def masked(
-    measured: Measured, supported: Support, odds: Odds, hidden: Any, ranking: Any
+    measured: Measured,
+    supported: Support,
+    odds: Odds,
+    hidden: Callable[[str], np.ndarray],
 ) -> tuple[Measured, Support, Odds]:
     """What is compared, without the groups of which it is withheld.
 
@@ -40,17 +43,17 @@ def masked(
       measured: The family's metrics.
       supported: Who is compared.
       odds: What equalized odds are of.
-      hidden: The groups of which nothing is shown that rests on decisions.
-      ranking: Those of which nothing is that rests on the score.
+      hidden: Metric -> which groups do not show it.
     """
-    padding = 0, odds.rates.shape[-1] - len(hidden)
-    hidden, ranking = np.pad(hidden, padding), np.pad(ranking, padding)
+    masks = hidden("selection_rate"), hidden("auroc")
+    padding = 0, odds.rates.shape[-1] - len(masks[0])
+    decisions, ranking = (np.pad(mask, padding) for mask in masks)
     shares = measured.shares
-    shown = shares._replace(trials=np.where(hidden, 0, shares.trials))
+    shown = shares._replace(trials=np.where(decisions, 0, shares.trials))
     return (
         measured._replace(shrunken=shrunken(shown)),
-        Support(supported.shares & ~hidden, supported.both & ~ranking),
-        odds._replace(valid=odds.valid & ~hidden),
+        Support(supported.shares & ~decisions, supported.both & ~ranking),
+        odds._replace(valid=odds.valid & ~decisions),
     )
 
 
@@ -70,24 +73,24 @@ def suppress(
     models = {model.name: place for place, model in enumerate(data.models)}
     by_name = {family.name: family for family in families}
 
-    def shown(entry: _Row, masks: Mapping[str, np.ndarray]) -> _Row:
-        family = by_name[entry.attribute]
-        if not masks[family.name][family.levels.index(entry.group)]:
+    def shown(entry: _Row, mask: np.ndarray) -> _Row:
+        if not mask[by_name[entry.attribute].levels.index(entry.group)]:
             return entry
         gone = dict.fromkeys({f.name for f in fields(entry)} - {*_KEPT})
         return replace(entry, **gone | {"status": "suppressed"})
 
     def group(entry: Group) -> Group:
-        return shown(entry, withheld.groups_of(entry.metric, models[entry.model]))
+        where = entry.attribute, models[entry.model], entry.metric
+        return shown(entry, withheld.hidden(*where))
 
     def cohort(entry: Cohort) -> Cohort:
         if entry.attribute in withheld.shared:
             # Beside the total they would tell how many patients are in several groups.
             entry = replace(entry, patients=None)
-        return shown(entry, withheld.groups)
+        return shown(entry, withheld.groups[entry.attribute])
 
     def overall(entry: Overall) -> Overall:
-        if not withheld.hides_all_rows(entry.metric, models[entry.model]):
+        if not withheld.hidden_overall(models[entry.model], entry.metric):
             return entry
         return replace(entry, estimate=None, lower=None, upper=None)
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fairjax.audit._canvas import (
+from fairjax.audit.formats import Number, count, number
+from fairjax.audit.render._canvas import (
     COLOURS,
     FAINT,
     INK,
@@ -21,7 +22,6 @@ from fairjax.audit._canvas import (
     sheet,
     wrap,
 )
-from fairjax.audit.formats import Number, count, number
 
 _SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
 # One more than the palette has, for eight curves in one plot.

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -11,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _entries as entries
-from fairjax.audit import _gap_entries as gap_entries
-from fairjax.audit import _pointwise, schema
-from fairjax.audit._comparisons import Compared, Odds, Support, compare, support
-from fairjax.audit._families import MAX_GROUPS, Family, families
-from fairjax.audit._measures import Measured, Rows, measure
-from fairjax.audit._model_comparison import compare_models
-from fairjax.audit._pointwise import curves, rates_at_thresholds
-from fairjax.audit._suppression import count, withhold, without
-from fairjax.audit._veil import masked, suppress
+from fairjax.audit import schema
 from fairjax.audit.formats import joined
+from fairjax.audit.measure import _entries as entries
+from fairjax.audit.measure import _gaps, _pointwise
+from fairjax.audit.measure._comparisons import Compared, Odds, Support, compare, support
+from fairjax.audit.measure._estimates import Measured, Rows, measure
+from fairjax.audit.measure._families import MAX_GROUPS, Family, families
+from fairjax.audit.measure._models import compare_models
+from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
+from fairjax.audit.measure._suppression import masked, suppress
+from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import Attribute, AuditData, Model
 from fairjax.audit.schema import Cohort, Discovery, Document, Finding
@@ -167,7 +168,7 @@ class _Analysis:
             document,
             data=replace(document.data, attributes=attributes),
             quality=document.quality + findings,
-            gaps=gap_entries.adjusted(document.gaps, self.options.correction),
+            gaps=_gaps.adjusted(document.gaps, self.options.correction),
             discovery=found,
             comparison=list(compared),
         )
@@ -250,22 +251,16 @@ class _Analysis:
         ready.result()
         supported, odds = self._supported(measured)
         enough, hidden = np.asarray(supported.both), None
-        if (withheld := self.withheld) is not None:
-            masks = (withheld.decisions[position], withheld.ranking[position])
-            measured, supported, odds = masked(
-                measured, supported, odds, *(mask[family.name] for mask in masks)
-            )
-
-            def hidden(metric: str) -> np.ndarray:
-                return withheld.groups_of(metric, position)[family.name]
-
+        if self.withheld is not None:
+            hidden = partial(self.withheld.hidden, family.name, position)
+            measured, supported, odds = masked(measured, supported, odds, hidden)
         compared = self._compare(position, number, measured, supported, odds, others)
         measured, supported, compared = jax.device_get((measured, supported, compared))
         if position == 0:
             document.cohort.extend(self._cohort(family, measured, enough))
         document.groups.extend(entries.groups(model.name, family, measured, supported))
         document.gaps.extend(
-            gap_entries.gaps(
+            _gaps.gaps(
                 model.name,
                 family,
                 measured,

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _pointwise
-from fairjax.audit._comparisons import Support
-from fairjax.audit._families import Family
-from fairjax.audit._measures import SHARES, Estimate, Measured
+from fairjax.audit.measure import _pointwise
+from fairjax.audit.measure._comparisons import Support
+from fairjax.audit.measure._estimates import SHARES, Estimate, Measured
+from fairjax.audit.measure._families import Family
 from fairjax.audit.reading.data import Attribute
 from fairjax.audit.schema import (
     Calibration,

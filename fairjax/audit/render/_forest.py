@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fairjax.audit._canvas import (
+from fairjax.audit.formats import STATUS, Number, count, interval, number
+from fairjax.audit.render._canvas import (
     BAND,
     COLOURS,
     FAINT,
@@ -20,7 +21,6 @@ from fairjax.audit._canvas import (
     sheet,
     wrap,
 )
-from fairjax.audit.formats import STATUS, Number, count, interval, number
 
 _NAMES, _COUNT, _PLOT, _TEXT, _EDGE = 1.75, 0.66, 1.6, 1.35, 0.08
 _LINE, _HEAD, _FOOT, _LEGEND = 0.155, 0.42, 0.34, 0.26

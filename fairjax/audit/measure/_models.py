@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _entries as entries
-from fairjax.audit._families import Family
-from fairjax.audit._suppression import Withheld, without
+from fairjax.audit.measure import _entries as entries
+from fairjax.audit.measure._families import Family
+from fairjax.audit.measure._withheld import Withheld, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Comparison

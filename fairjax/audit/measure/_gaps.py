@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _comparisons
-from fairjax.audit._comparisons import ODDS_GAPS, SHARE_GAPS, Support
-from fairjax.audit._entries import BY_PATIENT, enough_for, number
-from fairjax.audit._families import Family
-from fairjax.audit._measures import Measured
+from fairjax.audit.measure import _comparisons
+from fairjax.audit.measure._comparisons import ODDS_GAPS, SHARE_GAPS, Support
+from fairjax.audit.measure._entries import BY_PATIENT, enough_for, number
+from fairjax.audit.measure._estimates import Measured
+from fairjax.audit.measure._families import Family
 from fairjax.audit.schema import Gap
 
 _SIMULTANEOUS = "simultaneous interval over pairs"
