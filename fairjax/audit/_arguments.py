@@ -174,7 +174,7 @@ def _how(name: str) -> dict[str, Any]:
         return {"choices": get_args(kind), "default": default}
     if isinstance(default, (int, float)):
         return {"type": type(default), "default": default}
-    found = {"nargs": "+"} if get_origin(kind) is Sequence else {}
+    found: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is Sequence else {}
     if hasattr(Options, name):
         return found | {"default": default}
     return found | {"required": True}

@@ -111,5 +111,6 @@ def _frame(data: AuditData, options: Options) -> Document:
         ),
         quality=[Finding(*finding) for finding in data.findings],
         curves=Curves([], [], []),
+        command=None,
         **{name: [] for name in _EMPTY},
     )

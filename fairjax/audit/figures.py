@@ -322,7 +322,7 @@ def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
         known = [
             (gap, t)
             for gap, t in zip(entry.estimate, entry.threshold, strict=True)
-            if gap is not None
+            if gap is not None and t is not None
         ]
         if known:
             (high, at), (low, _) = max(known), min(known)

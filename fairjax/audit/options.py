@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fairjax.audit._errors import AuditError, listed, near_miss
 from fairjax.audit.reading.thresholds import parse_threshold_rule
@@ -209,14 +209,9 @@ class Options:
             if value < low or (high is not None and value > high):
                 span = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
                 raise AuditError(f"{flag(name)} must be {span}, not {value:,}")
-        for name, allowed in (
-            ("missing", ("level", "refuse")),
-            ("missing_scores", ("refuse", "drop")),
-            ("missing_outcomes", ("refuse", "drop")),
-            ("correction", ("holm", "benjamini-hochberg")),
-            ("decimal", (".", ",")),
-        ):
-            if getattr(self, name) not in allowed:
+        for name, kind in get_type_hints(Options).items():
+            allowed = get_args(kind)
+            if get_origin(kind) is Literal and getattr(self, name) not in allowed:
                 raise AuditError(
                     f"{flag(name)} must be {' or '.join(allowed)}, not "
                     f"{getattr(self, name)!r}"

@@ -197,7 +197,7 @@ def _clear(document: Document) -> str:
             f"{_where(document, gap)} ({phrase(gap.metric)} "
             f"{number(gap.estimate)}, {interval(gap.lower, gap.upper)}"
         )
-        if gap.noise_floor:
+        if gap.noise_floor and gap.estimate is not None:
             times = number(gap.estimate / gap.noise_floor, 1)
             part += f", {times} times what chance alone gives on average"
         if gap.highest is not None and gap.lowest is not None:
@@ -346,15 +346,17 @@ def _withheld(document: Document) -> str:
 
 
 def _intersections(document: Document) -> str:
-    searched = [d for d in document.discovery if d.p_corrected is not None]
+    searched = [
+        (d.p_corrected, d) for d in document.discovery if d.p_corrected is not None
+    ]
     if not searched:
         return ""
-    worst = min(searched, key=lambda d: d.p_corrected)
+    p, worst = min(searched, key=lambda found: found[0])
     tried = plural(worst.searched, "group")
     kinds = "searched"
     if document.settings.get("intersections", True):
         kinds += ", single and crossed"
-    if worst.p_corrected >= 1 - document.settings["confidence"] - 1e-12:
+    if p >= 1 - document.settings["confidence"] - 1e-12:
         # One that is withheld may stand out.
         none = "none"
         if document.settings.get("suppress_below", 0) > 0:
@@ -367,7 +369,7 @@ def _intersections(document: Document) -> str:
         f"Among {tried} {kinds}, {worst.group}"
         f"{' in ' + worst.model if _several(document) else ''} stands out: "
         f"{phrase(worst.metric)} {number(worst.estimate)} against "
-        f"{number(worst.rest)} elsewhere (p = {p_value(worst.p_corrected)} with "
+        f"{number(worst.rest)} elsewhere (p = {p_value(p)} with "
         "the search accounted for)."
     )
 

@@ -14,14 +14,11 @@ from fairjax.audit.measure._families import Family
 from fairjax.audit.reading.data import Attribute
 from fairjax.audit.schema import (
     Calibration,
-    Change,
     Cohort,
-    Comparison,
     Curves,
     Decision,
     Discovery,
     Group,
-    GroupChange,
     Number,
     Overall,
     Roc,
@@ -231,51 +228,3 @@ def discovery(
             number(min(1, searches * float(found.corrected_p_value[i]))),
             found.searched,
         )
-
-
-def comparison(
-    model: str,
-    baseline: str,
-    attribute: str,
-    found: metrics.PositiveSum,
-    levels: Sequence[str | None],
-    hidden: Sequence[bool],
-    occurs: Sequence[bool],
-    margin: float,
-) -> Comparison:
-    """A model held against the baseline.
-
-    Args:
-      model: Its name.
-      baseline: The other's.
-      attribute: What the groups are of.
-      found: The changes.
-      levels: Names of the groups; None for those that pad.
-      hidden: Which are withheld.
-      occurs: Which have rows.
-      margin: Loss that counts as no harm.
-    """
-    named = [(i, level) for i, level in enumerate(levels) if level is not None]
-    compared = np.asarray(found.compared)
-    worst = int(found.worst_group)
-    columns = found.group_gains, found.group_lower, found.group_upper
-    changes = list(zip(*map(numbers, columns), strict=True))
-    return Comparison(
-        model,
-        baseline,
-        attribute,
-        Change(*map(number, (found.gain, found.gain_lower, found.gain_upper))),
-        GroupChange(
-            *map(number, (found.worst, found.worst_lower, found.worst_upper)),
-            levels[worst] if worst >= 0 else None,
-        ),
-        margin,
-        metrics.VERDICTS[int(found.verdict)],
-        [GroupChange(*changes[i], level) for i, level in named if compared[i]],
-        [
-            level
-            for i, level in named
-            if occurs[i] and not compared[i] and not hidden[i]
-        ],
-        [level for i, level in named if hidden[i]],
-    )

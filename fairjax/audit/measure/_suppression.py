@@ -101,7 +101,7 @@ def suppress(
             return False
         for family in families:
             if set(family.attributes) == set(entry.attributes):
-                level = LEVEL_JOINT.join(map(entry.attributes.get, family.attributes))
+                level = LEVEL_JOINT.join(entry.attributes[a] for a in family.attributes)
                 place = family.levels.index(level)
                 return not withheld.decisions[model][family.name][place]
         return False

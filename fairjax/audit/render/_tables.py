@@ -1,6 +1,6 @@
 """The report's tables: what stands in each cell, and what it is sorted by."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fairjax.audit.formats import (
@@ -16,7 +16,7 @@ from fairjax.audit.formats import (
     some,
 )
 from fairjax.audit.glossary import METRICS, RANKING, describe
-from fairjax.audit.schema import Change, Document
+from fairjax.audit.schema import Change, Cohort, Document
 from fairjax.audit.wording import explain, judge
 
 
@@ -53,9 +53,22 @@ def table(
     return Table(caption, tuple(headers), rows, pinned, numeric)
 
 
+def columns(
+    caption: str, entries: Iterable[Any], cells: Mapping[str, Callable[[Any], Cell]]
+) -> Table:
+    """A table of entries: its columns' headings, and what makes their cells."""
+    rows = [[cell(entry) for cell in cells.values()] for entry in entries]
+    return table(caption, tuple(cells), rows)
+
+
 def figure(value: Number | None, digits: int = 3) -> Cell:
     """A number."""
     return Cell(number(value, digits), value=value, kind="none" * (value is None))
+
+
+def chance(value: Number | None) -> Cell:
+    """A p-value."""
+    return Cell(p_value(value), value=value)
 
 
 def tally(value: Number | None) -> Cell:
@@ -79,28 +92,27 @@ def estimate(entry: Any) -> Cell:
 
 def cohort(document: Document, attribute: str) -> Table:
     """Counts and prevalence of an attribute's groups."""
-    rows = [
-        [
-            Cell(c.group),
-            tally(c.rows),
-            tally(c.patients),
-            tally(c.positives),
-            tally(c.negatives),
-            Cell(
-                percent(c.prevalence),
-                ""
-                if c.prevalence is None
-                else interval(100 * c.lower, 100 * c.upper, 1),
-                c.prevalence,
-            )
-            if c.lower is not None and c.upper is not None
-            else Cell(percent(c.prevalence), "", c.prevalence),
-            Cell(STATUS[c.status] or "judged"),
-        ]
-        for c in select(document.cohort, attribute=attribute)
-    ]
-    headers = ("Group", "Rows", "Patients", "Positives", "Negatives", "Prevalence")
-    return table(f"Cohort by {attribute}", (*headers, "Status"), rows)
+    return columns(
+        f"Cohort by {attribute}",
+        select(document.cohort, attribute=attribute),
+        {
+            "Group": lambda c: Cell(c.group),
+            "Rows": lambda c: tally(c.rows),
+            "Patients": lambda c: tally(c.patients),
+            "Positives": lambda c: tally(c.positives),
+            "Negatives": lambda c: tally(c.negatives),
+            "Prevalence": _prevalence,
+            "Status": lambda c: Cell(STATUS[c.status] or "judged"),
+        },
+    )
+
+
+def _prevalence(member: Cohort) -> Cell:
+    value, lower, upper = member.prevalence, member.lower, member.upper
+    ends = ""
+    if value is not None and lower is not None and upper is not None:
+        ends = interval(100 * lower, 100 * upper, 1)
+    return Cell(percent(value), ends, value)
 
 
 def performance(document: Document, model: str, attribute: str) -> list[Table]:
@@ -132,121 +144,112 @@ def details(
     document: Document, model: str, attribute: str, metrics: Sequence[str]
 ) -> Table:
     """A forest plot's numbers, with denominators, shrunken values and methods."""
-    rows = [
-        [
-            Cell(e.group),
-            Cell(describe(e.metric).short),
-            figure(e.estimate),
-            figure(e.lower),
-            figure(e.upper),
-            figure(e.shrunken),
-            tally(e.denominator),
-            tally(e.positives),
-            Cell(STATUS[e.status] or e.method or ""),
-        ]
-        for m in metrics
-        for e in select(document.groups, model=model, attribute=attribute, metric=m)
-    ]
-    headers = ("Group", "Metric", "Estimate", "Lower", "Upper", "Shrunken")
-    headers = (*headers, "Denominator", "Positives", "Method")
-    return table(f"Numbers of the figure, {attribute}, {model}", headers, rows)
+    mine = select(document.groups, model=model, attribute=attribute)
+    return columns(
+        f"Numbers of the figure, {attribute}, {model}",
+        [e for metric in metrics for e in select(mine, metric=metric)],
+        {
+            "Group": lambda e: Cell(e.group),
+            "Metric": lambda e: Cell(describe(e.metric).short),
+            "Estimate": lambda e: figure(e.estimate),
+            "Lower": lambda e: figure(e.lower),
+            "Upper": lambda e: figure(e.upper),
+            "Shrunken": lambda e: figure(e.shrunken),
+            "Denominator": lambda e: tally(e.denominator),
+            "Positives": lambda e: tally(e.positives),
+            "Method": lambda e: Cell(STATUS[e.status] or e.method or ""),
+        },
+    )
 
 
 def gaps(document: Document, model: str) -> Table:
     """Every gap of a model, with its test and what may be said of it."""
     confidence = document.settings["confidence"]
-    rows = []
-    for gap in sorted(
-        select(document.gaps, model=model), key=lambda g: place(g.metric)
-    ):
-        said = Cell(explain(gap, confidence), kind=judge(gap, confidence))
-        ends = [gap[k] if gap[k] is not None else NONE for k in ("highest", "lowest")]
-        rows.append(
-            [
-                Cell(gap.attribute),
-                Cell(describe(gap.metric).title),
-                estimate(gap),
-                figure(gap.corrected),
-                figure(gap.noise_floor),
-                Cell(p_value(gap.p), value=gap.p),
-                Cell(p_value(gap.p_adjusted), value=gap.p_adjusted),
-                Cell(ends[0], ends[1]),
-                said,
-            ]
-        )
-    headers = ("Attribute", "Gap", "Raw", "Corrected", "Noise floor", "p")
-    headers = (*headers, "Adjusted p", "Highest, lowest", "Reading")
-    return table(f"Gaps between groups, {model}", headers, rows)
+    return columns(
+        f"Gaps between groups, {model}",
+        sorted(select(document.gaps, model=model), key=lambda g: place(g.metric)),
+        {
+            "Attribute": lambda g: Cell(g.attribute),
+            "Gap": lambda g: Cell(describe(g.metric).title),
+            "Raw": estimate,
+            "Corrected": lambda g: figure(g.corrected),
+            "Noise floor": lambda g: figure(g.noise_floor),
+            "p": lambda g: chance(g.p),
+            "Adjusted p": lambda g: chance(g.p_adjusted),
+            "Highest, lowest": lambda g: Cell(
+                *(NONE if end is None else end for end in (g.highest, g.lowest))
+            ),
+            "Reading": lambda g: Cell(
+                explain(g, confidence), kind=judge(g, confidence)
+            ),
+        },
+    )
 
 
 def discovery(document: Document) -> Table:
     """What the search over intersections found."""
-    rows = [
-        [
-            Cell(d.group),
-            Cell(d.model),
-            Cell(describe(d.metric).short),
-            tally(d.rows),
-            tally(d.positives),
-            figure(d.estimate),
-            figure(d.rest),
-            figure(d.difference),
-            Cell(p_value(d.p), value=d.p),
-            Cell(p_value(d.p_corrected), value=d.p_corrected),
-        ]
-        for d in document.discovery
-    ]
-    headers = ("Group", "Model", "Metric", "Rows", "Positives", "In the group")
-    headers = (*headers, "Elsewhere", "Difference", "p", "Corrected p")
-    return table("Most disadvantaged groups found by search", headers, rows)
+    return columns(
+        "Most disadvantaged groups found by search",
+        document.discovery,
+        {
+            "Group": lambda d: Cell(d.group),
+            "Model": lambda d: Cell(d.model),
+            "Metric": lambda d: Cell(describe(d.metric).short),
+            "Rows": lambda d: tally(d.rows),
+            "Positives": lambda d: tally(d.positives),
+            "In the group": lambda d: figure(d.estimate),
+            "Elsewhere": lambda d: figure(d.rest),
+            "Difference": lambda d: figure(d.difference),
+            "p": lambda d: chance(d.p),
+            "Corrected p": lambda d: chance(d.p_corrected),
+        },
+    )
 
 
 def comparison(document: Document) -> Table:
     """Each model against the baseline, by attribute."""
-    rows = [
-        [
-            Cell(e.attribute),
-            Cell(f"{e.model} against {e.baseline}"),
-            estimate(e.gain),
-            estimate(e.worst),
-            Cell(e.worst.group or NONE),
-            Cell(some([*e.left_out, *e.withheld]) or NONE),
-            figure(e.margin),
-            Cell(e.verdict, kind=e.verdict.replace(" ", "-")),
-        ]
-        for e in document.comparison
-    ]
-    headers = ("Attribute", "Models", "Overall AUROC change", "Least group's change")
-    headers = (*headers, "Of", "Not compared", "Margin", "Verdict")
-    return table("Models compared with the first", headers, rows)
+    return columns(
+        "Models compared with the first",
+        document.comparison,
+        {
+            "Attribute": lambda e: Cell(e.attribute),
+            "Models": lambda e: Cell(f"{e.model} against {e.baseline}"),
+            "Overall AUROC change": lambda e: estimate(e.gain),
+            "Least group's change": lambda e: estimate(e.worst),
+            "Of": lambda e: Cell(e.worst.group or NONE),
+            "Not compared": lambda e: Cell(some([*e.left_out, *e.withheld]) or NONE),
+            "Margin": lambda e: figure(e.margin),
+            "Verdict": lambda e: Cell(e.verdict, kind=e.verdict.replace(" ", "-")),
+        },
+    )
 
 
 def gate(document: Document) -> Table:
     """The rules and their results."""
-    rows = [
-        [
-            Cell(g.rule),
-            estimate(g),
-            Cell(g.status, kind=g.status),
-            Cell(g.reason),
-        ]
-        for g in document.gate
-    ]
-    return table("Gate rules", ("Fails if", "Value", "Result", "Reason"), rows)
+    return columns(
+        "Gate rules",
+        document.gate,
+        {
+            "Fails if": lambda g: Cell(g.rule),
+            "Value": estimate,
+            "Result": lambda g: Cell(g.status, kind=g.status),
+            "Reason": lambda g: Cell(g.reason),
+        },
+    )
 
 
 def quality(document: Document) -> Table:
     """Findings on the data."""
-    rows = [
-        [
-            Cell(f.severity, kind=f.severity),
-            Cell(f.message),
-            tally(f.rows),
-            Cell(f.code),
-        ]
-        for f in document.quality
-    ]
-    return table("Data quality findings", ("Severity", "Finding", "Rows", "Code"), rows)
+    return columns(
+        "Data quality findings",
+        document.quality,
+        {
+            "Severity": lambda f: Cell(f.severity, kind=f.severity),
+            "Finding": lambda f: Cell(f.message),
+            "Rows": lambda f: tally(f.rows),
+            "Code": lambda f: Cell(f.code),
+        },
+    )
 
 
 def roc(curves: Sequence[Any]) -> Table:
