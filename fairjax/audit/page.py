@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -117,16 +117,10 @@ def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
             gate=_tables.gate(document) if document.gate else None,
             cohorts=[(a, _tables.cohort(document, a.name)) for a in data.attributes],
             performance=_performance(document, pictures),
-            curves=_by_attribute(
-                document, pictures, ("roc", "calibration", "decision")
-            ),
+            curves=list(_curves(document, pictures)),
             gap_blocks=[
-                (
-                    m.name,
-                    [p for p in pictures if _is(p, "gaps", m.name)],
-                    _tables.gaps(document, m.name),
-                )
-                for m in data.models
+                (name, _of(pictures, "gaps", name), _tables.gaps(document, name))
+                for name in [model.name for model in data.models]
             ],
             sensitivity=[p for p in pictures if p.drawing.kind == "sensitivity"],
             quadrants=[p for p in pictures if p.drawing.kind == "quadrant"],
@@ -275,47 +269,37 @@ def _order(item: tuple[str, Any]) -> tuple[int, str]:
     return (names.index(item[0]) if item[0] in names else len(names)), item[0]
 
 
-def _is(picture: Picture, kind: str, model: str, attribute: str = "") -> bool:
-    drawing = picture.drawing
-    return (drawing.kind, drawing.model, drawing.attribute) == (kind, model, attribute)
+def _of(
+    pictures: Sequence[Picture], kind: str, model: str, attribute: str = ""
+) -> list[Picture]:
+    return [p for p in pictures if p.drawing[:3] == (kind, model, attribute)]
 
 
 def _performance(document: Document, pictures: list[Picture]) -> list[Any]:
     """For each model, each attribute's tables and forest plots."""
+    attributes = [attribute.name for attribute in document.data.attributes]
+
+    def block(model: str, name: str) -> tuple[str, list[Table], list[Picture]]:
+        tables = _tables.performance(document, model, name)
+        return name, tables, _of(pictures, "forest", model, name)
+
     return [
-        (
-            model.name,
-            [
-                (
-                    attribute.name,
-                    _tables.performance(document, model.name, attribute.name),
-                    [
-                        p
-                        for p in pictures
-                        if _is(p, "forest", model.name, attribute.name)
-                    ],
-                )
-                for attribute in document.data.attributes
-            ],
-        )
+        (model.name, [block(model.name, name) for name in attributes])
         for model in document.data.models
     ]
 
 
-def _by_attribute(
-    document: Document, pictures: list[Picture], kinds: tuple[str, ...]
-) -> list[tuple[str, str, list[Picture]]]:
-    blocks = [
-        (
-            model.name,
-            attribute.name,
-            [p for k in kinds for p in pictures if _is(p, k, model.name, name)],
-        )
-        for model in document.data.models
-        for attribute in document.data.attributes
-        for name in (attribute.name,)
-    ]
-    return [block for block in blocks if block[2]]
+def _curves(
+    document: Document, pictures: list[Picture]
+) -> Iterator[tuple[str, str, list[Picture]]]:
+    """The curves of each model and attribute that has some."""
+    for model in document.data.models:
+        for attribute in document.data.attributes:
+            who = model.name, attribute.name
+            kinds = ("roc", "calibration", "decision")
+            found = [p for kind in kinds for p in _of(pictures, kind, *who)]
+            if found:
+                yield *who, found
 
 
 def _picture(document: Document, drawing: Drawing) -> Picture:

@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any, Final, Literal
 
 from fairjax.audit._errors import AuditError, listed, near_miss
@@ -62,6 +63,7 @@ ATTRIBUTE_JOINT: Final = " × "
 LEVEL_JOINT: Final = ", "
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_BEYOND = {">": gt, ">=": ge, "<": lt, "<=": le}
 _NEXT_GROUP = re.compile(r"[,*×](?=[^,*×=]+=)")
 # The model is optional and tried last: a group's name may hold a colon.
 _RULE = re.compile(
@@ -280,6 +282,7 @@ def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any
     if None in limits:
         return _verdict(entry, "undecided", f"{where}the value has no interval")
     _, lower, upper = limits
+    beyond = _BEYOND[rule.operator]
     above = rule.operator.startswith(">")
     nearest, farthest = (lower, upper) if above else (upper, lower)
     side = "above" if above else "below"
@@ -291,13 +294,13 @@ def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any
         others += f"; not compared, withheld: {listed(withheld)}"
     if left_out:
         others += f"; not compared, too few patients: {listed(left_out)}"
-    if _beyond(nearest, rule):
+    if beyond(nearest, rule.bound):
         text = f"{interval} lies {side} {rule.bound:g}"
         return _verdict(entry, "failed", where + text + others)
     if others:
         text = f"{interval} of the others does not lie {side} {rule.bound:g}"
         return _verdict(entry, "undecided", where + text + others)
-    if _beyond(farthest, rule):
+    if beyond(farthest, rule.bound):
         text = (
             f"{interval} does not show a value {side} {rule.bound:g}, "
             "nor does it rule one out"
@@ -305,18 +308,6 @@ def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any
     else:
         text = f"{interval} rules out a value {side} {rule.bound:g}"
     return _verdict(entry, "passed", where + text)
-
-
-def _beyond(value: float, rule: Rule) -> bool:
-    match rule.operator:
-        case ">":
-            return value > rule.bound
-        case ">=":
-            return value >= rule.bound
-        case "<":
-            return value < rule.bound
-        case _:
-            return value <= rule.bound
 
 
 def _verdict(entry: Entry | None, status: str, reason: str) -> dict[str, Any]:

@@ -285,13 +285,24 @@ class Cohort(Entry, name="cohort"):
     status: Status
 
 
-class Group(Entry, name="group"):
-    """A metric of a model in a group.
+class OfGroup(Entry):
+    """What is known of a model in a group.
 
     Attributes:
       model: Name of the model.
       attribute: Name of the attribute or intersection.
       group: The level.
+    """
+
+    model: str
+    attribute: str
+    group: str
+
+
+class Group(OfGroup, name="group"):
+    """A metric of a model in a group.
+
+    Attributes:
       metric: Name of the metric, as in fairjax.metrics.
       estimate: The value in the group.
       lower: Lower end of its interval.
@@ -304,9 +315,6 @@ class Group(Entry, name="group"):
       denominator: Rows that the metric is a share or mean of.
     """
 
-    model: str
-    attribute: str
-    group: str
     metric: str
     estimate: Number
     lower: Number
@@ -375,31 +383,22 @@ class Curves(Entry, name="curves"):
     decision: "list[Decision]"
 
 
-class Roc(Entry, name="roc"):
+class Roc(OfGroup, name="roc"):
     """A ROC curve.
 
     Attributes:
-      model: Name of the model.
-      attribute: Name of the attribute or intersection.
-      group: The level.
       fpr: False positive rates, ascending.
       tpr: True positive rates at those.
     """
 
-    model: str
-    attribute: str
-    group: str
     fpr: Series
     tpr: Series
 
 
-class Calibration(Entry, name="calibration"):
+class Calibration(OfGroup, name="calibration"):
     """A calibration curve, a bin of scores at each point.
 
     Attributes:
-      model: Name of the model.
-      attribute: Name of the attribute or intersection.
-      group: The level.
       predicted: Mean score of each bin.
       observed: Share of the outcome in each bin.
       lower: Lower end of the share's interval.
@@ -407,9 +406,6 @@ class Calibration(Entry, name="calibration"):
       rows: Rows in each bin.
     """
 
-    model: str
-    attribute: str
-    group: str
     predicted: Series
     observed: Series
     lower: Series
@@ -417,21 +413,15 @@ class Calibration(Entry, name="calibration"):
     rows: Series
 
 
-class Decision(Entry, name="decision"):
+class Decision(OfGroup, name="decision"):
     """A decision curve.
 
     Attributes:
-      model: Name of the model.
-      attribute: Name of the attribute or intersection.
-      group: The level.
       threshold: Thresholds, ascending.
       net_benefit: Net benefit of the model's decisions.
       treat_all: Net benefit of selecting everyone.
     """
 
-    model: str
-    attribute: str
-    group: str
     threshold: Series
     net_benefit: Series
     treat_all: Series
@@ -635,13 +625,7 @@ class Document(Entry, kw_only=True):
 # A document, or what JSON has of one.
 DocumentLike: TypeAlias = Document | Mapping[str, Any]
 
-_JSON = {
-    str: "string",
-    float: "number",
-    int: "integer",
-    bool: "boolean",
-    type(None): "null",
-}
+_JSON = {str: "string", float: "number", int: "integer", bool: "boolean"}
 # A field and what it means, in the docstring of its class.
 _MEANING = re.compile(r"^  (\w+): (.*(?:\n    .*)*)", re.MULTILINE)
 
@@ -711,7 +695,7 @@ def _schema_of(hint: Any) -> dict[str, Any]:
             return {"$ref": f"#/$defs/{hint.defined}"}
         return {k: v for k, v in _object(hint).items() if k != "description"}
     # JSON's numbers are integers too.
-    kinds = [_JSON[part] for part in parts or (hint,)]
+    kinds = [_JSON.get(part, "null") for part in parts or (hint,)]
     kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
     return {"type": kinds[0] if len(kinds) == 1 else kinds}
 

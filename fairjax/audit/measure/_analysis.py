@@ -15,7 +15,7 @@ from fairjax import metrics
 from fairjax.audit import schema
 from fairjax.audit.formats import joined
 from fairjax.audit.measure import _entries as entries
-from fairjax.audit.measure import _gaps, _pointwise
+from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Compared, Odds, Support, compare, support
 from fairjax.audit.measure._estimates import Measured, Rows, measure
 from fairjax.audit.measure._families import MAX_GROUPS, Family, families
@@ -168,7 +168,7 @@ class _Analysis:
             document,
             data=replace(document.data, attributes=attributes),
             quality=document.quality + findings,
-            gaps=_gaps.adjusted(document.gaps, self.options.correction),
+            gaps=entries.adjusted(document.gaps, self.options.correction),
             discovery=found,
             comparison=list(compared),
         )
@@ -260,7 +260,7 @@ class _Analysis:
             document.cohort.extend(self._cohort(family, measured, enough))
         document.groups.extend(entries.groups(model.name, family, measured, supported))
         document.gaps.extend(
-            _gaps.gaps(
+            entries.gaps(
                 model.name,
                 family,
                 measured,

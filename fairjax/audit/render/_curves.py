@@ -21,6 +21,7 @@ from fairjax.audit.render._canvas import (
     render,
     sheet,
     wrap,
+    write,
 )
 
 _SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
@@ -258,17 +259,8 @@ def _grid(
     page = sheet(figure)
     bottom = height - 0.12 - 0.22 * legend
     middle = _LEFT + (columns * (_SIDE + _GAP) - _GAP) / 2
-    page.text(middle, bottom, across, ha="center", va="center", fontsize=8.5, color=INK)
-    page.text(
-        0.13,
-        (height - 0.5) / 2,
-        up,
-        rotation=90,
-        ha="center",
-        va="center",
-        fontsize=8.5,
-        color=INK,
-    )
+    write(page, middle, bottom, across, 8.5, ha="center")
+    write(page, 0.13, (height - 0.5) / 2, up, 8.5, rotation=90, ha="center")
     return figure, panels
 
 

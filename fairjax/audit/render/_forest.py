@@ -20,6 +20,7 @@ from fairjax.audit.render._canvas import (
     render,
     sheet,
     wrap,
+    write,
 )
 
 _NAMES, _COUNT, _PLOT, _TEXT, _EDGE = 1.75, 0.66, 1.6, 1.35, 0.08
@@ -72,19 +73,11 @@ def forest(
             page.axhspan(tops[n], tops[n] + heights[n], color=BAND, linewidth=0)
         middle = tops[n] + heights[n] / 2
         weight = "bold" if row.bold else "normal"
-        page.text(
-            _EDGE,
-            middle,
-            "\n".join(lines),
-            va="center",
-            color=INK,
-            weight=weight,
-            fontsize=8.5,
-            linespacing=1.1,
-        )
+        name = "\n".join(lines)
+        write(page, _EDGE, middle, name, 8.5, weight=weight, linespacing=1.1)
         for k, text in enumerate(row.counts):
             x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
-            page.text(x, middle, text, va="center", ha="right", color=INK, fontsize=8)
+            write(page, x, middle, text, ha="right")
     page.text(_EDGE, 0.3, heading, weight="bold", color=INK, fontsize=8.5)
     for k, text in enumerate(counts):
         x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
@@ -97,14 +90,8 @@ def forest(
         page.text(start, 0.3, column.title, weight="bold", color=INK, fontsize=8.5)
         for row, middle in zip(rows, middles, strict=True):
             _beside(page, row, row.cells[k], start + _PLOT + _TEXT, middle)
-        page.text(
-            start + _PLOT + _TEXT,
-            0.3,
-            f"{100 * confidence:g} % interval",
-            ha="right",
-            color=FAINT,
-            fontsize=7,
-        )
+        right, text = start + _PLOT + _TEXT, f"{100 * confidence:g} % interval"
+        page.text(right, 0.3, text, ha="right", color=FAINT, fontsize=7)
     legend(page, _EDGE, height - _LEGEND / 2, _signs(rows, columns, reference))
     return render(figure)
 
@@ -152,32 +139,20 @@ def _column(
         shown += [v for v in (cell.estimate, *ends) if v is not None]
         floor = getattr(cell, "noise_floor", None)
         if floor is not None:
-            axes.barh(
-                middle, floor, height=0.17, color="#9aa0a6", alpha=0.55, linewidth=0
-            )
+            band = {"height": 0.17, "color": "#9aa0a6", "alpha": 0.55, "linewidth": 0}
+            axes.barh(middle, floor, **band)
             shown.append(floor)
         if None not in ends:
             axes.plot(ends, [middle] * 2, color=COLOURS[0], linewidth=1.4)
         marker, size = ("s", 5.0) if row.bold else ("o", 4.5)
-        axes.plot(
-            cell.estimate,
-            middle,
-            marker,
-            color=COLOURS[0],
-            markersize=size,
-            # Hollow where the group is too small for its status to be "ok".
-            markerfacecolor=COLOURS[0] if row.status == "ok" else "white",
-        )
+        # Hollow where the group is too small for its status to be "ok".
+        inside = COLOURS[0] if row.status == "ok" else "white"
+        style = {"color": COLOURS[0], "markersize": size, "markerfacecolor": inside}
+        axes.plot(cell.estimate, middle, marker, **style)
         corrected = getattr(cell, "corrected", None)
         if corrected is not None:
-            axes.plot(
-                corrected,
-                middle,
-                "D",
-                markersize=4,
-                color=COLOURS[1],
-                markerfacecolor="white",
-            )
+            style = {"color": COLOURS[1], "markersize": 4, "markerfacecolor": "white"}
+            axes.plot(corrected, middle, "D", **style)
             shown.append(corrected)
     if column.reference is not None:
         axes.axvline(
@@ -194,18 +169,10 @@ def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> Non
         text = number(cell.estimate)
         if cell.lower is not None or cell.upper is not None:
             text += f" [{interval(cell.lower, cell.upper, between=', ')}]"
-        page.text(right, middle, text, ha="right", va="center", color=INK, fontsize=8)
+        write(page, right, middle, text, ha="right")
         return
-    page.text(
-        right,
-        middle,
-        STATUS.get(row.status) or "not defined",
-        ha="right",
-        va="center",
-        color=FAINT,
-        fontsize=7.5,
-        style="italic",
-    )
+    why = STATUS.get(row.status) or "not defined"
+    write(page, right, middle, why, 7.5, ha="right", color=FAINT, style="italic")
 
 
 def counts_of(entry: Any) -> tuple[str, str]:
