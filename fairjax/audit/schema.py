@@ -14,9 +14,9 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    Self,
     TypeAlias,
     TypedDict,
+    TypeVar,
     dataclass_transform,
     get_args,
     get_origin,
@@ -24,6 +24,8 @@ from typing import (
 )
 
 __all__ = ["markdown", "schema"]
+
+_Kind = TypeVar("_Kind", bound="Entry")
 
 NAME: Literal["fairjax-audit"] = "fairjax-audit"
 VERSION: Literal["1.0"] = "1.0"
@@ -34,7 +36,7 @@ _SOURCE = (
     "from this file alone."
 )
 
-# Text names a definition of the schema, a mapping adds to a type of JSON.
+# Text names a definition of the schema, a pair adds to a type of JSON.
 Number: TypeAlias = Annotated[float | int | None, "number"]
 Count: TypeAlias = Annotated[int | None, "count"]
 Share: TypeAlias = Annotated[float | int | None, "share"]
@@ -42,7 +44,7 @@ Series: TypeAlias = Annotated[list[float | int | None], "series"]
 Status: TypeAlias = Annotated[
     Literal["ok", "insufficient", "empty", "suppressed"], "status"
 ]
-Natural: TypeAlias = Annotated[int, {"minimum": 0}]
+Natural: TypeAlias = Annotated[int, ("minimum", 0)]
 _SCALARS: dict[str, Any] = {
     "number": {"type": ["number", "null"]},
     "count": {"type": ["integer", "null"], "minimum": 0},
@@ -76,13 +78,13 @@ class Settings(TypedDict):
       intersections: Whether intersections of attributes were audited.
     """
 
-    confidence: Annotated[float, {"exclusiveMinimum": 0, "exclusiveMaximum": 1}]
+    confidence: Annotated[float, ("exclusiveMinimum", 0), ("exclusiveMaximum", 1)]
     seed: int
     replicates: Natural
     min_positives: Natural
     min_negatives: Natural
     suppress_below: Natural
-    margin: Annotated[float | int, {"minimum": 0}]
+    margin: Annotated[float | int, ("minimum", 0)]
     correction: Literal["holm", "benjamini-hochberg"]
     intersections: bool
 
@@ -110,7 +112,7 @@ class Entry:
         return getattr(self, name)
 
     @classmethod
-    def of(cls, found: Any) -> Self:
+    def of(cls: type[_Kind], found: Any) -> _Kind:
         """The entry from JSON; what JSON lacks, the entry lacks until it is asked for.
 
         What is such an entry already stays as it is.
@@ -209,7 +211,7 @@ class Data(Entry, name="data"):
     """
 
     source: str
-    sha256: Annotated[str | None, {"pattern": "^[0-9a-f]{64}$"}]
+    sha256: Annotated[str | None, ("pattern", "^[0-9a-f]{64}$")]
     rows_read: Natural
     rows_used: Natural
     rows_left_out: dict[str, Natural]
@@ -527,7 +529,7 @@ class Comparison(Entry, name="comparison"):
     attribute: str
     gain: Change
     worst: GroupChange
-    margin: Annotated[float | int, {"minimum": 0}]
+    margin: Annotated[float | int, ("minimum", 0)]
     verdict: str
     groups: list[GroupChange]
     left_out: list[str]
@@ -678,10 +680,10 @@ def _object(kind: Any) -> dict[str, Any]:
 def _schema_of(hint: Any) -> dict[str, Any]:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        of, more = parts
-        if isinstance(more, str):
-            return {"$ref": f"#/$defs/{more}"}
-        return _schema_of(of) | more
+        of, *more = parts
+        if isinstance(more[0], str):
+            return {"$ref": f"#/$defs/{more[0]}"}
+        return _schema_of(of) | dict(more)
     if origin is Literal:
         return {"enum": list(parts)} if len(parts) > 1 else {"const": parts[0]}
     if origin is list:
