@@ -2,13 +2,14 @@
 
 import argparse
 import csv
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from fairjax.audit._errors import AuditError
-from fairjax.audit.options import Options
+from fairjax.audit.options import Options, flag
 
 _DESCRIPTION = """\
 Audits a table of predictions: one row a prediction, with the outcome, one or more
@@ -42,6 +43,73 @@ examples
       --attributes sex age --bins age=18,40,65 \\
       --validation split=validation --threshold-rule sensitivity:0.9
 """
+
+
+# Kind of option, then fields of `Options` with what stands for their value, and help.
+_OPTIONS = """\
+what is in which column
+  outcome COLUMN: what happened
+  positive VALUE: the outcome's value that counts as 1 (default: 1 or true)
+  scores COLUMN: predicted risk, a column for each model; the first is the baseline that
+    the others are compared with
+  names NAME: what to call the models (default: their columns)
+  logits: scores are log-odds
+  patient_id COLUMN: whose row it is, if some have several
+  missing_scores: drop leaves rows without a score out, and counts them (default:
+    refuse)
+  missing_outcomes: likewise for the outcome (default: refuse)
+attributes and their groups
+  attributes COLUMN: columns whose groups are compared: sex, race, insurance, site,
+    scanner
+  bins ATTRIBUTE=CUTS: cut numbers into levels: age=18,40,65 or age=quantile:4
+  levels ATTRIBUTE=LEVELS: all levels, in order: race=white,black,asian; others are
+    refused, and those without rows stay in the report
+  missing: whether a missing attribute is a level of its own (default: level)
+  intersections: do not cross the attributes, in the tables or in the search for the
+    worst group
+  max_intersection_depth N: most attributes in an intersection (default: 2); the search
+    for the worst one crosses 3 at most
+from scores to decisions
+  thresholds T: scores of T and above are flagged; one for all models, or one for each
+    (default: 0.5, and a warning)
+  validation COLUMN=VALUE: choose the threshold on these rows, and audit the others
+  threshold_rule RULE: how to choose it: youden, prevalence, f1 or sensitivity:S
+  decisions COLUMN: decisions already taken, a column for each model, instead of a
+    threshold
+intervals, tests and small groups
+  min_positives N: groups with fewer are not compared on them (default: 10)
+  min_negatives N: likewise
+  suppress_below N: withhold groups with 1 to N-1 positives or negatives, others that
+    sums would give them back by, rates with 1 to N-1 in a cell of outcome by decision,
+    such bins and thresholds, and ROC and decision curves; no formal disclosure control
+    (default: 0, show all)
+  confidence C: default: 0.95
+  replicates N: draws of the simulations behind intervals and tests of gaps, and
+    shuffles of the search, of which 999 are enough (default: 10000)
+  seed N: default: 0
+  margin D: a group's loss of AUROC by at most D is no harm (default: 0)
+  correction: of p-values, over the gaps tested (default: holm)
+the gate of a pipeline
+  fail_on RULE: what must not be, as below; may be repeated
+  allow_undecided: exit with 0 where a rule cannot be decided
+files
+  output DIR: where to write the report (default: audit)
+  overwrite: replace an earlier audit there; a folder with other files is never touched
+  title TEXT: of the report
+  separator MARK: between the fields of a CSV file: ';' or tab (default: ,)
+  decimal: the decimal mark of a CSV file (default: .)
+"""
+_OPTION = re.compile(r"^  (\w+) ?([A-Z=]*): (.*(?:\n    .*)*)", re.MULTILINE)
+# What does not follow from the type and the default of the field.
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "thresholds": {"nargs": "+", "type": float, "default": ()},
+    "bins": {"nargs": "+", "action": "extend", "default": []},
+    "levels": {"nargs": "+", "action": "extend", "default": []},
+    "fail_on": {"action": "append", "default": []},
+    "output": {"default": "audit"},
+    "overwrite": {"action": "store_true"},
+    "separator": {"type": lambda text: "\t" if text in ("tab", "\\t") else text},
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,224 +154,30 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     audit.add_argument("table", metavar="TABLE", help=".csv, .tsv, .gz or .parquet")
-    _add_columns(audit.add_argument_group("what is in which column"))
-    _add_attributes(audit.add_argument_group("attributes and their groups"))
-    _add_decisions(audit.add_argument_group("from scores to decisions"))
-    _add_inference(audit.add_argument_group("intervals, tests and small groups"))
-    _add_gate(audit.add_argument_group("the gate of a pipeline"))
-    _add_files(audit.add_argument_group("files"))
+    for kind in re.split(r"\n(?=\w)", _OPTIONS):
+        group = audit.add_argument_group(kind.partition("\n")[0])
+        for name, metavar, text in _OPTION.findall(kind):
+            how = _SPECIAL[name] if name in _SPECIAL else _how(name)
+            how = how | ({"metavar": metavar} if metavar else {})
+            group.add_argument(
+                flag(name), dest=name, help=" ".join(text.split()), **how
+            )
     return parser
 
 
-def _add_columns(group: Any) -> None:
-    add = group.add_argument
-    add("--outcome", required=True, metavar="COLUMN", help="what happened")
-    add(
-        "--positive",
-        metavar="VALUE",
-        help="the outcome's value that counts as 1 (default: 1 or true)",
-    )
-    add(
-        "--score",
-        dest="scores",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="predicted risk, a column for each model; the first is the baseline that "
-        "the others are compared with",
-    )
-    add(
-        "--name",
-        dest="names",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help="what to call the models (default: their columns)",
-    )
-    add("--logits", action="store_true", help="scores are log-odds")
-    add("--patient-id", metavar="COLUMN", help="whose row it is, if some have several")
-    add(
-        "--missing-scores",
-        choices=("refuse", "drop"),
-        default="refuse",
-        help="drop leaves rows without a score out, and counts them (default: refuse)",
-    )
-    add(
-        "--missing-outcomes",
-        choices=("refuse", "drop"),
-        default="refuse",
-        help="likewise for the outcome (default: refuse)",
-    )
-
-
-def _add_attributes(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--attributes",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="columns whose groups are compared: sex, race, insurance, site, scanner",
-    )
-    add(
-        "--bins",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ATTRIBUTE=CUTS",
-        help="cut numbers into levels: age=18,40,65 or age=quantile:4",
-    )
-    add(
-        "--levels",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ATTRIBUTE=LEVELS",
-        help="all levels, in order: race=white,black,asian; others are refused, and "
-        "those without rows stay in the report",
-    )
-    add(
-        "--missing",
-        choices=("level", "refuse"),
-        default="level",
-        help="whether a missing attribute is a level of its own (default: level)",
-    )
-    add(
-        "--no-intersections",
-        dest="intersections",
-        action="store_false",
-        help="do not cross the attributes, in the tables or in the search for the "
-        "worst group",
-    )
-    add(
-        "--max-intersection-depth",
-        type=int,
-        default=2,
-        metavar="N",
-        help="most attributes in an intersection (default: 2); the search for the "
-        "worst one crosses 3 at most",
-    )
-
-
-def _add_decisions(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--threshold",
-        dest="thresholds",
-        nargs="+",
-        type=float,
-        default=(),
-        metavar="T",
-        help="scores of T and above are flagged; one for all models, or one for each "
-        "(default: 0.5, and a warning)",
-    )
-    add(
-        "--validation",
-        metavar="COLUMN=VALUE",
-        help="choose the threshold on these rows, and audit the others",
-    )
-    add(
-        "--threshold-rule",
-        metavar="RULE",
-        help="how to choose it: youden, prevalence, f1 or sensitivity:S",
-    )
-    add(
-        "--decisions",
-        nargs="+",
-        default=(),
-        metavar="COLUMN",
-        help="decisions already taken, a column for each model, instead of a threshold",
-    )
-
-
-def _add_inference(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--min-positives",
-        type=int,
-        default=10,
-        metavar="N",
-        help="groups with fewer are not compared on them (default: 10)",
-    )
-    add("--min-negatives", type=int, default=10, metavar="N", help="likewise")
-    add(
-        "--suppress-below",
-        type=int,
-        default=0,
-        metavar="N",
-        help="withhold groups with 1 to N-1 positives or negatives, others that sums "
-        "would give them back by, rates with 1 to N-1 in a cell of outcome by "
-        "decision, such bins and thresholds, and ROC and decision curves; no formal "
-        "disclosure control (default: 0, show all)",
-    )
-    add("--confidence", type=float, default=0.95, metavar="C", help="default: 0.95")
-    add(
-        "--replicates",
-        type=int,
-        default=10_000,
-        metavar="N",
-        help="draws of the simulations behind intervals and tests of gaps, and "
-        "shuffles of the search, of which 999 are enough (default: 10000)",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="default: 0")
-    add(
-        "--margin",
-        type=float,
-        default=0.0,
-        metavar="D",
-        help="a group's loss of AUROC by at most D is no harm (default: 0)",
-    )
-    add(
-        "--correction",
-        choices=("holm", "benjamini-hochberg"),
-        default="holm",
-        help="of p-values, over the gaps tested (default: holm)",
-    )
-
-
-def _add_gate(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--fail-on",
-        action="append",
-        default=[],
-        metavar="RULE",
-        help="what must not be, as below; may be repeated",
-    )
-    add(
-        "--allow-undecided",
-        action="store_true",
-        help="exit with 0 where a rule cannot be decided",
-    )
-
-
-def _add_files(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--output",
-        default="audit",
-        metavar="DIR",
-        help="where to write the report (default: audit)",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="replace an earlier audit there; a folder with other files is never "
-        "touched",
-    )
-    add("--title", metavar="TEXT", help="of the report")
-    add(
-        "--separator",
-        type=lambda text: "\t" if text in ("tab", "\\t") else text,
-        metavar="MARK",
-        help="between the fields of a CSV file: ';' or tab (default: ,)",
-    )
-    add(
-        "--decimal",
-        choices=(".", ","),
-        default=".",
-        help="the decimal mark of a CSV file (default: .)",
-    )
+def _how(name: str) -> dict[str, Any]:
+    """How an option is read, by the type and the default of its field."""
+    kind, default = get_type_hints(Options)[name], getattr(Options, name, None)
+    if isinstance(default, bool):
+        return {"action": "store_false" if default else "store_true"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind), "default": default}
+    if isinstance(default, (int, float)):
+        return {"type": type(default), "default": default}
+    found: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is Sequence else {}
+    if hasattr(Options, name):
+        return found | {"default": default}
+    return found | {"required": True}
 
 
 def _by_attribute(name: str, texts: Sequence[str]) -> dict[str, Any]:

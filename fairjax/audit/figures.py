@@ -6,19 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from fairjax.audit import _curves
-from fairjax.audit._canvas import (
-    AUDIT_STYLE,
-    COLOURS,
-    LINES,
-    MARKERS,
-    STYLE,
-    Drawing,
-    plain,
-)
-from fairjax.audit._forest import Column, Row, counts_of, forest
 from fairjax.audit.formats import (
-    Document,
     count,
     interval,
     joined,
@@ -27,6 +15,18 @@ from fairjax.audit.formats import (
     select,
 )
 from fairjax.audit.glossary import describe, phrase
+from fairjax.audit.render import _curves
+from fairjax.audit.render._canvas import (
+    AUDIT_STYLE,
+    COLOURS,
+    LINES,
+    MARKERS,
+    STYLE,
+    Drawing,
+    plain,
+)
+from fairjax.audit.render._forest import Column, Row, counts_of, forest
+from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.wording import explain
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "STYLE", "Drawing", "draw", "largest"]
@@ -46,7 +46,7 @@ GAPS = (
 CURVES_AT_MOST = 8
 
 
-def draw(document: Document) -> tuple[Drawing, ...]:
+def draw(document: DocumentLike) -> tuple[Drawing, ...]:
     """All figures of the document, in the report's order; same document, same bytes.
 
     Example:
@@ -55,7 +55,7 @@ def draw(document: Document) -> tuple[Drawing, ...]:
       ()
     """
     with mpl.rc_context(AUDIT_STYLE):
-        drawings = list(_drawings(document))
+        drawings = list(_drawings(Document.of(document)))
     taken: set[str] = set()
     for n, drawing in enumerate(drawings):
         slug, more = drawing.slug, 2
@@ -66,7 +66,7 @@ def draw(document: Document) -> tuple[Drawing, ...]:
     return tuple(drawings)
 
 
-def largest(document: Document, attribute: str, curves: list[Any]) -> list[Any]:
+def largest(document: DocumentLike, attribute: str, curves: list[Any]) -> list[Any]:
     """The curves of the groups with the most rows, at most eight, in their order.
 
     Example:
@@ -76,8 +76,8 @@ def largest(document: Document, attribute: str, curves: list[Any]) -> list[Any]:
       ['1', '2']
     """
     rows = {
-        c["group"]: c["rows"] or 0
-        for c in select(document["cohort"], attribute=attribute)
+        c.group: c.rows or 0
+        for c in select(Document.of(document).cohort, attribute=attribute)
     }
     kept = sorted(curves, key=lambda c: -rows.get(c["group"], 0))[:CURVES_AT_MOST]
     return [c for c in curves if any(c is k for k in kept)]
@@ -90,9 +90,9 @@ def _slug(*words: str) -> str:
 
 
 def _drawings(document: Document) -> Iterator[Drawing]:
-    data = document["data"]
-    models = [m["name"] for m in data["models"]]
-    attributes = [a["name"] for a in data["attributes"]]
+    data = document.data
+    models = [m.name for m in data.models]
+    attributes = [a.name for a in data.attributes]
     for model in models:
         for attribute in attributes:
             yield from _forests(document, model, attribute)
@@ -101,33 +101,33 @@ def _drawings(document: Document) -> Iterator[Drawing]:
         yield from _gaps(document, model)
     for attribute in attributes:
         yield from _sensitivity(document, attribute)
-    if document["comparison"]:
+    if document.comparison:
         yield _quadrant(document)
 
 
 def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing]:
-    entries = select(document["groups"], model=model, attribute=attribute)
-    cells = {(e["group"], e["metric"]): e for e in entries}
-    overall = {e["metric"]: e for e in select(document["overall"], model=model)}
-    found = {e["metric"] for e in entries}
-    cohort = select(document["cohort"], attribute=attribute)
-    data = document["data"]
+    entries = select(document.groups, model=model, attribute=attribute)
+    cells = {(e.group, e.metric): e for e in entries}
+    overall = {e.metric: e for e in select(document.overall, model=model)}
+    found = {e.metric for e in entries}
+    cohort = select(document.cohort, attribute=attribute)
+    data = document.data
     for title, metrics in PAIRS:
         shown = [m for m in metrics if m in found]
         if not shown:
             continue
         everyone = Row(
             "All patients",
-            (count(data["rows_used"]), count(data["positives"])),
+            (count(data.rows_used), count(data.positives)),
             tuple(overall.get(m) for m in shown),
             bold=True,
         )
         rows = [
             Row(
-                c["group"],
+                c.group,
                 counts_of(c),
-                tuple(cells.get((c["group"], m)) for m in shown),
-                c["status"],
+                tuple(cells.get((c.group, m)) for m in shown),
+                c.status,
             )
             for c in cohort
         ]
@@ -135,7 +135,7 @@ def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing
             Column(
                 describe(m).short,
                 describe(m).bounded,
-                overall[m]["estimate"] if m in overall else None,
+                overall[m].estimate if m in overall else None,
             )
             for m in shown
         ]
@@ -143,7 +143,7 @@ def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing
             [everyone, *rows],
             columns,
             ("Rows", "Positives"),
-            confidence=document["settings"]["confidence"],
+            confidence=document.settings["confidence"],
             heading=plain(attribute)[:24],
         )
         yield Drawing(
@@ -162,9 +162,9 @@ def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
     parts = []
     for k, metric in enumerate(metrics):
         known = [
-            (r.cells[k]["estimate"], r.name)
+            (r.cells[k].estimate, r.name)
             for r in rows
-            if r.cells[k] is not None and r.cells[k]["estimate"] is not None
+            if r.cells[k] is not None and r.cells[k].estimate is not None
         ]
         if known:
             (low, least), (high, most) = min(known), max(known)
@@ -175,7 +175,7 @@ def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
     few = [
         r.name
         for r in rows
-        if all(cell is None or cell["estimate"] is None for cell in r.cells)
+        if all(cell is None or cell.estimate is None for cell in r.cells)
     ]
     text = f"Forest plot of {plural(len(rows), 'group')}: {'; '.join(parts) or 'none'}."
     return f"{text} Without estimate: {joined(few)}." if few else text
@@ -184,8 +184,7 @@ def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
 def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawing]:
     who = {"model": model, "attribute": attribute}
     estimates = {
-        (e["group"], e["metric"]): e["estimate"]
-        for e in select(document["groups"], **who)
+        (e.group, e.metric): e.estimate for e in select(document.groups, **who)
     }
 
     def drawing(kind: str, title: str, seen: str, shown: int, every: int, svg: bytes):
@@ -195,32 +194,32 @@ def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawi
             kind, model, attribute, _slug(kind, model, attribute), title, seen, svg
         )
 
-    every = select(document["curves"]["roc"], **who)
+    every = select(document.curves.roc, **who)
     if every:
         kept = largest(document, attribute, every)
-        aurocs = {c["group"]: estimates.get((c["group"], "auroc")) for c in kept}
+        aurocs = {c.group: estimates.get((c.group, "auroc")) for c in kept}
         points = {}
         for c in kept:
             point = tuple(
-                estimates.get((c["group"], m))
+                estimates.get((c.group, m))
                 for m in ("false_positive_rate", "true_positive_rate")
             )
             if None not in point:
-                points[c["group"]] = point
+                points[c.group] = point
         known = [f"{g} {number(a)}" for g, a in aurocs.items() if a is not None]
         seen = f"ROC curves of {plural(len(kept), 'group')}. AUROC: {joined(known)}."
         svg = _curves.roc(kept, aurocs, points)
         yield drawing("roc", "ROC curves", seen, len(kept), len(every), svg)
-    every = select(document["curves"]["calibration"], **who)
+    every = select(document.curves.calibration, **who)
     if every:
         kept = largest(document, attribute, every)
         seen = (
             f"Calibration curves of {plural(len(kept), 'group')}, a panel each. "
             f"{'; '.join(_miscalibration(c) for c in kept)}."
         )
-        svg = _curves.calibration(kept, document["settings"]["confidence"])
+        svg = _curves.calibration(kept, document.settings["confidence"])
         yield drawing("calibration", "Calibration", seen, len(kept), len(every), svg)
-    every = select(document["curves"]["decision"], **who)
+    every = select(document.curves.decision, **who)
     if every:
         kept = largest(document, attribute, every)
         seen = (
@@ -235,19 +234,17 @@ def _miscalibration(curve: Any) -> str:
     """How a calibration curve lies against the diagonal."""
     pairs = [
         (o - p, n or 0)
-        for p, o, n in zip(
-            curve["predicted"], curve["observed"], curve["rows"], strict=True
-        )
+        for p, o, n in zip(curve.predicted, curve.observed, curve.rows, strict=True)
         if p is not None and o is not None
     ]
     rows = sum(n for _, n in pairs)
     if not rows:
-        return f"{curve['group']}: no bins"
+        return f"{curve.group}: no bins"
     mean = sum(d * n for d, n in pairs) / rows
     if abs(mean) < 0.01:
-        return f"{curve['group']}: observed and predicted agree on average"
+        return f"{curve.group}: observed and predicted agree on average"
     side = "above" if mean > 0 else "below"
-    return f"{curve['group']}: observed {number(abs(mean))} {side} predicted on average"
+    return f"{curve.group}: observed {number(abs(mean))} {side} predicted on average"
 
 
 def _useful(curve: Any) -> str:
@@ -255,40 +252,40 @@ def _useful(curve: Any) -> str:
     better = [
         t
         for t, m, a in zip(
-            curve["threshold"], curve["net_benefit"], curve["treat_all"], strict=True
+            curve.threshold, curve.net_benefit, curve.treat_all, strict=True
         )
         if None not in (t, m, a) and m > max(a, 0.0)
     ]
     if not better:
-        return f"{curve['group']}: nowhere above both alternatives"
+        return f"{curve.group}: nowhere above both alternatives"
     span = interval(min(better), max(better), 2)
-    return f"{curve['group']}: above both alternatives at thresholds within {span}"
+    return f"{curve.group}: above both alternatives at thresholds within {span}"
 
 
 def _gaps(document: Document, model: str) -> Iterator[Drawing]:
-    entries = select(document["gaps"], model=model)
-    cells = {(e["attribute"], e["metric"]): e for e in entries}
-    metrics = [m for m in GAPS if any(e["metric"] == m for e in entries)]
-    confidence = document["settings"]["confidence"]
+    entries = select(document.gaps, model=model)
+    cells = {(e.attribute, e.metric): e for e in entries}
+    metrics = [m for m in GAPS if any(e.metric == m for e in entries)]
+    confidence = document.settings["confidence"]
     for part in (metrics[:2], metrics[2:]):
         if not part:
             continue
         rows = [
             Row(
-                a["name"],
+                a.name,
                 (),
-                tuple(cells.get((a["name"], m)) for m in part),
-                _judged(cells, a["name"], part),
+                tuple(cells.get((a.name, m)) for m in part),
+                _judged(cells, a.name, part),
             )
-            for a in document["data"]["attributes"]
+            for a in document.data.attributes
         ]
         columns = [Column(describe(m).short, describe(m).bounded, 0.0) for m in part]
         seen = [
-            f"{phrase(m)} {number(cell['estimate'])} over {r.name}, "
+            f"{phrase(m)} {number(cell.estimate)} over {r.name}, "
             f"{explain(cell, confidence)}"
             for k, m in enumerate(part)
             for r in rows
-            if (cell := r.cells[k]) is not None and cell["estimate"] is not None
+            if (cell := r.cells[k]) is not None and cell.estimate is not None
         ]
         yield Drawing(
             "gaps",
@@ -310,27 +307,27 @@ def _gaps(document: Document, model: str) -> Iterator[Drawing]:
 
 def _judged(cells: Any, attribute: str, metrics: Sequence[str]) -> str:
     """The status of an attribute's gaps: that of the first that is not ok."""
-    found = [cells[key]["status"] for m in metrics if (key := (attribute, m)) in cells]
+    found = [cells[key].status for m in metrics if (key := (attribute, m)) in cells]
     return next((status for status in found if status != "ok"), "ok")
 
 
 def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
-    entries = select(document["sensitivity"], attribute=attribute)
+    entries = select(document.sensitivity, attribute=attribute)
     if not entries:
         return
-    thresholds = {m["name"]: m["threshold"] for m in document["data"]["models"]}
-    titles = {e["metric"]: describe(e["metric"]).title for e in entries}
+    thresholds = {m.name: m.threshold for m in document.data.models}
+    titles = {e.metric: describe(e.metric).title for e in entries}
     seen = []
     for entry in entries:
         known = [
             (gap, t)
-            for gap, t in zip(entry["estimate"], entry["threshold"], strict=True)
-            if gap is not None
+            for gap, t in zip(entry.estimate, entry.threshold, strict=True)
+            if gap is not None and t is not None
         ]
         if known:
             (high, at), (low, _) = max(known), min(known)
             seen.append(
-                f"{phrase(entry['metric'])} in {entry['model']} from {number(low)} to "
+                f"{phrase(entry.metric)} in {entry.model} from {number(low)} to "
                 f"{number(high)}, the largest at {number(at, 2)}"
             )
     yield Drawing(
@@ -345,10 +342,10 @@ def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
 
 
 def _quadrant(document: Document) -> Drawing:
-    entries = document["comparison"]
+    entries = document.comparison
     seen = [
-        f"{e['model']} over {e['attribute']}: overall {number(e['gain']['estimate'])}, "
-        f"worst group {number(e['worst']['estimate'])}, {e['verdict']}"
+        f"{e.model} over {e.attribute}: overall {number(e.gain.estimate)}, "
+        f"worst group {number(e.worst.estimate)}, {e.verdict}"
         for e in entries
     ]
     return Drawing(

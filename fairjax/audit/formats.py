@@ -1,9 +1,11 @@
 """Numbers, lists and entries of the audit's document, as its readers see them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-Document = Mapping[str, Any]
+from fairjax.audit.schema import Entry
+
+_Entry = TypeVar("_Entry", bound=Entry | Mapping[str, Any])
 # JSON has one kind of number, Python two.
 Number = float | int
 NONE = "\u2013"
@@ -15,7 +17,7 @@ STATUS = {
 }
 
 
-def select(entries: Iterable[Mapping[str, Any]], **fields: Any) -> list[Any]:
+def select(entries: Iterable[_Entry], **fields: Any) -> list[_Entry]:
     """The entries whose fields have the given values, in their order.
 
     Example:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fairjax.audit._errors import AuditError, listed, near_miss
 from fairjax.audit.reading.thresholds import parse_threshold_rule
@@ -16,6 +16,15 @@ _MAX_SEED = 2**32 - 1
 _MIN_REPLICATES, _MAX_REPLICATES = 100, 100_000
 # More are seldom categories, and every pair of them is compared.
 MAX_LEVELS = 50
+# Fields whose flag has another name.
+_FLAGS = {
+    "scores": "score",
+    "names": "name",
+    "thresholds": "threshold",
+    "intersections": "no-intersections",
+}
+
+__all__ = ["Options"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,18 +208,12 @@ class Options:
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
                 span = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
-                flag = name.replace("_", "-")
-                raise AuditError(f"--{flag} must be {span}, not {value:,}")
-        for name, allowed in (
-            ("missing", ("level", "refuse")),
-            ("missing_scores", ("refuse", "drop")),
-            ("missing_outcomes", ("refuse", "drop")),
-            ("correction", ("holm", "benjamini-hochberg")),
-            ("decimal", (".", ",")),
-        ):
-            if getattr(self, name) not in allowed:
+                raise AuditError(f"{flag(name)} must be {span}, not {value:,}")
+        for name, kind in get_type_hints(Options).items():
+            allowed = get_args(kind)
+            if get_origin(kind) is Literal and getattr(self, name) not in allowed:
                 raise AuditError(
-                    f"--{name.replace('_', '-')} must be {' or '.join(allowed)}, not "
+                    f"{flag(name)} must be {' or '.join(allowed)}, not "
                     f"{getattr(self, name)!r}"
                 )
         if self.separator is not None and (
@@ -309,6 +312,11 @@ class Options:
                     f" this audit crosses {depth if depth > 1 else 'none'}: see "
                     "--max-intersection-depth and --no-intersections"
                 )
+
+
+def flag(name: str) -> str:
+    """The flag of an option on the command line."""
+    return f"--{_FLAGS.get(name) or name.replace('_', '-')}"
 
 
 def _strings(name: str, value: str | Sequence[Any]) -> tuple[str, ...]:

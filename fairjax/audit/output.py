@@ -6,11 +6,12 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fairjax.audit._errors import AuditError, require
-from fairjax.audit.formats import Document
-from fairjax.audit.schema import NAME
+from fairjax.audit.schema import NAME, Document
 from fairjax.audit.sheets import sheets
 
 REPORT, DOCUMENT = "report.html", "audit.json"
@@ -26,7 +27,7 @@ _FIGURE = re.compile(
 
 
 def write(
-    document: Document, folder: str | os.PathLike[str], overwrite: bool = False
+    document: Mapping[str, Any], folder: str | os.PathLike[str], overwrite: bool = False
 ) -> Path:
     """Writes the audit into the folder, and returns the path of its report.
 
@@ -212,19 +213,20 @@ def _put_back(target: Path, aside: Path) -> None:
     (aside / "old").rmdir()
 
 
-def _files(document: Document) -> dict[str, bytes]:
+def _files(document: Mapping[str, Any]) -> dict[str, bytes]:
     """Every file of the audit: relative path -> bytes."""
     require("jinja2", "matplotlib")
     # Loaded here, so that the command line starts without them.
-    from fairjax.audit._canvas import titled
     from fairjax.audit.figures import draw
     from fairjax.audit.page import page
+    from fairjax.audit.render._canvas import titled
     from fairjax.audit.sheets import sheets
 
-    drawings = draw(document)
+    typed = Document.of(document)
+    drawings = draw(typed)
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1)
-    found = {DOCUMENT: f"{text}\n", REPORT: page(document, drawings)}
-    found |= {f"tables/{name}.csv": table for name, table in sheets(document).items()}
+    found = {DOCUMENT: f"{text}\n", REPORT: page(typed, drawings)}
+    found |= {f"tables/{name}.csv": table for name, table in sheets(typed).items()}
     # A lone surrogate, which some tables' text holds, has no bytes in UTF-8.
     made = {name: text.encode("utf-8", "replace") for name, text in found.items()}
     # On the page a caption stands above the picture; a file has its own.

@@ -5,18 +5,14 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
 import jinja2
 
-from fairjax.audit import _tables
-from fairjax.audit._canvas import Drawing
-from fairjax.audit._tables import Table
 from fairjax.audit.figures import PAIRS, largest
 from fairjax.audit.formats import (
-    Document,
     count,
     joined,
     level,
@@ -26,6 +22,10 @@ from fairjax.audit.formats import (
     select,
 )
 from fairjax.audit.glossary import describe
+from fairjax.audit.render import _tables
+from fairjax.audit.render._canvas import Drawing
+from fairjax.audit.render._tables import Table
+from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.tripod import GUIDELINE
 from fairjax.audit.wording import judge
 
@@ -69,7 +69,7 @@ class Picture(NamedTuple):
     table: Table | None
 
 
-def page(document: Document, drawings: Sequence[Drawing]) -> str:
+def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
     """The text of ``report.html``; the same document and figures give the same text.
 
     All text of the document is escaped; scripts other than the page's own cannot run.
@@ -90,18 +90,20 @@ def page(document: Document, drawings: Sequence[Drawing]) -> str:
       >>> "&lt;b&gt;.csv" in text, "<b>.csv" in text
       (True, False)
     """
+    document = Document.of(document)
     script, style = _file("report.js"), _file("report.css")
     digest = hashlib.sha256(script.encode()).digest()
     pictures = [_picture(document, drawing) for drawing in drawings]
-    curves = any(document["curves"].values())
-    data = document["data"]
+    shown = document.curves
+    curves = shown.roc or shown.calibration or shown.decision
+    data = document.data
     return (
         _environment()
         .get_template("template.html")
         .render(
             document=document,
             data=data,
-            title=document.get("title") or _title(document),
+            title=document.title or _title(document),
             sections=[
                 (anchor, title)
                 for anchor, title, needs in SECTIONS
@@ -110,24 +112,15 @@ def page(document: Document, drawings: Sequence[Drawing]) -> str:
             section_titles={anchor: title for anchor, title, _ in SECTIONS},
             verdict=_verdict(document),
             facts=_facts(document),
-            command=document.get("command"),
             settings=_settings(document),
             quality=_tables.quality(document),
-            gate=_tables.gate(document) if document["gate"] else None,
-            cohorts=[
-                (a, _tables.cohort(document, a["name"])) for a in data["attributes"]
-            ],
+            gate=_tables.gate(document) if document.gate else None,
+            cohorts=[(a, _tables.cohort(document, a.name)) for a in data.attributes],
             performance=_performance(document, pictures),
-            curves=_by_attribute(
-                document, pictures, ("roc", "calibration", "decision")
-            ),
+            curves=list(_curves(document, pictures)),
             gap_blocks=[
-                (
-                    m["name"],
-                    [p for p in pictures if _is(p, "gaps", m["name"])],
-                    _tables.gaps(document, m["name"]),
-                )
-                for m in data["models"]
+                (name, _of(pictures, "gaps", name), _tables.gaps(document, name))
+                for name in [model.name for model in data.models]
             ],
             sensitivity=[p for p in pictures if p.drawing.kind == "sensitivity"],
             quadrants=[p for p in pictures if p.drawing.kind == "quadrant"],
@@ -157,19 +150,19 @@ def _environment() -> jinja2.Environment:
 
 
 def _file(name: str) -> str:
-    """A file beside this module; lines end in a line feed, as the hash expects."""
-    data = resources.files("fairjax.audit").joinpath(name).read_bytes()
+    """A file of the page; lines end in a line feed, as the hash expects."""
+    data = resources.files("fairjax.audit.render").joinpath(name).read_bytes()
     return data.decode("utf-8").replace("\r\n", "\n")
 
 
 def _title(document: Document) -> str:
-    models = [m["name"] for m in document["data"]["models"]]
-    return f"Subgroup audit of {joined(models) or document['data']['source']}"
+    models = [m.name for m in document.data.models]
+    return f"Subgroup audit of {joined(models) or document.data.source}"
 
 
 def _verdict(document: Document) -> dict[str, str]:
     """The one line above the summary, and its colour."""
-    statuses = [g["status"] for g in document["gate"]]
+    statuses = [g.status for g in document.gate]
     if "failed" in statuses:
         text = f"{plural(statuses.count('failed'), 'gate rule')} failed"
         return {"kind": "failed", "text": text}
@@ -177,19 +170,17 @@ def _verdict(document: Document) -> dict[str, str]:
         text = "The gate is undecided: a value that a rule names is not known"
         return {"kind": "undecided", "text": text}
     gate = "All gate rules passed. " if statuses else ""
-    confidence = document["settings"]["confidence"]
+    confidence = document.settings["confidence"]
     # Every gap counts here; the summary's sentences name those of one metric.
-    found = [judge(gap, confidence) for gap in document["gaps"]]
-    withheld = any(gap["withheld"] for gap in document["gaps"])
+    found = [judge(gap, confidence) for gap in document.gaps]
+    withheld = any(gap.withheld for gap in document.gaps)
     if "clear" in found:
         text = "Groups are served differently, beyond what chance explains"
     elif "lead" in found:
         text = "No difference was shown for sure; some gaps are leads to follow"
     elif found and set(found) == {"unknown"} and withheld:
         text = "Groups are withheld or too small, and none can be judged by the others"
-    elif (
-        found and max(len(g["compared"] + g["left_out"]) for g in document["gaps"]) < 2
-    ):
+    elif found and max(len(g.compared + g.left_out) for g in document.gaps) < 2:
         text = "No attribute has two groups to compare"
     elif not found or set(found) == {"unknown"}:
         text = "There are too few patients to judge any group against another"
@@ -205,40 +196,40 @@ def _verdict(document: Document) -> dict[str, str]:
 
 def _facts(document: Document) -> list[tuple[str, list[str]]]:
     """What was audited: terms and their descriptions."""
-    data = document["data"]
-    left_out = [f"{k}: {count(n)}" for k, n in data["rows_left_out"].items() if n]
-    outcome = f"{data['outcome']['column']} = {data['outcome']['positive']}"
-    positives = f"{count(data['positives'])} rows ({percent(data['prevalence'])})"
+    data = document.data
+    left_out = [f"{k}: {count(n)}" for k, n in data.rows_left_out.items() if n]
+    outcome = f"{data.outcome.column} = {data.outcome.positive}"
+    positives = f"{count(data.positives)} rows ({percent(data.prevalence)})"
     facts = [
-        ("Table", [data["source"]]),
-        ("Rows", [f"{count(data['rows_used'])} of {count(data['rows_read'])} read"]),
+        ("Table", [data.source]),
+        ("Rows", [f"{count(data.rows_used)} of {count(data.rows_read)} read"]),
         ("Left out", left_out or ["none"]),
         ("Missing values", _missing(document)),
         (
             "Patients",
             [
-                count(data["patients"])
-                if data["patients"] is not None
+                count(data.patients)
+                if data.patients is not None
                 else "no identifier given; each row counts as a patient"
             ],
         ),
         ("Outcome", [f"{outcome}: {positives}"]),
     ]
-    for model in data["models"]:
+    for model in data.models:
         given = (
             "decisions as given"
-            if model["threshold"] is None
-            else f"selected at {model['threshold']:g} or above"
+            if model.threshold is None
+            else f"selected at {model.threshold:g} or above"
         )
-        source = model["threshold_source"]
-        told = f"column {model['column']}; {given} (threshold: {source})"
-        facts.append((f"Model {model['name']}", [told]))
-    for attribute in data["attributes"]:
-        if not attribute["intersection"]:
-            binned = f" ({attribute['binned']})" if attribute["binned"] else ""
-            levels = ", ".join(attribute["levels"])
-            facts.append((f"Attribute {attribute['name']}{binned}", [levels]))
-    crossed = [a["name"] for a in data["attributes"] if a["intersection"]]
+        source = model.threshold_source
+        told = f"column {model.column}; {given} (threshold: {source})"
+        facts.append((f"Model {model.name}", [told]))
+    for attribute in data.attributes:
+        if not attribute.intersection:
+            binned = f" ({attribute.binned})" if attribute.binned else ""
+            levels = ", ".join(attribute.levels)
+            facts.append((f"Attribute {attribute.name}{binned}", [levels]))
+    crossed = [a.name for a in data.attributes if a.intersection]
     if crossed:
         facts.append(("Intersections", crossed))
     return facts
@@ -246,9 +237,9 @@ def _facts(document: Document) -> list[tuple[str, list[str]]]:
 
 def _missing(document: Document) -> list[str]:
     """Rows without a value, by column, and what became of them."""
-    attributes = {a["name"] for a in document["data"]["attributes"]}
+    attributes = {a.name for a in document.data.attributes}
     found = []
-    for column, rows in document["data"]["missing"].items():
+    for column, rows in document.data.missing.items():
         text = f"{column}: {'withheld' if rows is None else count(rows)}"
         if rows != 0:
             own = column in attributes
@@ -259,7 +250,7 @@ def _missing(document: Document) -> list[str]:
 
 def _settings(document: Document) -> list[tuple[str, str]]:
     found = []
-    for key, value in sorted(document["settings"].items(), key=_order):
+    for key, value in sorted(document.settings.items(), key=_order):
         if value is None or value == [] or value == {}:
             continue
         if isinstance(value, str):
@@ -278,47 +269,37 @@ def _order(item: tuple[str, Any]) -> tuple[int, str]:
     return (names.index(item[0]) if item[0] in names else len(names)), item[0]
 
 
-def _is(picture: Picture, kind: str, model: str, attribute: str = "") -> bool:
-    drawing = picture.drawing
-    return (drawing.kind, drawing.model, drawing.attribute) == (kind, model, attribute)
+def _of(
+    pictures: Sequence[Picture], kind: str, model: str, attribute: str = ""
+) -> list[Picture]:
+    return [p for p in pictures if p.drawing[:3] == (kind, model, attribute)]
 
 
 def _performance(document: Document, pictures: list[Picture]) -> list[Any]:
     """For each model, each attribute's tables and forest plots."""
+    attributes = [attribute.name for attribute in document.data.attributes]
+
+    def block(model: str, name: str) -> tuple[str, list[Table], list[Picture]]:
+        tables = _tables.performance(document, model, name)
+        return name, tables, _of(pictures, "forest", model, name)
+
     return [
-        (
-            model["name"],
-            [
-                (
-                    attribute["name"],
-                    _tables.performance(document, model["name"], attribute["name"]),
-                    [
-                        p
-                        for p in pictures
-                        if _is(p, "forest", model["name"], attribute["name"])
-                    ],
-                )
-                for attribute in document["data"]["attributes"]
-            ],
-        )
-        for model in document["data"]["models"]
+        (model.name, [block(model.name, name) for name in attributes])
+        for model in document.data.models
     ]
 
 
-def _by_attribute(
-    document: Document, pictures: list[Picture], kinds: tuple[str, ...]
-) -> list[tuple[str, str, list[Picture]]]:
-    blocks = [
-        (
-            model["name"],
-            attribute["name"],
-            [p for k in kinds for p in pictures if _is(p, k, model["name"], name)],
-        )
-        for model in document["data"]["models"]
-        for attribute in document["data"]["attributes"]
-        for name in (attribute["name"],)
-    ]
-    return [block for block in blocks if block[2]]
+def _curves(
+    document: Document, pictures: list[Picture]
+) -> Iterator[tuple[str, str, list[Picture]]]:
+    """The curves of each model and attribute that has some."""
+    for model in document.data.models:
+        for attribute in document.data.attributes:
+            who = model.name, attribute.name
+            kinds = ("roc", "calibration", "decision")
+            found = [p for kind in kinds for p in _of(pictures, kind, *who)]
+            if found:
+                yield *who, found
 
 
 def _picture(document: Document, drawing: Drawing) -> Picture:
@@ -338,7 +319,7 @@ def _numbers(document: Document, drawing: Drawing) -> Table | None:
         metrics = next(m for title, m in PAIRS if drawing.title.startswith(title))
         return _tables.details(document, model, attribute, metrics)
     if drawing.kind == "sensitivity":
-        return _tables.sensitivity(select(document["sensitivity"], attribute=attribute))
+        return _tables.sensitivity(select(document.sensitivity, attribute=attribute))
     make = {
         "roc": _tables.roc,
         "calibration": _tables.calibration,
@@ -348,14 +329,14 @@ def _numbers(document: Document, drawing: Drawing) -> Table | None:
         return None
     who: Mapping[str, str] = {"model": model, "attribute": attribute}
     return make(
-        largest(document, attribute, select(document["curves"][drawing.kind], **who))
+        largest(document, attribute, select(document.curves[drawing.kind], **who))
     )
 
 
 def _glossary(document: Document) -> list[tuple[str, str, str, str]]:
     """The metrics that the document has: name, title, formula, perfect value."""
     kinds = ("overall", "groups", "gaps", "sensitivity", "discovery")
-    used = {entry["metric"] for kind in kinds for entry in document[kind]}
+    used = {entry.metric for kind in kinds for entry in document[kind]}
     found = []
     for metric in sorted(used, key=_tables.place):
         entry = describe(metric)

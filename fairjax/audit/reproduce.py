@@ -6,17 +6,11 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairjax.audit.formats import Document
-
-# Setting -> flag, where they differ by more than hyphens.
-_FLAGS = {
-    "scores": "score",
-    "names": "name",
-    "thresholds": "threshold",
-}
+from fairjax.audit.options import flag
+from fairjax.audit.schema import Document, DocumentLike
 
 
-def command(document: Document) -> str | None:
+def command(document: DocumentLike) -> str | None:
     r"""The command, with the table's file name alone; None for an audit from Python.
 
     Every setting is written out, so that other defaults would change nothing. Rules of
@@ -34,21 +28,21 @@ def command(document: Document) -> str | None:
         --no-intersections \
         --seed 0
     """
-    settings, source = document["settings"], document["data"]["source"]
+    document = Document.of(document)
+    settings, source = document.settings, document.data.source
     if "outcome" not in settings or source == "DataFrame":
         return None
     lines = [f"fairjax audit {shlex.quote(source)}"]
     for name, value in settings.items():
-        flag = f"--{(_FLAGS.get(name) or str(name)).replace('_', '-')}"
         if name == "intersections":
-            lines += [] if value else ["--no-intersections"]
+            lines += [] if value else [flag(name)]
         elif value is True:
-            lines.append(flag)
+            lines.append(flag(name))
         elif name == "max_intersection_depth" and not settings["intersections"]:
             continue
         elif value is not None and value is not False:
             words = [shlex.quote(word) for word in _words(name, value)]
-            lines += [" ".join([flag, *words])] if words else []
+            lines += [" ".join([flag(name), *words])] if words else []
     return " \\\n  ".join(lines)
 
 

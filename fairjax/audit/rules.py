@@ -19,9 +19,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from operator import ge, gt, le, lt
+from typing import Any, Final, Literal
 
 from fairjax.audit._errors import AuditError, listed, near_miss
+from fairjax.audit.schema import Document, DocumentLike, Entry
 from fairjax.metrics.definitions import AUDITED, METRICS
 
 # The metrics that a rule may name: those of all rows or of one group,
@@ -34,8 +36,8 @@ GAP_METRICS: Final = tuple(sorted(AUDITED))
 ATTRIBUTE_JOINT: Final = " × "
 LEVEL_JOINT: Final = ", "
 
-Document: TypeAlias = Mapping[str, Any]
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_BEYOND = {">": gt, ">=": ge, "<": lt, "<=": le}
 _NEXT_GROUP = re.compile(r"[,*×](?=[^,*×=]+=)")
 # The model is optional and tried last: a group's name may hold a colon.
 _RULE = re.compile(
@@ -112,7 +114,7 @@ def parse(text: str) -> Rule:
     )
 
 
-def judge(document: Document, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def judge(document: DocumentLike, rules: Sequence[Rule]) -> list[dict[str, Any]]:
     """Holds the rules against the values of a document.
 
     Args:
@@ -135,7 +137,8 @@ def judge(document: Document, rules: Sequence[Rule]) -> list[dict[str, Any]]:
         >>> judge(document, rules)[0]["status"]
         'failed'
     """
-    names = [model["name"] for model in document["data"]["models"]]
+    document = Document.of(document)
+    names = [model.name for model in document.data.models]
     gate = []
     for rule in rules:
         models = names if rule.model is None else [rule.model]
@@ -182,14 +185,14 @@ def _where(text: str, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
-    found = [entry for entry in _entries(document, rule) if entry["model"] == model]
+    found = [entry for entry in _entries(document, rule) if entry.model == model]
     if not found:
-        return _verdict({}, "undecided", "the audit holds no such value")
+        return _verdict(None, "undecided", "the audit holds no such value")
     if not rule.levels:
         # Among all groups one that is declared and has nobody is passed over.
-        found = [e for e in found if e.get("status") != "empty"] or found
+        found = [e for e in found if getattr(e, "status", None) != "empty"] or found
     # Alone the values over all rows have no status that says so.
-    suppressing = document.get("settings", {}).get("suppress_below", 0) > 0
+    suppressing = getattr(document, "settings", {}).get("suppress_below", 0) > 0
     may_be_withheld = suppressing and not rule.attributes
     verdicts = [_judge_entry(entry, rule, may_be_withheld) for entry in found]
     above = rule.operator.startswith(">")
@@ -204,58 +207,56 @@ def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
     return max(verdicts, key=badness)
 
 
-def _entries(document: Document, rule: Rule) -> list[Mapping[str, Any]]:
+def _entries(document: Document, rule: Rule) -> list[Any]:
     """The document's values that a rule is about, of every model."""
     if not rule.attributes:
-        rows = document["overall"]
-        return [row for row in rows if row["metric"] == rule.metric]
-    room = "gaps" if rule.metric in GAP_METRICS else "groups"
-    rows = [row for row in document[room] if row["metric"] == rule.metric]
+        return [row for row in document.overall if row.metric == rule.metric]
+    room = document.gaps if rule.metric in GAP_METRICS else document.groups
+    rows: list[Any] = [row for row in room if row.metric == rule.metric]
     if len(rule.attributes) == 1:
         crossed = {rule.attributes[0]: rule.attributes}
     else:
         # An intersection may be named in any order.
         wanted = set(rule.attributes)
         crossed = {
-            attribute["name"]: tuple(attribute["name"].split(ATTRIBUTE_JOINT))
-            for attribute in document["data"]["attributes"]
-            if set(attribute["name"].split(ATTRIBUTE_JOINT)) == wanted
+            attribute.name: names
+            for attribute in document.data.attributes
+            if set(names := tuple(attribute.name.split(ATTRIBUTE_JOINT))) == wanted
         }
-    rows = [row for row in rows if row["attribute"] in crossed]
+    rows = [row for row in rows if row.attribute in crossed]
     if rule.levels:
         level = dict(zip(rule.attributes, rule.levels, strict=True))
         rows = [
             row
             for row in rows
-            if row["group"]
-            == LEVEL_JOINT.join(level[name] for name in crossed[row["attribute"]])
+            if row.group
+            == LEVEL_JOINT.join(level[name] for name in crossed[row.attribute])
         ]
     return rows
 
 
-def _judge_entry(
-    entry: Mapping[str, Any], rule: Rule, may_be_withheld: bool
-) -> dict[str, Any]:
-    where = f"{entry['group']}: " if "group" in entry and not rule.levels else ""
-    status = entry.get("status", "ok")
-    left_out, withheld = entry.get("left_out"), entry.get("withheld")
+def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any]:
+    where = f"{entry.group}: " if hasattr(entry, "group") and not rule.levels else ""
+    status = getattr(entry, "status", "ok")
+    left_out, withheld = (getattr(entry, k, None) for k in ("left_out", "withheld"))
     if status == "suppressed":
         text = f"withheld{f': {listed(withheld)}' if withheld else ''}"
         if left_out:
             text += f"; too few patients: {listed(left_out)}"
-        return _verdict({}, "undecided", where + text)
-    limits = [entry[name] for name in ("estimate", "lower", "upper")]
+        return _verdict(None, "undecided", where + text)
+    limits = [entry.estimate, entry.lower, entry.upper]
     if status != "ok" or limits[0] is None:
         of = f" in {listed(left_out)}" if left_out else ""
         text = f"not enough patients to tell{of}"
-        if "compared" in entry and len(entry["compared"] + left_out) < 2:
+        if hasattr(entry, "compared") and len(entry.compared + left_out) < 2:
             text = "fewer than two groups have rows"
         if may_be_withheld:
             text = f"withheld, or {text}"
-        return _verdict({}, "undecided", where + text)
+        return _verdict(None, "undecided", where + text)
     if None in limits:
         return _verdict(entry, "undecided", f"{where}the value has no interval")
     _, lower, upper = limits
+    beyond = _BEYOND[rule.operator]
     above = rule.operator.startswith(">")
     nearest, farthest = (lower, upper) if above else (upper, lower)
     side = "above" if above else "below"
@@ -267,13 +268,13 @@ def _judge_entry(
         others += f"; not compared, withheld: {listed(withheld)}"
     if left_out:
         others += f"; not compared, too few patients: {listed(left_out)}"
-    if _beyond(nearest, rule):
+    if beyond(nearest, rule.bound):
         text = f"{interval} lies {side} {rule.bound:g}"
         return _verdict(entry, "failed", where + text + others)
     if others:
         text = f"{interval} of the others does not lie {side} {rule.bound:g}"
         return _verdict(entry, "undecided", where + text + others)
-    if _beyond(farthest, rule):
+    if beyond(farthest, rule.bound):
         text = (
             f"{interval} does not show a value {side} {rule.bound:g}, "
             "nor does it rule one out"
@@ -283,18 +284,6 @@ def _judge_entry(
     return _verdict(entry, "passed", where + text)
 
 
-def _beyond(value: float, rule: Rule) -> bool:
-    match rule.operator:
-        case ">":
-            return value > rule.bound
-        case ">=":
-            return value >= rule.bound
-        case "<":
-            return value < rule.bound
-        case _:
-            return value <= rule.bound
-
-
-def _verdict(entry: Mapping[str, Any], status: str, reason: str) -> dict[str, Any]:
-    numbers = {name: entry.get(name) for name in ("estimate", "lower", "upper")}
+def _verdict(entry: Entry | None, status: str, reason: str) -> dict[str, Any]:
+    numbers = {k: getattr(entry, k, None) for k in ("estimate", "lower", "upper")}
     return {**numbers, "status": status, "reason": reason}

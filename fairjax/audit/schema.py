@@ -1,18 +1,635 @@
-"""The JSON schema of an audit's document, and its description in Markdown."""
+"""What ``audit.json`` holds, as types; its JSON schema and its page are made of them.
+
+A class is an entry of the file, its fields stand in the file's order, and its docstring
+says in the schema what they mean.
+"""
 
 import functools
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
-from importlib import resources
-from typing import Any
-
-NAME = "fairjax-audit"
-VERSION = "1.0"
-_SOURCE = (
-    "This page is written from `fairjax/audit/schema.json`, a JSON Schema of draft "
-    "2020-12, which the tests hold every audit against. The report, the figures and "
-    "the CSV tables are all made from this file alone."
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
 )
+
+__all__ = ["markdown", "schema"]
+
+_Kind = TypeVar("_Kind", bound="Entry")
+
+NAME: Literal["fairjax-audit"] = "fairjax-audit"
+VERSION: Literal["1.0"] = "1.0"
+_SOURCE = (
+    "This page is written from the types in `fairjax/audit/schema.py`, of which "
+    "`fairjax.audit.schema.schema` makes a JSON Schema of draft 2020-12 that the tests "
+    "hold every audit against. The report, the figures and the CSV tables are all made "
+    "from this file alone."
+)
+
+# Text names a definition of the schema, a pair adds to a type of JSON.
+Number: TypeAlias = Annotated[float | int | None, "number"]
+Count: TypeAlias = Annotated[int | None, "count"]
+Share: TypeAlias = Annotated[float | int | None, "share"]
+Series: TypeAlias = Annotated[list[float | int | None], "series"]
+Status: TypeAlias = Annotated[
+    Literal["ok", "insufficient", "empty", "suppressed"], "status"
+]
+Natural: TypeAlias = Annotated[int, ("minimum", 0)]
+_SCALARS: dict[str, Any] = {
+    "number": {"type": ["number", "null"]},
+    "count": {"type": ["integer", "null"], "minimum": 0},
+    "share": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+    "status": {
+        "enum": ["ok", "insufficient", "empty", "suppressed"],
+        "description": "insufficient: fewer positives, negatives or rows than the "
+        "settings ask for, of a metric those that it is over; empty: no rows; "
+        "suppressed: a small cell, of the outcome or of outcome by decision, or one "
+        "that would give a small cell away.",
+    },
+    "series": {"type": "array", "items": {"$ref": "#/$defs/number"}},
+}
+
+
+class Settings(TypedDict):
+    """How the audit was asked for. Further settings may appear.
+
+    Attributes:
+      confidence: Level of the intervals; tests use 1 minus it.
+      seed: Of all random draws.
+      replicates: Draws of the simulations, and at most 999 shuffles of the search.
+      min_positives: A group with fewer rows with the outcome is insufficient for what
+        needs them. Where patients have several rows, so many independent ones.
+      min_negatives: A group with fewer rows without the outcome is insufficient for
+        what needs them, likewise.
+      suppress_below: Groups with fewer positives or negatives, but some, are
+        suppressed; 0 is off.
+      margin: Loss of AUROC that still counts as no harm when models are compared.
+      correction: Of the p-values, for the number of tests.
+      intersections: Whether intersections of attributes were audited.
+    """
+
+    confidence: Annotated[float, ("exclusiveMinimum", 0), ("exclusiveMaximum", 1)]
+    seed: int
+    replicates: Natural
+    min_positives: Natural
+    min_negatives: Natural
+    suppress_below: Natural
+    margin: Annotated[float | int, ("minimum", 0)]
+    correction: Literal["holm", "benjamini-hochberg"]
+    intersections: bool
+
+
+# The definitions of the schema, in its order.
+_DEFINED: dict[str, Any] = {"settings": Settings}
+
+
+@dataclass_transform(frozen_default=True)
+class Entry:
+    """An entry of the file: a frozen dataclass whose fields can be had by name too.
+
+    With a name it is a definition of the schema, else it stands within another's.
+    """
+
+    defined = ""
+
+    def __init_subclass__(cls, *, name: str = "", kw_only: bool = False) -> None:
+        cls.defined = name
+        dataclass(frozen=True, kw_only=kw_only)(cls)
+        if name:
+            _DEFINED[name] = cls
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    @classmethod
+    def of(cls: type[_Kind], found: Any) -> _Kind:
+        """The entry from JSON; what JSON lacks, the entry lacks until it is asked for.
+
+        What is such an entry already stays as it is.
+        """
+        return found if isinstance(found, cls) else _read(cls, found)
+
+
+def _read(kind: Any, found: Any) -> Any:
+    if get_origin(kind) is list:
+        return [_read(get_args(kind)[0], item) for item in found]
+    if not is_dataclass(kind) or isinstance(found, kind):
+        return found
+    made = object.__new__(kind)
+    for name, (hint, default) in _fields_of(kind).items():
+        if name in found:
+            object.__setattr__(made, name, _read(hint, found[name]))
+        elif default is not MISSING:
+            object.__setattr__(made, name, default())
+    return made
+
+
+def entries_of(kind: Any) -> dict[str, Any]:
+    """The fields that are lists of entries, and the entries' types."""
+    lists = {name: get_args(hint)[:1] for name, hint in get_type_hints(kind).items()}
+    return {name: of[0] for name, of in lists.items() if of and is_dataclass(of[0])}
+
+
+@functools.cache
+def _fields_of(kind: Any) -> dict[str, tuple[Any, Any]]:
+    """Field -> its type, and what makes its default where a class cannot hold it."""
+    hints = get_type_hints(kind)
+    return {f.name: (hints[f.name], f.default_factory) for f in fields(kind)}
+
+
+class Outcome(Entry):
+    """The outcome's column, and the value that counts as positive.
+
+    Attributes:
+      column: Name of the column.
+      positive: The value that counts as the outcome.
+    """
+
+    column: str
+    positive: str
+
+
+class Model(Entry):
+    """A model.
+
+    Attributes:
+      name: Name of the model.
+      column: Column of its scores.
+      threshold: Scores at or above it are selected; null where decisions were given.
+      threshold_source: Where the threshold comes from, in words.
+    """
+
+    name: str
+    column: str
+    threshold: Number
+    threshold_source: str
+
+
+class Attribute(Entry):
+    """An attribute or an intersection.
+
+    Attributes:
+      name: Name of the column; of an intersection, the names joined by " × ".
+      levels: The groups, in their order.
+      binned: How numbers became levels, in words.
+      intersection: Whether it crosses several columns.
+    """
+
+    name: str
+    levels: list[str]
+    binned: str | None
+    intersection: bool
+
+
+class Data(Entry, name="data"):
+    """What was audited.
+
+    Attributes:
+      source: Name of the file, without its folder, or "DataFrame".
+      sha256: Hash of the file's bytes.
+      rows_read: Rows in the table.
+      rows_used: Rows audited.
+      rows_left_out: Reason to number of rows.
+      missing: Column of the outcome, a score or an attribute to the rows read that lack
+        a value; null where it is withheld.
+      patients: Distinct patients, if an identifier was given.
+      outcome: The outcome's column, and the value that counts as positive.
+      positives: Rows with the outcome.
+      prevalence: Share of rows with the outcome.
+      models: The models; the first is the baseline.
+      attributes: The attributes, then their intersections.
+    """
+
+    source: str
+    sha256: Annotated[str | None, ("pattern", "^[0-9a-f]{64}$")]
+    rows_read: Natural
+    rows_used: Natural
+    rows_left_out: dict[str, Natural]
+    missing: dict[str, Count]
+    patients: Count
+    outcome: Outcome
+    positives: Count
+    prevalence: Share
+    models: list[Model]
+    attributes: list[Attribute]
+
+
+class Finding(Entry, name="finding"):
+    """A finding on the quality of the data.
+
+    Attributes:
+      severity: warning: bears on the results.
+      code: A fixed name for programs.
+      message: The finding in words.
+      rows: How many rows it concerns.
+    """
+
+    severity: Literal["info", "warning"]
+    code: str
+    message: str
+    rows: Count
+
+
+class Overall(Entry, name="overall"):
+    """A metric of a model over all rows.
+
+    Attributes:
+      model: Name of the model.
+      metric: Name of the metric, as in fairjax.metrics.
+      estimate: The value on all rows.
+      lower: Lower end of its interval.
+      upper: Upper end of its interval.
+      method: Of the interval.
+    """
+
+    model: str
+    metric: str
+    estimate: Number
+    lower: Number
+    upper: Number
+    method: str | None
+
+
+class Cohort(Entry, name="cohort"):
+    """A group's size.
+
+    Attributes:
+      attribute: Name of the attribute or intersection.
+      group: The level.
+      rows: Rows in the group.
+      patients: Distinct patients in the group.
+      positives: Rows with the outcome.
+      negatives: Rows without it.
+      prevalence: Share of rows with the outcome.
+      lower: Lower end of the prevalence's interval.
+      upper: Upper end of it.
+    """
+
+    attribute: str
+    group: str
+    rows: Count
+    patients: Count
+    positives: Count
+    negatives: Count
+    prevalence: Share
+    lower: Share
+    upper: Share
+    status: Status
+
+
+class OfGroup(Entry):
+    """What is known of a model in a group.
+
+    Attributes:
+      model: Name of the model.
+      attribute: Name of the attribute or intersection.
+      group: The level.
+    """
+
+    model: str
+    attribute: str
+    group: str
+
+
+class Group(OfGroup, name="group"):
+    """A metric of a model in a group.
+
+    Attributes:
+      metric: Name of the metric, as in fairjax.metrics.
+      estimate: The value in the group.
+      lower: Lower end of its interval.
+      upper: Upper end of its interval.
+      method: Of the interval.
+      shrunken: The empirical-Bayes estimate, drawn towards the other groups of the
+        attribute.
+      rows: Rows in the group.
+      positives: Rows with the outcome.
+      denominator: Rows that the metric is a share or mean of.
+    """
+
+    metric: str
+    estimate: Number
+    lower: Number
+    upper: Number
+    method: str | None
+    shrunken: Number
+    rows: Count
+    positives: Count
+    denominator: float | None
+    status: Status
+
+
+class Gap(Entry, name="gap"):
+    """A gap between groups: highest less lowest, or for a ratio lowest over highest.
+
+    Attributes:
+      model: Name of the model.
+      attribute: Name of the attribute or intersection.
+      metric: Name of the gap, as in fairjax.metrics.
+      estimate: The gap as observed.
+      lower: Lower end of its interval, which holds over all pairs of groups.
+      upper: Upper end of it.
+      corrected: The gap less what chance adds to it.
+      noise_floor: The gap that chance alone gives on average.
+      p: P-value of no gap.
+      p_adjusted: The p-value, corrected for the number of tests.
+      test: Which test gave the p-value.
+      highest: The group with the highest value.
+      lowest: The group with the lowest value.
+      compared: The groups compared.
+      left_out: The groups with rows that could not be, with too few positives or
+        negatives.
+      withheld: The groups that are not compared because they are suppressed.
+    """
+
+    model: str
+    attribute: str
+    metric: str
+    estimate: Number
+    lower: Number
+    upper: Number
+    corrected: Number
+    noise_floor: Number
+    p: Share
+    p_adjusted: Share
+    test: str | None
+    highest: str | None
+    lowest: str | None
+    compared: list[str]
+    left_out: list[str]
+    withheld: list[str]
+    status: Status
+
+
+class Curves(Entry, name="curves"):
+    """Points of the curves by group.
+
+    Attributes:
+      roc: ROC curves; none where small cells are suppressed.
+      calibration: Calibration curves.
+      decision: Decision curves; none where small cells are suppressed.
+    """
+
+    roc: "list[Roc]"
+    calibration: "list[Calibration]"
+    decision: "list[Decision]"
+
+
+class Roc(OfGroup, name="roc"):
+    """A ROC curve.
+
+    Attributes:
+      fpr: False positive rates, ascending.
+      tpr: True positive rates at those.
+    """
+
+    fpr: Series
+    tpr: Series
+
+
+class Calibration(OfGroup, name="calibration"):
+    """A calibration curve, a bin of scores at each point.
+
+    Attributes:
+      predicted: Mean score of each bin.
+      observed: Share of the outcome in each bin.
+      lower: Lower end of the share's interval.
+      upper: Upper end of it.
+      rows: Rows in each bin.
+    """
+
+    predicted: Series
+    observed: Series
+    lower: Series
+    upper: Series
+    rows: Series
+
+
+class Decision(OfGroup, name="decision"):
+    """A decision curve.
+
+    Attributes:
+      threshold: Thresholds, ascending.
+      net_benefit: Net benefit of the model's decisions.
+      treat_all: Net benefit of selecting everyone.
+    """
+
+    threshold: Series
+    net_benefit: Series
+    treat_all: Series
+
+
+class Sensitivity(Entry, name="sensitivity"):
+    """A gap as a function of the threshold.
+
+    Attributes:
+      model: Name of the model.
+      attribute: Name of the attribute or intersection.
+      metric: Name of the gap.
+      threshold: Thresholds, ascending.
+      estimate: The gap at each.
+      lower: Lower end of its interval.
+      upper: Upper end of it.
+    """
+
+    model: str
+    attribute: str
+    metric: str
+    threshold: Series
+    estimate: Series
+    lower: Series
+    upper: Series
+
+
+class Discovery(Entry, name="discovery"):
+    """A group that the search found.
+
+    Attributes:
+      model: Name of the model.
+      metric: Name of the metric.
+      group: The group, as "sex = F, insurance = Medicaid".
+      attributes: Attribute to level.
+      rows: Rows in the group.
+      positives: Rows with the outcome.
+      estimate: The metric in the group.
+      rest: The metric in all other rows.
+      difference: The group's less the rest's.
+      p: P-value of this group alone.
+      p_corrected: P-value with the search accounted for.
+      searched: How many groups were searched.
+    """
+
+    model: str
+    metric: str
+    group: str
+    attributes: dict[str, str]
+    rows: Count
+    positives: Count
+    estimate: Number
+    rest: Number
+    difference: Number
+    p: Share
+    p_corrected: Share
+    searched: Natural
+
+
+class Change(Entry, name="change"):
+    """A change of AUROC with its interval.
+
+    Attributes:
+      estimate: The new model's less the baseline's.
+      lower: Lower end of its interval.
+      upper: Upper end of it.
+    """
+
+    estimate: Number
+    lower: Number
+    upper: Number
+
+
+class GroupChange(Change, name="change"):
+    """A change of AUROC with its interval.
+
+    Attributes:
+      group: The group it belongs to, where it belongs to one.
+    """
+
+    group: str | None = None
+
+
+class Comparison(Entry, name="comparison"):
+    """A model against the baseline over an attribute or several.
+
+    Attributes:
+      model: Name of the model.
+      baseline: Name of the first model.
+      attribute: The attribute, or what covers several.
+      gain: Over all rows.
+      worst: The least over the groups.
+      margin: Loss that still counts as no harm.
+      verdict: positive-sum, non-harmful gap, harmful or inconclusive.
+      groups: The change of each group compared.
+      left_out: Groups with too few positives or negatives, of which the verdict says
+        nothing.
+      withheld: Groups that are withheld, of which it says nothing either.
+    """
+
+    model: str
+    baseline: str
+    attribute: str
+    gain: Change
+    worst: GroupChange
+    margin: Annotated[float | int, ("minimum", 0)]
+    verdict: str
+    groups: list[GroupChange]
+    left_out: list[str]
+    withheld: list[str]
+
+
+class RuleResult(Entry, name="gate"):
+    """A rule and its result.
+
+    Attributes:
+      rule: The rule as given.
+      estimate: The value judged.
+      lower: Lower end of its interval.
+      upper: Upper end of it.
+      status: failed: the whole interval lies beyond the rule's bound; undecided: there
+        is no estimate, or a gap does not lie beyond the bound but leaves out a group
+        with rows.
+      reason: Why, in words.
+    """
+
+    rule: str
+    estimate: Number
+    lower: Number
+    upper: Number
+    status: Literal["failed", "passed", "undecided"]
+    reason: str
+
+
+class Topic(Entry, name="topic"):
+    """A topic of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378).
+
+    Attributes:
+      topic: The topic.
+      item: Number of the item in the guideline.
+      section: The report's section that supports evidence for it.
+    """
+
+    topic: str
+    item: str
+    section: str
+
+
+class Document(Entry, kw_only=True):
+    """What an audit of a table of predictions found.
+
+    A number that does not exist is null: not estimable, left out or suppressed. Numbers
+    are rounded to seven significant digits.
+
+    Attributes:
+      schema: Says that the file is an audit.
+      schema_version: Version of this schema. The second number grows when fields are
+        added, the first when a field changes its meaning or goes.
+      fairjax_version: The version that made the audit.
+      title: Title of the report, if one was given.
+      versions: Versions of the packages that computed the numbers.
+      quality: What stood out while the table was read.
+      cohort: Every declared group of every attribute and intersection, empty ones
+        included.
+      overall: Each model's metrics over all rows.
+      groups: Each metric of each group and model.
+      gaps: Each gap between the groups of an attribute or intersection.
+      sensitivity: Gaps as functions of the threshold.
+      discovery: The most disadvantaged groups that the search found.
+      comparison: Each further model against the first.
+      command: The command that makes the audit again, with file names only.
+      gate: Each --fail-on rule and its result.
+      summary: The main findings in sentences.
+      limits: What the data cannot tell, in sentences.
+      tripod_ai: TRIPOD+AI topics that sections of the report support evidence for.
+    """
+
+    schema: Literal["fairjax-audit"]
+    schema_version: Literal["1.0"]
+    fairjax_version: str
+    title: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: Settings
+    data: Data
+    quality: list[Finding]
+    cohort: list[Cohort]
+    overall: list[Overall]
+    groups: list[Group]
+    gaps: list[Gap]
+    curves: Curves
+    sensitivity: list[Sensitivity]
+    discovery: list[Discovery]
+    comparison: list[Comparison]
+    command: str | None = None
+    gate: list[RuleResult]
+    summary: list[str]
+    limits: list[str]
+    tripod_ai: list[Topic]
+
+
+# A document, or what JSON has of one.
+DocumentLike: TypeAlias = Document | Mapping[str, Any]
+
+_JSON = {str: "string", float: "number", int: "integer", bool: "boolean"}
+# A field and what it means, in the docstring of its class.
+_MEANING = re.compile(r"^  (\w+): (.*(?:\n    .*)*)", re.MULTILINE)
 
 
 @functools.cache
@@ -23,8 +640,66 @@ def schema() -> dict[str, Any]:
       >>> schema()["properties"]["schema"]["const"]
       'fairjax-audit'
     """
-    file = resources.files("fairjax.audit").joinpath("schema.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:fairjax:audit:{VERSION}",
+        "title": f"fairjax audit, version {VERSION}",
+        **_object(Document),
+        "$defs": _SCALARS | {name: _object(kind) for name, kind in _DEFINED.items()},
+    }
+
+
+def _object(kind: Any) -> dict[str, Any]:
+    """The schema of an entry, described by its docstring and those it inherits."""
+    docs = [inspect.getdoc(base) or "" for base in (*kind.__bases__, kind)]
+    meanings = {
+        name: {"description": " ".join(text.split())}
+        for doc in docs
+        for name, text in _MEANING.findall(doc)
+    }
+    hints = get_type_hints(kind, include_extras=True)
+    # Settings may grow.
+    closed = is_dataclass(kind)
+    optional = {
+        f.name
+        for f in (fields(kind) if closed else ())
+        if f.default is not MISSING or f.default_factory is not MISSING
+    }
+    return {
+        "type": "object",
+        "description": " ".join(docs[-1].partition("Attributes:")[0].split()),
+        "additionalProperties": not closed,
+        "required": [name for name in hints if name not in optional],
+        "properties": {
+            name: _schema_of(hint) | meanings.get(name, {})
+            for name, hint in hints.items()
+        },
+    }
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        of, *more = parts
+        if isinstance(more[0], str):
+            return {"$ref": f"#/$defs/{more[0]}"}
+        return _schema_of(of) | dict(more)
+    if origin is Literal:
+        return {"enum": list(parts)} if len(parts) > 1 else {"const": parts[0]}
+    if origin is list:
+        return {"type": "array", "items": _schema_of(parts[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of(parts[1])}
+    if hint is Settings:
+        return {"$ref": "#/$defs/settings"}
+    if is_dataclass(hint):
+        if hint.defined:
+            return {"$ref": f"#/$defs/{hint.defined}"}
+        return {k: v for k, v in _object(hint).items() if k != "description"}
+    # JSON's numbers are integers too.
+    kinds = [_JSON.get(part, "null") for part in parts or (hint,)]
+    kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
+    return {"type": kinds[0] if len(kinds) == 1 else kinds}
 
 
 def markdown() -> str:
@@ -59,18 +734,18 @@ def _fields(entry: Mapping[str, Any]) -> Iterator[str]:
     yield "| Field | Type | Meaning |"
     yield "|---|---|---|"
     required = set(entry.get("required", ()))
-    for name, field in entry["properties"].items():
-        meaning = field.get("description") or _target(field).get("description", "")
+    for name, of in entry["properties"].items():
+        meaning = of.get("description") or _target(of).get("description", "")
         optional = "" if name in required else " (optional)"
-        yield f"| `{name}`{optional} | {_type(field)} | {meaning} |"
+        yield f"| `{name}`{optional} | {_type(of)} | {meaning} |"
 
 
 def _nested(entry: Mapping[str, Any]) -> Iterator[str]:
     """Tables of the objects that stand within a field."""
-    for name, field in entry["properties"].items():
-        inner = field.get("items", field)
+    for name, of in entry["properties"].items():
+        inner = of.get("items", of)
         if "properties" in inner:
-            yield from ("", f"### {name}", "", field["description"], "")
+            yield from ("", f"### {name}", "", of["description"], "")
             yield from _fields(inner)
 
 

@@ -3,10 +3,19 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
-from fairjax.audit.formats import Document
+from fairjax.audit.schema import (
+    Comparison,
+    Curves,
+    Document,
+    DocumentLike,
+    Entry,
+    Sensitivity,
+    entries_of,
+)
 
 # Where a cell begins that a spreadsheet would run: at the start, and after what another
 # locale's spreadsheets part cells at. Some skip spaces before the sign, and some read
@@ -14,79 +23,9 @@ from fairjax.audit.formats import Document
 _FORMULA = re.compile(
     "(^|[;\t\n])(\\s*(?=[=+\\-@\uff1d\uff0b\uff0d\uff20]))|^()(?=[\t\n])"
 )
-_COLUMNS: dict[str, tuple[str, ...]] = {
-    "overall": ("model", "metric", "estimate", "lower", "upper", "method"),
-    "cohort": (
-        "attribute",
-        "group",
-        "rows",
-        "patients",
-        "positives",
-        "negatives",
-        "prevalence",
-        "lower",
-        "upper",
-        "status",
-    ),
-    "groups": (
-        "model",
-        "attribute",
-        "group",
-        "metric",
-        "estimate",
-        "lower",
-        "upper",
-        "method",
-        "shrunken",
-        "rows",
-        "positives",
-        "denominator",
-        "status",
-    ),
-    "gaps": (
-        "model",
-        "attribute",
-        "metric",
-        "estimate",
-        "lower",
-        "upper",
-        "corrected",
-        "noise_floor",
-        "p",
-        "p_adjusted",
-        "test",
-        "highest",
-        "lowest",
-        "compared",
-        "left_out",
-        "withheld",
-        "status",
-    ),
-    "discovery": (
-        "model",
-        "metric",
-        "group",
-        "rows",
-        "positives",
-        "estimate",
-        "rest",
-        "difference",
-        "p",
-        "p_corrected",
-        "searched",
-    ),
-    "quality": ("severity", "code", "message", "rows"),
-    "gate": ("rule", "estimate", "lower", "upper", "status", "reason"),
-    "tripod_ai": ("topic", "item", "section"),
-}
-_CURVES = {
-    "roc": ("fpr", "tpr"),
-    "calibration": ("predicted", "observed", "lower", "upper", "rows"),
-    "decision": ("threshold", "net_benefit", "treat_all"),
-}
 
 
-def sheets(document: Document) -> dict[str, str]:
+def sheets(document: DocumentLike) -> dict[str, str]:
     r"""The document's tables: name -> text of the CSV file.
 
     Every table is there, with its header alone where the audit has no entries. Lines
@@ -97,22 +36,16 @@ def sheets(document: Document) -> dict[str, str]:
       ...                      "rows": 2}]})["quality"]
       "severity,code,message,rows\ninfo,a,'=1+1,2\n"
     """
+    document = Document.of(document)
     tables = {
-        name: _table(columns, document.get(name, ()))
-        for name, columns in _COLUMNS.items()
+        name: _table(kind, getattr(document, name, ()))
+        for name, kind in entries_of(Document).items()
     }
-    who = ("model", "attribute", "group")
-    curves = document.get("curves", {})
-    for kind, series in _CURVES.items():
-        tables[f"curve_{kind}"] = _table(
-            (*who, *series), _long(curves.get(kind, ()), who, series)
-        )
-    who, series = ("model", "attribute", "metric"), ("threshold", "estimate")
-    series = (*series, "lower", "upper")
-    tables["sensitivity"] = _table(
-        (*who, *series), _long(document.get("sensitivity", ()), who, series)
-    )
-    tables["comparison"] = _comparison(document.get("comparison", ()))
+    curves = getattr(document, "curves", None)
+    for name, kind in entries_of(Curves).items():
+        tables[f"curve_{name}"] = _long(kind, getattr(curves, name, ()))
+    tables["sensitivity"] = _long(Sensitivity, getattr(document, "sensitivity", ()))
+    tables["comparison"] = _comparison(getattr(document, "comparison", ()))
     return tables
 
 
@@ -134,36 +67,48 @@ def cell(value: Any) -> str:
     return _FORMULA.sub(lambda found: f"{found[1] or ''}'{found[2] or ''}", text)
 
 
-def _table(columns: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
+def _columns(kind: Any) -> list[str]:
+    """The fields of an entry that have a column."""
+    return [f.name for f in fields(kind) if f.name != "attributes"]
+
+
+def _table(kind: Any, entries: Iterable[Entry]) -> str:
+    columns = _columns(kind)
+    return _text(columns, ([getattr(e, k, None) for k in columns] for e in entries))
+
+
+def _text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    for entry in entries:
-        writer.writerow([cell(entry.get(column)) for column in columns])
+    writer.writerows([cell(value) for value in row] for row in rows)
     return stream.getvalue()
 
 
-def _long(
-    entries: Sequence[Mapping[str, Any]], who: Sequence[str], series: Sequence[str]
-) -> list[dict[str, Any]]:
-    """A line for each point of each curve."""
-    return [
-        {**{k: entry[k] for k in who}, **dict(zip(series, point, strict=True))}
+def _long(kind: Any, entries: Iterable[Entry]) -> str:
+    """A line for each point of each curve; the first three columns say whose it is."""
+    columns = _columns(kind)
+    rows = (
+        [*(entry[k] for k in columns[:3]), *point]
         for entry in entries
-        for point in zip(*(entry[k] for k in series), strict=True)
-    ]
+        for point in zip(*(entry[k] for k in columns[3:]), strict=True)
+    )
+    return _text(columns, rows)
 
 
-def _comparison(entries: Sequence[Mapping[str, Any]]) -> str:
+def _comparison(entries: Iterable[Comparison]) -> str:
     """A line for the whole, for the group that gains least, and for each group."""
-    lines = []
-    for entry in entries:
-        who = {k: entry[k] for k in ("model", "baseline", "attribute", "verdict")}
-        who["margin"] = entry["margin"]
-        lines += [
-            {**who, "part": "overall", **entry["gain"]},
-            {**who, "part": "worst", **entry["worst"]},
-            *({**who, "part": "group", **group} for group in entry["groups"]),
+    rows = [
+        [
+            *(e.model, e.baseline, e.attribute, part, getattr(change, "group", None)),
+            *(change.estimate, change.lower, change.upper, e.margin, e.verdict),
         ]
-    columns = ("model", "baseline", "attribute", "part", "group", "estimate")
-    return _table((*columns, "lower", "upper", "margin", "verdict"), lines)
+        for e in entries
+        for part, change in (
+            ("overall", e.gain),
+            ("worst", e.worst),
+            *(("group", group) for group in e.groups),
+        )
+    ]
+    columns = "model baseline attribute part group estimate lower upper margin verdict"
+    return _text(columns.split(), rows)

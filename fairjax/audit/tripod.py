@@ -4,7 +4,7 @@ The reporting guideline is Collins et al., BMJ 2024;385:e078378. Topics are name
 in words of our own; what an item asks for in full is in the guideline.
 """
 
-from fairjax.audit.formats import Document
+from fairjax.audit.schema import Document, DocumentLike
 
 GUIDELINE = "Collins et al., BMJ 2024;385:e078378"
 # Topic, item, the report's section, and the document's entry that it needs.
@@ -29,7 +29,7 @@ _TOPICS = (
 )
 
 
-def tripod_ai(document: Document) -> list[dict[str, str]]:
+def tripod_ai(document: DocumentLike) -> list[dict[str, str]]:
     """The topics, each with the guideline's item and the section that bears on it.
 
     A topic whose section the audit has no results for is left out.
@@ -41,8 +41,9 @@ def tripod_ai(document: Document) -> list[dict[str, str]]:
       >>> any(t["section"] == "gaps" for t in topics)
       False
     """
+    document = Document.of(document)
     return [
         {"topic": topic, "item": item, "section": section}
         for topic, item, section, needs in _TOPICS
-        if needs is None or document.get(needs)
+        if needs is None or getattr(document, needs, None)
     ]

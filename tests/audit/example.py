@@ -10,10 +10,10 @@ from unittest import mock
 
 import numpy as np
 
-from fairjax.audit import _curves as curve_figures
 from fairjax.audit import figures
 from fairjax.audit.figures import draw
 from fairjax.audit.page import page
+from fairjax.audit.render import _curves as curve_figures
 from fairjax.audit.wording import words
 
 HOSTILE = "<script>alert(1)</script>"

@@ -15,16 +15,13 @@ from statsmodels.stats.proportion import proportion_confint
 from fairjax.audit import (
     AuditError,
     Options,
-    _analysis,
-    _entries,
-    _pointwise,
-    _veil,
     audit,
     gate_fails,
     write,
 )
-from fairjax.audit._analysis import searchable
 from fairjax.audit.formats import select
+from fairjax.audit.measure import _analysis, _pointwise
+from fairjax.audit.measure._analysis import searchable
 from fairjax.audit.reading.data import Attribute
 from fairjax.audit.reading.table import read
 from fairjax.audit.schema import schema
@@ -44,9 +41,8 @@ OPTIONS = {
 def brief(options, frame):
     """An audit at few other thresholds, whose gaps are most of what it simulates."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (_analysis, _entries, _pointwise, _veil):
-            few = np.array([0.1, 0.3, 0.5, 0.7])
-            patch.setattr(module, "SENSITIVITY_THRESHOLDS", few)
+        few = np.array([0.1, 0.3, 0.5, 0.7])
+        patch.setattr(_pointwise, "SENSITIVITY_THRESHOLDS", few)
         return audit(options, frame)
 
 

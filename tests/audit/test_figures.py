@@ -8,7 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from experiments.reporting import figures as experiment
-from fairjax.audit import _canvas, figures
+from fairjax.audit import figures
+from fairjax.audit.render import _canvas
 from tests.audit.example import (
     FORMULA,
     HOSTILE,

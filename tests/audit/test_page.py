@@ -11,7 +11,7 @@ import re
 import pytest
 
 from fairjax.audit import page
-from fairjax.audit._canvas import Drawing
+from fairjax.audit.render._canvas import Drawing
 from tests.audit.example import (
     FORMULA,
     HOSTILE,

@@ -1,6 +1,7 @@
 """The schema of audit.json: valid, in step with the docs, and strict."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_the_schema_is_one():
 def test_documents_are_valid(make):
     document = json.loads(json.dumps(make()))
     assert [e.message for e in VALIDATOR.iter_errors(document)] == []
+
+
+@pytest.mark.parametrize("make", [example, small, empty])
+def test_the_types_hold_all_of_a_document(make):
+    document = make()
+    typed = dataclasses.asdict(schema.Document.of(document))
+    assert {name: typed[name] for name in document} == document
 
 
 def change(path, value):

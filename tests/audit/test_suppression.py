@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairjax.audit._families import families
-from fairjax.audit._suppression import count, withheld
+from fairjax.audit.measure._families import families
+from fairjax.audit.measure._withheld import count, withheld
 from fairjax.audit.reading.data import Attribute
 
 

@@ -109,7 +109,7 @@ def test_a_gap_stands_for_its_attribute_in_the_order_of_the_headlines():
         for m in ("auroc_difference", "equal_opportunity_difference")
     ]
     [headline] = wording.headlines(with_gaps(*gaps, GAP | {"metric": "other"}))
-    assert headline["metric"] == "equal_opportunity_difference"
+    assert headline.metric == "equal_opportunity_difference"
 
 
 def test_several_models_are_named():

@@ -4,28 +4,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _entries as entries
-from fairjax.audit import _gap_entries as gap_entries
-from fairjax.audit._comparisons import Compared, Odds, Support, compare, support
-from fairjax.audit._families import Family, families
-from fairjax.audit._measures import Measured, Rows, measure
-from fairjax.audit._model_comparison import compare_models
-from fairjax.audit._pointwise import (
-    SENSITIVITY_THRESHOLDS,
-    curves,
-    rates_at_thresholds,
-)
-from fairjax.audit._suppression import count, withhold, without
-from fairjax.audit._veil import hidden_for, shrunken_without, take_out
+from fairjax.audit import schema
+from fairjax.audit.formats import joined
+from fairjax.audit.measure import _entries as entries
+from fairjax.audit.measure import _pointwise
+from fairjax.audit.measure._comparisons import Compared, Odds, Support, compare, support
+from fairjax.audit.measure._estimates import Measured, Rows, measure
+from fairjax.audit.measure._families import MAX_GROUPS, Family, families
+from fairjax.audit.measure._models import compare_models
+from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
+from fairjax.audit.measure._suppression import masked, suppress
+from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import Attribute, AuditData, Model
+from fairjax.audit.schema import Cohort, Discovery, Document, Finding
 
 _T = TypeVar("_T")
 
@@ -43,36 +43,37 @@ MOST_CELLS = 2**20
 
 
 def analyse(
+    document: Document,
     data: AuditData,
     options: Options,
     advance: Callable[[str], object] = lambda _: None,
-) -> dict[str, Any]:
-    """What is known of the models, as JSON types: the numbers of a document.
+) -> Document:
+    """The document with all that is known of the models.
 
     Computed in double precision from one seed, so that the same rows and options give
     the same numbers.
 
     Args:
+      document: What was audited and how, whose lists of numbers are empty.
       data: The rows.
       options: What was asked for.
       advance: Told what is being computed.
     """
     analysis = in_double_precision(lambda: _Analysis(data, options, advance))
-    found = in_double_precision(analysis.numbers)
+    document = in_double_precision(lambda: analysis.fill(document))
     if analysis.withheld is not None:
-        take_out(found, analysis.withheld, analysis.families, data)
+        document = suppress(document, analysis.withheld, analysis.families, data)
     # More were asked for, should some be withheld.
-    found["discovery"] = _most(found["discovery"])
-    return found
+    return replace(document, discovery=_most(document.discovery))
 
 
-def _most(found: Sequence[entries.Entry]) -> list[entries.Entry]:
+def _most(found: Sequence[Discovery]) -> list[Discovery]:
     """The first of each model and metric."""
     seen: Counter[tuple[str, str]] = Counter()
     kept = []
     for entry in found:
-        seen[entry["model"], entry["metric"]] += 1
-        if seen[entry["model"], entry["metric"]] <= _MOST_FOUND:
+        seen[entry.model, entry.metric] += 1
+        if seen[entry.model, entry.metric] <= _MOST_FOUND:
             kept.append(entry)
     return kept
 
@@ -129,18 +130,12 @@ class _Analysis:
         codes, places = np.zeros(len(data.labels), np.int32), np.zeros((1, 0))
         self.everyone = Family(_EVERYONE, (), (_EVERYONE,), codes, places)
 
-    def numbers(self) -> dict[str, Any]:
-        """All entries that hold numbers."""
-        found: dict[str, Any] = {
-            "families": [entries.family(family) for family in self.families],
-            "left_out": list(self.too_many),
-            "cohort": [],
-            "overall": [],
-            "groups": [],
-            "gaps": [],
-            "curves": {"roc": [], "calibration": [], "decision": []},
-            "sensitivity": [],
-        }
+    def fill(self, document: Document) -> Document:
+        """The document with all entries that hold numbers."""
+        attributes = [
+            schema.Attribute(f.name, list(f.levels), f.binned, f.intersection)
+            for f in self.families
+        ]
         # On other threads: programs are compiled, and intersections searched, while the
         # families are measured.
         with ThreadPoolExecutor(2) as pool:
@@ -153,25 +148,30 @@ class _Analysis:
                 rows = self._rows(model)
                 self.advance(f"{model.name}: all rows")
                 overall = jax.device_get(self._measure(rows, self.everyone))
-                found["overall"] += entries.overall(model.name, overall)
+                document.overall.extend(entries.overall(model.name, overall))
                 for family in self.families:
                     self.advance(f"{model.name}: {family.name}")
-                    self._add_family(found, position, model, rows, family, ready)
+                    self._add_family(document, position, model, rows, family, ready)
             self.advance("the worst intersections")
-            found["discovery"], found["unsearched"] = searched.result()
-        gap_entries.adjust(found["gaps"], self.options.correction)
+            found, unsearched = searched.result()
         self.advance("the comparison of models")
-        found["comparison"] = list(
-            compare_models(
-                self.data,
-                self.families,
-                self.withheld,
-                self.options,
-                num_groups=self.num_groups,
-                by_patient=self.patients is not None,
-            )
+        compared = compare_models(
+            self.data,
+            self.families,
+            self.withheld,
+            self.options,
+            num_groups=self.num_groups,
+            by_patient=self.patients is not None,
         )
-        return found
+        findings = [*_too_many(self.too_many), *_unsearched(unsearched)]
+        return replace(
+            document,
+            data=replace(document.data, attributes=attributes),
+            quality=document.quality + findings,
+            gaps=entries.adjusted(document.gaps, self.options.correction),
+            discovery=found,
+            comparison=list(compared),
+        )
 
     def _compile(self) -> None:
         """Compiles what compares groups, for which the sizes are enough, and curves."""
@@ -199,7 +199,9 @@ class _Analysis:
     ) -> Compared:
         number = 0 if others is None else len(others)
         if others is None:
-            others = np.zeros((len(SENSITIVITY_THRESHOLDS), *odds.rates.shape))
+            others = np.zeros(
+                (len(_pointwise.SENSITIVITY_THRESHOLDS), *odds.rates.shape)
+            )
         return compare(
             self._key(model, family),
             measured,
@@ -235,7 +237,7 @@ class _Analysis:
 
     def _add_family(
         self,
-        found: dict[str, Any],
+        document: Document,
         position: int,
         model: Model,
         rows: Rows,
@@ -248,57 +250,48 @@ class _Analysis:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
         ready.result()
         supported, odds = self._supported(measured)
-        enough, gone = np.asarray(supported.both), None
+        enough, hidden = np.asarray(supported.both), None
         if self.withheld is not None:
-            hidden = self.withheld.decisions[position][family.name]
-            ranking = self.withheld.ranking[position][family.name]
-            gone = hidden_for(ranking, hidden)
-            padding = 0, self.num_groups - len(hidden)
-            hidden, ranking = np.pad(hidden, padding), np.pad(ranking, padding)
-            supported = supported._replace(
-                shares=supported.shares & ~hidden, both=supported.both & ~ranking
-            )
-            odds = odds._replace(valid=odds.valid & ~hidden)
-            measured = shrunken_without(measured, hidden)
+            hidden = partial(self.withheld.hidden, family.name, position)
+            measured, supported, odds = masked(measured, supported, odds, hidden)
         compared = self._compare(position, number, measured, supported, odds, others)
         measured, supported, compared = jax.device_get((measured, supported, compared))
         if position == 0:
-            found["cohort"] += self._cohort(family, measured, enough)
-        found["groups"] += entries.groups(model.name, family, measured, supported)
-        by_patient = self.patients is not None
-        found["gaps"] += gap_entries.gaps(
-            model.name,
-            family,
-            measured,
-            compared.gaps,
-            supported,
-            by_patient=by_patient,
-            hidden=gone,
+            document.cohort.extend(self._cohort(family, measured, enough))
+        document.groups.extend(entries.groups(model.name, family, measured, supported))
+        document.gaps.extend(
+            entries.gaps(
+                model.name,
+                family,
+                measured,
+                compared.gaps,
+                supported,
+                by_patient=self.patients is not None,
+                hidden=hidden,
+            )
         )
         if family.intersection:
             return
         drawn = jax.device_get(curves(rows, family.codes, num_groups=self.num_groups))
         drawn = entries.curves(model.name, family, measured, drawn, supported.both)
-        for kind, curve in drawn.items():
-            found["curves"][kind] += curve
+        for kind in ("roc", "calibration", "decision"):
+            document.curves[kind].extend(drawn[kind])
         if others is not None:
-            found["sensitivity"].append(
+            document.sensitivity.append(
                 entries.sensitivity(model.name, family, compared.odds)
             )
 
     def _cohort(
-        self, family: Family, measured: Measured, both: np.ndarray
-    ) -> Iterator[entries.Entry]:
+        self, family: Family, measured: Measured, enough: np.ndarray
+    ) -> Iterator[Cohort]:
         patients, known = None, family.codes >= 0
-        # Beside the total they would tell how many patients are in several groups.
-        told = self.withheld is None or family.name not in self.withheld.shared
-        if self.data.patients is not None and told:
+        if self.data.patients is not None:
             here = replace(family, codes=family.codes[known])
             one = np.zeros(len(here.codes), np.int64)
             patients = count(here, one, 1, self.data.patients[known])[:, 0]
-        yield from entries.cohort(family, measured, patients, both)
+        yield from entries.cohort(family, measured, patients, enough)
 
-    def _discovery(self) -> tuple[list[entries.Entry], list[str]]:
+    def _discovery(self) -> tuple[list[Discovery], list[str]]:
         """The worst intersections, and the attributes that are too many to search.
 
         A test that shuffles patients needs attributes that do not vary within them.
@@ -344,3 +337,19 @@ class _Analysis:
             top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
         )
+
+
+def _too_many(names: Sequence[str]) -> Iterator[Finding]:
+    for name in names:
+        text = f"{name} is left out of the tables: it has more than {MAX_GROUPS} groups"
+        yield Finding("info", "too_many_groups", f"{text} with patients.", None)
+
+
+def _unsearched(names: Sequence[str]) -> Iterator[Finding]:
+    if names:
+        text = (
+            f"The search for the worst intersection leaves out {joined(names)}: "
+            "crossed with the other attributes there are more than "
+            f"{MOST_CELLS:,} groups, which is as many as can be searched."
+        )
+        yield Finding("warning", "attributes_not_searched", text, None)

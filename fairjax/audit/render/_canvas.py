@@ -96,6 +96,13 @@ def sheet(figure: Figure) -> Axes:
     return axes
 
 
+def write(
+    page: Axes, x: float, y: float, text: str, size: float = 8, **options: Any
+) -> None:
+    """Writes text, centred on a height and in ink unless the options say otherwise."""
+    page.text(x, y, text, **{"va": "center", "color": INK, "fontsize": size} | options)
+
+
 class Sign(NamedTuple):
     """What a legend explains: a line, a marker or a band, and its name."""
 
@@ -126,7 +133,7 @@ def legend(page: Axes, left: float, y: float, signs: Iterable[Sign]) -> None:
                 markersize=4,
                 markerfacecolor="white" if sign.hollow else sign.colour,
             )
-        page.text(left + 0.36, y, sign.name, va="center", fontsize=7.5, color=INK)
+        write(page, left + 0.36, y, sign.name, 7.5)
         left += 0.56 + 0.062 * len(sign.name)
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fairjax.audit._errors import AuditError, row_count
-from fairjax.audit._families import Family
+from fairjax.audit.glossary import RANKING
+from fairjax.audit.measure._families import Family
 from fairjax.audit.reading.data import AuditData
 
 # What may be left, for rounding, of a group that is a combination of the others.
@@ -47,6 +48,14 @@ class Withheld(NamedTuple):
     ranking: tuple[Mapping[str, np.ndarray], ...]
     overall_ranking: tuple[bool, ...]
     shared: frozenset[str]
+
+    def hidden(self, family: str, model: int, metric: str) -> np.ndarray:
+        """``[G]``, which groups of a family do not show a model's metric."""
+        return (self.ranking if metric in RANKING else self.decisions)[model][family]
+
+    def hidden_overall(self, model: int, metric: str) -> bool:
+        """Whether a model's metric over all rows is withheld."""
+        return (self.overall_ranking if metric in RANKING else self.overall)[model]
 
 
 def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:

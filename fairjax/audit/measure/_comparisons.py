@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax import metrics
-from fairjax.audit._measures import (
+from fairjax.audit.measure._estimates import (
     BASE,
     ODDS,
     SHARES,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from fairjax import metrics
-from fairjax.audit._measures import Rows
+from fairjax.audit.measure._estimates import Rows
 
 THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 # Where a gap's interval is simulated, so that a coarser grid is enough.

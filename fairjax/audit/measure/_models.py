@@ -1,16 +1,18 @@
 """The first model against each of the others, in the groups that all may be told of."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from fairjax import metrics
-from fairjax.audit import _entries as entries
-from fairjax.audit._families import Family
-from fairjax.audit._suppression import Withheld, without
+from fairjax.audit.measure import _entries as entries
+from fairjax.audit.measure._families import Family
+from fairjax.audit.measure._withheld import Withheld, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
+from fairjax.audit.schema import Change, Comparison, GroupChange
 
 _ALL = "all attributes"
 
@@ -35,7 +37,7 @@ def compare_models(
     *,
     num_groups: int,
     by_patient: bool,
-) -> Iterator[entries.Entry]:
+) -> Iterator[Comparison]:
     """An entry for each later model and family, and one for all families together.
 
     Args:
@@ -49,11 +51,11 @@ def compare_models(
     baseline, *others = data.models
     together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
     for place, model in enumerate(others, start=1):
-        compared = families
+        open_to_all = families
         if withheld is not None:
-            compared = _open(place, families, withheld)
-        for family in (*compared, together):
-            parts = compared if family is together else (family,)
+            open_to_all = _open(place, families, withheld)
+        for family in (*open_to_all, together):
+            parts = open_to_all if family is together else (family,)
             if family is together and len(parts) < 2:
                 continue
             levels: list[str | None] = []
@@ -66,16 +68,36 @@ def compare_models(
                 hidden += [*_hidden(place, part, withheld), *[False] * padding]
                 codes = part.codes[part.codes >= 0]
                 occurs += (np.bincount(codes, minlength=num_groups) > 0).tolist()
-            yield entries.comparison(
+            found = _gains(data, model, parts, options, num_groups, by_patient)
+            worst = int(found.worst_group)
+            changes = _changes(found.group_gains, found.group_lower, found.group_upper)
+            compared = np.asarray(found.compared)
+            # A group without a name pads.
+            named = [(i, level) for i, level in enumerate(levels) if level is not None]
+            yield Comparison(
                 model.name,
                 baseline.name,
                 family.name,
-                _gains(data, model, parts, options, num_groups, by_patient),
-                levels,
-                hidden,
-                occurs,
+                Change(*_changes(found.gain, found.gain_lower, found.gain_upper)[0]),
+                GroupChange(
+                    *_changes(found.worst, found.worst_lower, found.worst_upper)[0],
+                    levels[worst] if worst >= 0 else None,
+                ),
                 options.margin,
+                metrics.VERDICTS[int(found.verdict)],
+                [GroupChange(*changes[i], level) for i, level in named if compared[i]],
+                [
+                    level
+                    for i, level in named
+                    if occurs[i] and not compared[i] and not hidden[i]
+                ],
+                [level for i, level in named if hidden[i]],
             )
+
+
+def _changes(*ends: Any) -> list[tuple[float | None, ...]]:
+    """Estimates with the lower and upper ends of their intervals."""
+    return list(zip(*map(entries.numbers, ends), strict=True))
 
 
 def _open(

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fairjax.audit._canvas import (
+from fairjax.audit.formats import STATUS, Number, count, interval, number
+from fairjax.audit.render._canvas import (
     BAND,
     COLOURS,
     FAINT,
@@ -19,8 +20,8 @@ from fairjax.audit._canvas import (
     render,
     sheet,
     wrap,
+    write,
 )
-from fairjax.audit.formats import STATUS, Number, count, interval, number
 
 _NAMES, _COUNT, _PLOT, _TEXT, _EDGE = 1.75, 0.66, 1.6, 1.35, 0.08
 _LINE, _HEAD, _FOOT, _LEGEND = 0.155, 0.42, 0.34, 0.26
@@ -55,7 +56,7 @@ def forest(
 ) -> bytes:
     """The SVG of a forest plot.
 
-    A cell is a mapping with ``estimate``, ``lower``, ``upper`` and, if they are to be
+    A cell is an entry with ``estimate``, ``lower``, ``upper`` and, if they are to be
     drawn, ``corrected`` and ``noise_floor``. ``reference`` says what the columns'
     reference line is.
     """
@@ -72,19 +73,11 @@ def forest(
             page.axhspan(tops[n], tops[n] + heights[n], color=BAND, linewidth=0)
         middle = tops[n] + heights[n] / 2
         weight = "bold" if row.bold else "normal"
-        page.text(
-            _EDGE,
-            middle,
-            "\n".join(lines),
-            va="center",
-            color=INK,
-            weight=weight,
-            fontsize=8.5,
-            linespacing=1.1,
-        )
+        name = "\n".join(lines)
+        write(page, _EDGE, middle, name, 8.5, weight=weight, linespacing=1.1)
         for k, text in enumerate(row.counts):
             x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
-            page.text(x, middle, text, va="center", ha="right", color=INK, fontsize=8)
+            write(page, x, middle, text, ha="right")
     page.text(_EDGE, 0.3, heading, weight="bold", color=INK, fontsize=8.5)
     for k, text in enumerate(counts):
         x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
@@ -97,14 +90,8 @@ def forest(
         page.text(start, 0.3, column.title, weight="bold", color=INK, fontsize=8.5)
         for row, middle in zip(rows, middles, strict=True):
             _beside(page, row, row.cells[k], start + _PLOT + _TEXT, middle)
-        page.text(
-            start + _PLOT + _TEXT,
-            0.3,
-            f"{100 * confidence:g} % interval",
-            ha="right",
-            color=FAINT,
-            fontsize=7,
-        )
+        right, text = start + _PLOT + _TEXT, f"{100 * confidence:g} % interval"
+        page.text(right, 0.3, text, ha="right", color=FAINT, fontsize=7)
     legend(page, _EDGE, height - _LEGEND / 2, _signs(rows, columns, reference))
     return render(figure)
 
@@ -117,14 +104,14 @@ def _signs(
         (row, cell)
         for row in rows
         for cell in row.cells
-        if cell is not None and cell["estimate"] is not None
+        if cell is not None and cell.estimate is not None
     ]
     yield Sign("estimate with interval", COLOURS[0], "-", "o")
     if any(row.status != "ok" for row, _ in cells):
         yield Sign("too few for other metrics", COLOURS[0], "-", "o", hollow=True)
-    if any(cell.get("corrected") is not None for _, cell in cells):
+    if any(getattr(cell, "corrected", None) is not None for _, cell in cells):
         yield Sign("less what chance adds", COLOURS[1], "", "D", hollow=True)
-    if any(cell.get("noise_floor") is not None for _, cell in cells):
+    if any(getattr(cell, "noise_floor", None) is not None for _, cell in cells):
         yield Sign("what chance alone gives", "#9aa0a6", band=True)
     if any(column.reference is not None for column in columns):
         yield Sign(reference, FAINT, (0, (4, 2)))
@@ -146,38 +133,26 @@ def _column(
     axes.grid(visible=True, axis="x", alpha=0.35)
     for row, middle in zip(rows, middles, strict=True):
         cell = row.cells[k]
-        if cell is None or cell["estimate"] is None:
+        if cell is None or cell.estimate is None:
             continue
-        ends = [cell["lower"], cell["upper"]]
-        shown += [v for v in (cell["estimate"], *ends) if v is not None]
-        floor = cell.get("noise_floor")
+        ends = [cell.lower, cell.upper]
+        shown += [v for v in (cell.estimate, *ends) if v is not None]
+        floor = getattr(cell, "noise_floor", None)
         if floor is not None:
-            axes.barh(
-                middle, floor, height=0.17, color="#9aa0a6", alpha=0.55, linewidth=0
-            )
+            band = {"height": 0.17, "color": "#9aa0a6", "alpha": 0.55, "linewidth": 0}
+            axes.barh(middle, floor, **band)
             shown.append(floor)
         if None not in ends:
             axes.plot(ends, [middle] * 2, color=COLOURS[0], linewidth=1.4)
         marker, size = ("s", 5.0) if row.bold else ("o", 4.5)
-        axes.plot(
-            cell["estimate"],
-            middle,
-            marker,
-            color=COLOURS[0],
-            markersize=size,
-            # Hollow where the group is too small for its status to be "ok".
-            markerfacecolor=COLOURS[0] if row.status == "ok" else "white",
-        )
-        corrected = cell.get("corrected")
+        # Hollow where the group is too small for its status to be "ok".
+        inside = COLOURS[0] if row.status == "ok" else "white"
+        style = {"color": COLOURS[0], "markersize": size, "markerfacecolor": inside}
+        axes.plot(cell.estimate, middle, marker, **style)
+        corrected = getattr(cell, "corrected", None)
         if corrected is not None:
-            axes.plot(
-                corrected,
-                middle,
-                "D",
-                markersize=4,
-                color=COLOURS[1],
-                markerfacecolor="white",
-            )
+            style = {"color": COLOURS[1], "markersize": 4, "markerfacecolor": "white"}
+            axes.plot(corrected, middle, "D", **style)
             shown.append(corrected)
     if column.reference is not None:
         axes.axvline(
@@ -190,24 +165,16 @@ def _column(
 
 def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> None:
     """Writes a cell's numbers, or why there are none."""
-    if cell is not None and cell["estimate"] is not None:
-        text = number(cell["estimate"])
-        if cell["lower"] is not None or cell["upper"] is not None:
-            text += f" [{interval(cell['lower'], cell['upper'], between=', ')}]"
-        page.text(right, middle, text, ha="right", va="center", color=INK, fontsize=8)
+    if cell is not None and cell.estimate is not None:
+        text = number(cell.estimate)
+        if cell.lower is not None or cell.upper is not None:
+            text += f" [{interval(cell.lower, cell.upper, between=', ')}]"
+        write(page, right, middle, text, ha="right")
         return
-    page.text(
-        right,
-        middle,
-        STATUS.get(row.status) or "not defined",
-        ha="right",
-        va="center",
-        color=FAINT,
-        fontsize=7.5,
-        style="italic",
-    )
+    why = STATUS.get(row.status) or "not defined"
+    write(page, right, middle, why, 7.5, ha="right", color=FAINT, style="italic")
 
 
 def counts_of(entry: Any) -> tuple[str, str]:
     """Rows and positives of a group's entry."""
-    return count(entry["rows"]), count(entry["positives"])
+    return count(entry.rows), count(entry.positives)

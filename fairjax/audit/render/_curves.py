@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fairjax.audit._canvas import (
+from fairjax.audit.formats import Number, count, number
+from fairjax.audit.render._canvas import (
     COLOURS,
     FAINT,
     INK,
@@ -20,8 +21,8 @@ from fairjax.audit._canvas import (
     render,
     sheet,
     wrap,
+    write,
 )
-from fairjax.audit.formats import Number, count, number
 
 _SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
 # One more than the palette has, for eight curves in one plot.
@@ -49,14 +50,14 @@ def roc(
         colour, line, marker = (
             kind[n % len(kind)] for kind in (_COLOURS, LINES, _MARKERS)
         )
-        axes.plot(*_drawn(curve["fpr"], curve["tpr"]), color=colour, linestyle=line)
-        point = points.get(curve["group"])
+        axes.plot(*_drawn(curve.fpr, curve.tpr), color=colour, linestyle=line)
+        point = points.get(curve.group)
         if point is not None:
             axes.plot(*point, marker, color=colour, markersize=6, markeredgecolor="w")
-        lines = wrap(curve["group"], 34, 2)
+        lines = wrap(curve.group, 34, 2)
         page.plot([4.6, 5.0], [y, y], color=colour, linestyle=line)
         page.plot(4.8, y, marker, color=colour, markersize=5, markeredgecolor="w")
-        auroc = aurocs.get(curve["group"])
+        auroc = aurocs.get(curve.group)
         lines[-1] += "" if auroc is None else f"  (AUROC {number(auroc)})"
         page.text(5.1, y - 0.07, "\n".join(lines), va="top", color=INK, fontsize=8)
         y += 0.16 * len(lines) + 0.1
@@ -92,10 +93,10 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
         axes.plot(x, y, "o-", color=COLOURS[0], markersize=3.2, linewidth=0.9)
         axes.set_xlim(-0.01 * top, 1.01 * top)
         axes.set_ylim(-0.01 * top, 1.01 * top)
-        known = [r for r in curve["rows"] if r is not None]
+        known = [r for r in curve.rows if r is not None]
         rows = f"n = {count(int(sum(known)))}"
         rows = rows if len(known) == len(x) else "some bins withheld"
-        _title(axes, curve["group"], rows)
+        _title(axes, curve.group, rows)
         _ticks(axes, n)
     _legend(
         figure,
@@ -107,20 +108,20 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
 
 def decision(curves: Sequence[Any]) -> bytes:
     """A panel for each group: net benefit of the model, of all and of none."""
-    model = np.concatenate([_numbers(c["net_benefit"]) for c in curves])
-    every = np.concatenate([_numbers(c["treat_all"]) for c in curves])
+    model = np.concatenate([_numbers(c.net_benefit) for c in curves])
+    every = np.concatenate([_numbers(c.treat_all) for c in curves])
     top = max(np.nanmax(model, initial=0.01), np.nanmax(every, initial=0.01))
     figure, panels = _grid(curves, "Threshold", "Net benefit per patient", legend=True)
     for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
-        x = _numbers(curve["threshold"])
+        x = _numbers(curve.threshold)
         axes.axhline(0, color=FAINT, linewidth=0.8)
         axes.plot(
-            x, _numbers(curve["treat_all"]), color=COLOURS[1], linestyle="--", lw=1.1
+            x, _numbers(curve.treat_all), color=COLOURS[1], linestyle="--", lw=1.1
         )
-        axes.plot(x, _numbers(curve["net_benefit"]), color=COLOURS[0], lw=1.5)
+        axes.plot(x, _numbers(curve.net_benefit), color=COLOURS[0], lw=1.5)
         axes.set_ylim(-0.25 * top, 1.08 * top)
         axes.set_xlim(left=0)
-        _title(axes, curve["group"], "")
+        _title(axes, curve.group, "")
         _ticks(axes, n)
     _legend(
         figure,
@@ -143,25 +144,25 @@ def sensitivity(
       titles: Metric -> its panel's title.
       thresholds: Model -> the threshold it is used at.
     """
-    metrics = list(dict.fromkeys(e["metric"] for e in entries))
-    models = list(dict.fromkeys(e["model"] for e in entries))
+    metrics = list(dict.fromkeys(e.metric for e in entries))
+    models = list(dict.fromkeys(e.model for e in entries))
     figure, panels = _grid(metrics, "Threshold", "Gap between groups", legend=True)
-    tops = [v for e in entries for v in (*e["estimate"], *e["upper"]) if v is not None]
+    tops = [v for e in entries for v in (*e.estimate, *e.upper) if v is not None]
     for n, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
-        for entry in (e for e in entries if e["metric"] == metric):
-            k = models.index(entry["model"])
+        for entry in (e for e in entries if e.metric == metric):
+            k = models.index(entry.model)
             colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
-            x = _numbers(entry["threshold"])
+            x = _numbers(entry.threshold)
             axes.fill_between(
                 x,
-                _numbers(entry["lower"]),
-                _numbers(entry["upper"]),
+                _numbers(entry.lower),
+                _numbers(entry.upper),
                 color=colour,
                 alpha=0.13,
                 linewidth=0,
             )
-            axes.plot(x, _numbers(entry["estimate"]), color=colour, linestyle=line)
-            used = thresholds.get(entry["model"])
+            axes.plot(x, _numbers(entry.estimate), color=colour, linestyle=line)
+            used = thresholds.get(entry.model)
             if used is not None:
                 axes.axvline(used, color=colour, linewidth=0.8, linestyle=(0, (2, 2)))
         axes.set_ylim(0, 1.05 * max(tops, default=1.0))
@@ -183,12 +184,12 @@ def quadrant(entries: Sequence[Any]) -> bytes:
     figure = Figure(figsize=(7.4, 4.2))
     axes = panel(figure, 0.75, 0.2, 3.7, 3.4)
     page = sheet(figure)
-    margin = max(entry["margin"] or 0.0 for entry in entries)
+    margin = max(entry.margin or 0.0 for entry in entries)
     values = [
         v
         for e in entries
-        for side in (e["gain"], e["worst"])
-        for v in (side["estimate"], side["lower"], side["upper"])
+        for side in (e.gain, e.worst)
+        for v in (side.estimate, side.lower, side.upper)
         if v is not None
     ]
     reach = 1.15 * max([abs(v) for v in values] + [2 * margin, 0.01])
@@ -202,19 +203,19 @@ def quadrant(entries: Sequence[Any]) -> bytes:
         axes.axhline(-margin, color=COLOURS[1], linewidth=0.9, linestyle=(0, (4, 2)))
     y = 0.3
     for n, entry in enumerate(entries):
-        gain, worst = entry["gain"], entry["worst"]
-        if gain["estimate"] is None or worst["estimate"] is None:
+        gain, worst = entry.gain, entry.worst
+        if gain.estimate is None or worst.estimate is None:
             continue
         colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
-        at = gain["estimate"], worst["estimate"]
-        if None not in (gain["lower"], gain["upper"]):
-            ends = [gain["lower"], gain["upper"]]
+        at = gain.estimate, worst.estimate
+        if None not in (gain.lower, gain.upper):
+            ends = [gain.lower, gain.upper]
             axes.plot(ends, [at[1]] * 2, color=colour, linewidth=1.1)
-        if None not in (worst["lower"], worst["upper"]):
-            ends = [worst["lower"], worst["upper"]]
+        if None not in (worst.lower, worst.upper):
+            ends = [worst.lower, worst.upper]
             axes.plot([at[0]] * 2, ends, color=colour, linewidth=1.1)
         axes.plot(*at, marker, color=colour, markersize=6, markeredgecolor="w")
-        name = f"{entry['model']}, {entry['attribute']}: {entry['verdict']}"
+        name = f"{entry.model}, {entry.attribute}: {entry.verdict}"
         lines = wrap(name, 36, 3)
         page.plot(4.75, y, marker, color=colour, markersize=6, markeredgecolor="w")
         page.text(4.9, y - 0.07, "\n".join(lines), va="top", fontsize=8, color=INK)
@@ -258,17 +259,8 @@ def _grid(
     page = sheet(figure)
     bottom = height - 0.12 - 0.22 * legend
     middle = _LEFT + (columns * (_SIDE + _GAP) - _GAP) / 2
-    page.text(middle, bottom, across, ha="center", va="center", fontsize=8.5, color=INK)
-    page.text(
-        0.13,
-        (height - 0.5) / 2,
-        up,
-        rotation=90,
-        ha="center",
-        va="center",
-        fontsize=8.5,
-        color=INK,
-    )
+    write(page, middle, bottom, across, 8.5, ha="center")
+    write(page, 0.13, (height - 0.5) / 2, up, 8.5, rotation=90, ha="center")
     return figure, panels
 
 

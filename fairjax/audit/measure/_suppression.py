@@ -1,0 +1,191 @@
+"""Takes what is withheld out of an audit: of what is compared, then of its document."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fairjax.audit.measure import _pointwise
+from fairjax.audit.measure._comparisons import Odds, Support
+from fairjax.audit.measure._estimates import Measured, shrunken
+from fairjax.audit.measure._families import Family
+from fairjax.audit.measure._withheld import Withheld, count
+from fairjax.audit.reading.data import AuditData
+from fairjax.audit.rules import LEVEL_JOINT
+from fairjax.audit.schema import (
+    Calibration,
+    Cohort,
+    Curves,
+    Discovery,
+    Document,
+    Group,
+    Overall,
+    Sensitivity,
+)
+
+_KEPT = ("model", "attribute", "group", "metric")
+_ODDS = ("true_positive_rate", "false_positive_rate")
+_Row = TypeVar("_Row", Cohort, Group)
+
+
+def masked(
+    measured: Measured,
+    supported: Support,
+    odds: Odds,
+    hidden: Callable[[str], np.ndarray],
+) -> tuple[Measured, Support, Odds]:
+    """What is compared, without the groups of which it is withheld.
+
+    Rates are drawn towards those of groups that are shown.
+
+    Args:
+      measured: The family's metrics.
+      supported: Who is compared.
+      odds: What equalized odds are of.
+      hidden: Metric -> which groups do not show it.
+    """
+    masks = hidden("selection_rate"), hidden("auroc")
+    padding = 0, odds.rates.shape[-1] - len(masks[0])
+    decisions, ranking = (np.pad(mask, padding) for mask in masks)
+    shares = measured.shares
+    shown = shares._replace(trials=np.where(decisions, 0, shares.trials))
+    return (
+        measured._replace(shrunken=shrunken(shown)),
+        Support(supported.shares & ~decisions, supported.both & ~ranking),
+        odds._replace(valid=odds.valid & ~decisions),
+    )
+
+
+def suppress(
+    document: Document, withheld: Withheld, families: Sequence[Family], data: AuditData
+) -> Document:
+    """The document with what may be shown.
+
+    Names stay, so that a group is seen to be withheld.
+
+    Args:
+      document: All that was found.
+      withheld: What is not shown.
+      families: The groups, with the rows of withheld ones in none.
+      data: The rows.
+    """
+    models = {model.name: place for place, model in enumerate(data.models)}
+    by_name = {family.name: family for family in families}
+
+    def shown(entry: _Row, mask: np.ndarray) -> _Row:
+        if not mask[by_name[entry.attribute].levels.index(entry.group)]:
+            return entry
+        gone = dict.fromkeys({f.name for f in fields(entry)} - {*_KEPT})
+        return replace(entry, **gone | {"status": "suppressed"})
+
+    def group(entry: Group) -> Group:
+        where = entry.attribute, models[entry.model], entry.metric
+        return shown(entry, withheld.hidden(*where))
+
+    def cohort(entry: Cohort) -> Cohort:
+        if entry.attribute in withheld.shared:
+            # Beside the total they would tell how many patients are in several groups.
+            entry = replace(entry, patients=None)
+        return shown(entry, withheld.groups[entry.attribute])
+
+    def overall(entry: Overall) -> Overall:
+        if not withheld.hidden_overall(models[entry.model], entry.metric):
+            return entry
+        return replace(entry, estimate=None, lower=None, upper=None)
+
+    def found(entry: Discovery) -> bool:
+        """Whether the group is one of the tables' and has its decisions."""
+        model = models[entry.model]
+        if withheld.overall[model]:
+            return False
+        for family in families:
+            if set(family.attributes) == set(entry.attributes):
+                level = LEVEL_JOINT.join(entry.attributes[a] for a in family.attributes)
+                place = family.levels.index(level)
+                return not withheld.decisions[model][family.name][place]
+        return False
+
+    # Rows without an attribute are a group of it.
+    attributes = {attribute.name for attribute in data.attributes}
+    missing = {
+        name: None if name in attributes else rows
+        for name, rows in document.data.missing.items()
+    }
+    # A bin's rows are not the number of its patients.
+    repeated = data.num_patients is not None and data.num_patients < len(data.labels)
+    bins = [] if repeated else document.curves.calibration
+    groups = [group(entry) for entry in document.groups]
+    return replace(
+        document,
+        data=replace(document.data, missing=missing),
+        cohort=[cohort(entry) for entry in document.cohort],
+        overall=[overall(entry) for entry in document.overall],
+        groups=groups,
+        # At every threshold the others would tell a group's patients apart by scores.
+        curves=Curves([], [_close_bins(curve, withheld.floor) for curve in bins], []),
+        sensitivity=[
+            _close_thresholds(
+                sweep, groups, withheld.floor, by_name[sweep.attribute], data
+            )
+            for sweep in document.sensitivity
+        ],
+        discovery=[entry for entry in document.discovery if found(entry)],
+    )
+
+
+def _close_bins(curve: Calibration, floor: int) -> Calibration:
+    """Empties bins with few events or non-events, and enough others to hide them."""
+    rows = np.array(curve.rows, float)
+    events = np.round(rows * np.array(curve.observed, float))
+    cells = np.stack([events, rows - events], axis=1)
+    hidden = np.asarray(((cells > 0) & (cells < floor)).any(axis=1))
+    while hidden.any() and not hidden.all():
+        together = cells[hidden].sum(axis=0)
+        if hidden.sum() > 1 and not ((together > 0) & (together < floor)).any():
+            break
+        shown = np.flatnonzero(~hidden)
+        hidden[shown[cells[shown].min(axis=1).argmin()]] = True
+    return _without(curve, ("predicted", "observed", "lower", "upper", "rows"), hidden)
+
+
+def _close_thresholds(
+    sweep: Sensitivity,
+    groups: Sequence[Group],
+    floor: int,
+    family: Family,
+    data: AuditData,
+) -> Sensitivity:
+    """Leaves thresholds out at which a group compared has a small cell."""
+    (scores,) = (model.scores for model in data.models if model.name == sweep.model)
+    compared = {
+        group.group
+        for group in groups
+        if (group.model, group.attribute) == (sweep.model, sweep.attribute)
+        and group.metric in _ODDS
+        and group.status == "ok"
+    }
+    inside = np.array([level in compared for level in family.levels])
+    known = family.codes >= 0
+    shown = replace(family, codes=family.codes[known])
+    patients = None if data.patients is None else data.patients[known]
+
+    def small(threshold: float) -> bool:
+        cells = 2 * data.labels.astype(np.int64) + (scores >= threshold)
+        counts = count(shown, cells[known], 4, patients)[inside]
+        return bool(((counts > 0) & (counts < floor)).any())
+
+    hidden = np.array([small(t) for t in _pointwise.SENSITIVITY_THRESHOLDS])
+    return _without(sweep, ("estimate", "lower", "upper"), hidden)
+
+
+def _without(entry: Any, names: Sequence[str], hidden: np.ndarray) -> Any:
+    """The entry with the hidden points of some series as None."""
+    series = {
+        name: [
+            None if gone else value
+            for gone, value in zip(hidden, entry[name], strict=True)
+        ]
+        for name in names
+    }
+    return replace(entry, **series)

@@ -1,0 +1,326 @@
+"""The report's tables: what stands in each cell, and what it is sorted by."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fairjax.audit.formats import (
+    NONE,
+    STATUS,
+    Number,
+    count,
+    interval,
+    number,
+    p_value,
+    percent,
+    select,
+    some,
+)
+from fairjax.audit.glossary import METRICS, RANKING, describe
+from fairjax.audit.schema import Change, Cohort, Document
+from fairjax.audit.wording import explain, judge
+
+
+class Cell(NamedTuple):
+    """A cell: its text, a second line, what it is sorted by, and its kind."""
+
+    text: str
+    under: str = ""
+    value: Number | None = None
+    kind: str = ""
+
+
+class Table(NamedTuple):
+    """A table; the first cell of a row names it, the first rows may be pinned."""
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: list[list[Cell]]
+    pinned: int = 0
+    numeric: tuple[bool, ...] = ()
+
+
+_ORDER = {name: n for n, name in enumerate(METRICS)}
+
+
+def table(
+    caption: str, headers: Sequence[str], rows: Iterable[list[Cell]], pinned: int = 0
+) -> Table:
+    """A table whose columns are numbers where any of their cells is one."""
+    rows = list(rows)
+    numeric = tuple(
+        any(row[k].value is not None for row in rows) for k in range(len(headers))
+    )
+    return Table(caption, tuple(headers), rows, pinned, numeric)
+
+
+def columns(
+    caption: str, entries: Iterable[Any], cells: Mapping[str, Callable[[Any], Cell]]
+) -> Table:
+    """A table of entries: its columns' headings, and what makes their cells."""
+    rows = [[cell(entry) for cell in cells.values()] for entry in entries]
+    return table(caption, tuple(cells), rows)
+
+
+def figure(value: Number | None, digits: int = 3) -> Cell:
+    """A number."""
+    return Cell(number(value, digits), value=value, kind="none" * (value is None))
+
+
+def chance(value: Number | None) -> Cell:
+    """A p-value."""
+    return Cell(p_value(value), value=value)
+
+
+def tally(value: Number | None) -> Cell:
+    """A count."""
+    return Cell(count(value), value=value, kind="none" * (value is None))
+
+
+def estimate(entry: Any) -> Cell:
+    """An estimate above its interval, or why there is none."""
+    status = getattr(entry, "status", "ok")
+    if entry is None or entry.estimate is None:
+        return Cell(NONE, STATUS.get(status, ""), kind="none")
+    under = interval(entry.lower, entry.upper)
+    return Cell(
+        number(entry.estimate),
+        under if under != NONE else "",
+        entry.estimate,
+        "weak" if STATUS.get(status) else "",
+    )
+
+
+def cohort(document: Document, attribute: str) -> Table:
+    """Counts and prevalence of an attribute's groups."""
+    return columns(
+        f"Cohort by {attribute}",
+        select(document.cohort, attribute=attribute),
+        {
+            "Group": lambda c: Cell(c.group),
+            "Rows": lambda c: tally(c.rows),
+            "Patients": lambda c: tally(c.patients),
+            "Positives": lambda c: tally(c.positives),
+            "Negatives": lambda c: tally(c.negatives),
+            "Prevalence": _prevalence,
+            "Status": lambda c: Cell(STATUS[c.status] or "judged"),
+        },
+    )
+
+
+def _prevalence(member: Cohort) -> Cell:
+    value, lower, upper = member.prevalence, member.lower, member.upper
+    ends = ""
+    if value is not None and lower is not None and upper is not None:
+        ends = interval(100 * lower, 100 * upper, 1)
+    return Cell(percent(value), ends, value)
+
+
+def performance(document: Document, model: str, attribute: str) -> list[Table]:
+    """Metrics by group: those of the score, then those of the decision."""
+    entries = select(document.groups, model=model, attribute=attribute)
+    cells = {(e.group, e.metric): e for e in entries}
+    overall = {e.metric: e for e in select(document.overall, model=model)}
+    metrics = sorted({e.metric for e in entries}, key=place)
+    groups = select(document.cohort, attribute=attribute)
+    found = []
+    for what, shown in (
+        ("Discrimination and calibration", [m for m in metrics if m in RANKING]),
+        ("Decisions at the threshold", [m for m in metrics if m not in RANKING]),
+    ):
+        if not shown:
+            continue
+        rows = [[Cell("All patients"), *(estimate(overall.get(m)) for m in shown)]]
+        rows += [
+            [Cell(c.group), *(estimate(cells.get((c.group, m))) for m in shown)]
+            for c in groups
+        ]
+        caption = f"{what} by {attribute}, {model}"
+        headers = ("Group", *(describe(m).short for m in shown))
+        found.append(table(caption, headers, rows, pinned=1))
+    return found
+
+
+def details(
+    document: Document, model: str, attribute: str, metrics: Sequence[str]
+) -> Table:
+    """A forest plot's numbers, with denominators, shrunken values and methods."""
+    mine = select(document.groups, model=model, attribute=attribute)
+    return columns(
+        f"Numbers of the figure, {attribute}, {model}",
+        [e for metric in metrics for e in select(mine, metric=metric)],
+        {
+            "Group": lambda e: Cell(e.group),
+            "Metric": lambda e: Cell(describe(e.metric).short),
+            "Estimate": lambda e: figure(e.estimate),
+            "Lower": lambda e: figure(e.lower),
+            "Upper": lambda e: figure(e.upper),
+            "Shrunken": lambda e: figure(e.shrunken),
+            "Denominator": lambda e: tally(e.denominator),
+            "Positives": lambda e: tally(e.positives),
+            "Method": lambda e: Cell(STATUS[e.status] or e.method or ""),
+        },
+    )
+
+
+def gaps(document: Document, model: str) -> Table:
+    """Every gap of a model, with its test and what may be said of it."""
+    confidence = document.settings["confidence"]
+    return columns(
+        f"Gaps between groups, {model}",
+        sorted(select(document.gaps, model=model), key=lambda g: place(g.metric)),
+        {
+            "Attribute": lambda g: Cell(g.attribute),
+            "Gap": lambda g: Cell(describe(g.metric).title),
+            "Raw": estimate,
+            "Corrected": lambda g: figure(g.corrected),
+            "Noise floor": lambda g: figure(g.noise_floor),
+            "p": lambda g: chance(g.p),
+            "Adjusted p": lambda g: chance(g.p_adjusted),
+            "Highest, lowest": lambda g: Cell(
+                *(NONE if end is None else end for end in (g.highest, g.lowest))
+            ),
+            "Reading": lambda g: Cell(
+                explain(g, confidence), kind=judge(g, confidence)
+            ),
+        },
+    )
+
+
+def discovery(document: Document) -> Table:
+    """What the search over intersections found."""
+    return columns(
+        "Most disadvantaged groups found by search",
+        document.discovery,
+        {
+            "Group": lambda d: Cell(d.group),
+            "Model": lambda d: Cell(d.model),
+            "Metric": lambda d: Cell(describe(d.metric).short),
+            "Rows": lambda d: tally(d.rows),
+            "Positives": lambda d: tally(d.positives),
+            "In the group": lambda d: figure(d.estimate),
+            "Elsewhere": lambda d: figure(d.rest),
+            "Difference": lambda d: figure(d.difference),
+            "p": lambda d: chance(d.p),
+            "Corrected p": lambda d: chance(d.p_corrected),
+        },
+    )
+
+
+def comparison(document: Document) -> Table:
+    """Each model against the baseline, by attribute."""
+    return columns(
+        "Models compared with the first",
+        document.comparison,
+        {
+            "Attribute": lambda e: Cell(e.attribute),
+            "Models": lambda e: Cell(f"{e.model} against {e.baseline}"),
+            "Overall AUROC change": lambda e: estimate(e.gain),
+            "Least group's change": lambda e: estimate(e.worst),
+            "Of": lambda e: Cell(e.worst.group or NONE),
+            "Not compared": lambda e: Cell(some([*e.left_out, *e.withheld]) or NONE),
+            "Margin": lambda e: figure(e.margin),
+            "Verdict": lambda e: Cell(e.verdict, kind=e.verdict.replace(" ", "-")),
+        },
+    )
+
+
+def gate(document: Document) -> Table:
+    """The rules and their results."""
+    return columns(
+        "Gate rules",
+        document.gate,
+        {
+            "Fails if": lambda g: Cell(g.rule),
+            "Value": estimate,
+            "Result": lambda g: Cell(g.status, kind=g.status),
+            "Reason": lambda g: Cell(g.reason),
+        },
+    )
+
+
+def quality(document: Document) -> Table:
+    """Findings on the data."""
+    return columns(
+        "Data quality findings",
+        document.quality,
+        {
+            "Severity": lambda f: Cell(f.severity, kind=f.severity),
+            "Finding": lambda f: Cell(f.message),
+            "Rows": lambda f: tally(f.rows),
+            "Code": lambda f: Cell(f.code),
+        },
+    )
+
+
+def roc(curves: Sequence[Any]) -> Table:
+    """True positive rates of ROC curves where they reach round false positive rates."""
+    grid = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+    rows = [
+        [Cell(c.group), *(figure(_reached(c.fpr, c.tpr, at)) for at in grid)]
+        for c in curves
+    ]
+    headers = ("Group", *(f"TPR at FPR {at:g}" for at in grid))
+    return table(
+        "Highest true positive rate within a false positive rate", headers, rows
+    )
+
+
+def calibration(curves: Sequence[Any]) -> Table:
+    """All bins of calibration curves."""
+    keys = ("predicted", "observed", "lower", "upper")
+    rows = [
+        [
+            Cell(c.group),
+            Cell(str(k + 1), value=k + 1),
+            *(figure(c[key][k]) for key in keys),
+            tally(c.rows[k]),
+        ]
+        for c in curves
+        for k in range(len(c.rows))
+    ]
+    headers = ("Group", "Bin", "Mean score", "Observed", "Lower", "Upper", "Rows")
+    return table("Bins of the calibration curves", headers, rows)
+
+
+def decision(curves: Sequence[Any]) -> Table:
+    """Points of decision curves, about ten each."""
+    rows = [
+        [
+            Cell(c.group),
+            figure(c.threshold[k], 2),
+            figure(c.net_benefit[k]),
+            figure(c.treat_all[k]),
+        ]
+        for c in curves
+        for k in range(0, len(c.threshold), max(len(c.threshold) // 10, 1))
+    ]
+    headers = ("Group", "Threshold", "Net benefit", "If everyone is selected")
+    return table("Points of the decision curves", headers, rows)
+
+
+def sensitivity(entries: Sequence[Any]) -> Table:
+    """Gaps at each threshold."""
+    rows = [
+        [
+            Cell(describe(e.metric).title),
+            Cell(e.model),
+            figure(e.threshold[k], 2),
+            estimate(Change(e.estimate[k], e.lower[k], e.upper[k])),
+        ]
+        for e in entries
+        for k in range(len(e.threshold))
+    ]
+    return table(
+        "Gaps by threshold", ("Gap", "Model", "Threshold", "Value and interval"), rows
+    )
+
+
+def _reached(fpr: Sequence[Any], tpr: Sequence[Any], at: float) -> Number | None:
+    known = [
+        t for f, t in zip(fpr, tpr, strict=True) if f is not None and f <= at + 1e-12
+    ]
+    return max((t for t in known if t is not None), default=None)
+
+
+def place(metric: str) -> tuple[int, str]:
+    return _ORDER.get(metric, len(_ORDER)), metric
