@@ -75,7 +75,7 @@ class Row(timing.Row):
     note: Annotated[str, Cell("note")] = ""
 
 
-def clocked(call: Callable[[], Any], rounds: int) -> dict[str, float]:
+def clocked(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
     """A row of milliseconds of a call, the median, and seconds of the first one."""
 
     def wait() -> None:

@@ -29,7 +29,7 @@ def command(document: DocumentLike) -> str | None:
         --seed 0
     """
     document = Document.of(document)
-    settings, source = document.settings, document.data.source
+    settings, source = dict(document.settings), document.data.source
     if "outcome" not in settings or source == "DataFrame":
         return None
     lines = [f"fairjax audit {shlex.quote(source)}"]

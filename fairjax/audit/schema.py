@@ -120,10 +120,14 @@ class Entry:
         return found if isinstance(found, cls) else _read(cls, found)
 
 
+def _is_entry(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Entry)
+
+
 def _read(kind: Any, found: Any) -> Any:
     if get_origin(kind) is list:
         return [_read(get_args(kind)[0], item) for item in found]
-    if not is_dataclass(kind) or isinstance(found, kind):
+    if not _is_entry(kind) or isinstance(found, kind):
         return found
     made = object.__new__(kind)
     for name, (hint, default) in _fields_of(kind).items():
@@ -685,14 +689,14 @@ def _schema_of(hint: Any) -> dict[str, Any]:
             return {"$ref": f"#/$defs/{more[0]}"}
         return _schema_of(of) | dict(more)
     if origin is Literal:
-        return {"enum": list(parts)} if len(parts) > 1 else {"const": parts[0]}
+        return {"const": parts[0]} if len(parts) == 1 else {"enum": list(parts)}
     if origin is list:
         return {"type": "array", "items": _schema_of(parts[0])}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema_of(parts[1])}
     if hint is Settings:
         return {"$ref": "#/$defs/settings"}
-    if is_dataclass(hint):
+    if _is_entry(hint):
         if hint.defined:
             return {"$ref": f"#/$defs/{hint.defined}"}
         return {k: v for k, v in _object(hint).items() if k != "description"}

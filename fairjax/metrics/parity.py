@@ -10,7 +10,7 @@ Any other rate's gap is ``rate_difference(counts, name)`` or ``rate_ratio``.
 docs/conventions.md compares the names with those of other toolkits.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -25,6 +25,7 @@ from fairjax.metrics.gaps import (
 )
 
 
+@runtime_checkable
 class _Compare(Protocol):
     def __call__(
         self,

@@ -198,9 +198,10 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         unlearnt = np.isnan(self.quantiles_.knots[new, 0]) & ~np.isnan(values)
         if unlearnt.any() and self.unseen == "error":
             row, column = np.argwhere(unlearnt)[0]
+            names = np.asarray(self.get_feature_names_out())
             raise ValueError(
                 f"{unlearnt.sum()} values are of features that had no value in their "
-                f"group at fit, such as {self.get_feature_names_out()[column]!r} of "
+                f"group at fit, such as {names[column]!r} of "
                 f"{self.group_names_[codes[row]]!r}: fit on a table that has some, or "
                 "set unseen to 'together' or 'keep'."
             )
@@ -273,8 +274,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         return tags
 
     def _numbers(self, X: Any, *, reset: bool = True) -> np.ndarray:
-        if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
-            twice = X.columns[X.columns.duplicated()].unique().tolist()
+        names = pd.Index(getattr(X, "columns", ()))
+        if not names.is_unique:
+            twice = names[names.duplicated()].unique().tolist()
             raise ValueError(f"several features are named {twice}: rename them.")
         try:
             found = validate_data(

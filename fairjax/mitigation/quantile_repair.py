@@ -413,6 +413,5 @@ def _widened(array: Any, size: int, fill: float | int, *, axis: int = 0) -> Arra
 
 
 def _narrowed(array: Array, size: int, *, axis: int = 0) -> Array:
-    if is_known(array):
-        array = np.asarray(array)
-    return jnp.asarray(array[:size] if axis == 0 else array[:, :size])
+    given = np.asarray(array) if is_known(array) else array
+    return jnp.asarray(given[:size] if axis == 0 else given[:, :size])

@@ -131,12 +131,13 @@ def groups(
             known = bool(enough[metric][i])
             drawn = known and metric in shrunken
             total = int(outcomes[i].sum())
+            interval = ends(found, i) if known else (None, None, None)
             yield Group(
                 model,
                 family.name,
                 level,
                 metric,
-                *(ends(found, i) if known else (None,) * 3),
+                *interval,
                 method(metric, by_patient),
                 number(shrunken[metric][i]) if drawn else None,
                 total,
@@ -336,7 +337,6 @@ def discovery(
         inside = np.ones(len(labels), bool)
         for attribute, level in held.items():
             inside &= attribute.codes == attribute.levels.index(level)
-        columns = found.estimate, found.rest, found.difference, found.p_value
         yield Discovery(
             model,
             metric,
@@ -344,7 +344,10 @@ def discovery(
             {a.name: level for a, level in held.items()},
             int(inside.sum()),
             int(labels[inside].sum()),
-            *(number(column[i]) for column in columns),
+            number(found.estimate[i]),
+            number(found.rest[i]),
+            number(found.difference[i]),
+            number(found.p_value[i]),
             number(min(1, searches * float(found.corrected_p_value[i]))),
             found.searched,
         )

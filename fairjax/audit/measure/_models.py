@@ -95,9 +95,12 @@ def compare_models(
             )
 
 
-def _changes(*ends: Any) -> list[tuple[float | None, ...]]:
+def _changes(
+    value: Any, lower: Any, upper: Any
+) -> list[tuple[float | None, float | None, float | None]]:
     """Estimates with the lower and upper ends of their intervals."""
-    return list(zip(*map(entries.numbers, ends), strict=True))
+    found = (entries.numbers(ends) for ends in (value, lower, upper))
+    return list(zip(*found, strict=True))
 
 
 def _open(

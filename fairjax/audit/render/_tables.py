@@ -177,7 +177,8 @@ def gaps(document: Document, model: str) -> Table:
             "p": lambda g: chance(g.p),
             "Adjusted p": lambda g: chance(g.p_adjusted),
             "Highest, lowest": lambda g: Cell(
-                *(NONE if end is None else end for end in (g.highest, g.lowest))
+                NONE if g.highest is None else g.highest,
+                NONE if g.lowest is None else g.lowest,
             ),
             "Reading": lambda g: Cell(
                 explain(g, confidence), kind=judge(g, confidence)
