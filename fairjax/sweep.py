@@ -254,7 +254,7 @@ def run_calls(
     num_calls: int,
     *,
     folder: str | Path | None = None,
-    seconds_between_checkpoints: float = 15.0,
+    seconds_between_checkpoints: float | int = 15.0,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Any, History]:
     """Calls a compiled loop several times, with a checkpoint every few seconds.

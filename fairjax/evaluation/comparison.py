@@ -153,10 +153,10 @@ def front_area(
       reference: The worst AUROC and the largest gap of interest.
 
     Example:
-      >>> auroc, gap = np.array([0.8]), np.array([0.1])
+      >>> auroc, gap = np.array([0.75]), np.array([0.25])
       >>> values = {"auroc": auroc, "equalized_odds_difference/mean": gap}
-      >>> front_area([Evaluation(values, values)], (0.7, 0.2))[0].round(3).tolist()
-      [0.01]
+      >>> front_area([Evaluation(values, values)], (0.5, 0.5))[0].tolist()
+      [0.0625]
     """
     corner = jnp.array(reference)
 

@@ -120,10 +120,11 @@ def compare_methods(
         outside [0, 1] for a Brier score; an unknown metric; weights that are none.
 
     Example:
+      >>> from fairjax import evaluation
       >>> labels, sites = np.tile([0, 1], 40), np.repeat(["a", "b"], 40)
       >>> good, poor = np.where(labels, 0.9, 0.2), np.where(sites == "a", 0.9, 0.2)
       >>> found = compare_methods(
-      ...     cohort(labels, {"site": sites}),
+      ...     evaluation.cohort(labels, {"site": sites}),
       ...     {"good": [good, good], "poor": [poor, poor]},
       ...     baseline="good",
       ...     key=0,
