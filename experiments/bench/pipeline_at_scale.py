@@ -18,7 +18,6 @@ import numpy as np
 
 from experiments.bench.mitigation_tasks import Row
 from experiments.bench.timing import timed
-from experiments.core.cohort import Cohort, Grouping
 from experiments.core.lanes import num_cores
 from experiments.datasets.simulated_subgroups import simulate
 from experiments.intersectional.groups import SUBGROUP, Composite, composite
@@ -26,6 +25,7 @@ from experiments.intersectional.models import Division, fitted_scores
 from experiments.intersectional.paper import evaluate_paper, paper_parts
 from experiments.intersectional.results import Options
 from experiments.intersectional.stages import PAPER
+from fairjax.evaluation import Cohort, Grouping
 
 # Share of the members below which a combination is merged: ten subgroups stay.
 _RARE = 0.02

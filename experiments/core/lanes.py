@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.core.files import write_whole
 from experiments.core.learners import Learner, tabular_learner
 from experiments.core.programs import Budget, Program, allot
 from experiments.core.protocol import CrossValidation
-from fairjax import training
-from fairjax.checkpoint import Checkpoints
+from fairjax import sweep, training
 from fairjax.keys import own_keys
 from fairjax.objectives import cell_objectives
 
@@ -81,11 +79,11 @@ def train(
     if finished.exists():
         advance(budget.steps)
         return _read(finished)
-    mesh = _lane_mesh(splits.num_lanes)
+    mesh = sweep.lane_mesh(splits.num_lanes)
     learner = learner or tabular_learner(splits, budget)
     lane, shared = _on_devices(program, splits, learner, mesh)
     begun = _begin(learner)(len(program.variants), splits.num_lanes, seed)
-    params, key_data = jax.device_put(begun, _lane_sharding(mesh))
+    params, key_data = jax.device_put(begun, sweep.lane_sharding(mesh))
     history: list[dict[str, np.ndarray]] = []
     compiled: dict[Any, Any] = {}
     per_call, calls_of = allot([p.share for p in program.phases], budget)
@@ -99,15 +97,14 @@ def train(
         schedule = jnp.array([phase.rate, calls * budget.steps_per_call])
         numbers = {**program.settings, **phase.settings}
         settings = {name: jnp.asarray(values) for name, values in numbers.items()}
-        run = start(params, key_data, settings, schedule)
-        run, told = _run_phase(
+        run, told = sweep.run_calls(
             lambda run, loop=loop, settings=settings, schedule=schedule: loop(
-                run, lane, shared, settings, schedule
+                run, lane, settings, (shared, schedule)
             ),
-            run,
+            start((params, key_data), settings, schedule),
             calls,
             folder=work / f"{name}-{number}",
-            seconds=budget.seconds_between_checkpoints,
+            seconds_between_checkpoints=budget.seconds_between_checkpoints,
             advance=lambda: advance(per_call),
         )
         params, key_data = run.state.params, run.state.key_data
@@ -197,7 +194,8 @@ def _compile(phase, splits, learner, budget, mesh):
         after = () if phase.after is None else (phase.after(setting),)
         return optax.chain(phase.reconciler(setting), adamw, *after)
 
-    def start(params, key_data, setting, schedule):
+    def start(begun, setting, schedule):
+        params, key_data = begun
         key = jax.random.wrap_key_data(key_data)
         state = training.init_state(
             params,
@@ -210,7 +208,8 @@ def _compile(phase, splits, learner, budget, mesh):
             state = state._replace(opt_state=own_keys(state.opt_state, number))
         return training.start(state)
 
-    def loop(run, lane, shared, setting, schedule):
+    def loop(run, lane, setting, everywhere):
+        shared, schedule = everywhere
         numbers = _numbers(setting)
 
         def sample(key, data):
@@ -240,27 +239,14 @@ def _compile(phase, splits, learner, budget, mesh):
             monitored = learner.monitor(
                 run.state.params, lane.inputs, shared, _seen(setting)
             )
-        return run, {"values": infos.values, **seen}, monitored
+        return run, ({"values": infos.values, **seen}, monitored)
 
-    def starts(params, key_data, settings, schedule):
-        lanes = jax.vmap(start, in_axes=(0, 0, None, None))
-        variants = jax.vmap(lanes, in_axes=(0, 0, 0, None))
-        return variants(params, key_data, settings, schedule)
-
-    def loops(run, lane, shared, settings, schedule):
-        lanes = jax.vmap(loop, in_axes=(0, 0, None, None, None))
-        variants = jax.vmap(lanes, in_axes=(0, None, None, 0, None))
-        run, told, monitored = variants(run, lane, shared, settings, schedule)
+    def over_lanes(told):
+        told, monitored = told
         told = jax.tree.map(lambda x: jnp.mean(x, axis=1), told)
-        return run, told | {name: x[:, None] for name, x in monitored.items()}
+        return told | {name: x[:, None] for name, x in monitored.items()}
 
-    # Named shardings, so that a call's result enters the next without a new compile.
-    by_lane = _lane_sharding(mesh)
-    everyone = NamedSharding(mesh, PartitionSpec())
-    return (
-        jax.jit(starts, out_shardings=by_lane),
-        jax.jit(loops, donate_argnums=0, out_shardings=(by_lane, everyone)),
-    )
+    return sweep.compile_grid(start, loop, mesh=mesh, summarize=over_lanes)
 
 
 def _numbers(setting):
@@ -273,52 +259,11 @@ def _seen(setting):
     return {k: v for k, v in setting.items() if k == "modalities"}
 
 
-def _run_phase(loop, run, calls, *, folder, seconds, advance):
-    """The scanned calls of a phase, with a checkpoint every few seconds."""
-    told: list[dict[str, np.ndarray]] = []
-    with Checkpoints(folder, keep=1) as checkpoints:
-        done = 0
-        restored = checkpoints.latest()
-        if restored is not None:
-            shapes = jax.eval_shape(loop, run)[1]
-            blank = {
-                name: np.zeros((restored, *leaf.shape), leaf.dtype)
-                for name, leaf in shapes.items()
-            }
-            # None only where nothing was saved, which is not so here.
-            done, (run, stacked) = checkpoints.restore((run, blank)) or (0, (run, {}))
-            told = [{k: v[i] for k, v in stacked.items()} for i in range(done)]
-            for _ in range(done):
-                advance()
-        saved = time.monotonic()
-        for call in range(done, calls):
-            run, seen = loop(run)
-            told.append({name: np.asarray(leaf) for name, leaf in seen.items()})
-            advance()
-            if time.monotonic() - saved >= seconds and call + 1 < calls:
-                stacked = {k: np.stack([t[k] for t in told]) for k in told[0]}
-                checkpoints.save(call + 1, (run, stacked))
-                saved = time.monotonic()
-    return run, {k: np.concatenate([t[k] for t in told], axis=1) for k in told[0]}
-
-
 def num_cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _lane_mesh(lanes: int) -> jax.sharding.Mesh:
-    """A mesh over as many devices as divide the lanes."""
-    number = max(d for d in range(1, jax.device_count() + 1) if lanes % d == 0)
-    devices = jax.devices()[:number]
-    return jax.make_mesh((number,), ("lane",), (AxisType.Auto,), devices=devices)
-
-
-def _lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Of arrays ``[H, L, ...]``: lanes over the devices."""
-    return NamedSharding(mesh, PartitionSpec(None, "lane"))
 
 
 def _on_devices(program, splits, learner, mesh):

@@ -20,6 +20,7 @@ from experiments.datasets import (
     patient_folds,
     validate,
 )
+from fairjax.evaluation import out_of_fold
 from fairjax.groups import Partition, partition
 
 LABEL = "outcome"
@@ -84,10 +85,10 @@ class CrossValidation:
         ``part`` is ``"test"`` or ``"valid"``: the lane in which the patient is tested,
         or validates.
         """
-        repeats = np.arange(self.num_repeats)[:, None]
+        lanes, rows = (self.num_repeats, self.num_folds), scores.shape[-1:]
+        by_fold = scores.reshape(scores.shape[:-2] + lanes + rows)
         offset = 0 if part == "test" else -1
-        lane = repeats * self.num_folds + (self.folds + offset) % self.num_folds
-        return scores[..., lane, np.arange(scores.shape[-1])]
+        return out_of_fold(by_fold, (self.folds + offset) % self.num_folds)
 
     def thresholds(
         self, scores: np.ndarray, weights: np.ndarray | None = None
@@ -116,19 +117,6 @@ class CrossValidation:
                 scores[..., lane, valid], row, axis=-1
             )[..., 0]
         return found
-
-
-def filled_up(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Row numbers of each part, int32 ``[parts, longest]``, -1 at the end.
-
-    Example:
-      >>> filled_up([np.array([2, 5]), np.array([7])]).tolist()
-      [[2, 5], [7, -1]]
-    """
-    rows = np.full((len(parts), max(map(len, parts), default=0)), -1, np.int32)
-    for row, own in zip(rows, parts, strict=True):
-        row[: len(own)] = own
-    return rows
 
 
 def cross_validation(

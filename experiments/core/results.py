@@ -7,9 +7,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from experiments.core.comparison import Comparison, Evaluation, compare, compare_all
 from experiments.core.evaluation import Predictions
 from experiments.core.protocol import CrossValidation
+from fairjax.evaluation import Comparison, Evaluation, compare, compare_all
 
 
 class RunOptions(Protocol):

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.protocol import LABEL, CrossValidation, filled_up
+from experiments.core.protocol import LABEL, CrossValidation
 from fairjax import losses
+from fairjax.evaluation.cohorts import filled_up
 from fairjax.groups import Partition
 from fairjax.metrics import auroc
 

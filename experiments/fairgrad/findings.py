@@ -3,12 +3,12 @@
 import math
 
 from experiments.core import references
-from experiments.core.comparison import Comparison, Tests, compare, compare_fronts, holm
-from experiments.core.measures import GAP, gap_metrics
 from experiments.core.results import compare_to_baseline, family, main_methods
 from experiments.fairgrad.results import Results
 from experiments.reporting import markdown
 from experiments.reporting.differences import clear, p_text, span
+from fairjax.evaluation import Comparison, Tests, compare, compare_fronts, holm
+from fairjax.evaluation.names import GAP, gap_metrics
 
 HEADLINE = "fairgrad_limited"
 FAMILIES = ("penalty", "penalty_absolute", "fairgrad_balanced", "fairgrad_limited")

@@ -5,7 +5,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.core import methods
-from experiments.core.measures import GAP
 from experiments.core.results import families, main_evaluations
 from experiments.fairgrad.findings import (
     FAMILIES,
@@ -20,6 +19,8 @@ from experiments.fairgrad.results import Results
 from experiments.reporting import figures, training_figures, wording
 from experiments.reporting.report import Picture, System, comparison
 from experiments.reporting.tables import Column
+from fairjax.evaluation.figures import gaps
+from fairjax.evaluation.names import GAP
 
 
 def _columns(results: Results) -> list[Column]:
@@ -53,7 +54,7 @@ def _tradeoff(results: Results) -> Figure:
 
 def _gaps(results: Results) -> Figure:
     panels = {name: f"{GAP}/{name}" for name in results.splits.attributes}
-    return figures.gaps(
+    return gaps(
         main_evaluations(results),
         panels,
         title=results.title,

@@ -11,14 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
-from experiments.core.level_measures import (
-    AVERAGE_ODDS,
-    F1,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
 from experiments.intersectional.results import NAMES
 from experiments.intersectional.stability import unstable_subgroup
 from experiments.intersectional.stages import PAPER
@@ -33,6 +25,14 @@ from experiments.intersectional.verdicts import (
     told,
 )
 from experiments.reporting.differences import untested
+from fairjax.evaluation import Comparison, Evaluation, compare, contrast, holm
+from fairjax.evaluation.names import (
+    AVERAGE_ODDS,
+    F1,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
 
 DISPARITY, BALANCE = "disparity", "balance"
 DISTANCES = tuple(

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.core.level_measures import AVERAGE_ODDS, BY_LEVEL, F1, IMPACT
 from experiments.core.results import main_methods
 from experiments.intersectional.findings import everyone_selected
 from experiments.intersectional.results import NAMES, Results
@@ -17,6 +16,8 @@ from experiments.intersectional.stages import CONFIGURATIONS, PAPER, Configurati
 from experiments.intersectional.tables import full_name, full_title, shown_levels
 from experiments.reporting import figures
 from fairjax.audit.figures import COLOURS, STYLE
+from fairjax.evaluation import BY_LEVEL
+from fairjax.evaluation.names import AVERAGE_ODDS, F1, IMPACT
 
 _ODDS = f"{AVERAGE_ODDS}/mean"
 _WITHIN = {

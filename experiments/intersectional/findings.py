@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.core.comparison import Comparison, Tests, compare, holm
-from experiments.core.level_measures import F1
 from experiments.core.results import compare_to_baseline, main_methods
 from experiments.intersectional.claims import BALANCE, DISPARITY, claims, with_summaries
 from experiments.intersectional.protocols import protocols
@@ -22,6 +20,8 @@ from experiments.intersectional.stages import NETWORKS
 from experiments.intersectional.tables import full_title, shown_levels
 from experiments.intersectional.thresholds import thresholds
 from experiments.intersectional.verdicts import Claim, missing, sentences, shows, told
+from fairjax.evaluation import Comparison, Tests, compare, holm
+from fairjax.evaluation.names import F1
 
 _INTRODUCTION = (
     "Does each claim of the paper hold for these patients? All tests are of the clean "

@@ -15,15 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from experiments.core import measures
-from experiments.core.cohort import Cohort
-from experiments.core.level_measures import limits
-from experiments.core.sample import Sample
 from experiments.datasets import encode_splits, patient_folds
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.models import Division
 from experiments.intersectional.results import METRICS, Options, PerSplit
 from experiments.intersectional.stages import Configuration, decide
+from fairjax.evaluation import Cohort, limits, measure
 
 # Tenths of the patients.
 _TENTHS, _TRAIN, _TEST = 10, 5, 4
@@ -118,16 +115,15 @@ def measurer(cohort: Cohort) -> Callable[..., dict[str, np.ndarray]]:
 
     @jax.jit
     def compiled(scores, chances, rows):
-        sample = Sample(cohort, scores, chances, rows.astype(jnp.float32))
-        return measures.measure(METRICS, sample)
+        return measure(cohort, METRICS, scores, chances, rows.astype(jnp.float32))
 
-    def measure(scores, chances, rows):
+    def of_rows(scores, chances, rows):
         # Rows that are not measured may have no score.
         known = [np.nan_to_num(x).astype(np.float32) for x in (scores, chances)]
         found = compiled(*known, np.asarray(rows))
         return {name: np.asarray(value) for name, value in found.items()}
 
-    return measure
+    return of_rows
 
 
 class SplitMean(NamedTuple):

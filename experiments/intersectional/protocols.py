@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.core.level_measures import AVERAGE_ODDS, F1
 from experiments.intersectional.paper import SplitMean, over_splits
 from experiments.intersectional.results import NAMES, TABLE, Results
 from experiments.intersectional.stability import spread
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.tables import full_name, shown_levels
 from experiments.reporting import markdown, tables
+from fairjax.evaluation.names import AVERAGE_ODDS, F1
 
 _ODDS = f"{AVERAGE_ODDS}/mean"
 

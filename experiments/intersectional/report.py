@@ -6,14 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core.cohort import MIN_SUPPORT
-from experiments.core.level_measures import (
-    AVERAGE_ODDS,
-    F1,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
 from experiments.intersectional import figures, stability
 from experiments.intersectional.findings import (
     answers,
@@ -29,6 +21,14 @@ from experiments.intersectional.verdicts import Claim
 from experiments.reporting import wording
 from experiments.reporting.report import Picture, System, comparison
 from experiments.reporting.tables import Column
+from fairjax.evaluation import MIN_SUPPORT
+from fairjax.evaluation.names import (
+    AVERAGE_ODDS,
+    F1,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
 
 
 def _columns(results: Results) -> list[Column]:

@@ -9,18 +9,18 @@ import numpy as np
 import tyro
 
 from experiments.core import results
-from experiments.core.level_measures import (
-    AVERAGE_ODDS,
-    BY_LEVEL,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
-from experiments.core.measures import GROUP_AUROC
 from experiments.core.programs import Budget
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.learners import LearnerName
 from experiments.intersectional.repair import Repair
+from fairjax.evaluation import BY_LEVEL
+from fairjax.evaluation.names import (
+    AVERAGE_ODDS,
+    GROUP_AUROC,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+)
 from fairjax.metrics.definitions import METRICS as DEFINITIONS
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective

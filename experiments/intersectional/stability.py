@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from experiments.core.comparison import Comparison, compare, holm
 from experiments.core.files import csv_text
-from experiments.core.level_measures import AVERAGE_ODDS, DISTANCE
 from experiments.intersectional.groups import SUBGROUP
 from experiments.intersectional.results import Results
 from experiments.intersectional.verdicts import (
@@ -25,6 +23,8 @@ from experiments.intersectional.verdicts import (
 )
 from experiments.reporting import markdown
 from experiments.reporting.differences import LEVEL, untested
+from fairjax.evaluation import Comparison, compare, holm
+from fairjax.evaluation.names import AVERAGE_ODDS, DISTANCE
 
 _MEAN = f"{AVERAGE_ODDS}/mean"
 _OWN = f"{AVERAGE_ODDS}/{SUBGROUP}="

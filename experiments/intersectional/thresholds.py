@@ -7,8 +7,6 @@ do not. Under the other kind every configuration with thresholds has the same sc
 
 from collections.abc import Sequence
 
-from experiments.core.comparison import Comparison, compare, holm
-from experiments.core.level_measures import F1
 from experiments.intersectional.claims import (
     BALANCE,
     DISPARITY,
@@ -20,6 +18,8 @@ from experiments.intersectional.stages import PAPER
 from experiments.intersectional.tables import full_title
 from experiments.intersectional.verdicts import Claim, missing, sentences, told
 from experiments.reporting import markdown, tables
+from fairjax.evaluation import Comparison, compare, holm
+from fairjax.evaluation.names import F1
 
 _HEADER = ("F1", "Balance", "Disparity", "DI", "SPD", "EOD", "AOD")
 _METRICS = (F1, BALANCE, DISPARITY, *DISTANCES)

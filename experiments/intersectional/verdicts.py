@@ -8,9 +8,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from experiments.core.comparison import Comparison, Evaluation
 from experiments.reporting import markdown
 from experiments.reporting.differences import clear, span, untested
+from fairjax.evaluation import Comparison, Evaluation
 
 Verdict = Literal[
     "holds", "holds in part", "does not hold", "not shown", "not tested", "not run"

@@ -4,16 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.core.cohort import crossed_name
-from experiments.core.comparison import Comparison, Tests, compare, holm
-from experiments.core.measures import (
-    AUROC_GAP,
-    EQUITY,
-    GAP,
-    GROUP_AUROC,
-    PARITY,
-    full_names,
-)
 from experiments.core.results import compare_to_baseline, main_methods
 from experiments.datasets.simulated_modalities import GROUPS, Truth
 from experiments.multifair.levels import levels_answer
@@ -22,6 +12,16 @@ from experiments.multifair.results import Results
 from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import markdown, tables
 from experiments.reporting.differences import clear, p_text, span, untested
+from fairjax.evaluation import Comparison, Tests, compare, holm
+from fairjax.evaluation.names import (
+    AUROC_GAP,
+    EQUITY,
+    GAP,
+    GROUP_AUROC,
+    PARITY,
+    crossed_name,
+    full_names,
+)
 from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from experiments.core.comparison import Comparison, Evaluation, compare, contrast, holm
 from experiments.multifair.names import CORNERS, FACTORS, GRID, TITLES, digits
 from experiments.multifair.results import Results
 from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import tables
 from experiments.reporting.differences import clear, p_text, span, untested
+from fairjax.evaluation import Comparison, Evaluation, compare, contrast, holm
 
 # What is on, of `FACTORS`, at a level.
 _LEVELS = {"modality": (0, 1), "group": (2, 3)}

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.core.comparison import compare
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
 from experiments.core.results import families, main_evaluations
 from experiments.datasets.modalities import Series
 from experiments.datasets.multimodal import MultimodalTable
@@ -25,6 +23,9 @@ from experiments.multifair.task import MultimodalTask
 from experiments.reporting import figures, training_figures, wording
 from experiments.reporting.report import Picture, System, comparison
 from experiments.reporting.tables import Column
+from fairjax.evaluation import compare
+from fairjax.evaluation.figures import gaps
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, PARITY
 
 _SWITCHES = ((0, 0), (1, 0), (0, 1), (1, 1))
 _SWITCHED = ("neither", "direction", "magnitude", "both")
@@ -132,9 +133,7 @@ def _gaps(results: Results) -> Figure:
         for metric, short in ((AUROC_GAP, "AUROC gap"), (GAP, "DEOdds"))
         for name in results.splits.attributes
     }
-    return figures.gaps(
-        main_evaluations(results), panels, title=_title(results), label="gap"
-    )
+    return gaps(main_evaluations(results), panels, title=_title(results), label="gap")
 
 
 def _points(results: Results, number: int) -> np.ndarray:

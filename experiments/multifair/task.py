@@ -12,11 +12,12 @@ from flax import nnx
 
 from experiments.core.learners import Learner
 from experiments.core.programs import Budget
-from experiments.core.protocol import CrossValidation, filled_up
+from experiments.core.protocol import CrossValidation
 from experiments.datasets.modalities import Dense, Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared
 from fairjax import metrics
+from fairjax.evaluation.cohorts import filled_up
 from fairjax.models import (
     MLP,
     MultimodalClassifier,

@@ -1,7 +1,7 @@
 """The metrics that MultiFair's answers are about, and what is better in each."""
 
-from experiments.core.comparison import Comparison
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
+from fairjax.evaluation import Comparison
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, PARITY
 from fairjax.metrics.definitions import METRICS
 
 HEADLINE = {

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from experiments.core.comparison import Comparison
 from experiments.reporting import markdown
+from fairjax.evaluation import Comparison
 
 LEVEL = 0.05
 

@@ -25,16 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.core.files import prepare_folder, read_text, write_text
-from experiments.core.level_measures import (
-    AVERAGE_ODDS,
-    F1,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
 from experiments.reporting import tables
 from experiments.reporting.tables import Column
+from fairjax.evaluation.names import (
+    AUROC_GAP,
+    AVERAGE_ODDS,
+    EQUITY,
+    F1,
+    GAP,
+    IMPACT,
+    OPPORTUNITY,
+    PARITY,
+    STATISTICAL_PARITY,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("docs/results")

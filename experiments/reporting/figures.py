@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from experiments.core.comparison import Evaluation
 from experiments.core.files import write_whole
 from fairjax.audit.figures import COLOURS, MARKERS, STYLE
+from fairjax.evaluation import Evaluation
 
 
 class Axis(NamedTuple):
@@ -134,68 +134,6 @@ def _plane(
         )
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
-
-
-def gaps(
-    evaluations: Mapping[str, Evaluation],
-    panels: Mapping[str, str],
-    *,
-    title: str,
-    label: str,
-) -> Figure:
-    """Gaps with their intervals, beside their noise floors.
-
-    Args:
-      evaluations: Method -> its evaluation, one row each.
-      panels: Heading of a panel -> the gap's full name.
-      title: Of the figure.
-      label: What the gaps are.
-    """
-    corrected = any(
-        np.isfinite(e.corrected[metric])
-        for e in evaluations.values()
-        for metric in panels.values()
-    )
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 + 1.7 * len(panels), 4.4), layout="constrained")
-        row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        rows = np.arange(len(evaluations))[::-1]
-        for axes, (heading, metric) in zip(row_of_axes, panels.items(), strict=True):
-            means = np.array([e.mean(metric) for e in evaluations.values()])
-            reach = np.hstack([_reach(e, metric) for e in evaluations.values()])
-            axes.errorbar(
-                means, rows, xerr=reach, fmt="o", color=COLOURS[0], markersize=4
-            )
-            if corrected:
-                axes.plot(
-                    [e.corrected[metric] for e in evaluations.values()],
-                    rows,
-                    "D",
-                    color=COLOURS[1],
-                    markerfacecolor="white",
-                    markersize=4,
-                )
-            floor = np.mean([e.null[metric] for e in evaluations.values()])
-            axes.axvspan(0, floor, color="#999999", alpha=0.25, linewidth=0)
-            axes.set_title(heading)
-            axes.set_xlabel(label, fontsize=8)
-            axes.set_xlim(left=0)
-            axes.set_yticks(rows, list(evaluations))
-        first = row_of_axes[0]
-        first.plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
-        if corrected:
-            first.plot(
-                [],
-                [],
-                "D",
-                color=COLOURS[1],
-                markerfacecolor="white",
-                label="bias-corrected",
-            )
-        first.axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
-        figure.suptitle(title, fontsize=10)
-        figure.legend(loc="outside lower center", ncols=3)
-    return figure
 
 
 def heat_map(
@@ -365,9 +303,3 @@ def _ink(channels: np.ndarray) -> str:
     )
     # Contrasts with white and with black are equal at this luminance.
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
-
-
-def _reach(evaluation: Evaluation, metric: str) -> np.ndarray:
-    """Distances ``[2, 1]`` from the mean down and up to the interval's ends."""
-    mean, (low, high) = evaluation.mean(metric), evaluation.interval(metric)
-    return np.maximum(np.array([[mean - low], [high - mean]]), 0.0)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.core.cohort import MIN_SUPPORT
 from experiments.core.results import AnyResults, main_methods
 from fairjax.audit import Options, audit, write
+from fairjax.evaluation import MIN_SUPPORT
 
 _OUTCOME, _PATIENT = "outcome", "patient"
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.core.comparison import Comparison, Evaluation, Tests
 from experiments.core.files import csv_text, write_text
 from experiments.core.results import AnyResults
 from experiments.reporting import figures, markdown, tables
 from experiments.reporting.tables import Column
+from fairjax.evaluation import Comparison, Evaluation, Tests
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Each gives entries of a report's protocol, in the order in which they are read.
 
 from typing import Any
 
-from experiments.core.cohort import MIN_SUPPORT, WORST_GROUP_SUPPORT
 from experiments.core.protocol import CrossValidation
 from experiments.core.results import AnyResults
+from fairjax.evaluation import MIN_SUPPORT, WORST_GROUP_SUPPORT
 
 
 def split(splits: CrossValidation, seed: int) -> dict[str, Any]:

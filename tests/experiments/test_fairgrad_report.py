@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.core.comparison import Evaluation
 from experiments.core.evaluation import Predictions
-from experiments.core.measures import GAP
 from experiments.fairgrad import findings as fairgrad_findings
 from experiments.fairgrad import report as fairgrad_report
 from experiments.fairgrad.findings import PLAIN
 from experiments.fairgrad.report import SYSTEM
 from experiments.reporting import docs, markdown, report, training_figures
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation.names import GAP
 from tests.experiments.conftest import ATTRIBUTES, REPLICATES, small_run
 
 MAIN = (

@@ -5,9 +5,10 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from experiments.core.comparison import Evaluation
 from experiments.reporting import figures, training_figures
 from fairjax.audit.figures import COLOURS
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation.figures import gaps
 
 STEPS = np.array([0, 10, 20])
 
@@ -171,7 +172,7 @@ def test_tradeoff_of_any_two_metrics():
 @pytest.mark.parametrize("corrected", [0.08, np.nan])
 def test_gaps_show_a_correction_only_where_there_is_one(corrected):
     given = {"Joint": evaluation({"gap/sex": 0.1, "gap/age": 0.2}, corrected=corrected)}
-    figure = figures.gaps(
+    figure = gaps(
         given, {"sex": "gap/sex", "age": "gap/age"}, title="t", label="AUROC gap"
     )
     assert [axes.get_title() for axes in figure.axes] == ["sex", "age"]

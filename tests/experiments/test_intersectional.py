@@ -10,8 +10,6 @@ import pytest
 from rich.console import Console
 
 from experiments.core import runner
-from experiments.core.level_measures import F1, IMPACT
-from experiments.core.measures import GROUP_AUROC
 from experiments.core.programs import Budget
 from experiments.core.results import main_methods
 from experiments.datasets import ClinicalTable
@@ -21,6 +19,7 @@ from experiments.intersectional import learners as intersectional_learners
 from experiments.intersectional.findings import preliminary
 from experiments.intersectional.results import Options
 from experiments.reporting.prediction_audit import audited_table
+from fairjax.evaluation.names import F1, GROUP_AUROC, IMPACT
 from tests.experiments.conftest import noted_bars
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))

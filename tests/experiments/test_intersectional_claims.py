@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.core.comparison import Comparison, Evaluation, contrast
-from experiments.core.level_measures import AVERAGE_ODDS, F1, OPPORTUNITY
 from experiments.intersectional.claims import (
     BALANCE,
     DISPARITY,
@@ -24,6 +22,8 @@ from experiments.intersectional.verdicts import (
     p_text,
     shows,
 )
+from fairjax.evaluation import Comparison, Evaluation, contrast
+from fairjax.evaluation.names import AVERAGE_ODDS, F1, OPPORTUNITY
 
 TITLES = {name: c.title for name, c in PAPER.items()}
 SPREAD = 0.004

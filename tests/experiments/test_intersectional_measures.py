@@ -9,20 +9,20 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from experiments.core import measures, protocol
-from experiments.core.cohort import cohort
-from experiments.core.comparison import Evaluation
-from experiments.core.evaluation import Evaluator, Predictions
-from experiments.core.level_measures import (
+from experiments.core import protocol
+from experiments.core.evaluation import Evaluator, Predictions, cohort
+from experiments.datasets import ClinicalTable
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation import _measures as measures
+from fairjax.evaluation._noise import noise
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.names import (
     AVERAGE_ODDS,
     DISTANCE,
     IMPACT,
     OPPORTUNITY,
     STATISTICAL_PARITY,
 )
-from experiments.core.noise import noise
-from experiments.core.sample import Sample
-from experiments.datasets import ClinicalTable
 
 GROUPS, REFERENCE = ("a", "b", "c", "tiny"), "b"
 PARITY = (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)

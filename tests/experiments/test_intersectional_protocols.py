@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.core.comparison import Evaluation
-from experiments.core.level_measures import AVERAGE_ODDS, F1
 from experiments.intersectional.findings import beaten_in_words
 from experiments.intersectional.protocols import protocols
 from experiments.intersectional.results import TABLE, PerSplit
 from experiments.intersectional.stability import spread, spreads
 from experiments.intersectional.stages import PAPER
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation.names import AVERAGE_ODDS, F1
 
 LEVELS = ("ref", "one", "two", "rare")
 ODDS = f"{AVERAGE_ODDS}/mean"

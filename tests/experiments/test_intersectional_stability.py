@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.core.comparison import Evaluation
-from experiments.core.level_measures import AVERAGE_ODDS, DISTANCE
 from experiments.intersectional.stability import spread_ratio, unstable_subgroup
 from experiments.intersectional.stages import PAPER
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation.names import AVERAGE_ODDS, DISTANCE
 
 TITLES = {name: c.title for name, c in PAPER.items()}
 NAN = float("nan")

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.core.level_measures import AVERAGE_ODDS, IMPACT
 from experiments.intersectional.fits import Fit, run_all
 from experiments.intersectional.paper import over_splits
 from experiments.intersectional.repair import in_words, measured_repair
@@ -16,6 +15,7 @@ from experiments.intersectional.stages import (
     decide,
     repaired,
 )
+from fairjax.evaluation.names import AVERAGE_ODDS, IMPACT
 
 ODDS = f"{AVERAGE_ODDS}/mean"
 EIGHT = ["base", "eo", "dir", "egr", "dir_eo", "egr_eo", "dir_egr", "dir_egr_eo"]

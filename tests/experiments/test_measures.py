@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from experiments.core import measures, protocol
-from experiments.core.cohort import MIN_SUPPORT, Cohort, Grouping, cohort, left_out
-from experiments.core.evaluation import Evaluator, Predictions
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY
-from experiments.core.sample import Sample
+from experiments.core import protocol
+from experiments.core.evaluation import Evaluator, Predictions, cohort
 from experiments.datasets import ClinicalTable
+from fairjax.evaluation import MIN_SUPPORT, Cohort, Grouping, left_out
+from fairjax.evaluation import _measures as measures
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, PARITY
 
 GROUP_METRICS = (GAP, PARITY, AUROC_GAP, EQUITY)
 ALL = ("auroc", "brier", *GROUP_METRICS, "group_auroc")

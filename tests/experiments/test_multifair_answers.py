@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.core.comparison import Comparison, Evaluation
-from experiments.core.measures import EQUITY, GROUP_AUROC
 from experiments.datasets.simulated_modalities import DEFAULT_LAW, Truth
 from experiments.multifair import experiment as multifair
 from experiments.multifair import report as multifair_report
@@ -24,6 +22,8 @@ from experiments.multifair.levels import effects, levels_answer
 from experiments.multifair.names import FACTORS, GRID, digits
 from experiments.multifair.results import Options
 from experiments.multifair.verdicts import HEADLINE, judged
+from fairjax.evaluation import Comparison, Evaluation
+from fairjax.evaluation.names import EQUITY, GROUP_AUROC
 
 
 def evaluation(value, seed):

@@ -15,16 +15,22 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.core import runner
-from experiments.core.cohort import crossed_name
-from experiments.core.comparison import Evaluation
 from experiments.core.evaluation import Predictions
 from experiments.core.files import locked, write_text
-from experiments.core.measures import AUROC_GAP, EQUITY, GAP, PARITY, full_names
 from experiments.core.results import Results, compare_to_baseline
 from experiments.reporting import docs, report, tables, wording
 from experiments.reporting.prediction_audit import audited_table
 from experiments.reporting.report import Picture, System
 from experiments.reporting.tables import Column
+from fairjax.evaluation import Evaluation
+from fairjax.evaluation.names import (
+    AUROC_GAP,
+    EQUITY,
+    GAP,
+    PARITY,
+    crossed_name,
+    full_names,
+)
 
 CROSSED = "sex × race"
 METHODS = {

@@ -13,17 +13,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.core.cohort import Cohort, Grouping
-from experiments.core.level_measures import (
-    BY_LEVEL,
+from fairjax import metrics
+from fairjax.evaluation._level_measures import BY_LEVEL, by_level
+from fairjax.evaluation._measures import BY_GROUP, rate_gap
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.cohorts import Cohort, Grouping
+from fairjax.evaluation.names import (
+    GAP,
     IMPACT,
+    PARITY,
     STATISTICAL_PARITY,
     SUMMARIES,
-    by_level,
 )
-from experiments.core.measures import BY_GROUP, GAP, PARITY, rate_gap
-from experiments.core.sample import Sample
-from fairjax import metrics
 from fairjax.metrics import CorrectedGap, PermutationNull
 
 _RATE_GAPS = (GAP, PARITY)

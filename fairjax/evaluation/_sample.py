@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.cohort import Cohort, Grouping
 from fairjax import metrics
+from fairjax.evaluation.cohorts import Cohort, Grouping
 from fairjax.metrics import GroupCounts
 
 

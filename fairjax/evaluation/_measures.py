@@ -1,4 +1,4 @@
-"""The metrics that a system may declare, of predictions under any weights.
+"""The metrics that can be evaluated, of predictions under any weights.
 
 Each is a function of a `Sample` and gives values ``[B]`` under weights ``[B, n]``, so
 that resamples, and patients who stand for several, cost no code of their own. A metric
@@ -19,19 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.cohort import Grouping
-from experiments.core.level_measures import BY_LEVEL, SUMMARIES, by_level
-from experiments.core.sample import Sample
 from fairjax import metrics
+from fairjax.evaluation._level_measures import BY_LEVEL, by_level
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.cohorts import Grouping
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
 from fairjax.metrics import GroupCounts
 from fairjax.metrics.definitions import GAPS, METRICS, RATES
-
-GAP = "equalized_odds_difference"
-PARITY = "demographic_parity_difference"
-AUROC_GAP = "auroc_gap"
-EQUITY = "es_auroc"
-# What a system evaluates unless it declares something else.
-STANDARD = ("auroc", "worst_group_auroc", "balanced_accuracy", "brier", GAP)
 
 
 class GroupMetric(NamedTuple):
@@ -112,8 +106,6 @@ BY_GROUP: Mapping[str, GroupMetric] = {
     AUROC_GAP: GroupMetric(_auroc_gap, jnp.max),
     EQUITY: GroupMetric(_equity_scaled, jnp.min),
 }
-# One value a group, and no summary: `worst_group_auroc` is one of the intersections.
-GROUP_AUROC = "group_auroc"
 KNOWN = (*OVERALL, *BY_GROUP, *BY_LEVEL, GROUP_AUROC)
 
 
@@ -157,18 +149,3 @@ def _by_attribute(name: str, sample: Sample) -> dict[str, jax.Array]:
         crossed = sample.cohort.crossed
         values[crossed.name] = metric.of(sample, crossed)
     return {f"{name}/{attribute}": value for attribute, value in values.items()}
-
-
-def full_names(metric: str, attributes: Sequence[str]) -> tuple[str, ...]:
-    """A group metric's names: each attribute's, their mean, and the worst.
-
-    Example:
-      >>> full_names("auroc_gap", ("sex",))
-      ('auroc_gap/sex', 'auroc_gap/mean', 'auroc_gap/worst')
-    """
-    return tuple(f"{metric}/{name}" for name in (*attributes, *SUMMARIES))
-
-
-def gap_metrics(attributes: Sequence[str]) -> tuple[str, ...]:
-    """The names of the equalized-odds gaps."""
-    return full_names(GAP, attributes)

@@ -16,13 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.sample import Sample
 from fairjax import metrics
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.names import (
+    AVERAGE_ODDS,
+    DISTANCE,
+    IMPACT,
+    OPPORTUNITY,
+    STATISTICAL_PARITY,
+    SUMMARIES,
+)
 from fairjax.metrics import GroupCounts
-
-SUMMARIES = ("mean", "worst")
-# Before the name of a group.
-DISTANCE = "distance"
 
 
 class LevelMetric(NamedTuple):
@@ -56,12 +60,6 @@ def _against(
     )
 
 
-IMPACT = "disparate_impact"
-STATISTICAL_PARITY = "statistical_parity_difference"
-OPPORTUNITY = "equal_opportunity_difference"
-AVERAGE_ODDS = "average_odds_difference"
-# Of the subgroups, on average.
-F1 = "group_f1_score/mean"
 BY_LEVEL: Mapping[str, LevelMetric] = {
     IMPACT: _against(metrics.disparate_impact, 1.0, (0.0, math.inf)),
     STATISTICAL_PARITY: _against(metrics.statistical_parity_difference),

@@ -1,20 +1,20 @@
-"""What evaluating a method gives, with intervals, and paired tests between methods.
+"""Evaluations of methods with intervals, and paired tests between methods.
 
 Patients are resampled jointly for all methods and repeats, so that differences are
 paired and patients who are in every repeat are not counted as new ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core.level_measures import limits
-from experiments.core.measures import GAP
 from fairjax import metrics
+from fairjax.evaluation._level_measures import limits
+from fairjax.evaluation.names import GAP
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,19 @@ class Evaluation:
       null: metric -> its noise floor, its mean where the attributes mean nothing.
       corrected: metric -> the bias-corrected gap; NaN where no correction is defined.
       p_noise: metric -> p-value of no more than noise.
+
+    Example:
+      >>> one = Evaluation(
+      ...     {"auroc": np.array([0.8, 0.82])}, {"auroc": np.array([0.79, 0.83])})
+      >>> round(one.mean("auroc"), 3)
+      0.81
     """
 
     repeats: Mapping[str, np.ndarray]
     bootstrap: Mapping[str, np.ndarray]
-    null: Mapping[str, float]
-    corrected: Mapping[str, float]
-    p_noise: Mapping[str, float]
+    null: Mapping[str, float] = field(default_factory=dict)
+    corrected: Mapping[str, float] = field(default_factory=dict)
+    p_noise: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
         """Mean over repeats."""
@@ -63,7 +69,19 @@ Tests = Mapping[str, Mapping[str, Comparison]]
 
 
 def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison:
-    """The method's metric less the baseline's, paired over patients and repeats."""
+    """The method's metric less the baseline's, paired over patients and repeats.
+
+    The interval and the p-value are Student's, of the variance of the differences over
+    resamples of patients plus that over repeats, divided by their number
+    (:func:`fairjax.metrics.paired_test`). One repeat has no p-value.
+
+    Example:
+      >>> drawn, two = np.array([0.0, 0.1]), np.array([0.0, 0.02])
+      >>> method = Evaluation({"auroc": 0.8 + two}, {"auroc": 0.8 + drawn})
+      >>> baseline = Evaluation({"auroc": 0.7 + two}, {"auroc": 0.7 + drawn})
+      >>> round(compare(method, baseline, "auroc").difference, 3)
+      0.1
+    """
     return _test(
         method.repeats[metric] - baseline.repeats[metric],
         method.bootstrap[metric] - baseline.bootstrap[metric],
@@ -71,11 +89,18 @@ def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison
 
 
 def contrast(
-    evaluations: Sequence[Evaluation], coefficients: Sequence[float], metric: str
+    evaluations: Sequence[Evaluation],
+    coefficients: Sequence[float | int],
+    metric: str,
 ) -> Comparison:
     """A sum of methods' metrics with coefficients, paired over patients and repeats.
 
     The effect of a factor in a grid of methods, say, or an interaction of two.
+
+    Example:
+      >>> made = [Evaluation({"f1": x}, {"f1": x}) for x in np.eye(2)]
+      >>> contrast(made, [3.0, 1.0], "f1").difference
+      2.0
     """
     pairs = list(zip(coefficients, evaluations, strict=True))
     repeats = [c * e.repeats[metric] for c, e in pairs]
@@ -86,7 +111,13 @@ def contrast(
 def compare_all(
     evaluations: Mapping[str, Evaluation], baseline: str, metric: str
 ) -> dict[str, Comparison]:
-    """Each method against the baseline, Holm-corrected over the methods."""
+    """Each method against the baseline, Holm-corrected over the methods.
+
+    Example:
+      >>> made = {n: Evaluation({"f1": x}, {"f1": x}) for n, x in zip("ab", np.eye(2))}
+      >>> compare_all(made, "a", "f1")["b"].difference
+      0.0
+    """
     found = {
         name: compare(evaluation, evaluations[baseline], metric)
         for name, evaluation in evaluations.items()
@@ -96,7 +127,13 @@ def compare_all(
 
 
 def holm(found: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
-    """The comparisons with p-values adjusted for their number."""
+    """The comparisons with p-values adjusted for their number, by Holm's method.
+
+    Example:
+      >>> found = holm({"a": Comparison(0.1, 0.0, 0.2, 0.02)})
+      >>> round(found["a"].p_holm, 3)
+      0.02
+    """
     if not found:
         return {}
     adjusted = metrics.holm(jnp.array([c.p for c in found.values()]))
@@ -114,6 +151,12 @@ def front_area(
     Args:
       points: The settings of a family.
       reference: The worst AUROC and the largest gap of interest.
+
+    Example:
+      >>> auroc, gap = np.array([0.75]), np.array([0.25])
+      >>> values = {"auroc": auroc, "equalized_odds_difference/mean": gap}
+      >>> front_area([Evaluation(values, values)], (0.5, 0.5))[0].tolist()
+      [0.0625]
     """
     corner = jnp.array(reference)
 
@@ -135,7 +178,15 @@ def compare_fronts(
     other: Sequence[Evaluation],
     reference: tuple[float, float],
 ) -> Comparison:
-    """How much more area one family's front dominates than another's."""
+    """How much more area one family's front dominates than another's.
+
+    Example:
+      >>> both = np.array([0.8, 0.8])
+      >>> values = {"auroc": both, "equalized_odds_difference/mean": 1 - both}
+      >>> one = [Evaluation(values, values)]
+      >>> compare_fronts(one, one, (0.7, 0.3)).difference
+      0.0
+    """
     repeats, bootstrap = front_area(family, reference)
     other_repeats, other_bootstrap = front_area(other, reference)
     return _test(repeats - other_repeats, bootstrap - other_bootstrap)

@@ -1,0 +1,286 @@
+"""Cohorts: the patients' outcome, and their groups that are large enough to compare.
+
+A cohort is settled once, from all patients: no method and no resample changes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from fairjax.evaluation.names import SUMMARIES, crossed_name
+from fairjax.groups import Partition, partition
+
+MIN_SUPPORT = 10
+WORST_GROUP_SUPPORT = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """The groups of one attribute, or those of all attributes crossed.
+
+    Attributes:
+      name: The attribute, or the attributes joined by ``" × "``.
+      levels: Names of the G groups.
+      codes: int32 ``[n]``, each patient's group.
+      compared: bool ``[G]``, which have enough patients of each outcome.
+      reference: Position of the group that all others are measured against, or None.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    codes: jax.Array
+    compared: np.ndarray
+    reference: int | None = None
+
+    @property
+    def size(self) -> int:
+        """G."""
+        return len(self.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The patients as the metrics see them.
+
+    Attributes:
+      labels: int32 ``[n]``.
+      attributes: One grouping an attribute, in order.
+      crossed: That of all attributes together, where it is asked for.
+      judged: int32 ``[J, m]``, rows of the intersections that may be the worst group,
+        filled up by -1.
+      patients: int32 ``[n]``, each row's patient; None where every row is another.
+      folds: int ``[R, n]``, the fold in which each row is tested in each repeat, or
+        None.
+    """
+
+    labels: jax.Array
+    attributes: tuple[Grouping, ...]
+    crossed: Grouping | None
+    judged: jax.Array
+    patients: np.ndarray | None = None
+    folds: np.ndarray | None = None
+
+    @property
+    def groupings(self) -> tuple[Grouping, ...]:
+        """The attributes', and the crossed one where there is one."""
+        return self.attributes + (() if self.crossed is None else (self.crossed,))
+
+    def exchanged(self, rows: jax.Array) -> "Cohort":
+        """The cohort in which patient i has all attributes of patient ``rows[i]``."""
+
+        def moved(grouping: Grouping) -> Grouping:
+            return replace(grouping, codes=grouping.codes[rows])
+
+        return replace(
+            self,
+            attributes=tuple(map(moved, self.attributes)),
+            crossed=None if self.crossed is None else moved(self.crossed),
+        )
+
+
+def cohort(
+    labels: Any,
+    attributes: Any,
+    *,
+    patients: Any = None,
+    folds: Any = None,
+    intersections: bool = False,
+    references: Mapping[str, str] | None = None,
+    min_support: int = MIN_SUPPORT,
+) -> Cohort:
+    """Returns the cohort of a table of patients.
+
+    Args:
+      labels: ``[n]``, 0 or 1.
+      attributes: Sensitive attributes as :func:`fairjax.partition` takes them: a data
+        frame, or a mapping from name to ``n`` values. Missing values are a group.
+      patients: ``[n]``, identifiers of the patients, where a patient may have several
+        rows: resamples draw patients. By default every row is another patient.
+      folds: Integers ``[n]`` or ``[R, n]``, the fold in which each row is tested (in
+        each of R repeats of the cross-validation). Needed for scores by fold only.
+      intersections: Compare the intersections of all attributes too, as if they were
+        one more attribute. One attribute is crossed with nothing.
+      references: Attribute -> the level that its others are measured against, for the
+        metrics of :data:`fairjax.evaluation.BY_LEVEL` that need one.
+      min_support: Fewest rows of each outcome for a group to be compared.
+
+    Raises:
+      ValueError: Labels other than 0 and 1; a column of another length; negative
+        folds; an attribute named as a summary; a grouping with fewer than two groups
+        that can be compared; a reference that is not one of them.
+
+    Example:
+      >>> found = cohort([0, 1] * 40, {"sex": ["f", "m", "m", "f"] * 20})
+      >>> found.attributes[0].levels, found.attributes[0].compared
+      (('f', 'm'), array([ True,  True]))
+    """
+    label = _checked_labels(labels)
+    cells = partition(attributes)
+    taken = [name for name in cells.attributes if name in SUMMARIES]
+    if taken:
+        raise ValueError(
+            f"no attribute may be named {taken[0]!r}: summaries over the attributes "
+            "have that name. Rename the column."
+        )
+    row_cells = cells.encode(attributes)
+    numbers = None if patients is None else _numbered(patients)
+    _check_rows(label, attributes=row_cells, patients=numbers)
+
+    def grouping(names: Sequence[str]) -> Grouping:
+        codes, levels = _members(cells, row_cells, names)
+        return _grouping(names, levels, codes, label, min_support)
+
+    groupings = tuple(grouping((name,)) for name in cells.attributes)
+    if references:
+        groupings = tuple(
+            _referred(g, references.get(g.name), min_support) for g in groupings
+        )
+    several = len(groupings) > 1
+    codes, levels = _members(cells, row_cells, cells.attributes)
+    large = _enough(label, codes, len(levels), WORST_GROUP_SUPPORT)
+    return Cohort(
+        labels=jnp.asarray(label, jnp.int32),
+        attributes=groupings,
+        crossed=grouping(cells.attributes) if intersections and several else None,
+        judged=jnp.asarray(
+            filled_up([np.flatnonzero(codes == g) for g in np.flatnonzero(large)])
+        ),
+        patients=numbers,
+        folds=None if folds is None else _checked_folds(folds, len(label)),
+    )
+
+
+def filled_up(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Row numbers of each part, int32 ``[parts, longest]``, -1 at the end.
+
+    Example:
+      >>> filled_up([np.array([2, 5]), np.array([7])]).tolist()
+      [[2, 5], [7, -1]]
+    """
+    rows = np.full((len(parts), max(map(len, parts), default=0)), -1, np.int32)
+    for row, own in zip(rows, parts, strict=True):
+        row[: len(own)] = own
+    return rows
+
+
+def left_out(cohort: Cohort) -> dict[str, list[str]]:
+    """Grouping -> its groups that are too small to be compared, where there are any.
+
+    Example:
+      >>> groups = {"site": ["a", "a", "b", "b"] * 10 + ["c"]}
+      >>> left_out(cohort([0, 1] * 20 + [0], groups))
+      {'site': ['c']}
+    """
+    found = {
+        grouping.name: [
+            level
+            for level, enough in zip(grouping.levels, grouping.compared, strict=True)
+            if not enough
+        ]
+        for grouping in cohort.groupings
+    }
+    return {name: levels for name, levels in found.items() if levels}
+
+
+def _checked_labels(labels: Any) -> np.ndarray:
+    label = np.asarray(labels)
+    if label.ndim != 1 or not label.size or not np.isin(label, (0, 1)).all():
+        raise ValueError(
+            "labels must be one column of 0s and 1s; got an array of shape "
+            f"{label.shape} with the values {pd.unique(label.ravel())[:5].tolist()}. "
+            "Encode the outcome as 1 for patients who have it and 0 for the others."
+        )
+    return label.astype(np.int8)
+
+
+def _numbered(patients: Any) -> np.ndarray:
+    numbers = pd.factorize(np.asarray(patients), sort=True)[0]
+    missing = int((numbers < 0).sum())
+    if missing:
+        raise ValueError(
+            f"patients must name each row's patient; {missing:,} rows have none."
+        )
+    return numbers.astype(np.int32)
+
+
+def _check_rows(label: np.ndarray, **columns: np.ndarray | None) -> None:
+    for name, column in columns.items():
+        if column is not None and len(column) != len(label):
+            raise ValueError(
+                f"labels have {len(label):,} rows, but {name} have {len(column):,}."
+            )
+
+
+def _checked_folds(folds: Any, rows: int) -> np.ndarray:
+    found = np.atleast_2d(np.asarray(folds))
+    if found.ndim != 2 or found.shape[1] != rows or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"folds must be integers [{rows}] or [repeats, {rows}], each row's test "
+            f"fold; got {found.dtype} of shape {np.shape(folds)}."
+        )
+    untested = np.argwhere(found < 0)
+    if len(untested):
+        repeat, row = untested[0].tolist()
+        raise ValueError(
+            f"{len(untested):,} rows are in no test fold, row {row} of repeat {repeat} "
+            "first; every row must be tested once in each repeat."
+        )
+    return found
+
+
+def _grouping(
+    attributes: Sequence[str],
+    levels: tuple[str, ...],
+    codes: np.ndarray,
+    label: np.ndarray,
+    support: int,
+) -> Grouping:
+    compared = _enough(label, codes, len(levels), support)
+    name = crossed_name(attributes)
+    if compared.sum() < 2:
+        raise ValueError(
+            f"attribute {name!r} has {compared.sum()} levels with {support} "
+            "patients of each outcome or more; a gap needs two."
+        )
+    return Grouping(name, levels, jnp.asarray(codes, jnp.int32), compared)
+
+
+def _referred(grouping: Grouping, reference: str | None, support: int) -> Grouping:
+    if reference is None:
+        return grouping
+    compared = [grouping.levels[g] for g in np.flatnonzero(grouping.compared)]
+    if reference not in compared:
+        raise ValueError(
+            f"the reference of {grouping.name!r} must be one of its groups with "
+            f"{support} patients of each outcome or more, {', '.join(compared)}; "
+            f"not {reference}."
+        )
+    return replace(grouping, reference=grouping.levels.index(reference))
+
+
+def _members(
+    cells: Partition, row_cells: np.ndarray, attributes: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Each patient's group, and the groups' names without the attributes'."""
+    _, members = cells.membership(attributes)
+    # The cell that each group is named after.
+    first = cells.codes[members.argmax(axis=1)]
+    columns = [cells.attributes.index(attribute) for attribute in attributes]
+    levels = tuple(
+        crossed_name([cells.levels[column][row[column]] for column in columns])
+        for row in first
+    )
+    return members.argmax(axis=0)[row_cells], levels
+
+
+def _enough(
+    label: np.ndarray, codes: np.ndarray, size: int, support: int
+) -> np.ndarray:
+    """Which groups have so many patients of each outcome, bool ``[G]``."""
+    counts = np.bincount(2 * codes + label, minlength=2 * size)
+    return np.all(counts.reshape(-1, 2) >= support, axis=1)

@@ -1,0 +1,179 @@
+"""From out-of-fold predictions to metrics, their resamples and their noise floors.
+
+Every metric of a method is the mean over repeats of that of the pooled predictions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairjax import metrics
+from fairjax.evaluation import _measures
+from fairjax.evaluation._noise import Noise, noise
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.cohorts import Cohort
+from fairjax.evaluation.comparison import Evaluation
+from fairjax.evaluation.names import STANDARD
+from fairjax.keys import as_key
+
+
+class Evaluator:
+    """Evaluates methods on one cohort, with resamples that all of them share."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        *,
+        num_bootstrap: int = 1000,
+        num_permutations: int = 1000,
+        key: jax.Array | int,
+        metric_names: Sequence[str] = STANDARD,
+        weights: Any = None,
+        compiler_options: Mapping[str, Any] | None = None,
+    ):
+        """Draw the resamples that all methods share.
+
+        Args:
+          cohort: The patients, and which of their groups are compared.
+          num_bootstrap: Resamples of the patients.
+          num_permutations: Shuffles for the noise floors.
+          key: A key, or a seed, of both.
+          metric_names: The metrics; an unknown name lists those that there are.
+          weights: float32 ``[n]``, how many patients each stands for, such as the
+            inverse probability of having been followed up. They multiply the weights
+            of the resamples. Groups are large enough by the patients that there are.
+          compiler_options: Of ``jax.jit``; the programs run for every method.
+
+        Raises:
+          ValueError: An unknown metric, or weights that are none.
+        """
+        self.cohort = cohort
+        self.num_permutations = num_permutations
+        self.key = as_key(key)
+        self._names = _measures.checked(metric_names)
+        rows = len(cohort.labels)
+        self._own = None if weights is None else _checked_weights(weights, rows)
+        patients = np.arange(rows) if cohort.patients is None else cohort.patients
+        drawn = metrics.patient_bootstrap_weights(
+            jax.random.fold_in(self.key, 0),
+            jnp.asarray(patients, jnp.int32),
+            num_patients=int(patients.max()) + 1,
+            num_replicates=num_bootstrap,
+        ).astype(jnp.float32)
+        self._weights = drawn if self._own is None else drawn * self._own
+        options: Any = compiler_options
+        self._measure = jax.jit(self._measure_repeat, compiler_options=options)
+        self._noise = jax.jit(self._noise_repeat, compiler_options=options)
+
+    def evaluate(
+        self, scores: np.ndarray | jax.Array, decisions: np.ndarray | jax.Array
+    ) -> Evaluation:
+        """Returns all metrics of one method.
+
+        Args:
+          scores: float32 ``[R, n]``, of R repeats.
+          decisions: bool ``[R, n]``; or float32, probabilities of decisions that are
+            drawn, and metrics are then exact expectations over the draws. No threshold
+            may come from the patients that it is applied to.
+        """
+        points, samples, noises = [], [], []
+        for repeat in range(len(scores)):
+            given = jnp.asarray(scores[repeat]), jnp.asarray(decisions[repeat])
+            point, sample = self._measure(*given)
+            points.append(point)
+            samples.append(sample)
+            key = jax.random.fold_in(self.key, repeat + 1)
+            noises.append(self._noise(key, *given))
+        bootstrap = {k: v.mean(axis=0) for k, v in _stack(samples).items()}
+        floor, corrected, p_noise = (
+            {k: float(v.mean()) for k, v in _stack(kind).items()}
+            for kind in zip(*noises, strict=True)
+        )
+        return Evaluation(
+            repeats=_stack(points),
+            bootstrap=bootstrap,
+            null=floor,
+            corrected=corrected,
+            # Twice the mean of dependent p-values is a valid p-value.
+            p_noise={k: float(np.minimum(1, 2 * p)) for k, p in p_noise.items()},
+        )
+
+    def _measure_repeat(self, scores, decisions):
+        """The metrics of one repeat, and of its resamples ``[B]``."""
+        everyone = jnp.ones((1, scores.shape[0]), jnp.float32)
+        if self._own is not None:
+            everyone = everyone * self._own
+        point, sample = (
+            _measures.measure(self._names, Sample(self.cohort, scores, decisions, mass))
+            for mass in (everyone, self._weights)
+        )
+        return {k: v[0] for k, v in point.items()}, sample
+
+    def _noise_repeat(self, key, scores, decisions) -> Noise:
+        """The noise in one repeat's metrics of groups."""
+        return noise(
+            key,
+            self._names,
+            self.cohort,
+            scores,
+            decisions,
+            self._own,
+            self.num_permutations,
+        )
+
+
+def measure(
+    cohort: Cohort,
+    metric_names: Sequence[str],
+    scores: jax.Array | np.ndarray,
+    decisions: jax.Array | np.ndarray,
+    weights: jax.Array | np.ndarray,
+) -> dict[str, jax.Array]:
+    """Returns the metrics of one repeat's predictions under B weightings.
+
+    Args:
+      cohort: The patients.
+      metric_names: As for :class:`Evaluator`.
+      scores: float32 ``[n]``.
+      decisions: bool ``[n]``, or probabilities of a yes.
+      weights: float32 ``[B, n]``, such as 1 for the rows of a split and 0 for others.
+
+    Returns:
+      Full name of a metric -> ``[B]``.
+
+    Raises:
+      ValueError: An unknown metric.
+
+    Example:
+      >>> from fairjax import evaluation
+      >>> cohort = evaluation.cohort([0, 1] * 20, {"site": ["a", "b", "b", "a"] * 10})
+      >>> scores = np.tile(np.float32([0.25, 0.75]), 20)
+      >>> everyone = np.ones((1, 40), np.float32)
+      >>> evaluation.measure(cohort, ["brier"], scores, scores > 0.5, everyone)
+      {'brier': Array([0.0625], dtype=float32)}
+    """
+    given = (jnp.asarray(x) for x in (scores, decisions, weights))
+    return _measures.measure(_measures.checked(metric_names), Sample(cohort, *given))
+
+
+def _checked_weights(weights: Any, rows: int) -> jax.Array:
+    given = np.asarray(weights, np.float32)
+    if given.shape != (rows,):
+        raise ValueError(
+            f"there must be a weight for each of {rows:,} patients, not an array of "
+            f"shape {given.shape}."
+        )
+    bad = int((~np.isfinite(given) | (given < 0)).sum())
+    if bad or not given.any():
+        raise ValueError(
+            f"weights must be finite, at least 0 and not all 0; {bad} of {rows:,} are "
+            "negative or not finite."
+        )
+    return jnp.asarray(given)
+
+
+def _stack(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, np.ndarray]:
+    return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}

@@ -1,0 +1,297 @@
+"""Methods compared on one cohort, from their out-of-fold scores to tables."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from fairjax.evaluation.cohorts import Cohort
+from fairjax.evaluation.comparison import Evaluation, compare_all
+from fairjax.evaluation.evaluator import Evaluator
+from fairjax.evaluation.names import STANDARD
+
+_INDEX = ["metric", "method"]
+
+
+@dataclass(frozen=True, eq=False)
+class MethodComparison:
+    """Methods on one cohort: their metrics, gaps and differences from a baseline.
+
+    All tables are indexed by metric and method; intervals are 95 %.
+
+    Attributes:
+      baseline: The method that the others are compared with.
+      evaluations: Method -> its evaluation.
+      metrics: Columns ``value``, ``lower`` and ``upper``.
+      gaps: The metrics of groups that have a noise floor. Columns ``value``, ``lower``,
+        ``upper``; ``noise_floor``, the mean where the attributes mean nothing;
+        ``corrected``, the value less its bias; ``p_noise``, the one-sided p-value of
+        no more than noise. ``corrected`` is NaN for weighted rates and for AUROCs.
+      differences: Every other method less the baseline. Columns ``difference``,
+        ``lower``, ``upper``, ``p_value`` and ``adjusted_p_value``, Holm's over the
+        methods, for each metric on its own; p-values of one repeat are NaN.
+    """
+
+    baseline: str
+    evaluations: Mapping[str, Evaluation]
+    metrics: pd.DataFrame
+    gaps: pd.DataFrame
+    differences: pd.DataFrame
+
+    def figure(self, metric_names: Sequence[str] | None = None) -> Any:
+        """Draws metrics of all methods with intervals and noise floors.
+
+        Args:
+          metric_names: Full names, a panel each; by default all gaps with a noise
+            floor.
+
+        Returns:
+          A Matplotlib figure.
+
+        Raises:
+          ModuleNotFoundError: Matplotlib is missing (extra ``audit``).
+          ValueError: A metric that was not evaluated, or none at all.
+        """
+        from fairjax.evaluation import figures
+
+        known = list(self.metrics.index.unique("metric"))
+        floors = list(self.gaps.index.unique("metric"))
+        chosen = floors if metric_names is None else list(metric_names)
+        unknown = [name for name in chosen if name not in known]
+        if unknown or not chosen:
+            raise ValueError(
+                f"metric_names must be some of {', '.join(known)}; got "
+                f"{', '.join(unknown) or 'none'}."
+            )
+        panels = {name.replace("/", "\n"): name for name in chosen}
+        return figures.gaps(
+            self.evaluations, panels, title="95 % intervals", label="value"
+        )
+
+
+def compare_methods(
+    cohort: Cohort,
+    scores: Mapping[str, Any],
+    *,
+    baseline: str,
+    key: jax.Array | int,
+    thresholds: Any = 0.5,
+    metric_names: Sequence[str] = STANDARD,
+    weights: Any = None,
+    num_bootstrap: int = 1000,
+    num_permutations: int = 1000,
+) -> MethodComparison:
+    r"""Compares methods by their out-of-fold scores, whatever made these.
+
+    A metric is the mean over repeats of that of the scores pooled over folds. Its
+    variance is that over resamples of patients, who are drawn once for all methods
+    and repeats, plus that over repeats divided by their number,
+
+    .. math:: \sigma^2 = \sigma_\text{patients}^2 + \sigma_\text{repeats}^2 / R,
+
+    and intervals and paired tests are Student's with Satterthwaite's degrees of
+    freedom. A noise floor is the mean of a gap where groups exchange their rows within
+    an outcome (any two rows for demographic parity).
+
+    Args:
+      cohort: From :func:`cohort`.
+      scores: Method -> its scores, NumPy, JAX or CPU PyTorch: ``[n]`` of one repeat,
+        ``[R, n]`` pooled out of fold, or ``[R, folds, n]``, of which each row's are
+        taken in its test fold (:func:`out_of_fold`). Higher for patients who are more
+        likely to have the outcome; probabilities for the Brier score.
+      baseline: The method that the others are compared with.
+      key: A key, or a seed, of resamples and shuffles.
+      thresholds: Scores of at least this are decided as 1. One number, or an array of
+        the scores' leading axes, such as ``[R, folds]``, or of all of them; or a
+        mapping from method to either. A threshold must not come from the patients that
+        it is applied to.
+      metric_names: The metrics; an unknown name lists those that there are.
+      weights: ``[n]``, how many patients each row stands for; 1 by default.
+      num_bootstrap: Resamples of patients, at least 2.
+      num_permutations: Shuffles of the noise floors. They shuffle rows, so the floors
+        of cohorts with several rows a patient are too low.
+
+    Raises:
+      ValueError: Fewer than two methods; a baseline that is not one of them; scores of
+        a wrong shape, or none for some rows; thresholds of a wrong shape; scores
+        outside [0, 1] for a Brier score; an unknown metric; weights that are none.
+
+    Example:
+      >>> from fairjax import evaluation
+      >>> labels, sites = np.tile([0, 1], 40), np.repeat(["a", "b"], 40)
+      >>> good, poor = np.where(labels, 0.9, 0.2), np.where(sites == "a", 0.9, 0.2)
+      >>> found = compare_methods(
+      ...     evaluation.cohort(labels, {"site": sites}),
+      ...     {"good": [good, good], "poor": [poor, poor]},
+      ...     baseline="good",
+      ...     key=0,
+      ...     metric_names=["accuracy"],
+      ...     num_bootstrap=5,
+      ...     num_permutations=5,
+      ... )
+      >>> float(found.differences.loc[("accuracy", "poor"), "difference"])
+      -0.5
+    """
+    if len(scores) < 2:
+        raise ValueError(
+            "scores must have two methods or more, the baseline and one to compare "
+            f"with it; got {', '.join(scores) or 'none'}."
+        )
+    if baseline not in scores:
+        raise ValueError(
+            f"baseline must be one of the methods {', '.join(scores)}; got {baseline}."
+        )
+    for option, value in (
+        ("num_bootstrap", num_bootstrap),
+        ("num_permutations", num_permutations),
+    ):
+        if value < 2:
+            raise ValueError(f"{option} must be 2 or more; got {value}.")
+    pooled = {
+        name: _pooled(name, given, cohort, thresholds, metric_names)
+        for name, given in scores.items()
+    }
+    repeats = {name: len(found) for name, (found, _) in pooled.items()}
+    if len(set(repeats.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in repeats.items())
+        raise ValueError(
+            f"all methods must have the same repeats, to be compared in pairs; got "
+            f"{listed}."
+        )
+    evaluator = Evaluator(
+        cohort,
+        num_bootstrap=num_bootstrap,
+        num_permutations=num_permutations,
+        key=key,
+        metric_names=metric_names,
+        weights=weights,
+    )
+    evaluations = {
+        name: evaluator.evaluate(found.astype(np.float32), decisions)
+        for name, (found, decisions) in pooled.items()
+    }
+    some = evaluations[baseline]
+    tests = {m: compare_all(evaluations, baseline, m) for m in some.repeats}
+    return MethodComparison(
+        baseline=baseline,
+        evaluations=evaluations,
+        metrics=_table(
+            ("value", "lower", "upper"),
+            [
+                (m, name, e.mean(m), *e.interval(m))
+                for m in some.repeats
+                for name, e in evaluations.items()
+            ],
+        ),
+        gaps=_table(
+            ("value", "lower", "upper", "noise_floor", "corrected", "p_noise"),
+            [
+                (m, name, e.mean(m), *e.interval(m), *_noise(e, m))
+                for m in some.null
+                for name, e in evaluations.items()
+            ],
+        ),
+        differences=_table(
+            ("difference", "lower", "upper", "p_value", "adjusted_p_value"),
+            [
+                (m, name, c.difference, c.low, c.high, c.p, c.p_holm)
+                for m, found in tests.items()
+                for name, c in found.items()
+            ],
+        ),
+    )
+
+
+def out_of_fold(scores: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Returns each row's score of the fold that tests it, ``[..., R, n]``.
+
+    Args:
+      scores: ``[..., R, folds, n]``, of each repeat's and fold's model; rows that a
+        fold does not test may be NaN.
+      folds: Integers ``[R, n]``, the fold that tests a row in each repeat.
+
+    Example:
+      >>> scores = np.array([[[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]]])
+      >>> out_of_fold(scores, np.array([[0, 1, 0]]))
+      array([[0.1, 0.7, 0.3]])
+    """
+    repeats, rows = folds.shape
+    return scores[..., np.arange(repeats)[:, None], folds, np.arange(rows)]
+
+
+def _pooled(
+    name: str,
+    given: Any,
+    cohort: Cohort,
+    thresholds: Any,
+    metric_names: Collection[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A method's scores and decisions, ``[R, n]`` both."""
+    rows = len(cohort.labels)
+    scores = np.atleast_2d(np.asarray(given, np.float64))
+    folds = cohort.folds
+    if scores.ndim == 3 and folds is None:
+        raise ValueError(
+            f"scores of {name!r} are by fold, of shape {scores.shape}; give the cohort "
+            "folds, or pool the scores to [repeats, rows]."
+        )
+    by_fold = (0, 0) if folds is None else (len(folds), int(folds.max()) + 1)
+    if scores.shape[-1] != rows or (
+        scores.ndim != 2 and scores.shape != (*by_fold, rows)
+    ):
+        shapes = f"[{rows}], [repeats, {rows}]"
+        if folds is not None:
+            shapes += f" or [{by_fold[0]}, {by_fold[1]}, {rows}]"
+        raise ValueError(
+            f"scores of {name!r} must have the shape {shapes}; got {np.shape(given)}."
+        )
+    decisions = scores >= _thresholds(name, scores, thresholds)
+    if folds is not None and scores.ndim == 3:
+        scores, decisions = (out_of_fold(x, folds) for x in (scores, decisions))
+    absent = np.argwhere(~np.isfinite(scores))
+    if len(absent):
+        repeat, row = absent[0].tolist()
+        raise ValueError(
+            f"{name!r} has no score for {len(absent):,} of {scores.size:,} rows, row "
+            f"{row} of repeat {repeat} first: no fold predicted it, or the score is "
+            "NaN or infinite. Predict every row once in each repeat."
+        )
+    if "brier" in metric_names and (scores.min() < 0 or scores.max() > 1):
+        raise ValueError(
+            f"scores of {name!r} must be probabilities in [0, 1] for the Brier score; "
+            f"got {scores.min():.4g} to {scores.max():.4g}. Convert them, or leave "
+            '"brier" out of metric_names.'
+        )
+    return scores, decisions
+
+
+def _thresholds(name: str, scores: np.ndarray, given: Any) -> np.ndarray:
+    """Thresholds that scores can be compared with."""
+    if isinstance(given, Mapping):
+        if name not in given:
+            raise ValueError(
+                f"thresholds must have every method; there is none for {name!r}, only "
+                f"for {', '.join(given) or 'none'}."
+            )
+        given = given[name]
+    found = np.asarray(given, np.float64)
+    if found.shape != scores.shape[: found.ndim] or np.isnan(found).any():
+        raise ValueError(
+            f"thresholds of {name!r} must be one number or an array of the scores' "
+            f"leading axes {scores.shape}, without NaN; got shape {found.shape}."
+        )
+    return found.reshape(found.shape + (1,) * (scores.ndim - found.ndim))
+
+
+def _noise(evaluation: Evaluation, metric: str) -> tuple[float, float, float]:
+    kinds = (evaluation.null, evaluation.corrected, evaluation.p_noise)
+    floor, corrected, p_noise = (kind[metric] for kind in kinds)
+    return floor, corrected, p_noise
+
+
+def _table(columns: Sequence[str], rows: Sequence[tuple]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=pd.Index([*_INDEX, *columns]))
+    return frame.set_index(_INDEX)
