@@ -68,6 +68,16 @@ def test_a_small_group_takes_its_own_crossings_and_one_more_with_it():
     assert gone >= {"a1, b0", "a1, b1", "a2, b0", "a2, b1"}
 
 
+def test_a_group_withheld_for_another_reason_takes_one_more_with_it():
+    a = np.repeat([0, 1, 2], [400, 60, 200])
+    shown, _ = families([attribute("a", a, 3)], 1)
+    cells = {"a": count(shown[0], (np.arange(660) % 2).astype(np.int8), 2, None)}
+    besides = {"a": np.array([True, False, False])}
+    hidden = withheld(shown, cells, 11, besides)["a"]
+    # a0 would be the total less a1 and a2, so the next smallest goes too.
+    assert hidden.tolist() == [True, True, False]
+
+
 def test_nothing_small_nothing_withheld():
     codes = np.arange(800) % 4
     labels = (np.arange(800) // 4 % 2).astype(np.int8)
