@@ -71,6 +71,8 @@ def draw(size, seed=0):
         (steps.mgda(), [0, 1, 1]),
         (steps.cagrad(c=0.5), [0.1835, 1.2041, 1.2041]),
         (steps.cagrad(c=0.5, rescale=True), [0.1468, 0.9633, 0.9633]),
+        # Worked out in float64 from the dual problem of one weight, and over 1 + c².
+        (steps.cagrad(c=0.3, rescale=True), [0.46798, 1.02979, 1.02979]),
         pytest.param(steps.cagrad(c=0.0), [1, 1, 1], marks=slow),
     ],
 )
@@ -121,7 +123,16 @@ def test_zero_and_masked_rows_do_not_count(name):
     np.testing.assert_allclose(found[0] @ rows, expected, atol=1e-4)
 
 
-@every
+def test_masked_rows_add_nothing_to_the_ridge():
+    rows, used = draw(5), jnp.array([True, False, True, True, False])
+    step = steps.upgrad(ridge=0.1)
+    found = weights(step, rows, mask=used)[0]
+    alone = weights(step, rows[np.asarray(used)])[0]
+    np.testing.assert_allclose(found[used], alone, rtol=1e-5)
+    np.testing.assert_array_equal(found[~used], 0)
+
+
+@some
 def test_no_row_in_use(name):
     nothing = jnp.zeros(3, bool)
     np.testing.assert_array_equal(weights(ALL[name], draw(3), mask=nothing), 0)
@@ -293,6 +304,7 @@ class TestPositiveSum:
         [
             ({"strength": 1.5}, "strength is a cosine from 0 to 1, not 1.5"),
             ({"limit": 0.0}, "limit must be above 0"),
+            ({"limit": -1.0}, "limit must be above 0, not -1.0"),
             ({"reference": 2}, "reference row 2 does not exist"),
             ({"baseline_losses": [0.0, 0.0]}, "needs the losses"),
             (

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fairjax.metrics.contingency import _hypergeometric, random_tables
+from fairjax.metrics.contingency import _hypergeometric, _moments, random_tables
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,19 @@ def test_two_by_two_is_hypergeometric(rows, columns, draws):
     distance = np.abs((cell[:, None] <= grid).mean(0) - exact.cdf(grid)).max()
     # The 99.9 % point of Kolmogorov's statistic (conservative for a discrete law).
     assert distance < 1.95 / np.sqrt(draws)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "draws"), [(1000, 4000, 2000), (4000, 1000, 500), (900, 900, 100)]
+)
+def test_moments_are_those_of_scipy(good, bad, draws):
+    found = _moments(*(jnp.asarray(float(n)) for n in (good, bad, draws)))
+    exact = stats.hypergeom(good + bad, good, draws)
+    mean, variance, skewness, kurtosis = exact.stats("mvsk")
+    expected = mean, np.sqrt(variance), skewness
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-4, atol=1e-6)
+    # To the leading order.
+    np.testing.assert_allclose(found[3], kurtosis, atol=3 / (good + bad))
 
 
 @pytest.mark.slow

@@ -371,6 +371,7 @@ def test_blocks_tile_the_strata(sizes):
 def check_blocks(sizes):
     strata = np.repeat(np.arange(len(sizes)), sizes)
     start, length, block = _blocks(strata)
+    assert set(block) == set(range(block[-1] + 1))
     for number in np.unique(block):
         here = np.flatnonzero(block == number)
         assert here.tolist() == list(range(start[here[0]], start[here[0]] + here.size))
