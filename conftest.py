@@ -59,6 +59,15 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 25_000
 
 
+def pytest_xdist_auto_num_workers():
+    """Counts the cores that this process may use, which a container may limit."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # Left to the plugin, which reads it.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def pytest_collection_finish():
     """Spares the collector the million objects of imports, which live until the end."""
     gc.collect()

@@ -95,6 +95,8 @@ class Work:
 def record(work: Work, workers: int, arguments: Sequence[str]) -> None:
     """Run the tests; add to the record which lines each executed, and what it cost."""
     work.copy(0)
+    git = ["git", "describe", "--always", "--dirty"]
+    work.commit.write_text(subprocess.check_output(git, text=True).strip(), "utf-8")
     run = ["-n", str(workers), "--cov=fairjax", "--cov-branch", "--cov-context=test"]
     run += ["--cov-report=", "--cov-append", *arguments]
     for lane, marked in LANES.items():
@@ -168,8 +170,6 @@ def execute(
 def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None:
     """Run both lanes, then the tests that killed, which must pass without a mutant."""
     work.copy(0)
-    git = ["git", "describe", "--always", "--dirty"]
-    work.commit.write_text(subprocess.check_output(git, text=True).strip(), "utf-8")
     if work.pytest([*ONE_BY_ONE, "--collect-only"])[0]:
         sys.exit("the tests cannot be collected.")
     for number in range(1, workers):
@@ -203,10 +203,10 @@ def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None
 
 
 def report(work: Work, chosen: Sequence[Mutant]) -> str:
-    """Print the survivors; return the table of how many were killed."""
+    """Return the table of how many were killed, and a list of the survivors."""
     quick, slow = (work.results(lane) for lane in LANES)
     header = ["Place", "Mutants", "Equivalent", "Killed by the quick lane"]
-    header += ["Killed by the whole", "Survived"]
+    header += ["Killed by the whole", "Survivors that the slow lane tried", "Survived"]
     rows = []
     for place in (*CONFIG["sample"]["places"], "all"):
         here = [one for one in chosen if place in (one.place, "all")]
@@ -222,12 +222,18 @@ def report(work: Work, chosen: Sequence[Mutant]) -> str:
             for those in (left, still)
         )
         equivalent = sum(one.equivalent is not None for one in here)
+        again = sum(one.item.job_id in slow for one in left)
+        killed = *killed, f"{again} of {len(left)}"
         row = [place, len(tried) + equivalent, equivalent, *killed, len(still)]
         rows.append([str(cell) for cell in row])
+    listed = ["", "Survivors of both lanes, each a file, a function and its change:"]
     for one in still:
-        spec, diff = one.item.mutations[0], quick[one.item.job_id].diff
-        print(f"\n{one.path}, {spec.definition_name}:\n{differences(diff)}")
-    return "\n".join(["", *tables.as_markdown(header, rows), "", ""])
+        function = one.item.mutations[0].definition_name or "module"
+        changes = differences(quick[one.item.job_id].diff).splitlines()
+        changed = [f"`{line[1:].strip()}`" for line in changes if line[:1] in "-+"]
+        changed = [text for text in changed if text != "``"]
+        listed.append(f"\n- {one.path}, {function}: {' -> '.join(changed)}")
+    return "\n".join(["", *tables.as_markdown(header, rows), *listed, "", ""])
 
 
 def coverage(work: Work) -> str:
@@ -286,9 +292,10 @@ def main() -> None:
     for name, rows in found.items():
         table = f"\nCommit {work.commit.read_text('utf-8')}:\n{rows}"
         print(table)
+        escaped = table.replace("\\", r"\\")
         if options.write:
             text, place = DOCUMENT.read_text("utf-8"), _TABLE.format(name)
-            write_text(DOCUMENT, re.sub(place, rf"\g<1>{table}\g<2>", text))
+            write_text(DOCUMENT, re.sub(place, rf"\g<1>{escaped}\g<2>", text))
     return None
 
 
