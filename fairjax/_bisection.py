@@ -1,6 +1,7 @@
 """Bisection, elementwise: of intervals of floats, or of positions in sorted rows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def bisect(
     """
     whole = jnp.issubdtype(low.dtype, jnp.integer)
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) // 2 if whole else (low + high) / 2
         below = is_below(middle)

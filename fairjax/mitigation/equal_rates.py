@@ -51,7 +51,7 @@ class _Rows(NamedTuple):
     groups: np.ndarray
     weights: np.ndarray
 
-    def of(self, group: int) -> "_Rows":
+    def of(self, group: int | np.integer) -> "_Rows":
         """Those of a group that have a weight."""
         mine = (self.groups == group) & (self.weights > 0)
         return _Rows(*(column[mine] for column in self))
