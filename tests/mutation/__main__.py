@@ -292,8 +292,8 @@ def main() -> None:
     for name, rows in found.items():
         table = f"\nCommit {work.commit.read_text('utf-8')}:\n{rows}"
         print(table)
-        escaped = table.replace("\\", r"\\")
         if options.write:
+            escaped = table.replace("\\", r"\\")
             text, place = DOCUMENT.read_text("utf-8"), _TABLE.format(name)
             write_text(DOCUMENT, re.sub(place, rf"\g<1>{escaped}\g<2>", text))
     return None
