@@ -133,8 +133,8 @@ def as_rows(values: Array, leaf: Array) -> Array:
     """``[K]`` in the shape that broadcasts against a leaf ``[K, *param]``.
 
     Example:
-      >>> as_rows(jnp.ones(3), jnp.ones((3, 2, 2))).shape
-      (3, 1, 1)
+      >>> (as_rows(jnp.array([1.0, 2.0]), jnp.ones((2, 1, 2))) * jnp.ones(2)).tolist()
+      [[[1.0, 1.0]], [[2.0, 2.0]]]
     """
     return values.reshape((-1,) + (1,) * (jnp.ndim(leaf) - 1))
 

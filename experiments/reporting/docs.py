@@ -162,6 +162,20 @@ def fill(text: str, results: Path) -> str:
     return _CLAIMED.sub(claims, _MARKED.sub(table, text))
 
 
+def put(document: Path, place: str, table: str) -> None:
+    """Write a table where the document marks its place.
+
+    Raises:
+      ValueError: Not one such place.
+    """
+    marked = rf"(?s)(?<=<!-- results: {re.escape(place)} -->\n).*?(?=<!-- end -->)"
+    text = document.read_text(encoding="utf-8")
+    text, places = re.subn(marked, lambda _: f"\n{table.strip()}\n\n", text)
+    if places != 1:
+        raise ValueError(f"{document} marks {places} places for {place}, not one.")
+    write_text(document, text)
+
+
 def claims_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """The verdict on each claim of a paper, a column a data set.
 

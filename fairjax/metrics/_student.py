@@ -81,7 +81,8 @@ def student_equivalent(
       degrees_of_freedom: Any shape, at least 1.
 
     Returns:
-      Of that shape, at least ``z``; NaN below one degree of freedom.
+      Of that shape, at least ``z`` and at most :math:`\sqrt{\nu} e^{30}`; NaN below one
+      degree of freedom.
 
     Wallace, "Bounds on normal approximations to Student's and the chi-square
     distributions", Annals of Mathematical Statistics 30 (1959).

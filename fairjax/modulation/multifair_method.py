@@ -85,12 +85,18 @@ def multifair(
       >>> labels = {"image": "image", "notes": "notes", "head": "shared"}
       >>> tx = optax.chain(
       ...     modulation.multifair(labels, ["image", "notes"], num_groups=2),
-      ...     optax.clip_by_global_norm(0.8),
-      ...     optax.adamw(3e-5, weight_decay=6e-3),
+      ...     optax.clip_by_global_norm(10.0),
       ... )
-      >>> state = tx.init({name: jnp.ones(3) for name in labels})
-      >>> optax.tree.get(state, "group_auc").shape
-      (2, 2)
+      >>> gradients = {name: jnp.ones(1) for name in labels}
+      >>> updates, _ = tx.update(
+      ...     gradients, tx.init(gradients), labels=jnp.array([1, 0, 1, 0]),
+      ...     unimodal_scores=jnp.array([[.9, .6], [.2, .4], [.7, .4], [.4, .6]]),
+      ...     scores=jnp.array([.9, .2, .6, .4]), groups=jnp.array([0, 0, 1, 1]))
+
+      The image alone ranks all patients rightly, the notes are no better than chance:
+
+      >>> [round(float(updates[name][0]), 3) for name in labels]
+      [0.0, 1.2, 1.0]
     """
     return optax.chain(
         balance_modalities(param_labels, modalities, rho=rho),

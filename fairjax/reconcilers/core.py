@@ -52,7 +52,6 @@ class Step(NamedTuple):
     update: "StepUpdate"
 
 
-@runtime_checkable
 class StepInit(Protocol):
     """Makes a step's state from the number of objectives."""
 
@@ -61,7 +60,6 @@ class StepInit(Protocol):
         ...
 
 
-@runtime_checkable
 class StepUpdate(Protocol):
     """Maps coefficients to coefficients, and state to state."""
 

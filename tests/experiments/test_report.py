@@ -284,6 +284,19 @@ def test_what_became_of_claims_on_every_data_set(tmp_path):
         docs.fill("<!-- claims: unmade -->\n<!-- end -->", tmp_path)
 
 
+def test_a_table_goes_where_its_place_is_marked(tmp_path):
+    document = tmp_path / "page.md"
+    mark = "<!-- results: {} -->\n{}<!-- end -->\n"
+    document.write_text(mark.format("a", "old\n") + mark.format("b", ""))
+    docs.put(document, "a", r"| \g<1> |")
+    docs.put(document, "b", "\n| b |\n")
+    filled = mark.format("a", "\n| \\g<1> |\n\n") + mark.format("b", "\n| b |\n\n")
+    assert document.read_text() == filled
+    with pytest.raises(ValueError, match=r"page\.md marks 0 places for c"):
+        docs.put(document, "c", "")
+    assert document.read_text() == filled
+
+
 @pytest.mark.parametrize(
     ("marker", "words"),
     [

@@ -24,8 +24,7 @@ from coverage import Coverage, CoverageData
 from mutants import Mutant, differences, sample
 from plan import Plan, Test
 
-from experiments.core.files import write_text
-from experiments.reporting import tables
+from experiments.reporting import docs, tables
 
 ROOT = Path(__file__).parents[2]
 CONFIG = tomllib.loads((Path(__file__).parent / "mutation.toml").read_text("utf-8"))
@@ -39,7 +38,6 @@ PYTEST += ["-p", "no:cacheprovider", "-m"]
 ONE_BY_ONE = [*PYTEST, "", "-n", "0"]
 _NOT_COPIED = {".git", ".hypothesis", "build", "results"}
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
-_TABLE = r"(?s)(<!-- results: {} -->\n).*?(<!-- end -->)"
 
 
 class Work:
@@ -292,10 +290,8 @@ def main() -> None:
     for name, rows in found.items():
         table = f"\nCommit {work.commit.read_text('utf-8')}:\n{rows}"
         print(table)
-        escaped = table.replace("\\", r"\\")
         if options.write:
-            text, place = DOCUMENT.read_text("utf-8"), _TABLE.format(name)
-            write_text(DOCUMENT, re.sub(place, rf"\g<1>{escaped}\g<2>", text))
+            docs.put(DOCUMENT, name, table)
     return None
 
 

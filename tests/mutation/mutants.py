@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ Position = tuple[int, int]
 # No operator changes these, and they are most of a file.
 _NEVER = ("endmarker", "fstring_string", "name", "newline", "string")
 _PUNCTUATION = frozenset("()[]{},.:=")
+_NAMED = ("file", "function", "old", "new")  # What names an equivalent mutant.
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def sample(config: Mapping[str, Any], count: int, seed: int) -> list[Mutant]:
     """
     places = config["sample"]["places"]
     equivalents = config.get("equivalent", ())
+    _check_equivalents(equivalents, itertools.chain(*places.values()))
     chosen = []
     for place, paths in places.items():
         tokens: dict[str, list[tuple[str, MutationSpec]]] = {}
@@ -69,6 +71,21 @@ def sample(config: Mapping[str, Any], count: int, seed: int) -> list[Mutant]:
     return chosen
 
 
+def _check_equivalents(
+    equivalents: Sequence[Mapping[str, str]], paths: Iterable[str]
+) -> None:
+    """Raise ValueError for an equivalent mutant of code that there is not any more."""
+    sources: dict[str, str] = {}
+    for path in find_modules(map(Path, paths)):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        sources[path.name] = sources.get(path.name, "") + text
+    for one in equivalents:
+        text = sources.get(one["file"], "")
+        name = one["function"].rpartition(".")[2]
+        if one["old"] not in text or name not in text:
+            raise ValueError(f"an equivalent mutant's code is gone: {one}")
+
+
 def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -77,10 +94,9 @@ def _all(path: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, MutationS
     """All mutants of a file that may be drawn, each with its line and function."""
     filters = config["cosmic-ray"]["filters"]["operators-filter"]
     unwanted = re.compile("|".join(filters["exclude-operators"]))
-    unwanted_lines = re.compile("|".join(config["sample"]["exclude-lines"]))
     source = path.read_text(encoding="utf-8")
     lines, tree = source.splitlines(), ast.parse(source)
-    spans = list(_unwanted_spans(tree))
+    spans = list(_unwanted_spans(tree, config["sample"]["exclude-decorators"]))
     nodes = [
         node
         for node in ast_nodes(get_ast(source))
@@ -97,8 +113,6 @@ def _all(path: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, MutationS
         )
         for occurrence, (start, end) in enumerate(positions):
             line = lines[start[0] - 1].strip()
-            if unwanted_lines.search(line):
-                continue
             if any(first <= start < last for first, last in spans):
                 continue
             function = _function(tree, start[0])
@@ -106,10 +120,14 @@ def _all(path: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, MutationS
             yield f"{function}: {line}", spec
 
 
-def _unwanted_spans(tree: ast.Module) -> Iterator[tuple[Position, Position]]:
-    """Where annotations, types and errors with their messages begin and end."""
+def _unwanted_spans(
+    tree: ast.Module, decorators: str
+) -> Iterator[tuple[Position, Position]]:
+    """Where annotations, types, errors and such decorators begin and end."""
     for node in ast.walk(tree):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        heads = getattr(node, "decorator_list", ())
+        parts += [one for one in heads if re.search(decorators, ast.unparse(one))]
         if isinstance(node, ast.Raise):
             parts.append(node)
         if isinstance(node, ast.Assign) and node in tree.body:
@@ -117,7 +135,8 @@ def _unwanted_spans(tree: ast.Module) -> Iterator[tuple[Position, Position]]:
             if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
                 parts.append(value)
         for part in filter(None, parts):
-            start = part.lineno, part.col_offset
+            at = part in heads  # Its @ stands before it.
+            start = part.lineno, part.col_offset - at
             yield start, (part.end_lineno, part.end_col_offset)
 
 
@@ -172,7 +191,7 @@ def _mutant(
     reasons = (
         one["why"]
         for one in equivalents
-        if (one["function"], one["old"], one["new"]) == (function, old, new)
+        if [one[key] for key in _NAMED] == [spec.module_path.name, function, old, new]
     )
     key = _digest(spec.module_path.stem, function, old, new, spec.start_pos[1])[:16]
     lines = _lines(ast.parse(source), spec.start_pos[0])

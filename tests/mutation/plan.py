@@ -94,6 +94,8 @@ class Plan:
         by_line = self._covering[path]
         near = set().union(*(by_line.get(line, ()) for line in lines))
         covering = set().union(*by_line.values())
+        # A program that another test of the file has traced executes no line again.
+        covering |= {test for one in near for test in self._of_file[one.file]}
         turns: dict[Test, int] = {}
         seen: dict[str, int] = defaultdict(int)
         for test in sorted(covering, key=lambda test: (test.seconds, test.name)):

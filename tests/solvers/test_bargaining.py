@@ -167,3 +167,9 @@ def test_float64_is_solved_in_float64():
         assert found.weights.dtype == jnp.float64
         assert found.residual.dtype == jnp.float32
         assert departures(gram[None], found.weights[None], 1.0).max() < 1e-10
+
+
+def test_a_hessian_that_rounding_has_spoilt_gives_its_diagonals_step():
+    hessian = jnp.array([[4.0, 8.0], [8.0, 4.0]])  # Its factor would have a root of -3.
+    found = bargaining._newton_direction(hessian, jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(found, [0.25, 0.5], rtol=1e-6)

@@ -222,10 +222,7 @@ def compare(
     differences, ratios, noises = found
 
     def gap(intervals: GapInterval, place: int) -> Gap:
-        interval, noise = jax.tree.map(lambda leaf: leaf[place], (intervals, noises))
-        rates = len(ODDS_GAPS) if _NAMES[place] == _ODDS else 1
-        ends = [end[:rates] for end in (interval.highest, interval.lowest)]
-        return Gap(interval._replace(highest=ends[0], lowest=ends[1]), noise)
+        return Gap(*jax.tree.map(lambda leaf: leaf[place], (intervals, noises)))
 
     gaps = {name: gap(differences, place) for place, name in enumerate(_NAMES)}
     ratio = gap(ratios, _NAMES.index("demographic_parity_difference"))
