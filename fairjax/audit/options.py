@@ -315,7 +315,12 @@ class Options:
 
 
 def flag(name: str) -> str:
-    """The flag of an option on the command line."""
+    """The flag of an option on the command line.
+
+    Example:
+      >>> flag("suppress_below")
+      '--suppress-below'
+    """
     return f"--{_FLAGS.get(name) or name.replace('_', '-')}"
 
 

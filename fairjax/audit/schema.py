@@ -139,7 +139,12 @@ def _read(kind: Any, found: Any) -> Any:
 
 
 def entries_of(kind: Any) -> dict[str, Any]:
-    """The fields that are lists of entries, and the entries' types."""
+    """The fields that are lists of entries, and the entries' types.
+
+    Example:
+      >>> entries_of(Document)["models"].__name__
+      'Model'
+    """
     lists = {name: get_args(hint)[:1] for name, hint in get_type_hints(kind).items()}
     return {name: of[0] for name, of in lists.items() if of and is_dataclass(of[0])}
 
@@ -164,7 +169,7 @@ class Outcome(Entry):
 
 
 class Model(Entry):
-    """A model.
+    """A model that is audited.
 
     Attributes:
       name: Name of the model.

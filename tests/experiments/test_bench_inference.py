@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.bench import inference
+from experiments.bench import inference, timing
 from experiments.bench.inference import Options, claims, covers
 from experiments.bench.simulations import Clusters, Scenario, find, find_clustered
 from experiments.reporting.docs import ROOT
@@ -40,7 +40,7 @@ def test_shares_by_hand():
 def test_a_line_by_hand():
     line = inference.Line(("10", "a"), (0.95, float("nan")), ((0.0, 0.1234),))
     assert line.cells() == ["10", "a", "0.950", "-", "[0.000, 0.123]"]
-    text = inference.markdown(("n", "x"), "rr", [["1", "2"]], "made so")
+    text = timing.markdown(("n", "x"), "rr", [["1", "2"]], "made so")
     assert text == "made so\n\n| n | x |\n|--:|--:|\n| 1 | 2 |\n"
 
 

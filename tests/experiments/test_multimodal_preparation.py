@@ -23,6 +23,7 @@ from experiments.multifair import methods as multifair_methods
 from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared, summaries
 from experiments.multifair.modulated import _last_layers, _task_loss
 from experiments.multifair.task import MultimodalBudget, MultimodalTask
+from fairjax import sweep
 from fairjax.models import MultimodalOutputs
 
 PATIENTS, FOLDS = 70, 3
@@ -404,6 +405,6 @@ def test_lanes_hold_series_text_and_weights(data, few):
     assert "directions" in encoders["labs"]
     assert "words" in encoders["notes"]
     (program,) = multifair_methods.build(("cggm",), few.task, few.splits)
-    mesh = lanes._lane_mesh(FOLDS)
+    mesh = sweep.lane_mesh(FOLDS)
     lane, _ = lanes._on_devices(program, few.splits, few.task.learner, mesh)
     np.testing.assert_array_equal(lane.weights, [data.weights] * FOLDS)

@@ -408,7 +408,7 @@ def test_what_cannot_be_is_refused(settings, change, words):
         DisparateImpactRemover(**settings).fit(**given)
 
 
-def test_a_key_that_is_none():
+def test_a_key_that_is_none(untyped):
     with pytest.raises(ValueError, match="key must be a seed or a jax.random.key; got"):
         DisparateImpactRemover(ties="random", key=None).fit_transform(
             SOUND, sensitive_features=WHO
