@@ -142,8 +142,8 @@ def entries_of(kind: Any) -> dict[str, Any]:
     """The fields that are lists of entries, and the entries' types.
 
     Example:
-      >>> entries_of(Document)["models"].__name__
-      'Model'
+      >>> entries_of(Document)["gaps"].__name__
+      'Gap'
     """
     lists = {name: get_args(hint)[:1] for name, hint in get_type_hints(kind).items()}
     return {name: of[0] for name, of in lists.items() if of and is_dataclass(of[0])}
