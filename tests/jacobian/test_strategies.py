@@ -190,8 +190,16 @@ def on_mesh(mesh, params, batch):
 
 
 class TestSeveralDevices:
-    @pytest.mark.parametrize("strategy", some(["pulls"], ["pulls", "auto"]))
-    @pytest.mark.parametrize("in_context", some([True], [True, False]))
+    @pytest.mark.parametrize(
+        ("strategy", "in_context"),
+        [
+            ("pulls", True),
+            *(
+                pytest.param(*pair, marks=slow)
+                for pair in [("auto", True), ("pulls", False)]
+            ),
+        ],
+    )
     def test_a_sharded_batch_is_not_gathered(self, strategy, in_context):
         objectives, params, batch = make_problem()
         mesh = mesh_of()
