@@ -308,7 +308,7 @@ class TestAuroc:
 @pytest.mark.slow
 def test_intervals_hold_for_few_patients():
     """Ten to fifteen positives a group, equal models: the true gains are all 0."""
-    runs = 1000
+    runs = 600
     rng = np.random.default_rng(4)
     labels = np.arange(ROWS) % 8 == 0
     groups = np.stack([np.arange(ROWS) % 3, np.arange(ROWS) // 2 % 2])
