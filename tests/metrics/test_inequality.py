@@ -16,7 +16,7 @@ from fairjax.metrics import (
     group_counts,
 )
 
-ALPHAS = [-1, 0, 0.5, 1, 2]
+ALPHAS = [-1, 0, 0.5, 1, 2, 3]
 NUM_GROUPS = 4
 split_at = functools.partial(entropy_split, num_groups=NUM_GROUPS)
 

@@ -54,7 +54,7 @@ CALLS = {
 }
 
 
-CASES = [*((name, False) for name in CALLS), ("group_auroc", True)]
+CASES = [*((name, False) for name in CALLS), ("group_auroc", True), ("delong", True)]
 QUICK = [("group_counts", False), ("influence_variance", False)]
 
 
