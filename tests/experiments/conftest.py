@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.core import protocol, runner
+from experiments.core import lanes, protocol, runner
 from experiments.core.evaluation import Evaluator, Predictions
 from experiments.core.programs import Budget
 from experiments.datasets import load
@@ -128,6 +128,15 @@ def noted_bars(patch):
     return bars
 
 
+def on_one_device(patch):
+    """Lanes are not spread over devices, which takes a third of compiling them.
+
+    The lanes' own tests spread them.
+    """
+    mesh = lanes._lane_mesh(1)
+    patch.setattr(lanes, "_lane_mesh", lambda lanes: mesh)
+
+
 def small_run(table, folder, *, audited=False, **options):
     """A run of the experiment on a table of one's own: its folder, results and bar.
 
@@ -137,6 +146,7 @@ def small_run(table, folder, *, audited=False, **options):
     write = fairgrad.runs.report.write
     with pytest.MonkeyPatch.context() as patch:
         bars = noted_bars(patch)
+        on_one_device(patch)
         patch.setattr(fairgrad, "load", lambda name: table)
         cheap = {
             name: (title, column)
