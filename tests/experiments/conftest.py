@@ -137,10 +137,10 @@ def on_one_device(patch):
     patch.setattr(lanes, "_lane_mesh", lambda lanes: mesh)
 
 
-def small_run(table, folder, *, audited=False, **options):
+def small_run(table, folder, **options):
     """A run of the experiment on a table of one's own: its folder, results and bar.
 
-    Its references are a column; the command's test has theirs.
+    Its references are a column, and it is not audited; the command's test has both.
     """
     kept = []
     write = fairgrad.runs.report.write
@@ -153,8 +153,7 @@ def small_run(table, folder, *, audited=False, **options):
             for name, (title, _) in fairgrad.references.ALL.items()
         }
         patch.setattr(fairgrad.references, "ALL", cheap)
-        if not audited:
-            patch.setattr(fairgrad.runs, "write_audit", lambda *_, **__: folder)
+        patch.setattr(fairgrad.runs, "write_audit", lambda *_, **__: folder)
         patch.setattr(
             fairgrad.runs.report,
             "write",
@@ -176,7 +175,6 @@ def finished(table, tmp_path_factory):
     return small_run(
         table,
         tmp_path_factory.mktemp("finished"),
-        audited=True,
         attributes=ATTRIBUTES,
         methods=("penalty", "penalty_single", "fairgrad_limited"),
     )
