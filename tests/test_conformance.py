@@ -481,9 +481,8 @@ def float64(case):
         extra = {"params": params, "losses": LOSSES.astype(jnp.float64)}
         transform = case.make(num_objectives=K)
         start = transform.init(params)
-        run = functools.partial(update, transform)
-        if not is_run(case):
-            run = jax.jit(run).eval_shape
+        run = jax.jit(functools.partial(update, transform))
+        run = run if is_run(case) else run.eval_shape
         found, state = run(rows, state=start, **extra)
         again, after = run(rows, state=state, **extra)
         same_kind(start, state)
