@@ -43,7 +43,7 @@ def by_level(*, num_objectives, key=0):
     levels = [rows[:2], rows[2:]] if num_objectives > 2 else [rows]
     inner = [steps.project_conflicts(key=key), steps.combine("sum")]
     return fairjax.reconcile(
-        steps.by_level(levels, inner, steps.upgrad()), num_objectives=num_objectives
+        steps.by_level(levels, inner, steps.imtl_g()), num_objectives=num_objectives
     )
 
 

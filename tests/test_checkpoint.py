@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fairjax.checkpoint import Checkpoints
+from tests import training_worker
 
 TREE = {
     "params": {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(0.1, jnp.bfloat16)},
@@ -166,25 +167,20 @@ def test_a_width_may_change(folder):
     assert_same(found, {"w": jnp.arange(3, dtype=jnp.bfloat16)})
 
 
-class Worker:
-    """One process of ``training_worker.py``."""
-
-    def __init__(self, folder, output, *kill):
-        path = Path(__file__).with_name("training_worker.py")
-        root = path.parents[1]
-        self.output = output
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), str(folder), str(output), *kill],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def end(self):
-        """The exit code and what was written to stderr."""
-        with self.process:
-            errors = self.process.communicate(timeout=300)[1]
-        return self.process.returncode, errors.decode()
+def killed(folder, output, *kill):
+    """The exit code of ``training_worker.py`` in a process, and what it complained."""
+    path = Path(__file__).with_name("training_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(path), str(folder), str(output), *kill],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(path.parents[1]),
+        },
+        capture_output=True,
+        timeout=300,
+    )
+    return done.returncode, done.stderr.decode()
 
 
 @pytest.mark.slow
@@ -194,14 +190,14 @@ def test_a_run_killed_while_it_saves_ends_in_the_same_bits(tmp_path):
     # Before the first checkpoint gets its name; while the second is written; while
     # the first is deleted, once the third is there.
     for kill in (("os.rename", "2"), ("open", "14"), ("shutil.rmtree", "2")):
-        code, errors = Worker(folder, output, *kill).end()
+        code, errors = killed(folder, output, *kill)
         assert code == -signal.SIGKILL, errors
         assert not output.exists()
         reached.append(max((int(p.name) for p in folder.glob("[0-9]")), default=0))
     assert reached == [0, 1, 3]
-    whole = Worker(tmp_path / "whole", tmp_path / "whole.bin")
-    for worker in (Worker(folder, output), whole):
-        code, errors = worker.end()
-        assert code == 0, errors
-    assert output.read_bytes() == whole.output.read_bytes()
+    whole = tmp_path / "whole.bin"
+    # Here rather than in processes of their own, which would import and compile again.
+    training_worker.main(str(folder), str(output))
+    training_worker.main(str(tmp_path / "whole"), str(whole))
+    assert output.read_bytes() == whole.read_bytes()
     assert len(output.read_bytes()) > 100

@@ -37,17 +37,13 @@ QUICK_ONLY = {
     "left_out_objectives": {"famo", "graddrop", "pcgrad", "upgrad"},
     "one_objective": {"famo", "graddrop", "pcgrad", "upgrad"},
 }
-# Rules that many cases would keep by one and the same code, and the cases that do.
-ONLY = {
-    # Those whose state follows earlier updates, and one of the others.
-    "accumulated_rows": {
-        *("dwa", "famo", "gradnorm", "gradvac", "group_dro", "nash_mtl", "pcgrad"),
-        *("positive_sum", "random_weighting", "uncertainty_weighting", "upgrad"),
-    },
-    # The explicit mesh is stricter, and all cases are updated on one.
-    "sharded_fully_auto": {"dual_level", "famo", "graddrop", "upgrad"},
-}
-RULES, QUICK_RULES = {}, set()
+# One method of every kind: by level, with a state that follows losses, by coordinate,
+# with a solution kept in its state, sequential with draws, a solver. They keep every
+# rule; the others those that read something of the method, for which tracing may do.
+KINDS = {"by_level", "famo", "graddrop", "nash_mtl", "pcgrad", "upgrad"}
+# The explicit mesh is stricter.
+ONLY = {"sharded_fully_auto": {"famo", "graddrop", "upgrad"}}
+RULES, METHOD_RULES, QUICK_RULES = {}, set(), set()
 
 
 def rule(function):
@@ -55,10 +51,20 @@ def rule(function):
     return function
 
 
+def method_rule(function):
+    """A rule that reads something of the method, so that every case keeps it."""
+    METHOD_RULES.add(function.__name__)
+    return rule(function)
+
+
 def quick_rule(function):
     """A rule that every case keeps, in the quick lane but for ``QUICK_ONLY``."""
     QUICK_RULES.add(function.__name__)
     return rule(function)
+
+
+def is_run(case):
+    return case in [CASES[name] for name in KINDS]
 
 
 def update(transform, rows=ROWS, state=None, params=PARAMS, **extra):
@@ -191,7 +197,7 @@ def masked(case):
     close(found, {"trunk": trunk_alone(case), "head": ROWS["head"].sum(axis=0)})
 
 
-@rule
+@method_rule
 def schedules_over_settings(case):
     static = ("num_objectives", *case.static)
     inject = optax.inject_hyperparams(case.make, static_args=static)
@@ -415,6 +421,15 @@ def linen_under_jit_with_checkpoint_and_donation(case):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@method_rule
+def states_share_no_buffers(case):
+    """They could not be donated otherwise."""
+    start = case.make(num_objectives=K).init(PARAMS)
+    for state in start, alone(case)[1]:
+        leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.size]
+        assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
 @jax.tree_util.register_dataclass
 @dataclass
 class Tree:
@@ -443,7 +458,7 @@ def modules_that_are_trees(case):
 # Numbers, loops and devices.
 
 
-@rule
+@method_rule
 def bfloat16_parameters(case):
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
     rows = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), ROWS)
@@ -458,7 +473,7 @@ def bfloat16_parameters(case):
     same_kind(state, other)
 
 
-@rule
+@method_rule
 def float64(case):
     with jax.enable_x64(True):
         widen = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
@@ -466,18 +481,20 @@ def float64(case):
         extra = {"params": params, "losses": LOSSES.astype(jnp.float64)}
         transform = case.make(num_objectives=K)
         start = transform.init(params)
-        found, state = update(transform, rows, state=start, **extra)
-        again, after = update(transform, rows, state=state, **extra)
+        run = jax.jit(functools.partial(update, transform))
+        run = run if is_run(case) else run.eval_shape
+        found, state = run(rows, state=start, **extra)
+        again, after = run(rows, state=state, **extra)
         same_kind(start, state)
         same_kind(state, after)
         kinds = {leaf.dtype for leaf in jax.tree.leaves((found, again))}
         assert kinds == {jnp.dtype(jnp.float64)}
-    if "key" not in inspect.signature(case.make).parameters:
+    if is_run(case) and "key" not in inspect.signature(case.make).parameters:
         # Draws are others in float64.
         close(found, plain(case), rtol=2e-3, atol=2e-4)
 
 
-@rule
+@method_rule
 def scans_mapped_over_seeds_and_settings(case):
     """A scan of updates, mapped over keys and a setting, equals single updates."""
     has_key = "key" in inspect.signature(case.make).parameters
@@ -498,6 +515,10 @@ def scans_mapped_over_seeds_and_settings(case):
         return jax.lax.scan(one, transform.init(PARAMS), jnp.array([1.0, 2.0]))
 
     keys, values = jnp.array([0, 1]), jnp.array(values)
+    if not is_run(case):
+        # Traces the carry, which keeps its kind.
+        jax.eval_shape(jax.vmap(run), keys, values)
+        return
     _, found = jax.jit(jax.vmap(run))(keys, values)
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):
         transform = make(key, value)
@@ -520,22 +541,29 @@ def wide_tree():
 def sharded_update(case, types):
     params, rows, specs = wide_tree()
     transform = optax.chain(case.make(num_objectives=K), MOMENTUM)
-    expected, _ = update(transform, rows, params=params)
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(types,) * 2)
     with jax.set_mesh(mesh):
         put = functools.partial(
             jax.tree.map, lambda leaf, spec: jax.device_put(leaf, _on(mesh, spec))
         )
-        params = put(params, specs)
-        rows = put(rows, {name: P(None, *spec) for name, spec in specs.items()})
-        state = transform.init(params)
+        on = put(params, specs)
+        row_specs = {name: P(None, *spec) for name, spec in specs.items()}
+        given = put(rows, row_specs), transform.init(on), on
         run = jax.jit(functools.partial(update, transform))
-        found, _ = run(rows, state, params)
+        if types is AxisType.Explicit:
+            # Such a mesh's shardings are in the types, which tracing finds.
+            found, _ = run.eval_shape(*given)
+            assert {name: leaf.sharding.spec for name, leaf in found.items()} == specs
+            if not is_run(case):
+                return
+        found, _ = run(*given)
         for name, spec in specs.items():
             assert found[name].sharding.is_equivalent_to(
                 _on(mesh, spec), found[name].ndim
             )
-        close(jax.device_get(found), expected, rtol=1e-3, atol=1e-4)
+        found = jax.device_get(found)
+    expected, _ = update(transform, rows, params=params)
+    close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def _on(mesh, spec):
@@ -547,7 +575,7 @@ def sharded_fully_auto(case):
     sharded_update(case, AxisType.Auto)
 
 
-@rule
+@method_rule
 def sharded_fully_explicit(case):
     sharded_update(case, AxisType.Explicit)
 
@@ -580,7 +608,8 @@ def rules_and_cases():
     for which in RULES:
         for name, case in CASES.items():
             every = which in QUICK_RULES or name in QUICK_CASES
-            if every or (not case.variant and name in ONLY.get(which, CASES)):
+            kinds = ONLY.get(which, CASES if which in METHOD_RULES else KINDS)
+            if every or (not case.variant and name in kinds):
                 if which in QUICK_RULES:
                     quick = name in QUICK_ONLY.get(which, CASES)
                 else:
@@ -615,6 +644,7 @@ def test_every_public_transformation_is_in_the_table():
     public -= set(DEPRECATED)
     assert public <= set(CASES)
     assert public >= QUICK_CASES
+    assert set(CASES) >= KINDS
     assert set(RULES) >= set(ONLY) | QUICK_RULES | DEAR_RULES
     assert set(QUICK_ONLY) <= QUICK_RULES
     assert set(CASES) >= set().union(*ONLY.values(), *QUICK_ONLY.values())

@@ -393,36 +393,37 @@ def test_findings_do_not_tell_the_rows_of_a_split():
 
 @pytest.mark.slow
 def test_rows_of_a_bin_are_not_its_patients():
-    patients = np.repeat(np.arange(240), 10)
+    patients = np.repeat(np.arange(800), 3)
     rng = np.random.default_rng(0)
-    logit = rng.normal(-0.3, 1.2, 240)[patients]
+    logit = rng.normal(-0.3, 1.2, 800)[patients]
     frame = pd.DataFrame(
         {
             "died": (rng.random(2400) < 1 / (1 + np.exp(-logit))).astype(int),
             "risk": 1 / (1 + np.exp(-logit)),
-            "race": np.where(patients < 120, "a", "b"),
+            "race": np.where(patients < 400, "a", "b"),
             "pid": patients,
         }
     )
+    frame["site"] = frame["race"]
     # Four patients moved between groups: more in the groups than there are.
-    frame.loc[[5, 15, 25, 35], "race"] = "b"
+    frame.loc[[1, 4, 7, 10], "race"] = "b"
     options = {
         "outcome": "died",
         "scores": "risk",
-        "attributes": "race",
+        "attributes": ["race", "site"],
+        "intersections": False,
         "patient_id": "pid",
         "replicates": 100,
-        "suppress_below": FLOOR,
+        # A tenth of a group is 120 rows, of 40 patients.
+        "suppress_below": 45,
     }
     document = brief(Options(**options), frame)
     assert document["curves"] == {"roc": [], "calibration": [], "decision": []}
     assert {c["status"] for c in document["cohort"]} == {"ok"}
-    assert [c["patients"] for c in document["cohort"]] == [None, None]
+    patients = [c["patients"] for c in document["cohort"]]
+    assert patients == [None, None, 400, 400]
     [finding] = [
         q for q in document["quality"] if q["code"] == "inconsistent_attribute"
     ]
     assert finding["rows"] is None
-    assert finding["message"].startswith("Some of 240 patients")
-    frame["race"] = np.where(patients < 120, "a", "b")
-    document = brief(Options(**options), frame)
-    assert [c["patients"] for c in document["cohort"]] == [120, 120]
+    assert finding["message"].startswith("Some of 800 patients")

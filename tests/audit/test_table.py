@@ -368,8 +368,8 @@ def test_more_levels_than_can_be_compared():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
-def test_a_million_levels(tmp_path, kind):
-    n = 1_000_000
+def test_hundreds_of_thousands_of_levels(tmp_path, kind):
+    n = 300_000
     table = pd.DataFrame({"sex": np.arange(n).astype(str)})
     table["died"], table["risk"] = np.arange(n) % 2, 0.5
     path = tmp_path / f"t.{kind}"
@@ -382,7 +382,7 @@ def test_a_million_levels(tmp_path, kind):
         r"attribute 'sex' has [\d,]+ different values in the first [\d,]+ rows", text
     )
     assert "far more than the 50 levels" in text
-    assert "1,000,000 different values" in text or kind != "frame"
+    assert "300,000 different values" in text or kind != "frame"
 
 
 def test_columns_that_are_not_there_or_there_twice(tmp_path):

@@ -12,7 +12,7 @@ from experiments.bench.inference import Options, claims, covers
 from experiments.bench.simulations import Clusters, Scenario, find, find_clustered
 from experiments.reporting.docs import ROOT
 
-OPTIONS = Options(runs=400, replicates=40, permutations=19, draws=1000)
+OPTIONS = Options(runs=200, replicates=40, permutations=19, draws=1000)
 # Three standard errors of a share of 95 % over the runs.
 SLACK = 3 * (0.95 * 0.05 / OPTIONS.runs) ** 0.5
 SIX = Scenario("TPR", (60,) * 6)
@@ -116,7 +116,7 @@ def test_the_command_writes_every_table(tmp_path, monkeypatch):
         assert len(cells) == len(columns)
         assert f"| {' | '.join(cells)} |" in text
         assert (tmp_path / f"inference-{name}.md").read_text() in text
-    assert "400 data sets a line" in text
+    assert "200 data sets a line" in text
 
 
 def test_the_tables_of_the_document_come_from_full_runs():

@@ -23,10 +23,17 @@ from experiments.fairgrad import experiment as fairgrad
 ROOT = Path(__file__).parents[2]
 
 
-# ``python -m experiments.fairgrad`` with a smaller budget, which is no option.
+# ``python -m experiments.fairgrad`` with a smaller budget, which is no option. It says
+# how full its bar is before that is filled up, and after which part.
 COMMAND = """
 import functools, runpy
-from experiments.core import programs
+from experiments.core import programs, runner
+finish = runner.Bar.finish
+def told(bar):
+    (task,) = bar._progress.tasks
+    print("bar:", task.completed / task.total, task.description)
+    finish(bar)
+runner.Bar.finish = told
 programs.Budget = functools.partial(programs.Budget, steps=60, batch_size=256)
 runpy.run_module("experiments.fairgrad", run_name="__main__", alter_sys=True)
 """
@@ -52,6 +59,8 @@ def test_the_command_on_support2(tmp_path):
     assert done.stderr == ""
     assert "9,105 patients" in done.stdout
     assert "summary.md" in done.stdout
+    # The bar is full when all is done, and not before.
+    assert "bar: 1.0 auditing the comparison of models" in done.stdout
     folder = tmp_path / "support2"
     # No checkpoint is left, no temporary file, and no conflicts are drawn but one.
     assert {path.name for path in folder.iterdir()} == {

@@ -20,7 +20,7 @@ from experiments.intersectional.findings import preliminary
 from experiments.intersectional.results import Options
 from experiments.reporting.prediction_audit import audited_table
 from fairjax.evaluation.names import F1, GROUP_AUROC, IMPACT
-from tests.experiments.conftest import noted_bars
+from tests.experiments.conftest import noted_bars, on_one_device
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
@@ -93,6 +93,7 @@ def run(table, folder, *, written=True, **options):
 
     with pytest.MonkeyPatch.context() as patch:
         bars = noted_bars(patch)
+        on_one_device(patch)
         patch.setattr(intersectional, "load", lambda name: table)
         patch.setattr(intersectional.lanes, "num_cores", lambda: 1)
         patch.setattr(intersectional.runs.report, "write", keep)

@@ -57,11 +57,11 @@ def test_all_swaps_of_few_folds():
 def test_it_errs_no_more_often_than_it_says(freedom):
     """Folds that share all patients balance each other; tails may be heavy."""
     rng = np.random.default_rng(1)
-    values = rng.standard_t(freedom, size=(2, 300, 4, 5))
+    values = rng.standard_t(freedom, size=(2, 150, 4, 5))
     values -= 0.9 * values.mean(axis=-1, keepdims=True)
     rejected = [spread_ratio(*pair).p < 0.05 for pair in zip(*values, strict=True)]
     # .05, and two standard errors.
-    assert np.mean(rejected) < 0.075
+    assert np.mean(rejected) < 0.05 + 2 * (0.05 * 0.95 / 150) ** 0.5
 
 
 def test_undefined_folds_and_repeats_are_left_out():

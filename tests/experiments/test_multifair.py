@@ -17,6 +17,7 @@ from experiments.multifair.findings import BEST
 from experiments.multifair.names import FACTORS
 from experiments.multifair.results import Options
 from experiments.reporting.prediction_audit import audited_table
+from tests.experiments.conftest import on_one_device
 
 
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
@@ -138,6 +139,7 @@ def test_weighted_thresholds_select_the_weighted_prevalence(small):
 @pytest.mark.slow
 def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
+    on_one_device(monkeypatch)
     monkeypatch.setattr(multifair, "simulated_truth", lambda: small.truth)
     # Another experiment's test writes the page; here its table is looked at.
     audited = []

@@ -20,7 +20,7 @@ from experiments.multifair.modulated import (
 )
 from experiments.multifair.names import FACTORS, GRID
 from experiments.multifair.task import CLIP
-from fairjax import modulation
+from fairjax import modulation, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -252,7 +252,7 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
         assert all(phase.keys_by_lane for phase in program_of(small, name).phases)
     program, learner = program_of(small, "ogm_ge").take([0]), small.task.learner
     (phase,) = program.phases
-    mesh = lanes._lane_mesh(5)
+    mesh = sweep.lane_mesh(5)
     start, _ = lanes._compile(phase, small.splits, learner, small.budget, mesh)
     keys = jax.jit(lambda: lanes._weights(learner.begin, 5, 0)[1])()[None]
     params = jax.tree.map(

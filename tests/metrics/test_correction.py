@@ -58,7 +58,7 @@ def test_rates_of_equal_groups_spread_as_much_as_estimated():
     assert np.ptp(rates[:, 0]) < np.ptp(positives) / 60
 
 
-NUM_GROUPS, RUNS = 6, 500
+NUM_GROUPS, RUNS = 6, 250
 compiled_gap = jax.jit(lambda key, counts: bias_corrected_gap(key, counts))
 
 

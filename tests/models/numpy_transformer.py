@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+from fairjax.models import functional
 
 
 def moved(tree, seed=0):
@@ -11,6 +14,19 @@ def moved(tree, seed=0):
     return jax.tree.map(
         lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype), tree
     )
+
+
+def drawn(make, seed=0):
+    """A model's function, and parameters from NumPy, which has nothing to compile."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        values = 0.4 * rng.normal(size=leaf.shape)
+        values += jax.tree_util.keystr(path).endswith("['scale']")
+        return jnp.asarray(values, leaf.dtype)
+
+    apply, shapes = functional(nnx.eval_shape(make))
+    return apply, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def double(tree):

@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -43,15 +42,20 @@ def make(pool="mean", **options):
 
 
 @functools.cache
-def built(pool="mean"):
+def abstract():
+    return nnx.eval_shape(make)
+
+
+@functools.cache
+def built(pool):
     """A compiled model, its compiled gradient, and parameters."""
-    apply, params = functional(make(pool))
+    apply, params = oracle.drawn(functools.partial(make, pool))
 
     def loss(params, inputs, present):
         found = apply(params, inputs, present)
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in found)
 
-    return jax.jit(apply), jax.jit(jax.grad(loss)), oracle.moved(params)
+    return jax.jit(apply), jax.jit(jax.grad(loss)), params
 
 
 def draw(seed=0):
@@ -84,8 +88,7 @@ PRESENT = PRESENT.at[2].set(jnp.asarray([False, True, True]))
 
 def features_of(name, params):
     """An encoder's features, from modules that have tests of their own."""
-    model = make()
-    graph, _, rest = nnx.split(model.encoders[name], nnx.Param, ...)
+    graph, _, rest = nnx.split(abstract().encoders[name], nnx.Param, ...)
     encoder = nnx.merge(graph, params["encoders"][name], rest)
     given = INPUTS[name]
     run = nnx.jit(encoder)
@@ -137,8 +140,8 @@ def test_values_are_those_of_numpy(pool, present):
 
 
 def test_parameters_lie_under_the_modalities_names():
-    _, params = functional(make())
     model = make()
+    _, params = functional(model)
     assert model.modalities == NAMES
     for part in ("encoders", "projections", "auxiliary"):
         assert set(params[part]) == set(NAMES)
@@ -175,7 +178,7 @@ def test_absent_inputs_influence_neither_outputs_nor_gradients(kind, pool, garba
 
 @pytest.mark.slow
 def test_a_patient_without_modalities_teaches_no_encoder():
-    run, differentiate, params = built()
+    run, differentiate, params = built("mean")
     nothing = jnp.zeros((B, 3), bool)
     logits = run(params, INPUTS, nothing).logits
     np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape))
@@ -190,7 +193,7 @@ def test_a_patient_without_modalities_teaches_no_encoder():
 @functools.cache
 def taught():
     """Gradients of the auxiliary logits' squares, of which one kind counts."""
-    apply, _ = functional(make())
+    apply, _ = functional(abstract())
 
     def loss(params, attached):
         outputs = apply(params, INPUTS)
@@ -203,7 +206,7 @@ def taught():
 @pytest.mark.slow
 @pytest.mark.parametrize("attached", [True, False])
 def test_auxiliary_heads_teach_encoders_where_attached(attached):
-    run, _, params = built()
+    run, _, params = built("mean")
     found = run(params, INPUTS, None)
     np.testing.assert_allclose(
         found.attached_unimodal_logits, found.unimodal_logits, rtol=1e-6
@@ -222,7 +225,7 @@ def test_auxiliary_heads_teach_encoders_where_attached(attached):
 
 @pytest.mark.slow
 def test_half_precision():
-    run, _, params = built()
+    run, _, params = built("mean")
     half = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, INPUTS
     )
@@ -233,17 +236,29 @@ def test_half_precision():
     np.testing.assert_allclose(found.logits, expected.logits, atol=0.05)
 
 
+@functools.cache
+def with_dropout():
+    """A model that drops, and a compiled gradient of what bends its heads."""
+    apply, params = oracle.drawn(functools.partial(make, dropout=0.5))
+
+    def bent(params, key):
+        found = apply(params, INPUTS, PRESENT, nnx.Rngs(key))
+        metered, through = found.unimodal_logits, found.attached_unimodal_logits
+        loss = jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
+        return loss, found
+
+    return apply, params, jax.jit(jax.grad(bent, has_aux=True))
+
+
 @pytest.mark.slow
 def test_dropout_draws_where_there_are_keys_only():
-    apply, params = functional(make(dropout=0.5))
+    apply, params, differentiate = with_dropout()
 
-    @jax.jit
     def run(seed):
-        rngs = nnx.Rngs(jax.random.key(seed))
-        return apply(params, INPUTS, PRESENT, rngs).logits
+        return differentiate(params, jax.random.key(seed))[1].logits
 
     # A model without dropout.
-    still, _, _ = built()
+    still, _, _ = built("mean")
     np.testing.assert_allclose(
         jax.jit(apply)(params, INPUTS, PRESENT).logits,
         still(params, INPUTS, PRESENT).logits,
@@ -256,20 +271,12 @@ def test_dropout_draws_where_there_are_keys_only():
 @pytest.mark.slow
 def test_heads_drop_the_same_units_attached_or_not():
     """So that what reaches the encoders alone can be told from what bends the heads."""
-    apply, params = functional(make(dropout=0.5))
-
-    def bent(params, key):
-        found = apply(params, INPUTS, PRESENT, nnx.Rngs(key))
-        metered, through = found.unimodal_logits, found.attached_unimodal_logits
-        loss = jnp.sum((through - metered + jax.lax.stop_gradient(metered)) ** 2)
-        return loss, found
-
-    differentiate = jax.jit(jax.grad(bent, has_aux=True))
+    _, params, differentiate = with_dropout()
     gradient, found = differentiate(params, jax.random.key(1))
     np.testing.assert_array_equal(found.unimodal_logits, found.attached_unimodal_logits)
     heads, encoders = gradient["auxiliary"], gradient["encoders"]
-    assert optax.tree.norm(heads) == 0
-    assert optax.tree.norm(encoders) > 0
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(heads))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(encoders))
 
 
 CELLS = fairjax.partition({"sex": ["f", "m"] * 2, "died": [0, 0, 1, 1]})
@@ -277,38 +284,40 @@ CELLS = fairjax.partition({"sex": ["f", "m"] * 2, "died": [0, 0, 1, 1]})
 
 def clinical(seed=0, kinds=("labs", "vitals")):
     """A classifier and its inputs, with encoders of these kinds."""
-    rngs, rng = nnx.Rngs(seed), np.random.default_rng(0)
-    sizes = {"width": 4, "depth": 1, "num_heads": 2, "rngs": rngs}
-    vit = ViT(4, 2, **sizes, num_channels=1)
-    encoders = {
-        "labs": TabularEncoder(LABS, **sizes, dropout=0.2),
-        "vitals": SeriesEncoder(3, **sizes, max_length=TIMES, dropout=0.2),
-        "notes": TextEncoder(5, **sizes, max_length=3),
-        "scan": VolumeEncoder(vit, 2, depth=1, num_heads=2, rngs=rngs),
-    }
+    rng = np.random.default_rng(0)
     inputs = {
         **{name: draw()[name] for name in ("labs", "vitals")},
         "notes": (jnp.asarray(rng.integers(0, 5, (B, 3))), jnp.ones((B, 3), bool)),
         "scan": (jnp.asarray(rng.normal(size=(B, 2, 4, 4, 1)), jnp.float32),),
     }
-    model = MultimodalClassifier(
-        {kind: encoders[kind] for kind in kinds},
-        dict.fromkeys(kinds, 4),
-        width=4,
-        depth=1,
-        num_heads=2,
-        rngs=rngs,
-    )
+
+    def build():
+        rngs = nnx.Rngs(0)
+        sizes = {"width": 4, "depth": 1, "num_heads": 2, "rngs": rngs}
+        vit = ViT(4, 2, **sizes, num_channels=1)
+        encoders = {
+            "labs": TabularEncoder(LABS, **sizes, dropout=0.2),
+            "vitals": SeriesEncoder(3, **sizes, max_length=TIMES, dropout=0.2),
+            "notes": TextEncoder(5, **sizes, max_length=3),
+            "scan": VolumeEncoder(vit, 2, depth=1, num_heads=2, rngs=rngs),
+        }
+        chosen = {kind: encoders[kind] for kind in kinds}
+        return MultimodalClassifier(chosen, dict.fromkeys(kinds, 4), **sizes)
+
     batch = {
         "inputs": {kind: inputs[kind] for kind in kinds},
         "present": jnp.asarray(rng.random((B, len(kinds))) < 0.7),
         "y": jnp.asarray(rng.integers(0, 2, B), jnp.float32),
         "cells": jnp.asarray(rng.integers(0, 4, B), jnp.int32),
     }
-    return *functional(model), batch
+    return *oracle.drawn(build, seed), batch
 
 
-def objectives_of(apply, rngs_seed=None):
+RISKS = losses.risk_parity(CELLS, "sex", penalty="squared")
+ODDS = losses.equalized_odds(CELLS, "sex", label="died", penalty="squared")
+
+
+def objectives_of(apply, functions, rngs_seed=None):
     def statistics(params, batch):
         rngs = None if rngs_seed is None else nnx.Rngs(rngs_seed)
         found = apply(params, batch["inputs"], batch["present"], rngs)
@@ -319,10 +328,6 @@ def objectives_of(apply, rngs_seed=None):
             "score": jax.nn.sigmoid(found.logits[:, 0]),
         }
 
-    functions = {
-        **losses.group_risks(CELLS, "sex"),
-        "odds": losses.equalized_odds(CELLS, "sex", label="died", penalty="squared"),
-    }
     return fairjax.cell_objectives(statistics, CELLS, functions)
 
 
@@ -334,7 +339,7 @@ def objectives_of(apply, rngs_seed=None):
 )
 def test_examples_are_proven_separate(kinds, rngs_seed):
     apply, params, batch = clinical(kinds=kinds)
-    objectives = objectives_of(apply, rngs_seed)
+    objectives = objectives_of(apply, {"risks": RISKS, "odds": ODDS}, rngs_seed)
     plan = fairjax.jacobian.explain(objectives)(params, batch)
     assert "cells" in plan.costs, plan.reason
 
@@ -344,7 +349,8 @@ def test_jacobian_by_cells_over_seeds():
     apply, _, batch = clinical()
     members = [clinical(seed)[1] for seed in (0, 1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    objectives = objectives_of(apply)
+    # One pass: how passes go together is the same for all models.
+    objectives = objectives_of(apply, {"risks": RISKS})
     found, expected = (
         jax.jit(jax.vmap(one, in_axes=(0, None)))(stacked, batch)
         for one in (
@@ -381,15 +387,8 @@ X = jnp.ones((3, 2))
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "pool"), [(float, "mean"), (int, "first")])
 def test_presence_in_numbers(untyped, kind, pool):
-    encoders = {name: nnx.Linear(2, 4, rngs=nnx.Rngs(0)) for name in ("labs", "notes")}
-    widths = dict.fromkeys(encoders, 4)
-    model = MultimodalClassifier(
-        encoders, widths, width=4, depth=1, pool=pool, rngs=nnx.Rngs(0)
-    )
-    inputs = {"labs": (X,), "notes": (2 * X,)}
-    present = np.array([[1, 0], [1, 1], [0, 0]])
-    found = model(inputs, jnp.asarray(present.astype(kind)))
-    wanted = model(inputs, jnp.asarray(present.astype(bool)))
+    run, _, params = built(pool)
+    found, wanted = (run(params, INPUTS, p) for p in (PRESENT.astype(kind), PRESENT))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 

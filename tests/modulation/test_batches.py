@@ -84,13 +84,9 @@ def trained(mode, num_modalities, num_groups, batches, last, settings):
     return jax.lax.scan(follow, tx.init(params), (batches, last))[1]
 
 
-@pytest.mark.parametrize(
-    ("num_modalities", "num_groups"),
-    [(3, 6), *[pytest.param(2, groups, marks=pytest.mark.slow) for groups in (2, 6)]],
-)
-@pytest.mark.parametrize("mode", ["paper", "released"])
-def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_groups):
-    """Mapped over seeds and settings, scanned, compiled; ties, masks, lost classes."""
+@functools.cache
+def found_in_sequences(mode, num_modalities, num_groups):
+    """Sequences of batches, their gradients, and what the library makes of them."""
     runs = len(GRID["rho"])
     sequences = [
         [
@@ -106,7 +102,17 @@ def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_grou
     settings = {name: jnp.array(values) for name, values in GRID.items()}
     run = functools.partial(trained, mode, num_modalities, num_groups)
     found = jax.jit(jax.vmap(run))(batches, jnp.asarray(last), settings)
-    found = jax.tree.map(np.asarray, found)
+    return sequences, last, jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize(
+    ("num_modalities", "num_groups"),
+    [(3, 6), pytest.param(2, 2, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("mode", ["paper", "released"])
+def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_groups):
+    """Mapped over seeds and settings, scanned, compiled; ties, masks, lost classes."""
+    sequences, last, found = found_in_sequences(mode, num_modalities, num_groups)
     gates = []
     for number, sequence in enumerate(sequences):
         chosen = {name: values[number] for name, values in GRID.items()}
@@ -151,12 +157,8 @@ def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_grou
 @pytest.mark.slow
 def test_one_batch_at_a_time_equals_a_scan():
     """Without a compiler, with one, and in a scan; compiled once for all batches."""
-    batches = stacked([transcription.draw(seed, ROWS, 2, 2) for seed in range(BATCHES)])
-    last = jnp.asarray(gradients(0, 2))
-    settings = {name: jnp.asarray(values[0]) for name, values in GRID.items()}
-    scanned = jax.jit(functools.partial(trained, "paper", 2, 2))(
-        batches, last, settings
-    )
+    sequences, _, found = found_in_sequences("paper", 2, 2)
+    batches, scanned = stacked(sequences[0]), jax.tree.map(lambda x: x[0], found)
     params, labels = tree(2)
     given = {name: values[0] for name, values in GRID.items()}
     tx = modulation.multifair(labels, NAMES[:2], num_groups=2, **given)
@@ -210,6 +212,18 @@ def started(mode="paper"):
     return run
 
 
+def first_updates(params, batch, *transformations):
+    """Of each transformation, by one program."""
+
+    @jax.jit
+    def run(params, batch):
+        return [
+            tx.update(params, tx.init(params), **batch)[0] for tx in transformations
+        ]
+
+    return run(params, batch)
+
+
 @pytest.mark.slow
 def test_a_chain_in_any_order_scales_alike():
     params, labels = tree(2)
@@ -217,10 +231,14 @@ def test_a_chain_in_any_order_scales_alike():
     balance = modulation.balance_modalities(labels, NAMES[:2], rho=0.9)
     groups = modulation.balance_groups(labels, NAMES[:2], num_groups=2)
     whole = modulation.multifair(labels, NAMES[:2], num_groups=2, rho=0.9)
-    wanted, _ = jax.jit(whole.update)(params, whole.init(params), **batch)
-    for parts in ((balance, groups), (groups, balance)):
-        tx = optax.chain(*parts)
-        found, _ = jax.jit(tx.update)(params, tx.init(params), **batch)
+    wanted, *others = first_updates(
+        params,
+        batch,
+        whole,
+        optax.chain(balance, groups),
+        optax.chain(groups, balance),
+    )
+    for found in others:
         for name in params:
             np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6)
 
@@ -231,12 +249,16 @@ def test_clipping_before_and_after_are_not_the_same():
     params, labels = tree(2)
     batch = batch_of()
     multifair = modulation.multifair(labels, NAMES[:2], num_groups=2)
-    scaled, _ = jax.jit(multifair.update)(params, multifair.init(params), **batch)
     clip = optax.clip_by_global_norm(0.8)
-    for order in ((multifair, clip), (clip, multifair)):
-        tx = optax.chain(*order)
-        found, _ = jax.jit(tx.update)(params, tx.init(params), **batch)
-        size = optax.tree.norm(scaled if order[0] is multifair else params)
+    scaled, *others = first_updates(
+        params,
+        batch,
+        multifair,
+        optax.chain(multifair, clip),
+        optax.chain(clip, multifair),
+    )
+    for found, clipped in zip(others, (scaled, params), strict=True):
+        size = optax.tree.norm(clipped)
         np.testing.assert_allclose(
             optax.tree.norm(found), 0.8 * optax.tree.norm(scaled) / size, rtol=1e-5
         )
@@ -332,8 +354,12 @@ def test_updates_and_states_keep_their_types(kind):
         for name in ("scores", "unimodal_scores"):
             batch[name] = batch[name].astype(kind)
         start = tx.init(params)
-        single, _ = jax.jit(tx.update)(params, start, **batch)
-        found, state = jax.jit(tx.update)(rows, start, **batch)
+
+        @jax.jit
+        def run(params, rows, state, batch, tx=tx):
+            return [tx.update(given, state, **batch) for given in (params, rows)]
+
+        (single, _), (found, state) = run(params, rows, start, batch)
         assert {leaf.dtype for leaf in found.values()} == {jnp.dtype(kind)}
         kinds = jax.tree.map(lambda leaf: (leaf.dtype, leaf.aval.weak_type), start)
         assert kinds == jax.tree.map(
@@ -357,7 +383,7 @@ def test_double_precision_leaves_the_states_as_they_were():
                 modulation.ogm_ge(labels, NAMES[:2]),
             ):
                 start = tx.init(params)
-                _, state = jax.jit(tx.update)(params, start, **batch)
+                _, state = jax.eval_shape(tx.update, params, start, **batch)
                 assert [a.dtype for a in jax.tree.leaves(start)] == [
                     a.dtype for a in jax.tree.leaves(state)
                 ]

@@ -264,11 +264,11 @@ def test_gradients_that_are_not_of_every_modality_and_group():
     tx = modulation.dual_level(num_modalities=2, num_groups=3)
     rows = jnp.asarray(np.ones((5, 2), np.float32))
     with pytest.raises(ValueError, match="for 6 objectives; .* 5 rows"):
-        tx.update(rows, tx.init(rows[0]))
+        jax.eval_shape(lambda rows: tx.update(rows, tx.init(rows[0])), rows)
     tx = modulation.dual_level(num_modalities=2, num_groups=3, order=[0, 1, 2])
     rows = jnp.ones((6, 2))
     with pytest.raises(ValueError, match="order"):
-        tx.update(rows, tx.init(rows[0]))
+        jax.eval_shape(lambda rows: tx.update(rows, tx.init(rows[0])), rows)
 
 
 @pytest.mark.parametrize(

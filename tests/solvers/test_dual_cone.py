@@ -232,7 +232,7 @@ def test_float64_has_no_such_limit(size):
         rng = np.random.default_rng(size)
         rows = pairs(-1, 1e-4, rng, size)
         wanted = preferences(rng, size)
-        solved = solvers.dual_cone(jnp.asarray(rows @ rows.T), jnp.asarray(wanted))
+        solved = project(jnp.asarray(rows @ rows.T), jnp.asarray(wanted))
         found = np.asarray(solved.weights)
         assert found.dtype == np.float64
     for one, given in zip(found, wanted, strict=True):
@@ -256,7 +256,7 @@ def test_every_row_projected_at_128(kind):
 
 def test_by_hand():
     # (1, 0) against (−1, 1): half of the second is added.
-    found = solvers.dual_cone(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jnp.eye(2))
+    found = project(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jnp.eye(2))
     np.testing.assert_allclose(found.weights, [[1, 0.5], [1, 1]], rtol=1e-6)
     np.testing.assert_array_less(found.residual, 1e-6)
 
@@ -275,9 +275,9 @@ def test_masked_and_zero_rows_do_not_count():
 
 
 def test_no_rows_in_use():
-    found = project(np.zeros((3, 3), np.float32), np.ones(3, np.float32))
+    found = project(np.zeros((3, 3), np.float32), np.eye(3, dtype=np.float32))
     np.testing.assert_array_equal(found.weights, 0)
-    assert found.residual == 0
+    np.testing.assert_array_equal(found.residual, 0)
 
 
 def test_no_minimum_is_not_silent():
@@ -288,9 +288,7 @@ def test_no_minimum_is_not_silent():
 
 
 # Whole numbers: zero, equal and opposite rows are frequent.
-matrices = st.sampled_from([2, 3]).flatmap(
-    lambda size: hnp.arrays(np.float32, (size, 4), elements=st.integers(-6, 6))
-)
+matrices = hnp.arrays(np.float32, (3, 4), elements=st.integers(-6, 6))
 
 
 @hypothesis.given(matrices)
@@ -311,7 +309,7 @@ def test_kkt_conditions(rows):
 @hypothesis.given(matrices, st.integers(-8, 8))
 def test_weights_do_not_depend_on_a_common_scale(rows, exponent):
     gram = rows @ rows.T
-    wanted = np.ones(len(rows), np.float32)
+    wanted = np.eye(len(rows), dtype=np.float32)
     one, other = project(gram, wanted), project(gram * 4.0**exponent, wanted)
     np.testing.assert_array_equal(one.weights, other.weights)
 
