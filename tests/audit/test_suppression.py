@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairjax.audit.measure import _models
 from fairjax.audit.measure._families import families
-from fairjax.audit.measure._withheld import count, withheld
-from fairjax.audit.reading.data import Attribute
+from fairjax.audit.measure._suppression import _close_bins
+from fairjax.audit.measure._withheld import Withheld, count, withheld, withhold
+from fairjax.audit.reading.data import Attribute, AuditData, Model
+from fairjax.audit.schema import Calibration
 
 
 def attribute(name, codes, number):
@@ -197,3 +200,76 @@ def test_groups_that_share_patients_do_not_add_up():
     assert apart.tolist() == [False, True, True, False]
     together = withheld(shown, cells, 11, shared={"site"})["site"]
     assert together.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("small", range(4))
+def test_a_small_cell_of_any_kind_withholds_decisions(small):
+    """Of 100 patients of each label and decision in both groups, one group has 5."""
+    cells = np.full((2, 4), 100)
+    cells[0, small] = 5
+    group, cell = (
+        np.repeat(x, cells.ravel()) for x in np.indices((2, 4)).reshape(2, 8)
+    )
+    # Each row's score is its own, which tells nothing.
+    scores = np.linspace(0, 1, len(cell))
+    model = Model("m", "m", scores, None, "given", cell % 2 == 1)
+    site = attribute("site", group, 2)
+    data = AuditData(
+        source="DataFrame",
+        sha256=None,
+        rows_read=len(cell),
+        rows_left_out={},
+        missing={},
+        outcome="died",
+        positive="1",
+        labels=(cell // 2).astype(np.int8),
+        models=(model,),
+        attributes=(site,),
+        patients=None,
+        num_patients=None,
+        findings=(),
+    )
+    found = withhold(families([site], 1)[0], data, 11)
+    # The other group would tell the small cell by the difference to all rows.
+    assert found.decisions[0]["site"].tolist() == [True, True]
+    assert found.groups["site"].tolist() == [False, False]
+    assert found.overall == (False,)
+
+
+@pytest.mark.parametrize(
+    ("events", "shown"),
+    [
+        ([20, 30, 40], [True, True, True]),
+        ([5, 30, 40], [False, False, True]),  # The next smallest goes with it.
+        (
+            [0, 30, 40],
+            [True, True, True],
+        ),  # None has an outcome, which tells of nobody.
+        ([5, 6, 40], [False, False, True]),
+    ],
+)
+def test_bins_of_few_events_are_emptied_and_others_to_hide_them(events, shown):
+    rows = [100.0, 100.0, 100.0]
+    observed = [count / 100 for count in events]
+    curve = Calibration("m", "site", "a", observed, observed, observed, observed, rows)
+    closed = _close_bins(curve, 11)
+    assert [value is not None for value in closed.rows] == shown
+    assert [value is not None for value in closed.observed] == shown
+
+
+@pytest.mark.parametrize("withheld_of", [None, 0, 1])
+def test_models_are_compared_where_both_show_their_rankings(withheld_of):
+    site = families([attribute("site", [0, 1, 1], 2)], 1)[0]
+    nothing = {"site": np.zeros(2, bool)}
+    hidden = Withheld(
+        11,
+        nothing,
+        (nothing, nothing),
+        (False, False),
+        (nothing, {"site": np.array([False, True])}),
+        (withheld_of == 0, withheld_of == 1),
+        frozenset(),
+    )
+    opened = _models._open(1, site, hidden)
+    codes = [family.codes.tolist() for family in opened]
+    assert codes == ([[0, -1, -1]] if withheld_of is None else [])
