@@ -1,7 +1,7 @@
 """Scores of scikit-learn for estimators that need sensitive features to predict."""
 
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 from fairjax._extra import extra
 from fairjax.mitigation._passing import requested
@@ -9,6 +9,7 @@ from fairjax.mitigation._passing import requested
 with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import BaseEstimator
     from sklearn.metrics import get_scorer
+    from sklearn.utils.metadata_routing import MetadataRequest
 
 _RESPONSES = ("predict", "predict_proba", "decision_function")
 
@@ -33,12 +34,15 @@ class RoutedScorer(BaseEstimator):
       1.0
     """
 
-    # Read by scikit-learn: what calls of the scorer are given.
-    __metadata_request__score: ClassVar = {"sensitive_features": True}
-
     def __init__(self, scoring: Any) -> None:
         """Keep the settings; see the class."""
         self.scoring = scoring
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Tells scikit-learn to give each call of the scorer sensitive features."""
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="sensitive_features", alias=True)
+        return request
 
     def __call__(
         self, estimator: Any, X: Any, y: Any, *, sensitive_features: Any = None

@@ -56,7 +56,7 @@ def test_files(finished):
         "summary.json",
         "summary.md",
         "results.csv",
-        *(f"{n}.{s}" for n in ("tradeoff", "gaps", "training") for s in ("png", "svg")),
+        *("tradeoff.png", "gaps.png", "training.png"),
     }
 
 

@@ -166,7 +166,7 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     drawn = ("tradeoff", "gaps", "modalities", "gap_over_training", "levels_multifair")
     assert names == {
         *("summary.json", "summary.md", "results.csv"),
-        *(f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg")),
+        *(f"{name}.png" for name in drawn),
     }
     ((_, described),) = audited
     assert described.names == ("Joint training", "MultiFair, paper")

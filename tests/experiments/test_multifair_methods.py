@@ -258,7 +258,7 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     params = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (1, 5, *leaf.shape)), small.params
     )
-    run = start(params, keys, settings_of(program), jnp.array([1.0, 4.0]))
+    run = start((params, keys), settings_of(program), jnp.array([1.0, 4.0]))
     drawn_with = np.asarray(optax.tree.get(run.state.opt_state, "key_data"))
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
 
