@@ -76,7 +76,7 @@ def equal_odds(
 
     def call() -> float:
         with quiet():
-            fitted = EqOddsPostprocessing([{"group": 1}], [{"group": 0}], seed=0)
+            fitted: Any = EqOddsPostprocessing([{"group": 1}], [{"group": 0}], seed=0)
             fitted.fit(data, predicted)
         return fitted.model_params.fun / 4 + 0.5
 

@@ -155,7 +155,8 @@ class Twin:
                 if seen.gate:
                     factor *= seen.factors[name]
                 for leaf in _leaves(self.params["encoders"][name]):
-                    leaf.grad.mul_(factor)
+                    if leaf.grad is not None:
+                        leaf.grad.mul_(factor)
 
     def _observe(self, logits: torch.Tensor, alone: dict[str, torch.Tensor]) -> None:
         """The signals of this batch."""
