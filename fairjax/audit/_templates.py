@@ -5,7 +5,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fairjax.audit import formats
-from fairjax.audit._errors import require
+from fairjax.audit._errors import listed, require, row_count, share
 from fairjax.audit.glossary import phrase
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ def text_of(name: str) -> str:
 
 
 @functools.cache
-def environment(*, escape: bool) -> "jinja2.Environment":
-    """Returns what makes templates, in which the words of `formats` are filters."""
+def environment(*, escape: bool, strict: bool = True) -> "jinja2.Environment":
+    """Returns what makes templates, in which the words of `formats` are filters.
+
+    Args:
+      escape: Whether text becomes HTML.
+      strict: Whether a name that is not defined is an error, and not empty text.
+    """
     require("jinja2")
     # Loaded here: the help should not wait for it.
     import jinja2
@@ -36,23 +41,37 @@ def environment(*, escape: bool) -> "jinja2.Environment":
     made = jinja2.Environment(
         loader=jinja2.FunctionLoader(text_of),
         autoescape=escape,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined if strict else jinja2.Undefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     made.filters |= {name: getattr(formats, name) for name in _FILTERS}
-    made.filters["phrase"] = phrase
+    for word in (listed, phrase, row_count, share):
+        made.filters[word.__name__] = word
     return made
 
 
 @functools.cache
+def titled(name: str) -> "dict[str, tuple[str, jinja2.Template]]":
+    """Returns title -> kind and template, of paragraphs that start ``kind title:``."""
+    found = {}
+    for paragraph in text_of(f"words/{name}.txt").split("\n\n"):
+        head, _, text = paragraph.partition(": ")
+        kind, title = head.split()
+        found[title] = kind, _template(text)
+    return found
+
+
+@functools.cache
 def _paragraphs(name: str) -> "tuple[jinja2.Template, ...]":
+    return tuple(map(_template, text_of(f"words/{name}.txt").split("\n\n")))
+
+
+def _template(text: str) -> "jinja2.Template":
     # Lines are joined here and not in the text that is made, so that the names of
     # groups in it keep their spaces.
-    paragraphs = text_of(f"words/{name}.txt").split("\n\n")
-    make = environment(escape=False).from_string
-    return tuple(make(" ".join(paragraph.split())) for paragraph in paragraphs)
+    return environment(escape=False).from_string(" ".join(text.split()))
 
 
 def sentences(name: str, **facts: Any) -> list[str]:

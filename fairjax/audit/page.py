@@ -4,8 +4,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fairjax.audit._templates import environment, sentences, text_of
 from fairjax.audit.figures import PAIRS, largest
@@ -102,19 +102,8 @@ def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
             verdict=_verdict(document),
             attributes={a.name for a in data.attributes},
             settings=_settings(document),
-            quality=_tables.quality(document),
-            gate=_tables.gate(document) if document.gate else None,
-            cohorts=[(a, _tables.cohort(document, a.name)) for a in data.attributes],
-            performance=_performance(document, pictures),
-            curves=list(_curves(document, pictures)),
-            gap_blocks=[
-                (name, _of(pictures, "gaps", name), _tables.gaps(document, name))
-                for name in [model.name for model in data.models]
-            ],
-            sensitivity=[p for p in pictures if p.drawing.kind == "sensitivity"],
-            quadrants=[p for p in pictures if p.drawing.kind == "quadrant"],
-            discovery=_tables.discovery(document),
-            comparison=_tables.comparison(document),
+            tables=_tables,
+            pictures=pictures,
             glossary=_glossary(document),
             guideline=GUIDELINE,
             script=script,
@@ -166,39 +155,6 @@ def _settings(document: Document) -> list[tuple[str, str]]:
         name = _FIXED_SETTINGS.get(key, key.replace("_", " ").capitalize())
         found.append((name, text))
     return found
-
-
-def _of(
-    pictures: Sequence[Picture], kind: str, model: str, attribute: str = ""
-) -> list[Picture]:
-    return [p for p in pictures if p.drawing[:3] == (kind, model, attribute)]
-
-
-def _performance(document: Document, pictures: list[Picture]) -> list[Any]:
-    """For each model, each attribute's tables and forest plots."""
-    attributes = [attribute.name for attribute in document.data.attributes]
-
-    def block(model: str, name: str) -> tuple[str, list[Table], list[Picture]]:
-        tables = _tables.performance(document, model, name)
-        return name, tables, _of(pictures, "forest", model, name)
-
-    return [
-        (model.name, [block(model.name, name) for name in attributes])
-        for model in document.data.models
-    ]
-
-
-def _curves(
-    document: Document, pictures: list[Picture]
-) -> Iterator[tuple[str, str, list[Picture]]]:
-    """The curves of each model and attribute that has some."""
-    for model in document.data.models:
-        for attribute in document.data.attributes:
-            who = model.name, attribute.name
-            kinds = ("roc", "calibration", "decision")
-            found = [p for kind in kinds for p in _of(pictures, kind, *who)]
-            if found:
-                yield *who, found
 
 
 def _picture(document: Document, drawing: Drawing) -> Picture:
