@@ -5,6 +5,8 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 _SHOWN = 5  # how many values a message spells out
 _LONGEST = 40  # characters of a value that a message spells out
 
@@ -35,6 +37,12 @@ def row_count(number: int) -> str:
 def share(number: int, of: int) -> str:
     """Returns how many rows of how many."""
     return f"{number:,} of {row_count(of)}"
+
+
+def where(rows: np.ndarray) -> str:
+    """Returns in how many rows something is so, bool ``[n]``, and in which first."""
+    number, first = int(np.count_nonzero(rows)), int(np.argmax(rows)) + 1
+    return f"{share(number, len(rows))}, first in data row {first:,}"
 
 
 def near_miss(name: str, names: Sequence[str]) -> str:

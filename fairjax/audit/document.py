@@ -9,24 +9,13 @@ import jax
 import numpy as np
 
 import fairjax
+from fairjax.audit import schema
 from fairjax.audit.measure._analysis import analyse
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.reading.table import read
 from fairjax.audit.reproduce import command
 from fairjax.audit.rules import judge
-from fairjax.audit.schema import (
-    NAME,
-    VERSION,
-    Curves,
-    Data,
-    Document,
-    Finding,
-    Model,
-    Outcome,
-    RuleResult,
-    Settings,
-)
 from fairjax.audit.wording import words
 
 __all__ = ["audit"]
@@ -73,17 +62,17 @@ def audit(
     data = read(options, table)
     document = analyse(_frame(data, options), data, options, advance)
     # Rules see what a reader sees, and no more.
-    gate = [RuleResult(**result) for result in judge(document, options.rules)]
+    gate = [schema.RuleResult(**result) for result in judge(document, options.rules)]
     document = replace(document, command=command(document), gate=gate)
     return asdict(document) | words(document)
 
 
-def _frame(data: AuditData, options: Options) -> Document:
+def _frame(data: AuditData, options: Options) -> schema.Document:
     """What was audited, and how, before anything is measured."""
     positives = int(data.labels.sum())
-    return Document(
-        schema=NAME,
-        schema_version=VERSION,
+    return schema.Document(
+        schema=schema.NAME,
+        schema_version=schema.VERSION,
         fairjax_version=fairjax.__version__,
         title=options.title,
         versions={
@@ -91,8 +80,8 @@ def _frame(data: AuditData, options: Options) -> Document:
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        settings=cast(Settings, options.settings()),
-        data=Data(
+        settings=cast(schema.Settings, options.settings()),
+        data=schema.Data(
             source=data.source,
             sha256=data.sha256,
             rows_read=data.rows_read,
@@ -100,17 +89,17 @@ def _frame(data: AuditData, options: Options) -> Document:
             rows_left_out=dict(data.rows_left_out),
             missing={**data.missing},
             patients=data.num_patients,
-            outcome=Outcome(data.outcome, data.positive),
+            outcome=schema.Outcome(data.outcome, data.positive),
             positives=positives,
             prevalence=float(f"{positives / len(data.labels):.7g}"),
             models=[
-                Model(m.name, m.column, m.threshold, m.threshold_source)
+                schema.Model(m.name, m.column, m.threshold, m.threshold_source)
                 for m in data.models
             ],
             attributes=[],
         ),
-        quality=[Finding(*finding) for finding in data.findings],
-        curves=Curves([], [], []),
+        quality=[schema.Finding(*finding) for finding in data.findings],
+        curves=schema.Curves([], [], []),
         command=None,
         **{name: [] for name in _EMPTY},
     )

@@ -6,26 +6,11 @@ from typing import Any
 
 import matplotlib as mpl
 
-from fairjax.audit.formats import (
-    count,
-    interval,
-    joined,
-    number,
-    plural,
-    select,
-)
+from fairjax.audit.formats import count, interval, joined, number, plural, select
 from fairjax.audit.glossary import describe, phrase
-from fairjax.audit.render import _curves
-from fairjax.audit.render._canvas import (
-    AUDIT_STYLE,
-    COLOURS,
-    LINES,
-    MARKERS,
-    STYLE,
-    Drawing,
-    plain,
-)
-from fairjax.audit.render._forest import Column, Row, counts_of, forest
+from fairjax.audit.render import _canvas, _curves
+from fairjax.audit.render._canvas import COLOURS, LINES, MARKERS, STYLE, Drawing
+from fairjax.audit.render._forest import Column, Row, forest
 from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.wording import explain
 
@@ -54,7 +39,7 @@ def draw(document: DocumentLike) -> tuple[Drawing, ...]:
       >>> draw({**empty, "gaps": [], "sensitivity": []})
       ()
     """
-    with mpl.rc_context(AUDIT_STYLE):
+    with mpl.rc_context(_canvas.AUDIT_STYLE):
         drawings = list(_drawings(Document.of(document)))
     taken: set[str] = set()
     for n, drawing in enumerate(drawings):
@@ -125,26 +110,20 @@ def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing
         rows = [
             Row(
                 c.group,
-                counts_of(c),
+                (count(c.rows), count(c.positives)),
                 tuple(cells.get((c.group, m)) for m in shown),
                 c.status,
             )
             for c in cohort
         ]
-        columns = [
-            Column(
-                describe(m).short,
-                describe(m).bounded,
-                overall[m].estimate if m in overall else None,
-            )
-            for m in shown
-        ]
+        whole = {m: overall[m].estimate for m in shown if m in overall}
+        columns = [_column(m, whole.get(m)) for m in shown]
         svg = forest(
             [everyone, *rows],
             columns,
             ("Rows", "Positives"),
             confidence=document.settings["confidence"],
-            heading=plain(attribute)[:24],
+            heading=_canvas.plain(attribute)[:24],
         )
         yield Drawing(
             "forest",
@@ -155,6 +134,11 @@ def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing
             _seen_in_forest(rows, shown),
             svg,
         )
+
+
+def _column(metric: str, reference: float | None) -> Column:
+    entry = describe(metric)
+    return Column(entry.short, entry.bounded, reference)
 
 
 def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
@@ -187,47 +171,45 @@ def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawi
         (e.group, e.metric): e.estimate for e in select(document.groups, **who)
     }
 
-    def drawing(kind: str, title: str, seen: str, shown: int, every: int, svg: bytes):
-        note = f"; the {shown} largest of {every} groups" if every > shown else ""
-        title = f"{title} by {attribute}, {model}{note}"
-        return Drawing(
-            kind, model, attribute, _slug(kind, model, attribute), title, seen, svg
-        )
-
-    every = select(document.curves.roc, **who)
-    if every:
-        kept = largest(document, attribute, every)
+    def roc(kept: list[Any]) -> tuple[str, bytes]:
         aurocs = {c.group: estimates.get((c.group, "auroc")) for c in kept}
         points = {}
         for c in kept:
-            point = tuple(
-                estimates.get((c.group, m))
-                for m in ("false_positive_rate", "true_positive_rate")
-            )
-            if None not in point:
-                points[c.group] = point
+            fpr = estimates.get((c.group, "false_positive_rate"))
+            tpr = estimates.get((c.group, "true_positive_rate"))
+            if fpr is not None and tpr is not None:
+                points[c.group] = fpr, tpr
         known = [f"{g} {number(a)}" for g, a in aurocs.items() if a is not None]
-        seen = f"ROC curves of {plural(len(kept), 'group')}. AUROC: {joined(known)}."
-        svg = _curves.roc(kept, aurocs, points)
-        yield drawing("roc", "ROC curves", seen, len(kept), len(every), svg)
-    every = select(document.curves.calibration, **who)
-    if every:
-        kept = largest(document, attribute, every)
-        seen = (
-            f"Calibration curves of {plural(len(kept), 'group')}, a panel each. "
-            f"{'; '.join(_miscalibration(c) for c in kept)}."
-        )
+        return f". AUROC: {joined(known)}.", _curves.roc(kept, aurocs, points)
+
+    def calibration(kept: list[Any]) -> tuple[str, bytes]:
         svg = _curves.calibration(kept, document.settings["confidence"])
-        yield drawing("calibration", "Calibration", seen, len(kept), len(every), svg)
-    every = select(document.curves.decision, **who)
-    if every:
+        return f", a panel each. {'; '.join(map(_miscalibration, kept))}.", svg
+
+    def decision(kept: list[Any]) -> tuple[str, bytes]:
+        seen = f", a panel each. {'; '.join(map(_useful, kept))}."
+        return seen, _curves.decision(kept)
+
+    for kind, title, drawn, make in (
+        ("roc", "ROC curves", "ROC curves", roc),
+        ("calibration", "Calibration", "Calibration curves", calibration),
+        ("decision", "Decision curves", "Decision curves", decision),
+    ):
+        every = select(document.curves[kind], **who)
+        if not every:
+            continue
         kept = largest(document, attribute, every)
-        seen = (
-            f"Decision curves of {plural(len(kept), 'group')}, a panel each. "
-            f"{'; '.join(_useful(c) for c in kept)}."
+        seen, svg = make(kept)
+        note = f"; the {len(kept)} largest of {len(every)} groups"
+        yield Drawing(
+            kind,
+            model,
+            attribute,
+            _slug(kind, model, attribute),
+            f"{title} by {attribute}, {model}{note if len(every) > len(kept) else ''}",
+            f"{drawn} of {plural(len(kept), 'group')}{seen}",
+            svg,
         )
-        svg = _curves.decision(kept)
-        yield drawing("decision", "Decision curves", seen, len(kept), len(every), svg)
 
 
 def _miscalibration(curve: Any) -> str:
@@ -279,7 +261,7 @@ def _gaps(document: Document, model: str) -> Iterator[Drawing]:
             )
             for a in document.data.attributes
         ]
-        columns = [Column(describe(m).short, describe(m).bounded, 0.0) for m in part]
+        columns = [_column(m, 0.0) for m in part]
         seen = [
             f"{phrase(m)} {number(cell.estimate)} over {r.name}, "
             f"{explain(cell, confidence)}"

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -163,17 +163,19 @@ class Options:
             raise AuditError("no score: name its column with --score")
         if not self.attributes:
             raise AuditError("no attribute: name one or more with --attributes")
-        roles: list[tuple[str, str]] = [("--outcome", self.outcome)]
-        roles += [("--score", name) for name in self.scores]
-        roles += [("--decisions", name) for name in self.decisions]
-        roles += [("--patient-id", self.patient_id)] if self.patient_id else []
-        roles += [("--attributes", name) for name in self.attributes]
         taken: dict[str, str] = {}
-        for role, name in roles:
-            if name in taken:
-                where = f"{taken[name]} and {role}" if taken[name] != role else role
-                raise AuditError(f"column {name!r} is named twice, by {where}")
-            taken[name] = role
+        for role, names in (
+            ("--outcome", [self.outcome]),
+            ("--score", self.scores),
+            ("--decisions", self.decisions),
+            ("--patient-id", [self.patient_id] if self.patient_id else []),
+            ("--attributes", self.attributes),
+        ):
+            for name in names:
+                if name in taken:
+                    where = " and ".join(dict.fromkeys((taken[name], role)))
+                    raise AuditError(f"column {name!r} is named twice, by {where}")
+                taken[name] = role
         # One hospital of an attribute's may be the validation rows.
         split = self.validation[0] if self.validation else None
         if split in taken and split not in self.attributes:
@@ -228,30 +230,27 @@ class Options:
                 "decimal commas is separated otherwise, often by ;"
             )
 
+    def _check_named(self, what: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.attributes:
+                raise AuditError(
+                    f"{what} {name!r}, which is not among --attributes"
+                    f"{near_miss(name, self.attributes)}"
+                )
+
     def _check_attributes(self) -> None:
-        for option, given in (
-            ("--bins", self.bins),
-            ("--levels", self.levels),
-        ):
-            for name in given:
-                if name not in self.attributes:
-                    raise AuditError(
-                        f"{option} names {name!r}, which is not among --attributes"
-                        f"{near_miss(name, self.attributes)}"
-                    )
+        for option, given in (("--bins", self.bins), ("--levels", self.levels)):
+            self._check_named(f"{option} names", given)
         both = [name for name in self.bins if name in self.levels]
         if both:
             raise AuditError(
                 f"attribute {both[0]!r} is given both --bins and --levels; its levels "
                 "are made by the bins"
             )
-        declared = {name: ("--levels", len(of)) for name, of in self.levels.items()}
-        declared |= {
-            name: ("--bins", len(of) + 1)
-            for name, of in self.bins.items()
-            if not isinstance(of, int)
-        }
-        for name, (option, number) in declared.items():
+        declared = [(name, "--levels", len(of)) for name, of in self.levels.items()]
+        cut = ((name, of) for name, of in self.bins.items() if not isinstance(of, int))
+        declared += [(name, "--bins", len(edges) + 1) for name, edges in cut]
+        for name, option, number in declared:
             if number > MAX_LEVELS:
                 raise AuditError(
                     f"{option} of {name!r} makes {number:,} levels; at most "
@@ -299,17 +298,12 @@ class Options:
                     f"the rule {rule.text!r} is about {rule.model!r}, which is no "
                     f"model; there are {listed(self.names)}"
                 )
-            for name in rule.attributes:
-                if name not in self.attributes:
-                    raise AuditError(
-                        f"the rule {rule.text!r} names {name!r}, which is not among "
-                        f"--attributes{near_miss(name, self.attributes)}"
-                    )
-            depth = self.depth
-            if len(rule.attributes) > depth:
+            self._check_named(f"the rule {rule.text!r} names", rule.attributes)
+            if len(rule.attributes) > self.depth:
+                crossed = self.depth if self.depth > 1 else "none"
                 raise AuditError(
                     f"the rule {rule.text!r} crosses {len(rule.attributes)} attributes;"
-                    f" this audit crosses {depth if depth > 1 else 'none'}: see "
+                    f" this audit crosses {crossed}: see "
                     "--max-intersection-depth and --no-intersections"
                 )
 
@@ -324,20 +318,21 @@ def flag(name: str) -> str:
     return f"--{_FLAGS.get(name) or name.replace('_', '-')}"
 
 
-def _strings(name: str, value: str | Sequence[Any]) -> tuple[str, ...]:
-    values = (value,) if isinstance(value, str) else tuple(value)
-    odd = [item for item in values if not isinstance(item, str)]
-    if odd:
-        raise AuditError(f"{name} must be text, not {odd[0]!r}")
-    return values
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    return _all_of(str, name, "text", value)
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    values = (value,) if isinstance(value, (str, Real)) else tuple(value)
-    odd = [item for item in values if not isinstance(item, Real)]
+    return tuple(map(float, _all_of(Real, name, "a number", value)))
+
+
+def _all_of(kind: type, name: str, words: str, value: Any) -> tuple[Any, ...]:
+    """Makes a tuple of one value or several, and checks their type."""
+    values = (value,) if isinstance(value, (str, kind)) else tuple(value)
+    odd = [item for item in values if not isinstance(item, kind)]
     if odd:
-        raise AuditError(f"{name} must be a number, not {odd[0]!r}")
-    return tuple(map(float, values))
+        raise AuditError(f"{name} must be {words}, not {odd[0]!r}")
+    return values
 
 
 def _bins(name: str, of: Any) -> int | tuple[float, ...]:

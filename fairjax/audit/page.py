@@ -1,26 +1,15 @@
 """The audit's report: one HTML file that opens anywhere, with nothing fetched."""
 
 import base64
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import jinja2
-
+from fairjax.audit._templates import environment, sentences, text_of
 from fairjax.audit.figures import PAIRS, largest
-from fairjax.audit.formats import (
-    count,
-    joined,
-    level,
-    number,
-    percent,
-    plural,
-    select,
-)
+from fairjax.audit.formats import joined, number, select
 from fairjax.audit.glossary import describe
 from fairjax.audit.render import _tables
 from fairjax.audit.render._canvas import Drawing
@@ -91,15 +80,15 @@ def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
       (True, False)
     """
     document = Document.of(document)
-    script, style = _file("report.js"), _file("report.css")
+    script, style = text_of("render/report.js"), text_of("render/report.css")
     digest = hashlib.sha256(script.encode()).digest()
     pictures = [_picture(document, drawing) for drawing in drawings]
     shown = document.curves
     curves = shown.roc or shown.calibration or shown.decision
     data = document.data
     return (
-        _environment()
-        .get_template("template.html")
+        environment(escape=True)
+        .get_template("render/template.html")
         .render(
             document=document,
             data=data,
@@ -111,21 +100,10 @@ def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
             ],
             section_titles={anchor: title for anchor, title, _ in SECTIONS},
             verdict=_verdict(document),
-            facts=_facts(document),
+            attributes={a.name for a in data.attributes},
             settings=_settings(document),
-            quality=_tables.quality(document),
-            gate=_tables.gate(document) if document.gate else None,
-            cohorts=[(a, _tables.cohort(document, a.name)) for a in data.attributes],
-            performance=_performance(document, pictures),
-            curves=list(_curves(document, pictures)),
-            gap_blocks=[
-                (name, _of(pictures, "gaps", name), _tables.gaps(document, name))
-                for name in [model.name for model in data.models]
-            ],
-            sensitivity=[p for p in pictures if p.drawing.kind == "sensitivity"],
-            quadrants=[p for p in pictures if p.drawing.kind == "quadrant"],
-            discovery=_tables.discovery(document),
-            comparison=_tables.comparison(document),
+            tables=_tables,
+            pictures=pictures,
             glossary=_glossary(document),
             guideline=GUIDELINE,
             script=script,
@@ -135,26 +113,6 @@ def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
     )
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_file),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"count": count, "level": level, "plural": plural}
-    return environment
-
-
-def _file(name: str) -> str:
-    """A file of the page; lines end in a line feed, as the hash expects."""
-    data = resources.files("fairjax.audit.render").joinpath(name).read_bytes()
-    return data.decode("utf-8").replace("\r\n", "\n")
-
-
 def _title(document: Document) -> str:
     models = [m.name for m in document.data.models]
     return f"Subgroup audit of {joined(models) or document.data.source}"
@@ -162,144 +120,41 @@ def _title(document: Document) -> str:
 
 def _verdict(document: Document) -> dict[str, str]:
     """The one line above the summary, and its colour."""
-    statuses = [g.status for g in document.gate]
-    if "failed" in statuses:
-        text = f"{plural(statuses.count('failed'), 'gate rule')} failed"
-        return {"kind": "failed", "text": text}
-    if "undecided" in statuses:
-        text = "The gate is undecided: a value that a rule names is not known"
-        return {"kind": "undecided", "text": text}
-    gate = "All gate rules passed. " if statuses else ""
+    gaps, statuses = document.gaps, [rule.status for rule in document.gate]
     confidence = document.settings["confidence"]
     # Every gap counts here; the summary's sentences name those of one metric.
-    found = [judge(gap, confidence) for gap in document.gaps]
-    withheld = any(gap.withheld for gap in document.gaps)
-    if "clear" in found:
-        text = "Groups are served differently, beyond what chance explains"
-    elif "lead" in found:
-        text = "No difference was shown for sure; some gaps are leads to follow"
-    elif found and set(found) == {"unknown"} and withheld:
-        text = "Groups are withheld or too small, and none can be judged by the others"
-    elif found and max(len(g.compared + g.left_out) for g in document.gaps) < 2:
-        text = "No attribute has two groups to compare"
-    elif not found or set(found) == {"unknown"}:
-        text = "There are too few patients to judge any group against another"
-    elif withheld:
-        text = "No difference was shown between the groups that are not withheld; "
-        text += "that is not proof of equality"
-    else:
-        text = "No difference between groups was shown; that is not proof of equality"
+    found = {judge(gap, confidence) for gap in gaps}
+    [text] = sentences(
+        "verdict",
+        statuses=statuses,
+        found=found,
+        nothing_known=found <= {"unknown"},
+        withheld=any(gap.withheld for gap in gaps),
+        most=max((len(g.compared + g.left_out) for g in gaps), default=0),
+    )
+    kind = next((s for s in ("failed", "undecided") if s in statuses), "neutral")
     # A passed gate is no green light beside a difference that was shown.
-    green = gate and not {"clear", "lead"} & set(found)
-    return {"kind": "passed" if green else "neutral", "text": f"{gate}{text}"}
-
-
-def _facts(document: Document) -> list[tuple[str, list[str]]]:
-    """What was audited: terms and their descriptions."""
-    data = document.data
-    left_out = [f"{k}: {count(n)}" for k, n in data.rows_left_out.items() if n]
-    outcome = f"{data.outcome.column} = {data.outcome.positive}"
-    positives = f"{count(data.positives)} rows ({percent(data.prevalence)})"
-    facts = [
-        ("Table", [data.source]),
-        ("Rows", [f"{count(data.rows_used)} of {count(data.rows_read)} read"]),
-        ("Left out", left_out or ["none"]),
-        ("Missing values", _missing(document)),
-        (
-            "Patients",
-            [
-                count(data.patients)
-                if data.patients is not None
-                else "no identifier given; each row counts as a patient"
-            ],
-        ),
-        ("Outcome", [f"{outcome}: {positives}"]),
-    ]
-    for model in data.models:
-        given = (
-            "decisions as given"
-            if model.threshold is None
-            else f"selected at {model.threshold:g} or above"
-        )
-        source = model.threshold_source
-        told = f"column {model.column}; {given} (threshold: {source})"
-        facts.append((f"Model {model.name}", [told]))
-    for attribute in data.attributes:
-        if not attribute.intersection:
-            binned = f" ({attribute.binned})" if attribute.binned else ""
-            levels = ", ".join(attribute.levels)
-            facts.append((f"Attribute {attribute.name}{binned}", [levels]))
-    crossed = [a.name for a in data.attributes if a.intersection]
-    if crossed:
-        facts.append(("Intersections", crossed))
-    return facts
-
-
-def _missing(document: Document) -> list[str]:
-    """Rows without a value, by column, and what became of them."""
-    attributes = {a.name for a in document.data.attributes}
-    found = []
-    for column, rows in document.data.missing.items():
-        text = f"{column}: {'withheld' if rows is None else count(rows)}"
-        if rows != 0:
-            own = column in attributes
-            text += " (a group of their own)" if own else " (left out)"
-        found.append(text)
-    return found or ["not recorded"]
+    if kind == "neutral" and statuses and not {"clear", "lead"} & found:
+        kind = "passed"
+    return {"kind": kind, "text": text}
 
 
 def _settings(document: Document) -> list[tuple[str, str]]:
+    """The settings that say something, those that have a name first."""
+    names = dict.fromkeys(_FIXED_SETTINGS) | dict.fromkeys(sorted(document.settings))
     found = []
-    for key, value in sorted(document.settings.items(), key=_order):
+    for key in names:
+        value = document.settings.get(key)
         if value is None or value == [] or value == {}:
             continue
-        if isinstance(value, str):
-            text = value
-        elif isinstance(value, bool):
+        text = value
+        if isinstance(value, bool):
             text = "yes" if value else "no"
-        else:
+        elif not isinstance(value, str):
             text = json.dumps(value, ensure_ascii=False, sort_keys=True)
         name = _FIXED_SETTINGS.get(key, key.replace("_", " ").capitalize())
         found.append((name, text))
     return found
-
-
-def _order(item: tuple[str, Any]) -> tuple[int, str]:
-    names = list(_FIXED_SETTINGS)
-    return (names.index(item[0]) if item[0] in names else len(names)), item[0]
-
-
-def _of(
-    pictures: Sequence[Picture], kind: str, model: str, attribute: str = ""
-) -> list[Picture]:
-    return [p for p in pictures if p.drawing[:3] == (kind, model, attribute)]
-
-
-def _performance(document: Document, pictures: list[Picture]) -> list[Any]:
-    """For each model, each attribute's tables and forest plots."""
-    attributes = [attribute.name for attribute in document.data.attributes]
-
-    def block(model: str, name: str) -> tuple[str, list[Table], list[Picture]]:
-        tables = _tables.performance(document, model, name)
-        return name, tables, _of(pictures, "forest", model, name)
-
-    return [
-        (model.name, [block(model.name, name) for name in attributes])
-        for model in document.data.models
-    ]
-
-
-def _curves(
-    document: Document, pictures: list[Picture]
-) -> Iterator[tuple[str, str, list[Picture]]]:
-    """The curves of each model and attribute that has some."""
-    for model in document.data.models:
-        for attribute in document.data.attributes:
-            who = model.name, attribute.name
-            kinds = ("roc", "calibration", "decision")
-            found = [p for kind in kinds for p in _of(pictures, kind, *who)]
-            if found:
-                yield *who, found
 
 
 def _picture(document: Document, drawing: Drawing) -> Picture:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any, Final, Literal
 
-from fairjax.audit._errors import AuditError, listed, near_miss
+from fairjax.audit._errors import AuditError, near_miss
+from fairjax.audit._templates import sentences
 from fairjax.audit.schema import Document, DocumentLike, Entry
 from fairjax.metrics.definitions import AUDITED, METRICS
 
@@ -236,52 +237,41 @@ def _entries(document: Document, rule: Rule) -> list[Any]:
 
 
 def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any]:
-    where = f"{entry.group}: " if hasattr(entry, "group") and not rule.levels else ""
-    status = getattr(entry, "status", "ok")
+    """Holds a rule against one value; the reasons are in ``words/rule.txt``."""
+    shown = getattr(entry, "status", "ok")
     left_out, withheld = (getattr(entry, k, None) for k in ("left_out", "withheld"))
-    if status == "suppressed":
-        text = f"withheld{f': {listed(withheld)}' if withheld else ''}"
-        if left_out:
-            text += f"; too few patients: {listed(left_out)}"
-        return _verdict(None, "undecided", where + text)
-    limits = [entry.estimate, entry.lower, entry.upper]
-    if status != "ok" or limits[0] is None:
-        of = f" in {listed(left_out)}" if left_out else ""
-        text = f"not enough patients to tell{of}"
-        if hasattr(entry, "compared") and len(entry.compared + left_out) < 2:
-            text = "fewer than two groups have rows"
-        if may_be_withheld:
-            text = f"withheld, or {text}"
-        return _verdict(None, "undecided", where + text)
-    if None in limits:
-        return _verdict(entry, "undecided", f"{where}the value has no interval")
-    _, lower, upper = limits
-    beyond = _BEYOND[rule.operator]
     above = rule.operator.startswith(">")
-    nearest, farthest = (lower, upper) if above else (upper, lower)
     side = "above" if above else "below"
-    if rule.operator.endswith("="):
-        side = f"at or {side}"
-    interval = f"the interval {lower:.4g} to {upper:.4g}"
-    others = ""
-    if withheld:
-        others += f"; not compared, withheld: {listed(withheld)}"
-    if left_out:
-        others += f"; not compared, too few patients: {listed(left_out)}"
-    if beyond(nearest, rule.bound):
-        text = f"{interval} lies {side} {rule.bound:g}"
-        return _verdict(entry, "failed", where + text + others)
-    if others:
-        text = f"{interval} of the others does not lie {side} {rule.bound:g}"
-        return _verdict(entry, "undecided", where + text + others)
-    if beyond(farthest, rule.bound):
-        text = (
-            f"{interval} does not show a value {side} {rule.bound:g}, "
-            "nor does it rule one out"
-        )
-    else:
-        text = f"{interval} rules out a value {side} {rule.bound:g}"
-    return _verdict(entry, "passed", where + text)
+    named = hasattr(entry, "group") and not rule.levels
+    facts = {
+        "entry": entry,
+        "where": f"{entry.group}: " if named else "",
+        "withheld": withheld,
+        "left_out": left_out,
+        "may_be_withheld": may_be_withheld,
+        "lonely": hasattr(entry, "compared")
+        and len(entry.compared + (left_out or [])) < 2,
+        "side": f"at or {side}" if rule.operator.endswith("=") else side,
+        "bound": rule.bound,
+    }
+
+    def verdict(status: str, why: str, found: Entry | None = entry) -> dict[str, Any]:
+        [reason] = sentences("rule", why=why, **facts)
+        return _verdict(found, status, reason)
+
+    if shown == "suppressed":
+        return verdict("undecided", "suppressed", None)
+    if shown != "ok" or entry.estimate is None:
+        return verdict("undecided", "insufficient", None)
+    if None in (entry.lower, entry.upper):
+        return verdict("undecided", "no interval")
+    ends = (entry.lower, entry.upper) if above else (entry.upper, entry.lower)
+    nearest, farthest = (_BEYOND[rule.operator](end, rule.bound) for end in ends)
+    if nearest:
+        return verdict("failed", "beyond")
+    if withheld or left_out:
+        return verdict("undecided", "of others")
+    return verdict("passed", "open" if farthest else "ruled out")
 
 
 def _verdict(entry: Entry | None, status: str, reason: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import (
     Annotated,
@@ -29,13 +29,6 @@ _Kind = TypeVar("_Kind", bound="Entry")
 
 NAME: Literal["fairjax-audit"] = "fairjax-audit"
 VERSION: Literal["1.0"] = "1.0"
-_SOURCE = (
-    "This page is written from the types in `fairjax/audit/schema.py`, of which "
-    "`fairjax.audit.schema.schema` makes a JSON Schema of draft 2020-12 that the tests "
-    "hold every audit against. The report, the figures and the CSV tables are all made "
-    "from this file alone."
-)
-
 # Text names a definition of the schema, a pair adds to a type of JSON.
 Number: TypeAlias = Annotated[float | int | None, "number"]
 Count: TypeAlias = Annotated[int | None, "count"]
@@ -718,44 +711,12 @@ def markdown() -> str:
       >>> markdown().splitlines()[0]
       '# The file audit.json'
     """
-    root = schema()
-    lines = [
-        "# The file audit.json",
-        "",
-        f"Schema `{NAME}`, version {VERSION}. {root['description']}",
-        "",
-        _SOURCE,
-        "",
-        "## The whole",
-        "",
-        *_fields(root),
-    ]
-    for name, entry in root["$defs"].items():
-        if entry.get("type") == "object":
-            text = entry["description"]
-            lines += ["", f"## {name}", "", text, "", *_fields(entry)]
-            lines += _nested(entry)
-    return "\n".join(lines) + "\n"
+    # Loaded here: the templates are told how entries are shown.
+    from fairjax.audit._templates import environment
 
-
-def _fields(entry: Mapping[str, Any]) -> Iterator[str]:
-    """A table of an object's fields."""
-    yield "| Field | Type | Meaning |"
-    yield "|---|---|---|"
-    required = set(entry.get("required", ()))
-    for name, of in entry["properties"].items():
-        meaning = of.get("description") or _target(of).get("description", "")
-        optional = "" if name in required else " (optional)"
-        yield f"| `{name}`{optional} | {_type(of)} | {meaning} |"
-
-
-def _nested(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Tables of the objects that stand within a field."""
-    for name, of in entry["properties"].items():
-        inner = of.get("items", of)
-        if "properties" in inner:
-            yield from ("", f"### {name}", "", of["description"], "")
-            yield from _fields(inner)
+    page = environment(escape=False, strict=False).get_template("words/schema.txt")
+    facts = {"name": NAME, "version": VERSION, "type": _type, "target": _target}
+    return page.render(root=schema(), **facts)
 
 
 def _target(field: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,20 +1,10 @@
 """The audit in sentences: what was found, with no more certainty than there is."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from fairjax.audit.formats import (
-    count,
-    interval,
-    joined,
-    level,
-    number,
-    p_value,
-    percent,
-    plural,
-    select,
-    some,
-)
+from fairjax.audit._templates import sentences
+from fairjax.audit.formats import count, interval, level, number, plural, select, some
 from fairjax.audit.glossary import RANKING, phrase
 from fairjax.audit.limits import limits
 from fairjax.audit.schema import Document, DocumentLike, Gap
@@ -28,6 +18,9 @@ WITHIN = {
     "false_positive_rate_difference": ("equalized_odds_difference",),
     "demographic_parity_ratio": ("demographic_parity_difference",),
 }
+_HIDDEN: Literal["suppressed"] = "suppressed"
+# What 1 - 0.95 may lack in floating point.
+_ROUNDING = 1e-12
 # The gap that stands for a family in the summary: the first that the audit has.
 HEADLINES = (
     "equalized_odds_difference",
@@ -52,21 +45,8 @@ def words(document: DocumentLike) -> dict[str, Any]:
       ['The table was audited on 3 rows; 33.3 % have the outcome (died = 1).']
     """
     document = Document.of(document)
-    sentences = [
-        _audited(document),
-        _overall(document),
-        _clear(document),
-        _besides(document, "clear"),
-        _unclear(document),
-        _besides(document, "lead"),
-        _too_few(document),
-        _withheld(document),
-        _intersections(document),
-        _compared(document),
-        _gate(document),
-    ]
     return {
-        "summary": [sentence for sentence in sentences if sentence],
+        "summary": sentences("summary", **_facts(document)),
         "limits": limits(document),
         "tripod_ai": tripod_ai(document),
     }
@@ -93,8 +73,7 @@ def judge(gap: Gap | Mapping[str, Any], confidence: float = 0.95) -> Verdict:
         ratio = gap.metric.endswith("_ratio")
         evidence.append(gap.upper < 1 if ratio else gap.lower > 0)
     if gap.p_adjusted is not None:
-        # The tolerance is that of 1 - 0.95 in floating point.
-        evidence.append(gap.p_adjusted < 1 - confidence - 1e-12)
+        evidence.append(gap.p_adjusted < 1 - confidence - _ROUNDING)
     if not evidence:
         return "unknown"
     return "clear" if all(evidence) else "lead" if any(evidence) else "chance"
@@ -148,45 +127,54 @@ def _of(document: Document, gap: Gap) -> str:
     return ""
 
 
-def _audited(document: Document) -> str:
-    data = document.data
-    models = [m.name for m in data.models]
-    what = "The table" if not models else f"The score{'s' * (len(models) > 1)} "
-    patients = data.patients
-    people = f" from {plural(patients, 'patient')}" if patients is not None else ""
-    outcome = f"{data.outcome.column} = {data.outcome.positive}"
-    sentence = (
-        f"{what}{joined(models)} {'were' if len(models) > 1 else 'was'} audited on "
-        f"{plural(data.rows_used, 'row')}{people}; {percent(data.prevalence)} "
-        f"have the outcome ({outcome})"
-    )
-    thresholds = {m.threshold for m in data.models}
-    if len(thresholds) == 1 and None not in thresholds:
-        source = joined(sorted({m.threshold_source for m in data.models}))
-        cut = f"{thresholds.pop():g}"
-        sentence += f"; a row is selected at a score of {cut} or above ({source})"
-    warnings = len(select(document.quality, severity="warning"))
-    if warnings:
-        sentence += f"; {plural(warnings, 'warning')} on data quality should be read"
-    return f"{sentence}."
+def _facts(document: Document) -> dict[str, Any]:
+    """What the sentences of ``words/summary.txt`` are made of."""
+    data, settings = document.data, document.settings
+    several, at = _several(document), level(settings["confidence"])
+    never, partly = _too_few(document)
+    searched = [d for d in document.discovery if d.p_corrected is not None]
+    results = dict.fromkeys(entry.status for entry in document.gate)
+    return {
+        "document": document,
+        "data": data,
+        "settings": settings,
+        "level": 1 - settings["confidence"] - _ROUNDING,
+        "several": several,
+        "models": [m.name for m in data.models],
+        "cuts": {m.threshold for m in data.models},
+        "sources": sorted({m.threshold_source for m in data.models}),
+        "warnings": len(select(document.quality, severity="warning")),
+        "aurocs": [
+            f"{number(e.estimate)} ({at} interval {interval(e.lower, e.upper)})"
+            + (f" for {e.model}" if several else "")
+            for e in select(document.overall, metric="auroc")
+            if e.estimate is not None
+        ],
+        "clear": _clear(document),
+        "also_clear": _besides(document, "clear"),
+        "unclear": _unclear(document),
+        "leads": _besides(document, "lead"),
+        "never": never,
+        "partly": partly,
+        "withheld": _withheld(document),
+        "worst": min(searched, key=lambda d: d.p_corrected or 0, default=None),
+        "compared": _compared(document),
+        "not_compared": any(entry.withheld for entry in document.comparison),
+        "results": [
+            f"{count(len(select(document.gate, status=status)))} {status}"
+            for status in results
+        ],
+    }
 
 
-def _overall(document: Document) -> str:
-    at = level(document.settings["confidence"])
-    found = [
-        f"{number(e.estimate)} ({at} interval {interval(e.lower, e.upper)})"
-        + (f" for {e.model}" if _several(document) else "")
-        for e in select(document.overall, metric="auroc")
-        if e.estimate is not None
-    ]
-    return f"Over all rows the AUROC is {joined(found)}." if found else ""
-
-
-def _clear(document: Document) -> str:
+def _judged(gaps: Iterable[Gap], document: Document, verdict: Verdict) -> list[Gap]:
     confidence = document.settings["confidence"]
-    found = [g for g in headlines(document) if judge(g, confidence) == "clear"]
-    if not found:
-        return ""
+    return [gap for gap in gaps if judge(gap, confidence) == verdict]
+
+
+def _clear(document: Document) -> list[str]:
+    """The headlines that are clear, the largest first."""
+    found = _judged(headlines(document), document, "clear")
     found.sort(key=lambda g: -(g.corrected or 0.0))
     parts = []
     for gap in found[:3]:
@@ -201,24 +189,17 @@ def _clear(document: Document) -> str:
             part += f"; {_of(document, gap)}highest {gap.highest}, "
             part += f"lowest {gap.lowest}"
         parts.append(f"{part})")
-    more = [f"{len(found) - 3} more"] if len(found) > 3 else []
-    return (
-        "Groups differ by more than chance explains, after correction for all tests, "
-        f"over {joined(parts + more)}."
-    )
+    return parts + ([f"{len(found) - 3} more"] if len(found) > 3 else [])
 
 
-def _besides(document: Document, verdict: Literal["clear", "lead"]) -> str:
+def _besides(document: Document, verdict: Literal["clear", "lead"]) -> list[str]:
     """The other gaps so judged, which the headline counts and no sentence names.
 
     Leads are told where they are the most that there is.
     """
-    confidence = document.settings["confidence"]
-    if verdict == "lead" and any(
-        judge(gap, confidence) == "clear" for gap in document.gaps
-    ):
-        return ""
-    judged = [g for g in document.gaps if judge(g, confidence) == verdict]
+    if verdict == "lead" and _judged(document.gaps, document, "clear"):
+        return []
+    judged = _judged(document.gaps, document, verdict)
     told = {(g.model, g.attribute, g.metric) for g in headlines(document)}
     known = {(g.model, g.attribute, g.metric) for g in judged}
 
@@ -228,33 +209,22 @@ def _besides(document: Document, verdict: Literal["clear", "lead"]) -> str:
         same = [(*where, name) for name in WITHIN.get(gap.metric, ())]
         return (*where, gap.metric) not in told and not known & set(same)
 
-    found = [gap for gap in judged if new(gap)]
-    if not found:
-        return ""
     # The surest first: sizes of different metrics do not compare.
-    found.sort(key=lambda g: 1.0 if g.p_adjusted is None else g.p_adjusted)
-    parts = [
+    found = sorted(
+        filter(new, judged), key=lambda g: 1.0 if g.p_adjusted is None else g.p_adjusted
+    )
+    return [
         f"the {phrase(g.metric)} over {_where(document, g)} is "
         f"{number(g.estimate)} ({interval(g.lower, g.upper)})"
         for g in found
     ]
-    if verdict == "lead":
-        return (
-            "Beyond chance by itself but not after correction, which is a lead and no "
-            "finding: "
-            f"{some(parts, 4)}."
-        )
-    also = "Also beyond" if _clear(document) else "Beyond"
-    return f"{also} chance after correction: {some(parts, 4)}."
 
 
 def _unclear(document: Document) -> str:
     """Gaps within chance, and those that correction for all tests leaves unsure."""
-    confidence = document.settings["confidence"]
-    judged = [(g, judge(g, confidence)) for g in headlines(document)]
     chance, leads, unknown = (
-        [g for g, verdict in judged if verdict == kind]
-        for kind in ("chance", "lead", "unknown")
+        _judged(headlines(document), document, verdict)
+        for verdict in ("chance", "lead", "unknown")
     )
     parts = []
     if chance:
@@ -290,45 +260,35 @@ def _named(document: Document, groups: Collection[tuple[str, str]]) -> str:
     """Groups (attribute, level) by name, and how many intersections."""
     crossed = {a.name for a in document.data.attributes if a.intersection}
     single = [f"{name} = {level}" for name, level in groups if name not in crossed]
-    rest = len(groups) - len(single)
-    listed, more = some(single, 6), plural(rest, "intersection")
-    return f"{listed}, and {more}" if listed and rest else listed or more
+    listed = some(single, 6)
+    if len(single) == len(groups):
+        return listed
+    more = plural(len(groups) - len(single), "intersection")
+    return f"{listed}, and {more}" if listed else more
 
 
-def _too_few(document: Document) -> str:
+def _too_few(document: Document) -> tuple[str, str]:
     """Groups that are compared by nothing, and those that are by some gaps only."""
-    few = [
-        (c.attribute, c.group)
-        for c in document.cohort
-        if c.status in ("insufficient", "empty")
-    ]
     compared = {
         (gap.attribute, group)
         for gap in select(document.gaps, status="ok")
         for group in gap.compared
     }
+    few = [
+        (c.attribute, c.group)
+        for c in document.cohort
+        if c.status in ("insufficient", "empty")
+    ]
     never = [group for group in few if group not in compared]
     partly = [group for group in few if group in compared]
-    parts = []
-    if never:
-        parts.append(
-            f"Not judged, because they hold too few patients: {_named(document, never)}"
-        )
-    if partly:
-        parts.append(
-            "Judged in part, because they hold too few positives or negatives for the "
-            f"rest: {_named(document, partly)}"
-        )
-    return ". ".join(parts) + "." if parts else ""
+    return _named(document, never), _named(document, partly)
 
 
-def _withheld(document: Document) -> str:
+def _withheld(document: Document) -> list[str]:
     """The groups of which nothing is shown, and those of which something is not."""
-    whole = [
-        (c.attribute, c.group) for c in document.cohort if c.status == "suppressed"
-    ]
+    whole = [(c.attribute, c.group) for c in select(document.cohort, status=_HIDDEN)]
     partly: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
-    for entry in select(document.groups, status="suppressed"):
+    for entry in select(document.groups, status=_HIDDEN):
         group = entry.attribute, entry.group
         if group not in whole:
             what = "ranking and calibration" if entry.metric in RANKING else "decisions"
@@ -337,41 +297,11 @@ def _withheld(document: Document) -> str:
     for (what, model), groups in partly.items():
         of = f" of {model}" if _several(document) else ""
         parts.append(f"of the {what}{of}, {_named(document, groups)}")
-    if not parts:
-        return ""
-    return f"Withheld, to keep small counts from being known: {'; '.join(parts)}."
+    return parts
 
 
-def _intersections(document: Document) -> str:
-    searched = [
-        (d.p_corrected, d) for d in document.discovery if d.p_corrected is not None
-    ]
-    if not searched:
-        return ""
-    p, worst = min(searched, key=lambda found: found[0])
-    tried = plural(worst.searched, "group")
-    kinds = "searched"
-    if document.settings.get("intersections", True):
-        kinds += ", single and crossed"
-    if p >= 1 - document.settings["confidence"] - 1e-12:
-        # One that is withheld may stand out.
-        none = "none"
-        if document.settings.get("suppress_below", 0) > 0:
-            none = "of those that may be shown none"
-        return (
-            f"Among {tried} {kinds}, {none} stands out once the "
-            "search itself is accounted for."
-        )
-    return (
-        f"Among {tried} {kinds}, {worst.group}"
-        f"{' in ' + worst.model if _several(document) else ''} stands out: "
-        f"{phrase(worst.metric)} {number(worst.estimate)} against "
-        f"{number(worst.rest)} elsewhere (p = {p_value(p)} with "
-        "the search accounted for)."
-    )
-
-
-def _compared(document: Document) -> str:
+def _compared(document: Document) -> list[str]:
+    """The verdicts on the models, each with the attributes that it is over."""
     told: dict[tuple[str, str, str], list[str]] = {}
     for entry in document.comparison:
         key = entry.model, entry.baseline, entry.verdict
@@ -383,26 +313,10 @@ def _compared(document: Document) -> str:
                 over += f"; too few to compare: {some(entry.left_out)}"
             over += ")"
         told.setdefault(key, []).append(over)
-    parts = [
+    return [
         f"{model} against {baseline} is {verdict} over {some(over, 5)}"
         for (model, baseline, verdict), over in told.items()
     ]
-    if not parts:
-        return ""
-    hidden = any(entry.withheld for entry in document.comparison)
-    who = "group shown" if hidden else "group"
-    return f"By the change in AUROC of the {who} that gains least, {'; '.join(parts)}."
-
-
-def _gate(document: Document) -> str:
-    gate = document.gate
-    if not gate:
-        return ""
-    found = [
-        f"{count(len(select(gate, status=status)))} {status}"
-        for status in dict.fromkeys(entry.status for entry in gate)
-    ]
-    return f"Of {plural(len(gate), 'gate rule')}, {joined(found)}."
 
 
 def explain(gap: Gap | Mapping[str, Any], confidence: float = 0.95) -> str:

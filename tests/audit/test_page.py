@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from fairjax.audit import page
+from fairjax.audit import _templates, page
 from fairjax.audit.render._canvas import Drawing
 from tests.audit.example import (
     FORMULA,
@@ -332,7 +332,7 @@ def luminance(colour):
 
 @pytest.mark.parametrize("theme", ["light", "dark", "print"])
 def test_contrast_meets_level_aa(theme):
-    style = page._file("report.css")
+    style = _templates.text_of("render/report.css")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     assert len(blocks) == 3
     chosen = blocks[["light", "dark", "print"].index(theme)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.audit import schema
-from fairjax.audit.formats import joined
 from fairjax.audit.measure import _entries as entries
 from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Compared, Odds, Support, compare, support
@@ -24,8 +23,9 @@ from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
 from fairjax.audit.measure._suppression import masked, suppress
 from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
+from fairjax.audit.reading._quality import finding
 from fairjax.audit.reading.data import Attribute, AuditData, Model
-from fairjax.audit.schema import Cohort, Discovery, Document, Finding
+from fairjax.audit.schema import Cohort, Discovery, Document
 
 _T = TypeVar("_T")
 
@@ -163,11 +163,17 @@ class _Analysis:
             num_groups=self.num_groups,
             by_patient=self.patients is not None,
         )
-        findings = [*_too_many(self.too_many), *_unsearched(unsearched)]
+        limit = {"limit": MAX_GROUPS}
+        findings = [finding("too_many_groups", name=n, **limit) for n in self.too_many]
+        if unsearched:
+            limit = {"limit": MOST_CELLS}
+            findings.append(
+                finding("attributes_not_searched", names=unsearched, **limit)
+            )
         return replace(
             document,
             data=replace(document.data, attributes=attributes),
-            quality=document.quality + findings,
+            quality=document.quality + [schema.Finding(*found) for found in findings],
             gaps=entries.adjusted(document.gaps, self.options.correction),
             discovery=found,
             comparison=list(compared),
@@ -178,8 +184,8 @@ class _Analysis:
         rows = self._rows(self.data.models[0])
         shapes = jax.eval_shape(lambda: self._measure(rows, self.everyone))
         empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        supported, odds = self._supported(empty)
-        jax.block_until_ready(self._compare(0, 0, empty, supported, odds, None))
+        seen = empty, *self._supported(empty)
+        jax.block_until_ready(self._compare(self._key(0, 0), seen, None))
         if len(rows.labels) <= _MANY_ROWS:
             codes = self.everyone.codes
             jax.block_until_ready(curves(rows, codes, num_groups=self.num_groups))
@@ -189,29 +195,16 @@ class _Analysis:
         return support(measured, options.min_positives, options.min_negatives)
 
     def _compare(
-        self,
-        model: int,
-        family: int,
-        measured: Measured,
-        supported: Support,
-        odds: Odds,
-        others: np.ndarray | None,
+        self, key: jax.Array, seen: tuple[Measured, Support, Odds], others: Any
     ) -> Compared:
+        """Compares groups, and at other thresholds, of which there may be none."""
         number = 0 if others is None else len(others)
         if others is None:
-            others = np.zeros(
-                (len(_pointwise.SENSITIVITY_THRESHOLDS), *odds.rates.shape)
-            )
-        return compare(
-            self._key(model, family),
-            measured,
-            supported,
-            odds,
-            others,
-            np.int32(number),
-            confidence=self.options.confidence,
-            replicates=self.options.replicates,
-        )
+            shape = len(_pointwise.SENSITIVITY_THRESHOLDS), *seen[2].rates.shape
+            others = np.zeros(shape)
+        options = self.options
+        asked = {"confidence": options.confidence, "replicates": options.replicates}
+        return compare(key, *seen, others, np.int32(number), **asked)
 
     def _rows(self, model: Model) -> Rows:
         return Rows(
@@ -249,13 +242,13 @@ class _Analysis:
         if model.threshold is not None and not family.intersection:
             others = rates_at_thresholds(rows, family.codes, num_groups=self.num_groups)
         ready.result()
-        supported, odds = self._supported(measured)
-        enough, hidden = np.asarray(supported.both), None
+        seen, hidden = (measured, *self._supported(measured)), None
+        enough = np.asarray(seen[1].both)
         if self.withheld is not None:
             hidden = partial(self.withheld.hidden, family.name, position)
-            measured, supported, odds = masked(measured, supported, odds, hidden)
-        compared = self._compare(position, number, measured, supported, odds, others)
-        measured, supported, compared = jax.device_get((measured, supported, compared))
+            seen = masked(*seen, hidden)
+        compared = self._compare(self._key(position, number), seen, others)
+        measured, supported, compared = jax.device_get((*seen[:2], compared))
         if position == 0:
             document.cohort.extend(self._cohort(family, measured, enough))
         document.groups.extend(entries.groups(model.name, family, measured, supported))
@@ -337,19 +330,3 @@ class _Analysis:
             top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
         )
-
-
-def _too_many(names: Sequence[str]) -> Iterator[Finding]:
-    for name in names:
-        text = f"{name} is left out of the tables: it has more than {MAX_GROUPS} groups"
-        yield Finding("info", "too_many_groups", f"{text} with patients.", None)
-
-
-def _unsearched(names: Sequence[str]) -> Iterator[Finding]:
-    if names:
-        text = (
-            f"The search for the worst intersection leaves out {joined(names)}: "
-            "crossed with the other attributes there are more than "
-            f"{MOST_CELLS:,} groups, which is as many as can be searched."
-        )
-        yield Finding("warning", "attributes_not_searched", text, None)

@@ -8,24 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from fairjax import metrics
+from fairjax.audit import schema
 from fairjax.audit.measure import _comparisons, _pointwise
 from fairjax.audit.measure._comparisons import ODDS_GAPS, Support
 from fairjax.audit.measure._estimates import SHARES, Estimate, Measured
 from fairjax.audit.measure._families import Family
 from fairjax.audit.reading.data import Attribute
-from fairjax.audit.schema import (
-    Calibration,
-    Cohort,
-    Curves,
-    Decision,
-    Discovery,
-    Gap,
-    Group,
-    Number,
-    Overall,
-    Roc,
-    Sensitivity,
-)
 from fairjax.metrics.definitions import COMPLEMENTS, GAPS
 
 _WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
@@ -56,7 +44,9 @@ def numbers(values: Iterable[Any]) -> list[float | None]:
     return [number(value) for value in np.asarray(values).ravel().tolist()]
 
 
-def ends(found: Estimate, group: int) -> tuple[Number, Number, Number]:
+def ends(
+    found: Estimate, group: int
+) -> tuple[schema.Number, schema.Number, schema.Number]:
     """A group's value, and its interval."""
     return (
         number(found.value[group]),
@@ -70,7 +60,7 @@ def cohort(
     measured: Measured,
     patients: np.ndarray | None,
     enough: np.ndarray,
-) -> Iterator[Cohort]:
+) -> Iterator[schema.Cohort]:
     """A group's size, outcome and whether it can be compared.
 
     Args:
@@ -83,7 +73,7 @@ def cohort(
     for i, level in enumerate(family.levels):
         negatives, positives = outcomes[i].tolist()
         total = negatives + positives
-        yield Cohort(
+        yield schema.Cohort(
             family.name,
             level,
             total,
@@ -107,11 +97,11 @@ def method(metric: str, by_patient: bool) -> str | None:
     return f"{name}{_BY_PATIENT}" if name and by_patient else name
 
 
-def overall(model: str, measured: Measured) -> Iterator[Overall]:
+def overall(model: str, measured: Measured) -> Iterator[schema.Overall]:
     """Metrics over all rows, the first group of a family of one."""
     by_patient = measured.shares.covariance is not None
     for metric, found in measured.estimates.items():
-        yield Overall(model, metric, *ends(found, 0), method(metric, by_patient))
+        yield schema.Overall(model, metric, *ends(found, 0), method(metric, by_patient))
 
 
 def groups(
@@ -119,7 +109,7 @@ def groups(
     family: Family,
     measured: Measured,
     supported: Support,
-) -> Iterator[Group]:
+) -> Iterator[schema.Group]:
     """Each metric of each group."""
     by_patient = measured.shares.covariance is not None
     shrunken = _shrunken(np.asarray(measured.shrunken))
@@ -132,7 +122,7 @@ def groups(
             drawn = known and metric in shrunken
             total = int(outcomes[i].sum())
             interval = ends(found, i) if known else (None, None, None)
-            yield Group(
+            yield schema.Group(
                 model,
                 family.name,
                 level,
@@ -173,7 +163,7 @@ def gaps(
     *,
     by_patient: bool,
     hidden: Callable[[str], np.ndarray] | None = None,
-) -> Iterator[Gap]:
+) -> Iterator[schema.Gap]:
     """Each gap of the family; the p-values are adjusted later.
 
     Args:
@@ -199,7 +189,7 @@ def gaps(
         test = _SIMULTANEOUS + (_BY_PATIENT if by_patient else "")
         highest, lowest = _extremes(family, metric, found)
         lacking = "suppressed" if withheld else "insufficient"
-        yield Gap(
+        yield schema.Gap(
             model,
             family.name,
             metric,
@@ -263,7 +253,7 @@ def _or_less(gap: _comparisons.Gap) -> float:
     return estimate if math.isfinite(estimate) else -1.0
 
 
-def adjusted(gaps: Sequence[Gap], correction: str) -> list[Gap]:
+def adjusted(gaps: Sequence[schema.Gap], correction: str) -> list[schema.Gap]:
     """The gaps with ``p_adjusted``, over all tests of all models.
 
     The ratio of selection rates asks what their difference asks, and is no second test.
@@ -273,7 +263,7 @@ def adjusted(gaps: Sequence[Gap], correction: str) -> list[Gap]:
         "benjamini-hochberg": metrics.benjamini_hochberg,
     }
 
-    def test(gap: Gap) -> tuple[str, ...]:
+    def test(gap: schema.Gap) -> tuple[str, ...]:
         return gap.model, gap.attribute, _SAME_TEST.get(gap.metric, gap.metric)
 
     tests = {test(gap): gap.p for gap in gaps if gap.p is not None}
@@ -293,9 +283,9 @@ def curves(
     measured: Measured,
     found: _pointwise.Curves,
     enough: np.ndarray,
-) -> Curves:
+) -> schema.Curves:
     """The three kinds of curves of every group with enough rows."""
-    drawn = Curves([], [], [])
+    drawn = schema.Curves([], [], [])
     roc, bins, decision = found.roc, measured.calibration, found.decision
     series = (
         *(bins.mean_score, bins.observed),
@@ -305,20 +295,22 @@ def curves(
         if not enough[i]:
             continue
         who = model, family.name, level
-        drawn.roc.append(Roc(*who, numbers(roc.fpr), numbers(roc.tpr[i])))
+        drawn.roc.append(schema.Roc(*who, numbers(roc.fpr), numbers(roc.tpr[i])))
         filled = np.asarray(bins.rows[i]) > 0
         points = (numbers(np.asarray(values[i])[filled]) for values in series)
-        drawn.calibration.append(Calibration(*who, *points))
+        drawn.calibration.append(schema.Calibration(*who, *points))
         lines = (_pointwise.THRESHOLDS, decision.model[i], decision.treat_all[i])
-        drawn.decision.append(Decision(*who, *map(numbers, lines)))
+        drawn.decision.append(schema.Decision(*who, *map(numbers, lines)))
     return drawn
 
 
-def sensitivity(model: str, family: Family, found: metrics.GapInterval) -> Sensitivity:
+def sensitivity(
+    model: str, family: Family, found: metrics.GapInterval
+) -> schema.Sensitivity:
     """Equalized odds against the threshold."""
     thresholds = _pointwise.SENSITIVITY_THRESHOLDS
     series = thresholds, found.estimate, found.lower, found.upper
-    return Sensitivity(
+    return schema.Sensitivity(
         model, family.name, "equalized_odds_difference", *map(numbers, series)
     )
 
@@ -330,14 +322,14 @@ def discovery(
     attributes: Sequence[Attribute],
     labels: np.ndarray,
     searches: int,
-) -> Iterator[Discovery]:
+) -> Iterator[schema.Discovery]:
     """The worst intersections, by name; corrected for all searches of the audit."""
     for i, row in enumerate(np.asarray(found.levels)):
         held = {a: a.levels[j] for a, j in zip(attributes, row, strict=True) if j >= 0}
         inside = np.ones(len(labels), bool)
         for attribute, level in held.items():
             inside &= attribute.codes == attribute.levels.index(level)
-        yield Discovery(
+        yield schema.Discovery(
             model,
             metric,
             ", ".join(f"{a.name} = {level}" for a, level in held.items()),

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fairjax.audit import schema
 from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Odds, Support
 from fairjax.audit.measure._estimates import Measured, shrunken
@@ -13,20 +14,10 @@ from fairjax.audit.measure._families import Family
 from fairjax.audit.measure._withheld import Withheld, count
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.rules import LEVEL_JOINT
-from fairjax.audit.schema import (
-    Calibration,
-    Cohort,
-    Curves,
-    Discovery,
-    Document,
-    Group,
-    Overall,
-    Sensitivity,
-)
 
 _KEPT = ("model", "attribute", "group", "metric")
 _ODDS = ("true_positive_rate", "false_positive_rate")
-_Row = TypeVar("_Row", Cohort, Group)
+_Row = TypeVar("_Row", schema.Cohort, schema.Group)
 
 
 def masked(
@@ -58,8 +49,11 @@ def masked(
 
 
 def suppress(
-    document: Document, withheld: Withheld, families: Sequence[Family], data: AuditData
-) -> Document:
+    document: schema.Document,
+    withheld: Withheld,
+    families: Sequence[Family],
+    data: AuditData,
+) -> schema.Document:
     """The document with what may be shown.
 
     Names stay, so that a group is seen to be withheld.
@@ -79,22 +73,22 @@ def suppress(
         gone = dict.fromkeys({f.name for f in fields(entry)} - {*_KEPT})
         return replace(entry, **gone | {"status": "suppressed"})
 
-    def group(entry: Group) -> Group:
+    def group(entry: schema.Group) -> schema.Group:
         where = entry.attribute, models[entry.model], entry.metric
         return shown(entry, withheld.hidden(*where))
 
-    def cohort(entry: Cohort) -> Cohort:
+    def cohort(entry: schema.Cohort) -> schema.Cohort:
         if entry.attribute in withheld.shared:
             # Beside the total they would tell how many patients are in several groups.
             entry = replace(entry, patients=None)
         return shown(entry, withheld.groups[entry.attribute])
 
-    def overall(entry: Overall) -> Overall:
+    def overall(entry: schema.Overall) -> schema.Overall:
         if not withheld.hidden_overall(models[entry.model], entry.metric):
             return entry
         return replace(entry, estimate=None, lower=None, upper=None)
 
-    def found(entry: Discovery) -> bool:
+    def found(entry: schema.Discovery) -> bool:
         """Whether the group is one of the tables' and has its decisions."""
         model = models[entry.model]
         if withheld.overall[model]:
@@ -123,7 +117,9 @@ def suppress(
         overall=[overall(entry) for entry in document.overall],
         groups=groups,
         # At every threshold the others would tell a group's patients apart by scores.
-        curves=Curves([], [_close_bins(curve, withheld.floor) for curve in bins], []),
+        curves=schema.Curves(
+            [], [_close_bins(curve, withheld.floor) for curve in bins], []
+        ),
         sensitivity=[
             _close_thresholds(
                 sweep, groups, withheld.floor, by_name[sweep.attribute], data
@@ -134,7 +130,7 @@ def suppress(
     )
 
 
-def _close_bins(curve: Calibration, floor: int) -> Calibration:
+def _close_bins(curve: schema.Calibration, floor: int) -> schema.Calibration:
     """Empties bins with few events or non-events, and enough others to hide them."""
     rows = np.array(curve.rows, float)
     events = np.round(rows * np.array(curve.observed, float))
@@ -150,12 +146,12 @@ def _close_bins(curve: Calibration, floor: int) -> Calibration:
 
 
 def _close_thresholds(
-    sweep: Sensitivity,
-    groups: Sequence[Group],
+    sweep: schema.Sensitivity,
+    groups: Sequence[schema.Group],
     floor: int,
     family: Family,
     data: AuditData,
-) -> Sensitivity:
+) -> schema.Sensitivity:
     """Leaves thresholds out at which a group compared has a small cell."""
     (scores,) = (model.scores for model in data.models if model.name == sweep.model)
     compared = {

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit._errors import AuditError, listed, near_miss, row_count, share
+from fairjax.audit._errors import AuditError, listed, near_miss, row_count, share, where
 from fairjax.audit.options import MAX_LEVELS, Options
 from fairjax.audit.reading import _quality
 from fairjax.audit.reading._columns import Codes
@@ -45,19 +45,18 @@ def attribute(
         findings += _quality.of_levels(name, levels)
     else:
         codes, levels, binned = _binned(name, column, options, audited, findings)
-    missing = int(np.count_nonzero(codes < 0))
-    if missing == len(codes):
-        raise AuditError(f"{what} is missing in all {row_count(missing)}")
-    if missing and options.missing == "refuse":
-        first = int(np.argmax(codes < 0)) + 1
-        raise AuditError(
-            f"{what} is missing in {share(missing, len(codes))}, first in data row "
-            f"{first:,}; --missing level makes that a level of its own"
-        )
-    if missing:
+    missing = codes < 0
+    if missing.all():
+        raise AuditError(f"{what} is missing in all {row_count(len(codes))}")
+    if missing.any():
+        if options.missing == "refuse":
+            raise AuditError(
+                f"{what} is missing in {where(missing)}; --missing level makes that a "
+                "level of its own"
+            )
         if MISSING not in levels:
             levels = (*levels, MISSING)
-        codes = np.where(codes < 0, np.int32(levels.index(MISSING)), codes)
+        codes = np.where(missing, np.int32(levels.index(MISSING)), codes)
     return Attribute(name, levels, codes, binned)
 
 
@@ -102,15 +101,10 @@ def _binned(
     what = f"attribute {name!r}"
     infinite = np.isinf(values)
     if infinite.any():
-        raise AuditError(
-            f"{what} is infinite in "
-            f"{share(int(np.count_nonzero(infinite)), len(values))}, first in data row "
-            f"{int(np.argmax(infinite)) + 1:,}"
-        )
+        raise AuditError(f"{what} is infinite in {where(infinite)}")
     bins = options.bins[name]
     if not isinstance(bins, int):
-        edges = bins
-        words = "cut at " + ", ".join(number(edge) for edge in edges)
+        edges, words = bins, "cut at "
     else:
         edges = quantile_edges(values[audited], bins)
         if not edges and not np.isnan(values[audited]).all():
@@ -118,10 +112,13 @@ def _binned(
                 f"{what} cannot be cut into quantiles: it is "
                 f"{number(np.nanmin(values[audited]))} wherever it is known"
             )
-        words = f"{len(edges) + 1} quantile groups, cut at " + ", ".join(
-            number(edge) for edge in edges
-        )
-        findings += _quality.of_quantiles(name, bins, len(edges) + 1)
+        made = len(edges) + 1
+        words = f"{made} quantile groups, cut at "
+        # Values that many rows share are not parted.
+        if made < bins:
+            facts = {"name": name, "asked": bins, "made": made}
+            findings.append(_quality.finding("fewer_quantiles", **facts))
+    words += ", ".join(map(number, edges))
     if not edges:
         return np.full(len(values), -1, np.int32), (), words
     codes, levels = cut(values, edges)
@@ -131,13 +128,12 @@ def _binned(
 def check_named_levels(options: Options, attributes: Sequence[Attribute]) -> None:
     """Raises AuditError if a rule names a level that there is not."""
     levels = {attribute.name: attribute.levels for attribute in attributes}
-    named: list[tuple[str, str, str]] = []
     for rule in options.rules:
-        pairs = zip(rule.attributes, rule.levels, strict=False)
-        named += [(f"the rule {rule.text!r}", name, of) for name, of in pairs]
-    for where, name, level in named:
-        if level not in levels[name]:
-            raise AuditError(
-                f"{where} names {level!r}, which is no level of {name!r}"
-                f"{near_miss(level, levels[name])}; it has {listed(levels[name])}"
-            )
+        # A rule without levels is about every group.
+        for name, level in zip(rule.attributes, rule.levels, strict=False):
+            if level not in levels[name]:
+                raise AuditError(
+                    f"the rule {rule.text!r} names {level!r}, which is no level of "
+                    f"{name!r}{near_miss(level, levels[name])}; it has "
+                    f"{listed(levels[name])}"
+                )

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit._errors import AuditError, row_count, share, shown
+from fairjax.audit._errors import AuditError, row_count, shown, where
 from fairjax.audit.reading._columns import Codes
 
 _TRUTH: Final = {"1": True, "true": True, "0": False, "false": False}
@@ -93,9 +93,5 @@ def decisions(
         )
     missing = (column.codes < 0) & keep
     if missing.any():
-        raise AuditError(
-            f"decision {name!r} is missing in "
-            f"{share(int(np.count_nonzero(missing)), len(missing))}, first in data row "
-            f"{int(np.argmax(missing)) + 1:,}"
-        )
+        raise AuditError(f"decision {name!r} is missing in {where(missing)}")
     return np.array([*truth, False])[column.codes]

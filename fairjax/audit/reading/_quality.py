@@ -1,18 +1,25 @@
 """Findings: what can be audited, but should be known to whoever reads the report."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pandas as pd
 
-from fairjax.audit._errors import listed, row_count, share
+from fairjax.audit._errors import share
+from fairjax.audit._templates import titled
 from fairjax.audit.reading._columns import Codes
 from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
 
 # A share of positives beyond these makes most metrics of small groups noise.
 _RARE: Final = 0.01
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def finding(code: str, rows: int | None = None, **facts: Any) -> Finding:
+    """Returns what ``words/findings.txt`` says under a code, filled with the facts."""
+    severity, template = titled("findings")[code]
+    return Finding(cast(Any, severity), code, template.render(facts), rows)
 
 
 def of_levels(name: str, levels: Sequence[str]) -> Iterator[Finding]:
@@ -22,31 +29,10 @@ def of_levels(name: str, levels: Sequence[str]) -> Iterator[Finding]:
         alike.setdefault(" ".join(level.split()).casefold(), []).append(level)
     for same in alike.values():
         if len(same) > 1:
-            yield Finding(
-                "warning",
-                "similar_levels",
-                f"The levels {listed(same)} of {name} differ only in case or spaces "
-                "and were taken as different groups.",
-            )
+            yield finding("similar_levels", name=name, levels=same)
     formulas = [level for level in levels if level.startswith(_FORMULA_STARTS)]
     if formulas:
-        yield Finding(
-            "info",
-            "formula_like_levels",
-            f"Levels of {name} start as spreadsheet formulas do: {listed(formulas)}. "
-            "They were kept as text.",
-        )
-
-
-def of_quantiles(name: str, asked: int, made: int) -> Iterator[Finding]:
-    """Yields that values shared by many rows made fewer levels than were asked for."""
-    if made < asked:
-        yield Finding(
-            "info",
-            "fewer_quantiles",
-            f"{name} was to be cut into {asked} quantile groups; rows of equal value "
-            f"are not parted, which left {made}.",
-        )
+        yield finding("formula_like_levels", name=name, levels=formulas)
 
 
 def of_split(
@@ -64,47 +50,25 @@ def of_split(
     column, value = validation
     audited = keep & ~chosen_on
     counts = np.bincount(split.codes[audited] + 1, minlength=len(split.values) + 1)
-    others = [*(f"{column} = {name}" for name in split.values), f"no {column}"]
-    named = [
+    names = [*(f"{column} = {name}" for name in split.values), f"no {column}"]
+    others = [
         name if floor else f"{name} ({count:,})"
-        for name, count in zip(others, np.roll(counts, -1).tolist(), strict=True)
+        for name, count in zip(names, np.roll(counts, -1).tolist(), strict=True)
         if count
     ]
-    if len(named) > 1:
-        yield Finding(
-            "warning",
-            "several_splits",
-            f"All rows but those with {column} = {value} were audited: "
-            f"{', '.join(named[:8])}{' and more' if len(named) > 8 else ''}. Rows that "
-            "a model was trained on flatter it; leave them out of the table.",
-            int(np.count_nonzero(audited)),
-        )
+    if len(others) > 1:
+        rows = int(np.count_nonzero(audited))
+        facts = {"split": f"{column} = {value}", "others": others}
+        yield finding("several_splits", rows, **facts)
     if patients is not None:
         codes, unique = pd.factorize(patients)
         in_both = np.bincount(codes[chosen_on], minlength=len(unique)) > 0
         in_both &= np.bincount(codes[audited], minlength=len(unique)) > 0
         number = int(np.count_nonzero(in_both))
         if number:
-            yield Finding(
-                "warning",
-                "patients_in_both_splits",
-                f"{'Some' if floor else f'{number:,}'} patients have rows among those "
-                "that the threshold was "
-                "chosen on and among those audited. It is then not chosen on other "
-                "patients, which flatters every rate at it; leave the patients out of "
-                "one of the two.",
-                None if floor else int(np.count_nonzero(in_both[codes] & audited)),
-            )
-
-
-def probable_probabilities(name: str) -> Finding:
-    """Returns that log-odds look like probabilities."""
-    return Finding(
-        "warning",
-        "logits_in_unit_interval",
-        f"{name} was read as log-odds, but every value is in [0, 1]: they may be "
-        "probabilities already.",
-    )
+            rows = None if floor else int(np.count_nonzero(in_both[codes] & audited))
+            facts = {"hidden": floor > 0, "patients": number}
+            yield finding("patients_in_both_splits", rows, **facts)
 
 
 def of_data(data: AuditData, suppress_below: int) -> Iterator[Finding]:
@@ -120,141 +84,83 @@ def of_data(data: AuditData, suppress_below: int) -> Iterator[Finding]:
         yield Finding(severity, "rows_left_out", message, count)
     positives = int(np.count_nonzero(data.labels))
     if not _RARE <= positives / rows <= 1 - _RARE:
-        yield Finding(
-            "warning",
-            "extreme_prevalence",
-            f"{share(positives, rows)} have the outcome ({positives / rows:.2%}); what "
-            "rests on the rarer class is uncertain, most of all in small groups.",
-            min(positives, rows - positives),
-        )
+        rarer = min(positives, rows - positives)
+        yield finding("extreme_prevalence", rarer, positives=positives, of=rows)
     for model in data.models:
         yield from _of_model(model)
     baseline, *others = data.models
     for model in others:
         if np.array_equal(model.scores, baseline.scores):
-            yield Finding(
-                "warning",
-                "identical_models",
-                f"{model.name} has the score of {baseline.name} in every row.",
-                rows,
-            )
+            names = {"name": model.name, "baseline": baseline.name}
+            yield finding("identical_models", rows, **names)
     for attribute in data.attributes:
-        yield from _of_attribute(attribute, data, suppress_below)
+        yield from _of_attribute(attribute, data, suppress_below > 0)
     yield from _of_repetition(data)
 
 
 def _of_model(model: Model) -> Iterator[Finding]:
-    scores, rows = model.scores, len(model.scores)
+    name, scores, rows = model.name, model.scores, len(model.scores)
     if model.threshold_source == "default":
-        yield Finding(
-            "warning",
-            "default_threshold",
-            f"No threshold was given for {model.name}, so that 0.5 was used: say which "
-            "one is used in care, or choose it on validation rows.",
-        )
+        yield finding("default_threshold", name=name)
     constant = bool(scores.min() == scores.max())
     if constant:
-        yield Finding(
-            "warning",
-            "constant_score",
-            f"{model.name} is {scores[0]:g} in every row; it ranks nobody.",
-            rows,
-        )
+        yield finding("constant_score", rows, name=name, score=scores[0])
     elif bool(np.all((scores == 0) | (scores == 1))):
-        yield Finding(
-            "warning",
-            "binary_score",
-            f"{model.name} is only ever 0 or 1: decisions, not a score. What rests on "
-            "ranking or on probabilities says little.",
-            rows,
-        )
+        yield finding("binary_score", rows, name=name)
     flagged = int(np.count_nonzero(model.decisions))
     if flagged in (0, rows) and not constant:
-        at = "" if model.threshold is None else f" at {model.threshold:.6g}"
-        yield Finding(
-            "warning",
-            "one_sided_decisions",
-            f"{model.name} flags {'every row' if flagged else 'no row'}{at}; rates of "
-            "decisions say nothing then.",
-            rows,
-        )
+        facts = {"name": name, "flagged": flagged, "threshold": model.threshold}
+        yield finding("one_sided_decisions", rows, **facts)
 
 
 def _of_attribute(
-    attribute: Attribute, data: AuditData, floor: int
+    attribute: Attribute, data: AuditData, hidden: bool
 ) -> Iterator[Finding]:
-    name, levels = attribute.name, attribute.levels
+    name, levels, rows = attribute.name, attribute.levels, len(data.labels)
     counts = np.bincount(attribute.codes, minlength=len(levels))
     # Labels are 0 and 1, so that a weighted count is exact.
     positives = np.bincount(attribute.codes[data.labels > 0], minlength=len(levels))
-    if "missing" in levels and counts[levels.index("missing")]:
-        count = int(counts[levels.index("missing")])
-        yield Finding(
-            "info",
-            "missing_attribute",
-            f"{name} is missing in "
-            f"{'some' if floor else f'{count:,}'} of {row_count(len(data.labels))}, "
-            "which are a group of their own.",
-            None if floor else count,
-        )
+
+    def told(code: str, number: int, **facts: Any) -> Finding:
+        """What says nothing of how many rows there are, where that is hidden."""
+        rows = None if hidden else number
+        return finding(code, rows, name=name, hidden=hidden, **facts)
+
+    lacking = int(counts[levels.index("missing")]) if "missing" in levels else 0
+    if lacking:
+        yield told("missing_attribute", lacking, lacking=lacking, of=rows)
     if np.count_nonzero(counts) < 2:
-        yield Finding(
-            "warning",
-            "single_group",
-            f"{name} is {levels[int(np.argmax(counts))]} in every row, so that it can "
-            "show no gap.",
-            len(data.labels),
-        )
+        level = levels[int(np.argmax(counts))]
+        yield finding("single_group", rows, name=name, level=level)
     empty = [level for level, count in zip(levels, counts, strict=True) if not count]
     if empty:
-        yield Finding(
-            "info",
-            "empty_groups",
-            f"Groups of {name} without a row: {listed(empty)}.",
-            0,
-        )
-    for wording, lacking in (
+        yield finding("empty_groups", 0, name=name, levels=empty)
+    for wording, without in (
         ("with", positives == 0),
         ("without", positives == counts),
     ):
-        which = np.flatnonzero(lacking & (counts > 0))
+        which = np.flatnonzero(without & (counts > 0))
         concerned = int(counts[which].sum())
         if concerned:
-            yield Finding(
-                "warning",
-                "one_class_groups",
-                f"Groups of {name} in which no row is {wording} the outcome: "
-                f"{'withheld' if floor else listed(levels[i] for i in which)}. Rates "
-                "over such rows do not exist there.",
-                None if floor else concerned,
-            )
+            facts = {"with": wording, "levels": [levels[i] for i in which]}
+            yield told("one_class_groups", concerned, **facts)
     changing = data.varying(attribute)
     if changing.any():
-        number = int(np.count_nonzero(changing))
         concerned = int(np.count_nonzero(changing[data.patients]))
-        yield Finding(
-            "warning",
-            "inconsistent_attribute",
-            f"{'Some' if floor else f'{number:,}'} of {data.num_patients:,} patients "
-            f"have rows with different values of {name}. The search for the worst "
-            "intersection, which shuffles whole patients, leaves it out.",
-            None if floor else concerned,
-        )
+        number = int(np.count_nonzero(changing))
+        facts = {"changing": number, "patients": data.num_patients}
+        yield told("inconsistent_attribute", concerned, **facts)
 
 
 def _of_repetition(data: AuditData) -> Iterator[Finding]:
-    rows = len(data.labels)
+    rows, known = len(data.labels), data.patients is not None
     if data.patients is not None and data.num_patients is not None:
         several = np.bincount(data.patients)
-        repeated = int(np.count_nonzero(several > 1))
-        if repeated:
-            yield Finding(
-                "info",
-                "several_rows_per_patient",
-                f"{repeated:,} of {data.num_patients:,} patients have several rows, at "
-                f"most {int(several.max()):,}.",
-                int(several[several > 1].sum()),
-            )
+        most, several = int(several.max()), several[several > 1]
+        if len(several):
+            facts = {"repeated": len(several), "patients": data.num_patients}
+            concerned = int(several.sum())
+            yield finding("several_rows_per_patient", concerned, most=most, **facts)
     predicted = [model.scores for model in data.models]
     rest = [data.labels, *(attribute.codes for attribute in data.attributes)]
     if data.patients is not None:
@@ -265,13 +171,7 @@ def _of_repetition(data: AuditData) -> Iterator[Finding]:
         return
     repeats = rows - _distinct([*predicted, *rest])
     if repeats:
-        whose = " of the same patient" if data.patients is not None else ""
-        yield Finding(
-            "warning",
-            "duplicate_rows",
-            f"{share(repeats, rows)} repeat another row{whose} in every column read.",
-            repeats,
-        )
+        yield finding("duplicate_rows", repeats, repeats=repeats, of=rows, known=known)
 
 
 def _distinct(columns: Sequence[np.ndarray]) -> int:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit._errors import AuditError, listed, near_miss, share
+from fairjax.audit._errors import AuditError, listed, near_miss, where
 from fairjax.audit.options import Options
 from fairjax.audit.reading import _quality
 from fairjax.audit.reading._columns import Codes
@@ -25,21 +25,19 @@ def complete(
     Raises:
         AuditError: If a row lacks what the options refuse to miss.
     """
-    rows = len(labels)
-    keep = np.ones(rows, bool)
+    keep = np.ones(len(labels), bool)
     left_out: dict[str, int] = {}
     drop = {"outcome": options.missing_outcomes, "score": options.missing_scores}
     lacking = [("outcome", options.outcome, labels < 0)]
     lacking += [("score", name, np.isnan(values)) for name, values in scores.items()]
     for role, name, missing in lacking:
         what, option = f"{role} {name!r}", f"--missing-{role}s"
-        count = int(np.count_nonzero(missing))
-        if not count:
+        if not missing.any():
             continue
         if drop[role] == "refuse":
             raise AuditError(
-                f"{what} is missing in {share(count, rows)}, first in data row "
-                f"{int(np.argmax(missing)) + 1:,}; {option} drop leaves such rows out"
+                f"{what} is missing in {where(missing)}; {option} drop leaves such "
+                "rows out"
             )
         left_out[f"{what} missing"] = int(np.count_nonzero(missing & keep))
         keep &= ~missing
@@ -54,26 +52,21 @@ def probabilities(
     Raises:
         AuditError: If a score is infinite, or outside [0, 1] and not log-odds.
     """
-    what, rows = f"score {name!r}", len(values)
+    what = f"score {name!r}"
     infinite = np.isinf(values)
     if infinite.any():
-        raise AuditError(
-            f"{what} is infinite in {share(int(np.count_nonzero(infinite)), rows)}, "
-            f"first in data row {int(np.argmax(infinite)) + 1:,}"
-        )
+        raise AuditError(f"{what} is infinite in {where(infinite)}")
     outside = (values < 0) | (values > 1)
-    count = int(np.count_nonzero(outside))
     if options.logits:
-        if not count:
-            findings.append(_quality.probable_probabilities(name))
+        if not outside.any():
+            findings.append(_quality.finding("logits_in_unit_interval", name=name))
         # Never an exponential of a large number.
         small = np.exp(-np.abs(values))
         return np.where(values >= 0, 1.0, small) / (1.0 + small)
-    if count:
-        first = int(np.argmax(outside))
+    if outside.any():
         raise AuditError(
-            f"{what} is outside [0, 1] in {share(count, rows)}, first in data row "
-            f"{first + 1:,}: {values[first]:g}; {_scale_hint(values)}"
+            f"{what} is outside [0, 1] in {where(outside)}: "
+            f"{values[np.argmax(outside)]:g}; {_scale_hint(values)}"
         )
     return values
 

@@ -286,25 +286,19 @@ class _Csv(Source):
 
 def is_text(kind: "pa.DataType") -> bool:
     """Returns whether an Arrow type is text."""
-    import pyarrow as pa
-
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-    )
+    return _is_any(kind, "string", "large_string", "string_view")
 
 
 def is_bytes(kind: "pa.DataType") -> bool:
     """Returns whether an Arrow type is bytes."""
+    names = ("binary", "large_binary", "binary_view", "fixed_size_binary")
+    return _is_any(kind, *names)
+
+
+def _is_any(kind: "pa.DataType", *names: str) -> bool:
     import pyarrow as pa
 
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
 def _from_pandas(column: pd.Series) -> "pa.Array":

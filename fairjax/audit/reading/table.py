@@ -6,7 +6,7 @@ what can, but should be known to whoever reads the report, becomes a finding.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,6 @@ from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
 from fairjax.audit.reading.thresholds import decide
 
 __all__ = ["Attribute", "AuditData", "Finding", "Model", "read"]
-
-
-class _Columns(NamedTuple):
-    """What was read, all rows of it."""
-
-    outcome: Codes
-    scores: dict[str, np.ndarray]
-    decisions: dict[str, Codes]
-    attributes: dict[str, np.ndarray | Codes]
-    patients: np.ndarray | None
-    split: Codes | None
 
 
 def read(options: Options, table: Any = None) -> AuditData:
@@ -64,40 +53,43 @@ def read(options: Options, table: Any = None) -> AuditData:
         raise AuditError("no table: name a CSV or Parquet file, or pass a DataFrame")
     source = open_source(table, options.separator)
     columns = _read_columns(options, source)
-    rows = len(columns.outcome.codes)
+    outcome: Codes = columns["outcome"][options.outcome]
+    [patients] = columns["patient"].values() or [None]
+    [split] = columns["split"].values() or [None]
+    rows = len(outcome.codes)
     if rows < 2:
         raise AuditError(
             f"{source.name!r} has {row_count(rows)}; an audit compares groups of them"
             if rows
             else f"{source.name!r} has no rows"
         )
-    missing = {options.outcome: _missing(columns.outcome)}
-    for read_columns in (columns.scores, columns.attributes):
-        missing |= {name: _missing(column) for name, column in read_columns.items()}
+    missing = {
+        name: _missing(column)
+        for role in ("outcome", "score", "attribute")
+        for name, column in columns[role].items()
+    }
     # What was read is let go as soon as it is turned into what is kept: a table may
     # take most of the memory.
     findings: list[Finding] = []
-    labels, positive = _labels.labels(
-        options.outcome, columns.outcome, options.positive
-    )
-    keep, left_out = _scores.complete(options, labels, columns.scores)
+    labels, positive = _labels.labels(options.outcome, outcome, options.positive)
+    keep, left_out = _scores.complete(options, labels, columns["score"])
     scores = [
-        _scores.probabilities(name, columns.scores.pop(name), options, findings)
+        _scores.probabilities(name, columns["score"].pop(name), options, findings)
         for name in options.scores
     ]
     decisions = [
-        _labels.decisions(name, columns.decisions.pop(name), options.positive, keep)
+        _labels.decisions(name, columns["decision"].pop(name), options.positive, keep)
         for name in options.decisions
     ]
     validation = None
-    if options.validation is not None and columns.split is not None:
-        validation = _scores.validation_rows(options.validation, columns.split, keep)
+    if options.validation is not None and split is not None:
+        validation = _scores.validation_rows(options.validation, split, keep)
         findings += _quality.of_split(
             options.validation,
-            columns.split,
+            split,
             validation,
             keep,
-            columns.patients,
+            patients,
             options.suppress_below,
         )
     thresholds = _scores.thresholds(options, labels, scores, validation)
@@ -109,13 +101,12 @@ def read(options: Options, table: Any = None) -> AuditData:
         raise AuditError(f"no row is left of {rows:,}: {reasons}")
     attributes = [
         _attributes.attribute(
-            name, columns.attributes.pop(name), options, keep, findings
+            name, columns["attribute"].pop(name), options, keep, findings
         )
         for name in options.attributes
     ]
     _attributes.check_named_levels(options, attributes)
-    patients = columns.patients
-    del columns
+    del columns, outcome, split
 
     # Nothing is copied where no row is left out.
     kept = slice(None) if keep.all() else keep
@@ -156,68 +147,59 @@ def _models(
     thresholds: Sequence[tuple[float | None, str]],
     kept: slice | np.ndarray,
 ) -> tuple[Model, ...]:
-    models = []
-    for i, (threshold, origin) in enumerate(thresholds):
+    def model(i: int) -> Model:
+        threshold, origin = thresholds[i]
         values = scores[i][kept]
-        flagged = decide(values, threshold) if threshold is not None else None
-        models.append(
-            Model(
-                name=options.names[i],
-                column=options.scores[i],
-                scores=values,
-                threshold=threshold,
-                threshold_source=origin,
-                decisions=decisions[i][kept] if flagged is None else flagged,
-            )
-        )
-    return tuple(models)
+        # Without a threshold there are decisions.
+        chosen = decisions[i][kept] if threshold is None else decide(values, threshold)
+        column = options.scores[i]
+        return Model(options.names[i], column, values, threshold, origin, chosen)
+
+    return tuple(map(model, range(len(thresholds))))
 
 
-def _read_columns(options: Options, source: Source) -> _Columns:
-    """Reads the columns that are named, all at once."""
-    decimal = options.decimal
-    two = "; it must have two"
-    outcome = CodeReader(f"outcome {options.outcome!r}", two, decimal)
-    scores = {name: NumberReader(f"score {name!r}", decimal) for name in options.scores}
-    decisions = {
-        name: CodeReader(f"decision {name!r}", two, decimal)
-        for name in options.decisions
+def _read_columns(options: Options, source: Source) -> dict[str, dict[str, Any]]:
+    """Reads the columns that are named, all at once: role -> name -> all rows."""
+    decimal, two = options.decimal, "; it must have two"
+
+    def codes(role: str, name: str, hint: str = two) -> CodeReader:
+        return CodeReader(f"{role} {name!r}", hint, decimal)
+
+    def numbers(role: str, name: str) -> NumberReader:
+        return NumberReader(f"{role} {name!r}", decimal)
+
+    readers: dict[str, dict[str, Any]] = {
+        "outcome": {options.outcome: codes("outcome", options.outcome)},
+        "score": {name: numbers("score", name) for name in options.scores},
+        "decision": {name: codes("decision", name) for name in options.decisions},
+        "attribute": {
+            name: numbers("attribute", name)
+            if name in options.bins
+            else codes("attribute", name, _attributes.too_many(name))
+            for name in options.attributes
+        },
+        "patient": {},
+        "split": {},
     }
-    attributes = {
-        name: NumberReader(f"attribute {name!r}", decimal)
-        if name in options.bins
-        else CodeReader(f"attribute {name!r}", _attributes.too_many(name), decimal)
-        for name in options.attributes
-    }
-    readers: list[tuple[str, Any]] = [
-        (options.outcome, outcome),
-        *scores.items(),
-        *decisions.items(),
-        *attributes.items(),
-    ]
-    patients = split = None
-    if options.patient_id is not None:
-        patients = KeyReader(f"patient id {options.patient_id!r}")
-        readers.append((options.patient_id, patients))
+    if (name := options.patient_id) is not None:
+        readers["patient"][name] = KeyReader(f"patient id {name!r}")
     if options.validation is not None:
         column = options.validation[0]
-        split = CodeReader(f"validation {column!r}", "", decimal)
-        readers.append((column, split))
-    _check_columns([name for name, _ in readers], source)
-    for batch in source.batches(list(dict.fromkeys(name for name, _ in readers))):
-        for name, reader in readers:
+        readers["split"][column] = codes("validation", column, "")
+    named = [one for of in readers.values() for one in of.items()]
+    _check_columns([name for name, _ in named], source)
+    for batch in source.batches(list(dict.fromkeys(name for name, _ in named))):
+        for name, reader in named:
             reader.add(batch[name])
-    return _Columns(
-        outcome.finish(),
-        {name: reader.finish() for name, reader in scores.items()},
-        {name: reader.finish() for name, reader in decisions.items()},
-        {
-            name: _in_declared_order(reader.finish(), source.categories.get(name))
-            for name, reader in attributes.items()
-        },
-        None if patients is None else patients.finish(),
-        None if split is None else split.finish(),
-    )
+    found = {
+        role: {name: reader.finish() for name, reader in of.items()}
+        for role, of in readers.items()
+    }
+    found["attribute"] = {
+        name: _in_declared_order(column, source.categories.get(name))
+        for name, column in found["attribute"].items()
+    }
+    return found
 
 
 def _missing(column: np.ndarray | Codes) -> int:

@@ -24,6 +24,7 @@ from fairjax.audit.render._canvas import (
     write,
 )
 
+_DOTTED = (0, (2, 2))
 _SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
 # One more than the palette has, for eight curves in one plot.
 _COLOURS, _MARKERS = (*COLOURS, "#7f7f7f"), (*MARKERS, "*")
@@ -44,7 +45,7 @@ def roc(
     figure = Figure(figsize=(7.4, 4.4))
     axes = panel(figure, 0.6, 0.15, 3.7, 3.7)
     page = sheet(figure)
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=_DOTTED)
     y = 0.3
     for n, curve in enumerate(curves):
         colour, line, marker = (
@@ -81,11 +82,9 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
         if v is not None
     ]
     top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
-    figure, panels = _grid(
-        curves, "Mean score", "Observed share of the outcome", legend=True
-    )
+    figure, panels = _grid(curves, "Mean score", "Observed share of the outcome")
     for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
-        axes.plot([0, top], [0, top], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.plot([0, top], [0, top], color=FAINT, linewidth=0.8, linestyle=_DOTTED)
         x, y, lower, upper = (
             _numbers(curve[key]) for key in ("predicted", "observed", "lower", "upper")
         )
@@ -101,7 +100,7 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
     _legend(
         figure,
         Sign(f"a bin, {100 * confidence:g} % interval", COLOURS[0], "-", "o"),
-        Sign("perfect calibration", FAINT, (0, (2, 2))),
+        Sign("perfect calibration", FAINT, _DOTTED),
     )
     return render(figure)
 
@@ -111,7 +110,7 @@ def decision(curves: Sequence[Any]) -> bytes:
     model = np.concatenate([_numbers(c.net_benefit) for c in curves])
     every = np.concatenate([_numbers(c.treat_all) for c in curves])
     top = max(np.nanmax(model, initial=0.01), np.nanmax(every, initial=0.01))
-    figure, panels = _grid(curves, "Threshold", "Net benefit per patient", legend=True)
+    figure, panels = _grid(curves, "Threshold", "Net benefit per patient")
     for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
         x = _numbers(curve.threshold)
         axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -146,7 +145,7 @@ def sensitivity(
     """
     metrics = list(dict.fromkeys(e.metric for e in entries))
     models = list(dict.fromkeys(e.model for e in entries))
-    figure, panels = _grid(metrics, "Threshold", "Gap between groups", legend=True)
+    figure, panels = _grid(metrics, "Threshold", "Gap between groups")
     tops = [v for e in entries for v in (*e.estimate, *e.upper) if v is not None]
     for n, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
         for entry in (e for e in entries if e.metric == metric):
@@ -164,7 +163,7 @@ def sensitivity(
             axes.plot(x, _numbers(entry.estimate), color=colour, linestyle=line)
             used = thresholds.get(entry.model)
             if used is not None:
-                axes.axvline(used, color=colour, linewidth=0.8, linestyle=(0, (2, 2)))
+                axes.axvline(used, color=colour, linewidth=0.8, linestyle=_DOTTED)
         axes.set_ylim(0, 1.05 * max(tops, default=1.0))
         _title(axes, titles[metric], "")
         _ticks(axes, n)
@@ -174,7 +173,7 @@ def sensitivity(
     ]
     signs.append(Sign("interval", FAINT, band=True))
     if any(thresholds.get(model) is not None for model in models):
-        signs.append(Sign("threshold used", FAINT, (0, (2, 2))))
+        signs.append(Sign("threshold used", FAINT, _DOTTED))
     _legend(figure, *signs)
     return render(figure)
 
@@ -237,14 +236,12 @@ def _legend(figure: Figure, *signs: Sign) -> None:
     legend(sheet(figure), _LEFT, figure.get_size_inches()[1] - 0.14, signs)
 
 
-def _grid(
-    items: Sequence[Any], across: str, up: str, *, legend: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """Square panels in rows of four, with the axes' names at the edges."""
+def _grid(items: Sequence[Any], across: str, up: str) -> tuple[Figure, list[Axes]]:
+    """Returns square panels in rows of four, with room for a legend below them."""
     columns = min(len(items), 4)
     rows = -(-len(items) // 4)
-    width = max(_LEFT + columns * (_SIDE + _GAP), 5.8 if legend else 3.2)
-    height = rows * (_SIDE + _TOP + 0.22) + 0.28 + 0.22 * legend
+    width = max(_LEFT + columns * (_SIDE + _GAP), 5.8)
+    height = rows * (_SIDE + _TOP + 0.22) + 0.5
     figure = Figure(figsize=(width, height))
     panels = [
         panel(
@@ -257,7 +254,7 @@ def _grid(
         for n in range(len(items))
     ]
     page = sheet(figure)
-    bottom = height - 0.12 - 0.22 * legend
+    bottom = height - 0.34
     middle = _LEFT + (columns * (_SIDE + _GAP) - _GAP) / 2
     write(page, middle, bottom, across, 8.5, ha="center")
     write(page, 0.13, (height - 0.5) / 2, up, 8.5, rotation=90, ha="center")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fairjax.audit.formats import STATUS, Number, count, interval, number
+from fairjax.audit.formats import STATUS, Number, interval, number
 from fairjax.audit.render._canvas import (
     BAND,
     COLOURS,
@@ -68,6 +68,8 @@ def forest(
     figure = Figure(figsize=(width, height))
     page = sheet(figure)
     tops = [_HEAD + sum(heights[:n]) for n in range(len(rows))]
+    # Where the columns of counts end.
+    edges = [_EDGE + _NAMES + _COUNT * (k + 1) - 0.06 for k in range(len(counts))]
     for n, (row, lines) in enumerate(zip(rows, names, strict=True)):
         if n % 2 == 0:
             page.axhspan(tops[n], tops[n] + heights[n], color=BAND, linewidth=0)
@@ -75,12 +77,10 @@ def forest(
         weight = "bold" if row.bold else "normal"
         name = "\n".join(lines)
         write(page, _EDGE, middle, name, 8.5, weight=weight, linespacing=1.1)
-        for k, text in enumerate(row.counts):
-            x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
+        for x, text in zip(edges, row.counts, strict=True):
             write(page, x, middle, text, ha="right")
     page.text(_EDGE, 0.3, heading, weight="bold", color=INK, fontsize=8.5)
-    for k, text in enumerate(counts):
-        x = _EDGE + _NAMES + _COUNT * (k + 1) - 0.06
+    for x, text in zip(edges, counts, strict=True):
         page.text(x, 0.3, text, weight="bold", ha="right", color=INK, fontsize=8)
     middles = [top + h / 2 for top, h in zip(tops, heights, strict=True)]
     for k, column in enumerate(columns):
@@ -173,8 +173,3 @@ def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> Non
         return
     why = STATUS.get(row.status) or "not defined"
     write(page, right, middle, why, 7.5, ha="right", color=FAINT, style="italic")
-
-
-def counts_of(entry: Any) -> tuple[str, str]:
-    """Rows and positives of a group's entry."""
-    return count(entry.rows), count(entry.positives)

@@ -268,16 +268,12 @@ def roc(curves: Sequence[Any]) -> Table:
 
 def calibration(curves: Sequence[Any]) -> Table:
     """All bins of calibration curves."""
-    keys = ("predicted", "observed", "lower", "upper")
     rows = [
-        [
-            Cell(c.group),
-            Cell(str(k + 1), value=k + 1),
-            *(figure(c[key][k]) for key in keys),
-            tally(c.rows[k]),
-        ]
+        [Cell(c.group), Cell(str(k), value=k), *map(figure, point), tally(number_of)]
         for c in curves
-        for k in range(len(c.rows))
+        for k, (*point, number_of) in enumerate(
+            zip(c.predicted, c.observed, c.lower, c.upper, c.rows, strict=True), 1
+        )
     ]
     headers = ("Group", "Bin", "Mean score", "Observed", "Lower", "Upper", "Rows")
     return table("Bins of the calibration curves", headers, rows)
@@ -285,16 +281,11 @@ def calibration(curves: Sequence[Any]) -> Table:
 
 def decision(curves: Sequence[Any]) -> Table:
     """Points of decision curves, about ten each."""
-    rows = [
-        [
-            Cell(c.group),
-            figure(c.threshold[k], 2),
-            figure(c.net_benefit[k]),
-            figure(c.treat_all[k]),
-        ]
-        for c in curves
-        for k in range(0, len(c.threshold), max(len(c.threshold) // 10, 1))
-    ]
+    rows = []
+    for c in curves:
+        points = list(zip(c.threshold, c.net_benefit, c.treat_all, strict=True))
+        for at, *benefits in points[:: max(len(points) // 10, 1)]:
+            rows.append([Cell(c.group), figure(at, 2), *map(figure, benefits)])
     headers = ("Group", "Threshold", "Net benefit", "If everyone is selected")
     return table("Points of the decision curves", headers, rows)
 
@@ -302,25 +293,20 @@ def decision(curves: Sequence[Any]) -> Table:
 def sensitivity(entries: Sequence[Any]) -> Table:
     """Gaps at each threshold."""
     rows = [
-        [
-            Cell(describe(e.metric).title),
-            Cell(e.model),
-            figure(e.threshold[k], 2),
-            estimate(Change(e.estimate[k], e.lower[k], e.upper[k])),
-        ]
+        [Cell(describe(e.metric).title), Cell(e.model), figure(at, 2), estimate(gap)]
         for e in entries
-        for k in range(len(e.threshold))
+        for at, gap in zip(
+            e.threshold, map(Change, e.estimate, e.lower, e.upper), strict=True
+        )
     ]
-    return table(
-        "Gaps by threshold", ("Gap", "Model", "Threshold", "Value and interval"), rows
-    )
+    headers = ("Gap", "Model", "Threshold", "Value and interval")
+    return table("Gaps by threshold", headers, rows)
 
 
 def _reached(fpr: Sequence[Any], tpr: Sequence[Any], at: float) -> Number | None:
-    known = [
-        t for f, t in zip(fpr, tpr, strict=True) if f is not None and f <= at + 1e-12
-    ]
-    return max((t for t in known if t is not None), default=None)
+    pairs = zip(fpr, tpr, strict=True)
+    reached = [t for f, t in pairs if None not in (f, t) and f <= at + 1e-12]
+    return max(reached, default=None)
 
 
 def place(metric: str) -> tuple[int, str]:
