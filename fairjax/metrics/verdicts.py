@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from fairjax.metrics._numbers import student_t_quantile
 from fairjax.metrics._rows import group_sizes
-from fairjax.metrics._student import student_t_quantile
 from fairjax.metrics.gaps import difference
 from fairjax.types import is_known
 
