@@ -131,7 +131,7 @@ def marginals(
 
 
 def flat(tables: dict[tuple[int, ...], Any], join: Any = np.concatenate) -> Any:
-    """All intersections in one row, or of several tables in a column each.
+    """Joins all intersections into one row, or of several tables into a column each.
 
     The whole table is left out. ``join`` is the concatenation of the tables' library.
     """

@@ -23,7 +23,7 @@ def as_floats(*values: Numbers) -> list[Array]:
 
 
 def extremes(values: Array, kept: Array) -> tuple[Array, Array]:
-    """The highest and the lowest of the values kept, over the last axis."""
+    """Returns the highest and the lowest value kept, over the last axis."""
     highest = jnp.max(jnp.where(kept, values, -jnp.inf), axis=-1)
     return highest, jnp.min(jnp.where(kept, values, jnp.inf), axis=-1)
 

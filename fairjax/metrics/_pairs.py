@@ -120,9 +120,11 @@ def make_families(
 def in_families(
     estimates: Array, valid: Any, asked: Any
 ) -> tuple[Float[Array, "F G"], Bool[Array, "F G"], Bool[Array, " F"]]:
-    """Estimates ``[G]`` or ``[F, G]`` by family, which are kept, and who is asked for.
+    """Returns estimates ``[G]`` or ``[F, G]`` by family, and which of them take part.
 
-    What is left out is 0.
+    Returns:
+      Estimates, 0 where left out; whether they are kept; and whether the family is
+      asked for, all by default.
     """
     kept = ~jnp.isnan(estimates)
     if valid is not None:
@@ -134,7 +136,7 @@ def in_families(
 
 
 def joined(values: Array, asked: Array, agg: str) -> Array:
-    """The largest value of the families ``[..., F]`` asked for, or their mean."""
+    """Takes the largest value ``[..., F]`` of the families asked for, or the mean."""
     if agg == "max":
         return jnp.max(jnp.where(asked, values, -jnp.inf), axis=-1)
     return jnp.mean(values, axis=-1, where=asked)

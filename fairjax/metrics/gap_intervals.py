@@ -306,7 +306,7 @@ def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
 def _where_compared(
     families: Families, judged: _Judged, ndim: int, *ends: Array
 ) -> GapInterval:
-    """The interval of an estimate and its two ends; NaN where nothing is compared."""
+    """Makes the interval of an estimate and two ends; NaN where nothing is compared."""
     known = jnp.all(jnp.isfinite(families.deviations()))
     some = jnp.any(families.comparable, axis=(1, 2))
     compared = known & jnp.all(some | ~families.asked)

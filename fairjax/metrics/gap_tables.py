@@ -341,7 +341,7 @@ def _widest(
 
 
 def _spread(kind: str, rates: np.ndarray, least: int) -> tuple[float, int, int]:
-    """The gap, and the groups with the highest and the lowest rate."""
+    """Returns the gap, and the groups with the highest and the lowest rate."""
     if (~np.isnan(rates)).sum() < least:
         return np.nan, -1, -1
     high, low = int(np.nanargmax(rates)), int(np.nanargmin(rates))

@@ -108,7 +108,7 @@ def rate_ratio_interval(
 
 
 def _of_rates(interval, key, successes, trials, clusters, options) -> GapInterval:
-    """The interval of a gap of rates, from the rates' mid-p intervals."""
+    """Computes the interval of a gap of rates from the rates' mid-p intervals."""
     successes, trials = jnp.asarray(successes), jnp.asarray(trials)
     if clusters is None:
         some = trials > 0
