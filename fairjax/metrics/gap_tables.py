@@ -278,13 +278,9 @@ def _whole_lines(metric: str, setting: _Setting) -> list[dict[str, Any]]:
             value = differential_fairness(GroupCounts(jnp.asarray(counts)))
         else:
             alpha, part = _ENTROPIES[metric]
+            columns = rows.labels, rows.predictions, codes, alpha
             split = entropy_split(
-                rows.labels,
-                rows.predictions,
-                codes,
-                alpha,
-                num_groups=max(declared, 2),
-                weights=weights,
+                *columns, num_groups=max(declared, 2), weights=weights
             )
             value = getattr(split, part)
     known = counts.sum(axis=(-2, -1)) > 0
