@@ -1,313 +1,198 @@
 """Fairness metrics from counts and scores, and the inference that goes with them."""
 
-from fairjax.metrics._student import student_equivalent
-from fairjax.metrics.auroc_covariance import DeLong, JointDeLong, delong, delong_joint
-from fairjax.metrics.auroc_intervals import (
-    auroc_interval,
-    logit_interval,
-    newcombe_interval,
-)
-from fairjax.metrics.bootstrap import bootstrap_interval, multinomial_bootstrap
-from fairjax.metrics.calibration import (
-    CalibrationCurve,
-    brier_score,
-    calibration_curve,
-    expected_calibration_error,
-    group_brier,
-    group_calibration_error,
-)
-from fairjax.metrics.clusters import (
-    ClusterRates,
-    cluster_interval,
-    cluster_label_rates,
-    cluster_rate_covariance,
-)
-from fairjax.metrics.conditional_gaps import ConditionalGap, conditional
-from fairjax.metrics.correction import CorrectedGap, bias_corrected_gap, shrunken_rates
-from fairjax.metrics.counts import (
-    GroupCounts,
-    conditional_counts,
-    group_counts,
-    merge,
-    multilabel_counts,
-    one_vs_rest_counts,
-    predictions_at,
-)
-from fairjax.metrics.curves import (
-    auprc,
-    cross_auroc,
-    equity_scaled_auroc,
-    group_auprc,
-    grouped_auprc_from_order,
-)
-from fairjax.metrics.decision_curves import NetBenefit, net_benefit
-from fairjax.metrics.discovery import (
-    Intersections,
-    intersection_names,
-    worst_intersections,
-    worst_mean_intersections,
-)
-from fairjax.metrics.gap_intervals import (
-    GapInterval,
-    difference_and_ratio_intervals,
-    gap_interval,
-    ratio_interval,
-)
-from fairjax.metrics.gap_tables import gap_table
-from fairjax.metrics.gaps import (
-    compared_groups,
-    difference,
-    equalized_odds_difference,
-    equalized_odds_ratio,
-    rate_difference,
-    rate_ratio,
-    ratio,
-    valid_groups,
-    zero_reference,
-)
-from fairjax.metrics.inequality import (
-    EntropySplit,
-    differential_fairness,
-    entropy_split,
-    generalized_entropy_index,
-)
-from fairjax.metrics.influence import influence_variance
-from fairjax.metrics.intervals import (
-    Interval,
-    beta_quantile,
-    jeffreys_interval,
-    midp_interval,
-    wilson_interval,
-)
-from fairjax.metrics.multiplicity import benjamini_hochberg, holm
-from fairjax.metrics.noise import GapNoise, gap_noise
-from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
-from fairjax.metrics.paired import PairedTest, paired_test
-from fairjax.metrics.pareto import hypervolume
-from fairjax.metrics.parity import (
-    accuracy_difference,
-    average_odds_difference,
-    demographic_parity_difference,
-    demographic_parity_ratio,
-    disparate_impact,
-    equal_opportunity_difference,
-    equal_opportunity_ratio,
-    error_rate_difference,
-    error_rate_ratio,
-    false_negative_rate_difference,
-    false_positive_rate_difference,
-    negative_predictive_value_difference,
-    predictive_parity_difference,
-    statistical_parity_difference,
-    treatment_equality_difference,
-)
-from fairjax.metrics.permutation import (
-    PermutationNull,
-    cluster_permutation_null,
-    permutation_null,
-    permutation_p_value,
-    score_permutation_null,
-)
-from fairjax.metrics.ranking import (
-    WorstGroup,
-    auroc,
-    auroc_from_order,
-    group_auroc,
-    grouped_auroc_from_order,
-    worst_group,
-)
-from fairjax.metrics.ranking_changes import positive_sum
-from fairjax.metrics.rates import (
-    Trials,
-    accuracy,
-    balanced_accuracy,
-    error_rate,
-    f1_score,
-    false_negative_rate,
-    false_positive_rate,
-    group_rate,
-    negative_predictive_value,
-    positive_predictive_value,
-    prevalence,
-    rate_support,
-    rate_trials,
-    selection_rate,
-    treatment_ratio,
-    true_negative_rate,
-    true_positive_rate,
-)
-from fairjax.metrics.recalibration import Recalibration, logistic_recalibration
-from fairjax.metrics.resampling import (
-    bootstrap_auroc,
-    patient_bootstrap_counts,
-    patient_bootstrap_weights,
-    stratified_bootstrap_weights,
-)
-from fairjax.metrics.roc import RocCurve, abroca, roc_curve_at
-from fairjax.metrics.shrinkage import (
-    PosteriorRates,
-    beta_binomial_posterior,
-    posterior_rates,
-)
-from fairjax.metrics.standard_gaps import (
-    auroc_gap_interval,
-    equalized_odds_interval,
-    rate_gap_interval,
-    rate_ratio_interval,
-)
-from fairjax.metrics.support import support_status
-from fairjax.metrics.suppression import (
-    Suppression,
-    suppress_small_cells,
-    suppress_small_counts,
-)
-from fairjax.metrics.tables import by_group
-from fairjax.metrics.verdicts import VERDICTS, PositiveSum, positive_sum_of
+import inspect
 
-__all__ = [
-    "VERDICTS",
-    "CalibrationCurve",
-    "ClusterRates",
-    "ConditionalGap",
-    "CorrectedGap",
-    "DeLong",
-    "EntropySplit",
-    "GapInterval",
-    "GapNoise",
-    "GroupCounts",
-    "GroupedOrder",
-    "Intersections",
-    "Interval",
-    "JointDeLong",
-    "NetBenefit",
-    "PairedTest",
-    "PermutationNull",
-    "PositiveSum",
-    "PosteriorRates",
-    "Recalibration",
-    "RocCurve",
-    "Suppression",
-    "Trials",
-    "WorstGroup",
-    "abroca",
-    "accuracy",
-    "accuracy_difference",
-    "auprc",
-    "auroc",
-    "auroc_from_order",
-    "auroc_gap_interval",
-    "auroc_interval",
-    "average_odds_difference",
-    "balanced_accuracy",
-    "benjamini_hochberg",
-    "beta_binomial_posterior",
-    "beta_quantile",
-    "bias_corrected_gap",
-    "bootstrap_auroc",
-    "bootstrap_interval",
-    "brier_score",
-    "by_group",
-    "calibration_curve",
-    "cluster_interval",
-    "cluster_label_rates",
-    "cluster_permutation_null",
-    "cluster_rate_covariance",
-    "compared_groups",
-    "conditional",
-    "conditional_counts",
-    "cross_auroc",
-    "delong",
-    "delong_joint",
-    "demographic_parity_difference",
-    "demographic_parity_ratio",
-    "difference",
-    "difference_and_ratio_intervals",
-    "differential_fairness",
-    "disparate_impact",
-    "entropy_split",
-    "equal_opportunity_difference",
-    "equal_opportunity_ratio",
-    "equalized_odds_difference",
-    "equalized_odds_interval",
-    "equalized_odds_ratio",
-    "equity_scaled_auroc",
-    "error_rate",
-    "error_rate_difference",
-    "error_rate_ratio",
-    "expected_calibration_error",
-    "f1_score",
-    "false_negative_rate",
-    "false_negative_rate_difference",
-    "false_positive_rate",
-    "false_positive_rate_difference",
-    "gap_interval",
-    "gap_noise",
-    "gap_table",
-    "generalized_entropy_index",
-    "group_auprc",
-    "group_auroc",
-    "group_brier",
-    "group_calibration_error",
-    "group_counts",
-    "group_rate",
-    "grouped_auprc_from_order",
-    "grouped_auroc_from_order",
-    "grouped_score_order",
-    "holm",
-    "hypervolume",
-    "influence_variance",
-    "intersection_names",
-    "jeffreys_interval",
-    "logistic_recalibration",
-    "logit_interval",
-    "merge",
-    "midp_interval",
-    "multilabel_counts",
-    "multinomial_bootstrap",
-    "negative_predictive_value",
-    "negative_predictive_value_difference",
-    "net_benefit",
-    "newcombe_interval",
-    "one_vs_rest_counts",
-    "paired_test",
-    "patient_bootstrap_counts",
-    "patient_bootstrap_weights",
-    "permutation_null",
-    "permutation_p_value",
-    "positive_predictive_value",
-    "positive_sum",
-    "positive_sum_of",
-    "posterior_rates",
-    "predictions_at",
-    "predictive_parity_difference",
-    "prevalence",
-    "rate_difference",
-    "rate_gap_interval",
-    "rate_ratio",
-    "rate_ratio_interval",
-    "rate_support",
-    "rate_trials",
-    "ratio",
-    "ratio_interval",
-    "roc_curve_at",
-    "score_order",
-    "score_permutation_null",
-    "selection_rate",
-    "shrunken_rates",
-    "statistical_parity_difference",
-    "stratified_bootstrap_weights",
-    "student_equivalent",
-    "support_status",
-    "suppress_small_cells",
-    "suppress_small_counts",
-    "treatment_equality_difference",
-    "treatment_ratio",
-    "true_negative_rate",
-    "true_positive_rate",
-    "valid_groups",
-    "wilson_interval",
-    "worst_group",
-    "worst_intersections",
-    "worst_mean_intersections",
-    "zero_reference",
-]
+# "as" tells type checkers that a name is exported, not merely used here.
+from fairjax.metrics._numbers import student_equivalent as student_equivalent
+from fairjax.metrics.auroc_covariance import DeLong as DeLong
+from fairjax.metrics.auroc_covariance import JointDeLong as JointDeLong
+from fairjax.metrics.auroc_covariance import delong as delong
+from fairjax.metrics.auroc_covariance import delong_joint as delong_joint
+from fairjax.metrics.auroc_intervals import auroc_interval as auroc_interval
+from fairjax.metrics.auroc_intervals import logit_interval as logit_interval
+from fairjax.metrics.auroc_intervals import newcombe_interval as newcombe_interval
+from fairjax.metrics.bootstrap import bootstrap_interval as bootstrap_interval
+from fairjax.metrics.bootstrap import multinomial_bootstrap as multinomial_bootstrap
+from fairjax.metrics.calibration import CalibrationCurve as CalibrationCurve
+from fairjax.metrics.calibration import brier_score as brier_score
+from fairjax.metrics.calibration import calibration_curve as calibration_curve
+from fairjax.metrics.calibration import (
+    expected_calibration_error as expected_calibration_error,
+)
+from fairjax.metrics.calibration import group_brier as group_brier
+from fairjax.metrics.calibration import (
+    group_calibration_error as group_calibration_error,
+)
+from fairjax.metrics.clusters import ClusterRates as ClusterRates
+from fairjax.metrics.clusters import cluster_interval as cluster_interval
+from fairjax.metrics.clusters import cluster_label_rates as cluster_label_rates
+from fairjax.metrics.clusters import cluster_rate_covariance as cluster_rate_covariance
+from fairjax.metrics.conditional_gaps import ConditionalGap as ConditionalGap
+from fairjax.metrics.conditional_gaps import conditional as conditional
+from fairjax.metrics.correction import CorrectedGap as CorrectedGap
+from fairjax.metrics.correction import bias_corrected_gap as bias_corrected_gap
+from fairjax.metrics.correction import shrunken_rates as shrunken_rates
+from fairjax.metrics.counts import GroupCounts as GroupCounts
+from fairjax.metrics.counts import conditional_counts as conditional_counts
+from fairjax.metrics.counts import group_counts as group_counts
+from fairjax.metrics.counts import merge as merge
+from fairjax.metrics.counts import multilabel_counts as multilabel_counts
+from fairjax.metrics.counts import one_vs_rest_counts as one_vs_rest_counts
+from fairjax.metrics.counts import predictions_at as predictions_at
+from fairjax.metrics.curves import auprc as auprc
+from fairjax.metrics.curves import cross_auroc as cross_auroc
+from fairjax.metrics.curves import equity_scaled_auroc as equity_scaled_auroc
+from fairjax.metrics.curves import group_auprc as group_auprc
+from fairjax.metrics.curves import grouped_auprc_from_order as grouped_auprc_from_order
+from fairjax.metrics.decision_curves import NetBenefit as NetBenefit
+from fairjax.metrics.decision_curves import net_benefit as net_benefit
+from fairjax.metrics.discovery import Intersections as Intersections
+from fairjax.metrics.discovery import intersection_names as intersection_names
+from fairjax.metrics.discovery import worst_intersections as worst_intersections
+from fairjax.metrics.discovery import (
+    worst_mean_intersections as worst_mean_intersections,
+)
+from fairjax.metrics.gap_intervals import GapInterval as GapInterval
+from fairjax.metrics.gap_intervals import (
+    difference_and_ratio_intervals as difference_and_ratio_intervals,
+)
+from fairjax.metrics.gap_intervals import gap_interval as gap_interval
+from fairjax.metrics.gap_intervals import ratio_interval as ratio_interval
+from fairjax.metrics.gap_tables import gap_table as gap_table
+from fairjax.metrics.gaps import compared_groups as compared_groups
+from fairjax.metrics.gaps import difference as difference
+from fairjax.metrics.gaps import equalized_odds_difference as equalized_odds_difference
+from fairjax.metrics.gaps import equalized_odds_ratio as equalized_odds_ratio
+from fairjax.metrics.gaps import rate_difference as rate_difference
+from fairjax.metrics.gaps import rate_ratio as rate_ratio
+from fairjax.metrics.gaps import ratio as ratio
+from fairjax.metrics.gaps import valid_groups as valid_groups
+from fairjax.metrics.gaps import zero_reference as zero_reference
+from fairjax.metrics.inequality import EntropySplit as EntropySplit
+from fairjax.metrics.inequality import differential_fairness as differential_fairness
+from fairjax.metrics.inequality import entropy_split as entropy_split
+from fairjax.metrics.inequality import (
+    generalized_entropy_index as generalized_entropy_index,
+)
+from fairjax.metrics.influence import influence_variance as influence_variance
+from fairjax.metrics.intervals import Interval as Interval
+from fairjax.metrics.intervals import beta_quantile as beta_quantile
+from fairjax.metrics.intervals import jeffreys_interval as jeffreys_interval
+from fairjax.metrics.intervals import midp_interval as midp_interval
+from fairjax.metrics.intervals import wilson_interval as wilson_interval
+from fairjax.metrics.multiplicity import benjamini_hochberg as benjamini_hochberg
+from fairjax.metrics.multiplicity import holm as holm
+from fairjax.metrics.noise import GapNoise as GapNoise
+from fairjax.metrics.noise import gap_noise as gap_noise
+from fairjax.metrics.order import GroupedOrder as GroupedOrder
+from fairjax.metrics.order import grouped_score_order as grouped_score_order
+from fairjax.metrics.order import score_order as score_order
+from fairjax.metrics.paired import PairedTest as PairedTest
+from fairjax.metrics.paired import paired_test as paired_test
+from fairjax.metrics.pareto import hypervolume as hypervolume
+from fairjax.metrics.parity import accuracy_difference as accuracy_difference
+from fairjax.metrics.parity import average_odds_difference as average_odds_difference
+from fairjax.metrics.parity import (
+    demographic_parity_difference as demographic_parity_difference,
+)
+from fairjax.metrics.parity import demographic_parity_ratio as demographic_parity_ratio
+from fairjax.metrics.parity import disparate_impact as disparate_impact
+from fairjax.metrics.parity import (
+    equal_opportunity_difference as equal_opportunity_difference,
+)
+from fairjax.metrics.parity import equal_opportunity_ratio as equal_opportunity_ratio
+from fairjax.metrics.parity import error_rate_difference as error_rate_difference
+from fairjax.metrics.parity import error_rate_ratio as error_rate_ratio
+from fairjax.metrics.parity import (
+    false_negative_rate_difference as false_negative_rate_difference,
+)
+from fairjax.metrics.parity import (
+    false_positive_rate_difference as false_positive_rate_difference,
+)
+from fairjax.metrics.parity import (
+    negative_predictive_value_difference as negative_predictive_value_difference,
+)
+from fairjax.metrics.parity import (
+    predictive_parity_difference as predictive_parity_difference,
+)
+from fairjax.metrics.parity import (
+    statistical_parity_difference as statistical_parity_difference,
+)
+from fairjax.metrics.parity import (
+    treatment_equality_difference as treatment_equality_difference,
+)
+from fairjax.metrics.permutation import PermutationNull as PermutationNull
+from fairjax.metrics.permutation import (
+    cluster_permutation_null as cluster_permutation_null,
+)
+from fairjax.metrics.permutation import permutation_null as permutation_null
+from fairjax.metrics.permutation import permutation_p_value as permutation_p_value
+from fairjax.metrics.permutation import score_permutation_null as score_permutation_null
+from fairjax.metrics.ranking import WorstGroup as WorstGroup
+from fairjax.metrics.ranking import auroc as auroc
+from fairjax.metrics.ranking import auroc_from_order as auroc_from_order
+from fairjax.metrics.ranking import group_auroc as group_auroc
+from fairjax.metrics.ranking import grouped_auroc_from_order as grouped_auroc_from_order
+from fairjax.metrics.ranking import worst_group as worst_group
+from fairjax.metrics.ranking_changes import positive_sum as positive_sum
+from fairjax.metrics.rates import Trials as Trials
+from fairjax.metrics.rates import accuracy as accuracy
+from fairjax.metrics.rates import balanced_accuracy as balanced_accuracy
+from fairjax.metrics.rates import error_rate as error_rate
+from fairjax.metrics.rates import f1_score as f1_score
+from fairjax.metrics.rates import false_negative_rate as false_negative_rate
+from fairjax.metrics.rates import false_positive_rate as false_positive_rate
+from fairjax.metrics.rates import group_rate as group_rate
+from fairjax.metrics.rates import negative_predictive_value as negative_predictive_value
+from fairjax.metrics.rates import positive_predictive_value as positive_predictive_value
+from fairjax.metrics.rates import prevalence as prevalence
+from fairjax.metrics.rates import rate_support as rate_support
+from fairjax.metrics.rates import rate_trials as rate_trials
+from fairjax.metrics.rates import selection_rate as selection_rate
+from fairjax.metrics.rates import treatment_ratio as treatment_ratio
+from fairjax.metrics.rates import true_negative_rate as true_negative_rate
+from fairjax.metrics.rates import true_positive_rate as true_positive_rate
+from fairjax.metrics.recalibration import Recalibration as Recalibration
+from fairjax.metrics.recalibration import (
+    logistic_recalibration as logistic_recalibration,
+)
+from fairjax.metrics.resampling import bootstrap_auroc as bootstrap_auroc
+from fairjax.metrics.resampling import (
+    patient_bootstrap_counts as patient_bootstrap_counts,
+)
+from fairjax.metrics.resampling import (
+    patient_bootstrap_weights as patient_bootstrap_weights,
+)
+from fairjax.metrics.resampling import (
+    stratified_bootstrap_weights as stratified_bootstrap_weights,
+)
+from fairjax.metrics.roc import RocCurve as RocCurve
+from fairjax.metrics.roc import abroca as abroca
+from fairjax.metrics.roc import roc_curve_at as roc_curve_at
+from fairjax.metrics.shrinkage import PosteriorRates as PosteriorRates
+from fairjax.metrics.shrinkage import beta_binomial_posterior as beta_binomial_posterior
+from fairjax.metrics.shrinkage import posterior_rates as posterior_rates
+from fairjax.metrics.standard_gaps import auroc_gap_interval as auroc_gap_interval
+from fairjax.metrics.standard_gaps import (
+    equalized_odds_interval as equalized_odds_interval,
+)
+from fairjax.metrics.standard_gaps import rate_gap_interval as rate_gap_interval
+from fairjax.metrics.standard_gaps import rate_ratio_interval as rate_ratio_interval
+from fairjax.metrics.support import support_status as support_status
+from fairjax.metrics.suppression import Suppression as Suppression
+from fairjax.metrics.suppression import suppress_small_cells as suppress_small_cells
+from fairjax.metrics.suppression import suppress_small_counts as suppress_small_counts
+from fairjax.metrics.tables import by_group as by_group
+from fairjax.metrics.verdicts import VERDICTS as VERDICTS
+from fairjax.metrics.verdicts import PositiveSum as PositiveSum
+from fairjax.metrics.verdicts import positive_sum_of as positive_sum_of
+
+# Constants, then classes, then functions: all that is imported, but for modules.
+__all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
+    (
+        name
+        for name, value in globals().items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    ),
+    key=lambda name: (not name.isupper(), name[0].islower(), name),
+)

@@ -9,12 +9,12 @@ otherwise they are moved by the units' random shifts.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 # Keeps a table of the cells within a few megabytes, and catches unbinned numbers.
 _MAX_CELLS = 2**20
@@ -55,10 +55,6 @@ def cells_of(attributes: np.ndarray, num_levels: tuple[int, ...]) -> np.ndarray:
     return np.where(placed, cells, -1)
 
 
-def tabulate(cells: np.ndarray, num_cells: int, values: np.ndarray) -> np.ndarray:
-    return np.bincount(cells, weights=values, minlength=num_cells)
-
-
 def totals_of_patients(
     values: np.ndarray,
     strata: np.ndarray,
@@ -82,13 +78,11 @@ def totals_of_patients(
             "whole patients cannot be shuffled. Give every row its patient's value at "
             "one time, such as the first, or leave the attribute out."
         )
-    profile = np.stack(
-        [
-            np.bincount(codes, strata[inside] == stratum, minlength=num)
-            for stratum in range(int(strata.max(initial=0)) + 1)
-        ],
-        axis=1,
+    num_strata = int(strata.max(initial=0)) + 1
+    profile = np.bincount(
+        codes * num_strata + strata[inside], minlength=num * num_strata
     )
+    profile = profile.reshape(num, num_strata)
     total = np.bincount(codes, values[inside], minlength=num)
     stratum = np.unique(profile, axis=0, return_inverse=True)[1].reshape(-1)
     return total, stratum.astype(np.int32), cell
@@ -136,18 +130,13 @@ def marginals(
     return {kept: found[kept] for kept in sorted(found, key=lambda k: (len(k), k))}
 
 
-def flat(tables: dict[tuple[int, ...], Any]) -> np.ndarray:
-    """All intersections in one row, the whole table left out."""
-    return np.concatenate([part.ravel() for kept, part in tables.items() if kept])
+def flat(tables: dict[tuple[int, ...], Any], join: Any = np.concatenate) -> Any:
+    """Joins all intersections into one row, or of several tables into a column each.
 
-
-def _flat_columns(
-    tables: np.ndarray, num_levels: tuple[int, ...], max_depth: int
-) -> np.ndarray:
-    """`flat` of several tables, each a column."""
-    number = tables.shape[1]
-    sums = marginals(tables.reshape(*num_levels, number), max_depth, several=True)
-    return np.concatenate([part.reshape(-1, number) for at, part in sums.items() if at])
+    The whole table is left out. ``join`` is the concatenation of the tables' library.
+    """
+    parts = {kept: part for kept, part in tables.items() if kept}
+    return join([p.reshape(-1, *p.shape[len(kept) :]) for kept, p in parts.items()])
 
 
 def eligible_for(support: np.ndarray, max_depth: int, min_support: int) -> np.ndarray:
@@ -180,21 +169,33 @@ def levels_of(best: np.ndarray, shape: tuple[int, ...], max_depth: int) -> np.nd
     return levels
 
 
+class Tested(NamedTuple):
+    """The intersections in one row, as `flat` has them, and the best of them.
+
+    Attributes:
+      scale: What a sum of residuals is multiplied with, to be the intersection's z.
+      eligible: Which may be the worst.
+      best: Positions of those reported.
+      z: Of all intersections.
+    """
+
+    scale: Any
+    eligible: Any
+    best: Any
+    z: Any
+
+
 def shuffled_beyond(
     key: PRNGKeyArray,
-    residuals: np.ndarray,
-    strata: np.ndarray,
-    cells: np.ndarray,
-    scale: np.ndarray,
-    eligible: np.ndarray,
-    z: np.ndarray,
-    best: np.ndarray,
-    *,
+    units: tuple[np.ndarray, np.ndarray, np.ndarray],
+    tested: Tested,
     num_levels: tuple[int, ...],
     max_depth: int,
     num_permutations: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many shuffles reach the z of each of the best: in its own place; anywhere."""
+    residuals, strata, cells = units
+    scale, eligible, best, z = tested
     if best.size == 0:
         return np.zeros(0), np.zeros(0)
     # Drawn on the host, where no program has to be compiled for so many units.
@@ -208,7 +209,8 @@ def shuffled_beyond(
         for done in range(0, num_permutations, step):
             number = min(step, num_permutations - done)
             tables = _drawn_tables(rng, values, strata, cells, num_cells, number)
-            shuffled = scale[:, None] * _flat_columns(tables, num_levels, max_depth)
+            sums = marginals(tables.reshape(*num_levels, -1), max_depth, several=True)
+            shuffled = scale[:, None] * flat(sums)
             own += (shuffled[best] >= observed[:, None]).sum(axis=1)
             most = shuffled.max(axis=0, where=eligible[:, None], initial=-np.inf)
             worst += (most >= observed[:, None]).sum(axis=1)
@@ -216,7 +218,7 @@ def shuffled_beyond(
     noise = rng.random(strata.shape)
     order = np.lexsort((noise, strata))
     residuals, cells = residuals[order], cells[order]
-    start, length, block = _blocks(strata[order])
+    blocks = _blocks(strata[order])
     # Units beyond the last, of no residual, so that few sizes have to be compiled.
     padding = (0, _padded(residuals.size) - residuals.size)
     largest = max(np.abs(residuals).max(), np.finfo(np.float32).tiny)
@@ -224,16 +226,12 @@ def shuffled_beyond(
         key,
         np.pad(residuals / largest, padding).astype(np.float32),
         np.pad(cells, padding),
-        np.pad(start, padding, mode="edge"),
-        np.pad(length, padding, mode="edge"),
-        np.pad(block, padding, mode="edge"),
-        (scale * largest).astype(np.float32),
-        eligible,
-        best,
-        num_levels=num_levels,
-        max_depth=max_depth,
-        num_permutations=num_permutations,
-        num_blocks=_padded(int(block[-1]) + 1),
+        tuple(np.pad(part, padding, mode="edge") for part in blocks),
+        tested._replace(scale=(scale * largest).astype(np.float32), z=None),
+        num_levels,
+        max_depth,
+        num_permutations,
+        _padded(int(blocks[-1][-1]) + 1),
     )
     worst, own = np.asarray(worst), np.asarray(own)
     return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
@@ -251,13 +249,11 @@ def _values(
     new = np.append(True, (np.diff(residuals) != 0) | (np.diff(strata) != 0))
     starts = np.flatnonzero(new)
     numbers = np.diff(starts, append=strata.size)
-    found: dict[int, list[tuple[float, int]]] = {}
-    places = strata[starts].tolist()
+    values: list[list[tuple[float, int]]] = [[] for _ in range(int(strata[-1]) + 1)]
     kinds = zip(residuals[starts].tolist(), numbers.tolist(), strict=True)
-    for stratum, kind in zip(places, kinds, strict=True):
-        found.setdefault(stratum, []).append(kind)
-    values = [found.get(stratum, []) for stratum in range(int(strata[-1]) + 1)]
-    return values, starts.size - len(found)
+    for stratum, kind in zip(strata[starts].tolist(), kinds, strict=True):
+        values[stratum].append(kind)
+    return values, starts.size - sum(map(bool, values))
 
 
 def _drawn_tables(
@@ -313,21 +309,13 @@ def _blocks(strata: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return start.astype(np.int32), length.astype(np.int32), block.astype(np.int32)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("num_levels", "max_depth", "num_permutations", "num_blocks"),
-)
+@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8))
 def _shuffle(
     key: PRNGKeyArray,
     residuals: Float[Array, " units"],
     cells: Int[Array, " units"],
-    start: Int[Array, " units"],
-    length: Int[Array, " units"],
-    block: Int[Array, " units"],
-    scale: Float[Array, " intersections"],
-    eligible: Bool[Array, " intersections"],
-    best: Int[Array, " k"],
-    *,
+    blocks: tuple[Array, Array, Array],
+    tested: Tested,
     num_levels: tuple[int, ...],
     max_depth: int,
     num_permutations: int,
@@ -335,6 +323,7 @@ def _shuffle(
 ) -> tuple[Float[Array, " permutations"], Float[Array, "permutations k"]]:
     """The largest z of every shuffle, and its z of the best."""
     num_units, num_cells = residuals.shape[0], math.prod(num_levels)
+    start, length, block = blocks
     place = jnp.arange(num_units) - start
     # What was added to pad lies beyond its block's end.
     added = place >= length
@@ -356,9 +345,9 @@ def _shuffle(
     def shuffled(key: PRNGKeyArray) -> tuple[Array, Array]:
         table = jax.ops.segment_sum(shuffle(key), cells, num_segments=num_cells)
         sums = marginals(table.reshape(num_levels), max_depth)
-        parts = [part.ravel() for kept, part in sums.items() if kept]
-        z = jnp.where(eligible, jnp.concatenate(parts) * scale, -jnp.inf)
-        return jnp.max(z), z[best]
+        z = flat(sums, jnp.concatenate) * tested.scale
+        z = jnp.where(tested.eligible, z, -jnp.inf)
+        return jnp.max(z), z[tested.best]
 
     return jax.lax.map(
         shuffled,

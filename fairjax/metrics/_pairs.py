@@ -1,7 +1,7 @@
 """Pairs of groups compared all at once: limits of contrasts, quantile, p-value."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,15 +100,9 @@ def make_families(
     """Estimates ``[G]`` or ``[F, G]``, NaN left out, ready to be compared."""
     (estimates,) = as_floats(estimates)
     check_sizes(groups=estimates.shape[-1])
-    kept = ~jnp.isnan(estimates)
-    if valid is not None:
-        kept &= jnp.asarray(valid)
-    groups = estimates.shape[-1]
-    families = jnp.where(kept, estimates, 0).reshape(-1, groups)
-    kept = kept.reshape(families.shape)
-    asked = jnp.ones(len(families), bool) if asked is None else jnp.asarray(asked)
-    kept &= asked[:, None]
-    comparable = kept[:, :, None] & kept[:, None, :] & ~jnp.eye(groups, dtype=bool)
+    families, kept, asked = in_families(estimates, valid, asked)
+    itself = jnp.eye(kept.shape[1], dtype=bool)
+    comparable = kept[:, :, None] & kept[:, None, :] & ~itself
     correlation = (
         None if covariance is None else correlation_of(jnp.asarray(covariance))
     )
@@ -121,6 +115,31 @@ def make_families(
 
     nodes = jax.vmap(arms)(jnp.arange(_NODES, dtype=families.dtype) / _NODES_TO_ONE)
     return Families(families, kept, comparable, asked, correlation, nodes)
+
+
+def in_families(
+    estimates: Array, valid: Any, asked: Any
+) -> tuple[Float[Array, "F G"], Bool[Array, "F G"], Bool[Array, " F"]]:
+    """Returns estimates ``[G]`` or ``[F, G]`` by family, and which of them take part.
+
+    Returns:
+      Estimates, 0 where left out; whether they are kept; and whether the family is
+      asked for, all by default.
+    """
+    kept = ~jnp.isnan(estimates)
+    if valid is not None:
+        kept &= jnp.asarray(valid)
+    kept = kept.reshape(-1, estimates.shape[-1])
+    asked = jnp.ones(len(kept), bool) if asked is None else jnp.asarray(asked)
+    kept &= asked[:, None]
+    return jnp.where(kept, estimates.reshape(kept.shape), 0), kept, asked
+
+
+def joined(values: Array, asked: Array, agg: str) -> Array:
+    """Takes the largest value ``[..., F]`` of the families asked for, or the mean."""
+    if agg == "max":
+        return jnp.max(jnp.where(asked, values, -jnp.inf), axis=-1)
+    return jnp.mean(values, axis=-1, where=asked)
 
 
 def correlation_of(covariance: Array) -> Array:

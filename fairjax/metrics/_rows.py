@@ -1,9 +1,12 @@
 """Columns of rows: checked, and made into arrays of weights, labels and scores."""
 
+import functools
+import inspect
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
@@ -12,6 +15,8 @@ from fairjax.types import gathered, is_known
 
 ScoreRows: TypeAlias = Float[Array | np.ndarray, " rows"]
 PatientRows: TypeAlias = Int[Array | np.ndarray, " rows"]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def check_sizes(**sizes: int) -> None:
@@ -23,6 +28,22 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def check_choice(name: str, value: Any, *choices: Any) -> None:
+    """Raises unless the option has one of the values.
+
+    Args:
+      name: The option, the subject of the message.
+      value: Its value.
+      *choices: What it may be.
+
+    Raises:
+      ValueError: If it has none of them.
+    """
+    if value not in choices:
+        *first, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(first)} or {last}, got {value!r}.")
 
 
 def group_sizes(num_groups: int | Sequence[int]) -> tuple[int, ...]:
@@ -101,6 +122,38 @@ def as_patients(patients: Any, num_patients: int | None) -> Any:
                 "numpy.unique(ids, return_inverse=True)."
             )
     return gathered(patients)
+
+
+def compiled(*static: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Compiles a function of rows, whose patients are checked before.
+
+    What is compiled sees no values, and could not raise for a code out of range.
+
+    Args:
+      *static: Names of arguments that are no arrays.
+
+    Returns:
+      A decorator, as ``jax.jit`` is one.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+        inner = jax.jit(function, static_argnames=static)
+
+        @functools.wraps(function)
+        def checked(*args: _P.args, **options: _P.kwargs) -> _R:
+            given = signature.bind(*args, **options).arguments
+            as_patients(given.get("patients"), given.get("num_patients"))
+            return inner(
+                **{
+                    name: v if v is None or name in static else jnp.asarray(v)
+                    for name, v in given.items()
+                }
+            )
+
+        return checked
+
+    return decorate
 
 
 def strangers(patients: Array, num_patients: int) -> Bool[Array, " rows"]:

@@ -83,14 +83,9 @@ def read_attributes(attributes: Any, rows: int) -> dict[str, Any]:
 
 def count_rows(rows: Rows, codes: np.ndarray, num_groups: int) -> np.ndarray:
     """Returns confusion counts, int64 or, if weighted, float64 ``[G, 2, 2]``."""
+    columns = rows.labels, rows.predictions, codes
     with jax.enable_x64(True):
-        counts = group_counts(
-            rows.labels,
-            rows.predictions,
-            codes,
-            num_groups=num_groups,
-            weights=rows.weights,
-        )
+        counts = group_counts(*columns, num_groups=num_groups, weights=rows.weights)
         return np.asarray(counts.counts)
 
 

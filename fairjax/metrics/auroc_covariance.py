@@ -21,7 +21,6 @@ and with :math:`X^r_i`, :math:`Y^r_j` the placements less :math:`\theta_r`,
 (Obuchowski), which is DeLong's where every patient has one row.
 """
 
-import functools
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -32,9 +31,9 @@ from jaxtyping import Array, Float
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
 from fairjax.metrics._rows import (
     PatientRows,
-    as_patients,
     as_rows,
     check_columns,
+    compiled,
     strangers,
 )
 from fairjax.metrics._segments import group_sums
@@ -73,6 +72,7 @@ class JointDeLong(NamedTuple):
     covariance: Float[Array, "models groups models groups"]
 
 
+@compiled("num_groups", "num_patients")
 def delong(
     labels: BinaryRows,
     scores: ModelScores,
@@ -124,12 +124,6 @@ def delong(
       >>> result.auroc.item(), result.covariance.item()
       (0.75, 0.125)
     """
-    patients = as_patients(patients, num_patients)
-    return _delong(labels, scores, groups, patients, num_groups, num_patients)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _delong(labels, scores, groups, patients, num_groups: int, num_patients):
     table = _placements(labels, scores, groups, num_groups)
     if patients is not None:
         joint = _clustered(table, patients, num_groups, num_patients, across=False)
@@ -144,6 +138,7 @@ def _delong(labels, scores, groups, patients, num_groups: int, num_patients):
     return DeLong(table.auroc, within(1, table.positives) + within(0, table.negatives))
 
 
+@compiled("num_groups", "num_patients")
 def delong_joint(
     labels: BinaryRows,
     scores: ModelScores,
@@ -188,12 +183,6 @@ def delong_joint(
       >>> result.covariance.reshape(2, 2).round(4).tolist()
       [[0.125, 0.125], [0.125, 0.125]]
     """
-    patients = as_patients(patients, num_patients)
-    return _delong_joint(labels, scores, groups, patients, num_groups, num_patients)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _delong_joint(labels, scores, groups, patients, num_groups: int, num_patients: int):
     table = _placements(labels, scores, groups, num_groups)
     joint = _clustered(table, patients, num_groups, num_patients, across=True)
     return JointDeLong(table.auroc, joint)
@@ -227,26 +216,20 @@ def _placements(labels, scores, groups, num_groups: int) -> _Placements:
     def place(column):
         order = grouped_score_order(column, groups, num_groups=num_groups)
         mass = sorted_mass(order, labels)
-        below = mean_share(
-            *before_and_through(order, mass.negative),
-            jnp.append(negatives, 0)[order.group],
-        )
+
+        def below(mass, size):
+            size = jnp.append(size, 0)[order.group]
+            return mean_share(*before_and_through(order, mass), size)
+
         # Shares from below are exact sums; those from above follow by subtraction of
         # numbers of one size.
-        above = 1 - mean_share(
-            *before_and_through(order, mass.positive),
-            jnp.append(positives, 0)[order.group],
-        )
-        share = jnp.where(mass.positive > 0, below, above)
+        above = 1 - below(mass.positive, positives)
+        share = jnp.where(mass.positive > 0, below(mass.negative, negatives), above)
         share = jnp.where(mass.undefined, jnp.nan, share)
-        total = group_sums(
-            jnp.where(mass.undefined | (mass.positive > 0), share, 0),
-            order.group,
-            num_groups,
-        )
-        theta = jnp.where(
-            defined, total / jnp.where(defined, positives, 1), jnp.nan
-        ).astype(share.dtype)
+        won = jnp.where(mass.undefined | (mass.positive > 0), share, 0)
+        total = group_sums(won, order.group, num_groups)
+        theta = jnp.where(defined, total / jnp.where(defined, positives, 1), jnp.nan)
+        theta = theta.astype(share.dtype)
         centred = share - jnp.append(theta, 0)[order.group]
         back = jnp.zeros_like(centred).at[order.order].set(centred, unique_indices=True)
         return theta, jnp.where(groups >= 0, back, 0)
@@ -267,9 +250,10 @@ def _products(left, right, ids, num_ids: int) -> Float[Array, "ids left right"]:
     return jnp.moveaxis(sums.reshape(len(left), len(right), num_ids), -1, 0)
 
 
-def _clustered(table: _Placements, patients, num_groups, number: int, *, across):
+def _clustered(table: _Placements, patients, num_groups, number, *, across):
     """Obuchowski's covariance: ``[G, m, m]``, or ``[m, G, m, G]`` across groups."""
     check_columns(labels=table.labels, patients=patients)
+    patients = gathered(patients)
     models, dtype = len(table.centred), table.centred.dtype
     # A mean over the group, so that the sums below stay near 1 whatever its size.
     size = jnp.stack([table.negatives, table.positives])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fairjax.metrics._rows import check_unweighted
+from fairjax.metrics._rows import check_choice, check_sizes, check_unweighted
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.intervals import Interval, normal_quantile
 
@@ -63,10 +63,8 @@ def multinomial_bootstrap(
     """
     table = jnp.asarray(counts.counts)
     check_unweighted(table, "The bootstrap of counts")
-    if num_replicates < 1:
-        raise ValueError(f"num_replicates must be at least 1, got {num_replicates}.")
-    if within not in ("table", "group", "label"):
-        raise ValueError(f"within must be 'table', 'group' or 'label', got {within!r}.")
+    check_sizes(num_replicates=num_replicates)
+    check_choice("within", within, "table", "group", "label")
     groups = table.shape[0]
     rows = {"table": (1, -1), "group": (groups, 4), "label": (groups * 2, 2)}[within]
     cells = table.reshape(rows)
@@ -137,10 +135,7 @@ def bootstrap_interval(
       (0.05, 0.95)
     """
     z = normal_quantile(confidence)
-    if method not in ("percentile", "basic", "bias_corrected"):
-        raise ValueError(
-            f"method must be 'percentile', 'basic' or 'bias_corrected', got {method!r}."
-        )
+    check_choice("method", method, "percentile", "basic", "bias_corrected")
     replicates, estimate = jnp.asarray(replicates), jnp.asarray(estimate)
     tail = (1 - confidence) / 2
     if method == "bias_corrected":
@@ -158,8 +153,7 @@ def bootstrap_interval(
         )
     if method == "basic":
         lower, upper = 2 * estimate - upper, 2 * estimate - lower
-    known = ~jnp.isnan(estimate)
-    return Interval(jnp.where(known, lower, jnp.nan), jnp.where(known, upper, jnp.nan))
+    return Interval(lower, upper).where(~jnp.isnan(estimate))
 
 
 def _quantile(replicates: Array, share: Array) -> Array:

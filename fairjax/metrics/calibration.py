@@ -14,16 +14,21 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from fairjax.metrics._placement import before_and_through
-from fairjax.metrics._rows import BinaryTable, ScoreRows, binary_rows, float_type
+from fairjax.metrics._rows import (
+    BinaryTable,
+    ScoreRows,
+    binary_rows,
+    check_choice,
+    check_sizes,
+    float_type,
+)
 from fairjax.metrics._segments import group_sums, mean_by
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import grouped_score_order
 
 
 def brier_score(
-    labels: BinaryRows,
-    scores: ScoreRows,
-    weights: WeightRows | None = None,
+    labels: BinaryRows, scores: ScoreRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
     r"""Mean squared error of a predicted probability.
 
@@ -156,8 +161,7 @@ def calibration_curve(
       >>> curve.mean_score.tolist(), curve.events.tolist(), curve.rows.tolist()
       ([[0.25, 0.75]], [[0, 2]], [[2, 2]])
     """
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+    check_sizes(num_bins=num_bins)
     table = binary_rows(labels, scores, groups, num_groups, weights)
     if adaptive:
         bins = _adaptive_bins(table, num_groups, num_bins)
@@ -245,17 +249,9 @@ def group_calibration_error(
       ... ).tolist()
       [0.0, 0.375]
     """
-    if norm not in ("l1", "max"):
-        raise ValueError(f"norm must be 'l1' or 'max', got {norm!r}.")
-    curve = calibration_curve(
-        labels,
-        scores,
-        groups,
-        num_groups=num_groups,
-        num_bins=num_bins,
-        adaptive=adaptive,
-        weights=weights,
-    )
+    check_choice("norm", norm, "l1", "max")
+    options = {"num_bins": num_bins, "adaptive": adaptive, "weights": weights}
+    curve = calibration_curve(labels, scores, groups, num_groups=num_groups, **options)
     filled = curve.rows > 0
     errors = jnp.where(filled, jnp.abs(curve.observed - curve.mean_score), 0)
     total = jnp.sum(curve.rows, axis=1)
@@ -303,12 +299,5 @@ def expected_calibration_error(
       0.0625
     """
     everyone = jnp.zeros(np.shape(scores), jnp.int32)
-    return group_calibration_error(
-        labels,
-        scores,
-        everyone,
-        num_groups=1,
-        num_bins=num_bins,
-        adaptive=adaptive,
-        weights=weights,
-    )[0]
+    options = {"num_bins": num_bins, "adaptive": adaptive, "weights": weights}
+    return group_calibration_error(labels, scores, everyone, num_groups=1, **options)[0]

@@ -22,10 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax.metrics._numbers import Numbers
-from fairjax.metrics._rows import as_patients, as_rows, strangers
+from fairjax.metrics._numbers import Numbers, student_equivalent
+from fairjax.metrics._rows import as_rows, compiled, strangers
 from fairjax.metrics._segments import group_sums
-from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
 from fairjax.types import gathered
@@ -51,6 +50,7 @@ class ClusterRates(NamedTuple):
     degrees_of_freedom: Float[Array, " groups"]
 
 
+@compiled("num_groups", "num_patients")
 def cluster_rate_covariance(
     hits: BinaryRows,
     base: BinaryRows,
@@ -109,42 +109,34 @@ def cluster_rate_covariance(
       >>> round(found.rates[0].item(), 3), round(found.trials[0].item(), 3)
       (0.667, 2.0)
     """
-    patients = as_patients(patients, num_patients)
-    columns = as_rows(
+    hit, tried, ids, people = as_rows(
         num_groups, hits=hits, base=base, groups=groups, patients=patients
     )
-    return _cluster_rates(*columns, num_groups, num_patients)
-
-
-@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
-def _cluster_rates(
-    hits, base, groups, patients, num_groups: int, num_patients: int
-) -> ClusterRates:
     dtype = jnp.result_type(float)
-    groups = groups.astype(jnp.int32)
-    counted = (groups >= 0) & (groups < num_groups) & (base == 1)
-    counted &= (hits == 0) | (hits == 1)
-    groups = jnp.where(counted, groups, num_groups)  # one more, left out at the end
-    hit = (counted & (hits == 1)).astype(jnp.int32)
+    ids = ids.astype(jnp.int32)
+    counted = (ids >= 0) & (ids < num_groups) & (tried == 1)
+    counted &= (hit == 0) | (hit == 1)
+    ids = jnp.where(counted, ids, num_groups)  # one more, left out at the end
+    hit = (counted & (hit == 1)).astype(jnp.int32)
 
-    by_group = functools.partial(group_sums, ids=groups, num_ids=num_groups)
+    by_group = functools.partial(group_sums, ids=ids, num_ids=num_groups)
     rows = by_group(counted.astype(jnp.int32))
     rates = jnp.where(rows > 0, by_group(hit) / jnp.maximum(rows, 1), jnp.nan)
     rates = rates.astype(dtype)
-    residuals = jnp.where(counted, hit - _of_rows(rates, groups), 0)
-    shares = residuals / _of_rows(jnp.maximum(rows, 1), groups)
+    residuals = jnp.where(counted, hit - _of_rows(rates, ids), 0)
+    shares = residuals / _of_rows(jnp.maximum(rows, 1), ids)
 
     def column(group):
-        ids = jnp.where(groups == group, patients, -1)
-        of_patient = group_sums(jnp.ones_like(ids), ids, num_patients)
-        influence = group_sums(shares, ids, num_patients)
-        products = by_group(shares * influence[patients])
+        inner = jnp.where(ids == group, people, -1)
+        of_patient = group_sums(jnp.ones_like(inner), inner, num_patients)
+        influence = group_sums(shares, inner, num_patients)
+        products = by_group(shares * influence[people])
         squares = jnp.sum(of_patient.astype(dtype) ** 2)
         return products, squares, jnp.sum(of_patient > 0)
 
     # One group at a time, so that no [patients, groups] array is made.
     products, squares, members = jax.lax.map(column, jnp.arange(num_groups))
-    known = by_group(strangers(patients, num_patients)) == 0
+    known = by_group(strangers(people, num_patients)) == 0
     factor = jnp.where(
         (members > 1) & known, members / jnp.maximum(members - 1, 1), jnp.nan
     )

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fairjax.metrics._rows import check_choice
 from fairjax.metrics.counts import GroupCounts
 
 
@@ -70,8 +71,7 @@ def conditional(
       >>> result.gap.item(), result.stratum_gaps.tolist()
       (0.5, [0.5, 0.5])
     """
-    if agg not in ("max", "min", "mean"):
-        raise ValueError(f"agg must be 'max', 'min' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "max", "min", "mean")
     gaps, strata = gap(counts), counts.counts.shape[:-3]
     if gaps.shape != strata:
         raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from fairjax.metrics._rows import as_columns, check_sizes
-from fairjax.metrics._tally import tally
+from fairjax.metrics._segments import tally
 
 # A binary column may come as booleans, integers or floats, from JAX or NumPy.
 BinaryRows: TypeAlias = (
@@ -224,12 +224,9 @@ def conditional_counts(
       [[1, 1], [0, 1]]
     """
     check_sizes(num_groups=num_groups, num_strata=num_strata)
+    columns = {"labels": labels, "predictions": predictions, "groups": groups}
     labels, predictions, groups, strata, weights = as_columns(
-        labels=labels,
-        predictions=predictions,
-        groups=groups,
-        strata=strata,
-        weights=weights,
+        **columns, strata=strata, weights=weights
     )
     groups, strata = groups.astype(jnp.int32), strata.astype(jnp.int32)
     known = (groups >= 0) & (groups < num_groups) & (strata >= 0)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
-from fairjax.metrics._rows import ScoreRows, as_rows
+from fairjax.metrics._rows import ScoreRows, as_rows, check_choice
 from fairjax.metrics._segments import group_sums, running_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
@@ -237,8 +237,7 @@ def equity_scaled_auroc(
       >>> equity_scaled_auroc(jnp.array(0.75), jnp.array([0.5, 1.0])).item()
       0.5
     """
-    if agg not in ("sum", "mean"):
-        raise ValueError(f"agg must be 'sum' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "sum", "mean")
     overall, group_aurocs = jnp.asarray(overall), jnp.asarray(group_aurocs)
     known = ~jnp.isnan(group_aurocs)
     deviations = jnp.where(known, jnp.abs(group_aurocs - overall[..., None]), 0)

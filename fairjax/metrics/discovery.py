@@ -16,20 +16,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
-from fairjax.metrics._intersections import (
-    cells_of,
-    centre,
-    eligible_for,
-    flat,
-    levels_of,
-    marginals,
-    shuffled_beyond,
-    tabulate,
-    totals_of_patients,
-)
-from fairjax.metrics._rows import check_columns, check_sizes
+from fairjax.metrics import _intersections as cross
+from fairjax.metrics._rows import check_choice, check_columns, check_sizes
 from fairjax.metrics.counts import BinaryRows
-from fairjax.metrics.definitions import METRICS
+from fairjax.metrics.definitions import CELLS, METRICS
 
 _Attributes: TypeAlias = Int[Array | np.ndarray, "attributes _"]
 _Codes: TypeAlias = Int[Array | np.ndarray, " rows"]
@@ -179,30 +169,15 @@ def worst_intersections(
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     attributes = np.asarray(attributes)
     _check_columns(attributes, labels=labels, predictions=predictions)
-    base = np.isin(labels, (0, 1)) & np.isin(predictions, (0, 1))
-    if metric in ("true_positive_rate", "false_negative_rate"):
-        base &= labels == 1
-    elif metric in ("false_positive_rate", "true_negative_rate"):
-        base &= labels == 0
-    if metric in ("accuracy", "error_rate"):
-        values = (labels == predictions) == (metric == "accuracy")
-    else:
-        negated = metric in ("false_negative_rate", "true_negative_rate")
-        values = (predictions == 1) != negated
-    strata = (labels == 1).astype(np.int32) if within_label else np.zeros_like(base)
-    return _search(
-        key,
-        values.astype(np.float64),
-        np.where(base, strata, -1).astype(np.int32),
-        attributes,
-        patients,
-        num_levels=tuple(num_levels),
-        worse=worse,
-        max_depth=max_depth,
-        min_support=min_support,
-        top=top,
-        num_permutations=num_permutations,
+    hits, others = METRICS[metric].cells or ((), ())
+    asked = [CELLS[cell][0] for cell in hits + others]
+    base = np.isin(labels, asked) & np.isin(predictions, (0, 1))
+    values = np.isin(
+        2 * labels + predictions, [np.dot((2, 1), CELLS[cell]) for cell in hits]
     )
+    strata = np.where(base, (labels == 1) & within_label, -1)
+    sizes = _Sizes(max_depth, min_support, top, num_permutations)
+    return _search(key, values, strata, attributes, patients, num_levels, worse, sizes)
 
 
 def worst_mean_intersections(
@@ -262,19 +237,9 @@ def worst_mean_intersections(
     missing = np.isnan(values)
     if np.isinf(values).any():
         raise ValueError(f"{np.isinf(values).sum()} values are infinite.")
-    return _search(
-        key,
-        np.where(missing, 0, values),
-        np.where(missing, -1, strata).astype(np.int32),
-        attributes,
-        patients,
-        num_levels=tuple(num_levels),
-        worse=worse,
-        max_depth=max_depth,
-        min_support=min_support,
-        top=top,
-        num_permutations=num_permutations,
-    )
+    values, strata = np.where(missing, 0, values), np.where(missing, -1, strata)
+    sizes = _Sizes(max_depth, min_support, top, num_permutations)
+    return _search(key, values, strata, attributes, patients, num_levels, worse, sizes)
 
 
 def intersection_names(
@@ -325,76 +290,73 @@ def _check_columns(attributes: _Attributes, **columns: np.ndarray) -> None:
     check_columns(**columns, attributes=np.broadcast_to(0, attributes.shape[1:]))
 
 
+class _Sizes(NamedTuple):
+    """How far to search, as the two searches have it."""
+
+    max_depth: int
+    min_support: int
+    top: int
+    num_permutations: int
+
+
 def _search(
     key: PRNGKeyArray,
     values: np.ndarray,
     strata: np.ndarray,
     attributes: np.ndarray,
     patients: _Codes | None,
-    *,
-    num_levels: tuple[int, ...],
+    num_levels: Sequence[int],
     worse: _Direction,
-    max_depth: int,
-    min_support: int,
-    top: int,
-    num_permutations: int,
+    sizes: _Sizes,
 ) -> Intersections:
-    if worse not in ("lower", "higher"):
-        raise ValueError(f"worse must be 'lower' or 'higher', got {worse!r}.")
-    check_sizes(
-        max_depth=max_depth,
-        min_support=min_support,
-        top=top,
-        num_permutations=num_permutations,
-    )
-    cells = cells_of(attributes, num_levels)
+    check_choice("worse", worse, "lower", "higher")
+    check_sizes(**sizes._asdict())
+    num_levels, num_permutations = tuple(num_levels), sizes.num_permutations
+    values, strata = values.astype(np.float64), strata.astype(np.int32)
+    cells = cross.cells_of(attributes, num_levels)
     inside = (strata >= 0) & (cells >= 0)
-    num_cells = math.prod(num_levels)
-    rows = tabulate(cells[inside], num_cells, np.ones(inside.sum()))
-    totals = tabulate(cells[inside], num_cells, values[inside])
+    depth = min(sizes.max_depth, len(num_levels))
+
+    def tabulate(cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        table = np.bincount(cells, weights, minlength=math.prod(num_levels))
+        return table.reshape(num_levels)
+
+    def intersections(table: np.ndarray) -> np.ndarray:
+        return cross.flat(cross.marginals(table, depth))
+
+    rows = tabulate(cells[inside], np.ones(inside.sum()))
+    totals = tabulate(cells[inside], values[inside])
     if patients is None:
         units = values[inside], strata[inside], cells[inside]
     else:
-        units = totals_of_patients(values, strata, cells, inside, np.asarray(patients))
+        units = cross.totals_of_patients(
+            values, strata, cells, inside, np.asarray(patients)
+        )
     unit_values, unit_strata, unit_cells = units
-    depth = min(max_depth, len(num_levels))
-
-    def intersections(table: np.ndarray) -> np.ndarray:
-        return flat(marginals(table.reshape(num_levels), depth))
-
-    support = tabulate(unit_cells, num_cells, np.ones_like(unit_values))
-    eligible = eligible_for(support.reshape(num_levels), depth, min_support)
+    support = tabulate(unit_cells, np.ones_like(unit_values))
+    eligible = cross.eligible_for(support, depth, sizes.min_support)
     searched = int(eligible.sum())
-    residuals, variances = centre(unit_values, unit_strata)
+    residuals, variances = cross.centre(unit_values, unit_strata)
     if worse == "lower":
         residuals = -residuals
-    spread = intersections(tabulate(unit_cells, num_cells, variances))
+    spread = intersections(tabulate(unit_cells, variances))
     variance = spread * (1 - spread / max(variances.sum(), np.finfo(float).tiny))
     # Nothing varies: nothing differs, and every z is 0.
     varies = eligible & (variance > 1e-12 * variances.sum())
     scale = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0)
-    z = scale * intersections(tabulate(unit_cells, num_cells, residuals))
-    best = np.argsort(np.where(eligible, -z, np.inf), kind="stable")[
-        : min(top, searched)
-    ]
-    own, beyond = shuffled_beyond(
-        key,
-        residuals,
-        unit_strata,
-        unit_cells,
-        scale,
-        eligible,
-        z,
-        best,
-        num_levels=num_levels,
-        max_depth=depth,
-        num_permutations=num_permutations,
+    z = scale * intersections(tabulate(unit_cells, residuals))
+    order = np.argsort(np.where(eligible, -z, np.inf), kind="stable")
+    best = order[: min(sizes.top, searched)]
+    units = residuals, unit_strata, unit_cells
+    tested = cross.Tested(scale, eligible, best, z)
+    own, beyond = cross.shuffled_beyond(
+        key, units, tested, num_levels, depth, num_permutations
     )
     inner, total = (intersections(table)[best] for table in (rows, totals))
     estimate = total / inner
     rest = (totals.sum() - total) / (rows.sum() - inner)
     return Intersections(
-        levels_of(best, num_levels, depth),
+        cross.levels_of(best, num_levels, depth),
         np.rint(intersections(support)[best]).astype(np.int64),
         estimate,
         rest,

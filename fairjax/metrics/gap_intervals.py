@@ -43,7 +43,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fairjax._bisection import bisect
-from fairjax.metrics._pairs import Families, make_families, simultaneous
+from fairjax.metrics._numbers import extremes
+from fairjax.metrics._pairs import Families, joined, make_families, simultaneous
+from fairjax.metrics._rows import check_choice
 from fairjax.metrics.intervals import Interval, normal_quantile
 
 Limits: TypeAlias = Callable[[Float[Array, ""]], Interval]
@@ -129,8 +131,7 @@ def gap_interval(
       >>> round(gap.lower.item(), 2), round(gap.upper.item(), 2)
       (0.1, 0.45)
     """
-    if agg not in ("max", "mean"):
-        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "max", "mean")
     families = make_families(estimates, limits, covariance, valid)
     found = _judged(key, families, confidence, num_draws)
     return _difference(families, found, agg, jnp.ndim(estimates))
@@ -268,22 +269,11 @@ def _difference(
     def largest(pairs: Array) -> Array:
         return jnp.max(jnp.where(families.comparable, pairs, -jnp.inf), axis=(1, 2))
 
-    def together(values: Array) -> Array:
-        if agg == "max":
-            return jnp.max(jnp.where(families.asked, values, -jnp.inf))
-        return jnp.mean(values, where=families.asked)
-
     lower = jnp.maximum(largest(families.lower_limits(judged.claimed)), 0)
     upper = largest(families.upper_limits(judged.single))
-    found = GapInterval(
-        together(_highest(families) - _lowest(families)),
-        together(lower),
-        together(upper),
-        judged.p_value,
-        judged.critical,
-        *_ends(families, ndim),
-    )
-    return _where_compared(families, found)
+    highest, lowest = extremes(families.estimates, families.valid)
+    found = (joined(e, families.asked, agg) for e in (highest - lowest, lower, upper))
+    return _where_compared(families, judged, ndim, *found)
 
 
 def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
@@ -297,26 +287,10 @@ def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
 
     zeros = jnp.zeros(2, judged.critical.dtype)
     lows, highs = bisect(are_below, zeros, jnp.ones_like(zeros), _HALVINGS)
-    highest = _highest(families)
-    ratios = _lowest(families) / jnp.where(highest > 0, highest, jnp.nan)
-    found = GapInterval(
-        jnp.min(jnp.where(families.asked, ratios, jnp.inf)),
-        lows[0],
-        highs[1],
-        judged.p_value,
-        judged.critical,
-        *_ends(families, ndim),
-    )
-    return _where_compared(families, found)
-
-
-def _highest(families: Families) -> Array:
-    values = jnp.where(families.valid, families.estimates, -jnp.inf)
-    return jnp.max(values, axis=1)
-
-
-def _lowest(families: Families) -> Array:
-    return jnp.min(jnp.where(families.valid, families.estimates, jnp.inf), axis=1)
+    highest, lowest = extremes(families.estimates, families.valid)
+    ratios = lowest / jnp.where(highest > 0, highest, jnp.nan)
+    estimate = jnp.min(jnp.where(families.asked, ratios, jnp.inf))
+    return _where_compared(families, judged, ndim, estimate, lows[0], highs[1])
 
 
 def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
@@ -329,15 +303,13 @@ def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
     return (ends[0], ends[1]) if ndim == 2 else (ends[0][0], ends[1][0])
 
 
-def _where_compared(families: Families, found: GapInterval) -> GapInterval:
-    """NaN where a family has fewer than two groups, or a group has no limits."""
+def _where_compared(
+    families: Families, judged: _Judged, ndim: int, *ends: Array
+) -> GapInterval:
+    """Makes the interval of an estimate and two ends; NaN where nothing is compared."""
     known = jnp.all(jnp.isfinite(families.deviations()))
     some = jnp.any(families.comparable, axis=(1, 2))
     compared = known & jnp.all(some | ~families.asked)
-    return found._replace(
-        estimate=jnp.where(compared, found.estimate, jnp.nan),
-        lower=jnp.where(compared, found.lower, jnp.nan),
-        upper=jnp.where(compared, found.upper, jnp.nan),
-        p_value=jnp.where(compared, found.p_value, jnp.nan),
-        critical=jnp.where(compared, found.critical, jnp.nan),
-    )
+    values = (*ends, judged.p_value, judged.critical)
+    values = [jnp.where(compared, value, jnp.nan) for value in values]
+    return GapInterval._make([*values, *_ends(families, ndim)])

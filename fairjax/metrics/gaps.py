@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
+from fairjax.metrics._numbers import extremes
+from fairjax.metrics._rows import check_choice
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.definitions import ODDS
 from fairjax.metrics.rates import group_rate, rate_support
@@ -64,7 +66,7 @@ def difference(
     known, kept = _known(group_rates, valid)
     if reference is not None:
         return known - _of_reference(known, reference)
-    highest, lowest = _extremes(known, kept)
+    highest, lowest = extremes(known, kept)
     return jnp.where(jnp.sum(kept, axis=-1) >= 2, highest - lowest, jnp.nan)
 
 
@@ -104,7 +106,7 @@ def ratio(
     known, kept = _known(group_rates, valid)
     if reference is not None:
         return known / _of_reference(known, reference)
-    highest, lowest = _extremes(known, kept)
+    highest, lowest = extremes(known, kept)
     return jnp.where(jnp.sum(kept, axis=-1) >= 2, lowest / highest, jnp.nan)
 
 
@@ -238,8 +240,7 @@ def equalized_odds_difference(
       >>> round(equalized_odds_difference(counts, agg="mean").item(), 4)
       0.1667
     """
-    if agg not in ("max", "mean"):
-        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "max", "mean")
     positives, negatives = (
         jnp.abs(rate_difference(counts, name, min_support, reference=reference))
         for name in ODDS
@@ -250,9 +251,7 @@ def equalized_odds_difference(
 
 
 def equalized_odds_ratio(
-    counts: GroupCounts,
-    agg: Literal["min", "mean"] = "min",
-    min_support: Support = 0,
+    counts: GroupCounts, agg: Literal["min", "mean"] = "min", min_support: Support = 0
 ) -> Gap:
     """The true and the false positive rates' ratios in one, each smallest over largest.
 
@@ -274,8 +273,7 @@ def equalized_odds_ratio(
       >>> round(equalized_odds_ratio(counts).item(), 4)
       0.6667
     """
-    if agg not in ("min", "mean"):
-        raise ValueError(f"agg must be 'min' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "min", "mean")
     positives, negatives = (rate_ratio(counts, name, min_support) for name in ODDS)
     if agg == "mean":
         return (positives + negatives) / 2
@@ -339,11 +337,6 @@ def _known(group_rates: _Rates, valid: _Valid | None) -> tuple[Array, Array]:
     if valid is not None:
         kept &= jnp.asarray(valid)
     return jnp.where(kept, group_rates, jnp.nan), kept
-
-
-def _extremes(known: Array, kept: Array) -> tuple[Array, Array]:
-    highest = jnp.max(jnp.where(kept, known, -jnp.inf), axis=-1)
-    return highest, jnp.min(jnp.where(kept, known, jnp.inf), axis=-1)
 
 
 def _of_reference(known: Array, reference: Reference) -> Array:

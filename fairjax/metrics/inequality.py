@@ -5,7 +5,6 @@ unfavourable outcome. The entropy indices treat what each person gets as a benef
 split its inequality into a part between groups and one within them.
 """
 
-import functools
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from fairjax.metrics._rows import as_rows, float_type
-from fairjax.metrics._tally import tally
+from fairjax.metrics._rows import as_rows, check_choice, compiled, float_type
+from fairjax.metrics._segments import tally
 from fairjax.metrics.counts import GroupCounts, GroupRows, WeightRows
 
 _Column: TypeAlias = (
@@ -62,8 +61,7 @@ def differential_fairness(
     """
     if concentration < 0:
         raise ValueError(f"concentration must be at least 0, got {concentration}.")
-    if of not in ("predictions", "labels"):
-        raise ValueError(f"of must be 'predictions' or 'labels', got {of!r}.")
+    check_choice("of", of, "predictions", "labels")
     outcomes = jnp.sum(jnp.asarray(counts.counts), axis=-2 if of != "labels" else -1)
     rows = jnp.sum(outcomes, axis=-1, keepdims=True)
     present = rows > 0
@@ -142,6 +140,7 @@ class EntropySplit(NamedTuple):
     within: Float[Array, ""]
 
 
+@compiled("alpha", "num_groups")
 def entropy_split(
     labels: _Column,
     predictions: _Column,
@@ -189,20 +188,10 @@ def entropy_split(
       >>> [round(part.item(), 3) for part in (total, between, within)]
       [0.25, 0.125, 0.125]
     """
-    columns = as_rows(
-        num_groups,
-        labels=labels,
-        predictions=predictions,
-        groups=groups,
-        weights=weights,
+    columns = {"labels": labels, "predictions": predictions, "groups": groups}
+    labels, predictions, groups, weights = as_rows(
+        num_groups, **columns, weights=weights
     )
-    return _split(*columns, alpha, num_groups)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _split(
-    labels, predictions, groups, weights, alpha: float | int, num_groups: int
-) -> EntropySplit:
     dtype = float_type(labels, predictions)
     benefits = predictions.astype(dtype) - labels.astype(dtype) + 1
     kept = (groups >= 0) & (groups < num_groups)

@@ -1,17 +1,16 @@
 """Standard errors from the influence of each row, or patient, on an estimate."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax.metrics._rows import as_patients, as_rows, float_type, strangers
+from fairjax.metrics._rows import as_rows, compiled, float_type, strangers
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import GroupRows
 
 
+@compiled("num_groups", "num_patients")
 def influence_variance(
     influence: Float[Array | np.ndarray, " rows"],
     groups: GroupRows,
@@ -55,23 +54,9 @@ def influence_variance(
       >>> round(variance.item(), 4)  # the sample variance over the rows, 1 / 3
       0.3333
     """
-    columns = as_rows(
-        num_groups,
-        influence=influence,
-        groups=groups,
-        patients=as_patients(patients, num_patients),
+    shares, ids, people = as_rows(
+        num_groups, influence=influence, groups=groups, patients=patients
     )
-    return _variance(*columns, num_groups, num_patients)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _variance(
-    shares: Array,
-    ids: Array,
-    people: Array | None,
-    num_groups: int,
-    num_patients: int | None,
-) -> Array:
     shares, ids = shares.astype(float_type(shares)), ids.astype(jnp.int32)
     if people is None or num_patients is None:
         members = group_sums(jnp.ones_like(ids), ids, num_groups)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fairjax.metrics._rows import float_type
+from fairjax.metrics._rows import compiled, float_type
 
 
+@compiled()
 def holm(
     p_values: Float[Array | np.ndarray, "*tests"] | Sequence[float],
 ) -> Float[Array, "*tests"]:
@@ -36,17 +37,13 @@ def holm(
       >>> [round(p, 3) for p in holm(jnp.array([0.01, 0.04, 0.03])).tolist()]
       [0.03, 0.06, 0.06]
     """
-    return _holm(jnp.asarray(p_values))
-
-
-@jax.jit
-def _holm(p_values: Array) -> Array:
-    ranked, order, made = _ranked(p_values)
+    ranked, order, made = _ranked(jnp.asarray(p_values))
     factors = made - jnp.arange(ranked.size)
     stepped = jnp.maximum.accumulate(factors * ranked)
-    return _placed(jnp.minimum(stepped, 1), order, p_values.shape)
+    return _placed(jnp.minimum(stepped, 1), order, np.shape(p_values))
 
 
+@compiled()
 def benjamini_hochberg(
     p_values: Float[Array | np.ndarray, "*tests"] | Sequence[float],
 ) -> Float[Array, "*tests"]:
@@ -77,16 +74,11 @@ def benjamini_hochberg(
       >>> [round(p, 3) for p in adjusted.tolist()]
       [0.03, 0.04, 0.04]
     """
-    return _benjamini_hochberg(jnp.asarray(p_values))
-
-
-@jax.jit
-def _benjamini_hochberg(p_values: Array) -> Array:
-    ranked, order, made = _ranked(p_values)
+    ranked, order, made = _ranked(jnp.asarray(p_values))
     scaled = ranked * made / jnp.arange(1, ranked.size + 1)
     least = jax.lax.cummin(jnp.where(jnp.isnan(scaled), jnp.inf, scaled), reverse=True)
     adjusted = jnp.where(jnp.isnan(ranked), jnp.nan, jnp.minimum(least, 1))
-    return _placed(adjusted, order, p_values.shape)
+    return _placed(adjusted, order, np.shape(p_values))
 
 
 def _ranked(p_values: Array) -> tuple[Array, Array, Array]:

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from fairjax.metrics._numbers import as_floats
-from fairjax.metrics._pairs import correlation_of
+from fairjax.metrics._numbers import as_floats, extremes
+from fairjax.metrics._pairs import correlation_of, in_families, joined
+from fairjax.metrics._rows import check_choice
 
 
 class GapNoise(NamedTuple):
@@ -93,18 +94,12 @@ def gap_noise(
       >>> round(noise.floor.item(), 3), round(noise.corrected.item(), 3)
       (0.085, 0.179)
     """
-    if agg not in ("max", "mean"):
-        raise ValueError(f"agg must be 'max' or 'mean', got {agg!r}.")
+    check_choice("agg", agg, "max", "mean")
     estimates, errors = as_floats(estimates, errors)
-    kept = ~jnp.isnan(estimates) & (errors > 0) & jnp.isfinite(errors)
-    if valid is not None:
-        kept &= jnp.asarray(valid)
-    groups = estimates.shape[-1]
-    kept = kept.reshape(-1, groups)
-    asked = jnp.ones(len(kept), bool) if asked is None else jnp.asarray(asked)
-    kept &= asked[:, None]
-    values = jnp.where(kept, estimates.reshape(-1, groups), 0)
-    deviations = jnp.where(kept, errors.reshape(-1, groups), 0)
+    known = (errors > 0) & jnp.isfinite(errors)
+    valid = known if valid is None else known & jnp.asarray(valid)
+    values, kept, asked = in_families(estimates, valid, asked)
+    deviations = jnp.where(kept, errors.reshape(kept.shape), 0)
     mean, drawn_towards = _shrunken(values, deviations, kept)
 
     noise = jax.random.normal(key, (num_draws, values.size), values.dtype)
@@ -114,11 +109,8 @@ def gap_noise(
     noise = noise.reshape(num_draws, *values.shape) * deviations
 
     def gap(of: Array) -> Array:
-        highest = jnp.max(jnp.where(kept, of, -jnp.inf), axis=-1)
-        gaps = highest - jnp.min(jnp.where(kept, of, jnp.inf), axis=-1)
-        if agg == "max":
-            return jnp.max(jnp.where(asked, gaps, -jnp.inf), axis=-1)
-        return jnp.mean(gaps, axis=-1, where=asked)
+        highest, lowest = extremes(of, kept)
+        return joined(highest - lowest, asked, agg)
 
     floor = jnp.mean(gap(mean + noise))
     bias = jnp.mean(gap(drawn_towards + noise)) - gap(drawn_towards)

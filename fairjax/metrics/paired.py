@@ -1,15 +1,13 @@
 """Do two methods differ, each trained several times on the same patients?"""
 
-import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fairjax.metrics._rows import float_type
-from fairjax.metrics._student import student_t_quantile, student_t_tails
+from fairjax.metrics._numbers import student_t_quantile, student_t_tails
+from fairjax.metrics._rows import compiled, float_type
 
 
 class PairedTest(NamedTuple):
@@ -32,6 +30,8 @@ class PairedTest(NamedTuple):
     p_value: Float[Array, ""]
 
 
+# Compiled as a whole: called eagerly, its loops would be compiled at every call.
+@compiled("confidence")
 def paired_test(
     repeat_differences: Float[Array | np.ndarray, " repeats"],
     bootstrap_differences: Float[Array | np.ndarray, " replicates"],
@@ -100,17 +100,6 @@ def paired_test(
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    return _paired_test(repeat_differences, bootstrap_differences, confidence)
-
-
-# Compiled as a whole: called eagerly, its loops would be compiled at every call.
-@functools.partial(jax.jit, static_argnames="confidence")
-def _paired_test(
-    repeat_differences: Float[Array | np.ndarray, " repeats"],
-    bootstrap_differences: Float[Array | np.ndarray, " replicates"],
-    confidence: float,
-) -> PairedTest:
-    repeats, replicates = len(repeat_differences), len(bootstrap_differences)
     dtype = float_type(repeat_differences, bootstrap_differences)
     difference = jnp.mean(jnp.asarray(repeat_differences, dtype))
     patients = jnp.var(jnp.asarray(bootstrap_differences, dtype), ddof=1)

@@ -16,13 +16,7 @@ import jax.numpy as jnp
 
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.definitions import GAPS, METRICS, ODDS, docstring
-from fairjax.metrics.gaps import (
-    Gap,
-    Reference,
-    Support,
-    rate_difference,
-    rate_ratio,
-)
+from fairjax.metrics.gaps import Gap, Reference, Support, rate_difference, rate_ratio
 
 
 @runtime_checkable

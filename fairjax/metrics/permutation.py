@@ -15,16 +15,16 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from fairjax.metrics._rows import (
     PatientRows,
     ScoreRows,
     as_rows,
+    check_choice,
     check_columns,
     check_sizes,
 )
-from fairjax.metrics._shuffling import exchangeable_units, shuffled_statistics
 from fairjax.metrics.contingency import random_tables
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
 from fairjax.metrics.gaps import difference, equalized_odds_difference
@@ -33,6 +33,8 @@ from fairjax.metrics.ranking import auroc_from_order
 
 # Two tables whose statistics are equal in exact arithmetic may differ in the last bits.
 _TIE = 1e-6
+# Groups shuffled at a time, whatever the number of shuffles.
+_UNITS_AT_ONCE = 2**22
 
 
 class PermutationNull(NamedTuple):
@@ -50,6 +52,19 @@ class PermutationNull(NamedTuple):
     null: Float[Array, " num_permutations"]
     mean: Float[Array, ""]
     p_value: Float[Array, ""]
+
+
+class _Units(NamedTuple):
+    """Patients, who may exchange their groups within a stratum.
+
+    ``unit_of_row`` is ``[rows]``, one past the last unit for a row that takes no part;
+    ``counts`` is ``[units, 4]``, by label and prediction.
+    """
+
+    group: Int[Array, " units"]
+    stratum: Int[Array, " units"]
+    counts: Int[Array, "units 4"]
+    unit_of_row: Int[Array, " rows"]
 
 
 def permutation_null(
@@ -122,35 +137,23 @@ def permutation_null(
       (1.0, 0.01)
     """
     check_sizes(num_permutations=num_permutations)
-    _check_within(within)
+    check_choice("within", within, "label", "prediction", None)
     counts = group_counts(labels, predictions, groups, num_groups=num_groups)
     table = counts.counts
     size = {"num_draws": num_permutations, "max_total": max(np.size(labels), 1)}
+
+    def shuffle(key: PRNGKeyArray, cells: Array) -> Array:
+        return random_tables(key, jnp.sum(cells, 1), jnp.sum(cells, 0), **size)
+
     if within is None:
-        cells = table.reshape(num_groups, 4)
-        tables = random_tables(key, jnp.sum(cells, 1), jnp.sum(cells, 0), **size)
-        shuffled = tables.reshape(-1, num_groups, 2, 2)
+        shuffled = shuffle(key, table.reshape(num_groups, 4))
+        shuffled = shuffled.reshape(-1, num_groups, 2, 2)
     else:
         # Of either label, or of either prediction, the groups by what is left to vary.
         axis = 1 if within == "label" else 2
-        strata = [
-            random_tables(
-                stratum_key, jnp.sum(stratum, axis=1), jnp.sum(stratum, axis=0), **size
-            )
-            for stratum, stratum_key in zip(
-                jnp.moveaxis(table, axis, 0), jax.random.split(key), strict=True
-            )
-        ]
-        shuffled = jnp.stack(strata, axis=axis + 1)
-    observed = statistic(counts)
-    return _against(observed, jax.vmap(statistic)(GroupCounts(shuffled)))
-
-
-def _check_within(within: str | None) -> None:
-    if within not in ("label", "prediction", None):
-        raise ValueError(
-            f"within must be 'label', 'prediction' or None, got {within!r}."
-        )
+        strata = map(shuffle, jax.random.split(key), jnp.moveaxis(table, axis, 0))
+        shuffled = jnp.stack([*strata], axis=axis + 1)
+    return _against(statistic(counts), jax.vmap(statistic)(GroupCounts(shuffled)))
 
 
 def permutation_p_value(
@@ -241,35 +244,25 @@ def cluster_permutation_null(
       (1.0, 0.01)
     """
     check_sizes(num_permutations=num_permutations)
-    _check_within(within)
+    check_choice("within", within, "label", "prediction", None)
     check_columns(labels=labels, groups=groups, patients=patients)
     observed = group_counts(labels, predictions, groups, num_groups=num_groups)
-    units = exchangeable_units(
+    units = _exchangeable_units(
         labels, predictions, groups, patients, num_groups, within
     )
-    null = _cluster_null(
-        key,
-        units.group,
-        units.stratum,
-        units.counts,
-        num_groups=num_groups,
-        num_permutations=num_permutations,
-        statistic=statistic,
-    )
+    null = _cluster_null(key, units, num_groups, num_permutations, statistic)
     return _against(statistic(observed), null)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_groups", "num_permutations", "statistic")
-)
-def _cluster_null(
-    key, group, stratum, counts, *, num_groups, num_permutations, statistic
-):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _cluster_null(key, units, num_groups: int, num_permutations: int, statistic):
     def of_groups(shuffled: Array) -> Float[Array, ""]:
-        table = jnp.zeros((num_groups, 4), jnp.int32).at[shuffled].add(counts)
+        table = jnp.zeros((num_groups, 4), jnp.int32).at[shuffled].add(units.counts)
         return statistic(GroupCounts(table.reshape(num_groups, 2, 2)))
 
-    return shuffled_statistics(key, group, stratum, num_permutations, of_groups)
+    return _shuffled_statistics(
+        key, units.group, units.stratum, num_permutations, of_groups
+    )
 
 
 def _against(
@@ -340,41 +333,22 @@ def score_permutation_null(
         inside = (group >= 0) & (group < num_groups) & ((label == 0) | (label == 1))
         group = jnp.where(inside, group, -1)
         stratum = jnp.where(inside, (label == 1).astype(jnp.int32), 2)
-        unit_of_row = jnp.arange(label.shape[0])
+        units = group, stratum, jnp.arange(label.shape[0])
     else:
-        units = exchangeable_units(label, label, groups, patients, num_groups, "label")
+        found = _exchangeable_units(label, label, groups, patients, num_groups, "label")
         # One more unit, of its own, for the rows that take no part.
-        group, stratum = jnp.append(units.group, -1), jnp.append(units.stratum, -1)
-        unit_of_row = units.unit_of_row
-    observed, null = _score_null(
-        key,
-        label,
-        scores,
-        group,
-        stratum,
-        unit_of_row,
-        num_groups=num_groups,
-        num_permutations=num_permutations,
-        statistic=statistic,
+        group, stratum = jnp.append(found.group, -1), jnp.append(found.stratum, -1)
+        units = group, stratum, found.unit_of_row
+    rows = label, scores
+    return _against(
+        *_score_null(key, rows, units, num_groups, num_permutations, statistic)
     )
-    return _against(observed, null)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_groups", "num_permutations", "statistic")
-)
-def _score_null(
-    key,
-    labels,
-    scores,
-    group,
-    stratum,
-    unit_of_row,
-    *,
-    num_groups,
-    num_permutations,
-    statistic,
-):
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _score_null(key, rows, units, num_groups: int, num_permutations: int, statistic):
+    labels, scores = rows
+    group, stratum, unit_of_row = units
     order = score_order(scores)
 
     def auroc_of(groups: Array, group: Array) -> Array:
@@ -388,5 +362,74 @@ def _score_null(
         each = jnp.arange(num_groups)
         return difference(jax.lax.map(lambda group: auroc_of(groups, group), each))
 
-    null = shuffled_statistics(key, group, stratum, num_permutations, of_groups)
+    null = _shuffled_statistics(key, group, stratum, num_permutations, of_groups)
     return of_groups(group), null
+
+
+def _exchangeable_units(
+    labels: BinaryRows,
+    predictions: BinaryRows,
+    groups: GroupRows,
+    patients: PatientRows,
+    num_groups: int,
+    within: Literal["label", "prediction"] | None,
+) -> _Units:
+    """Patients with their groups and counts, in strata of equal numbers of rows.
+
+    Of rows of each label, of each prediction, or of rows at all.
+    """
+    label, prediction = np.asarray(labels), np.asarray(predictions)
+    group, patient = np.asarray(groups), np.asarray(patients)
+    if patient.size and patient.min() < 0:
+        raise ValueError(
+            f"patients must be codes of at least 0, and {(patient < 0).sum()} of "
+            f"{patient.size} are negative."
+        )
+    counted = (group >= 0) & (group < num_groups) & np.isin(label, (0, 1))
+    counted &= np.isin(prediction, (0, 1))
+    _, first, unit = np.unique(patient[counted], return_index=True, return_inverse=True)
+    of_unit = group[counted][first]
+    varying = np.unique(unit[group[counted] != of_unit[unit]]).size
+    if varying:
+        raise ValueError(
+            f"The group varies within {varying} of {first.size} patients, who can "
+            "then not be exchanged whole: use the p-value of gap_interval, with the "
+            "covariance of cluster_rate_covariance."
+        )
+    cell = 2 * (label[counted] == 1) + (prediction[counted] == 1)
+    cells = np.bincount(4 * unit + cell, minlength=4 * first.size).reshape(-1, 4)
+    # Cells are by label and prediction: what is summed out is what may differ.
+    table = cells.reshape(-1, 2, 2)
+    summed = {"label": (2,), "prediction": (1,), None: (1, 2)}[within]
+    profile = table.sum(summed, keepdims=True)
+    stratum = np.unique(profile, axis=0, return_inverse=True)[1].reshape(-1)
+    unit_of_row = np.full(label.shape, first.size)
+    unit_of_row[counted] = unit
+    return _Units(
+        jnp.asarray(of_unit, jnp.int32),
+        jnp.asarray(stratum, jnp.int32),
+        jnp.asarray(cells, jnp.int32),
+        jnp.asarray(unit_of_row, jnp.int32),
+    )
+
+
+def _shuffled_statistics(
+    key: PRNGKeyArray,
+    group: Int[Array, " units"],
+    stratum: Int[Array, " units"],
+    num_permutations: int,
+    statistic: Callable[[Array], Float[Array, ""]],
+) -> Float[Array, " num_permutations"]:
+    """A statistic of the groups, shuffled within strata."""
+    # Random bits order the groups within a stratum; the units themselves, by stratum,
+    # are where they go. Two of 32 bits are rarely equal, and then their order is kept.
+    place = jnp.argsort(stratum, stable=True)
+
+    def one(shuffle_key):
+        bits = jax.random.bits(shuffle_key, stratum.shape)
+        _, _, drawn = jax.lax.sort((stratum, bits, group), num_keys=2)
+        return statistic(jnp.zeros_like(group).at[place].set(drawn))
+
+    keys = jax.random.split(key, num_permutations)
+    batch = max(1, _UNITS_AT_ONCE // max(1, group.shape[0]))
+    return jax.lax.map(one, keys, batch_size=min(batch, num_permutations))

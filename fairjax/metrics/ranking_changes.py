@@ -6,7 +6,7 @@ The verdicts, and the intervals that they rest on, are in
 
 import functools
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -158,20 +158,11 @@ def _estimates(
     widest = max(sizes)
 
     def within(ids: Array) -> tuple[Array, Array, Array, Array]:
-        found = delong(
-            labels,
-            both,
-            ids,
-            num_groups=widest,
-            patients=patients,
-            num_patients=num_patients,
-        )
-        support = jnp.stack(
-            [
-                _support(labels == label, ids, widest, patients, num_patients)
-                for label in (1, 0)
-            ]
-        )
+        clusters: Any = {"patients": patients, "num_patients": num_patients}
+        found = delong(labels, both, ids, num_groups=widest, **clusters)
+        rows = labels == jnp.array([[1], [0]])
+        support = [_support(of, ids, widest, patients, num_patients) for of in rows]
+        support = jnp.stack(support)
         variance = _paired_variance(found.auroc, found.covariance, support)
         if patients is not None and num_patients is not None:
             unknown = strangers(patients, num_patients)

@@ -1,6 +1,5 @@
 """Calibration intercept and slope by group: logistic recalibration of the risks."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fairjax.metrics._rows import (
+    BinaryTable,
     PatientRows,
     ScoreRows,
-    as_patients,
     binary_rows,
+    compiled,
     float_type,
 )
 from fairjax.metrics._segments import group_sums, mean_by
@@ -43,6 +43,7 @@ class Recalibration(NamedTuple):
     converged: Bool[Array, " groups"]
 
 
+@compiled("num_groups", "num_patients")
 def logistic_recalibration(
     labels: BinaryRows,
     scores: ScoreRows,
@@ -97,23 +98,6 @@ def logistic_recalibration(
       >>> round(fit.slope.item(), 3), abs(round(fit.intercept.item(), 3))
       (0.5, 0.0)
     """
-    patients = as_patients(patients, num_patients)
-    return _recalibrate(
-        labels,
-        scores,
-        groups,
-        weights,
-        clip,
-        patients,
-        num_groups=num_groups,
-        num_patients=num_patients,
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("num_groups", "num_patients"))
-def _recalibrate(
-    labels, scores, groups, weights, clip, patients, *, num_groups: int, num_patients
-) -> Recalibration:
     table = binary_rows(labels, scores, groups, num_groups, weights)
     dtype = float_type(table.scores, table.mass)
     risk = jnp.clip(table.scores.astype(dtype), clip, 1 - clip)
@@ -121,13 +105,8 @@ def _recalibrate(
     # Centred within the group, so that intercept and slope are nearly uncorrelated.
     centre = mean_by(table.mass, logit, table.groups, num_groups)
     row = jnp.maximum(table.groups, 0)
-    rows = _Rows(
-        table.labels,
-        jnp.where(table.groups >= 0, logit - centre[row], 0),
-        table.groups,
-        row,
-        table.mass.astype(dtype),
-    )
+    centred = jnp.where(table.groups >= 0, logit - centre[row], 0)
+    rows = table._replace(scores=centred, mass=table.mass.astype(dtype))
     overlap, both = _overlap(table, logit, num_groups)
     large = _fit(rows, num_groups, both, free_slope=False)
     line = _fit(rows, num_groups, overlap, free_slope=True)
@@ -141,7 +120,7 @@ def _recalibrate(
     if patients is not None:
 
         def robust(fit, direction):
-            risk = jax.nn.sigmoid(fit.intercept[row] + fit.slope[row] * rows.logit)
+            risk = jax.nn.sigmoid(fit.intercept[row] + fit.slope[row] * rows.scores)
             share = direction * rows.mass * (rows.labels - risk)
             return influence_variance(
                 jnp.where(rows.groups >= 0, share, 0),
@@ -152,7 +131,7 @@ def _recalibrate(
             )
 
         intercept_variance = robust(large, intercept_variance[row])
-        along = (s0[row] * rows.logit - s1[row]) / determinant[row]
+        along = (s0[row] * rows.scores - s1[row]) / determinant[row]
         slope_variance = robust(line, along)
     return Recalibration(
         known(large, large.intercept - centre),
@@ -162,14 +141,6 @@ def _recalibrate(
         known(line, line.intercept - line.slope * centre),
         large.converged() & line.converged(),
     )
-
-
-class _Rows(NamedTuple):
-    labels: Array
-    logit: Array
-    groups: Array
-    row: Array
-    mass: Array
 
 
 class _Fit(NamedTuple):
@@ -207,12 +178,14 @@ def _overlap(table, logit, num_groups):
     return both & (low_1 < high_0) & (low_0 < high_1), both
 
 
-def _fit(rows: _Rows, num_groups: int, exists, *, free_slope: bool) -> _Fit:
-    dtype = rows.logit.dtype
+def _fit(rows: BinaryTable, num_groups: int, exists, *, free_slope: bool) -> _Fit:
+    dtype = rows.scores.dtype
     epsilon = jnp.finfo(dtype).eps
 
+    row = jnp.maximum(rows.groups, 0)
+
     def totals(intercept, slope):
-        predictor = intercept[rows.row] + slope[rows.row] * rows.logit
+        predictor = intercept[row] + slope[row] * rows.scores
         risk = jax.nn.sigmoid(predictor)
         residual = rows.mass * (rows.labels - risk)
         weight = rows.mass * risk * (1 - risk)
@@ -222,10 +195,10 @@ def _fit(rows: _Rows, num_groups: int, exists, *, free_slope: bool) -> _Fit:
             for column in (
                 gain,
                 residual,
-                residual * rows.logit,
+                residual * rows.scores,
                 weight,
-                weight * rows.logit,
-                weight * rows.logit**2,
+                weight * rows.scores,
+                weight * rows.scores**2,
             )
         ]
 

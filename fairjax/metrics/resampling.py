@@ -5,7 +5,6 @@ are done here, some replicates at a time, so that memory does not grow with the 
 of replicates times the rows.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -18,6 +17,7 @@ from fairjax.metrics._rows import (
     as_patients,
     as_rows,
     check_sizes,
+    compiled,
     strangers,
 )
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
@@ -29,12 +29,9 @@ from fairjax.types import gathered
 _WEIGHTS_AT_ONCE = 2**22
 
 
+@compiled("num_strata", "num_replicates")
 def stratified_bootstrap_weights(
-    key: PRNGKeyArray,
-    strata: GroupRows,
-    *,
-    num_strata: int,
-    num_replicates: int,
+    key: PRNGKeyArray, strata: GroupRows, *, num_strata: int, num_replicates: int
 ) -> Int[Array, "num_replicates rows"]:
     """Row weights that resample rows within strata, which keep their sizes.
 
@@ -63,14 +60,7 @@ def stratified_bootstrap_weights(
       [2, 2]
     """
     check_sizes(num_strata=num_strata, num_replicates=num_replicates)
-    return _stratified_weights(key, gathered(strata), num_strata, num_replicates)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _stratified_weights(
-    key: PRNGKeyArray, strata: Array, num_strata: int, num_replicates: int
-) -> Array:
-    draw = _stratified(strata, num_strata)
+    draw = _stratified(gathered(strata), num_strata)
     return jax.vmap(draw)(jax.random.split(key, num_replicates))
 
 
@@ -90,6 +80,7 @@ def _stratified(strata: Array, num_strata: int) -> Callable[[PRNGKeyArray], Arra
     return draw
 
 
+@compiled("num_groups", "num_patients", "num_replicates")
 def patient_bootstrap_counts(
     key: PRNGKeyArray,
     labels: BinaryRows,
@@ -131,29 +122,11 @@ def patient_bootstrap_counts(
       [4, 4]
     """
     check_sizes(num_replicates=num_replicates)
-    patients = as_patients(patients, num_patients)
-    columns = as_rows(
-        num_groups,
-        labels=labels,
-        predictions=predictions,
-        groups=groups,
-        patients=patients,
+    columns = {"labels": labels, "predictions": predictions, "groups": groups}
+    labels, predictions, groups, people = as_rows(
+        num_groups, **columns, patients=patients
     )
-    return _patient_counts(key, *columns, num_groups, num_patients, num_replicates)
-
-
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _patient_counts(
-    key,
-    labels,
-    predictions,
-    groups,
-    patients,
-    num_groups: int,
-    num_patients: int,
-    num_replicates: int,
-) -> GroupCounts:
-    draw = _by_patient(patients, num_patients)
+    draw = _by_patient(people, num_patients)
 
     def replicate(replicate_key):
         weights = draw(replicate_key)
@@ -165,6 +138,7 @@ def _patient_counts(
     return jax.lax.map(replicate, keys, batch_size=_at_once(len(labels)))
 
 
+@compiled("num_groups", "num_patients", "num_replicates")
 def bootstrap_auroc(
     key: PRNGKeyArray,
     labels: BinaryRows,
@@ -210,34 +184,19 @@ def bootstrap_auroc(
       [[1.0], [1.0], [1.0]]
     """
     check_sizes(num_replicates=num_replicates)
-    patients = as_patients(patients, num_patients)
-    columns = as_rows(
+    labels, scores, groups, people = as_rows(
         num_groups, labels=labels, scores=scores, groups=groups, patients=patients
     )
-    return _bootstrap_auroc(key, *columns, num_groups, num_patients, num_replicates)
-
-
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _bootstrap_auroc(
-    key,
-    labels,
-    scores,
-    groups,
-    patients,
-    num_groups: int,
-    num_patients: int | None,
-    num_replicates: int,
-) -> Array:
     keys = jax.random.split(key, num_replicates)
     order = grouped_score_order(scores, groups, num_groups=num_groups)
-    if patients is None or num_patients is None:
+    if people is None or num_patients is None:
         cell = 2 * groups.astype(jnp.int32) + (labels == 1)
         usable = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
         draw = _stratified(jnp.where(usable, cell, -1), 2 * num_groups)
         # The draws that stratified_bootstrap_weights makes of these keys.
         keys = jax.vmap(lambda one: jax.random.split(one, 1)[0])(keys)
     else:
-        draw = _by_patient(patients, num_patients)
+        draw = _by_patient(people, num_patients)
     return jax.lax.map(
         lambda key: grouped_auroc_from_order(order, labels, draw(key)),
         keys,
@@ -257,11 +216,7 @@ def _by_patient(patients: Array, num_patients: int) -> Callable[[PRNGKeyArray], 
 
 
 def patient_bootstrap_weights(
-    key: PRNGKeyArray,
-    patients: PatientRows,
-    *,
-    num_patients: int,
-    num_replicates: int,
+    key: PRNGKeyArray, patients: PatientRows, *, num_patients: int, num_replicates: int
 ) -> Int[Array, "num_replicates rows"]:
     """Row weights that resample whole patients.
 

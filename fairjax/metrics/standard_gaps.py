@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
+from fairjax.metrics._numbers import student_equivalent
 from fairjax.metrics._rows import check_unweighted
-from fairjax.metrics._student import student_equivalent
 from fairjax.metrics.auroc_intervals import auroc_interval
 from fairjax.metrics.clusters import ClusterRates
 from fairjax.metrics.counts import GroupCounts
@@ -108,18 +108,13 @@ def rate_ratio_interval(
 
 
 def _of_rates(interval, key, successes, trials, clusters, options) -> GapInterval:
-    estimates, limits = _limits(successes, trials, clusters)
-    covariance = None if clusters is None else clusters.covariance
-    return interval(key, estimates, limits, covariance=covariance, **options)
-
-
-def _limits(successes, trials, clusters: ClusterRates | None):
-    """Rates, and their mid-p intervals as a function of the standard errors."""
+    """Computes the interval of a gap of rates from the rates' mid-p intervals."""
     successes, trials = jnp.asarray(successes), jnp.asarray(trials)
     if clusters is None:
         some = trials > 0
         rates = jnp.where(some, successes / jnp.where(some, trials, 1), jnp.nan)
-        return rates, lambda z: midp_interval(successes, trials, z=z)
+        own = functools.partial(midp_interval, successes, trials)
+        return interval(key, rates, lambda z: own(z=z), **options)
     if clusters.rates.size != trials.size:
         raise ValueError(
             f"clusters has {clusters.rates.size} rates for {trials.size} numbers of "
@@ -134,7 +129,7 @@ def _limits(successes, trials, clusters: ClusterRates | None):
         score = student_equivalent(z, degrees)
         return midp_interval(rates * effective, effective, z=score)
 
-    return rates, limits
+    return interval(key, rates, limits, covariance=clusters.covariance, **options)
 
 
 @functools.partial(jax.jit, static_argnames=("agg", *_STATIC))

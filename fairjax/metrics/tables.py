@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from fairjax.groups import Partition, partition
+from fairjax.groups import partition
 from fairjax.metrics import _presets
 from fairjax.metrics._presets import Compat, rate_by_group
 from fairjax.metrics._table_columns import (
@@ -34,12 +34,8 @@ _SCORE_METRICS = {
     "auprc": group_auprc,
     "brier_score": group_brier,
     "expected_calibration_error": group_calibration_error,
-    "calibration_intercept": lambda *columns, **options: (
-        logistic_recalibration(*columns, **options).intercept
-    ),
-    "calibration_slope": lambda *columns, **options: (
-        logistic_recalibration(*columns, **options).slope
-    ),
+    "calibration_intercept": logistic_recalibration,
+    "calibration_slope": logistic_recalibration,
 }
 _OF_RISKS = frozenset(_SCORE_METRICS) - {"auroc", "auprc"}
 _DEFAULT = (
@@ -108,7 +104,7 @@ def by_group(
     columns = read_attributes(attributes, len(rows.labels))
     groups = partition(columns, single_level="allow")
     codes = groups.encode(columns)
-    index = _index(groups)
+    index = pd.MultiIndex.from_product(groups.levels, names=groups.attributes)
     lines = _lines(rows, codes, groups.num_cells, metrics, compat)
     if overall:
         if any(_OVERALL in levels for levels in groups.levels):
@@ -116,8 +112,10 @@ def by_group(
         everyone = np.zeros(len(codes), np.int32)
         whole = _lines(rows, everyone, 1, metrics, compat)
         lines = {name: np.append(lines[name], whole[name]) for name in lines}
-        own = _OVERALL if index.nlevels == 1 else (_OVERALL,) * index.nlevels
-        index = index.append(_like(index, [own]))
+        own = [(_OVERALL,) * index.nlevels]
+        index = index.append(pd.MultiIndex.from_tuples(own, names=index.names))
+    if index.nlevels == 1:
+        index = index.get_level_values(0)
     table = pd.DataFrame(lines, index=index)
     enough = (table["positives"] >= max(min_positives, 1)) & (
         table["negatives"] >= max(min_negatives, 1)
@@ -143,23 +141,8 @@ def _check_metrics(metrics: Sequence[str], rows: Rows, compat: Compat) -> None:
         )
     of_risks = [name for name in metrics if name in _OF_RISKS]
     if of_risks and rows.scores is not None:
-        refuse(
-            "scores",
-            (rows.scores < 0) | (rows.scores > 1),
-            f"no risk for {of_risks[0]}",
-        )
-
-
-def _index(groups: Partition) -> pd.Index:
-    if len(groups.attributes) == 1:
-        return pd.Index(groups.levels[0], name=groups.attributes[0])
-    return pd.MultiIndex.from_product(groups.levels, names=groups.attributes)
-
-
-def _like(index: pd.Index, values: list[Any]) -> pd.Index:
-    if index.nlevels == 1:
-        return pd.Index(values, name=index.name)
-    return pd.MultiIndex.from_tuples(values, names=index.names)
+        outside = (rows.scores < 0) | (rows.scores > 1)
+        refuse("scores", outside, f"no risk for {of_risks[0]}")
 
 
 def _lines(
@@ -168,23 +151,17 @@ def _lines(
     """Counts of rows and the metrics by group, each [G]."""
     tally = np.bincount(2 * codes + rows.labels, minlength=2 * num_groups)
     negatives, positives = tally.reshape(num_groups, 2).T
-    lines = {
-        "rows": negatives + positives,
-        "positives": positives,
-        "negatives": negatives,
-    }
+    lines = {"rows": negatives + positives}
+    lines |= {"positives": positives, "negatives": negatives}
     counts = count_rows(rows, codes, num_groups)
     for name in metrics:
         if name in _SCORE_METRICS and rows.scores is not None:
+            columns = rows.labels, rows.scores, codes
+            options = {"num_groups": num_groups, "weights": rows.weights}
             with jax.enable_x64(True):
-                value = _SCORE_METRICS[name](
-                    rows.labels,
-                    rows.scores,
-                    codes,
-                    num_groups=num_groups,
-                    weights=rows.weights,
-                )
-                lines[name] = np.asarray(value)
+                value = _SCORE_METRICS[name](*columns, **options)
+                field = name.removeprefix("calibration_")
+                lines[name] = np.asarray(getattr(value, field, value))
         else:
             lines[name] = rate_by_group(counts, name, compat)
     return lines

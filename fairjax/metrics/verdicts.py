@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from fairjax.metrics._numbers import student_t_quantile
 from fairjax.metrics._rows import group_sizes
-from fairjax.metrics._student import student_t_quantile
 from fairjax.metrics.gaps import difference
 from fairjax.types import is_known
 
@@ -213,14 +213,11 @@ def _positive_sum_of(
     worst = gains[worst_group]
     worst_lower = _least(gains - single, compared)
     worst_upper = _least(gains + jointly, compared)
-    starts = np.cumsum((0, *sizes))
-    gap_changes = jnp.stack(
-        [
-            difference(by_group[0, begin:end], compared[begin:end])
-            - difference(by_group[1, begin:end], compared[begin:end])
-            for begin, end in itertools.pairwise(starts)
-        ]
-    )
+    # The groups of one attribute after another's, each with a gap of either model.
+    ends = itertools.pairwise(np.cumsum((0, *sizes)))
+    parts = [slice(begin, end) for begin, end in ends]
+    gaps = jnp.stack([difference(by_group[:, p], compared[p]) for p in parts])
+    gap_changes = gaps[:, 0] - gaps[:, 1]
     wider = jnp.any(gap_changes > 0)  # NaN, where nothing is compared, is not
     return PositiveSum(
         gain=gain,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Real
 
 from fairjax.metrics import GroupCounts, f1_score
 from fairjax.metrics._rows import as_rows, check_sizes
-from fairjax.metrics._tally import tally
+from fairjax.metrics._segments import tally
 from fairjax.mitigation import _patients
 
 # .10, .11, ..., .89, as published.

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from fairjax.metrics import paired_test, patient_bootstrap_weights
-from fairjax.metrics._student import student_t_quantile, student_t_tails
+from fairjax.metrics._numbers import student_t_quantile, student_t_tails
 
 
 def test_paired_test_hand_values():

@@ -21,7 +21,7 @@ from fairjax.metrics import (
     predictive_parity_difference,
     score_permutation_null,
 )
-from fairjax.metrics._shuffling import exchangeable_units
+from fairjax.metrics.permutation import _exchangeable_units
 
 # One program in place of one for each operation.
 compiled_null = jax.jit(
@@ -358,7 +358,7 @@ def test_scores_of_patients_take_any_statistic():
 
 def test_rows_of_no_group_or_label_are_no_units():
     """Of five patients, the second and the third have a group and a binary label."""
-    units = exchangeable_units(
+    units = _exchangeable_units(
         np.array([1, 0, 1, 2, 1, 1]),
         np.array([1, 1, 0, 1, 1, 2]),
         np.array([-1, 0, 1, 0, 2, 1]),

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from fairjax.metrics import VERDICTS, positive_sum, positive_sum_of
-from fairjax.metrics._student import student_t_quantile
+from fairjax.metrics._numbers import student_t_quantile
 
 Z = stats.norm.ppf(0.975)
 

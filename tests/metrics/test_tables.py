@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from fairjax import metrics
 from fairjax.metrics import GroupCounts, by_group, gap_table
-from fairjax.metrics._gap_lines import GAPS, WHOLE
 from fairjax.metrics.definitions import RATES, SIGNED
+from fairjax.metrics.gap_tables import GAPS, WHOLE
 from fairjax.metrics.tables import _SCORE_METRICS
 
 # The table of docs/conventions.md: TN, FP / FN, TP.
