@@ -10,8 +10,10 @@ is left out, which spares the twin its time.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
@@ -19,9 +21,8 @@ from torch.nn import functional
 
 from experiments.bench import modulation_steps as setup
 from experiments.bench.modulation_steps import MODALITIES
-from experiments.bench.torch_pcgrad import set_fastest_threads
+from experiments.bench.torch_pcgrad import DEVICE, finish, set_fastest_threads
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Tree = Any
 
 
@@ -56,13 +57,11 @@ class Twin:
     def __init__(self, problem: setup.Problem, *, released: bool) -> None:
         self.num_heads, self.num_groups = problem.size.num_heads, problem.num_groups
         self.released = released
-        self.params = _mapped(_parameter, problem.params)
+        self.params = jax.tree.map(partial(_tensor, requires_grad=True), problem.params)
         self.give(problem.batch)
-        model = [
-            t for k, v in self.params.items() if k != "auxiliary" for t in _leaves(v)
-        ]
-        heads = _leaves(self.params["auxiliary"])
-        self._model, adamw = model, torch.optim.AdamW
+        model = {k: v for k, v in self.params.items() if k != "auxiliary"}
+        self._model = model = jax.tree.leaves(model)
+        heads, adamw = jax.tree.leaves(self.params["auxiliary"]), torch.optim.AdamW
         # In one kernel each, the fastest that there is.
         self._optimisers = (
             adamw(model, setup.MODEL_RATE, weight_decay=setup.MODEL_DECAY, fused=True),
@@ -82,7 +81,7 @@ class Twin:
 
     def give(self, batch: Mapping[str, Any]) -> None:
         """Go on with another batch."""
-        self.batch = _mapped(_on_device, batch)
+        self.batch = jax.tree.map(_tensor, dict(batch))
         self.batch["groups"] = self.batch["groups"].long()
 
     def outputs(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -122,16 +121,15 @@ class Twin:
         torch.nn.utils.clip_grad_norm_(self._model, setup.CLIP)
         for optimiser in self._optimisers:
             optimiser.step()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+        finish()
 
     def arrays(self) -> Tree:
         """The parameters, as JAX has them."""
-        return _mapped(_array, self.params)
+        return jax.tree.map(_array, self.params)
 
     def gradients(self) -> Tree:
         """Of the last `backward`."""
-        return _mapped(lambda leaf: _array(leaf.grad), self.params)
+        return jax.tree.map(lambda leaf: _array(leaf.grad), self.params)
 
     def backward(self) -> None:
         """The gradients, modulated but not yet clipped, in ``.grad``."""
@@ -154,7 +152,7 @@ class Twin:
                 factor = setup.RHO * seen.balance[name]
                 if seen.gate:
                     factor *= seen.factors[name]
-                for leaf in _leaves(self.params["encoders"][name]):
+                for leaf in jax.tree.leaves(self.params["encoders"][name]):
                     leaf.grad.mul_(factor)
 
     def _observe(self, logits: torch.Tensor, alone: dict[str, torch.Tensor]) -> None:
@@ -304,25 +302,9 @@ def _gelu(inputs: torch.Tensor) -> torch.Tensor:
     return functional.gelu(inputs, approximate="tanh")
 
 
-def _parameter(leaf: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(leaf), device=DEVICE, requires_grad=True)
-
-
-def _on_device(leaf: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(leaf), device=DEVICE)
+def _tensor(leaf: Any, **options: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(leaf), device=DEVICE, **options)
 
 
 def _array(leaf: torch.Tensor) -> np.ndarray:
     return leaf.detach().cpu().numpy().copy()
-
-
-def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
-    if isinstance(tree, Mapping):
-        return {key: _mapped(function, part) for key, part in tree.items()}
-    return function(tree)
-
-
-def _leaves(tree: Tree) -> list[torch.Tensor]:
-    if isinstance(tree, Mapping):
-        return [leaf for part in tree.values() for leaf in _leaves(part)]
-    return [tree]
