@@ -177,13 +177,13 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
     for name, (step, state) in jax_steps(problem).items():
         cost = plan.costs.get(plan.strategy if name == "fairjax PCGrad" else name, 3.0)
         expected = plain_seconds * cost / 3
+        reason = None
         if expected > options.limit:
-            note = f"left out: expected to take {expected:.0f} s"
-            left_out.append(row(name, note=note))
-            continue
-        if name != "plain" and needed > options.memory:
-            note = f"left out: would need about {needed:.0f} GB"
-            left_out.append(row(name, note=note))
+            reason = f"expected to take {expected:.0f} s"
+        elif name != "plain" and needed > options.memory:
+            reason = f"would need about {needed:.0f} GB"
+        if reason:
+            left_out.append(row(name, note=f"left out: {reason}"))
             continue
         arguments = (problem.params, state, problem.batch)
         compiled, fields = timing.compiled(step, *arguments)
@@ -199,13 +199,13 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
             call()
             plain_seconds = min(timing.timed(call) for _ in range(3))
     if options.pytorch and timing.installed("torchjd"):
-        for name, call in torch_calls(problem, groups).items():
+        for name, torch_call in torch_calls(problem, groups).items():
             expected = plain_seconds * groups
             if name != "torch plain" and expected > options.limit:
                 note = f"left out: expected to take over {expected:.0f} s"
                 left_out.append(row(name, note=note))
             else:
-                calls[name] = call
+                calls[name] = torch_call
     times = timing.in_turns(calls, options.rounds)
     rows = [
         row(

@@ -10,7 +10,7 @@ import itertools
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -174,7 +174,7 @@ def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
     )
     apply, params = functional(model)
 
-    def loss(params: Any, batch: dict[str, jax.Array], opt_state: Any):
+    def loss(params: Any, batch: Mapping[str, Any], opt_state: Any):
         del opt_state
         inputs = {"image": (batch["image"],), "note": (batch["words"], batch["own"])}
         logits = apply(params, inputs).logits[:, 0]

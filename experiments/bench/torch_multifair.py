@@ -98,8 +98,7 @@ class Twin:
             projection = params["projections"][name]
             projected = _linear(projection["linear"], features[name])
             tokens[name] = _norm(projection["norm"], projected)
-        placed = torch.stack([tokens[name] for name in MODALITIES], dim=1)
-        placed = placed + params["embeddings"]
+        placed = torch.stack(list(tokens.values()), dim=1) + params["embeddings"]
         fused = _transformer(params["fusion"], self.num_heads, placed).mean(1)
         head = params["classifier"]
         hidden = _gelu(_norm(head["norm"], _linear(head["hidden"], fused)))
@@ -137,11 +136,10 @@ class Twin:
             optimiser.zero_grad()
         logits, alone = self.outputs()
         labels = self.batch["labels"]
-        loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        for name in MODALITIES:
-            loss = loss + functional.binary_cross_entropy_with_logits(
-                alone[name], labels
-            )
+        cross_entropy = functional.binary_cross_entropy_with_logits
+        loss = cross_entropy(logits, labels)
+        for one in alone.values():
+            loss = loss + cross_entropy(one, labels)
         loss.backward()
         if not self.released:
             return
@@ -164,16 +162,16 @@ class Twin:
         auc = {n: _auc(on_host, scores[n], previous[n]) for n in MODALITIES}
         change = {n: abs(auc[n] - previous[n]) for n in MODALITIES}
         total = sum(change.values()) + 1e-8
-        averages = dict(self.signals.group_auc)
-        factors = {}
+        averages, factors = {}, {}
         members = [groups == group for group in range(self.num_groups)]
         counts = [int(member.sum()) for member in members]
         for name in MODALITIES:
+            own = []
             for group, member in enumerate(members):
                 found = _surrogate(scores[name][member], labels[member])
-                old = averages[name, group]
-                averages[name, group] = setup.DECAY * old + (1 - setup.DECAY) * found
-            own = [averages[name, group] for group in range(self.num_groups)]
+                old = self.signals.group_auc[name, group]
+                own.append(setup.DECAY * old + (1 - setup.DECAY) * found)
+                averages[name, group] = own[-1]
             mean = sum(own) / len(own)
             factors[name] = sum(
                 count
