@@ -234,10 +234,8 @@ def host_transfers(compiled: str) -> list[str]:
 
 def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
     """A block for the fused and for each unimodal loss, a row for each group."""
-    partition = fairjax.partition(
-        {"group": np.arange(problem.num_groups)},
-        levels={"group": list(range(problem.num_groups))},
-    )
+    groups = np.arange(problem.num_groups)
+    partition = fairjax.partition({"group": groups})
     blocks = ("fused", *MODALITIES)
 
     def statistics(params, batch):
@@ -246,17 +244,12 @@ def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
         fused = _cross_entropies(outputs.logits[:, None], batch["labels"])[:, 0]
         return {"fused": fused} | {n: each[:, m] for m, n in enumerate(MODALITIES)}
 
-    objectives = fairjax.cell_objectives(
-        statistics,
-        partition,
-        {
-            f"{block}: {group}": share_of_loss(
-                np.arange(problem.num_groups) == group, block
-            )
-            for block in blocks
-            for group in range(problem.num_groups)
-        },
-    )
+    functions = {
+        f"{block}: {group}": share_of_loss(groups == group, block)
+        for block in blocks
+        for group in groups
+    }
+    objectives = fairjax.cell_objectives(statistics, partition, functions)
     reconciled = modulation.dual_level(
         num_modalities=len(blocks), num_groups=problem.num_groups
     )

@@ -77,12 +77,12 @@ def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Fi
     keys = jax.random.split(key, 4)
     number, positives = len(scenario.positives), np.array(scenario.positives)
     # Of each group the positives, then the negatives.
-    rows = np.stack([positives, NEGATIVES * positives], axis=1).ravel()
-    labels = jnp.asarray(np.repeat([1, 0] * number, rows))
-    groups = jnp.asarray(np.repeat(np.arange(number).repeat(2), rows))
-    values = spread(gap, number, scenario.rate)[groups]
+    repeats = np.stack([positives, NEGATIVES * positives], axis=1).ravel()
+    labels = jnp.asarray(np.repeat([1, 0] * number, repeats))
+    groups = jnp.asarray(np.repeat(np.arange(number).repeat(2), repeats))
+    rows = (spread(gap, number, scenario.rate)[groups], labels, groups)
     run = _find_auroc if scenario.metric == "AUROC" else _find_rates
-    found, noise, percentile, test = run(keys, values, labels, groups, scenario, sizes)
+    found, noise, percentile, test = run(keys, rows, scenario, sizes)
     corrected = jnp.stack([found.estimate, noise.corrected])
     if scenario.metric == "TPR ratio":
         corrected = jnp.full_like(corrected, jnp.nan)
@@ -91,14 +91,10 @@ def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Fi
 
 
 def _find_rates(
-    keys: jax.Array,
-    values: jax.Array,
-    labels: jax.Array,
-    groups: jax.Array,
-    scenario: Scenario,
-    sizes: Sizes,
+    keys: jax.Array, rows: tuple[jax.Array, ...], scenario: Scenario, sizes: Sizes
 ):
     data, simulation, resample, shuffle = keys
+    values, labels, groups = rows
     number = len(scenario.positives)
     # The false positive rates are equal, so the gap of the odds is that of the TPR.
     rates = jnp.where(labels == 1, values, 0.2)
@@ -117,15 +113,15 @@ def _find_rates(
             "TPR": (metrics.equal_opportunity_difference, metrics.rate_gap_interval),
             "TPR ratio": (_below_parity, metrics.rate_ratio_interval),
         }[scenario.metric]
-        trials = table[0].sum(1)
-        found = interval(simulation, table[0, :, 1], trials, num_draws=sizes.draws)
+        counted = (table[0, :, 1], table[0].sum(1))
+        found = interval(simulation, *counted, num_draws=sizes.draws)
     if scenario.metric == "TPR ratio":
         found = found._replace(lower=1 - found.upper, upper=1 - found.lower)
-    rows = table.sum(axis=2)
-    pooled = table[..., 1].sum(axis=1, keepdims=True) / rows.sum(axis=1, keepdims=True)
-    errors = jnp.sqrt(pooled * (1 - pooled) / rows)
+    hits, trials = table[..., 1], table.sum(axis=2)
+    pooled = hits.sum(axis=1, keepdims=True) / trials.sum(axis=1, keepdims=True)
+    errors = jnp.sqrt(pooled * (1 - pooled) / trials)
     noise = metrics.gap_noise(
-        simulation, table[..., 1] / rows, errors, agg=agg, num_draws=sizes.draws
+        simulation, hits / trials, errors, agg=agg, num_draws=sizes.draws
     )
     test = metrics.permutation_null(
         *(shuffle, labels, predictions, groups),
@@ -151,14 +147,10 @@ def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
 
 
 def _find_auroc(
-    keys: jax.Array,
-    values: jax.Array,
-    labels: jax.Array,
-    groups: jax.Array,
-    scenario: Scenario,
-    sizes: Sizes,
+    keys: jax.Array, rows: tuple[jax.Array, ...], scenario: Scenario, sizes: Sizes
 ):
     data, simulation, resample, shuffle = keys
+    values, labels, groups = rows
     number, positives = len(scenario.positives), jnp.asarray(scenario.positives)
     columns = (labels, _scores(data, labels, values), groups)
     delong = metrics.delong(*columns, num_groups=number)

@@ -56,12 +56,6 @@ class Method:
         """TorchJD's arguments for so many rows."""
         return {k: size if v is None else v for k, v in self.options.items()}
 
-    def steps_ordered(self, orders: np.ndarray) -> tuple[Step, ...]:
-        """Our steps, in TorchJD's orders ``[K, K]``."""
-        if self.ordered is None:
-            raise ValueError(f"{self.name} draws no orders.")
-        return (self.ordered(order=jnp.asarray(orders)), *self.steps[1:])
-
 
 _GRADVAC = functools.partial(steps.gradvac, beta=0.5)
 METHODS = (

@@ -153,7 +153,8 @@ def compare(
         solve = ours
         if method.ordered is not None:
             orders = torch_solvers.seeded_orders(method.name, len(rows), seed=draw)
-            solve = Ours(method.steps_ordered(orders), ours.grams)
+            first = method.ordered(order=jnp.asarray(orders))
+            solve = Ours((first, *method.steps[1:]), ours.grams)
         found = np.asarray(solve(draw), np.float64)
         options = method.torchjd_options(len(rows))
         theirs = torch_solvers.Theirs(method.name, options, [rows])

@@ -90,7 +90,7 @@ class Twin:
         features = {
             "labs": _mlp(params["encoders"]["labs"], **inputs["labs"]),
             "vitals": _series(
-                params["encoders"]["vitals"], self.num_heads, **inputs["vitals"]
+                params["encoders"]["vitals"], self.num_heads, inputs["vitals"]
             ),
         }
         tokens = {}
@@ -228,13 +228,10 @@ def _mlp(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _series(
-    params: Tree,
-    num_heads: int,
-    times: torch.Tensor,
-    variables: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
+    params: Tree, num_heads: int, inputs: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
+    times, variables = inputs["times"], inputs["variables"]
+    values, mask = inputs["values"], inputs["mask"]
     number = params["time"]["kernel"].shape[0] // 2
     periods = torch.logspace(0, 10, number, base=2, device=times.device)
     angles = times[..., None] * (2 * math.pi / periods)
