@@ -126,7 +126,11 @@ class Problem:
         self, transform: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
         """The transformation of the model's gradient, and what follows it."""
-        parts = dict.fromkeys(self.params, "model") | {"auxiliary": "auxiliary"}
+        # A label a leaf: `partition` would hide a part labelled as one from transforms.
+        parts = {
+            key: jax.tree.map(lambda _, key=key: _part(key), tree)
+            for key, tree in self.params.items()
+        }
         return optax.partition(
             {
                 "model": optax.chain(
@@ -225,6 +229,10 @@ def make_steps(problem: Problem) -> dict[str, tuple[TrainStep, TrainState]]:
         tx = problem.optimiser(transform)
         made[name] = training.make_loss_step(loss_fn, tx), _begin(problem, tx)
     return made | {"dual level": _dual_level(problem)}
+
+
+def _part(key: str) -> str:
+    return "auxiliary" if key == "auxiliary" else "model"
 
 
 def host_transfers(compiled: str) -> list[str]:
