@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -172,21 +173,23 @@ def main(options: Options) -> list[Row]:
     options, about = timing.begin(
         options, rows=5000, patients=2000, large_rows=20_000, runs=1
     )
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        table = folder / "table.csv"
-        write_csv(table, options.rows, options.patients, options.seed)
-        rows += [
-            measure("CSV", table, options.rows, patients, options.runs, folder)
-            for patients in (0, options.patients)
-        ]
-        if options.large_rows:
-            table = folder / "table.parquet"
-            write_parquet(table, options.large_rows, options.seed)
-            rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
-    timing.show(Row.heads(), rows, width=150)
-    timing.save(options, "audit-cpu", Row, rows, about)
+
+        def tasks() -> Iterator[Row]:
+            table = folder / "table.csv"
+            write_csv(table, options.rows, options.patients, options.seed)
+            for patients in (0, options.patients):
+                yield measure(
+                    "CSV", table, options.rows, patients, options.runs, folder
+                )
+            if options.large_rows:
+                table = folder / "table.parquet"
+                write_parquet(table, options.large_rows, options.seed)
+                yield measure("Parquet", table, options.large_rows, 0, 1, folder)
+
+        kinds = {"audit-cpu": Row}
+        (rows,) = timing.measured(options, about, kinds, [tasks], width=150)
     return rows
 
 

@@ -271,14 +271,10 @@ def main(options: Options) -> dict[str, list[Line]]:
         write_text(options.output / f"inference-{name}.md", text)
         if options.docs:
             timing.copy_between_markers(DOCUMENT, f"inference-{name}", text)
-    record = {
-        "options": {**dataclasses.asdict(options), "output": str(options.output)},
-        "tables": {
-            name: [dataclasses.asdict(line) for line in lines]
-            for name, lines in found.items()
-        },
-    }
-    write_text(options.output / "inference.json", json.dumps(record, indent=1))
+    tables = {name: [*map(dataclasses.asdict, lines)] for name, lines in found.items()}
+    record = {"options": dataclasses.asdict(options), "tables": tables}
+    text = json.dumps(record, indent=1, default=str)
+    write_text(options.output / "inference.json", text)
     return found
 
 

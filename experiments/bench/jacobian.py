@@ -5,9 +5,8 @@ a plain single-loss step of the same model, taken in turns with it, so that othe
 on the machine disturbs both alike.
 """
 
-import importlib.util
+import functools
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,9 +20,9 @@ import fairjax
 from experiments.bench import timing
 from experiments.bench.timing import Cell
 from fairjax import losses
-from fairjax.jacobian import explain
+from fairjax.jacobian import Strategy, explain
 
-STRATEGIES = ("pulls", "jacrev", "map", "cells")
+STRATEGIES: tuple[Strategy, ...] = ("pulls", "jacrev", "map", "cells")
 LEARNING_RATE = 1e-3
 
 
@@ -106,6 +105,22 @@ class Problem:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
         return cls(params, jax.tree.map(jnp.asarray, data), objectives)
 
+    def rows(self, strategy: Strategy) -> Callable[..., Any]:
+        """Make the objectives' gradients ``[K, *param]``, of parameters and batch."""
+        run = fairjax.value_and_jacobian(self.objectives, strategy=strategy)
+        return lambda params, batch: run(params, batch)[1]
+
+    def step(
+        self, gradient: Callable[..., Any], transform: optax.GradientTransformation
+    ) -> tuple[Callable[..., Any], Any]:
+        """Make a step, ``(params, state, batch) -> (params, state)``, and its state."""
+
+        def run(params, state, batch):
+            updates, state = transform.update(gradient(params, batch), state, params)
+            return optax.apply_updates(params, updates), state
+
+        return run, transform.init(self.params)
+
 
 def statistics(params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """The network's cross-entropy, one value an example."""
@@ -128,7 +143,7 @@ def mean_of_rows(jacobian: Any) -> Any:
 
 
 def jax_steps(problem: Problem) -> dict[str, tuple[Callable[..., Any], Any]]:
-    """Each step, ``(params, state, batch) -> (params, state)``, and its first state."""
+    """Make each step, ``(params, state, batch) -> (params, state)``, and its state."""
     adamw = optax.adamw(LEARNING_RATE)
     groups = problem.objectives.num_objectives
     pcgrad = optax.chain(fairjax.pcgrad(num_objectives=groups), adamw)
@@ -136,73 +151,67 @@ def jax_steps(problem: Problem) -> dict[str, tuple[Callable[..., Any], Any]]:
     def plain(params, batch):
         return jax.grad(lambda p: jnp.mean(statistics(p, batch)["loss"]))(params)
 
-    def rows(strategy):
-        run = fairjax.value_and_jacobian(problem.objectives, strategy=strategy)
-        return lambda params, batch: run(params, batch)[1]
+    def mean(strategy):
+        rows = problem.rows(strategy)
+        return lambda params, batch: mean_of_rows(rows(params, batch))
 
-    def step(gradient, transform):
-        def run(params, state, batch):
-            updates, state = transform.update(gradient(params, batch), state, params)
-            return optax.apply_updates(params, updates), state
-
-        return run, transform.init(problem.params)
-
-    made = {"plain": step(plain, adamw)}
-    for strategy in STRATEGIES:
-        gradient = rows(strategy)
-        made[strategy] = step(lambda p, b, g=gradient: mean_of_rows(g(p, b)), adamw)
-    made["fairjax PCGrad"] = step(rows("auto"), pcgrad)
-    return made
+    gradients = {name: mean(name) for name in STRATEGIES}
+    made = {
+        name: problem.step(gradient, adamw)
+        for name, gradient in {"plain": plain, **gradients}.items()
+    }
+    return made | {"fairjax PCGrad": problem.step(problem.rows("auto"), pcgrad)}
 
 
 def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
-    """All steps of one size."""
+    """Measure all steps of one size."""
     problem = Problem.make(groups, width, batch)
     plan = explain(problem.objectives)(problem.params, problem.batch)
-    here = {"groups": groups, "width": width, "batch": batch}
+    row = functools.partial(Row, groups, width, batch)
     calls: dict[str, Callable[[], Any]] = {}
     found: dict[str, dict[str, Any]] = {}
     left_out: list[Row] = []
     plain_seconds = 0.0
     row_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(problem.params))
+    needed = 4 * groups * row_bytes / 1e9
     for name, (step, state) in jax_steps(problem).items():
         cost = plan.costs.get(plan.strategy if name == "fairjax PCGrad" else name, 3.0)
         expected = plain_seconds * cost / 3
-        needed = 4 * groups * row_bytes / 1e9
+        reason = None
         if expected > options.limit:
-            note = f"left out: expected to take {expected:.0f} s"
-            left_out.append(Row(**here, step=name, note=note))
+            reason = f"expected to take {expected:.0f} s"
+        elif name != "plain" and needed > options.memory:
+            reason = f"would need about {needed:.0f} GB"
+        if reason:
+            left_out.append(row(name, note=f"left out: {reason}"))
             continue
-        if name != "plain" and needed > options.memory:
-            note = f"left out: would need about {needed:.0f} GB"
-            left_out.append(Row(**here, step=name, note=note))
-            continue
-        start = time.perf_counter()
-        compiled = jax.jit(step).lower(problem.params, state, problem.batch).compile()
-        seconds = time.perf_counter() - start
-        memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-        found[name] = {
-            "compile_seconds": seconds,
-            "temporary_megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
-            "gigaflops": cost.get("flops", float("nan")) / 1e9,
-            "note": "auto" if name == plan.strategy else "",
-        }
+        arguments = (problem.params, state, problem.batch)
+        compiled, fields = timing.compiled(step, *arguments)
+        flops = (compiled.cost_analysis() or {}).get("flops", float("nan"))
+        note = "auto" if name == plan.strategy else ""
+        found[name] = fields | {"gigaflops": flops / 1e9, "note": note}
 
-        def call(compiled=compiled, state=state):
-            jax.block_until_ready(compiled(problem.params, state, problem.batch))
+        def call(compiled=compiled, arguments=arguments):
+            jax.block_until_ready(compiled(*arguments))
 
         calls[name] = call
         if name == "plain":
             call()
             plain_seconds = min(timing.timed(call) for _ in range(3))
-    calls |= torch_calls(problem, options, plain_seconds, left_out, here)
+    if options.pytorch and timing.installed("torchjd"):
+        for name, torch_call in torch_calls(problem, groups).items():
+            expected = plain_seconds * groups
+            if name != "torch plain" and expected > options.limit:
+                note = f"left out: expected to take over {expected:.0f} s"
+                left_out.append(row(name, note=note))
+            else:
+                calls[name] = torch_call
     times = timing.in_turns(calls, options.rounds)
     rows = [
-        Row(
-            **here,
-            step=name,
-            ratio=float(np.median(taken / times["plain"])),
-            milliseconds=float(np.median(taken)) * 1e3,
+        row(
+            name,
+            ratio=timing.median(taken / times["plain"]),
+            milliseconds=1e3 * timing.median(taken),
             **found.get(name, {}),
         )
         for name, taken in times.items()
@@ -210,32 +219,15 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
     return rows + left_out
 
 
-def torch_calls(
-    problem: Problem,
-    options: Options,
-    plain_seconds: float,
-    left_out: list[Row],
-    here: dict[str, int],
-) -> dict[str, Callable[[], Any]]:
-    """PyTorch's steps on the same weights and batch, where PyTorch is installed."""
-    if not options.pytorch or importlib.util.find_spec("torchjd") is None:
-        return {}
+def torch_calls(problem: Problem, groups: int) -> dict[str, Callable[[], Any]]:
+    """Make PyTorch's steps, on the same weights and batch."""
     from experiments.bench import torch_pcgrad
 
-    groups = here["groups"]
     params, batch = jax.tree.map(np.array, (problem.params, problem.batch))
     calls, values = torch_pcgrad.steps(params, batch, groups, LEARNING_RATE)
     expected = problem.objectives(problem.params, problem.batch)
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
-    kept = {}
-    for name, call in calls.items():
-        seconds = plain_seconds * groups
-        if name != "torch plain" and seconds > options.limit:
-            note = f"left out: expected to take over {seconds:.0f} s"
-            left_out.append(Row(**here, step=name, note=note))
-        else:
-            kept[name] = call
-    return kept
+    return calls
 
 
 def main(options: Options) -> list[Row]:
@@ -249,14 +241,13 @@ def main(options: Options) -> list[Row]:
     options, about = timing.begin(
         options, groups=(4,), widths=(32,), batches=(128,), rounds=3
     )
-    rows: list[Row] = []
-    for width in options.widths:
-        for batch in options.batches:
-            for groups in options.groups:
-                new = measure(options, groups, width, batch)
-                timing.show(Row.heads(), new, width=130)
-                rows += new
-    timing.save(options, f"jacobian-{timing.setting(about)}", Row, rows, about)
+    sizes = itertools.product(options.widths, options.batches, options.groups)
+    tasks = [
+        functools.partial(measure, options, groups, width, batch)
+        for width, batch, groups in sizes
+    ]
+    name = f"jacobian-{timing.setting(about)}"
+    (rows,) = timing.measured(options, about, {name: Row}, tasks)
     return rows
 
 

@@ -117,28 +117,25 @@ def compared(
     An end's score is in standard deviations of what the same quantile is in draws of as
     many of our replicates as fairlearn had.
     """
+    pairs = {
+        "overall": (frame.overall, frame.overall_ci),
+        "by_group": (frame.by_group, frame.by_group_ci),
+    }
+    methods = {"": "between_groups", "_to_overall": "to_overall"}
+    calls = {name: (name, {}) for name in ("group_min", "group_max")} | {
+        f"{kind}{suffix}": (kind, {"method": method})
+        for kind in ("difference", "ratio")
+        for suffix, method in methods.items()
+    }
+    for name, (kind, how) in calls.items():
+        ends = getattr(frame, f"{kind}_ci")(**how)
+        pairs[name] = (getattr(frame, kind)(**how), ends)
     rng = np.random.default_rng(0)
     worst, score = 0.0, 0.0
     for rate in RATES:
-        pairs = {
-            "overall": (frame.overall, frame.overall_ci),
-            "by_group": (frame.by_group, frame.by_group_ci),
-            "group_min": (frame.group_min(), frame.group_min_ci()),
-            "group_max": (frame.group_max(), frame.group_max_ci()),
-        }
-        for kind in ("difference", "ratio"):
-            for suffix, method in (
-                ("", "between_groups"),
-                ("_to_overall", "to_overall"),
-            ):
-                pairs[kind + suffix] = (
-                    getattr(frame, kind)(method=method),
-                    getattr(frame, f"{kind}_ci")(method=method),
-                )
         for name, (estimate, ends) in pairs.items():
-            ours = np.asarray(estimates[rate][name])
-            gap = np.abs(ours - np.asarray(estimate[rate], float))
-            worst = max(worst, float(gap.max()))
+            gap = np.asarray(estimates[rate][name]) - np.asarray(estimate[rate], float)
+            worst = max(worst, float(np.abs(gap).max()))
             values = np.asarray(replicates[rate][name], float)
             drawn = values[rng.integers(0, len(values), (400, num_replicates))]
             for share, end in zip((TAIL, 1 - TAIL), ends, strict=True):

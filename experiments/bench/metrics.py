@@ -6,8 +6,7 @@ same NumPy columns, and what they compute is compared.
 
 import dataclasses
 import functools
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -76,18 +75,22 @@ class Row(timing.Row):
 
 
 def clocked(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """A row of milliseconds of a call, the median, and seconds of the first one."""
+    """Time a call: the fields of a row."""
+    found, _ = timing.clocked(call, None, rounds)
+    return {
+        "milliseconds": found["milliseconds"],
+        "compile_seconds": found["first_seconds"],
+    }
 
-    def wait() -> None:
-        jax.block_until_ready(call())
 
-    first = timing.timed(wait)
-    taken = [timing.timed(wait) for _ in range(rounds)]
-    return {"milliseconds": 1e3 * float(np.median(taken)), "compile_seconds": first}
+def against(name: str, seconds: float, ours: dict[str, Any]) -> dict[str, Any]:
+    """Compare with another library's time: the fields of a row."""
+    ratio = 1e3 * seconds / ours["milliseconds"]
+    return {"against": name, "their_seconds": seconds, "ratio": ratio}
 
 
 def measure_rates(options: Options, rows: int) -> Row:
-    """Rates with intervals, against fairlearn."""
+    """Measure rates with intervals, against fairlearn."""
     cohort = Cohort.make(rows, options.groups)
     run = functools.partial(
         rates_with_intervals,
@@ -101,105 +104,82 @@ def measure_rates(options: Options, rows: int) -> Row:
     ours = clocked(run, options.rounds)
     task = "rates with bootstrap intervals"
     row = Row(task, rows, options.groups, options.replicates, **ours)
-    if not options.fairlearn or importlib.util.find_spec("fairlearn") is None:
+    if not options.fairlearn or not timing.installed("fairlearn"):
         return row
-    seconds, frame = metric_frame(cohort, options.fairlearn_replicates)
-    theirs = seconds * options.replicates / options.fairlearn_replicates
+    number = options.fairlearn_replicates
+    seconds, frame = metric_frame(cohort, number)
     estimates, _, replicates = run()
-    difference, score = compared(
-        estimates, replicates, frame, options.fairlearn_replicates
-    )
+    difference, score = compared(estimates, replicates, frame, number)
     # Of a hundred ends, the largest of a normal score's is seldom above 4; the ends of
     # few replicates have a longer tail.
-    note = f"{options.fairlearn_replicates} replicates took {seconds:.1f} s; "
+    note = f"{number} replicates took {seconds:.1f} s; "
     note += f"largest normal score of an end {score:.1f}"
     if difference > 1e-6:
         note = f"THE ESTIMATES DIFFER; {note}"
     if score > 6:
         note = f"THE INTERVALS DIFFER; {note}"
-    return dataclasses.replace(
-        row,
-        against="fairlearn MetricFrame",
-        their_seconds=theirs,
-        ratio=1e3 * theirs / ours["milliseconds"],
-        difference=difference,
-        note=note,
-    )
+    theirs = seconds * options.replicates / number
+    fields = against("fairlearn MetricFrame", theirs, ours)
+    return dataclasses.replace(row, difference=difference, note=note, **fields)
 
 
 def measure_auroc(options: Options) -> Row:
-    """The AUROC's bootstrap by group, against a loop over scikit-learn's."""
+    """Measure the AUROC's bootstrap by group, against a loop over scikit-learn's."""
     cohort = Cohort.make(options.auroc_rows, options.groups)
     columns = (cohort.labels, cohort.scores, cohort.groups)
-    run = jax.jit(
-        lambda key, *columns: metrics.bootstrap_auroc(
-            key,
-            *columns,
-            num_groups=options.groups,
-            num_replicates=options.auroc_replicates,
-        )
+    number, timed = options.auroc_replicates, options.sklearn_replicates
+    run = functools.partial(
+        metrics.bootstrap_auroc, num_groups=options.groups, num_replicates=number
     )
-    taken = clocked(lambda: run(jax.random.key(0), *columns), options.rounds)
+    ours = clocked(
+        functools.partial(jax.jit(run), jax.random.key(0), *columns), options.rounds
+    )
     rng = np.random.default_rng(0)
     cells = [
-        np.flatnonzero((cohort.groups == group) & (cohort.labels == label))
+        [
+            np.flatnonzero((cohort.groups == group) & (cohort.labels == label))
+            for label in (0, 1)
+        ]
         for group in range(options.groups)
-        for label in (0, 1)
     ]
 
     def theirs(draw: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-        found = []
-        for group in range(options.groups):
-            rows = np.concatenate([draw(cell) for cell in cells[2 * group :][:2]])
-            found.append(roc_auc_score(cohort.labels[rows], cohort.scores[rows]))
-        return found
+        drawn = [np.concatenate([draw(cell) for cell in group]) for group in cells]
+        return [roc_auc_score(cohort.labels[r], cohort.scores[r]) for r in drawn]
 
     def loop() -> None:
-        for _ in range(options.sklearn_replicates):
+        for _ in range(timed):
             theirs(lambda cell: rng.choice(cell, cell.size))
 
     seconds = timing.timed(loop)
-    extrapolated = seconds * options.auroc_replicates / options.sklearn_replicates
-    ours = metrics.group_auroc(*columns, num_groups=options.groups)
-    difference = np.abs(np.asarray(ours) - theirs(lambda cell: cell)).max()
+    found = metrics.group_auroc(*columns, num_groups=options.groups)
+    difference = np.abs(np.asarray(found) - theirs(lambda cell: cell)).max()
     return Row(
-        "AUROC bootstrap",
-        options.auroc_rows,
-        options.groups,
-        options.auroc_replicates,
-        **taken,
-        against="scikit-learn roc_auc_score",
-        their_seconds=extrapolated,
-        ratio=1e3 * extrapolated / taken["milliseconds"],
+        *("AUROC bootstrap", options.auroc_rows, options.groups, number),
+        **ours,
+        **against("scikit-learn roc_auc_score", seconds * number / timed, ours),
         difference=float(difference),
-        note=f"{options.sklearn_replicates} replicates took {seconds:.2f} s",
+        note=f"{timed} replicates took {seconds:.2f} s",
     )
 
 
 def measure_delong(options: Options) -> Row:
-    """Two models' AUROCs and their covariance in every group."""
-    cohort = Cohort.make(options.delong_rows, options.groups)
-    other = cohort.scores + Cohort.make(options.delong_rows, 2, seed=1).scores
-    both = np.stack([cohort.scores, other])
-    found = clocked(
-        lambda: metrics.delong(
-            cohort.labels, both, cohort.groups, num_groups=options.groups
-        ),
-        options.rounds,
-    )
-    task = "DeLong covariance of 2 models"
-    return Row(task, options.delong_rows, options.groups, **found)
+    """Measure two models' AUROCs and their covariance in every group."""
+    rows, groups = options.delong_rows, options.groups
+    cohort = Cohort.make(rows, groups)
+    other = cohort.scores + Cohort.make(rows, 2, seed=1).scores
+    columns = (cohort.labels, np.stack([cohort.scores, other]), cohort.groups)
+    run = functools.partial(metrics.delong, *columns, num_groups=groups)
+    found = clocked(run, options.rounds)
+    return Row("DeLong covariance of 2 models", rows, groups, **found)
 
 
 def measure_counts(options: Options, groups: int) -> Row:
-    """Counting rows by group, label and prediction."""
+    """Measure how long rows are counted by group, label and prediction."""
     cohort = Cohort.make(options.count_rows, groups)
-    found = clocked(
-        lambda: metrics.group_counts(
-            cohort.labels, cohort.predictions, cohort.groups, num_groups=groups
-        ),
-        options.rounds,
-    )
+    columns = (cohort.labels, cohort.predictions, cohort.groups)
+    run = functools.partial(metrics.group_counts, *columns, num_groups=groups)
+    found = clocked(run, options.rounds)
     millions = 1e-3 * options.count_rows / found["milliseconds"]
     note = f"{millions:.0f} million rows a second"
     return Row("counts", options.count_rows, groups, **found, note=note)
@@ -225,18 +205,17 @@ def main(options: Options) -> list[Row]:
         rounds=3,
     )
     about["scikit-learn"] = version("scikit-learn")
-    if importlib.util.find_spec("fairlearn") is not None:
+    if timing.installed("fairlearn"):
         about["fairlearn"] = version("fairlearn")
-    tasks = [
-        *(functools.partial(measure_rates, options, rows) for rows in options.sizes),
-        functools.partial(measure_auroc, options),
-        functools.partial(measure_delong, options),
-        functools.partial(measure_counts, options, options.groups),
-        functools.partial(measure_counts, options, 10 * options.groups),
-    ]
-    rows = [task() for task in tasks]
-    timing.show(Row.heads(), rows, width=150)
-    timing.save(options, f"metrics-{timing.setting(about)}", Row, rows, about)
+
+    def tasks() -> Iterator[Row]:
+        yield from (measure_rates(options, rows) for rows in options.sizes)
+        yield measure_auroc(options)
+        yield measure_delong(options)
+        yield from (measure_counts(options, n * options.groups) for n in (1, 10))
+
+    name = f"metrics-{timing.setting(about)}"
+    (rows,) = timing.measured(options, about, {name: Row}, [tasks], width=150)
     return rows
 
 

@@ -4,19 +4,12 @@ Run ``python -m experiments.bench.mitigation --help`` for the options. Both side
 the same arrays, are called in turns, and what they achieve is compared.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from experiments.bench import aif360_mitigation, timing
-from experiments.bench.mitigation_tasks import (
-    Row,
-    measure_odds,
-    measure_repair,
-    measure_score_odds,
-)
+from experiments.bench.mitigation_tasks import Row, measure_odds, measure_repair
 from experiments.bench.pipeline_at_scale import measure_pipeline
 from experiments.bench.reduction_tasks import measure_reduction
 from experiments.intersectional.learners import LearnerName
@@ -55,33 +48,22 @@ class Options(timing.MemoryOptions):
     aif360: bool = True
 
 
-def tasks(options: Options) -> list[Callable[[], Row]]:
-    """What is measured, in the table's order."""
-    repair = functools.partial(
-        measure_repair,
-        features=options.features,
-        groups=options.groups,
-        rounds=options.repair_rounds,
-        aif360=options.aif360,
-    )
-    odds = functools.partial(measure_odds, rounds=options.rounds, aif360=options.aif360)
-    score_odds = functools.partial(
-        measure_score_odds, groups=options.groups, rounds=options.rounds
-    )
-    reduction = functools.partial(
-        measure_reduction,
-        features=options.reduction_features,
-        groups=options.groups,
-        rounds=options.reduction_rounds,
-    )
-    whole = functools.partial(measure_pipeline, learner=options.learner)
-    return [
-        *(functools.partial(repair, rows) for rows in options.sizes),
-        *(functools.partial(odds, rows) for rows in options.odds_sizes),
-        *(functools.partial(score_odds, rows) for rows in options.odds_sizes),
-        *(functools.partial(reduction, rows) for rows in options.reduction_sizes),
-        *([functools.partial(whole, options.members)] if options.members else []),
-    ]
+def tasks(options: Options, *, aif360: bool) -> Iterator[Row]:
+    """Measure everything, in the table's order."""
+    groups, rounds = options.groups, options.rounds
+    for rows in options.sizes:
+        yield measure_repair(
+            rows, options.features, groups, rounds=options.repair_rounds, aif360=aif360
+        )
+    for rows in options.odds_sizes:
+        yield measure_odds(rows, rounds=rounds, aif360=aif360)
+    for rows in options.odds_sizes:
+        yield measure_odds(rows, rounds=rounds, groups=groups)
+    for rows in options.reduction_sizes:
+        features = options.reduction_features
+        yield measure_reduction(rows, features, groups, rounds=options.reduction_rounds)
+    if options.members:
+        yield measure_pipeline(options.members, learner=options.learner)
 
 
 def main(options: Options) -> list[Row]:
@@ -104,13 +86,16 @@ def main(options: Options) -> list[Row]:
         members=0,
     )
     there = options.aif360 and aif360_mitigation.installed()
-    options = dataclasses.replace(options, aif360=there)
     about |= {name: version(name) for name in ("scipy", "scikit-learn", "fairlearn")}
     if there:
         about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}
-    rows = [task() for task in tasks(options)]
-    timing.show(Row.heads(), rows, width=170)
-    timing.save(options, f"mitigation-{timing.setting(about)}", Row, rows, about)
+    (rows,) = timing.measured(
+        options,
+        about,
+        {f"mitigation-{timing.setting(about)}": Row},
+        [lambda: tasks(options, aif360=there)],
+        width=170,
+    )
     return rows
 
 

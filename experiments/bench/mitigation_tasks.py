@@ -8,12 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from experiments.bench import aif360_mitigation, timing
-from experiments.bench.timing import Cell, timed
+from experiments.bench.timing import Cell, clocked
 from fairjax.mitigation import DisparateImpactRemover, equal_rate_rules
 from fairjax.mitigation.distances import distribution_distances
-
-_REPAIRED = "largest KS distance of two groups"
-_ODDS = "mean of false positive and false negative rate"
 
 
 @dataclass(frozen=True)
@@ -54,31 +51,33 @@ class Row(timing.Row):
     ] = None
 
 
-def clocked(
-    ours: Callable[[], Any], theirs: Callable[[], Any] | None, rounds: int
-) -> dict[str, Any]:
-    """Times of both, called in turns, and what the last calls returned."""
-    last: dict[str, Any] = {}
+def measured(
+    row: Callable[..., Row],
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any] | None,
+    reached: Callable[[Any], float],
+    *,
+    rounds: int,
+    against: str = "AIF360",
+    of: str | Callable[[dict[str, Any]], str],
+) -> Row:
+    """Call both in turns, and compare what they take and reach.
 
-    def keep(name: str, call: Callable[[], Any]) -> None:
-        last[name] = call()
-
-    first = timed(lambda: keep("ours", ours))
-    taken = []
-    for _ in range(rounds):
-        mine = timed(lambda: keep("ours", ours))
-        other = np.nan if theirs is None else timed(lambda: keep("theirs", theirs))
-        taken.append((mine, other))
-    mine, other = np.array(taken).T
-    found = {
-        "milliseconds": 1e3 * float(np.median(mine)),
-        "first_seconds": first,
-        "last": last,
-    }
+    Args:
+      row: Makes the row, of the other fields.
+      ours: Our call.
+      theirs: The other library's, if there is one.
+      reached: Of what a call returned.
+      rounds: Times that both are called.
+      against: The other library.
+      of: What is reached; may be made of what both sides returned.
+    """
+    found, last = clocked(ours, theirs, rounds)
+    compared: dict[str, Any] = {}
     if theirs is not None:
-        found["their_seconds"] = float(np.median(other))
-        found["ratio"] = float(np.median(other / mine))
-    return found
+        compared = {"against": against, "their_reached": reached(last["theirs"])}
+    what = of if isinstance(of, str) else of(last)
+    return row(reached=reached(last["ours"]), of=what, **compared, **found)
 
 
 def table_of(
@@ -107,79 +106,57 @@ def outcomes_of(
 def measure_repair(
     rows: int, features: int, groups: int, *, rounds: int, aif360: bool
 ) -> Row:
-    """The disparate impact remover, learnt and applied, against AIF360's."""
+    """Measure the disparate impact remover, learnt and applied, against AIF360's."""
     values, group = table_of(rows, features, groups)
-    theirs = aif360_mitigation.repair(values, group) if aif360 else None
-    found = clocked(
+
+    def largest_distance(repaired: Any) -> float:
+        repaired = np.asarray(repaired)
+        return float(
+            distribution_distances(repaired, group, num_groups=groups)[0].max()
+        )
+
+    return measured(
+        functools.partial(Row, "disparate impact remover", rows, features, groups),
         lambda: DisparateImpactRemover().fit_transform(
             values, sensitive_features=group
         ),
-        theirs,
-        rounds,
-    )
-    distances = functools.partial(
-        distribution_distances, groups=group, num_groups=groups
-    )
-    reached = {
-        name: float(distances(np.asarray(repaired))[0].max())
-        for name, repaired in found.pop("last").items()
-    }
-    return Row(
-        "disparate impact remover",
-        rows,
-        features,
-        groups,
-        reached=reached["ours"],
-        of=_REPAIRED,
-        **_compared(theirs, reached),
-        **found,
+        aif360_mitigation.repair(values, group) if aif360 else None,
+        largest_distance,
+        rounds=rounds,
+        of="largest KS distance of two groups",
     )
 
 
-def measure_odds(rows: int, *, rounds: int, aif360: bool) -> Row:
-    """Equalized odds of hard decisions in two groups, against AIF360's."""
-    labels, scores, groups = outcomes_of(rows, 2)
-    decisions = (scores >= 0).astype(np.int64)
-    theirs = aif360_mitigation.equal_odds(labels, decisions, groups) if aif360 else None
-    ranked = decisions.astype(np.float64)
-    return _odds_row("decisions", labels, ranked, groups, 2, theirs, rounds)
-
-
-def measure_score_odds(rows: int, groups: int, *, rounds: int) -> Row:
-    """Equalized odds of scores in several groups, which AIF360 has not."""
-    labels, scores, group = outcomes_of(rows, groups)
-    return _odds_row("scores", labels, scores, group, groups, None, rounds)
-
-
-def _odds_row(
-    what: str,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    groups: np.ndarray,
-    num_groups: int,
-    theirs: Callable[[], float] | None,
-    rounds: int,
+def measure_odds(
+    rows: int, *, rounds: int, aif360: bool = False, groups: int | None = None
 ) -> Row:
+    """Measure equalized odds: of hard decisions in two groups, or of scores.
+
+    Args:
+      rows: How many.
+      rounds: Times that both are called.
+      aif360: Compare decisions with AIF360, which has no rule for scores.
+      groups: How many have scores; None for two groups' decisions.
+    """
+    number = groups or 2
+    labels, scores, group = outcomes_of(rows, number)
+    theirs = None
+    if groups is None:
+        scores = (scores >= 0).astype(np.float64)
+        if aif360:
+            theirs = aif360_mitigation.equal_odds(labels, scores, group)
+
     def ours() -> float:
         return equal_rate_rules(
-            labels, scores, groups, num_groups=num_groups, objective="balanced_error"
+            labels, scores, group, num_groups=number, objective="balanced_error"
         ).cost
 
-    found = clocked(ours, theirs, rounds)
-    reached = found.pop("last")
-    return Row(
-        f"equalized odds of {what}",
-        len(labels),
-        0,
-        num_groups,
-        reached=reached["ours"],
-        of=_ODDS,
-        **_compared(theirs, reached),
-        **found,
+    task = f"equalized odds of {'scores' if groups else 'decisions'}"
+    return measured(
+        functools.partial(Row, task, rows, 0, number),
+        ours,
+        theirs,
+        float,
+        rounds=rounds,
+        of="mean of false positive and false negative rate",
     )
-
-
-def _compared(theirs: object, reached: dict[str, float]) -> dict[str, Any]:
-    if theirs is None:
-        return {}
-    return {"against": "AIF360", "their_reached": reached["theirs"]}

@@ -6,8 +6,7 @@ to the plain joint step, taken in turns with it.
 """
 
 import copy
-import importlib.util
-import time
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -91,12 +90,8 @@ class Compiled:
     def __init__(self, step: Callable[..., Any], state: Any, batch: Any) -> None:
         self.batch = batch
         self.state = jax.tree.map(jnp.copy, state)
-        start = time.perf_counter()
-        self._step = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-        self.compile_seconds = time.perf_counter() - start
-        memory = self._step.memory_analysis()
-        self.megabytes = memory.temp_size_in_bytes / 1e6 if memory else None
-        self.from_host = len(host_transfers(self._step.as_text() or ""))
+        self._step, self.fields = timing.compiled(step, state, batch, donate_argnums=0)
+        self.fields["from_host"] = len(host_transfers(self._step.as_text() or ""))
 
     def again(self) -> "Compiled":
         """The same program with a state of its own."""
@@ -111,20 +106,17 @@ class Compiled:
         jax.block_until_ready(self.state)
 
 
-def measure(
-    options: Options, size: Size, batch: int
-) -> tuple[list[Row], list[TorchRow]]:
-    """All steps of one model on one batch."""
+def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
+    """Measure all steps of one model on one batch."""
     problem = Problem.make(size, batch, options.groups)
-    made = make_steps(problem)
     compiled = {
         name: Compiled(step, state, problem.batch)
-        for name, (step, state) in made.items()
+        for name, (step, state) in make_steps(problem).items()
     }
     # By what the same program differs from itself is noise.
     compiled["plain, again"] = compiled["plain"].again()
     differences = {}
-    if options.pytorch and importlib.util.find_spec("torchjd") is not None:
+    if options.pytorch and timing.installed("torchjd"):
         differences = {
             name: _difference(problem, compiled[name], released=released)
             for name, released in COMPARED.items()
@@ -133,29 +125,25 @@ def measure(
     seconds = min(timing.timed(compiled["plain"]) for _ in range(3))
     number = max(1, round(TURN / seconds))
     turns: dict[str, Callable[[], Any]] = {
-        name: lambda run=run: run(number) for name, run in compiled.items()
+        name: functools.partial(run, number) for name, run in compiled.items()
     }
     times = timing.in_turns(turns, options.rounds)
-    rows = [
+    rows: list[Row | TorchRow] = [
         Row(
-            size.name,
-            batch,
-            name,
-            ratio=float(np.median(times[name] / times["plain"])),
-            milliseconds=1e3 * float(np.median(times[name])) / number,
-            compile_seconds=run.compile_seconds,
-            temporary_megabytes=run.megabytes,
-            from_host=run.from_host,
+            *(size.name, batch, name),
+            ratio=timing.median(times[name] / times["plain"]),
+            milliseconds=1e3 * timing.median(times[name]) / number,
+            **run.fields,
         )
         for name, run in compiled.items()
     ]
-    if not differences:
-        return rows, []
-    return rows, _against(options, problem, turns, number, differences)
+    if differences:
+        rows += _against(options, problem, turns, number, differences)
+    return rows
 
 
 def _difference(problem: Problem, run: Compiled, *, released: bool) -> float:
-    """Between PyTorch's parameters and ours after some steps; see `distance`."""
+    """Compare PyTorch's parameters and ours after some steps; see `distance`."""
     from experiments.bench.torch_multifair import Twin
 
     twin = Twin(problem, released=released)
@@ -172,30 +160,26 @@ def _against(
     number: int,
     differences: dict[str, float],
 ) -> list[TorchRow]:
-    """Both libraries' steps in turns, PyTorch's on the threads that are fastest."""
+    """Time both libraries' steps in turns, PyTorch's on as many threads as suit it."""
     from experiments.bench.torch_multifair import turn
 
     calls = {name: ours[name] for name in COMPARED}
     for name, released in COMPARED.items():
         calls[f"torch {name}"] = turn(problem, number, released=released)
     times = timing.in_turns(calls, options.rounds)
-    plain, torch_plain = times["plain"], times["torch plain"]
     rows = []
     for name in COMPARED:
         mine, theirs = times[name], times[f"torch {name}"]
-        rows.append(
-            TorchRow(
-                problem.size.name,
-                len(problem.batch["labels"]),
-                name,
-                milliseconds=1e3 * float(np.median(mine)) / number,
-                over_plain=float(np.median(mine / plain)),
-                torch_milliseconds=1e3 * float(np.median(theirs)) / number,
-                torch_over_plain=float(np.median(theirs / torch_plain)),
-                ratio=float(np.median(theirs / mine)),
-                difference=differences[name],
-            )
+        row = TorchRow(
+            *(problem.size.name, len(problem.batch["labels"]), name),
+            milliseconds=1e3 * timing.median(mine) / number,
+            over_plain=timing.median(mine / times["plain"]),
+            torch_milliseconds=1e3 * timing.median(theirs) / number,
+            torch_over_plain=timing.median(theirs / times["torch plain"]),
+            ratio=timing.median(theirs / mine),
+            difference=differences[name],
         )
+        rows.append(row)
     return rows
 
 
@@ -207,13 +191,9 @@ def distance(start: Any, ours: Any, theirs: Any) -> float:
     """
 
     def moved(params: Any) -> np.ndarray:
-        pairs = zip(*map(jax.tree.leaves_with_path, (params, start)), strict=True)
-        return np.concatenate(
-            [
-                _without_keys(path, np.asarray(a) - np.asarray(b))
-                for (path, a), (_, b) in pairs
-            ]
-        )
+        by = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, start)
+        leaves = jax.tree.leaves_with_path(by)
+        return np.concatenate([_without_keys(path, leaf) for path, leaf in leaves])
 
     far = moved(theirs)
     return float(np.linalg.norm(moved(ours) - far) / np.linalg.norm(far))
@@ -240,20 +220,14 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         raise ValueError(f"--small and --large must be 2 or more: {min(batches)}.")
     timing.check_numbers(options, least={"groups": 2})
     options, about = timing.begin(options, small=(32,), large=(), rounds=3)
-    steps: list[Row] = []
-    against: list[TorchRow] = []
-    for size, batches in ((SMALL, options.small), (LARGE, options.large)):
-        for batch in batches:
-            new, new_against = measure(options, size, batch)
-            timing.show(Row.heads(), new, width=130)
-            timing.show(TorchRow.heads(), new_against, width=130)
-            steps += new
-            against += new_against
-    for kind, rows in (("modulation", steps), ("modulation-torch", against)):
-        if rows:
-            timing.save(
-                options, f"{kind}-{timing.setting(about)}", type(rows[0]), rows, about
-            )
+    tasks = [
+        functools.partial(measure, options, size, batch)
+        for size, batches in ((SMALL, options.small), (LARGE, options.large))
+        for batch in batches
+    ]
+    where = timing.setting(about)
+    kinds = {f"modulation-{where}": Row, f"modulation-torch-{where}": TorchRow}
+    steps, against = timing.measured(options, about, kinds, tasks)
     return steps, against
 
 

@@ -6,7 +6,7 @@ their own.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,6 +126,7 @@ class Problem:
         self, transform: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
         """The transformation of the model's gradient, and what follows it."""
+        # A label a leaf: `partition` would hide a part labelled as one from transforms.
         parts = {
             key: jax.tree.map(lambda _, key=key: _part(key), tree)
             for key, tree in self.params.items()
@@ -158,61 +159,76 @@ class Problem:
         )
 
 
-def joint_loss(problem: Problem):
-    """The fused and the auxiliary heads' cross-entropies."""
+def joint_loss(problem: Problem, *, penalised: bool = False):
+    """Make the fused and the auxiliary heads' cross-entropies.
+
+    Args:
+      problem: The model and its groups.
+      penalised: With MultiFair's direction and fairness terms, as in the paper.
+    """
 
     def loss_fn(params, batch, opt_state):
-        del opt_state
-        total, extra, _ = _joint(problem, params, batch)
+        outputs = problem.apply(params, batch["inputs"])
+        fused = _cross_entropies(outputs.logits[:, None], batch["labels"])
+        heads = _cross_entropies(outputs.unimodal_logits, batch["labels"])
+        total = jnp.mean(fused) + jnp.sum(jnp.mean(heads, axis=0))
+        extra = {
+            "unimodal_scores": jax.nn.sigmoid(outputs.unimodal_logits[..., 0]),
+            "scores": jax.nn.sigmoid(outputs.logits[:, 0]),
+            "labels": batch["labels"],
+            "groups": batch["groups"],
+        }
+        if penalised:
+            total += _penalty(outputs, extra, opt_state)
         return total, extra
 
     return loss_fn
 
 
-def paper_loss(problem: Problem):
-    """The joint loss with MultiFair's direction and fairness terms."""
-
-    def loss_fn(params, batch, opt_state):
-        total, extra, outputs = _joint(problem, params, batch)
-        # The heads' own scores, but as functions of the encoders alone: the heads are
-        # meters, which the fairness term must not bend.
-        metered = outputs.unimodal_logits[..., 0]
-        through = outputs.attached_unimodal_logits[..., 0]
-        through = jax.nn.sigmoid(through - metered + jax.lax.stop_gradient(metered))
-        penalty = modulation.multifair_penalty(
-            **_last_layers(outputs, batch["labels"]),
-            **{
-                name: optax.tree.get(opt_state, name)
-                for name in ("modality_auc", "group_auc", "group_seen")
-            },
-            **(extra | {"unimodal_scores": through}),
-            direction=DIRECTION,
-            fairness=FAIRNESS,
-            tau=TAU,
-            decay=DECAY,
-        )
-        return total + penalty.total, extra
-
-    return loss_fn
+def _penalty(
+    outputs: MultimodalOutputs, extra: dict[str, jax.Array], opt_state: Any
+) -> jax.Array:
+    """Add up MultiFair's direction and fairness terms."""
+    fused, alone = outputs.logits[:, 0], outputs.unimodal_logits[..., 0]
+    # The heads' own scores, but as functions of the encoders alone: the heads only
+    # measure, and the fairness term must not bend them.
+    through = outputs.attached_unimodal_logits[..., 0]
+    through = jax.nn.sigmoid(through - alone + jax.lax.stop_gradient(alone))
+    gradient, labels = modulation.last_layer_gradient, extra["labels"]
+    penalty = modulation.multifair_penalty(
+        fused_gradient=gradient(outputs.last_inputs, fused, labels),
+        unimodal_gradients=jax.vmap(gradient, in_axes=(1, 1, None))(
+            outputs.unimodal_last_inputs, alone, labels
+        ),
+        **{
+            name: optax.tree.get(opt_state, name)
+            for name in ("modality_auc", "group_auc", "group_seen")
+        },
+        **(extra | {"unimodal_scores": through}),
+        direction=DIRECTION,
+        fairness=FAIRNESS,
+        tau=TAU,
+        decay=DECAY,
+    )
+    return penalty.total
 
 
 def make_steps(problem: Problem) -> dict[str, tuple[TrainStep, TrainState]]:
-    """Each step, ``(state, batch) -> (state, info)``, and its first state."""
-
-    def modulated(loss_fn, transform):
-        tx = problem.optimiser(transform)
-        return training.make_loss_step(loss_fn, tx), _begin(problem, tx)
-
-    joint = joint_loss(problem)
-    ogm_ge = modulation.ogm_ge(problem.labels, MODALITIES)
-    return {
-        "plain": modulated(joint, optax.identity()),
-        "OGM-GE": modulated(joint, ogm_ge),
-        "MultiFair, released": modulated(joint, problem.multifair("released")),
-        "MultiFair, paper, magnitudes": modulated(joint, problem.multifair("paper")),
-        "MultiFair, paper": modulated(paper_loss(problem), problem.multifair("paper")),
-        "dual level": _dual_level(problem),
+    """Make each step, ``(state, batch) -> (state, info)``, and its first state."""
+    plain, penalised = joint_loss(problem), joint_loss(problem, penalised=True)
+    released, paper = problem.multifair("released"), problem.multifair("paper")
+    losses = {
+        "plain": (plain, optax.identity()),
+        "OGM-GE": (plain, modulation.ogm_ge(problem.labels, MODALITIES)),
+        "MultiFair, released": (plain, released),
+        "MultiFair, paper, magnitudes": (plain, paper),
+        "MultiFair, paper": (penalised, paper),
     }
+    made = {}
+    for name, (loss_fn, transform) in losses.items():
+        tx = problem.optimiser(transform)
+        made[name] = training.make_loss_step(loss_fn, tx), _begin(problem, tx)
+    return made | {"dual level": _dual_level(problem)}
 
 
 def _part(key: str) -> str:
@@ -226,10 +242,8 @@ def host_transfers(compiled: str) -> list[str]:
 
 def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
     """A block for the fused and for each unimodal loss, a row for each group."""
-    partition = fairjax.partition(
-        {"group": np.arange(problem.num_groups)},
-        levels={"group": list(range(problem.num_groups))},
-    )
+    groups = np.arange(problem.num_groups)
+    partition = fairjax.partition({"group": groups})
     blocks = ("fused", *MODALITIES)
 
     def statistics(params, batch):
@@ -238,17 +252,12 @@ def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
         fused = _cross_entropies(outputs.logits[:, None], batch["labels"])[:, 0]
         return {"fused": fused} | {n: each[:, m] for m, n in enumerate(MODALITIES)}
 
-    objectives = fairjax.cell_objectives(
-        statistics,
-        partition,
-        {
-            f"{block}: {group}": share_of_loss(
-                np.arange(problem.num_groups) == group, block
-            )
-            for block in blocks
-            for group in range(problem.num_groups)
-        },
-    )
+    functions = {
+        f"{block}: {group}": share_of_loss(groups == group, block)
+        for block in blocks
+        for group in groups
+    }
+    objectives = fairjax.cell_objectives(statistics, partition, functions)
     reconciled = modulation.dual_level(
         num_modalities=len(blocks), num_groups=problem.num_groups
     )
@@ -262,37 +271,9 @@ def _begin(problem: Problem, tx: optax.GradientTransformation) -> TrainState:
     return jax.tree.map(jnp.copy, state)
 
 
-def _joint(
-    problem: Problem, params: Any, batch: Mapping[str, Any]
-) -> tuple[jax.Array, dict[str, jax.Array], MultimodalOutputs]:
-    outputs = problem.apply(params, batch["inputs"])
-    fused = _cross_entropies(outputs.logits[:, None], batch["labels"])
-    heads = _cross_entropies(outputs.unimodal_logits, batch["labels"])
-    total = jnp.mean(fused) + jnp.sum(jnp.mean(heads, axis=0))
-    extra = {
-        "unimodal_scores": jax.nn.sigmoid(outputs.unimodal_logits[..., 0]),
-        "scores": jax.nn.sigmoid(outputs.logits[:, 0]),
-        "labels": batch["labels"],
-        "groups": batch["groups"],
-    }
-    return total, extra, outputs
-
-
 def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """``[B, M]`` of logits ``[B, M, 1]``."""
     return optax.sigmoid_binary_cross_entropy(logits[..., 0], labels[:, None])
-
-
-def _last_layers(outputs: MultimodalOutputs, labels: jax.Array) -> dict[str, jax.Array]:
-    """The gradients that the direction term compares."""
-    gradient = modulation.last_layer_gradient
-    alone = jax.vmap(gradient, in_axes=(1, 1, None))
-    return {
-        "fused_gradient": gradient(outputs.last_inputs, outputs.logits[:, 0], labels),
-        "unimodal_gradients": alone(
-            outputs.unimodal_last_inputs, outputs.unimodal_logits[..., 0], labels
-        ),
-    }
 
 
 def _patients(

@@ -10,10 +10,10 @@ import itertools
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ import tensorflow_datasets as tfds
 from flax import nnx
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, median
+from fairjax import training
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
 from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
@@ -77,44 +78,42 @@ class Row(timing.Row):
       waited: Seconds of each that steps waited for data.
     """
 
-    ahead: bool
-    lengths: int
-    padding: float
+    ahead: Annotated[bool, Cell("loaded", of=lambda row: row.loaded, left=True)]
+    lengths: Annotated[int, Cell("lengths")]
+    padding: Annotated[
+        float, Cell("padding %", ".0f", of=lambda row: 100 * row.padding)
+    ]
     examples: int
     steps: int
-    wall: list[float]
-    waited: list[float]
+    wall: Annotated[
+        list[float],
+        Cell("examples/s", ".0f", of=lambda row: row.examples / median(row.wall)),
+        Cell("step and wait ms", ".1f", of=lambda row: row.each(row.wall)),
+    ]
+    waited: Annotated[
+        list[float],
+        Cell("wait ms", ".1f", of=lambda row: row.each(row.waited)),
+        Cell(
+            *("waiting %", ".1f"),
+            of=lambda row: 100 * median(row.waited) / median(row.wall),
+        ),
+    ]
 
-    @classmethod
-    def columns(cls) -> list[tuple[str, Cell]]:
-        """The columns, of several fields each."""
-        heads = ("loaded", "lengths", "padding %", "examples/s")
-        heads += ("step and wait ms", "wait ms", "waiting %")
-        return [("", Cell(head, left=head == "loaded")) for head in heads]
+    @property
+    def loaded(self) -> str:
+        """When batches are loaded."""
+        return "ahead" if self.ahead else "when asked for"
 
-    def cells(self) -> list[str]:
-        """As the table shows it."""
-        wall, waited = np.median(self.wall), np.median(self.waited)
-        return [
-            "ahead" if self.ahead else "when asked for",
-            str(self.lengths),
-            f"{100 * self.padding:.0f}",
-            f"{self.examples / wall:.0f}",
-            f"{1000 * wall / self.steps:.1f}",
-            f"{1000 * waited / self.steps:.1f}",
-            f"{100 * waited / wall:.1f}",
-        ]
+    def each(self, seconds: list[float]) -> float:
+        """Compute the milliseconds of a step."""
+        return 1000 * median(seconds) / self.steps
 
 
 def write_archive(folder: Path, subjects: int, side: int, seed: int) -> None:
     """Files of FairVLMed's schema, with notes of log-normal length."""
     rng = np.random.default_rng(seed)
     tenth = max(1, subjects // 10)
-    sizes = {
-        "Training": subjects - 2 * tenth,
-        "Validation": tenth,
-        "Test": tenth,
-    }
+    sizes = {"Training": subjects - 2 * tenth, "Validation": tenth, "Test": tenth}
     subject = itertools.count()
     for split, number in sizes.items():
         (folder / split).mkdir(parents=True)
@@ -174,23 +173,17 @@ def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
         encoders, widths, width=width, depth=depth, num_heads=_HEADS, rngs=rngs
     )
     apply, params = functional(model)
-    transform = optax.adam(1e-3)
 
-    def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    def loss(params: Any, batch: Mapping[str, Any], opt_state: Any):
+        del opt_state
         inputs = {"image": (batch["image"],), "note": (batch["words"], batch["own"])}
         logits = apply(params, inputs).logits[:, 0]
         each = optax.sigmoid_binary_cross_entropy(logits, batch["label"])
-        return jnp.sum(each * batch["counts"]) / jnp.sum(batch["counts"])
+        return jnp.sum(each * batch["counts"]) / jnp.sum(batch["counts"]), {}
 
-    @jax.jit
-    def step(state: Any, batch: dict[str, jax.Array]) -> Any:
-        params, opt_state = state
-        updates, opt_state = transform.update(
-            jax.grad(loss)(params, batch), opt_state, params
-        )
-        return optax.apply_updates(params, updates), opt_state
-
-    return step, (params, transform.init(params))
+    transform = optax.adam(1e-3)
+    step = training.make_loss_step(loss, transform)
+    return jax.jit(step), training.init_state(params, transform, key=options.seed)
 
 
 def timed(
@@ -206,7 +199,7 @@ def timed(
         waited += time.perf_counter() - asked
         if batch is None:
             return time.perf_counter() - start, waited
-        state = jax.block_until_ready(step(state, batch))
+        state, _ = jax.block_until_ready(step(state, batch))
 
 
 def measure(source: Any, options: Options) -> list[Row]:
@@ -230,23 +223,19 @@ def measure(source: Any, options: Options) -> list[Row]:
             step(state, jax.device_put(batch))
     settings = list(itertools.product((False, True), bounds))
     found: dict[tuple[bool, int], list[tuple[float, float]]] = {s: [] for s in settings}
-    for run in range(options.runs):
-        for ahead, number in settings:
-            loader = load(source, options, plan(number, options.epochs, run))
-            batches = prefetch(loader) if ahead else map(jax.device_put, loader)
-            found[ahead, number].append(timed(step, state, batches))
-    return [
-        Row(
-            ahead=ahead,
-            lengths=len(bounds[number]),
-            padding=buckets.padding_share(lengths, bounds[number]),
-            examples=options.epochs * len(lengths),
-            steps=sum(1 for _ in plan(number, options.epochs, 0)),
-            wall=[wall for wall, _ in of],
-            waited=[waited for _, waited in of],
-        )
-        for (ahead, number), of in found.items()
-    ]
+    for run, (ahead, number) in itertools.product(range(options.runs), settings):
+        loader = load(source, options, plan(number, options.epochs, run))
+        batches = prefetch(loader) if ahead else map(jax.device_put, loader)
+        found[ahead, number].append(timed(step, state, batches))
+    rows = []
+    for (ahead, number), taken in found.items():
+        padding = buckets.padding_share(lengths, bounds[number])
+        examples = options.epochs * len(lengths)
+        steps = sum(1 for _ in plan(number, options.epochs, 0))
+        wall, waited = map(list, zip(*taken, strict=True))
+        row = Row(ahead, len(bounds[number]), padding, examples, steps, wall, waited)
+        rows.append(row)
+    return rows
 
 
 def main(options: Options) -> list[Row]:
@@ -273,9 +262,13 @@ def main(options: Options) -> list[Row]:
         config = tfds.download.DownloadConfig(manual_dir=raw)
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)
-        rows = measure(builder.as_data_source("train"), options)
-    timing.show(Row.heads(), rows, width=120)
-    timing.save(options, f"pipeline-{jax.default_backend()}", Row, rows, about)
+        (rows,) = timing.measured(
+            options,
+            about,
+            {f"pipeline-{jax.default_backend()}": Row},
+            [lambda: measure(builder.as_data_source("train"), options)],
+            width=120,
+        )
     return rows
 
 

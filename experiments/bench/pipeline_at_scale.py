@@ -13,22 +13,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.mitigation_tasks import Row
 from experiments.bench.timing import timed
 from experiments.core.lanes import num_cores
 from experiments.datasets.simulated_subgroups import simulate
-from experiments.intersectional.groups import SUBGROUP, Composite, composite
+from experiments.intersectional.groups import SUBGROUP, composite
 from experiments.intersectional.models import Division, fitted_scores
 from experiments.intersectional.paper import evaluate_paper, paper_parts
 from experiments.intersectional.results import Options
 from experiments.intersectional.stages import PAPER
-from fairjax.evaluation import Cohort, Grouping
+from fairjax.evaluation import cohort
 
-# Share of the members below which a combination is merged: ten subgroups stay.
+# A combination with a smaller share of the members, or fewer of either outcome, is
+# merged: ten subgroups stay.
 _RARE = 0.02
+_OUTCOMES = 10
 
 
 def measure_pipeline(rows: int, *, learner: str, iterations: int = 50) -> Row:
@@ -103,7 +104,9 @@ def eight_configurations(
       The numbers of features, subgroups and values.
     """
     found = composite(
-        simulate(rows, seed=0)[0], min_patients=round(_RARE * rows), min_outcomes=10
+        simulate(rows, seed=0)[0],
+        min_patients=round(_RARE * rows),
+        min_outcomes=_OUTCOMES,
     )
     options = Options(
         dataset="simulated_subgroups", learner=learner, iterations=iterations
@@ -118,24 +121,18 @@ def eight_configurations(
     scores, _ = fitted_scores(
         division, wanted, options, work, processes=num_cores(), advance=lambda: None
     )
-    table = evaluate_paper(wanted, scores, parts, found, _cohort(found), options)
+    members = cohort(
+        found.table.label,
+        found.table.attributes,
+        references={SUBGROUP: found.reference},
+        min_support=_OUTCOMES,
+    )
+    table = evaluate_paper(wanted, scores, parts, found, members, options)
     return {
         "features": division.inputs.shape[2],
         "groups": len(found.levels),
         "values": sum(len(values) for values in table.values.values()),
     }
-
-
-def _cohort(found: Composite) -> Cohort:
-    labels = jnp.asarray(found.table.label, jnp.int32)
-    grouping = Grouping(
-        SUBGROUP,
-        found.levels,
-        jnp.asarray(found.codes, jnp.int32),
-        np.ones(len(found.levels), bool),
-        reference=0,
-    )
-    return Cohort(labels, (grouping,), None, jnp.zeros((0, 1), jnp.int32))
 
 
 if __name__ == "__main__":

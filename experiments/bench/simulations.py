@@ -73,76 +73,69 @@ class Findings(NamedTuple):
 
 
 def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Findings:
-    """One data set of this true gap, judged by every method."""
+    """Draw one data set of this true gap, and have every method judge it."""
+    keys = jax.random.split(key, 4)
+    number, positives = len(scenario.positives), np.array(scenario.positives)
+    # Of each group the positives, then the negatives.
+    repeats = np.stack([positives, NEGATIVES * positives], axis=1).ravel()
+    labels = jnp.asarray(np.repeat([1, 0] * number, repeats))
+    groups = jnp.asarray(np.repeat(np.arange(number).repeat(2), repeats))
+    rows = (spread(gap, number, scenario.rate)[groups], labels, groups)
     run = _find_auroc if scenario.metric == "AUROC" else _find_rates
-    values = spread(gap, len(scenario.positives), scenario.rate)
-    return run(key, values, scenario, sizes)
-
-
-def _columns(scenario: Scenario) -> tuple[jax.Array, jax.Array]:
-    """Labels and groups of all rows."""
-    groups, labels = [], []
-    for group, positives in enumerate(scenario.positives):
-        groups.append(np.full(positives * (1 + NEGATIVES), group))
-        labels.append(np.repeat([1, 0], [positives, NEGATIVES * positives]))
-    return jnp.asarray(np.concatenate(labels)), jnp.asarray(np.concatenate(groups))
+    found, noise, percentile, test = run(keys, rows, scenario, sizes)
+    corrected = jnp.stack([found.estimate, noise.corrected])
+    if scenario.metric == "TPR ratio":
+        corrected = jnp.full_like(corrected, jnp.nan)
+    interval = jnp.stack([found.lower, found.upper])
+    return Findings(interval, jnp.stack(percentile), test.p_value, corrected)
 
 
 def _find_rates(
-    key: jax.Array, values: jax.Array, scenario: Scenario, sizes: Sizes
-) -> Findings:
-    data, simulation, resample, shuffle = jax.random.split(key, 4)
-    labels, groups = _columns(scenario)
+    keys: jax.Array, rows: tuple[jax.Array, ...], scenario: Scenario, sizes: Sizes
+):
+    data, simulation, resample, shuffle = keys
+    values, labels, groups = rows
     number = len(scenario.positives)
     # The false positive rates are equal, so the gap of the odds is that of the TPR.
-    rates = jnp.where(labels == 1, values[groups], 0.2)
+    rates = jnp.where(labels == 1, values, 0.2)
     predictions = jax.random.bernoulli(data, rates)
     counts = metrics.group_counts(labels, predictions, groups, num_groups=number)
-    options = {"num_draws": sizes.draws}
     table = jnp.moveaxis(counts.counts, 1, 0)  # [label, G, prediction]
     agg = "mean" if scenario.metric == "mean odds" else "max"
     if "odds" in scenario.metric:
         statistic = functools.partial(metrics.equalized_odds_difference, agg=agg)
-        found = metrics.equalized_odds_interval(simulation, counts, agg=agg, **options)
-    elif scenario.metric == "TPR":
-        statistic, table = metrics.equal_opportunity_difference, table[1:]
-        found = metrics.rate_gap_interval(
-            simulation, table[0, :, 1], table[0].sum(1), **options
+        found = metrics.equalized_odds_interval(
+            simulation, counts, agg=agg, num_draws=sizes.draws
         )
     else:
         table = table[1:]
-        found = metrics.rate_ratio_interval(
-            simulation, table[0, :, 1], table[0].sum(1), **options
-        )
-        found = found._replace(lower=1 - found.upper, upper=1 - found.lower)
-
-        def statistic(counts: GroupCounts) -> jax.Array:
-            return 1 - metrics.ratio(metrics.true_positive_rate(counts))
-
-    rows = table.sum(axis=2)
-    pooled = table[..., 1].sum(axis=1, keepdims=True) / rows.sum(axis=1, keepdims=True)
-    noise = metrics.gap_noise(
-        simulation,
-        table[..., 1] / rows,
-        jnp.sqrt(pooled * (1 - pooled) / rows),
-        agg=agg,
-        num_draws=sizes.draws,
-    )
-    corrected = jnp.stack([found.estimate, noise.corrected])
+        statistic, interval = {
+            "TPR": (metrics.equal_opportunity_difference, metrics.rate_gap_interval),
+            "TPR ratio": (_below_parity, metrics.rate_ratio_interval),
+        }[scenario.metric]
+        counted = (table[0, :, 1], table[0].sum(1))
+        found = interval(simulation, *counted, num_draws=sizes.draws)
     if scenario.metric == "TPR ratio":
-        corrected = jnp.full_like(corrected, jnp.nan)
+        found = found._replace(lower=1 - found.upper, upper=1 - found.lower)
+    hits, trials = table[..., 1], table.sum(axis=2)
+    pooled = hits.sum(axis=1, keepdims=True) / trials.sum(axis=1, keepdims=True)
+    errors = jnp.sqrt(pooled * (1 - pooled) / trials)
+    noise = metrics.gap_noise(
+        simulation, hits / trials, errors, agg=agg, num_draws=sizes.draws
+    )
     test = metrics.permutation_null(
-        shuffle,
-        labels,
-        predictions,
-        groups,
+        *(shuffle, labels, predictions, groups),
         num_groups=number,
         num_permutations=sizes.permutations,
         statistic=statistic,
     )
     percentile = percentile_interval(resample, counts, statistic, sizes.replicates)
-    interval = jnp.stack([found.lower, found.upper])
-    return Findings(interval, jnp.stack(percentile), test.p_value, corrected)
+    return found, noise, percentile, test
+
+
+def _below_parity(counts: GroupCounts) -> jax.Array:
+    """How far the ratio of true positive rates is below 1."""
+    return 1 - metrics.ratio(metrics.true_positive_rate(counts))
 
 
 def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
@@ -154,46 +147,31 @@ def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
 
 
 def _find_auroc(
-    key: jax.Array, values: jax.Array, scenario: Scenario, sizes: Sizes
-) -> Findings:
-    data, simulation, resample, shuffle = jax.random.split(key, 4)
-    labels, groups = _columns(scenario)
-    number = len(scenario.positives)
-    scores = _scores(data, labels, values[groups])
-    found = metrics.delong(labels, scores, groups, num_groups=number)
-    positives = jnp.asarray(scenario.positives)
-    gap = metrics.auroc_gap_interval(
-        simulation,
-        found.auroc[0],
-        jnp.diag(found.covariance[:, 0, 0]),
-        positives,
-        NEGATIVES * positives,
+    keys: jax.Array, rows: tuple[jax.Array, ...], scenario: Scenario, sizes: Sizes
+):
+    data, simulation, resample, shuffle = keys
+    values, labels, groups = rows
+    number, positives = len(scenario.positives), jnp.asarray(scenario.positives)
+    columns = (labels, _scores(data, labels, values), groups)
+    delong = metrics.delong(*columns, num_groups=number)
+    areas, variances = delong.auroc[0], delong.covariance[:, 0, 0]
+    found = metrics.auroc_gap_interval(
+        *(simulation, areas, jnp.diag(variances), positives, NEGATIVES * positives),
         num_draws=sizes.draws,
     )
     replicates = metrics.bootstrap_auroc(
-        resample,
-        labels,
-        scores,
-        groups,
-        num_groups=number,
-        num_replicates=sizes.replicates,
+        resample, *columns, num_groups=number, num_replicates=sizes.replicates
     )
     percentile = metrics.bootstrap_interval(
-        metrics.difference(replicates), metrics.difference(found.auroc[0])
+        metrics.difference(replicates), metrics.difference(areas)
     )
     test = metrics.score_permutation_null(
-        shuffle,
-        labels,
-        scores,
-        groups,
-        num_groups=number,
-        num_permutations=sizes.permutations,
+        shuffle, *columns, num_groups=number, num_permutations=sizes.permutations
     )
-    interval = jnp.stack([gap.lower, gap.upper])
-    errors = jnp.sqrt(found.covariance[:, 0, 0])
-    noise = metrics.gap_noise(simulation, found.auroc[0], errors, num_draws=sizes.draws)
-    corrected = jnp.stack([gap.estimate, noise.corrected])
-    return Findings(interval, jnp.stack(percentile), test.p_value, corrected)
+    noise = metrics.gap_noise(
+        simulation, areas, jnp.sqrt(variances), num_draws=sizes.draws
+    )
+    return found, noise, percentile, test
 
 
 def _scores(key: jax.Array, labels: jax.Array, areas: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ class Method:
       steps: Ours.
       options: TorchJD's arguments; None stands for K.
       tolerance: Of the updates' relative difference; None where both draw at random.
-      ordered: Our steps with TorchJD's orders ``[K, K]``, where it draws some.
+      ordered: Makes our first step, of an ``order``, where TorchJD draws one.
       gap: How far weights are from solving the method's problem, where TorchJD's may
         not.
       settings: What was set that is no default.
@@ -48,7 +48,7 @@ class Method:
     steps: tuple[Step, ...]
     options: dict[str, Any] = field(default_factory=dict)
     tolerance: float | None = 1e-3
-    ordered: Callable[[np.ndarray], tuple[Step, ...]] | None = None
+    ordered: Callable[..., Step] | None = None
     gap: Callable[[np.ndarray, np.ndarray], float] | None = None
     settings: str = ""
 
@@ -57,22 +57,17 @@ class Method:
         return {k: size if v is None else v for k, v in self.options.items()}
 
 
+_GRADVAC = functools.partial(steps.gradvac, beta=0.5)
 METHODS = (
     Method(
         "PCGrad",
         (steps.project_conflicts(), steps.combine("sum")),
-        ordered=lambda orders: (
-            steps.project_conflicts(order=jnp.asarray(orders)),
-            steps.combine("sum"),
-        ),
+        ordered=steps.project_conflicts,
     ),
     Method(
         "GradVac",
-        (steps.gradvac(beta=0.5), steps.combine("sum")),
-        ordered=lambda orders: (
-            steps.gradvac(beta=0.5, order=jnp.asarray(orders)),
-            steps.combine("sum"),
-        ),
+        (_GRADVAC(), steps.combine("sum")),
+        ordered=_GRADVAC,
         settings="beta .5",
     ),
     Method("UPGrad", (steps.upgrad(ridge=1e-4),), settings="ridge 1e-4"),

@@ -7,9 +7,8 @@ their updates are compared first.
 
 import dataclasses
 import functools
-import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -97,52 +96,68 @@ class ShareRow(timing.Row):
 
 
 def measure(options: Options, method: Method, size: int) -> Row:
-    """One method at one K."""
-    rows = draw_rows(size, options.draws)
-    grams = jnp.stack([jnp.asarray(one @ one.T) for one in rows])
-    ours = Ours(method.steps, grams)
-    row = Row(method.name, size, note=method.settings)
-    row = dataclasses.replace(row, compile_seconds=ours.compile_seconds)
+    """Measure one method at one K."""
+    draws = draw_rows(size, options.draws)
+    ours = Ours(method.steps, jnp.stack([jnp.asarray(one @ one.T) for one in draws]))
     calls = {"ours": _one_by_one(ours, options.draws, IN_A_ROW), "loop": ours.loop}
-    number = IN_A_ROW
-    if options.pytorch and importlib.util.find_spec("torchjd") is not None:
-        from experiments.bench import torch_solvers
+    number, notes, difference = IN_A_ROW, [method.settings], None
+    with warnings.catch_warnings():
+        # Of CVXPY, on the problems that TorchJD poses and how they were solved.
+        warnings.simplefilter("ignore", UserWarning)
+        if options.pytorch and timing.installed("torchjd"):
+            from experiments.bench.torch_solvers import Theirs
 
-        with warnings.catch_warnings():
-            # Of CVXPY, on the problems that TorchJD poses and how they were solved.
-            warnings.simplefilter("ignore", UserWarning)
-            row = compare(method, row, rows, ours)
-            theirs = torch_solvers.Theirs(
-                method.name, method.torchjd_options(size), rows
-            )
+            difference, note = compare(method, draws, ours)
+            notes.append(note)
+            theirs = Theirs(method.name, method.torchjd_options(size), draws)
             theirs(0)
             seconds = timing.timed(lambda: theirs(0))
             if seconds > options.limit:
-                row = _noted(row, f"TorchJD left out: takes {seconds:.0f} s")
+                notes.append(f"TorchJD left out: takes {seconds:.0f} s")
             else:
                 theirs.set_fastest_threads()
                 number = IN_A_ROW if IN_A_ROW * seconds < LONG else options.draws
                 calls["theirs"] = _one_by_one(theirs, options.draws, number)
-            return _timed_row(row, timing.in_turns(calls, options.rounds), number)
-    return _timed_row(row, timing.in_turns(calls, options.rounds), number)
+        turns = timing.in_turns(calls, options.rounds)
+    mine, loop = turns["ours"] / IN_A_ROW, turns["loop"] / IN_A_ROW
+    row = Row(
+        method.name,
+        size,
+        milliseconds=1e3 * timing.median(mine),
+        loop_milliseconds=1e3 * timing.median(loop),
+        compile_seconds=ours.compile_seconds,
+        difference=difference,
+        note="; ".join(filter(None, notes)),
+    )
+    if "theirs" not in turns:
+        return row
+    other = turns["theirs"] / number
+    return dataclasses.replace(
+        row,
+        ratio=timing.median(other / mine),
+        loop_ratio=timing.median(other / loop),
+        torchjd_milliseconds=1e3 * timing.median(other),
+    )
 
 
-def compare(method: Method, row: Row, draws: Sequence[np.ndarray], ours: Ours) -> Row:
-    """The greatest relative difference of the updates, and why, where it is great."""
+def compare(
+    method: Method, draws: Sequence[np.ndarray], ours: Ours
+) -> tuple[float | None, str]:
+    """Find the greatest relative difference of the updates, and why, where it is."""
     from experiments.bench import torch_solvers
 
     if method.tolerance is None:
-        return _noted(row, "drawn at random")
-    size = row.size
+        return None, "drawn at random"
     worst, gaps = 0.0, []
     for draw, rows in enumerate(draws):
-        solve = functools.partial(ours, draw)
+        solve = ours
         if method.ordered is not None:
-            orders = torch_solvers.seeded_orders(method.name, size, seed=draw)
-            chain = method.ordered(orders)
-            solve = functools.partial(Ours(chain, ours.grams), draw)
-        found = np.asarray(solve(), np.float64)
-        theirs = torch_solvers.Theirs(method.name, method.torchjd_options(size), [rows])
+            orders = torch_solvers.seeded_orders(method.name, len(rows), seed=draw)
+            first = method.ordered(order=jnp.asarray(orders))
+            solve = Ours((first, *method.steps[1:]), ours.grams)
+        found = np.asarray(solve(draw), np.float64)
+        options = method.torchjd_options(len(rows))
+        theirs = torch_solvers.Theirs(method.name, options, [rows])
         wanted, weights = theirs.result(0, seed=draw)
         difference = np.linalg.norm(found @ rows - wanted) / np.linalg.norm(wanted)
         worst = max(worst, float(difference))
@@ -151,34 +166,27 @@ def compare(method: Method, row: Row, draws: Sequence[np.ndarray], ours: Ours) -
             gaps.append((method.gap(gram, found), method.gap(gram, weights)))
         elif difference > method.tolerance:
             gaps.append((float("inf"), 0.0))
-    row = dataclasses.replace(row, difference=worst)
     if not gaps:
-        return row
+        return worst, ""
     mine, other = np.max(gaps, axis=0)
     if mine >= other:
-        return _noted(row, "THE UPDATES DIFFER")
-    return _noted(row, f"TorchJD misses the optimum by {other:.0e}, ours {mine:.0e}")
+        return worst, "THE UPDATES DIFFER"
+    return worst, f"TorchJD misses the optimum by {other:.0e}, ours {mine:.0e}"
 
 
-def training_shares(options: Options, size: int) -> list[ShareRow]:
-    """Every method within a whole training step of one K."""
+def training_shares(options: Options, size: int) -> Iterator[ShareRow]:
+    """Measure every method within a whole training step of one K."""
     problem = Problem.make(size, options.width, options.batch)
     adamw = optax.adamw(LEARNING_RATE)
-    rows = fairjax.value_and_jacobian(problem.objectives)
 
     def training_step(chain: Sequence[Step]) -> Callable[[], Any]:
         transform = optax.chain(fairjax.reconcile(*chain, num_objectives=size), adamw)
-
-        def run(params: Any, state: Any, batch: Any) -> Any:
-            updates, state = transform.update(rows(params, batch)[1], state, params)
-            return optax.apply_updates(params, updates), state
-
-        step, state = jax.jit(run), transform.init(problem.params)
+        run, state = problem.step(problem.rows("auto"), transform)
+        step = jax.jit(run)
         return lambda: jax.block_until_ready(step(problem.params, state, problem.batch))
 
     mean = training_step((steps.combine("mean"),))
     grams = jnp.stack([jnp.asarray(one @ one.T) for one in draw_rows(size, 3)])
-    found = []
     for method in METHODS:
         calls = {
             "mean": mean,
@@ -187,17 +195,14 @@ def training_shares(options: Options, size: int) -> list[ShareRow]:
         }
         times = timing.in_turns(calls, options.rounds)
         part = times["part"] / IN_A_ROW
-        found.append(
-            ShareRow(
-                method.name,
-                size,
-                step_milliseconds=1e3 * float(np.median(times["method"])),
-                over_mean=float(np.median(times["method"] / times["mean"])) - 1,
-                part_milliseconds=1e3 * float(np.median(part)),
-                share=float(np.median(part / times["method"])),
-            )
+        yield ShareRow(
+            method.name,
+            size,
+            step_milliseconds=1e3 * timing.median(times["method"]),
+            over_mean=timing.median(times["method"] / times["mean"]) - 1,
+            part_milliseconds=1e3 * timing.median(part),
+            share=timing.median(part / times["method"]),
         )
-    return found
 
 
 def _one_by_one(
@@ -208,29 +213,6 @@ def _one_by_one(
             call(update % draws)
 
     return run
-
-
-def _noted(row: Row, note: str) -> Row:
-    return dataclasses.replace(row, note="; ".join(filter(None, (row.note, note))))
-
-
-def _timed_row(row: Row, turns: dict[str, np.ndarray], number: int) -> Row:
-    """The medians an update; TorchJD's turns are of so many updates."""
-    ours, loop = turns["ours"] / IN_A_ROW, turns["loop"] / IN_A_ROW
-    row = dataclasses.replace(
-        row,
-        milliseconds=1e3 * float(np.median(ours)),
-        loop_milliseconds=1e3 * float(np.median(loop)),
-    )
-    if "theirs" not in turns:
-        return row
-    theirs = turns["theirs"] / number
-    return dataclasses.replace(
-        row,
-        ratio=float(np.median(theirs / ours)),
-        loop_ratio=float(np.median(theirs / loop)),
-        torchjd_milliseconds=1e3 * float(np.median(theirs)),
-    )
 
 
 def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
@@ -244,19 +226,17 @@ def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
     options, about = timing.begin(
         options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
     )
-    against: list[Row] = []
-    for size in options.sizes:
-        against += (new := [measure(options, method, size) for method in METHODS])
-        timing.show(Row.heads(), new, width=130)
-    shares: list[ShareRow] = []
-    for size in options.objectives:
-        shares += (new_shares := training_shares(options, size))
-        timing.show(ShareRow.heads(), new_shares, width=130)
-    timing.save(options, f"solvers-{timing.setting(about)}", Row, against, about)
-    timing.save(
-        options, f"solvers-share-{timing.setting(about)}", ShareRow, shares, about
-    )
-    return against, shares
+
+    def against(size: int) -> list[Row]:
+        return [measure(options, method, size) for method in METHODS]
+
+    tasks = [functools.partial(against, size) for size in options.sizes] + [
+        functools.partial(training_shares, options, size) for size in options.objectives
+    ]
+    where = timing.setting(about)
+    kinds = {f"solvers-{where}": Row, f"solvers-share-{where}": ShareRow}
+    alone, shares = timing.measured(options, about, kinds, tasks)
+    return alone, shares
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,10 +124,55 @@ def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.n
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """Measure the seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def median(values: np.ndarray | Sequence[float]) -> float:
+    """Compute the median, as a number that JSON can hold."""
+    return float(np.median(values))
+
+
+def clocked(
+    ours: Callable[[], Any], theirs: Callable[[], Any] | None, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Time a call of ours, and another library's in turns with it.
+
+    Returns:
+      The fields of a row: the medians over rounds, and the seconds of our first call,
+      which holds the compilation and is in no median. And what the last calls returned.
+    """
+    calls = {"ours": ours} if theirs is None else {"ours": ours, "theirs": theirs}
+    last: dict[str, Any] = {}
+
+    def keep(name: str) -> None:
+        last[name] = jax.block_until_ready(calls[name]())
+
+    first = timed(lambda: keep("ours"))
+    taken = [[timed(lambda n=name: keep(n)) for name in calls] for _ in range(rounds)]
+    mine, *others = np.array(taken).T
+    found = {"milliseconds": 1e3 * median(mine), "first_seconds": first}
+    for other in others:
+        found |= {"their_seconds": median(other), "ratio": median(other / mine)}
+    return found, last
+
+
+def compiled(
+    step: Callable[..., Any], *arguments: Any, **options: Any
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """Compile a function for arguments like these.
+
+    Returns:
+      The program, and the fields of a row that tell what compiling it took, and what
+      memory it takes.
+    """
+    start = time.perf_counter()
+    program = jax.jit(step, **options).lower(*arguments).compile()
+    seconds, memory = time.perf_counter() - start, program.memory_analysis()
+    megabytes = memory.temp_size_in_bytes / 1e6 if memory else None
+    return program, {"compile_seconds": seconds, "temporary_megabytes": megabytes}
 
 
 def keep_freed_memory() -> bool:
@@ -147,11 +192,16 @@ def keep_freed_memory() -> bool:
     return True
 
 
+def installed(*modules: str) -> bool:
+    """Say whether these modules can all be imported."""
+    return None not in map(importlib.util.find_spec, modules)
+
+
 def environment(kept: bool) -> dict[str, Any]:
-    """What the figures were measured on; ``kept``: whether freed memory is kept."""
+    """Tell what the figures are measured on; ``kept``: whether freed memory is."""
     device = jax.devices()[0]
     names = ["jax", "jaxlib", "optax", "numpy"]
-    if importlib.util.find_spec("torchjd") is not None:
+    if installed("torchjd"):
         names += ["torch", "torchjd"]
     return {
         "device": device.device_kind,
@@ -176,14 +226,8 @@ def markdown(
       made: Stands before the table.
     """
     rule = "|".join({"l": ":--", "r": "--:"}[side] for side in alignment)
-    lines = [
-        made,
-        "",
-        "| " + " | ".join(columns) + " |",
-        f"|{rule}|",
-    ]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    head, *body = (f"| {' | '.join(row)} |\n" for row in (columns, *rows))
+    return f"{made}\n\n{head}|{rule}|\n{''.join(body)}"
 
 
 def show(columns: Sequence[str], rows: Sequence[Any], *, width: int) -> None:
@@ -194,12 +238,45 @@ def show(columns: Sequence[str], rows: Sequence[Any], *, width: int) -> None:
     Console(width=width).print(table)
 
 
+def measured(
+    options: Options,
+    about: Mapping[str, Any],
+    kinds: Mapping[str, type[Row]],
+    tasks: Iterable[Callable[[], Iterable[Row]]],
+    *,
+    width: int = 130,
+) -> list[list[Any]]:
+    """Do tasks one after another, print what each found, and save all of it.
+
+    Args:
+      options: Say where to.
+      about: See :func:`environment`.
+      kinds: Name of a table -> the rows that are in it; see :func:`save`.
+      tasks: Each returns rows of any of these kinds.
+      width: Of the printed tables.
+
+    Returns:
+      The rows of each kind.
+    """
+    found: dict[str, list[Row]] = {name: [] for name in kinds}
+    for task in tasks:
+        rows = list(task())
+        for name, kind in kinds.items():
+            if new := [row for row in rows if type(row) is kind]:
+                show(kind.heads(), new, width=width)
+                found[name] += new
+    for name, rows in found.items():
+        if rows:
+            save(options, name, kinds[name], rows, about)
+    return list(found.values())
+
+
 def save(
     options: Options,
     name: str,
     kind: type[Row],
     rows: Sequence[Row],
-    about: dict[str, Any],
+    about: Mapping[str, Any],
 ) -> None:
     """Write rows as JSON, and their table; it is also published, if asked.
 

@@ -10,8 +10,10 @@ is left out, which spares the twin its time.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
@@ -19,9 +21,8 @@ from torch.nn import functional
 
 from experiments.bench import modulation_steps as setup
 from experiments.bench.modulation_steps import MODALITIES
-from experiments.bench.torch_pcgrad import set_fastest_threads
+from experiments.bench.torch_pcgrad import DEVICE, finish, set_fastest_threads
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Tree = Any
 
 
@@ -56,13 +57,11 @@ class Twin:
     def __init__(self, problem: setup.Problem, *, released: bool) -> None:
         self.num_heads, self.num_groups = problem.size.num_heads, problem.num_groups
         self.released = released
-        self.params = _mapped(_parameter, problem.params)
+        self.params = jax.tree.map(partial(_tensor, requires_grad=True), problem.params)
         self.give(problem.batch)
-        model = [
-            t for k, v in self.params.items() if k != "auxiliary" for t in _leaves(v)
-        ]
-        heads = _leaves(self.params["auxiliary"])
-        self._model, adamw = model, torch.optim.AdamW
+        model = {k: v for k, v in self.params.items() if k != "auxiliary"}
+        self._model = model = jax.tree.leaves(model)
+        heads, adamw = jax.tree.leaves(self.params["auxiliary"]), torch.optim.AdamW
         # In one kernel each, the fastest that there is.
         self._optimisers = (
             adamw(model, setup.MODEL_RATE, weight_decay=setup.MODEL_DECAY, fused=True),
@@ -82,7 +81,7 @@ class Twin:
 
     def give(self, batch: Mapping[str, Any]) -> None:
         """Go on with another batch."""
-        self.batch = _mapped(_on_device, batch)
+        self.batch = jax.tree.map(_tensor, dict(batch))
         self.batch["groups"] = self.batch["groups"].long()
 
     def outputs(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -91,7 +90,7 @@ class Twin:
         features = {
             "labs": _mlp(params["encoders"]["labs"], **inputs["labs"]),
             "vitals": _series(
-                params["encoders"]["vitals"], self.num_heads, **inputs["vitals"]
+                params["encoders"]["vitals"], self.num_heads, inputs["vitals"]
             ),
         }
         tokens = {}
@@ -99,8 +98,7 @@ class Twin:
             projection = params["projections"][name]
             projected = _linear(projection["linear"], features[name])
             tokens[name] = _norm(projection["norm"], projected)
-        placed = torch.stack([tokens[name] for name in MODALITIES], dim=1)
-        placed = placed + params["embeddings"]
+        placed = torch.stack(list(tokens.values()), dim=1) + params["embeddings"]
         fused = _transformer(params["fusion"], self.num_heads, placed).mean(1)
         head = params["classifier"]
         hidden = _gelu(_norm(head["norm"], _linear(head["hidden"], fused)))
@@ -122,16 +120,15 @@ class Twin:
         torch.nn.utils.clip_grad_norm_(self._model, setup.CLIP)
         for optimiser in self._optimisers:
             optimiser.step()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+        finish()
 
     def arrays(self) -> Tree:
         """The parameters, as JAX has them."""
-        return _mapped(_array, self.params)
+        return jax.tree.map(_array, self.params)
 
     def gradients(self) -> Tree:
         """Of the last `backward`."""
-        return _mapped(lambda leaf: _array(leaf.grad), self.params)
+        return jax.tree.map(lambda leaf: _array(leaf.grad), self.params)
 
     def backward(self) -> None:
         """The gradients, modulated but not yet clipped, in ``.grad``."""
@@ -139,11 +136,10 @@ class Twin:
             optimiser.zero_grad()
         logits, alone = self.outputs()
         labels = self.batch["labels"]
-        loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        for name in MODALITIES:
-            loss = loss + functional.binary_cross_entropy_with_logits(
-                alone[name], labels
-            )
+        cross_entropy = functional.binary_cross_entropy_with_logits
+        loss = cross_entropy(logits, labels)
+        for one in alone.values():
+            loss = loss + cross_entropy(one, labels)
         loss.backward()
         if not self.released:
             return
@@ -154,7 +150,7 @@ class Twin:
                 factor = setup.RHO * seen.balance[name]
                 if seen.gate:
                     factor *= seen.factors[name]
-                for leaf in _leaves(self.params["encoders"][name]):
+                for leaf in jax.tree.leaves(self.params["encoders"][name]):
                     if leaf.grad is not None:
                         leaf.grad.mul_(factor)
 
@@ -167,16 +163,16 @@ class Twin:
         auc = {n: _auc(on_host, scores[n], previous[n]) for n in MODALITIES}
         change = {n: abs(auc[n] - previous[n]) for n in MODALITIES}
         total = sum(change.values()) + 1e-8
-        averages = dict(self.signals.group_auc)
-        factors = {}
+        averages, factors = {}, {}
         members = [groups == group for group in range(self.num_groups)]
         counts = [int(member.sum()) for member in members]
         for name in MODALITIES:
+            own = []
             for group, member in enumerate(members):
                 found = _surrogate(scores[name][member], labels[member])
-                old = averages[name, group]
-                averages[name, group] = setup.DECAY * old + (1 - setup.DECAY) * found
-            own = [averages[name, group] for group in range(self.num_groups)]
+                old = self.signals.group_auc[name, group]
+                own.append(setup.DECAY * old + (1 - setup.DECAY) * found)
+                averages[name, group] = own[-1]
             mean = sum(own) / len(own)
             factors[name] = sum(
                 count
@@ -233,13 +229,10 @@ def _mlp(params: Tree, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _series(
-    params: Tree,
-    num_heads: int,
-    times: torch.Tensor,
-    variables: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
+    params: Tree, num_heads: int, inputs: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
+    times, variables = inputs["times"], inputs["variables"]
+    values, mask = inputs["values"], inputs["mask"]
     number = params["time"]["kernel"].shape[0] // 2
     periods = torch.logspace(0, 10, number, base=2, device=times.device)
     angles = times[..., None] * (2 * math.pi / periods)
@@ -305,25 +298,9 @@ def _gelu(inputs: torch.Tensor) -> torch.Tensor:
     return functional.gelu(inputs, approximate="tanh")
 
 
-def _parameter(leaf: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(leaf), device=DEVICE, requires_grad=True)
-
-
-def _on_device(leaf: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(leaf), device=DEVICE)
+def _tensor(leaf: Any, **options: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(leaf), device=DEVICE, **options)
 
 
 def _array(leaf: torch.Tensor) -> np.ndarray:
     return leaf.detach().cpu().numpy().copy()
-
-
-def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
-    if isinstance(tree, Mapping):
-        return {key: _mapped(function, part) for key, part in tree.items()}
-    return function(tree)
-
-
-def _leaves(tree: Tree) -> list[torch.Tensor]:
-    if isinstance(tree, Mapping):
-        return [leaf for part in tree.values() for leaf in _leaves(part)]
-    return [tree]

@@ -3,8 +3,6 @@
 Both take the same weights, batch and groups as the JAX side, and end in AdamW.
 """
 
-import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +12,10 @@ from torch.nn.functional import softplus
 from torchjd.aggregation import PCGrad
 from torchjd.autojac import backward, jac_to_grad
 
+from experiments.bench.timing import timed
+from experiments.core.lanes import num_cores
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Step = Callable[[], Any]
 
 
@@ -31,14 +33,13 @@ def steps(
       groups: Their number.
       learning_rate: AdamW's.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    x, y = (torch.tensor(batch[name], device=device) for name in ("x", "y"))
-    cells = torch.tensor(batch["cells"], device=device).long()
+    x, y = (torch.tensor(batch[name], device=DEVICE) for name in ("x", "y"))
+    cells = torch.tensor(batch["cells"], device=DEVICE).long()
     sizes = torch.bincount(cells, minlength=groups).clamp(min=1)
 
     def fresh() -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
         leaves = [
-            torch.tensor(leaf, device=device, requires_grad=True)
+            torch.tensor(leaf, device=DEVICE, requires_grad=True)
             for layer in params
             for leaf in layer
         ]
@@ -53,89 +54,78 @@ def steps(
         return softplus(logits) - y * logits
 
     def group_losses(leaves: list[torch.Tensor]) -> torch.Tensor:
-        sums = torch.zeros(groups, device=device)
+        sums = torch.zeros(groups, device=DEVICE)
         return sums.index_add(0, cells, example_losses(leaves)) / sizes
 
-    def finish() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    def plain() -> Step:
+    def make(fill: Callable[[list[torch.Tensor]], Any]) -> Step:
+        """Make a step that updates parameters of its own by the ``.grad`` filled in."""
         leaves, adamw = fresh()
 
         def step() -> None:
             adamw.zero_grad()
-            example_losses(leaves).mean().backward()
+            fill(leaves)
             adamw.step()
             finish()
 
         return step
 
-    def loop() -> Step:
-        leaves, adamw = fresh()
+    def plain(leaves: list[torch.Tensor]) -> None:
+        example_losses(leaves).mean().backward()
 
-        def step() -> None:
-            values = group_losses(leaves)
-            rows = torch.stack(
-                [
-                    torch.cat([g.flatten() for g in one])
-                    for one in (
-                        torch.autograd.grad(value, leaves, retain_graph=True)
-                        for value in values
-                    )
-                ]
-            )
-            squares = (rows * rows).sum(1).clamp(min=1e-30)
-            total = torch.zeros_like(rows[0])
-            for i in range(groups):
-                row = rows[i].clone()
-                for j in torch.randperm(groups).tolist():
-                    product = torch.dot(row, rows[j])
-                    if j != i and product < 0:
-                        row -= product / squares[j] * rows[j]
-                total += row
-            start = 0
-            for leaf in leaves:
-                leaf.grad = total[start : start + leaf.numel()].view_as(leaf)
-                start += leaf.numel()
-            adamw.step()
-            finish()
+    def loop(leaves: list[torch.Tensor]) -> None:
+        rows = torch.stack(
+            [
+                torch.cat([grad.flatten() for grad in grads])
+                for grads in (
+                    torch.autograd.grad(value, leaves, retain_graph=True)
+                    for value in group_losses(leaves)
+                )
+            ]
+        )
+        squares = (rows * rows).sum(1).clamp(min=1e-30)
+        total = torch.zeros_like(rows[0])
+        for i in range(groups):
+            row = rows[i].clone()
+            for j in torch.randperm(groups).tolist():
+                product = torch.dot(row, rows[j])
+                if j != i and product < 0:
+                    row -= product / squares[j] * rows[j]
+            total += row
+        parts = total.split([leaf.numel() for leaf in leaves])
+        for leaf, part in zip(leaves, parts, strict=True):
+            leaf.grad = part.view_as(leaf)
 
-        return step
-
-    def torchjd(chunk: int | None) -> Step:
-        leaves, adamw = fresh()
+    def torchjd(chunk: int | None) -> Callable[[list[torch.Tensor]], None]:
         aggregator = PCGrad()
 
-        def step() -> None:
-            adamw.zero_grad()
+        def fill(leaves: list[torch.Tensor]) -> None:
             backward(group_losses(leaves), inputs=leaves, parallel_chunk_size=chunk)
             jac_to_grad(leaves, aggregator)
-            adamw.step()
-            finish()
 
-        return step
+        return fill
 
-    set_fastest_threads(plain())
-    made = {
-        "torch plain": plain(),
-        "torch loop PCGrad": loop(),
+    set_fastest_threads(make(plain))
+    fills = {
+        "torch plain": plain,
+        "torch loop PCGrad": loop,
         "TorchJD PCGrad": torchjd(None),
         "TorchJD PCGrad, rows one by one": torchjd(1),
     }
-    return made, group_losses(fresh()[0]).detach().cpu().numpy()
+    values = group_losses(fresh()[0]).detach().cpu().numpy()
+    return {name: make(fill) for name, fill in fills.items()}, values
+
+
+def finish() -> None:
+    """Wait until the device has done what it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def set_fastest_threads(step: Step) -> None:
-    """One thread a core, or a single one where the cores are busy with other work."""
+    """Take a thread a core, or a single one where cores are busy with other work."""
     best = {}
-    for threads in (len(os.sched_getaffinity(0)), 1):
+    for threads in (num_cores(), 1):
         torch.set_num_threads(threads)
         step()
-        taken = []
-        for _ in range(5):
-            start = time.perf_counter()
-            step()
-            taken.append(time.perf_counter() - start)
-        best[threads] = min(taken)
+        best[threads] = min(timed(step) for _ in range(5))
     torch.set_num_threads(min(best, key=best.__getitem__))

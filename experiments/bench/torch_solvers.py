@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torchjd import aggregation
 
-from experiments.bench.torch_pcgrad import set_fastest_threads
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from experiments.bench.torch_pcgrad import DEVICE, finish, set_fastest_threads
 
 
 class Theirs:
@@ -41,8 +39,7 @@ class Theirs:
     def __call__(self, draw: int) -> torch.Tensor:
         """The weights ``[K]``, or where there are none the update ``[P]``."""
         found = self._method(self._inputs[draw])
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+        finish()
         return found
 
     def result(self, draw: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
