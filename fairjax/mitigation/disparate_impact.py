@@ -1,5 +1,6 @@
 r"""Pre-processing: features that tell less of the group a patient belongs to."""
 
+import dataclasses
 import warnings
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ _LARGEST = float(np.finfo(np.float64).max) / 2
 _UNSEEN = ("error", "together", "keep")
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Moves the groups' distributions of each feature together: Feldman's repair.
 
@@ -109,25 +111,14 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
       array([1., 2., 3., 4., 1., 2., 3., 4.])
     """
 
-    def __init__(
-        self,
-        repair_level: float | int = 1.0,
-        *,
-        scale: Scale = "value",
-        ties: Ties = "middle",
-        discrete: Literal["auto"] | Any = "auto",
-        num_quantiles: int = 1000,
-        unseen: Literal["error", "together", "keep"] = "error",
-        key: Any = 0,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.repair_level = repair_level
-        self.scale: Scale = scale
-        self.ties: Ties = ties
-        self.discrete = discrete
-        self.num_quantiles = num_quantiles
-        self.unseen = unseen
-        self.key = key
+    repair_level: float | int = 1.0
+    _: dataclasses.KW_ONLY
+    scale: Scale = "value"
+    ties: Ties = "middle"
+    discrete: Literal["auto"] | Any = "auto"
+    num_quantiles: int = 1000
+    unseen: Literal["error", "together", "keep"] = "error"
+    key: Any = 0
 
     def fit(
         self, X: Any, y: Any = None, *, sensitive_features: Any = None

@@ -1,5 +1,6 @@
 r"""Post-processing: decisions changed so that groups have equal rates."""
 
+import dataclasses
 import functools
 import warnings
 from typing import Any, Literal, get_args
@@ -28,6 +29,7 @@ Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class EqualizedOdds(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
@@ -99,29 +101,16 @@ class EqualizedOdds(
       (400, 2)
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        constraint: Constraint = "equalized_odds",
-        objective: Objective = "error",
-        costs: tuple[float, float] = (1.0, 1.0),
-        tolerance: float = 0.0,
-        shared: bool = False,
-        reverse: bool = False,
-        response: Scores = "auto",
-        random_state: Any = None,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.estimator = estimator
-        self.constraint: Constraint = constraint
-        self.objective: Objective = objective
-        self.costs = costs
-        self.tolerance = tolerance
-        self.shared = shared
-        self.reverse = reverse
-        self.response = response
-        self.random_state = random_state
+    estimator: Any
+    _: dataclasses.KW_ONLY
+    constraint: Constraint = "equalized_odds"
+    objective: Objective = "error"
+    costs: tuple[float, float] = (1.0, 1.0)
+    tolerance: float = 0.0
+    shared: bool = False
+    reverse: bool = False
+    response: Scores = "auto"
+    random_state: Any = None
 
     def fit(
         self,
@@ -131,7 +120,7 @@ class EqualizedOdds(
         sensitive_features: Any = None,
         sample_weight: Any = None,
     ) -> "EqualizedOdds":
-        """Fit the classifier, and the rules on its scores of the same rows.
+        """Fits the classifier, and the rules on its scores of the same rows.
 
         Args:
           X: ``[n, d]``, as the classifier takes it.

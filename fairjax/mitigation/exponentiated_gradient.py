@@ -1,5 +1,6 @@
 r"""In-processing: a mixture of classifiers under parity constraints."""
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -43,6 +44,7 @@ with extra("mitigation", needed_by="mitigation"):
 _MISSED = 1e-3
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ExponentiatedGradient(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
@@ -125,43 +127,20 @@ class ExponentiatedGradient(
       True
     """
 
-    constraint: Parity
-    objective: Objective
-    classes_: np.ndarray
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-
-    def __init__(
-        self,
-        estimator: Any = None,
-        *,
-        constraint: Parity = "demographic_parity",
-        difference_bound: float | None = None,
-        ratio_bound: float | None = None,
-        ratio_slack: float = 0.0,
-        objective: Objective = "error",
-        costs: tuple[float, float] = (1.0, 1.0),
-        max_iterations: int = 50,
-        gap_tolerance: float | None = None,
-        learning_rate: float = 2.0,
-        multiplier_bound: float = 100.0,
-        sample_weight_name: str = "sample_weight",
-        random_state: Any = None,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.estimator = estimator
-        self.constraint = constraint
-        self.difference_bound = difference_bound
-        self.ratio_bound = ratio_bound
-        self.ratio_slack = ratio_slack
-        self.objective = objective
-        self.costs = costs
-        self.max_iterations = max_iterations
-        self.gap_tolerance = gap_tolerance
-        self.learning_rate = learning_rate
-        self.multiplier_bound = multiplier_bound
-        self.sample_weight_name = sample_weight_name
-        self.random_state = random_state
+    estimator: Any = None
+    _: dataclasses.KW_ONLY
+    constraint: Parity = "demographic_parity"
+    difference_bound: float | None = None
+    ratio_bound: float | None = None
+    ratio_slack: float = 0.0
+    objective: Objective = "error"
+    costs: tuple[float, float] = (1.0, 1.0)
+    max_iterations: int = 50
+    gap_tolerance: float | None = None
+    learning_rate: float = 2.0
+    multiplier_bound: float = 100.0
+    sample_weight_name: str = "sample_weight"
+    random_state: Any = None
 
     def fit(
         self,
