@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fairjax._extra import extra
-from fairjax.mitigation._passing import requested, takes_weights
-from fairjax.mitigation._randomised import RandomisedMixin, drawn, expected_accuracy
+from fairjax.mitigation._passing import requested, settings_for, takes_weights
+from fairjax.mitigation._patients import check_one_of
+from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
 from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
@@ -138,10 +139,7 @@ class EqualizedOdds(
             of other than two; no sensitive features; weights for a classifier that
             takes none.
         """
-        if self.response not in get_args(Scores):
-            raise ValueError(
-                f"response is one of {get_args(Scores)}, not {self.response!r}."
-            )
+        check_one_of("response is", self.response, get_args(Scores))
         if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
             raise ValueError(
                 f"the estimator is a classifier, not {type(self.estimator).__name__}."
@@ -176,14 +174,9 @@ class EqualizedOdds(
             scores,
             codes,
             num_groups=len(self.group_names_),
-            constraint=self.constraint,
-            objective=self.objective,
-            costs=self.costs,
-            tolerance=self.tolerance,
-            shared=self.shared,
-            reverse=self.reverse,
             weights=sample_weight,
             names=self.group_names_,
+            **settings_for(equal_rate_rules, self),
         )
         self.rules_, self.counts_, self.cost_ = fitted[:3]
         self.lacking_groups_ = tuple(self.group_names_[g] for g in fitted.lacking)
@@ -218,8 +211,7 @@ class EqualizedOdds(
         Raises:
           ValueError: As :meth:`predict_proba`.
         """
-        chance = self._chance(X, sensitive_features)
-        return drawn(chance, self.classes_, self.random_state)
+        return self._drawn(X, sensitive_features)
 
     def score(
         self,
@@ -240,21 +232,18 @@ class EqualizedOdds(
         Raises:
           ValueError: As :meth:`expected_counts`.
         """
-        labels = self._positive(y)
-        chance = self._chance(X, sensitive_features)
-        return expected_accuracy(labels, chance, sample_weight)
+        return self._accuracy(X, y, sample_weight, sensitive_features)
 
     def __sklearn_tags__(self) -> Any:
         """Two classes, of the tables that the classifier takes."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         taken = get_tags(self.estimator).input_tags
-        tags.input_tags.sparse = taken.sparse
-        tags.input_tags.allow_nan = taken.allow_nan
-        tags.input_tags.pairwise = taken.pairwise
+        for name in ("sparse", "allow_nan", "pairwise"):
+            setattr(tags.input_tags, name, getattr(taken, name))
         return tags
 
-    def _chance(self, X: Any, sensitive_features: Any) -> np.ndarray:
+    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
         return self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
 
     def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:
