@@ -1,5 +1,6 @@
 """Folders of one ``.npz`` file a subject: splits, tables beside them, arrays."""
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 """How releases spell the folder of each split, in lower case."""
+
+_UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile)
 
 Row = Mapping[str, str]
 Table = dict[str, Row]
@@ -48,18 +51,17 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     folders: dict[str, Path] = {}
     for path in _folders(folder):
         split = _split(path.name)
-        if split is None:
-            if _visible(path, "*.npz"):
-                raise ValueError(
-                    f"{path} holds .npz files but is no split's folder; those are "
-                    f"{_spellings()}, in any case."
-                )
-            continue
+        if split is None and _visible(path, "*.npz"):
+            raise ValueError(
+                f"{path} holds .npz files but is no split's folder; those are "
+                f"{_spellings()}, in any case."
+            )
         if split in folders:
             raise ValueError(
                 f"{folders[split]} and {path} are both the {split} split; keep one."
             )
-        folders[split] = path
+        if split is not None:
+            folders[split] = path
     absent = [split for split in SPLITS if split not in folders]
     if absent:
         raise ValueError(
@@ -104,7 +106,7 @@ def read_table(path: Path, filename_column: str) -> Table:
     return {subject: {str(k): v for k, v in r.items()} for subject, r in table.items()}
 
 
-class Archive:
+class Archive(contextlib.AbstractContextManager["Archive"]):
     """A subject's file, and the subject's ``row`` of a table for what it lacks."""
 
     def __init__(self, path: Path, row: Row | None = None):
@@ -119,7 +121,7 @@ class Archive:
         self._file = path.open("rb")
         try:
             arrays = np.load(self._file, allow_pickle=False)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             self._file.close()
             raise ValueError(
                 f"{path} is no .npz archive of arrays ({error}). Pickles are not read, "
@@ -129,10 +131,6 @@ class Archive:
             self._file.close()
             raise ValueError(f"{path} is a single array, no .npz archive.")
         self._arrays = arrays
-
-    def __enter__(self) -> "Archive":
-        """The archive itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
@@ -202,7 +200,7 @@ class Archive:
     def _array(self, key: str) -> np.ndarray:
         try:
             return self._arrays[key]
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise ValueError(
                 f"{self.path}: {key!r} cannot be read ({error}). Objects are not "
                 "unpickled, because that runs whatever code they hold."

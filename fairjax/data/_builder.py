@@ -90,9 +90,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     @property
-    @abc.abstractmethod
-    def _config(self) -> ArchiveConfig:
+    def _config(self) -> Any:
         """The config, with what is its builder's own."""
+        return self.builder_config
 
     def _settings(self) -> dict[str, Any]:
         # As JSON has them, to be compared with those that were saved.
@@ -177,9 +177,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         counts = cast(tfds.core.MetadataDict, self.info.metadata)
         counts["absent"][split] = absent
 
-    @abc.abstractmethod
     def _folder(self, manual: Path) -> Path:
         """Where the splits' folders lie."""
+        return manual
 
     @abc.abstractmethod
     def _table(self, manual: Path) -> Table:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +52,13 @@ THREATENING_DR = Coding(
     },
 )
 """Vision-threatening diabetic retinopathy, as published."""
+
+# The folder of each disease, which its config and its table are named after.
+_DISEASES = (
+    ("Glaucoma", NO_GLAUCOMA, "Glaucoma, or none."),
+    ("AMD", AMD_STAGE, "Stage of age-related macular degeneration."),
+    ("DR", THREATENING_DR, "Vision-threatening diabetic retinopathy, or none."),
+)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -112,28 +119,15 @@ class FairVision(ArchiveBuilder):
     """
 
     name = "fairvision"
-    BUILDER_CONFIGS = (
+    BUILDER_CONFIGS = tuple(
         FairVisionConfig(
-            name="glaucoma",
-            description="Glaucoma, or none.",
-            folder="Glaucoma",
-            label=NO_GLAUCOMA,
-            table="data_summary_glaucoma.csv",
-        ),
-        FairVisionConfig(
-            name="amd",
-            description="Stage of age-related macular degeneration.",
-            folder="AMD",
-            label=AMD_STAGE,
-            table="data_summary_amd.csv",
-        ),
-        FairVisionConfig(
-            name="dr",
-            description="Vision-threatening diabetic retinopathy, or none.",
-            folder="DR",
-            label=THREATENING_DR,
-            table="data_summary_dr.csv",
-        ),
+            name=folder.lower(),
+            description=description,
+            folder=folder,
+            label=label,
+            table=f"data_summary_{folder.lower()}.csv",
+        )
+        for folder, label, description in _DISEASES
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     Ask the authors for Harvard-FairVision30k and unpack it. manual_dir holds the
@@ -149,10 +143,6 @@ class FairVision(ArchiveBuilder):
       journal={arXiv:2310.02492},
       year={2023}
     }"""
-
-    @property
-    def _config(self) -> FairVisionConfig:
-        return cast(FairVisionConfig, self.builder_config)
 
     def _folder(self, manual: Path) -> Path:
         return subfolder(manual, self._config.folder)

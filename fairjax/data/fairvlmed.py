@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fairjax._extra import extra
 from fairjax.data._archives import Archive, Table, read_table
-from fairjax.data._builder import NO_GLAUCOMA, ArchiveBuilder, ArchiveConfig
+from fairjax.data._builder import ArchiveBuilder, ArchiveConfig
 
 with extra("data", needed_by="reading the imaging data sets"):
     import tensorflow_datasets as tfds
@@ -70,12 +70,10 @@ class FairVLMed(ArchiveBuilder):
         FairVLMedConfig(
             name="original_notes",
             description="Clinical notes as written, without names.",
-            label=NO_GLAUCOMA,
         ),
         FairVLMedConfig(
             name="summaries",
             description="Summaries of the notes by GPT-4.",
-            label=NO_GLAUCOMA,
             note_keys=("gpt4_summary", "note"),
             note_table="data_summary.csv",
         ),
@@ -92,13 +90,6 @@ class FairVLMed(ArchiveBuilder):
       booktitle={Conference on Computer Vision and Pattern Recognition},
       year={2024}
     }"""
-
-    @property
-    def _config(self) -> FairVLMedConfig:
-        return cast(FairVLMedConfig, self.builder_config)
-
-    def _folder(self, manual: Path) -> Path:
-        return manual
 
     def _table(self, manual: Path) -> Table:
         config = self._config

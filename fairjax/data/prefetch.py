@@ -33,7 +33,7 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
-class Prefetched(Iterator[PyTree]):
+class Prefetched(Iterator[PyTree], contextlib.AbstractContextManager["Prefetched"]):
     """An iterator of batches that a thread makes ready; see :func:`prefetch`.
 
     It is a context manager too, which closes it.
@@ -85,10 +85,6 @@ class Prefetched(Iterator[PyTree]):
         A loader that takes longer than two seconds over that batch is not waited for.
         """
         self._finish()
-
-    def __enter__(self) -> "Prefetched":
-        """The iterator itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close it."""

@@ -21,11 +21,7 @@ from fairjax.evaluation.comparison import (
     holm,
 )
 from fairjax.evaluation.evaluator import Evaluator, measure
-from fairjax.evaluation.methods import (
-    MethodComparison,
-    compare_methods,
-    out_of_fold,
-)
+from fairjax.evaluation.methods import MethodComparison, compare_methods, out_of_fold
 from fairjax.evaluation.names import STANDARD, crossed_name, full_names, gap_metrics
 
 __all__ = [

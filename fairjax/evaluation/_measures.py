@@ -53,10 +53,7 @@ def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Arr
 
 
 def _gap_metric(metric: str) -> GroupMetric:
-    def of(sample: Sample, grouping: Grouping) -> jax.Array:
-        return rate_gap(metric, grouping)(sample.counts(grouping))
-
-    return GroupMetric(of, jnp.max)
+    return GroupMetric(lambda s, g: rate_gap(metric, g)(s.counts(g)), jnp.max)
 
 
 def _auroc_gap(sample: Sample, grouping: Grouping) -> jax.Array:

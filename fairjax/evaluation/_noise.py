@@ -17,15 +17,9 @@ from fairjax import metrics
 from fairjax.evaluation._level_measures import BY_LEVEL, by_level
 from fairjax.evaluation._measures import BY_GROUP, rate_gap
 from fairjax.evaluation._sample import Sample
-from fairjax.evaluation.cohorts import Cohort, Grouping
-from fairjax.evaluation.names import (
-    GAP,
-    IMPACT,
-    PARITY,
-    STATISTICAL_PARITY,
-    SUMMARIES,
-)
-from fairjax.metrics import CorrectedGap, PermutationNull
+from fairjax.evaluation.cohorts import Cohort
+from fairjax.evaluation.names import GAP, IMPACT, PARITY, STATISTICAL_PARITY, SUMMARIES
+from fairjax.metrics import CorrectedGap
 
 _RATE_GAPS = (GAP, PARITY)
 # They are about all patients, whatever their outcome.
@@ -58,10 +52,11 @@ class _Null(NamedTuple):
 
 def noise(
     key: jax.Array,
-    names: Sequence[str],
-    cohort: Cohort,
     scores: jax.Array,
     decisions: jax.Array,
+    *,
+    names: Sequence[str],
+    cohort: Cohort,
     weights: jax.Array | None,
     num_permutations: int,
 ) -> Noise:
@@ -71,10 +66,10 @@ def noise(
 
     Args:
       key: A random key.
-      names: The metrics; those of groups have noise floors.
-      cohort: The patients.
       scores: float32 ``[n]``.
       decisions: bool ``[n]``, or the chances of a yes.
+      names: The metrics; those of groups have noise floors.
+      cohort: The patients.
       weights: float32 ``[n]``, or None for equal weights.
       num_permutations: Shuffles, and redrawn counts.
     """
@@ -82,30 +77,18 @@ def noise(
     chosen = [name for name in BY_GROUP if name in names]
     exact = weights is None and not jnp.issubdtype(decisions.dtype, jnp.floating)
     counted = [name for name in chosen if name in _RATE_GAPS and exact]
-    number = len(cohort.groupings)
+    mass = jnp.ones_like(scores) if weights is None else weights
+    predictions = Sample(cohort, scores, decisions, mass[None])
     for metric in counted:
-        nulls, gaps = {}, {}
-        for n, grouping in enumerate(cohort.groupings):
-            own = jax.random.fold_in(key, _RATE_GAPS.index(metric) * number + n)
-            test, gap = _from_counts(
-                own, metric, cohort.labels, decisions, grouping, num_permutations
-            )
-            nulls[grouping.name] = _Null(test.observed, test.null)
-            gaps[grouping.name] = gap
+        nulls, gaps = _from_counts(key, metric, predictions, num_permutations)
         _add(found, metric, nulls, cohort, _corrected(cohort, gaps))
-    predictions = Sample(
-        cohort,
-        scores,
-        decisions,
-        (jnp.ones_like(scores) if weights is None else weights)[None],
-    )
     rest = [name for name in chosen if name not in counted]
     levels = [
         name for name, of in BY_LEVEL.items() if name in names and of.parity is not None
     ]
     kinds = ((rest, _of_attributes), (levels, _of_levels))
     strata = (cohort.labels, jnp.zeros_like(cohort.labels))
-    fold = len(_RATE_GAPS) * number
+    fold = len(_RATE_GAPS) * len(cohort.groupings)
     for some, measure in kinds:
         for everyone, stratum in enumerate(strata):
             asked = [m for m in some if (m in _OF_SELECTION) == bool(everyone)]
@@ -133,35 +116,27 @@ def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
 
 
 def _from_counts(
-    key: jax.Array,
-    metric: str,
-    labels: jax.Array,
-    decisions: jax.Array,
-    grouping: Grouping,
-    number: int,
-) -> tuple[PermutationNull, CorrectedGap]:
+    key: jax.Array, metric: str, sample: Sample, number: int
+) -> tuple[dict[str, _Null], dict[str, CorrectedGap]]:
     """A gap of unweighted rates: shuffled, and redrawn at shrunken rates."""
-    one, two = jax.random.split(key)
+    nulls, gaps, groupings = {}, {}, sample.cohort.groupings
     # Everyone is of one label where it does not matter: the selection rate is then the
     # rate of that label, and its bias is found in the same way.
+    labels = sample.cohort.labels
     asked = labels if metric == GAP else jnp.ones_like(labels)
-    gap = rate_gap(metric, grouping)
-    test = metrics.permutation_null(
-        one,
-        asked,
-        decisions,
-        grouping.codes,
-        num_groups=grouping.size,
-        num_permutations=number,
-        statistic=gap,
-    )
-    counts = metrics.group_counts(
-        asked, decisions, grouping.codes, num_groups=grouping.size
-    )
-    corrected = metrics.bias_corrected_gap(
-        two, counts, num_replicates=number, statistic=gap
-    )
-    return test, corrected
+    for n, grouping in enumerate(groupings, _RATE_GAPS.index(metric) * len(groupings)):
+        one, two = jax.random.split(jax.random.fold_in(key, n))
+        rows, of = (asked, sample.decisions, grouping.codes), grouping.size
+        gap = rate_gap(metric, grouping)
+        test = metrics.permutation_null(
+            one, *rows, num_groups=of, num_permutations=number, statistic=gap
+        )
+        nulls[grouping.name] = _Null(test.observed, test.null)
+        counts = metrics.group_counts(*rows, num_groups=of)
+        gaps[grouping.name] = metrics.bias_corrected_gap(
+            two, counts, num_replicates=number, statistic=gap
+        )
+    return nulls, gaps
 
 
 def _corrected(

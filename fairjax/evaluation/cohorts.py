@@ -72,15 +72,9 @@ class Cohort:
 
     def exchanged(self, rows: jax.Array) -> "Cohort":
         """The cohort in which patient i has all attributes of patient ``rows[i]``."""
-
-        def moved(grouping: Grouping) -> Grouping:
-            return replace(grouping, codes=grouping.codes[rows])
-
-        return replace(
-            self,
-            attributes=tuple(map(moved, self.attributes)),
-            crossed=None if self.crossed is None else moved(self.crossed),
-        )
+        own = [replace(g, codes=g.codes[rows]) for g in self.groupings]
+        *attributes, crossed = own if self.crossed is not None else [*own, None]
+        return replace(self, attributes=tuple(attributes), crossed=crossed)
 
 
 def cohort(
@@ -131,15 +125,12 @@ def cohort(
     numbers = None if patients is None else _numbered(patients)
     _check_rows(label, attributes=row_cells, patients=numbers)
 
-    def grouping(names: Sequence[str]) -> Grouping:
+    def grouping(names: Sequence[str], reference: str | None = None) -> Grouping:
         codes, levels = _members(cells, row_cells, names)
-        return _grouping(names, levels, codes, label, min_support)
+        return _grouping(names, levels, codes, label, min_support, reference)
 
-    groupings = tuple(grouping((name,)) for name in cells.attributes)
-    if references:
-        groupings = tuple(
-            _referred(g, references.get(g.name), min_support) for g in groupings
-        )
+    chosen = references or {}
+    groupings = tuple(grouping((n,), chosen.get(n)) for n in cells.attributes)
     several = len(groupings) > 1
     codes, levels = _members(cells, row_cells, cells.attributes)
     large = _enough(label, codes, len(levels), WORST_GROUP_SUPPORT)
@@ -176,15 +167,11 @@ def left_out(cohort: Cohort) -> dict[str, list[str]]:
       >>> left_out(cohort([0, 1] * 20 + [0], groups))
       {'site': ['c']}
     """
-    found = {
-        grouping.name: [
-            level
-            for level, enough in zip(grouping.levels, grouping.compared, strict=True)
-            if not enough
-        ]
+    return {
+        grouping.name: np.array(grouping.levels)[~grouping.compared].tolist()
         for grouping in cohort.groupings
+        if not grouping.compared.all()
     }
-    return {name: levels for name, levels in found.items() if levels}
 
 
 def _checked_labels(labels: Any) -> np.ndarray:
@@ -239,6 +226,7 @@ def _grouping(
     codes: np.ndarray,
     label: np.ndarray,
     support: int,
+    reference: str | None,
 ) -> Grouping:
     compared = _enough(label, codes, len(levels), support)
     name = crossed_name(attributes)
@@ -247,20 +235,14 @@ def _grouping(
             f"attribute {name!r} has {compared.sum()} levels with {support} "
             "patients of each outcome or more; a gap needs two."
         )
-    return Grouping(name, levels, jnp.asarray(codes, jnp.int32), compared)
-
-
-def _referred(grouping: Grouping, reference: str | None, support: int) -> Grouping:
-    if reference is None:
-        return grouping
-    compared = [grouping.levels[g] for g in np.flatnonzero(grouping.compared)]
-    if reference not in compared:
+    able = [level for level, enough in zip(levels, compared, strict=True) if enough]
+    if reference is not None and reference not in able:
         raise ValueError(
-            f"the reference of {grouping.name!r} must be one of its groups with "
-            f"{support} patients of each outcome or more, {', '.join(compared)}; "
-            f"not {reference}."
+            f"the reference of {name!r} must be one of its groups with {support} "
+            f"patients of each outcome or more, {', '.join(able)}; not {reference}."
         )
-    return replace(grouping, reference=grouping.levels.index(reference))
+    place = None if reference is None else levels.index(reference)
+    return Grouping(name, levels, jnp.asarray(codes, jnp.int32), compared, place)
 
 
 def _members(

@@ -5,7 +5,7 @@ paired and patients who are in every repeat are not counted as new ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import jax
@@ -82,16 +82,11 @@ def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison
       >>> round(compare(method, baseline, "auroc").difference, 3)
       0.1
     """
-    return _test(
-        method.repeats[metric] - baseline.repeats[metric],
-        method.bootstrap[metric] - baseline.bootstrap[metric],
-    )
+    return contrast([method, baseline], [1, -1], metric)
 
 
 def contrast(
-    evaluations: Sequence[Evaluation],
-    coefficients: Sequence[float | int],
-    metric: str,
+    evaluations: Sequence[Evaluation], coefficients: Sequence[float | int], metric: str
 ) -> Comparison:
     """A sum of methods' metrics with coefficients, paired over patients and repeats.
 
@@ -138,7 +133,7 @@ def holm(found: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
         return {}
     adjusted = metrics.holm(jnp.array([c.p for c in found.values()]))
     return {
-        name: Comparison(c.difference, c.low, c.high, c.p, float(p))
+        name: replace(c, p_holm=float(p))
         for (name, c), p in zip(found.items(), adjusted, strict=True)
     }
 

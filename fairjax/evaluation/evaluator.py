@@ -3,6 +3,7 @@
 Every metric of a method is the mean over repeats of that of the pooled predictions.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.evaluation import _measures
-from fairjax.evaluation._noise import Noise, noise
+from fairjax.evaluation._noise import noise
 from fairjax.evaluation._sample import Sample
 from fairjax.evaluation.cohorts import Cohort
 from fairjax.evaluation.comparison import Evaluation
@@ -66,7 +67,14 @@ class Evaluator:
         self._weights = drawn if self._own is None else drawn * self._own
         options: Any = compiler_options
         self._measure = jax.jit(self._measure_repeat, compiler_options=options)
-        self._noise = jax.jit(self._noise_repeat, compiler_options=options)
+        repeat = functools.partial(
+            noise,
+            names=self._names,
+            cohort=cohort,
+            weights=self._own,
+            num_permutations=num_permutations,
+        )
+        self._noise = jax.jit(repeat, compiler_options=options)
 
     def evaluate(
         self, scores: np.ndarray | jax.Array, decisions: np.ndarray | jax.Array
@@ -111,18 +119,6 @@ class Evaluator:
             for mass in (everyone, self._weights)
         )
         return {k: v[0] for k, v in point.items()}, sample
-
-    def _noise_repeat(self, key, scores, decisions) -> Noise:
-        """The noise in one repeat's metrics of groups."""
-        return noise(
-            key,
-            self._names,
-            self.cohort,
-            scores,
-            decisions,
-            self._own,
-            self.num_permutations,
-        )
 
 
 def measure(

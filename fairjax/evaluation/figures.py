@@ -1,6 +1,7 @@
 """Figures of evaluations."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,9 @@ with extra("audit", needed_by="a figure"):
     from matplotlib.figure import Figure
 
     from fairjax.audit.figures import COLOURS, STYLE
+
+_HOLLOW: Any = {"color": COLOURS[1], "markerfacecolor": "white"}
+_BAND: Any = {"color": "#999999", "alpha": 0.25}
 
 
 def gaps(
@@ -60,17 +64,10 @@ def gaps(
                 means, rows, xerr=reach, fmt="o", color=COLOURS[0], markersize=4
             )
             if corrected:
-                axes.plot(
-                    [e.corrected.get(metric, np.nan) for e in evaluations.values()],
-                    rows,
-                    "D",
-                    color=COLOURS[1],
-                    markerfacecolor="white",
-                    markersize=4,
-                )
+                less = [e.corrected.get(metric, np.nan) for e in evaluations.values()]
+                axes.plot(less, rows, "D", markersize=4, **_HOLLOW)
             if metric in floors:
-                band = (0, floors[metric])
-                axes.axvspan(*band, color="#999999", alpha=0.25, linewidth=0)
+                axes.axvspan(0, floors[metric], linewidth=0, **_BAND)
                 axes.set_xlim(left=0)
             axes.set_title(heading)
             axes.set_xlabel(label, fontsize=8)
@@ -78,16 +75,9 @@ def gaps(
         first = row_of_axes[0]
         first.plot([], [], "o-", color=COLOURS[0], label="raw, 95 % interval")
         if corrected:
-            first.plot(
-                [],
-                [],
-                "D",
-                color=COLOURS[1],
-                markerfacecolor="white",
-                label="bias-corrected",
-            )
+            first.plot([], [], "D", label="bias-corrected", **_HOLLOW)
         if floors:
-            first.axvspan(0, 0, color="#999999", alpha=0.25, label="noise floor")
+            first.axvspan(0, 0, label="noise floor", **_BAND)
         figure.suptitle(title, fontsize=10)
         figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -14,6 +14,8 @@ from fairjax.evaluation.evaluator import Evaluator
 from fairjax.evaluation.names import STANDARD
 
 _INDEX = ["metric", "method"]
+_VALUES = ("value", "lower", "upper")
+_DIFFERENCES = ("difference", "lower", "upper", "p_value", "adjusted_p_value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +146,8 @@ def compare_methods(
         raise ValueError(
             f"baseline must be one of the methods {', '.join(scores)}; got {baseline}."
         )
-    for option, value in (
-        ("num_bootstrap", num_bootstrap),
-        ("num_permutations", num_permutations),
-    ):
+    counts: Any = {"num_bootstrap": num_bootstrap, "num_permutations": num_permutations}
+    for option, value in counts.items():
         if value < 2:
             raise ValueError(f"{option} must be 2 or more; got {value}.")
     pooled = {
@@ -162,12 +162,7 @@ def compare_methods(
             f"{listed}."
         )
     evaluator = Evaluator(
-        cohort,
-        num_bootstrap=num_bootstrap,
-        num_permutations=num_permutations,
-        key=key,
-        metric_names=metric_names,
-        weights=weights,
+        cohort, key=key, metric_names=metric_names, weights=weights, **counts
     )
     evaluations = {
         name: evaluator.evaluate(found.astype(np.float32), decisions)
@@ -175,33 +170,27 @@ def compare_methods(
     }
     some = evaluations[baseline]
     tests = {m: compare_all(evaluations, baseline, m) for m in some.repeats}
+    values = {
+        (m, name): (e.mean(m), *e.interval(m))
+        for m in some.repeats
+        for name, e in evaluations.items()
+    }
+    gaps = {
+        (m, name): (*values[m, name], e.null[m], e.corrected[m], e.p_noise[m])
+        for m in some.null
+        for name, e in evaluations.items()
+    }
+    differences = {
+        (m, name): (c.difference, c.low, c.high, c.p, c.p_holm)
+        for m, found in tests.items()
+        for name, c in found.items()
+    }
     return MethodComparison(
         baseline=baseline,
         evaluations=evaluations,
-        metrics=_table(
-            ("value", "lower", "upper"),
-            [
-                (m, name, e.mean(m), *e.interval(m))
-                for m in some.repeats
-                for name, e in evaluations.items()
-            ],
-        ),
-        gaps=_table(
-            ("value", "lower", "upper", "noise_floor", "corrected", "p_noise"),
-            [
-                (m, name, e.mean(m), *e.interval(m), *_noise(e, m))
-                for m in some.null
-                for name, e in evaluations.items()
-            ],
-        ),
-        differences=_table(
-            ("difference", "lower", "upper", "p_value", "adjusted_p_value"),
-            [
-                (m, name, c.difference, c.low, c.high, c.p, c.p_holm)
-                for m, found in tests.items()
-                for name, c in found.items()
-            ],
-        ),
+        metrics=_table(_VALUES, values),
+        gaps=_table((*_VALUES, "noise_floor", "corrected", "p_noise"), gaps),
+        differences=_table(_DIFFERENCES, differences),
     )
 
 
@@ -286,12 +275,7 @@ def _thresholds(name: str, scores: np.ndarray, given: Any) -> np.ndarray:
     return found.reshape(found.shape + (1,) * (scores.ndim - found.ndim))
 
 
-def _noise(evaluation: Evaluation, metric: str) -> tuple[float, float, float]:
-    kinds = (evaluation.null, evaluation.corrected, evaluation.p_noise)
-    floor, corrected, p_noise = (kind[metric] for kind in kinds)
-    return floor, corrected, p_noise
-
-
-def _table(columns: Sequence[str], rows: Sequence[tuple]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=pd.Index([*_INDEX, *columns]))
+def _table(columns: Sequence[str], rows: Mapping[tuple, tuple]) -> pd.DataFrame:
+    found = [(*keys, *values) for keys, values in rows.items()]
+    frame = pd.DataFrame(found, columns=pd.Index([*_INDEX, *columns]))
     return frame.set_index(_INDEX)

@@ -26,6 +26,19 @@ def requested(estimator: Any, method: str, sensitive_features: Any) -> dict[str,
     return {"sensitive_features": sensitive_features}
 
 
+def settings_for(function: Any, estimator: Any) -> dict[str, Any]:
+    """Returns the settings of an estimator that a function takes by the same names.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression
+      >>> settings_for(lambda features, C: ..., LogisticRegression(C=2.0))
+      {'C': 2.0}
+    """
+    settings = estimator.get_params(deep=False)
+    taken = inspect.signature(function).parameters
+    return {name: settings[name] for name in taken if name in settings}
+
+
 def takes_weights(estimator: Any) -> bool:
     """Whether fit takes sample weights; one that is fitted already need not.
 

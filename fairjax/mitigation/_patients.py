@@ -1,6 +1,7 @@
 """Columns of patients as users have them, checked: labels, groups and weights."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,19 @@ def check_lengths(**columns: Any) -> None:
     sizes = {name: shape[0] for name, shape in shapes.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the columns differ in length: {sizes}.")
+
+
+def check_one_of(what: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuses a setting that is not one of the choices.
+
+    Raises:
+      ValueError: It is none of them.
+
+    Example:
+      >>> check_one_of("scale is", "value", ("value", "rank"))
+    """
+    if value not in choices:
+        raise ValueError(f"{what} one of {choices}, not {value!r}.")
 
 
 def binary(labels: Any) -> np.ndarray:
@@ -127,13 +141,12 @@ def own_weights(weights: Any, rows: int) -> np.ndarray:
     if weights is None:
         return np.ones(rows)
     weights = np.asarray(weights)
-    numbers = weights.dtype.kind not in "US"
     try:
+        if weights.dtype.kind in "US":
+            raise TypeError
         weights = weights.astype(np.float64)
     except (TypeError, ValueError):
-        numbers = False
-    if not numbers:
-        raise ValueError("weights are numbers.")
+        raise ValueError("weights are numbers.") from None
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("weights are finite and at least 0.")
     with np.errstate(over="ignore"):

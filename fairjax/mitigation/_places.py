@@ -4,13 +4,13 @@ A place is a position in a row of numbers that rise; a place between two of them
 proportion. Rows may be filled up with infinity.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from fairjax._bisection import bisect
 
 # It may be traced.
 Whole: TypeAlias = int | Int[Array, ""]
@@ -87,17 +87,12 @@ def count_below(
 ) -> Int[Array, " n"]:
     """How many of a rising row's numbers lie below each wanted one (or at it)."""
 
-    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = (low + high) // 2
-        found = value_at(jnp.minimum(middle, number - 1))
-        right = (found < wanted) if strict else (found <= wanted)
-        right &= low < high
-        return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
+    def is_below(place: Array) -> Array:
+        found = value_at(place)
+        return found < wanted if strict else found <= wanted
 
     low = jnp.zeros(wanted.shape, jnp.int32)
-    steps = math.ceil(math.log2(number + 1))
-    return jax.lax.fori_loop(0, steps, halve, (low, low + number))[0]
+    return bisect(is_below, low, low + number, number.bit_length())[0]
 
 
 def distinct(

@@ -35,6 +35,7 @@ class RandomisedMixin:
     classes_: np.ndarray
     group_names_: tuple[str, ...]
     counts_: GroupCounts
+    random_state: Any
     _groups: Groups
 
     def _begin(self, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -60,10 +61,10 @@ class RandomisedMixin:
         Raises:
           ValueError: Other columns, classes or groups than at fit.
         """
-        positive = self._positive(y)
+        labels = self._positive(y).astype(np.int64)
         chance = self._chance(X, sensitive_features)
         return expected_counts(
-            positive.astype(np.int64),
+            labels,
             chance,
             self._groups.known(sensitive_features, rows=len(chance)),
             num_groups=len(self.group_names_),
@@ -71,17 +72,53 @@ class RandomisedMixin:
         )
 
     def report(self) -> pd.DataFrame:
-        """Expected rates of each group on the rows of the fit, a row a group."""
+        """Returns the groups' expected rates on the rows of the fit, a row a group."""
         check_is_fitted(self, "counts_")
-        return rates_by_group(self.counts_, self.group_names_)
+        rates = {name: np.asarray(group_rate(self.counts_, name)) for name in _RATES}
+        return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
 
     @abstractmethod
-    def _chance(self, X: Any, sensitive_features: Any) -> np.ndarray:
+    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
         """``[n]``, of the second class."""
 
+    def _drawn(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
+        """Draws decisions; a random state that is a number begins anew each time."""
+        chance = self._chance(X, sensitive_features)
+        draws = check_random_state(self.random_state).random_sample(len(chance))
+        return self.classes_[(draws < chance).astype(int)]
+
+    def _accuracy(
+        self, X: Any, y: Any, weights: Any, sensitive_features: Any = None
+    ) -> float:
+        """Returns the mean chance of the right decision.
+
+        Raises:
+          ValueError: Columns of other lengths, or weights that are negative, not finite
+            or all 0.
+        """
+        positive, chance = self._positive(y), self._chance(X, sensitive_features)
+        check_consistent_length(positive, chance)
+        if weights is not None:
+            weights = _check_sample_weight(weights, chance, ensure_non_negative=True)
+            if not weights.any():
+                raise ValueError("Sample weights hold at least one non-zero number.")
+        right = np.where(positive, chance, 1 - chance)
+        return float(np.average(right, weights=weights))
+
     def _positive(self, y: Any) -> np.ndarray:
+        """Returns whether each outcome is of the second class, bool ``[n]``.
+
+        Raises:
+          ValueError: An outcome of neither class.
+        """
         check_is_fitted(self, "counts_")
-        return is_positive(y, self.classes_)
+        y = column_or_1d(_plain(y))
+        if not np.isin(y, self.classes_).all():
+            raise ValueError(
+                f"labels are of the classes seen at fit, {self.classes_.tolist()}; "
+                f"found {np.setdiff1d(y, self.classes_).tolist()} too."
+            )
+        return y == self.classes_[1]
 
 
 def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -120,67 +157,3 @@ def _plain(y: Any) -> Any:
     if pd.isna(y).any():
         raise ValueError("Input y contains NaN.")
     return np.array(y.tolist())
-
-
-def is_positive(y: Any, classes: np.ndarray) -> np.ndarray:
-    """Whether each is of the second class, bool ``[n]``.
-
-    Raises:
-      ValueError: An outcome of neither class.
-
-    Example:
-      >>> is_positive([3, 5, 5], np.array([3, 5]))
-      array([False,  True,  True])
-    """
-    y = column_or_1d(_plain(y))
-    if not np.isin(y, classes).all():
-        raise ValueError(
-            f"labels are of the classes seen at fit, {classes.tolist()}; found "
-            f"{np.setdiff1d(y, classes).tolist()} too."
-        )
-    return y == classes[1]
-
-
-def drawn(chance: np.ndarray, classes: np.ndarray, random_state: Any) -> np.ndarray:
-    """Decisions, each for the second class with its chance.
-
-    A random state that is a number begins anew with each call.
-
-    Example:
-      >>> drawn(np.array([0.0, 1.0]), np.array(["no", "yes"]), 0)
-      array(['no', 'yes'], dtype='<U3')
-    """
-    draws = check_random_state(random_state).random_sample(len(chance))
-    return classes[(draws < chance).astype(int)]
-
-
-def expected_accuracy(positive: np.ndarray, chance: np.ndarray, weights: Any) -> float:
-    """The mean chance of the right decision.
-
-    Raises:
-      ValueError: Columns of other lengths, or weights that are negative, not finite or
-        all 0.
-
-    Example:
-      >>> expected_accuracy(np.array([True, False]), np.array([0.75, 0.25]), None)
-      0.75
-    """
-    check_consistent_length(positive, chance)
-    if weights is not None:
-        weights = _check_sample_weight(weights, chance, ensure_non_negative=True)
-        if not weights.any():
-            raise ValueError("Sample weights hold at least one non-zero number.")
-    right = np.where(positive, chance, 1 - chance)
-    return float(np.average(right, weights=weights))
-
-
-def rates_by_group(counts: GroupCounts, names: tuple[str, ...]) -> pd.DataFrame:
-    """Rates of each group, a row a group.
-
-    Example:
-      >>> counts = GroupCounts(np.array([[[1.0, 1.0], [1.0, 1.0]]]))
-      >>> rates_by_group(counts, ("a",))["selection_rate"].tolist()
-      [0.5]
-    """
-    rates = {name: np.asarray(group_rate(counts, name)) for name in _RATES}
-    return pd.DataFrame(rates, index=pd.Index(names, name="group"))

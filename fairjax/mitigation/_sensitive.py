@@ -1,14 +1,15 @@
 """Sensitive features as scikit-learn users give them, to groups by name."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-_SHOWN = 5
+from fairjax._levels import quote
+
 _MISSING = "missing"
 
 # A level as JSON holds it; None is a missing value.
@@ -40,14 +41,13 @@ class Groups:
     def __init__(
         self, columns: Sequence[str], named: bool, cells: Sequence[Sequence[Level]]
     ) -> None:
-        self.columns = tuple(columns)
-        self.named = named
+        self.columns, self.named = tuple(columns), named
         self.cells: tuple[Cell, ...] = tuple(map(tuple, cells))
-        names = [_name(cell, self._prefixes()) for cell in self.cells]
+        names = [self._name(cell) for cell in self.cells]
         times = Counter(names)
         # Two that read alike are written as Python writes them.
         self.names = tuple(
-            name if times[name] == 1 else _name(cell, self._prefixes(), repr)
+            name if times[name] == 1 else self._name(cell, repr)
             for name, cell in zip(names, self.cells, strict=True)
         )
 
@@ -60,10 +60,9 @@ class Groups:
             single values.
         """
         table, named = _table(sensitive_features, rows)
-        cells, _ = _cells(table)
-        groups = cls(tuple(map(str, table.columns)), named, cells)
-        order = sorted(range(len(cells)), key=lambda g: groups.names[g])
-        return cls(groups.columns, named, [cells[g] for g in order])
+        columns, (cells, _) = list(map(str, table.columns)), _cells(table)
+        names = dict(zip(cells, cls(columns, named, cells).names, strict=True))
+        return cls(columns, named, sorted(cells, key=names.__getitem__))
 
     @classmethod
     def read(
@@ -93,11 +92,9 @@ class Groups:
         """
         codes, new = self._codes(sensitive_features, rows)
         if new:
-            shown = [repr(_name(cell, self._prefixes())) for cell in new[:_SHOWN]]
-            more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
             raise ValueError(
                 f"{(codes < 0).sum()} rows are of groups that were not there at fit: "
-                f"{', '.join(shown)}{more}. Known are "
+                f"{quote([self._name(cell) for cell in new])}. Known are "
                 f"{', '.join(map(repr, self.names))}."
             )
         return codes
@@ -120,8 +117,13 @@ class Groups:
         new = [cell for cell in cells if cell not in places]
         return found[which], sorted(new, key=str)
 
-    def _prefixes(self) -> Sequence[str]:
-        return [f"{name}=" if self.named else "" for name in self.columns]
+    def _name(self, cell: Cell, write: Callable[[Any], str] = str) -> str:
+        parts = [_MISSING if level is None else write(level) for level in cell]
+        if self.named:
+            parts = [
+                f"{name}={part}" for name, part in zip(self.columns, parts, strict=True)
+            ]
+        return ", ".join(parts)
 
 
 def check_not_among(features: Any, groups: Groups) -> None:
@@ -138,11 +140,6 @@ def check_not_among(features: Any, groups: Groups) -> None:
             f"the sensitive features {both} are among the features; leave them out, "
             "they are given as sensitive_features."
         )
-
-
-def _name(cell: Cell, prefixes: Sequence[str], write: Any = str) -> str:
-    parts = [_MISSING if level is None else write(level) for level in cell]
-    return ", ".join(p + part for p, part in zip(prefixes, parts, strict=True))
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[Cell], np.ndarray]:
@@ -204,9 +201,8 @@ def _framed(given: Any) -> tuple[pd.DataFrame, bool]:
     if isinstance(given, Mapping):
         return pd.DataFrame(dict(given)), True
     if isinstance(given, pd.Series):
-        return given.to_frame("group" if given.name is None else given.name), (
-            given.name is not None
-        )
+        named = given.name is not None
+        return given.to_frame(given.name if named else "group"), named
     # A list that mixes text with what is missing would else be all text.
     array = given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
     if array.ndim not in (1, 2):

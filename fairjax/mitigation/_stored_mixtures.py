@@ -13,11 +13,7 @@ import numpy as np
 
 from fairjax.metrics import GroupCounts
 from fairjax.mitigation._sensitive import Groups
-from fairjax.mitigation.flax_responses import (
-    FlaxClassifier,
-    Mixture,
-    parameter_shapes,
-)
+from fairjax.mitigation.flax_responses import FlaxClassifier, Mixture, parameter_shapes
 
 _FORMAT = 1
 # Attributes of a fitted mixture, less their underscores.

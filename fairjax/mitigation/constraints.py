@@ -126,24 +126,19 @@ def parity_constraints(
              [ 0. , -0.5,  0. ,  0.5],
              [ 0. ,  0.5,  0. , -0.5]])
     """
-    if constraint not in _EVENTS:
-        raise ValueError(
-            f"constraint is one of {get_args(Parity)}, not {constraint!r}."
-        )
+    _patients.check_one_of("constraint is", constraint, get_args(Parity))
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
     known = range(num_groups) if names is None else names
     _patients.check_patients(mass.reshape(num_groups, 2), known)
     each = wrong_costs(objective, costs, mass.reshape(-1, 2).sum(axis=0))
     wrong = np.tile(each, num_groups)
-    # The utility of a cell is slope * decisions + level.
-    slope, level = np.ones(2), np.zeros(2)
-    if constraint == "error_rate_parity":
-        slope, level = np.array([1.0, -1.0]), np.array([0.0, 1.0])
+    group, outcome = np.divmod(np.arange(2 * num_groups), 2)
+    # The utility of a cell is slope * decisions + level: the decision, or the error.
+    level = outcome * (constraint == "error_rate_parity")
+    slope = 1.0 - 2.0 * level
     rows, offsets = [], []
     lacking: set[int] = set()
-    outcome = np.arange(2 * num_groups) % 2
-    group = np.arange(2 * num_groups) // 2
     for event in _EVENTS[constraint]:
         within = np.isin(outcome, event)
         everyone = _mean_of(within, mass)
@@ -153,8 +148,8 @@ def parity_constraints(
                 lacking.add(g)
                 continue
             for row in (ratio * own - everyone, ratio * everyone - own):
-                rows.append(row * slope[outcome])
-                offsets.append(row @ level[outcome])
+                rows.append(row * slope)
+                offsets.append(row @ level)
     if lacking:
         warnings.warn(
             f"groups {[known[g] for g in sorted(lacking)]} lack the patients that "

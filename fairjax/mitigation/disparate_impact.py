@@ -1,7 +1,8 @@
 r"""Pre-processing: features that tell less of the group a patient belongs to."""
 
+import dataclasses
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pandas as pd
 
 from fairjax._extra import extra
 from fairjax.keys import as_key
+from fairjax.mitigation._patients import check_one_of
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.distances import distribution_distances
 from fairjax.mitigation.quantile_repair import (
@@ -28,9 +30,10 @@ with extra("mitigation", needed_by="mitigation"):
 
 # Half of what float64 holds.
 _LARGEST = float(np.finfo(np.float64).max) / 2
-_UNSEEN = ("error", "together", "keep")
+Unseen = Literal["error", "together", "keep"]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Moves the groups' distributions of each feature together: Feldman's repair.
 
@@ -109,25 +112,14 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
       array([1., 2., 3., 4., 1., 2., 3., 4.])
     """
 
-    def __init__(
-        self,
-        repair_level: float | int = 1.0,
-        *,
-        scale: Scale = "value",
-        ties: Ties = "middle",
-        discrete: Literal["auto"] | Any = "auto",
-        num_quantiles: int = 1000,
-        unseen: Literal["error", "together", "keep"] = "error",
-        key: Any = 0,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.repair_level = repair_level
-        self.scale: Scale = scale
-        self.ties: Ties = ties
-        self.discrete = discrete
-        self.num_quantiles = num_quantiles
-        self.unseen = unseen
-        self.key = key
+    repair_level: float | int = 1.0
+    _: dataclasses.KW_ONLY
+    scale: Scale = "value"
+    ties: Ties = "middle"
+    discrete: Literal["auto"] | Any = "auto"
+    num_quantiles: int = 1000
+    unseen: Unseen = "error"
+    key: Any = 0
 
     def fit(
         self, X: Any, y: Any = None, *, sensitive_features: Any = None
@@ -255,17 +247,17 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         )
         values = self._numbers(X, reset=False)
         rows, codes = Groups.read(sensitive_features, rows=len(values))
-        tables = {"before": values, "after": repaired}
-        distances = {
-            when: distribution_distances(table, codes, num_groups=len(rows.names))
-            for when, table in tables.items()
-        }
-        found = {
-            f"{name}_{when}": distances[when][place]
-            for place, name in enumerate(("kolmogorov_smirnov", "wasserstein"))
-            for when in tables
-        }
-        return pd.DataFrame(found, index=self.get_feature_names_out())
+        # [before and after, two distances, d]
+        distances = np.array(
+            [
+                distribution_distances(table, codes, num_groups=len(rows.names))
+                for table in (values, repaired)
+            ]
+        )
+        names = ("kolmogorov_smirnov", "wasserstein")
+        columns = [f"{name}_{when}" for name in names for when in ("before", "after")]
+        table = distances.swapaxes(0, 1).reshape(4, -1).T
+        return pd.DataFrame(table, self.get_feature_names_out(), columns)
 
     def __sklearn_tags__(self) -> Any:
         """Missing values are welcome."""
@@ -334,14 +326,13 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
                     f"there are patients of {len(table)} rows; X has {len(values)}."
                 )
         words = pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64)
-        low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
-        return jnp.asarray(np.stack([low, high], axis=1).astype(np.uint32))
+        halves = words[:, None] >> np.array([0, 32], np.uint64)
+        return jnp.asarray(halves.astype(np.uint32))
 
     def _check(self) -> None:
         check_repair(self.repair_level, self.scale, self.ties)
         check_whole("num_quantiles", self.num_quantiles, 2)
-        if self.unseen not in _UNSEEN:
-            raise ValueError(f"unseen is one of {_UNSEEN}, not {self.unseen!r}.")
+        check_one_of("unseen is", self.unseen, get_args(Unseen))
 
     def _discrete(self, values: np.ndarray) -> np.ndarray:
         if self.discrete is None or isinstance(self.discrete, str):

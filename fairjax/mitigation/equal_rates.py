@@ -168,10 +168,7 @@ def equal_rate_rules(
       >>> round(fitted.cost, 6)
       0.25
     """
-    if constraint not in _NEEDED:
-        raise ValueError(
-            f"constraint is one of {get_args(Constraint)}, not {constraint!r}."
-        )
+    _patients.check_one_of("constraint is", constraint, get_args(Constraint))
     _patients.check_share("tolerance", tolerance)
     _patients.check_lengths(
         labels=labels, scores=scores, groups=groups, weights=weights
@@ -202,11 +199,7 @@ def equal_rate_rules(
         rules = _for_everyone(owned, reached, rows, taking_part)
     probability = np.asarray(selection_probability(rows.scores, rows.groups, rules))
     counts = expected_counts(
-        rows.labels,
-        probability,
-        rows.groups,
-        num_groups=num_groups,
-        weights=weights,
+        rows.labels, probability, rows.groups, num_groups=num_groups, weights=weights
     )
     mistaken = _patients.near_one(np.asarray(counts.counts).sum(axis=0))
     each = wrong_costs(objective, costs, mistaken.sum(axis=1))
@@ -349,12 +342,7 @@ def _own_menu(rows: _Rows, chosen: np.ndarray, reverse: bool) -> _Menu:
     """For each group the vertices of its curve's upper hull."""
     parts = []
     for place, group in enumerate(chosen):
-        thresholds, rates = _curve(rows.of(group))
-        turned = np.zeros(len(thresholds), bool)
-        if reverse:
-            thresholds = np.concatenate([thresholds, thresholds[1:-1]])
-            rates = np.concatenate([rates, 1 - rates[:, 1:-1]], axis=1)
-            turned = np.arange(len(thresholds)) >= len(turned)
+        thresholds, turned, rates = _both_ways(*_curve(rows.of(group)), reverse)
         kept = _upper_hull(*rates)
         own = np.zeros((2, len(chosen), len(kept)))
         own[:, place] = rates[:, kept]
@@ -387,7 +375,6 @@ def _shared_menu(rows: _Rows, chosen: np.ndarray, reverse: bool) -> _Menu:
     """Some thresholds for everybody, and what each does to every group."""
     inner = _candidates(rows)
     thresholds = np.concatenate([[-np.inf], inner, [np.inf]])
-    turned = np.zeros(len(thresholds), bool)
     passed = np.searchsorted(thresholds, rows.scores, side="right")
     cell = (rows.groups * 2 + rows.labels) * (len(thresholds) + 1) + passed
     shape = (rows.groups.max() + 1, 2, len(thresholds) + 1)
@@ -395,12 +382,23 @@ def _shared_menu(rows: _Rows, chosen: np.ndarray, reverse: bool) -> _Menu:
     at_least = np.cumsum(mass[..., ::-1], axis=-1)[chosen, :, -2::-1]
     totals = at_least[..., :1]
     rates = np.minimum(at_least / np.where(totals > 0, totals, 1.0), 1.0)
-    rates = rates.transpose(1, 0, 2)
+    thresholds, turned, rates = _both_ways(
+        thresholds, rates.transpose(1, 0, 2), reverse
+    )
+    return _Menu(thresholds, turned, np.zeros(len(thresholds), np.int64), rates)
+
+
+def _both_ways(
+    thresholds: np.ndarray, rates: np.ndarray, reverse: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choices, whether each is reversed, and its rates: reversed ones where allowed."""
+    turned = np.zeros(len(thresholds), bool)
     if reverse:
-        thresholds = np.concatenate([thresholds, inner])
+        # Those at the ends, which select everybody or nobody, are there already.
+        thresholds = np.concatenate([thresholds, thresholds[1:-1]])
         rates = np.concatenate([rates, 1 - rates[..., 1:-1]], axis=-1)
         turned = np.arange(len(thresholds)) >= len(turned)
-    return _Menu(thresholds, turned, np.zeros(len(thresholds), np.int64), rates)
+    return thresholds, turned, rates
 
 
 def _candidates(rows: _Rows) -> np.ndarray:

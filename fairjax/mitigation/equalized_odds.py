@@ -1,5 +1,6 @@
 r"""Post-processing: decisions changed so that groups have equal rates."""
 
+import dataclasses
 import functools
 import warnings
 from typing import Any, Literal, get_args
@@ -7,8 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fairjax._extra import extra
-from fairjax.mitigation._passing import requested, takes_weights
-from fairjax.mitigation._randomised import RandomisedMixin, drawn, expected_accuracy
+from fairjax.mitigation._passing import requested, settings_for, takes_weights
+from fairjax.mitigation._patients import check_one_of
+from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
 from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
@@ -28,6 +30,7 @@ Scores = Literal["auto", "predict_proba", "decision_function", "predict"]
 _SCORES = ("predict_proba", "decision_function", "predict")
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class EqualizedOdds(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
@@ -99,29 +102,16 @@ class EqualizedOdds(
       (400, 2)
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        constraint: Constraint = "equalized_odds",
-        objective: Objective = "error",
-        costs: tuple[float, float] = (1.0, 1.0),
-        tolerance: float = 0.0,
-        shared: bool = False,
-        reverse: bool = False,
-        response: Scores = "auto",
-        random_state: Any = None,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.estimator = estimator
-        self.constraint: Constraint = constraint
-        self.objective: Objective = objective
-        self.costs = costs
-        self.tolerance = tolerance
-        self.shared = shared
-        self.reverse = reverse
-        self.response = response
-        self.random_state = random_state
+    estimator: Any
+    _: dataclasses.KW_ONLY
+    constraint: Constraint = "equalized_odds"
+    objective: Objective = "error"
+    costs: tuple[float, float] = (1.0, 1.0)
+    tolerance: float = 0.0
+    shared: bool = False
+    reverse: bool = False
+    response: Scores = "auto"
+    random_state: Any = None
 
     def fit(
         self,
@@ -131,7 +121,7 @@ class EqualizedOdds(
         sensitive_features: Any = None,
         sample_weight: Any = None,
     ) -> "EqualizedOdds":
-        """Fit the classifier, and the rules on its scores of the same rows.
+        """Fits the classifier, and the rules on its scores of the same rows.
 
         Args:
           X: ``[n, d]``, as the classifier takes it.
@@ -149,10 +139,7 @@ class EqualizedOdds(
             of other than two; no sensitive features; weights for a classifier that
             takes none.
         """
-        if self.response not in get_args(Scores):
-            raise ValueError(
-                f"response is one of {get_args(Scores)}, not {self.response!r}."
-            )
+        check_one_of("response is", self.response, get_args(Scores))
         if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
             raise ValueError(
                 f"the estimator is a classifier, not {type(self.estimator).__name__}."
@@ -187,14 +174,9 @@ class EqualizedOdds(
             scores,
             codes,
             num_groups=len(self.group_names_),
-            constraint=self.constraint,
-            objective=self.objective,
-            costs=self.costs,
-            tolerance=self.tolerance,
-            shared=self.shared,
-            reverse=self.reverse,
             weights=sample_weight,
             names=self.group_names_,
+            **settings_for(equal_rate_rules, self),
         )
         self.rules_, self.counts_, self.cost_ = fitted[:3]
         self.lacking_groups_ = tuple(self.group_names_[g] for g in fitted.lacking)
@@ -229,8 +211,7 @@ class EqualizedOdds(
         Raises:
           ValueError: As :meth:`predict_proba`.
         """
-        chance = self._chance(X, sensitive_features)
-        return drawn(chance, self.classes_, self.random_state)
+        return self._drawn(X, sensitive_features)
 
     def score(
         self,
@@ -251,21 +232,18 @@ class EqualizedOdds(
         Raises:
           ValueError: As :meth:`expected_counts`.
         """
-        labels = self._positive(y)
-        chance = self._chance(X, sensitive_features)
-        return expected_accuracy(labels, chance, sample_weight)
+        return self._accuracy(X, y, sample_weight, sensitive_features)
 
     def __sklearn_tags__(self) -> Any:
         """Two classes, of the tables that the classifier takes."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         taken = get_tags(self.estimator).input_tags
-        tags.input_tags.sparse = taken.sparse
-        tags.input_tags.allow_nan = taken.allow_nan
-        tags.input_tags.pairwise = taken.pairwise
+        for name in ("sparse", "allow_nan", "pairwise"):
+            setattr(tags.input_tags, name, getattr(taken, name))
         return tags
 
-    def _chance(self, X: Any, sensitive_features: Any) -> np.ndarray:
+    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
         return self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
 
     def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:

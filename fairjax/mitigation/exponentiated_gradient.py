@@ -1,5 +1,6 @@
 r"""In-processing: a mixture of classifiers under parity constraints."""
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 
 from fairjax._extra import extra
 from fairjax.mitigation import _fairlearn_reduction
-from fairjax.mitigation._randomised import RandomisedMixin, drawn, expected_accuracy
+from fairjax.mitigation._passing import settings_for
+from fairjax.mitigation._patients import own_weights
+from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation._sensitive import check_not_among
 from fairjax.mitigation._stored_mixtures import read_fitted, write_fitted
 from fairjax.mitigation.constraints import (
@@ -43,6 +46,7 @@ with extra("mitigation", needed_by="mitigation"):
 _MISSED = 1e-3
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ExponentiatedGradient(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
@@ -125,43 +129,20 @@ class ExponentiatedGradient(
       True
     """
 
-    constraint: Parity
-    objective: Objective
-    classes_: np.ndarray
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-
-    def __init__(
-        self,
-        estimator: Any = None,
-        *,
-        constraint: Parity = "demographic_parity",
-        difference_bound: float | None = None,
-        ratio_bound: float | None = None,
-        ratio_slack: float = 0.0,
-        objective: Objective = "error",
-        costs: tuple[float, float] = (1.0, 1.0),
-        max_iterations: int = 50,
-        gap_tolerance: float | None = None,
-        learning_rate: float = 2.0,
-        multiplier_bound: float = 100.0,
-        sample_weight_name: str = "sample_weight",
-        random_state: Any = None,
-    ) -> None:
-        """Keep the settings; see the class."""
-        self.estimator = estimator
-        self.constraint = constraint
-        self.difference_bound = difference_bound
-        self.ratio_bound = ratio_bound
-        self.ratio_slack = ratio_slack
-        self.objective = objective
-        self.costs = costs
-        self.max_iterations = max_iterations
-        self.gap_tolerance = gap_tolerance
-        self.learning_rate = learning_rate
-        self.multiplier_bound = multiplier_bound
-        self.sample_weight_name = sample_weight_name
-        self.random_state = random_state
+    estimator: Any = None
+    _: dataclasses.KW_ONLY
+    constraint: Parity = "demographic_parity"
+    difference_bound: float | None = None
+    ratio_bound: float | None = None
+    ratio_slack: float = 0.0
+    objective: Objective = "error"
+    costs: tuple[float, float] = (1.0, 1.0)
+    max_iterations: int = 50
+    gap_tolerance: float | None = None
+    learning_rate: float = 2.0
+    multiplier_bound: float = 100.0
+    sample_weight_name: str = "sample_weight"
+    random_state: Any = None
 
     def fit(
         self,
@@ -194,12 +175,7 @@ class ExponentiatedGradient(
         native = isinstance(self.estimator, FlaxClassifier)
         if not native:
             _fairlearn_reduction.check_learner(self.estimator, self.sample_weight_name)
-        check_game(
-            self.max_iterations,
-            self.gap_tolerance,
-            self.learning_rate,
-            self.multiplier_bound,
-        )
+        check_game(**settings_for(check_game, self))
         features = self._features(X, reset=True)
         labels, codes = self._begin(y, sensitive_features)
         check_consistent_length(features, labels)
@@ -216,30 +192,21 @@ class ExponentiatedGradient(
             labels,
             codes,
             num_groups=len(self.group_names_),
-            constraint=self.constraint,
-            difference_bound=self.difference_bound,
-            ratio_bound=self.ratio_bound,
-            ratio_slack=self.ratio_slack,
-            objective=self.objective,
-            costs=self.costs,
             weights=weights,
             names=self.group_names_,
+            **settings_for(parity_constraints, self),
         )
         for name in ("mixture_", "predictors_"):
             # Of an earlier fit, it may be with the other back end.
             self.__dict__.pop(name, None)
         if native:
-            own = np.ones(len(labels)) if weights is None else weights
-            self._fit_flax(features, labels, codes, own, constraints)
+            weighed = own_weights(weights, len(labels))
+            self._fit_flax(features, 2 * codes + labels, weighed, constraints)
         else:
             _fairlearn_reduction.fit(self, features, labels, codes, constraints)
-        chance = self.predict_proba(X)[:, 1]
+        chance = self._chance(X)
         self.counts_ = expected_counts(
-            labels,
-            chance,
-            codes,
-            num_groups=len(self.group_names_),
-            weights=weights,
+            labels, chance, codes, num_groups=len(self.group_names_), weights=weights
         )
         self._judge(constraints)
         return self
@@ -263,7 +230,7 @@ class ExponentiatedGradient(
 
     def predict(self, X: Any) -> np.ndarray:
         """Decisions, drawn with the chances of :meth:`predict_proba`."""
-        return drawn(self._chance(X), self.classes_, self.random_state)
+        return self._drawn(X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Expected accuracy, exact: the mean chance of the right decision.
@@ -276,8 +243,7 @@ class ExponentiatedGradient(
         Raises:
           ValueError: Other columns or classes than at fit.
         """
-        positive = self._positive(y)
-        return expected_accuracy(positive, self._chance(X), sample_weight)
+        return self._accuracy(X, y, sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
@@ -352,8 +318,7 @@ class ExponentiatedGradient(
     def _fit_flax(
         self,
         features: np.ndarray,
-        labels: np.ndarray,
-        codes: np.ndarray,
+        cells: np.ndarray,
         weights: np.ndarray,
         constraints: ParityConstraints,
     ) -> None:
@@ -361,7 +326,7 @@ class ExponentiatedGradient(
         responses = FlaxResponses(
             self.estimator,
             features,
-            2 * codes + labels,
+            cells,
             weights,
             num_cells=2 * len(self.group_names_),
             lanes=LANES,
@@ -370,11 +335,8 @@ class ExponentiatedGradient(
         found = solve_reduction(
             constraints,
             responses,
-            max_iterations=self.max_iterations,
-            gap_tolerance=self.gap_tolerance,
-            learning_rate=self.learning_rate,
-            multiplier_bound=self.multiplier_bound,
-            num_patients=len(labels),
+            num_patients=len(cells),
+            **settings_for(solve_reduction, self),
         )
         self.mixture_: Mixture = responses.mixture(found.places, found.chances)
         self.chances_ = self.mixture_.chances

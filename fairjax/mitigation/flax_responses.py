@@ -308,9 +308,6 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
     if not isinstance(transform, optax.GradientTransformation):
         transform = transform()
 
-    def begin_one(key: Array) -> Params:
-        return functional(learner.model(num_inputs, nnx.Rngs(key)))[1]
-
     def logits(params: Params, rows: Array) -> Array:
         return apply(params, rows).reshape(rows.shape[0])
 
@@ -360,7 +357,7 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
 
     def begin(key: Array, lanes: int) -> Params:
         # The same beginning for all lanes: they differ in what they are asked.
-        params = begin_one(key)
+        _, params = functional(learner.model(num_inputs, nnx.Rngs(key)))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), params)
 
     @jax.jit

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from fairjax.mitigation import _places
+from fairjax.mitigation._patients import check_one_of
 from fairjax.types import Scalar, check_whole, is_known
 
 Scale: TypeAlias = Literal["value", "rank"]
@@ -197,28 +198,21 @@ def repair(
         _widened(learnt.values, _power_of_two(len(learnt.values)), np.inf),
         jnp.asarray(learnt.discrete),
     )
-    known = is_known((features, groups, patients))
+    given = (features, groups, patients)
+    known = is_known(given)
     if known:
-        features, groups, patients = jax.tree.map(
-            np.asarray, (features, groups, patients)
-        )
+        given = jax.tree.map(np.asarray, given)
     # A traced table is one part.
     block = min(_filled(size), _BLOCK) if known else max(size, 1)
-    parts = [features[:0]]
+    parts = [given[0][:0]]
     for start in range(0, size, block):
-        part = slice(start, start + block)
-        found = _move(
-            _widened(features[part], block, np.nan),
-            _widened(groups[part], block, 0),
-            wide,
-            number,
-            level,
-            key,
-            None if patients is None else _widened(patients[part], block, 0),
-            scale=scale,
-            ties=ties,
-        )
-        parts.append(_narrowed(found, min(block, size - start)))
+        stop = min(start + block, size)
+        part = jax.tree.map(lambda x, rows=slice(start, stop): x[rows], given)
+        # What fills a part up has no value and counts for nothing.
+        rows = _widened(part[0], block, np.nan)
+        who = jax.tree.map(lambda x: _widened(x, block, 0), part[1:])
+        found = _move(rows, *who, wide, number, level, key, scale=scale, ties=ties)
+        parts.append(_narrowed(found, stop - start))
     together = np.concatenate if is_known(parts) else jnp.concatenate
     return jnp.asarray(together(parts))
 
@@ -240,10 +234,8 @@ def check_repair(level: Any, scale: str, ties: str) -> None:
         raise ValueError(f"the repair level is a number in [0, 1], not {level!r}.")
     if is_known(level) and not 0 <= level <= 1:
         raise ValueError(f"the repair level lies in [0, 1], not {level}.")
-    if scale not in get_args(Scale):
-        raise ValueError(f"scale is one of {get_args(Scale)}, not {scale!r}.")
-    if ties not in get_args(Ties):
-        raise ValueError(f"ties are one of {get_args(Ties)}, not {ties!r}.")
+    check_one_of("scale is", scale, get_args(Scale))
+    check_one_of("ties are", ties, get_args(Ties))
 
 
 @functools.partial(jax.jit, static_argnames=("num_groups", "size", "most"))
@@ -310,11 +302,11 @@ def _lower_median(knots: Float[Array, "G Q"]) -> Float[Array, " Q"]:
 def _move(
     features: Float[Array, "n d"],
     groups: Int[Array, " n"],
+    rows: Array | None,
     learnt: GroupQuantiles,
     number: _places.Whole,
     level: Scalar,
     key: Array | None,
-    rows: Array | None,
     *,
     scale: Scale,
     ties: Ties,

@@ -191,10 +191,8 @@ def check_game(
       ValueError: learning_rate must be above 0, not 0.0.
     """
     check_whole("max_iterations", max_iterations)
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("multiplier_bound", multiplier_bound),
-    ):
+    rates = {"learning_rate": learning_rate, "multiplier_bound": multiplier_bound}
+    for name, value in rates.items():
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be above 0, not {value}.")
     if gap_tolerance is not None and not gap_tolerance >= 0:
@@ -233,14 +231,14 @@ class _Game:
             violated = violations(self.constraints, selected)
             value = cost + violated @ multipliers[lane]
             known = self._values(multipliers[lane])
-            if not len(known) or value < known.min() - _PRECISION:
-                self.selected.append(selected)
-                self.places.append((t, lane))
-                self._costs.append(cost)
-                self.violated.append(violated)
-                best.append(self.size - 1)
-            else:
+            if len(known) and not value < known.min() - _PRECISION:
                 best.append(int(known.argmin()))
+                continue
+            best.append(self.size)
+            self.selected.append(selected)
+            self.places.append((t, lane))
+            self._costs.append(cost)
+            self.violated.append(violated)
         return best
 
     def gap(self, chances: np.ndarray, multipliers: np.ndarray) -> float:
@@ -275,8 +273,8 @@ class _Game:
         rows = np.pad(violated, ((0, 0), (0, 1)), constant_values=-1.0)
         found = optimize.linprog(
             np.append(self._costs, self.multiplier_bound),
-            A_ub=rows if len(rows) else None,
-            b_ub=np.zeros(len(rows)) if len(rows) else None,
+            A_ub=rows,
+            b_ub=np.zeros(len(rows)),
             A_eq=np.append(np.ones(self.size), 0.0)[None],
             b_eq=[1.0],
             bounds=(0, None),
@@ -285,8 +283,7 @@ class _Game:
         if not found.success:
             raise RuntimeError(f"the linear programme was not solved: {found.message}")
         chances = np.where(found.x[:-1] > _PRECISION, found.x[:-1], 0.0)
-        multipliers = np.maximum(-found.ineqlin.marginals, 0.0) if len(rows) else []
-        return chances / chances.sum(), np.asarray(multipliers, float)
+        return chances / chances.sum(), np.maximum(-found.ineqlin.marginals, 0.0)
 
     def solved_near(self, best: np.ndarray, reach: float) -> np.ndarray:
         """The programme's multipliers, each within a reach of the best known.
@@ -309,9 +306,8 @@ class _Game:
 
     def _values(self, multipliers: np.ndarray) -> np.ndarray:
         """``[..., H]``: the Lagrangian of each classifier under multipliers."""
-        if not self.size:
-            return np.empty((*multipliers.shape[:-1], 0))
-        return np.array(self._costs) + multipliers @ np.array(self.violated).T
+        violated = np.reshape(self.violated, (self.size, multipliers.shape[-1]))
+        return np.array(self._costs) + multipliers @ violated.T
 
 
 def _softmax(exponents: np.ndarray, total: float) -> np.ndarray:

@@ -202,10 +202,9 @@ class MultimodalClassifier(nnx.Module):
         given = jax.tree.map(kept, inputs[name])
         keys = {} if rngs is None else {"rngs": rngs}
         encoder: Any = self.encoders[name]
-        if isinstance(given, Mapping):
-            features = encoder(**given, **keys)
-        else:
-            features = encoder(*given, **keys)
+        # By name or in order.
+        unnamed, named = ((), given) if isinstance(given, Mapping) else (given, {})
+        features = encoder(*unnamed, **named, **keys)
         if features.shape[1:] != (self.widths[column],):
             raise ValueError(
                 f"the encoder of {name!r} gives features {features.shape}; widths says "
@@ -285,18 +284,15 @@ class _Head(nnx.Module):
         self.last = nnx.Linear(width, num_outputs, rngs=rngs)
 
     def __call__(self, token: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
-        hidden = self.hidden(token)
-        if self.norm is None:
-            hidden = jax.nn.relu(hidden)
-        else:
-            hidden = jax.nn.gelu(self.norm(hidden))
+        hidden, norm = self.hidden(token), self.norm
+        hidden = jax.nn.relu(hidden) if norm is None else jax.nn.gelu(norm(hidden))
         hidden = self.dropout(hidden, rngs)
         return hidden, self.last(hidden)
 
 
 def _side_by_side(rows: Iterable[Array]) -> Array:
     """``[B, width]`` of each modality, as ``[B, M, width]``."""
-    return jnp.concatenate([row[:, None] for row in rows], axis=1)
+    return jnp.stack(list(rows), axis=1)
 
 
 def _check_names(names: tuple[str, ...], widths: Mapping[str, int]) -> None:

@@ -56,17 +56,12 @@ class VolumeEncoder(nnx.Module):
             width.
         """
         check_whole("num_slices", num_slices)
-        self.slices = slices
+        self.slices, width = slices, slices.width
         self.transformer = Transformer(
-            slices.width,
-            depth,
-            num_heads,
-            mlp_ratio=mlp_ratio,
-            dropout=dropout,
-            rngs=rngs,
+            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
         )
-        self.positions = learned(rngs, num_slices, slices.width)
-        self.summary = learned(rngs, slices.width)
+        self.positions = learned(rngs, num_slices, width)
+        self.summary = learned(rngs, width)
         self.num_slices = num_slices
 
     def __call__(

@@ -259,7 +259,8 @@ def test_the_floor_of_statistical_parity_is_of_anyone(made):
     def floor(decisions):
         names = (STATISTICAL_PARITY, OPPORTUNITY)
         key = jax.random.key(0)
-        return noise(key, names, whole, decisions, decisions, None, 50).floor
+        options = {"names": names, "cohort": whole, "weights": None}
+        return noise(key, decisions, decisions, num_permutations=50, **options).floor
 
     told = floor(jnp.asarray(label, jnp.float32))
     # Within outcome nothing varies, across outcomes selection does.
