@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.core.files import write_whole
+from experiments.core.files import read_arrays, write_whole
 from experiments.core.learners import Learner, tabular_learner
 from experiments.core.programs import Budget, Program, allot
 from experiments.core.protocol import CrossValidation
@@ -287,13 +286,7 @@ def _write(path: Path, trained: Trained) -> None:
 
 
 def _read(path: Path) -> Trained:
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read: it is damaged. Delete it to train that again."
-        ) from error
+    arrays = read_arrays(path, "train")
     phases: dict[int, dict[str, np.ndarray]] = {}
     for name, values in arrays.items():
         if "/" in name:

@@ -9,7 +9,6 @@ import tyro
 from experiments.core import results
 from experiments.core.programs import Budget
 
-FULL_REPEATS = 20
 DEFAULT_ATTRIBUTES = {
     "support2": ("sex", "race", "income", "age"),
     "support2_sepsis": ("sex", "race", "income", "age"),

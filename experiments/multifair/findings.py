@@ -13,15 +13,8 @@ from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import markdown, tables
 from experiments.reporting.differences import clear, p_text, span, untested
 from fairjax.evaluation import Comparison, Tests, compare, holm
-from fairjax.evaluation.names import (
-    AUROC_GAP,
-    EQUITY,
-    GAP,
-    GROUP_AUROC,
-    PARITY,
-    crossed_name,
-    full_names,
-)
+from fairjax.evaluation import names as metric_names
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
 from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
@@ -34,10 +27,10 @@ _REFERENCES = (REFERENCE, BEST)
 def tested(results: Results) -> list[str]:
     """The metrics of the summary, all compared with joint training."""
     attributes = results.splits.attributes
-    groups = (*attributes, crossed_name(attributes))
+    groups = (*attributes, metric_names.crossed_name(attributes))
     names = ["auroc", "brier"]
     for metric in (EQUITY, AUROC_GAP, PARITY, GAP):
-        names += full_names(metric, tuple(dict.fromkeys(groups)))
+        names += metric_names.full_names(metric, tuple(dict.fromkeys(groups)))
     some = next(iter(results.evaluations.values()))
     return names + [m for m in some.repeats if m.startswith(f"{GROUP_AUROC}/")]
 
@@ -238,7 +231,7 @@ def _truth_answer(
 
 def _groups_table(results: Results) -> list[str]:
     some = next(iter(results.evaluations.values()))
-    crossed = crossed_name(results.splits.attributes)
+    crossed = metric_names.crossed_name(results.splits.attributes)
     start = f"{GROUP_AUROC}/{crossed}="
     groups = [m for m in some.repeats if m.startswith(start)]
     header = ["Method", *(markdown.escape(m.removeprefix(start)) for m in groups)]

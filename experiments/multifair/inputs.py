@@ -6,12 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.protocol import CrossValidation
-from experiments.datasets.modalities import (
-    Series,
-    Text,
-    standardise_series,
-    tokenise,
-)
+from experiments.datasets import modalities
+from experiments.datasets.modalities import Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 
 MAX_WORDS, MAX_TEXT = 400, 24
@@ -40,7 +36,9 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
             for lane in range(splits.num_lanes)
         ]
         if isinstance(content, Series):
-            values = [standardise_series(content, rows).values for rows in trains]
+            values = [
+                modalities.standardise_series(content, rows).values for rows in trains
+            ]
             own[name] = {"values": np.stack(values)}
             common[name] = {
                 # In months, for the encoder's frequencies.
@@ -50,7 +48,9 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
             }
         elif isinstance(content, Text):
             numbered = [
-                tokenise(content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT)
+                modalities.tokenise(
+                    content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT
+                )
                 for rows in trains
             ]
             own[name] = {

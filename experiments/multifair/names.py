@@ -81,11 +81,11 @@ def digits(setting: Sequence[int]) -> str:
     return "".join(str(int(on)) for on in setting)
 
 
-def grid_variants(grid: str) -> list[Variant]:
+def grid_variants(grid: str) -> tuple[Variant, ...]:
     """Every cell of a grid, its corners under names of their own."""
     nothing, everything, rest = CORNERS[grid]
     corner: dict[tuple[int, ...], str] = {GRID[0]: nothing, GRID[-1]: everything}
-    return [
+    return tuple(
         Variant(corner.get(setting, rest), "" if setting in corner else digits(setting))
         for setting in GRID
-    ]
+    )

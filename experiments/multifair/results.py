@@ -9,7 +9,6 @@ import tyro
 from experiments.core import results
 from experiments.multifair.task import MultimodalBudget
 
-FULL_REPEATS = 20
 DEFAULT_ATTRIBUTES = {
     "nafld": ("sex", "age"),
     "openi": ("age",),
