@@ -81,7 +81,7 @@ def train(
     mesh = sweep.lane_mesh(splits.num_lanes)
     learner = learner or tabular_learner(splits, budget)
     lane, shared = _on_devices(program, splits, learner, mesh)
-    begun = _begin(learner)(len(program.variants), splits.num_lanes, seed)
+    begun = _begin(learner, len(program.variants), splits.num_lanes, seed)
     params, key_data = jax.device_put(begun, sweep.lane_sharding(mesh))
     history: list[dict[str, np.ndarray]] = []
     compiled: dict[Any, Any] = {}
@@ -151,15 +151,10 @@ class _Lane(NamedTuple):
     train_count: jax.Array
 
 
-def _begin(learner: Learner):
-    def begin(settings, lanes, seed):
-        """Weights and batch keys of every lane, the same for every setting."""
-        every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
-        return jax.tree.map(
-            lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane
-        )
-
-    return begin
+def _begin(learner: Learner, settings: int, lanes: int, seed: int):
+    """Weights and batch keys of every lane, the same for every setting."""
+    every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
+    return jax.tree.map(lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane)
 
 
 # Compiled once for all programs of a learner.

@@ -233,7 +233,8 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     number = len(splits.attributes)
 
     def reconciler(setting: Setting):
-        chosen = {name: setting[name] for name in ("strength", "limit", "epsilon")}
+        numbers = ("strength", "limit", "epsilon")
+        chosen: dict[str, Any] = {name: setting[name] for name in numbers}
         return fairjax.fairgrad(num_objectives=1 + number, **chosen)
 
     limits = (*LIMITS, *(SINGLE_LIMIT,) * number)

@@ -16,11 +16,7 @@ from experiments.datasets.modalities import (
     standardise_series,
     tokenise,
 )
-from experiments.datasets.multimodal import (
-    STATIC,
-    MultimodalTable,
-    validate_multimodal,
-)
+from experiments.datasets.multimodal import STATIC, MultimodalTable, validate_multimodal
 from experiments.datasets.nafld import nafld
 from experiments.datasets.nhanes import nhanes
 from experiments.datasets.openi import openi

@@ -9,11 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from experiments.datasets.modalities import Dense
-from experiments.datasets.multimodal import (
-    STATIC,
-    MultimodalTable,
-    validate_multimodal,
-)
+from experiments.datasets.multimodal import STATIC, MultimodalTable, validate_multimodal
 from experiments.datasets.table import ClinicalTable
 
 GROUPS = ("A", "B")

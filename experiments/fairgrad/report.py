@@ -93,11 +93,8 @@ def _protocol(results: Results) -> dict[str, Any]:
 
 def _left_out(results: Results) -> dict[str, str]:
     """The methods that were not run, if there are any."""
-    names = [
-        title
-        for name, title in methods.TITLES.items()
-        if name not in results.options.methods
-    ]
+    run = results.options.methods
+    names = [title for name, title in methods.TITLES.items() if name not in run]
     if not names:
         return {}
     return {"not_run": f"{'; '.join(names)}. --methods runs some, --full all"}

@@ -92,7 +92,7 @@ def _missed(results: Results) -> dict[str, Any]:
     return {
         "bound_missed": f"by more than .001 on the training rows of "
         f"{int((beyond > 0.001).sum())} of {len(beyond)} fits, by {beyond.max():.3f} "
-        "at most",
+        "at most"
     }
 
 

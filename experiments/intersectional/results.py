@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 
 from experiments.core import results
 from experiments.core.programs import Budget
@@ -53,7 +52,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(results.RunOptions):
     """Pre-, in- and post-processing, in all combinations, on intersectional subgroups.
 
     Attributes:
@@ -82,7 +81,8 @@ class Options:
     """
 
     dataset: Dataset = "all"
-    configurations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    output: Path = Path("results/intersectional")
+    configurations: results.Names = ()
     repeats: int = FULL_REPEATS
     splits: int = FULL_SPLITS
     quick: bool = False
@@ -94,10 +94,6 @@ class Options:
     thresholds: Literal["group", "common"] = "group"
     min_patients: int | None = None
     min_outcomes: int = 25
-    output: Path = Path("results/intersectional")
-    seed: int = 0
-    bootstrap: int = 500
-    permutations: int = 200
 
 
 def other_thresholds(options: Options) -> str:

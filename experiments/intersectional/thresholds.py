@@ -45,12 +45,7 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
         "stand side by side, beside the published configurations that draw their "
         "decisions."
     )
-    lines = [
-        start,
-        "",
-        *tables.as_markdown(["Configuration", *_HEADER], rows),
-        "",
-    ]
+    lines = [start, "", *tables.as_markdown(["Configuration", *_HEADER], rows), ""]
     for metric, words in ((claims.DISPARITY, "Disparity"), (claims.BALANCE, "Balance")):
         found = holm(
             {
@@ -62,7 +57,7 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
             f"{words}, less that of the same scores under the other:", found
         )
     if "dir" in pairs and not missing(known, ("base", "dir_egr", "egr")):
-        base, repaired = pairs["base"], pairs["dir"]
+        base, one = pairs["base"], pairs["dir"]
         found = holm(
             {
                 f"{words} of {full_title(results, one)} less "
@@ -71,11 +66,7 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
                     (claims.DISPARITY, "disparity"),
                     (claims.BALANCE, "balance"),
                 )
-                for one, two in (
-                    (repaired, base),
-                    (repaired, "egr"),
-                    (repaired, "dir_egr"),
-                )
+                for two in (base, "egr", "dir_egr")
             }
         )
         lines += _listed("What repair does by itself:", found)

@@ -134,10 +134,9 @@ def _in_order(results: Results, methods: Sequence[str]) -> None:
         results.predictions, key=lambda t: methods.index(results.predictions[t].name)
     )
     parts: list[dict] = [results.predictions, results.evaluations, results.titles]
-    for part in parts:
-        kept = {title: part[title] for title in order}
-        part.clear()
-        part.update(kept)
+    for title in order:
+        for part in parts:
+            part[title] = part.pop(title)
 
 
 def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndarray:

@@ -190,6 +190,7 @@ def _truth_answer(
         ),
         "",
     ]
+    metrics = {group: f"{GROUP_AUROC}/{attribute}={group}" for group in GROUPS}
     table = results.splits.table
     of_group = table.attributes[attribute].map(GROUPS.index).to_numpy(np.int32)
     for place, modality in enumerate(modalities):
@@ -204,27 +205,18 @@ def _truth_answer(
         for group, most in zip(GROUPS, possible, strict=True):
             text = f"{group} {truth.best_auc(group, modality):.3f}, {most:.3f}"
             if alone is not None:
-                reached = alone.mean(f"{GROUP_AUROC}/{attribute}={group}")
-                text += f", reached {reached:.3f}"
+                text += f", reached {alone.mean(metrics[group]):.3f}"
             shown.append(text)
         lines.append(f"- {modality}: {'; '.join(shown)}.")
     lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
     for title in main_methods(results):
         if title == BEST:
             continue
-        lost = [
-            compare(
-                results.evaluations[title], best, f"{GROUP_AUROC}/{attribute}={group}"
-            )
-            for group in GROUPS
-        ]
-        shown = ", ".join(f"{g} {span(c)}" for g, c in zip(GROUPS, lost, strict=True))
-        short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
-        verdict = (
-            f"short of it in {' and '.join(short)}"
-            if short
-            else "no shortfall is shown"
-        )
+        own = results.evaluations[title]
+        lost = {g: compare(own, best, metric) for g, metric in metrics.items()}
+        shown = ", ".join(f"{g} {span(c)}" for g, c in lost.items())
+        short = " and ".join(g for g, c in lost.items() if c.high < 0)
+        verdict = f"short of it in {short}" if short else "no shortfall is shown"
         lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
     return lines
 

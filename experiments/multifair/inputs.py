@@ -74,21 +74,16 @@ def summaries(data: MultimodalTable, found: Prepared) -> np.ndarray:
         own, common = found.own[name], found.common.get(name, {})
         there = data.present[:, place].astype(np.float32)
         if isinstance(content, Series):
-            columns = np.stack(
-                [
-                    _of_series(values, common, len(content.names))
-                    for values in own["values"]
-                ]
-            )
+            number = len(content.names)
+            columns = np.stack([_of_series(v, common, number) for v in own["values"]])
         elif isinstance(content, Text):
             words = np.zeros((lanes, len(there), MAX_WORDS + 2), np.float32)
             lane, row = np.ogrid[:lanes, : len(there)]
             words[lane[..., None], row[..., None], own["tokens"]] = 1
             columns = words[..., 2:]
         else:
-            columns = np.broadcast_to(
-                common["inputs"], (lanes, *common["inputs"].shape)
-            )
+            values = common["inputs"]
+            columns = np.broadcast_to(values, (lanes, *values.shape))
         parts.append(np.where(there[:, None] > 0, columns, 0))
         parts.append(np.broadcast_to(there[:, None], (lanes, len(there), 1)))
     return np.concatenate(parts, axis=-1, dtype=np.float32)

@@ -39,13 +39,7 @@ TUNED = ("ogm_ge", "group_dro", "penalty", "fairgrad")
 # Of these the fairest setting is chosen, among those that cost little; of the others
 # the one that predicts best.
 FAIR = ("group_dro", "penalty", "fairgrad")
-WATCHED = (
-    "joint",
-    "multifair",
-    "multifair_released",
-    "joint_auxiliary",
-    "dual_level",
-)
+WATCHED = ("joint", "multifair", "multifair_released", "joint_auxiliary", "dual_level")
 """The methods whose training is shown."""
 # The corners of a grid: nothing switched on, and everything.
 CORNERS = {

@@ -1,6 +1,7 @@
 """Methods that reconcile several objectives' gradients, as programs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +118,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     }
 
     def reconciler(setting: Setting):
-        switches = {name: setting[name] for name in settings}
+        switches: dict[str, Any] = {name: setting[name] for name in settings}
         return _clipped(
             modulation.dual_level(
                 num_modalities=len(blocks),

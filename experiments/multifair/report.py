@@ -173,23 +173,14 @@ def _heat_map(results: Results, name: str) -> Figure | None:
     cells = grid(results, name)
     if cells is None:
         return None
-    metric = f"{EQUITY}/mean"
+    base, metric = cells[0, 0, 0, 0], f"{EQUITY}/mean"
     found = [
-        [
-            compare(cells[rows + columns], cells[0, 0, 0, 0], metric)
-            for columns in _SWITCHES
-        ]
-        for rows in _SWITCHES
+        [compare(cells[r + c], base, metric) for c in _SWITCHES] for r in _SWITCHES
     ]
-
-    def values(part: str) -> np.ndarray:
-        return np.array([[getattr(c, part) for c in row] for row in found])
-
+    parts = np.array([[(c.difference, c.low, c.high) for c in row] for row in found])
     nothing, everything, _ = CORNERS[name]
     return figures.heat_map(
-        values("difference"),
-        values("low"),
-        values("high"),
+        *np.moveaxis(parts, -1, 0),
         [f"modality: {word}" for word in _SWITCHED],
         [f"group: {word}" for word in _SWITCHED],
         title=f"{TITLES[everything]}: equity-scaled AUROC, "

@@ -206,10 +206,7 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
         f"{its_name} with Holm's correction (references have none)."
     )
     header, rows = tables.table(
-        summary["methods"],
-        document.columns,
-        baseline=baseline,
-        floor="*noise floor*",
+        summary["methods"], document.columns, baseline=baseline, floor="*noise floor*"
     )
     return "\n".join(["", made, "", *tables.as_markdown(header, rows), "", ""])
 
