@@ -178,9 +178,12 @@ def _heat_map(results: Results, name: str) -> Figure | None:
         [compare(cells[r + c], base, metric) for c in _SWITCHES] for r in _SWITCHES
     ]
     parts = np.array([[(c.difference, c.low, c.high) for c in row] for row in found])
+    difference, low, high = np.moveaxis(parts, -1, 0)
     nothing, everything, _ = CORNERS[name]
     return figures.heat_map(
-        *np.moveaxis(parts, -1, 0),
+        difference,
+        low,
+        high,
         [f"modality: {word}" for word in _SWITCHED],
         [f"group: {word}" for word in _SWITCHED],
         title=f"{TITLES[everything]}: equity-scaled AUROC, "

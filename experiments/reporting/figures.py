@@ -264,7 +264,7 @@ def _write(
     axes: Axes,
     image: AxesImage,
     cell: tuple[int, ...],
-    value: float,
+    value: Any,
     text: str,
     **look: Any,
 ) -> None:
