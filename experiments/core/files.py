@@ -6,8 +6,11 @@ import gzip
 import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 try:
     import fcntl
@@ -63,6 +66,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path, again: str, *names: str) -> dict[str, np.ndarray]:
+    """Read what ``numpy.savez`` wrote, or some of it.
+
+    Args:
+      path: The file.
+      again: What it takes to make it again, in a word.
+      *names: Of the arrays; all by default.
+
+    Raises:
+      ValueError: A damaged file.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            return {name: stored[name] for name in names or stored.files}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is damaged. Delete it to {again} that again."
+        ) from error
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

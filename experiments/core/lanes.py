@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.core.files import write_whole
+from experiments.core.files import read_arrays, write_whole
 from experiments.core.learners import Learner, tabular_learner
 from experiments.core.programs import Budget, Program, allot
 from experiments.core.protocol import CrossValidation
@@ -82,7 +81,7 @@ def train(
     mesh = sweep.lane_mesh(splits.num_lanes)
     learner = learner or tabular_learner(splits, budget)
     lane, shared = _on_devices(program, splits, learner, mesh)
-    begun = _begin(learner)(len(program.variants), splits.num_lanes, seed)
+    begun = _begin(learner, len(program.variants), splits.num_lanes, seed)
     params, key_data = jax.device_put(begun, sweep.lane_sharding(mesh))
     history: list[dict[str, np.ndarray]] = []
     compiled: dict[Any, Any] = {}
@@ -152,15 +151,10 @@ class _Lane(NamedTuple):
     train_count: jax.Array
 
 
-def _begin(learner: Learner):
-    def begin(settings, lanes, seed):
-        """Weights and batch keys of every lane, the same for every setting."""
-        every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
-        return jax.tree.map(
-            lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane
-        )
-
-    return begin
+def _begin(learner: Learner, settings: int, lanes: int, seed: int):
+    """Weights and batch keys of every lane, the same for every setting."""
+    every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
+    return jax.tree.map(lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane)
 
 
 # Compiled once for all programs of a learner.
@@ -287,13 +281,7 @@ def _write(path: Path, trained: Trained) -> None:
 
 
 def _read(path: Path) -> Trained:
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read: it is damaged. Delete it to train that again."
-        ) from error
+    arrays = read_arrays(path, "train")
     phases: dict[int, dict[str, np.ndarray]] = {}
     for name, values in arrays.items():
         if "/" in name:

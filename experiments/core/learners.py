@@ -70,8 +70,5 @@ def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
         statistics=statistics,
         predict=predict,
         inputs=splits.inputs,
-        shared={
-            "labels": splits.table.label.astype(np.float32),
-            "cells": splits.cells,
-        },
+        shared={"labels": splits.table.label.astype(np.float32), "cells": splits.cells},
     )

@@ -12,14 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import fairjax
-from experiments.core.programs import (
-    Phase,
-    Program,
-    Setting,
-    Variant,
-    check_names,
-    only,
-)
+from experiments.core import programs
+from experiments.core.programs import Phase, Program, Setting, variants
 from experiments.core.protocol import LABEL, CrossValidation
 from fairjax import losses, steps
 from fairjax.mitigation.reweighing import reweighing
@@ -70,44 +64,38 @@ def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
     Raises:
       ValueError: An unknown name; the error lists the known ones.
     """
-    check_names(names, TITLES)
+    programs.check_names(names, TITLES)
     makers = (
         _erm,
         _reweighting,
         _group_dro,
         _penalty,
-        _penalty_absolute,
+        _absolute_penalty,
         _two_phase,
         _fairgrad("fairgrad", "conflict"),
         _fairgrad("fairgrad_always", "always"),
         _fairgrad_balanced,
     )
-    return only((make(splits) for make in makers), names)
+    return programs.only((make(splits) for make in makers), names)
 
 
-def _variants(name: str, labels: Sequence[Any]) -> list[Variant]:
-    return [Variant(name, label if label == "" else f"{label}") for label in labels]
-
-
-def _fairness(
-    splits: CrossValidation, penalty: losses.Penalty
+def objectives(
+    splits: CrossValidation,
+    penalty: losses.Penalty = "squared",
+    *,
+    statistic: str = "loss",
 ) -> dict[str, CellFunction]:
-    return {
-        attribute: losses.equalized_odds(
-            splits.partition, attribute, label=LABEL, penalty=penalty
-        )
-        for attribute in splits.attributes
+    """The task, and each attribute's soft equalized-odds gap."""
+    cells = splits.partition
+    gaps = {
+        name: losses.equalized_odds(cells, name, label=LABEL, penalty=penalty)
+        for name in splits.attributes
     }
-
-
-def _objectives(
-    splits: CrossValidation, penalty: losses.Penalty = "squared"
-) -> dict[str, CellFunction]:
-    return {"task": losses.task(splits.partition), **_fairness(splits, penalty)}
+    return {"task": losses.task(cells, statistic=statistic), **gaps}
 
 
 def _erm(splits: CrossValidation) -> Program:
-    return Program("erm", (_task_phase(splits),), tuple(_variants("erm", [""])))
+    return Program("erm", (_task_phase(splits),), variants("erm"))
 
 
 def _reweighting(splits: CrossValidation) -> Program:
@@ -120,9 +108,9 @@ def _reweighting(splits: CrossValidation) -> Program:
         weights[lane, train] = reweighing(
             splits.table.label[train], groups[train], num_groups=len(members)
         )
-    variants = tuple(_variants("reweighting", [""]))
     phases = (_task_phase(splits),)
-    return Program("reweighting", phases, variants, example_weights=weights)
+    name = "reweighting"
+    return Program(name, phases, variants(name), example_weights=weights)
 
 
 def _task_phase(splits: CrossValidation) -> Phase:
@@ -139,48 +127,49 @@ def _group_dro(splits: CrossValidation) -> Program:
     }
 
     def reconciler(setting: Setting):
-        return fairjax.reconcile(
-            steps.group_dro(setting["step_size"]), num_objectives=len(risks)
-        )
+        step = steps.group_dro(setting["step_size"])
+        return fairjax.reconcile(step, num_objectives=len(risks))
 
     return Program(
         "group_dro",
         (Phase(1.0, risks, reconciler),),
-        tuple(_variants("group_dro", [f"{s:g}" for s in STEP_SIZES])),
+        variants("group_dro", STEP_SIZES),
         {"step_size": np.array(STEP_SIZES, np.float32)},
     )
 
 
 def _penalty(splits: CrossValidation) -> Program:
     """The penalty on all attributes, and on one at a time to see the others."""
-    number = len(splits.attributes)
-    together = [[weight] * number for weight in PENALTY_WEIGHTS]
-    alone = np.eye(number) * SINGLE_WEIGHT
-    rows = np.concatenate([np.array(together), alone])
+    alone = np.eye(len(splits.attributes)) * SINGLE_WEIGHT
     return Program(
         "penalty",
-        (_weighted_phase(_objectives(splits)),),
-        (
-            *_variants("penalty", [f"{w:g}" for w in PENALTY_WEIGHTS]),
-            *_variants("penalty_single", splits.attributes),
-        ),
-        {"weights": _with_task(rows)},
+        (_weighted_phase(objectives(splits)),),
+        variants("penalty", PENALTY_WEIGHTS)
+        + variants("penalty_single", splits.attributes),
+        {"weights": _with_task(np.concatenate([_all(splits, PENALTY_WEIGHTS), alone]))},
     )
 
 
-def _penalty_absolute(splits: CrossValidation) -> Program:
-    rows = [[weight] * len(splits.attributes) for weight in ABSOLUTE_PENALTY_WEIGHTS]
-    labels = [f"{w:g}" for w in ABSOLUTE_PENALTY_WEIGHTS]
+def _absolute_penalty(splits: CrossValidation) -> Program:
     return Program(
         "penalty_absolute",
-        (_weighted_phase(_objectives(splits, "absolute")),),
-        tuple(_variants("penalty_absolute", labels)),
-        {"weights": _with_task(np.array(rows))},
+        (_weighted_phase(objectives(splits, "absolute")),),
+        variants("penalty_absolute", ABSOLUTE_PENALTY_WEIGHTS),
+        {"weights": _with_task(_all(splits, ABSOLUTE_PENALTY_WEIGHTS))},
     )
 
 
-def _weighted_phase(objectives: Mapping[str, CellFunction]) -> Phase:
-    return Phase(1.0, objectives, lambda setting: _added_up(setting["weights"]), DECAY)
+def _all(splits: CrossValidation, weights: Sequence[float]) -> np.ndarray:
+    """Each weight for all attributes alike, ``[H, attributes]``."""
+    return np.repeat(np.array(weights)[:, None], len(splits.attributes), axis=1)
+
+
+def _weighted_phase(functions: Mapping[str, CellFunction]) -> Phase:
+    return Phase(1.0, functions, _weighted, DECAY)
+
+
+def _weighted(setting: Setting):
+    return _added_up(setting["weights"])
 
 
 def _with_task(rows: np.ndarray) -> np.ndarray:
@@ -194,26 +183,18 @@ def _two_phase(splits: CrossValidation) -> Program:
     One variant fine-tunes the attributes one after another, the other all at once.
     """
     number = len(splits.attributes)
-    objectives = _objectives(splits)
-    task = np.eye(1 + number, dtype=np.float32)[0]
-    together = 1 - task
+    functions = objectives(splits)
+    task, *one = np.eye(1 + number, dtype=np.float32)
 
-    def reconciler(setting: Setting):
-        return _added_up(setting["weights"])
-
-    def phase(share: float, rate: float, rows: list[np.ndarray]) -> Phase:
+    def phase(share: float, rate: float, *rows: np.ndarray) -> Phase:
         settings = {"weights": np.stack(rows)}
-        return Phase(share, objectives, reconciler, DECAY, rate, settings)
+        return Phase(share, functions, _weighted, DECAY, rate, settings)
 
-    one = np.eye(1 + number, dtype=np.float32)[1:]
-    tuning = [phase(0.5 / number, FINE_TUNING_RATE, [row, together]) for row in one]
+    tuning = [phase(0.5 / number, FINE_TUNING_RATE, row, 1 - task) for row in one]
     return Program(
         "two_phase",
-        (phase(0.5, 1.0, [task, task]), *tuning),
-        (
-            *_variants("two_phase_sequential", [""]),
-            *_variants("two_phase_simultaneous", [""]),
-        ),
+        (phase(0.5, 1.0, task, task), *tuning),
+        variants("two_phase_sequential") + variants("two_phase_simultaneous"),
     )
 
 
@@ -221,8 +202,8 @@ def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]
     """The published method, in the readings that its text allows."""
 
     def make(splits: CrossValidation) -> Program:
-        objectives = _objectives(splits, "absolute")
-        number = len(objectives)
+        functions = objectives(splits, "absolute")
+        number = len(functions)
 
         def reconciler(setting: Setting):
             return fairjax.reconcile(
@@ -234,8 +215,8 @@ def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]
         rows = np.array([[1.0] * number, [1 / number] * number], np.float32)
         return Program(
             name,
-            (Phase(1.0, objectives, reconciler),),
-            (*_variants(name, [""]), *_variants(f"{name}_mean", [""])),
+            (Phase(1.0, functions, reconciler),),
+            variants(name) + variants(f"{name}_mean"),
             {"weights": rows},
         )
 
@@ -249,16 +230,12 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     but by a factor of ``limit`` at most, and projections soften as gradients shorten;
     so near parity, where they are noise, they are neither scaled up nor made way for.
     """
-    objectives = _objectives(splits)
     number = len(splits.attributes)
 
     def reconciler(setting: Setting):
-        return fairjax.fairgrad(
-            num_objectives=len(objectives),
-            strength=setting["strength"],
-            limit=setting["limit"],
-            epsilon=setting["epsilon"],
-        )
+        numbers = ("strength", "limit", "epsilon")
+        chosen: dict[str, Any] = {name: setting[name] for name in numbers}
+        return fairjax.fairgrad(num_objectives=1 + number, **chosen)
 
     limits = (*LIMITS, *(SINGLE_LIMIT,) * number)
     balanced, limited = len(STRENGTHS), len(limits)
@@ -266,12 +243,10 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     alone = _with_task(np.eye(number)).astype(bool)
     return Program(
         "fairgrad_balanced",
-        (Phase(1.0, objectives, reconciler, DECAY),),
-        (
-            *_variants("fairgrad_balanced", [f"{s:g}" for s in STRENGTHS]),
-            *_variants("fairgrad_limited", [f"{x:g}" for x in LIMITS]),
-            *_variants("fairgrad_single", splits.attributes),
-        ),
+        (Phase(1.0, objectives(splits), reconciler, DECAY),),
+        variants("fairgrad_balanced", STRENGTHS)
+        + variants("fairgrad_limited", LIMITS)
+        + variants("fairgrad_single", splits.attributes),
         {
             "strength": np.array([*STRENGTHS, *(1.0,) * limited], np.float32),
             "limit": np.array([*(np.inf,) * balanced, *limits], np.float32),

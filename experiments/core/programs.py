@@ -77,6 +77,16 @@ class Variant:
     setting: str
 
 
+def variants(name: str, settings: Iterable[float | str] = ("",)) -> tuple[Variant, ...]:
+    """A method at each of its settings; it may have one only.
+
+    Example:
+      >>> [variant.setting for variant in variants("penalty", [0.5, 10.0])]
+      ['0.5', '10']
+    """
+    return tuple(Variant(name, s if isinstance(s, str) else f"{s:g}") for s in settings)
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """Variants that differ in numbers only: one compiled program trains them all.

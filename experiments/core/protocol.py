@@ -7,6 +7,7 @@ fold over all patients. Within fold k of a repeat, fold k tests, fold k + 1 vali
 A *lane* is one fold of one repeat; all lanes of a method train side by side.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -168,27 +169,20 @@ def cross_validation(
     merged = {a: _merged(table.attributes[[a]], min_level_count) for a in attributes}
     columns = {LABEL: table.label, **merged}
     cells = partition(columns)
-    folds = np.stack(
-        [
-            patient_folds(
-                table.patient_ids,
-                table.label,
-                table.attributes[list(attributes)],
-                num_folds=num_folds,
-                seed=seed + repeat,
-            )
-            for repeat in range(num_repeats)
-        ]
+    strata = (table.label, table.attributes[list(attributes)])
+    fold = functools.partial(
+        patient_folds, table.patient_ids, *strata, num_folds=num_folds
     )
+    folds = np.stack([fold(seed=seed + repeat) for repeat in range(num_repeats)])
     trains = [
         np.flatnonzero((folds[r] != k) & (folds[r] != (k + 1) % num_folds))
         for r in range(num_repeats)
         for k in range(num_folds)
     ]
     # A fold shares no patient with the others: so no two parts of a lane do.
-    for fold in folds:
+    for own in folds:
         for k in range(num_folds):
-            check_disjoint(table.patient_ids, fold != k, fold == k)
+            check_disjoint(table.patient_ids, own != k, own == k)
     counts = np.array([len(rows) for rows in trains], np.int32)
     padded = np.stack([np.resize(rows, counts.max()) for rows in trains])
     return CrossValidation(

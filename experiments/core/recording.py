@@ -17,7 +17,7 @@ from experiments.core.learners import Learner
 from experiments.core.programs import Program
 from experiments.core.results import AnyResults
 from experiments.core.runner import EVALUATION, Bar
-from experiments.core.selection import select
+from experiments.core.selection import choose
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ class Recorder:
           trained: What came of it.
           baseline: ``[L, n]``, the logits that a setting may lose AUROC against.
         """
-        splits, results = self.results.splits, self.results
+        results = self.results
         for variant, logits in zip(program.variants, trained.logits, strict=True):
             self.predictions(variant.name, variant.setting, logits)
         for name in dict.fromkeys(variant.name for variant in program.variants):
@@ -132,15 +132,12 @@ class Recorder:
             }
             if name not in self.tolerances:
                 continue
-            lane = select(
+            chosen, results.selected[name] = choose(
                 trained.logits[rows],
                 baseline,
-                splits,
+                results.splits,
+                [program.variants[i].setting for i in rows],
                 tolerance=self.tolerances[name],
                 weights=results.weights,
             )
-            settings = [program.variants[i].setting for i in rows]
-            count = np.bincount(lane, minlength=len(rows)).tolist()
-            results.selected[name] = dict(zip(settings, count, strict=True))
-            chosen = trained.logits[rows][lane, np.arange(splits.num_lanes)]
             self.predictions(name, "selected", chosen)

@@ -39,7 +39,9 @@ def logistic_regression(
             yield model.decision_function(inputs)
 
     inputs = splits.inputs if inputs is None else inputs
-    with _one_thread("blas"):
+    # One thread fits the same models whatever the cores. Patients are so few that
+    # threads wait for each other for longer than they work.
+    with threadpool_limits(limits=1, user_api="blas"):
         return _best(candidates, splits, inputs, advance, weights)
 
 
@@ -64,17 +66,8 @@ def gradient_boosting(
             if number % 10 == 9:
                 yield scores.reshape(-1)
 
-    with _one_thread("openmp"):
+    with threadpool_limits(limits=1, user_api="openmp"):
         return _best(candidates, splits, splits.inputs, advance)
-
-
-def _one_thread(api: str) -> threadpool_limits:
-    """Fits the same models whatever the cores.
-
-    Patients are so few that threads wait for each other for longer than they work, the
-    more so where another process holds a core.
-    """
-    return threadpool_limits(limits=1, user_api=api)
 
 
 ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {

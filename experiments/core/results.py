@@ -3,28 +3,38 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
+import tyro
 
 from experiments.core.evaluation import Predictions
 from experiments.core.protocol import CrossValidation
 from fairjax.evaluation import Comparison, Evaluation, compare, compare_all
 
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 
-class RunOptions(Protocol):
-    """The options that every system has."""
 
-    @property
-    def dataset(self) -> str: ...
-    @property
-    def output(self) -> Path: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def bootstrap(self) -> int: ...
-    @property
-    def permutations(self) -> int: ...
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that every system has; its own class says what they do."""
+
+    dataset: str
+    output: Path
+    seed: int = 0
+    bootstrap: int = 500
+    permutations: int = 200
+
+
+@dataclass(frozen=True)
+class TunedOptions(RunOptions):
+    """Those of systems that name methods, some of which are tuned by a tolerance."""
+
+    attributes: Names = ()
+    methods: Names = ()
+    repeats: int = 2
+    full: bool = False
+    tolerance: float = 0.004
 
 
 OptionsT = TypeVar("OptionsT", bound=RunOptions)

@@ -14,15 +14,9 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
+from rich import progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Column
 
 import experiments
@@ -35,6 +29,8 @@ from experiments.core.results import AnyResults
 MAX_SEED = 2**31
 # More would only fill the memory.
 MAX_REPEATS, MAX_DRAWS = 1000, 10_000
+# The least number of `--full`.
+FULL_REPEATS = 20
 # They change what is done with the trained models, not the models.
 _AFTER_TRAINING = ("output", "bootstrap", "permutations", "full", "methods")
 # Of a run's bar, about as long as a step of training each: reading the patients, a
@@ -66,15 +62,12 @@ def check(options: Any) -> None:
         raise ValueError(f"--seed must be in 0 to {MAX_SEED - 1}: {options.seed}.")
 
 
-def checked(
-    options: Any, attributes: Mapping[str, Sequence[str]], full_repeats: int
-) -> Any:
+def checked(options: Any, attributes: Mapping[str, Sequence[str]]) -> Any:
     """The options of a system that tunes by a tolerance, with defaults filled in.
 
     Args:
       options: A dataclass, as for `check`.
       attributes: Data set -> the attributes where none is named.
-      full_repeats: The least number of repeats of ``--full``.
 
     Raises:
       ValueError: An option out of its range.
@@ -85,7 +78,7 @@ def checked(
     return dataclasses.replace(
         options,
         attributes=options.attributes or attributes[options.dataset],
-        repeats=max(options.repeats, full_repeats if options.full else 1),
+        repeats=max(options.repeats, FULL_REPEATS if options.full else 1),
     )
 
 
@@ -153,10 +146,10 @@ def describe(results: AnyResults, num_methods: int) -> str:
 class Bar:
     """One bar over a whole run, which says what is being done."""
 
-    def __init__(self, progress: Progress):
+    def __init__(self, shown: progress.Progress):
         """Begins with the patients, who say how much there is to do."""
-        self._progress = progress
-        self._task = progress.add_task("reading the patients", total=None)
+        self._progress = shown
+        self._task = shown.add_task("reading the patients", total=None)
         self._total = 0
 
     def plan(self, units: int) -> None:
@@ -187,12 +180,14 @@ class Bar:
 def whole_run(console: Console) -> Iterator[Bar]:
     """A bar from the reading of the patients to the end."""
     columns = (
-        TextColumn("{task.description}", table_column=Column(width=28, no_wrap=True)),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
+        progress.TextColumn(
+            "{task.description}", table_column=Column(width=28, no_wrap=True)
+        ),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as shown:
+    with progress.Progress(*columns, console=console) as shown:
         bar = Bar(shown)
         yield bar
         bar.finish()

@@ -1,6 +1,8 @@
 """Settings chosen by validation alone, fold by fold."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,28 @@ def select(
     within = loss <= tolerance
     allowed = np.where(within, gaps, np.inf).argmin(axis=0)
     return np.where(within.any(axis=0), allowed, loss.argmin(axis=0))
+
+
+def choose(
+    logits: np.ndarray,
+    baseline: np.ndarray,
+    splits: CrossValidation,
+    settings: Sequence[str],
+    **how: Any,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The logits ``[L, n]`` of what `select` chooses, and how often it is each setting.
+
+    Args:
+      logits: ``[H, L, n]``.
+      baseline: ``[L, n]``.
+      splits: The lanes.
+      settings: The H labels.
+      **how: More arguments of `select`.
+    """
+    places = select(logits, baseline, splits, **how)
+    count = np.bincount(places, minlength=len(settings)).tolist()
+    chosen = logits[places, np.arange(splits.num_lanes)]
+    return chosen, dict(zip(settings, count, strict=True))
 
 
 # One compiled function for the settings of all methods.

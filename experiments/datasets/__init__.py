@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 from experiments.datasets.encode import encode_splits, encoder
 from experiments.datasets.folds import check_disjoint, patient_folds
@@ -15,11 +16,7 @@ from experiments.datasets.modalities import (
     standardise_series,
     tokenise,
 )
-from experiments.datasets.multimodal import (
-    STATIC,
-    MultimodalTable,
-    validate_multimodal,
-)
+from experiments.datasets.multimodal import STATIC, MultimodalTable, validate_multimodal
 from experiments.datasets.nafld import nafld
 from experiments.datasets.nhanes import nhanes
 from experiments.datasets.openi import openi
@@ -28,13 +25,12 @@ from experiments.datasets.simulated_subgroups import simulated_subgroups
 from experiments.datasets.survset import rhc, rhc_sepsis, support2, support2_sepsis
 from experiments.datasets.table import NOT_RECORDED, ClinicalTable, validate
 
+TableT = TypeVar("TableT")
+
 DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
     {
-        "support2": support2,
-        "support2_sepsis": support2_sepsis,
-        "rhc": rhc,
-        "rhc_sepsis": rhc_sepsis,
-        "nhanes": nhanes,
+        made.__name__: made
+        for made in (support2, support2_sepsis, rhc, rhc_sepsis, nhanes)
     }
 )
 # Too large to train hundreds of networks on, side by side.
@@ -59,10 +55,7 @@ def load(name: str) -> ClinicalTable:
         ValueError: If no data set has that name, or its file is not the pinned one.
         ModuleNotFoundError: If the package that ships it is not installed.
     """
-    known = {**DATASETS, **LARGE}
-    if name not in known:
-        raise ValueError(f"no data set {name!r}; choose from {', '.join(known)}")
-    return known[name]()
+    return _loaded(name, {**DATASETS, **LARGE})
 
 
 def load_multimodal(name: str) -> MultimodalTable:
@@ -78,9 +71,13 @@ def load_multimodal(name: str) -> MultimodalTable:
         ValueError: If no data set has that name, or its file is not the pinned one.
         ModuleNotFoundError: If the package that ships it is not installed.
     """
-    if name not in MULTIMODAL:
-        raise ValueError(f"no data set {name!r}; choose from {', '.join(MULTIMODAL)}")
-    return MULTIMODAL[name]()
+    return _loaded(name, MULTIMODAL)
+
+
+def _loaded(name: str, known: Mapping[str, Callable[[], TableT]]) -> TableT:
+    if name not in known:
+        raise ValueError(f"no data set {name!r}; choose from {', '.join(known)}")
+    return known[name]()
 
 
 __all__ = [

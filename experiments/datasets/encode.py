@@ -79,11 +79,7 @@ def encoder(features: pd.DataFrame) -> ColumnTransformer:
         >>> fitted.transform(features)[:, 2:].astype(int).tolist()
         [[0, 1, 0], [1, 0, 1], [0, 1, 0], [0, 1, 0]]
     """
-    categorical = [
-        column
-        for column in features.columns
-        if isinstance(features[column].dtype, pd.CategoricalDtype)
-    ]
+    categorical = list(features.select_dtypes("category"))
     numeric = [column for column in features.columns if column not in categorical]
     incomplete = [column for column in numeric if features[column].isna().any()]
     levels = [_levels(features[column]) for column in categorical]
@@ -152,7 +148,7 @@ def _numeric() -> Pipeline:
 def _indicator() -> Pipeline:
     return make_pipeline(
         MissingIndicator(features="all"),
-        FunctionTransformer(_as_float, feature_names_out=_indicator_names),
+        FunctionTransformer(feature_names_out=_indicator_names),
     )
 
 
@@ -173,10 +169,6 @@ def _with_squares(z: np.ndarray) -> np.ndarray:
 def _with_squares_names(_: object, names: Iterable[str]) -> list[str]:
     plain = list(names)
     return [*plain, *(f"{name}_squared" for name in plain)]
-
-
-def _as_float(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float64)
 
 
 def _indicator_names(_: object, names: Iterable[str]) -> list[str]:

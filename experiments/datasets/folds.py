@@ -61,15 +61,12 @@ def patient_folds(
         if len(attributes) != rows:
             raise ValueError(f"attributes has {len(attributes)} rows, label has {rows}")
         strata = _cells(strata, attributes, smallest=num_folds)
-    if patients == rows:
-        # One row a patient needs no grouping, and this splitter is far faster.
-        splits = StratifiedKFold(
-            n_splits=num_folds, shuffle=True, random_state=seed
-        ).split(strata, strata)
-    else:
-        splits = StratifiedGroupKFold(
-            n_splits=num_folds, shuffle=True, random_state=seed
-        ).split(strata, strata, patient_ids)
+    # One row a patient needs no grouping, and the plain splitter is far faster.
+    plain = patients == rows
+    splitter = (StratifiedKFold if plain else StratifiedGroupKFold)(
+        n_splits=num_folds, shuffle=True, random_state=seed
+    )
+    splits = splitter.split(strata, strata, None if plain else patient_ids)
     fold = np.empty(rows, dtype=np.int64)
     for index, (_, test) in enumerate(splits):
         fold[test] = index

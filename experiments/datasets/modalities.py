@@ -1,7 +1,7 @@
 """What a patient has besides a table: irregular series, text, dense vectors."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -255,52 +255,44 @@ def tokenise(
     return Tokens(tokens, tokens != PADDING, tuple(ranked))
 
 
-def check_series(where: str, series: Series) -> None:
-    """Raises ValueError if a series breaks what `Series` promises; names `where`."""
-    shape = series.mask.shape
-    if len(shape) != 2 or series.mask.dtype != np.bool_:
-        raise ValueError(
-            f"{where}: mask must be boolean, [patients, slots]; found "
-            f"{series.mask.dtype} of shape {shape}"
-        )
+def series_problems(series: Series) -> Iterator[str]:
+    """Yields what breaks the promises of `Series`; only the first is sure to hold."""
+    mask, times, shape = series.mask, series.times, series.mask.shape
+    if len(shape) != 2 or mask.dtype != np.bool_:
+        found = f"{mask.dtype} of shape {shape}"
+        yield f"mask must be boolean, [patients, slots]; found {found}"
     if not np.issubdtype(series.variables.dtype, np.integer):
-        raise ValueError(
-            f"{where}: variables must be whole numbers, found {series.variables.dtype}"
-        )
+        yield f"variables must be whole numbers, found {series.variables.dtype}"
     for part in ("times", "variables", "values"):
-        if getattr(series, part).shape != shape:
-            raise ValueError(
-                f"{where}: {part} has shape {getattr(series, part).shape} but mask "
-                f"{shape}"
-            )
-    mask = series.mask
+        own = getattr(series, part).shape
+        if own != shape:
+            yield f"{part} has shape {own} but mask {shape}"
     padded = (~mask[:, :-1] & mask[:, 1:]).any(axis=1)
     if padded.any():
-        raise ValueError(
-            f"{where}: padding must be on the right; the first patient row with a "
-            f"measurement after padding is {int(padded.argmax())}"
+        yield (
+            "padding must be on the right; the first patient row with a measurement "
+            f"after padding is {int(padded.argmax())}"
         )
     for part in ("times", "values"):
         odd = int((mask & ~np.isfinite(getattr(series, part))).sum())
         if odd:
-            raise ValueError(f"{where}: {part} has {odd} entries that are not finite")
-    outside = mask & ((series.variables < 0) | (series.variables >= len(series.names)))
-    if outside.any():
-        raise ValueError(
-            f"{where}: {int(outside.sum())} entries of variables are not one of the "
-            f"{len(series.names)} names' positions"
+            yield f"{part} has {odd} entries that are not finite"
+    number = len(series.names)
+    outside = int((mask & ~np.isin(series.variables, range(number))).sum())
+    if outside:
+        names = f"one of the {number} names' positions"
+        yield f"{outside} entries of variables are not {names}"
+    late = int((mask & (times > 0)).sum())
+    if late:
+        yield (
+            f"{late} measurements are after the landmark (times above 0), so that a "
+            "prediction made there cannot know them"
         )
-    late = mask & (series.times > 0)
-    if late.any():
-        raise ValueError(
-            f"{where}: {int(late.sum())} measurements are after the landmark (times "
-            "above 0), so that a prediction made there cannot know them"
-        )
-    unsorted = (mask[:, 1:] & (np.diff(series.times, axis=1) < 0)).any(axis=1)
+    unsorted = (mask[:, 1:] & (np.diff(times, axis=1) < 0)).any(axis=1)
     if unsorted.any():
-        raise ValueError(
-            f"{where}: times must be in order, oldest first; the first patient row "
-            f"out of order is {int(unsorted.argmax())}"
+        yield (
+            "times must be in order, oldest first; the first patient row out of order "
+            f"is {int(unsorted.argmax())}"
         )
 
 

@@ -1,19 +1,13 @@
 """Patients with several modalities: a table, and series, text or vectors beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from experiments.datasets.modalities import (
-    Dense,
-    Series,
-    Text,
-    check_series,
-    num_patients,
-    recorded,
-)
+from experiments.datasets import modalities
+from experiments.datasets.modalities import Dense, Series, Text
 from experiments.datasets.table import ClinicalTable, validate
 
 # The name of the tabular modality, always the first.
@@ -82,71 +76,65 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
         ValueError: simulated: 200 weights are negative
     """
     name = validate(data.table).name
-    rows = len(data.table.label)
-    if not data.modalities:
-        raise ValueError(f"{name}: there is no modality beside the table")
-    if STATIC in data.modalities:
-        raise ValueError(
-            f"{name}: {STATIC!r} is the table's own name; call the modality otherwise"
-        )
-    for modality in STATISTICS:
-        if modality in data.modalities:
-            raise ValueError(
-                f"{name}: {modality!r} is the name of a statistic of the fused model; "
-                "call the modality otherwise"
-            )
-    for modality, content in data.modalities.items():
-        if isinstance(content, Dense) and content.values.ndim != 2:
-            raise ValueError(
-                f"{name}: modality {modality!r} must be [patients, numbers], found "
-                f"shape {content.values.shape}"
-            )
-        if num_patients(content) != rows:
-            raise ValueError(
-                f"{name}: modality {modality!r} has {num_patients(content)} patients "
-                f"but the table has {rows}"
-            )
-    for modality, content in data.modalities.items():
-        if isinstance(content, Series):
-            check_series(f"{name}: modality {modality!r}", content)
-    _check_present(name, data)
-    _check_weights(name, data.weights, rows)
+    problem = next(_problems(data), None)
+    if problem is not None:
+        raise ValueError(f"{name}: {problem}")
     return data
 
 
-def _check_present(name: str, data: MultimodalTable) -> None:
-    shape = (len(data.table.label), len(data.names))
+def _problems(data: MultimodalTable) -> Iterator[str]:
+    """What is wrong beside the table; only the first is sure to make sense."""
+    rows = len(data.table.label)
+    if not data.modalities:
+        yield "there is no modality beside the table"
+    taken = dict.fromkeys(STATISTICS, "the name of a statistic of the fused model")
+    taken[STATIC] = "the table's own name"
+    for name, content in data.modalities.items():
+        if name in taken:
+            yield f"{name!r} is {taken[name]}; call the modality otherwise"
+        what = f"modality {name!r}"
+        if isinstance(content, Dense) and content.values.ndim != 2:
+            found = f"found shape {content.values.shape}"
+            yield f"{what} must be [patients, numbers], {found}"
+        number = modalities.num_patients(content)
+        if number != rows:
+            yield f"{what} has {number} patients but the table has {rows}"
+        if isinstance(content, Series):
+            problems = modalities.series_problems(content)
+            yield from (f"{what}: {problem}" for problem in problems)
+    yield from _of_presence(data, (rows, len(data.names)))
+    yield from _of_weights(data.weights, rows)
+
+
+def _of_presence(data: MultimodalTable, shape: tuple[int, int]) -> Iterator[str]:
     if data.present.shape != shape or data.present.dtype != np.bool_:
-        raise ValueError(
-            f"{name}: present must be boolean of shape {shape}, found "
-            f"{data.present.dtype} of shape {data.present.shape}"
-        )
+        found = f"{data.present.dtype} of shape {data.present.shape}"
+        yield f"present must be boolean of shape {shape}, found {found}"
     static = data.table.features.notna().any(axis=1).to_numpy()
-    has = [static, *(recorded(content) for content in data.modalities.values())]
-    for index, modality in enumerate(data.names):
-        present = data.present[:, index]
+    has = [static, *map(modalities.recorded, data.modalities.values())]
+    for name, present, own in zip(data.names, data.present.T, has, strict=True):
         if not present.any():
-            raise ValueError(f"{name}: modality {modality!r} is missing for everyone")
-        empty = int((present & ~has[index]).sum())
+            yield f"modality {name!r} is missing for everyone"
+        empty = int((present & ~own).sum())
         if empty:
-            raise ValueError(
-                f"{name}: modality {modality!r} is said to be present in {empty} "
-                "patients for whom it has nothing"
+            yield (
+                f"modality {name!r} is said to be present in {empty} patients for whom "
+                "it has nothing"
             )
     without = int((~data.present.any(axis=1)).sum())
     if without:
-        raise ValueError(f"{name}: {without} patients have no modality at all")
+        yield f"{without} patients have no modality at all"
 
 
-def _check_weights(name: str, weights: np.ndarray, rows: int) -> None:
+def _of_weights(weights: np.ndarray, rows: int) -> Iterator[str]:
     if weights.shape != (rows,):
-        raise ValueError(f"{name}: weights has shape {weights.shape}, not ({rows},)")
-    odd = int((~np.isfinite(weights)).sum())
-    if odd:
-        raise ValueError(f"{name}: {odd} weights are not finite")
-    negative = int((weights < 0).sum())
-    if negative:
-        raise ValueError(f"{name}: {negative} weights are negative")
+        yield f"weights has shape {weights.shape}, not ({rows},)"
+    for entries, what in (
+        (~np.isfinite(weights), "not finite"),
+        (weights < 0, "negative"),
+    ):
+        if entries.any():
+            yield f"{int(entries.sum())} weights are {what}"
     mean = float(weights.mean(dtype=np.float64))
     if abs(mean - 1) > 1e-4:
-        raise ValueError(f"{name}: the mean of the weights must be 1, found {mean:.4f}")
+        yield f"the mean of the weights must be 1, found {mean:.4f}"

@@ -6,14 +6,9 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 
+from experiments.datasets import table
 from experiments.datasets.files import verified_bytes
-from experiments.datasets.table import (
-    NOT_RECORDED,
-    ClinicalTable,
-    bands,
-    recode,
-    validate,
-)
+from experiments.datasets.table import ClinicalTable, bands, lowered, recode, validate
 
 _NUMERIC = {
     "AgeInYearsAtScreening": "age",
@@ -42,80 +37,39 @@ _YES_NO = {
 }
 _SYSTOLIC = [f"SystolicBloodPres{n}RdgMmHg" for n in ("1St", "2Nd", "3Rd")]
 _DIASTOLIC = [f"DiastolicBloodPres{n}RdgMmHg" for n in ("1St", "2Nd", "3Rd")]
-_DEPRESSION = [
-    "HaveLittleInterestInDoingThings",
-    "FeelingDownDepressedOrHopeless",
-    "TroubleSleepingOrSleepingTooMuch",
-    "FeelingTiredOrHavingLittleEnergy",
-    "PoorAppetiteOrOvereating",
-    "FeelingBadAboutYourself",
-    "TroubleConcentratingOnThings",
-    "MovingOrSpeakingSlowlyOrTooFast",
-    "ThoughtYouWouldBeBetterOffDead",
-]
-_HEALTH = {
-    "Excellent": "excellent",
-    "Very good": "very good",
-    "Good": "good",
-    "Fair or": "fair",
-    "Poor?": "poor",
-}
-_OTHER_SOURCES = [
-    "Gender",
-    "GeneralHealthCondition",
-    "SmokedAtLeast100CigarettesInLife",
-    "DoYouNowSmokeCigarettes",
-    "HowOftenDoYouSnore",
-]
+_DEPRESSION = """
+    HaveLittleInterestInDoingThings FeelingDownDepressedOrHopeless
+    TroubleSleepingOrSleepingTooMuch FeelingTiredOrHavingLittleEnergy
+    PoorAppetiteOrOvereating FeelingBadAboutYourself TroubleConcentratingOnThings
+    MovingOrSpeakingSlowlyOrTooFast ThoughtYouWouldBeBetterOffDead
+"""
+_OTHER_SOURCES = """
+    Gender GeneralHealthCondition HowOftenDoYouSnore
+    SmokedAtLeast100CigarettesInLife DoYouNowSmokeCigarettes
+"""
+_HEALTH = lowered("Excellent", "Very good", "Good")
+_HEALTH |= {"Fair or": "fair", "Poor?": "poor"}
 
-_QUESTIONNAIRE = "the diabetes questionnaire: the answer follows from the diagnosis"
-_DIET = "a special diet: the diabetic diet is one, so that it reveals the diagnosis"
-_RECALL = "what was eaten, which a diabetes diagnosis changes"
-_SOCIAL = (
-    "social position: no clinical feature; enters only as one of the attributes that "
-    "are made fair, and not in a blind run"
-)
+# Why no model may see them -> columns.
 _LEAKS = {
-    "Glycohemoglobin": "the outcome itself",
-    **dict.fromkeys(
-        [
-            "DoctorToldYouHaveDiabetes",
-            "AgeWhenFirstToldYouHadDiabetes",
-            "EverToldYouHavePrediabetes",
-            "EverToldHaveHealthRiskForDiabetes",
-            "FamilyHistory",
-            "TakingInsulinNow",
-            "TakeDiabeticPillsToLowerBloodSugar",
-            "WhatWasYourLastA1CLevel",
-        ],
-        _QUESTIONNAIRE,
-    ),
-    **dict.fromkeys(
-        [
-            "OnSpecialDiet",
-            "DiabeticDiet",
-            "LowCarbohydrateDiet",
-            "WeightLosslowCalorieDiet",
-            "LowFatlowCholesterolDiet",
-            "LowSaltlowSodiumDiet",
-        ],
-        _DIET,
-    ),
-    **dict.fromkeys(
-        [
-            "RacehispanicOrigin",
-            "RacehispanicOriginWNhAsian",
-            "EducationLevelAdults20",
-            "EducationLevelChildrenyouth619",
-            "CoveredByHealthInsurance",
-            "RatioOfFamilyIncomeToPoverty",
-            "AnnualHouseholdIncome",
-            "AnnualFamilyIncome",
-            "MaritalStatus",
-        ],
-        _SOCIAL,
-    ),
+    "the outcome itself": "Glycohemoglobin",
+    "the diabetes questionnaire: the answer follows from the diagnosis": """
+        DoctorToldYouHaveDiabetes AgeWhenFirstToldYouHadDiabetes FamilyHistory
+        EverToldYouHavePrediabetes EverToldHaveHealthRiskForDiabetes
+        TakingInsulinNow TakeDiabeticPillsToLowerBloodSugar WhatWasYourLastA1CLevel
+    """,
+    "a special diet: the diabetic diet is one, so that it reveals the diagnosis": """
+        OnSpecialDiet DiabeticDiet LowCarbohydrateDiet WeightLosslowCalorieDiet
+        LowFatlowCholesterolDiet LowSaltlowSodiumDiet
+    """,
+    table.SOCIAL: """
+        RacehispanicOrigin RacehispanicOriginWNhAsian EducationLevelAdults20
+        EducationLevelChildrenyouth619 CoveredByHealthInsurance
+        RatioOfFamilyIncomeToPoverty AnnualHouseholdIncome AnnualFamilyIncome
+        MaritalStatus
+    """,
 }
+_RECALL = "what was eaten, which a diabetes diagnosis changes"
 _ELSEWHERE = "not part of what a clinic visit records"
 
 
@@ -174,17 +128,14 @@ def _features(frame: pd.DataFrame) -> pd.DataFrame:
     # A diastolic reading of 0 means that the sound never vanished, not a pressure.
     diastolic = frame[_DIASTOLIC].where(frame[_DIASTOLIC] >= 1)
     columns["diastolic_pressure"] = diastolic.mean(axis=1)
-    depression = frame[_DEPRESSION].apply(_number)
+    depression = frame[_DEPRESSION.split()].apply(_number)
     columns["depression_score"] = depression.sum(axis=1, skipna=False)
-    columns["sex"] = recode(frame["Gender"], {"Female": "female", "Male": "male"})
+    columns["sex"] = _sex(frame)
     columns["general_health"] = recode(frame["GeneralHealthCondition"], _HEALTH)
     columns["smoking"] = _smoking(frame)
-    snoring = frame["HowOftenDoYouSnore"].astype(object).map(_first_word)
-    columns["snoring"] = recode(
-        snoring,
-        {word: word.lower() for word in ("Never", "Rarely", "Occasionally")}
-        | {"Frequently": "frequently"},
-    )
+    snoring = frame["HowOftenDoYouSnore"].str.split(" ").str[0]
+    often = lowered("Never", "Rarely", "Occasionally", "Frequently")
+    columns["snoring"] = recode(snoring, often)
     for source, name in _YES_NO.items():
         columns[name] = recode(_number(frame[source]), {0.0: "no", 1.0: "yes"})
     return pd.DataFrame(columns)
@@ -193,16 +144,13 @@ def _features(frame: pd.DataFrame) -> pd.DataFrame:
 def _smoking(frame: pd.DataFrame) -> pd.Series:
     ever = _number(frame["SmokedAtLeast100CigarettesInLife"])
     now = frame["DoYouNowSmokeCigarettes"].astype(object)
-    habit = now.where(ever != 0, "never")
-    return recode(
-        habit,
-        {
-            "never": "never",
-            "Not at all": "former",
-            "Some days": "some days",
-            "Every day": "every day",
-        },
-    )
+    habits = {"never": "never", "Not at all": "former"}
+    habits |= lowered("Some days", "Every day")
+    return recode(now.where(ever != 0, "never"), habits)
+
+
+def _sex(frame: pd.DataFrame) -> pd.Series:
+    return recode(frame["Gender"], lowered("Female", "Male"))
 
 
 def _attributes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -222,43 +170,29 @@ def _attributes(frame: pd.DataFrame) -> pd.DataFrame:
         "College graduate or above": "college",
     }
     age = frame["AgeInYearsAtScreening"]
-    poverty = bands(
-        frame["RatioOfFamilyIncomeToPoverty"],
-        (0, 1.3, 3.5),
-        (
-            "under 1.3 times the poverty line",
-            "1.3 to 3.5 times the poverty line",
-            "3.5 times the poverty line or more",
-        ),
-    )
+    line = "times the poverty line"
+    incomes = (f"under 1.3 {line}", f"1.3 to 3.5 {line}", f"3.5 {line} or more")
+    income = frame["RatioOfFamilyIncomeToPoverty"]
     insured = _number(frame["CoveredByHealthInsurance"])
     return pd.DataFrame(
         {
-            "sex": recode(frame["Gender"], {"Female": "female", "Male": "male"}),
+            "sex": _sex(frame),
             "race": recode(frame["RacehispanicOriginWNhAsian"], races),
             "insured": _recorded(recode(insured, {1.0: "yes", 0.0: "no"})),
             "education": _recorded(recode(frame["EducationLevelAdults20"], education)),
             "age": bands(age, (0, 45, 65), ("<45", "45-64", ">=65")),
-            "poverty": _recorded(poverty),
+            "poverty": _recorded(bands(income, (0, 1.3, 3.5), incomes)),
         }
     )
 
 
 def _dropped(columns: list[str]) -> Mapping[str, str]:
-    used = {
-        *_NUMERIC,
-        *_YES_NO,
-        *_SYSTOLIC,
-        *_DIASTOLIC,
-        *_DEPRESSION,
-        *_OTHER_SOURCES,
-    }
-    recalled = {c for c in columns if c.endswith(("_DR1TOT", "_DR2TOT"))}
-    return {
-        column: _LEAKS.get(column, _RECALL if column in recalled else _ELSEWHERE)
-        for column in columns
-        if column not in used
-    }
+    used = {*_NUMERIC, *_YES_NO, *_SYSTOLIC, *_DIASTOLIC}
+    used |= {*_DEPRESSION.split(), *_OTHER_SOURCES.split()}
+    recalled = {c: _RECALL for c in columns if c.endswith(("_DR1TOT", "_DR2TOT"))}
+    leaks = {name: why for why, names in _LEAKS.items() for name in names.split()}
+    reasons = recalled | leaks
+    return {c: reasons.get(c, _ELSEWHERE) for c in columns if c not in used}
 
 
 def _number(column: pd.Series) -> pd.Series:
@@ -267,9 +201,5 @@ def _number(column: pd.Series) -> pd.Series:
     return number.where(number.isna() | (number.abs() > 1e-70), 0.0)
 
 
-def _first_word(text: object) -> object:
-    return text.split(" ")[0] if isinstance(text, str) else text
-
-
 def _recorded(column: pd.Series) -> pd.Series:
-    return column.cat.add_categories([NOT_RECORDED]).fillna(NOT_RECORDED)
+    return column.cat.add_categories([table.NOT_RECORDED]).fillna(table.NOT_RECORDED)

@@ -9,11 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from experiments.datasets.modalities import Dense
-from experiments.datasets.multimodal import (
-    STATIC,
-    MultimodalTable,
-    validate_multimodal,
-)
+from experiments.datasets.multimodal import STATIC, MultimodalTable, validate_multimodal
 from experiments.datasets.table import ClinicalTable
 
 GROUPS = ("A", "B")
@@ -92,11 +88,8 @@ class Truth:
             >>> [round(truth.best_auc(g, "easy"), 3) for g in "AB"]
             [0.839, 0.69]
         """
-        if (
-            group not in GROUPS
-            or not modalities
-            or not set(modalities) <= {*MODALITIES}
-        ):
+        known = group in GROUPS and set(modalities) <= {*MODALITIES}
+        if not (known and modalities):
             raise ValueError(
                 f"no best AUC of {modalities} in group {group!r}; the groups are "
                 f"{GROUPS} and the modalities {MODALITIES}"
@@ -217,18 +210,21 @@ def simulated_truth() -> Truth:
 
 
 def _check(law: Law) -> None:
-    if set(law.separations) != set(MODALITIES):
-        raise ValueError(
-            f"separations must name {MODALITIES}, found {tuple(law.separations)}"
-        )
-    if not set(law.missing) <= {"easy", "hard"}:
-        raise ValueError(
-            f"only 'easy' and 'hard' can be missing, found {tuple(law.missing)}"
-        )
-    if not np.isfinite(list(law.separations.values())).all():
-        raise ValueError("the separations must be finite")
     shares = [law.prevalence, law.share_of_b, *np.ravel(list(law.missing.values()))]
-    if not all(0 <= share <= 1 for share in shares):
-        raise ValueError(
-            "prevalence, share_of_b and the missing shares must lie between 0 and 1"
-        )
+    wrong = {
+        f"separations must name {MODALITIES}, found {tuple(law.separations)}": (
+            set(law.separations) != set(MODALITIES)
+        ),
+        f"only 'easy' and 'hard' can be missing, found {tuple(law.missing)}": (
+            not set(law.missing) <= {"easy", "hard"}
+        ),
+        "the separations must be finite": (
+            not np.isfinite(list(law.separations.values())).all()
+        ),
+        "prevalence, share_of_b and the missing shares must lie between 0 and 1": (
+            not all(0 <= share <= 1 for share in shares)
+        ),
+    }
+    for problem, found in wrong.items():
+        if found:
+            raise ValueError(problem)

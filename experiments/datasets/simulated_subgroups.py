@@ -7,17 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from experiments.datasets.subgroup_law import (
-    AGES,
-    KINDS,
-    NUM_PATIENTS,
-    RACES,
-    SEXES,
-    Law,
-    default_law,
-    sigmoid,
-    simulated_sizes,
-)
+from experiments.datasets import subgroup_law as laws
+from experiments.datasets.subgroup_law import NUM_PATIENTS, Law, sigmoid
 from experiments.datasets.table import ClinicalTable, validate
 
 _ROWS_AT_ONCE = 16_384
@@ -135,11 +126,11 @@ def simulate(
         >>> table, truth = simulate(2000, seed=0)
         >>> table.features.shape, truth.risk.shape
         ((2000, 177), (2000,))
-        >>> int(simulated_sizes(NUM_PATIENTS).min())
+        >>> int(laws.simulated_sizes(NUM_PATIENTS).min())
         1300
     """
-    law = law or default_law()
-    sizes = simulated_sizes(num_patients, law)
+    law = law or laws.default_law()
+    sizes = laws.simulated_sizes(num_patients, law)
     generator = np.random.default_rng(seed)
     cell = generator.permutation(np.repeat(np.arange(len(sizes)), sizes))
     label = (generator.random(num_patients) < law.base_rates[cell]).astype(np.int8)
@@ -154,9 +145,12 @@ def simulate(
         statistics[:, skewed] = np.exp(statistics[:, skewed])
         values[rows] = statistics
     attributes = {
-        name: pd.Categorical(np.array(law.cells)[:, place][cell], categories=levels)
-        for place, (name, levels) in enumerate(
-            {"race": RACES, "sex": SEXES, "age": AGES}.items()
+        name: pd.Categorical(np.array(parts)[cell], categories=levels)
+        for name, levels, parts in zip(
+            ("race", "sex", "age"),
+            laws.LEVELS,
+            zip(*law.cells, strict=True),
+            strict=True,
         )
     }
     table = validate(
@@ -189,7 +183,7 @@ def _draw(
 ) -> Float[np.ndarray, "m d"]:
     """Sufficient statistics: the features, of skewed ones the logarithms."""
     drawn = natural.copy()
-    for kind in KINDS:
+    for kind in laws.KINDS:
         of = law.is_kind(kind)
         eta = natural[:, of]
         if kind == "count":

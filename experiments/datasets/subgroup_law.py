@@ -29,9 +29,8 @@ _CELLS = {
     ("Asian", "Female", "<65"): (1_500, 0.44, 0.8),
     ("Asian", "Male", "<65"): (1_300, 0.40, 0.7),
 }
-RACES = ("White", "Latino", "Black", "Asian")
-SEXES = ("Female", "Male")
-AGES = ("<65", "65+")
+# Of race, sex and age.
+LEVELS = (("White", "Latino", "Black", "Asian"), ("Female", "Male"), ("<65", "65+"))
 # Features of each kind and role.
 _ROLES = ("proxy", "shifted", "informative", "noise")
 KINDS = {
@@ -115,9 +114,7 @@ def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
     told = np.isin(role, ("informative", "shifted"))
     effects = np.where(told, generator.standard_normal(number), 0.0)
     effects *= scale / np.linalg.norm(effects)
-    levels = {
-        level: generator.standard_normal(number) for level in (*RACES, *SEXES, *AGES)
-    }
+    levels = {level: generator.standard_normal(number) for level in sum(LEVELS, ())}
     moved = np.isin(role, ("proxy", "shifted"))
     shifts = np.stack([sum(levels[level] for level in cell) for cell in _CELLS])
     shifts *= shift * np.where(moved, scale, 0.0)

@@ -1,15 +1,16 @@
 """Hospital patients of SUPPORT and of its right heart catheterisation study."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from experiments.datasets import table
 from experiments.datasets.files import read_pickled_frame
-from experiments.datasets.table import NOT_RECORDED, ClinicalTable, recode, validate
+from experiments.datasets.table import ClinicalTable, bands, lowered, recode, validate
 
-_LICENCE = "GPL-3.0 (the SurvSet package); installed, never redistributed"
+Levels = Mapping[str, Mapping[Any, str]]
 
 # Interviews took place over the days after entry, so whoever died first was never
 # asked: of SUPPORT2's patients dead on day 3, 99 % lack the patient's ADL and 42 %
@@ -19,88 +20,65 @@ _INTERVIEW = (
     "asked in an interview after the day of prediction; patients who died early were "
     "never asked, so that a missing answer gives the outcome away"
 )
-_SOCIAL = (
-    "social position: no clinical feature; enters only as one of the attributes that "
-    "are made fair, and not in a blind run"
+_BOOKKEEPING = dict.fromkeys(
+    ("pid", "event", "time"), "identifies the row or is part of the outcome"
 )
-_BOOKKEEPING = "identifies the row or is part of the outcome"
-
 _SUPPORT2_DROPPED = {
-    "pid": _BOOKKEEPING,
-    "event": _BOOKKEEPING,
-    "time": _BOOKKEEPING,
+    **_BOOKKEEPING,
     "fac_sfdm2": "function two months later: an outcome ('<2 mo. follow-up' is death)",
     "fac_dnr": "holds do-not-resuscitate orders given after study admission: a leak",
     "num_hday": "hospital day of study entry: a fact of enrolment, not of the patient",
     "num_surv2m": "a prior model's two-month survival score",
     "num_surv6m": "a prior model's six-month survival score",
-    "num_edu": _INTERVIEW,
-    "num_adlp": _INTERVIEW,
-    "num_adls": _INTERVIEW,
+    **dict.fromkeys(("num_edu", "num_adlp", "num_adls"), _INTERVIEW),
     "fac_num_co": "repeats num_num_co",
     "fac_dzclass": "a function of fac_dzgroup",
-    "fac_race": _SOCIAL,
-    "fac_income": _SOCIAL,
+    **dict.fromkeys(("fac_race", "fac_income"), table.SOCIAL),
 }
-_SUPPORT2_LEVELS: Mapping[str, Mapping[Any, str]] = {
-    "fac_sex": {"female": "female", "male": "male"},
-    "fac_dzgroup": {
-        "ARF/MOSF w/Sepsis": "acute respiratory or multi-organ failure with sepsis",
-        "MOSF w/Malig": "multi-organ failure with malignancy",
-        "CHF": "heart failure",
-        "COPD": "chronic obstructive pulmonary disease",
-        "Cirrhosis": "cirrhosis",
-        "Colon Cancer": "colon cancer",
-        "Lung Cancer": "lung cancer",
-        "Coma": "coma",
-    },
-    "fac_diabetes": {0: "no", 1: "yes"},
-    "fac_dementia": {0: "no", 1: "yes"},
-    "fac_ca": {"no": "no", "yes": "yes", "metastatic": "metastatic"},
-}
-
 _RHC_DROPPED = {
-    "pid": _BOOKKEEPING,
-    "event": _BOOKKEEPING,
-    "time": _BOOKKEEPING,
+    **_BOOKKEEPING,
     "num_surv2md1": "a prior model's two-month survival score, to audit, not to feed",
     "fac_dnr1": "a do-not-resuscitate order: a decision about dying, not a finding",
     "fac_swang1": "the catheterisation under study: a treatment, not a finding",
     "num_adld3p": _INTERVIEW,
-    "num_edu": _SOCIAL,
-    "fac_race": _SOCIAL,
-    "fac_income": _SOCIAL,
-    "fac_ninsclas": _SOCIAL,
+    **dict.fromkeys(
+        ("num_edu", "fac_race", "fac_income", "fac_ninsclas"), table.SOCIAL
+    ),
 }
-_NO_YES: Mapping[Any, str] = {"No": "no", "Yes": "yes"}
-_ZERO_ONE: Mapping[Any, str] = {0: "no", 1: "yes"}
-_RHC_DIAGNOSES: Mapping[Any, str] = {
+_ZERO_ONE = {0: "no", 1: "yes"}
+_DISEASES = {
+    "CHF": "heart failure",
+    "COPD": "chronic obstructive pulmonary disease",
+    **lowered("Cirrhosis", "Colon Cancer", "Lung Cancer", "Coma"),
+}
+_SUPPORT2_LEVELS: Levels = {
+    "fac_sex": lowered("female", "male"),
+    "fac_dzgroup": {
+        "ARF/MOSF w/Sepsis": "acute respiratory or multi-organ failure with sepsis",
+        "MOSF w/Malig": "multi-organ failure with malignancy",
+        **_DISEASES,
+    },
+    "fac_diabetes": _ZERO_ONE,
+    "fac_dementia": _ZERO_ONE,
+    "fac_ca": lowered("no", "yes", "metastatic"),
+}
+_RHC_DIAGNOSES = {
     "ARF": "acute respiratory failure",
     "MOSF w/Sepsis": "multi-organ failure with sepsis",
     "MOSF w/Malignancy": "multi-organ failure with malignancy",
-    "CHF": "heart failure",
-    "COPD": "chronic obstructive pulmonary disease",
-    "Cirrhosis": "cirrhosis",
-    "Colon Cancer": "colon cancer",
-    "Lung Cancer": "lung cancer",
-    "Coma": "coma",
+    **_DISEASES,
 }
-_RHC_ADMISSION = (
-    *("resp", "card", "neuro", "gastr", "renal"),
-    *("meta", "hema", "seps", "trauma", "ortho"),
-)
-_RHC_HISTORY = (
-    *("ami", "cardio", "chf", "chrpul", "dement", "gibled"),
-    *("immun", "liver", "malig", "psych", "renal", "trans"),
-)
-_RHC_LEVELS: Mapping[str, Mapping[Any, str]] = {
-    "fac_sex": {"Female": "female", "Male": "male"},
+_RHC_ADMISSION = "resp card neuro gastr renal meta hema seps trauma ortho"
+_RHC_HISTORY = "ami cardio chf chrpul dement gibled immun liver malig psych renal trans"
+_RHC_LEVELS: Levels = {
+    "fac_sex": lowered("Female", "Male"),
     "fac_cat1": _RHC_DIAGNOSES,
     "fac_cat2": {**_RHC_DIAGNOSES, "missing": "none"},
-    "fac_ca": {"No": "no", "Yes": "yes", "Metastatic": "metastatic"},
-    **{f"fac_{name}": _NO_YES for name in _RHC_ADMISSION},
-    **{f"fac_{name}hx": _ZERO_ONE for name in _RHC_HISTORY},
+    "fac_ca": lowered("No", "Yes", "Metastatic"),
+    **{f"fac_{name}": lowered("No", "Yes") for name in _RHC_ADMISSION.split()},
+    **{f"fac_{name}hx": _ZERO_ONE for name in _RHC_HISTORY.split()},
 }
+_INCOMES = ("under $11,000", "$11,000 to $25,000", "$25,000 to $50,000", "over $50,000")
 
 
 def support2() -> ClinicalTable:
@@ -121,8 +99,8 @@ def support2() -> ClinicalTable:
         ModuleNotFoundError: If the package is not installed.
         ValueError: If the file is not the pinned one.
     """
-    frame = read_pickled_frame("SurvSet/resources/pickles/support2.pickle")
-    return _support2(frame, "support2", "SUPPORT2, seriously ill inpatients")
+    title = "SUPPORT2, seriously ill inpatients"
+    return _table(_SUPPORT2, "support2", title, _read("support2"))
 
 
 def support2_sepsis() -> ClinicalTable:
@@ -137,14 +115,15 @@ def support2_sepsis() -> ClinicalTable:
         ModuleNotFoundError: If the package is not installed.
         ValueError: If the file is not the pinned one.
     """
-    frame = read_pickled_frame("SurvSet/resources/pickles/support2.pickle")
+    frame = _read("support2")
     sepsis = frame[frame["fac_dzgroup"] == "ARF/MOSF w/Sepsis"]
-    return _support2(
-        sepsis,
+    return _table(
+        _SUPPORT2,
         "support2_sepsis",
         "SUPPORT2, acute respiratory or multi-organ failure with sepsis",
-        {"fac_dzgroup": "the same for every patient of the subset"},
+        sepsis,
         {"not in the sepsis disease group": len(frame) - len(sepsis)},
+        {"fac_dzgroup": "the same for every patient of the subset"},
     )
 
 
@@ -167,8 +146,7 @@ def rhc() -> ClinicalTable:
         ModuleNotFoundError: If the package is not installed.
         ValueError: If the file is not the pinned one.
     """
-    frame = read_pickled_frame("SurvSet/resources/pickles/rhc.pickle")
-    return _rhc(frame, "rhc", "RHC, critically ill inpatients")
+    return _table(_RHC, "rhc", "RHC, critically ill inpatients", _read("rhc"))
 
 
 def rhc_sepsis() -> ClinicalTable:
@@ -184,138 +162,134 @@ def rhc_sepsis() -> ClinicalTable:
         ModuleNotFoundError: If the package is not installed.
         ValueError: If the file is not the pinned one.
     """
-    frame = read_pickled_frame("SurvSet/resources/pickles/rhc.pickle")
+    frame = _read("rhc")
     sepsis = frame[
         (frame["fac_cat1"] == "MOSF w/Sepsis")
         | (frame["fac_cat2"] == "MOSF w/Sepsis")
         | (frame["fac_seps"] == "Yes")
     ]
-    return _rhc(
-        sepsis,
+    return _table(
+        _RHC,
         "rhc_sepsis",
         "RHC, critically ill inpatients with sepsis",
+        sepsis,
         {"no sepsis": len(frame) - len(sepsis)},
     )
 
 
-def _support2(
-    frame: pd.DataFrame,
-    name: str,
-    title: str,
-    also_dropped: Mapping[str, str] | None = None,
-    excluded: Mapping[str, int] | None = None,
-) -> ClinicalTable:
-    dropped = {**_SUPPORT2_DROPPED, **(also_dropped or {})}
-    frame, label, lost = known_at(frame, 180)
-    attributes = pd.DataFrame(
+def _support2_attributes(frame: pd.DataFrame) -> pd.DataFrame:
+    # 112 other, 79 Asian and 42 not recorded are too few to audit apart.
+    few = dict.fromkeys(("other", "asian", "missing"), "other or not recorded")
+    incomes = ("under $11k", "$11-$25k", "$25-$50k", ">$50k", "missing")
+    names = (*_INCOMES, table.NOT_RECORDED)
+    return pd.DataFrame(
         {
             "sex": recode(frame["fac_sex"], _SUPPORT2_LEVELS["fac_sex"]),
-            # 112 other, 79 Asian and 42 not recorded are too few to audit apart.
             "race": recode(
-                frame["fac_race"],
-                {
-                    "white": "white",
-                    "black": "black",
-                    "hispanic": "hispanic",
-                    "other": "other or not recorded",
-                    "asian": "other or not recorded",
-                    "missing": "other or not recorded",
-                },
+                frame["fac_race"], lowered("white", "black", "hispanic") | few
             ),
             "income": recode(
-                frame["fac_income"],
-                {
-                    "under $11k": "under $11,000",
-                    "$11-$25k": "$11,000 to $25,000",
-                    "$25-$50k": "$25,000 to $50,000",
-                    ">$50k": "over $50,000",
-                    "missing": NOT_RECORDED,
-                },
+                frame["fac_income"], dict(zip(incomes, names, strict=True))
             ),
-            "age": _age_group(frame["num_age"]),
+            "age": _age_group(frame),
         }
-    )
-    return validate(
-        ClinicalTable(
-            name=name,
-            title=title,
-            features=_features(frame, dropped, _SUPPORT2_LEVELS),
-            label=label,
-            outcome="death within 180 days",
-            attributes=attributes,
-            patient_ids=frame["pid"].to_numpy(),
-            dropped=dropped,
-            excluded={
-                **(excluded or {}),
-                "lost to follow-up before day 180": lost,
-            },
-            citation=(
-                "Knaus et al. (1995), The SUPPORT prognostic model, Annals of Internal "
-                "Medicine 122:191-203; as shipped by SurvSet (Drysdale 2022)"
-            ),
-            licence=_LICENCE,
-        )
-    )
-
-
-def _rhc(
-    frame: pd.DataFrame,
-    name: str,
-    title: str,
-    excluded: Mapping[str, int] | None = None,
-) -> ClinicalTable:
-    frame, label, lost = known_at(frame, 30)
-    weight = frame["num_wtkilo1"]
-    frame = frame.assign(num_wtkilo1=weight.where(weight > 0))
-    return validate(
-        ClinicalTable(
-            name=name,
-            title=title,
-            features=_features(frame, _RHC_DROPPED, _RHC_LEVELS),
-            label=label,
-            outcome="death within 30 days",
-            attributes=rhc_attributes(frame),
-            patient_ids=frame["pid"].to_numpy(),
-            dropped=dict(_RHC_DROPPED),
-            excluded={**(excluded or {}), "lost to follow-up before day 30": lost},
-            citation=(
-                "Connors et al. (1996), The effectiveness of right heart "
-                "catheterization in the initial care of critically ill patients, JAMA "
-                "276:889-897; as shipped by SurvSet (Drysdale 2022)"
-            ),
-            licence=_LICENCE,
-        )
     )
 
 
 def rhc_attributes(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns RHC's sensitive attributes in plain words, from its source columns."""
+    incomes = ("Under $11k", "$11-$25k", "$25-$50k", "> $50k")
+    insurances = {
+        "Private": "private",
+        "Medicare": "Medicare",
+        "Private & Medicare": "private and Medicare",
+        "Medicaid": "Medicaid",
+        "Medicare & Medicaid": "Medicare and Medicaid",
+        "No insurance": "none",
+    }
     return pd.DataFrame(
         {
             "sex": recode(frame["fac_sex"], _RHC_LEVELS["fac_sex"]),
-            "race": recode(frame["fac_race"], _same("white", "black", "other")),
+            "race": recode(frame["fac_race"], lowered("white", "black", "other")),
             "income": recode(
-                frame["fac_income"],
-                {
-                    "Under $11k": "under $11,000",
-                    "$11-$25k": "$11,000 to $25,000",
-                    "$25-$50k": "$25,000 to $50,000",
-                    "> $50k": "over $50,000",
-                },
+                frame["fac_income"], dict(zip(incomes, _INCOMES, strict=True))
             ),
-            "insurance": recode(
-                frame["fac_ninsclas"],
-                {
-                    "Private": "private",
-                    "Medicare": "Medicare",
-                    "Private & Medicare": "private and Medicare",
-                    "Medicaid": "Medicaid",
-                    "Medicare & Medicaid": "Medicare and Medicaid",
-                    "No insurance": "none",
-                },
-            ),
-            "age": _age_group(frame["num_age"]),
+            "insurance": recode(frame["fac_ninsclas"], insurances),
+            "age": _age_group(frame),
         }
+    )
+
+
+class _Study(NamedTuple):
+    """What the tables of a study share: columns, recoding, horizon, source."""
+
+    days: int
+    dropped: Mapping[str, str]
+    levels: Levels
+    attributes: Callable[[pd.DataFrame], pd.DataFrame]
+    citation: str
+
+
+_SUPPORT2 = _Study(
+    180,
+    _SUPPORT2_DROPPED,
+    _SUPPORT2_LEVELS,
+    _support2_attributes,
+    "Knaus et al. (1995), The SUPPORT prognostic model, Annals of Internal "
+    "Medicine 122:191-203",
+)
+_RHC = _Study(
+    30,
+    _RHC_DROPPED,
+    _RHC_LEVELS,
+    rhc_attributes,
+    "Connors et al. (1996), The effectiveness of right heart catheterization in the "
+    "initial care of critically ill patients, JAMA 276:889-897",
+)
+
+
+def _read(study: str) -> pd.DataFrame:
+    frame = read_pickled_frame(f"SurvSet/resources/pickles/{study}.pickle")
+    if "num_wtkilo1" in frame:
+        # A weight of 0 was not measured.
+        frame = frame.assign(num_wtkilo1=frame["num_wtkilo1"].where(lambda w: w > 0))
+    return frame
+
+
+def _table(
+    study: _Study,
+    name: str,
+    title: str,
+    frame: pd.DataFrame,
+    excluded: Mapping[str, int] | None = None,
+    also_dropped: Mapping[str, str] | None = None,
+) -> ClinicalTable:
+    dropped = {**study.dropped, **(also_dropped or {})}
+    frame, label, lost = known_at(frame, study.days)
+    features = {
+        column.removeprefix("num_").removeprefix("fac_"): (
+            recode(frame[column], study.levels[column])
+            if column in study.levels
+            else frame[column].astype(np.float64)
+        )
+        for column in frame.columns
+        if column not in dropped
+    }
+    excluded = {**(excluded or {}), f"lost to follow-up before day {study.days}": lost}
+    return validate(
+        ClinicalTable(
+            name=name,
+            title=title,
+            features=pd.DataFrame(features),
+            label=label,
+            outcome=f"death within {study.days} days",
+            attributes=study.attributes(frame),
+            patient_ids=frame["pid"].to_numpy(),
+            dropped=dropped,
+            excluded=excluded,
+            citation=f"{study.citation}; as shipped by SurvSet (Drysdale 2022)",
+            licence="GPL-3.0 (the SurvSet package); installed, never redistributed",
+        )
     )
 
 
@@ -327,28 +301,5 @@ def known_at(frame: pd.DataFrame, days: int) -> tuple[pd.DataFrame, np.ndarray, 
     return known, died[~lost].to_numpy(dtype=np.int8), int(lost.sum())
 
 
-def _features(
-    frame: pd.DataFrame,
-    dropped: Mapping[str, str],
-    levels: Mapping[str, Mapping[Any, str]],
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            column.removeprefix("num_").removeprefix("fac_"): (
-                recode(frame[column], levels[column])
-                if column in levels
-                else frame[column].astype(np.float64)
-            )
-            for column in frame.columns
-            if column not in dropped
-        }
-    )
-
-
-def _same(*levels: str) -> Mapping[Any, str]:
-    return {level: level for level in levels}
-
-
-def _age_group(age: pd.Series) -> pd.Series:
-    older = (age >= 65).astype(object).map({False: "<65", True: ">=65"})
-    return older.astype(pd.CategoricalDtype(["<65", ">=65"]))
+def _age_group(frame: pd.DataFrame) -> pd.Series:
+    return bands(frame["num_age"], (0, 65), ("<65", ">=65"))

@@ -1,6 +1,6 @@
 """One clinical table: what every loader returns and what every experiment reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,11 @@ import pandas as pd
 NOT_RECORDED = "not recorded"
 # The level that stands for a missing value of a categorical feature.
 MISSING = "missing"
+SOCIAL = (
+    "social position: no clinical feature; enters only as one of the attributes that "
+    "are made fair, and not in a blind run"
+)
+"""Why a source's columns of race, income and the like are no features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,42 +81,9 @@ def validate(table: ClinicalTable) -> ClinicalTable:
         >>> validate(own).name
         'own'
     """
-    rows = len(table.features)
-    parts = {
-        "label": len(table.label),
-        "attributes": len(table.attributes),
-        "patient_ids": len(table.patient_ids),
-    }
-    for part, length in parts.items():
-        if length != rows:
-            raise ValueError(
-                f"{table.name}: {part} has {length} rows but features has {rows}"
-            )
-    if not table.features.index.equals(table.attributes.index):
-        raise ValueError(
-            f"{table.name}: features and attributes have different indexes, so that "
-            "their rows may be of different patients; put them in the same order and "
-            "reset_index(drop=True) on both"
-        )
-    _check_label(table)
-    for frame, kind in ((table.features, "feature"), (table.attributes, "attribute")):
-        repeated = frame.columns[frame.columns.duplicated()]
-        if len(repeated):
-            raise ValueError(f"{table.name}: {kind} {repeated[0]!r} appears twice")
-        unnamed = [column for column in frame.columns if not isinstance(column, str)]
-        if unnamed:
-            raise ValueError(
-                f"{table.name}: the name of {kind} {unnamed[0]!r} must be a string"
-            )
-    for column in table.features.columns:
-        _check_feature(table.name, table.features[column])
-    for column in table.attributes.columns:
-        _check_attribute(table.name, table.attributes[column])
-    if not isinstance(table.patient_ids, np.ndarray):
-        raise ValueError(f"{table.name}: patient_ids must be a NumPy array")
-    missing = int(pd.isna(table.patient_ids).sum())
-    if missing:
-        raise ValueError(f"{table.name}: patient_ids is missing in {missing} rows")
+    problem = next(_problems(table), None)
+    if problem is not None:
+        raise ValueError(f"{table.name}: {problem}")
     return table
 
 
@@ -121,6 +93,16 @@ def bands(
     """Returns numbers as levels: from each edge, the last open, below the next."""
     cut = pd.cut(values, [*edges, np.inf], right=False, labels=list(labels))
     return pd.Series(cut).cat.as_unordered()
+
+
+def lowered(*levels: str) -> dict[Any, str]:
+    """Returns levels to `recode` whose plain words are their own, in lower case.
+
+    Example:
+        >>> lowered("No", "Yes")
+        {'No': 'no', 'Yes': 'yes'}
+    """
+    return {level: level.lower() for level in levels}
 
 
 def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
@@ -144,70 +126,83 @@ def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
     return column.astype(object).map(levels).astype(pd.CategoricalDtype(names))
 
 
-def _check_label(table: ClinicalTable) -> None:
-    label = np.asarray(table.label)
+def _problems(table: ClinicalTable) -> Iterator[str]:
+    """What is wrong with a table; only the first is sure to make sense."""
+    rows = len(table.features)
+    for part in ("label", "attributes", "patient_ids"):
+        length = len(getattr(table, part))
+        if length != rows:
+            yield f"{part} has {length} rows but features has {rows}"
+    if not table.features.index.equals(table.attributes.index):
+        yield (
+            "features and attributes have different indexes, so that their rows may be "
+            "of different patients; put them in the same order and "
+            "reset_index(drop=True) on both"
+        )
+    yield from _of_label(np.asarray(table.label), f"the label ({table.outcome})")
+    for frame, kind in ((table.features, "feature"), (table.attributes, "attribute")):
+        repeated = frame.columns[frame.columns.duplicated()]
+        if len(repeated):
+            yield f"{kind} {repeated[0]!r} appears twice"
+        unnamed = [column for column in frame.columns if not isinstance(column, str)]
+        if unnamed:
+            yield f"the name of {kind} {unnamed[0]!r} must be a string"
+    for column in table.features.columns:
+        yield from _of_feature(table.features[column], f"feature {column!r}")
+    for column in table.attributes.columns:
+        yield from _of_attribute(table.attributes[column], f"attribute {column!r}")
+    if not isinstance(table.patient_ids, np.ndarray):
+        yield "patient_ids must be a NumPy array"
+    missing = int(pd.isna(table.patient_ids).sum())
+    if missing:
+        yield f"patient_ids is missing in {missing} rows"
+
+
+def _of_label(label: np.ndarray, what: str) -> Iterator[str]:
     missing = int(pd.isna(label).sum())
     if missing:
-        raise ValueError(
-            f"{table.name}: the label ({table.outcome}) is NaN in {missing} of "
-            f"{len(label)} rows; exclude those rows and count them in `excluded`"
+        yield (
+            f"{what} is NaN in {missing} of {len(label)} rows; exclude those rows and "
+            "count them in `excluded`"
         )
     levels = set(np.unique(label).tolist())
     if not levels <= {0, 1}:
-        raise ValueError(
-            f"{table.name}: the label ({table.outcome}) must be 0 or 1, "
-            f"found {sorted(levels)[:5]}"
-        )
+        yield f"{what} must be 0 or 1, found {sorted(levels)[:5]}"
     if len(levels) < 2:
-        raise ValueError(
-            f"{table.name}: the label ({table.outcome}) has a single class, "
-            f"{sorted(levels)} in all {len(label)} rows"
-        )
+        yield f"{what} has a single class, {sorted(levels)} in all {len(label)} rows"
 
 
-def _check_feature(name: str, column: pd.Series) -> None:
+def _of_feature(column: pd.Series, what: str) -> Iterator[str]:
     if column.isna().all():
-        raise ValueError(f"{name}: feature {column.name!r} is missing in every row")
+        yield f"{what} is missing in every row"
     if isinstance(column.dtype, pd.CategoricalDtype):
         odd = [level for level in column.cat.categories if not isinstance(level, str)]
         if odd:
-            raise ValueError(
-                f"{name}: the levels of feature {column.name!r} must be strings, "
-                f"found {odd[0]!r}"
-            )
+            yield f"the levels of {what} must be strings, found {odd[0]!r}"
         if column.isna().any() and MISSING in column.cat.categories:
-            raise ValueError(
-                f"{name}: feature {column.name!r} has a level {MISSING!r} and missing "
-                "values as well; make them one"
+            yield (
+                f"{what} has a level {MISSING!r} and missing values as well; make them "
+                "one"
             )
         return
     if not pd.api.types.is_float_dtype(column.dtype):
-        raise ValueError(
-            f"{name}: feature {column.name!r} must be float or categorical, "
-            f"found {column.dtype}"
-        )
+        yield f"{what} must be float or categorical, found {column.dtype}"
     infinite = int(np.isinf(column.to_numpy(dtype=float, na_value=np.nan)).sum())
     if infinite:
-        raise ValueError(
-            f"{name}: feature {column.name!r} is infinite in {infinite} rows"
-        )
+        yield f"{what} is infinite in {infinite} rows"
 
 
-def _check_attribute(name: str, column: pd.Series) -> None:
+def _of_attribute(column: pd.Series, what: str) -> Iterator[str]:
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        raise ValueError(
-            f"{name}: attribute {column.name!r} must be categorical, "
-            f"found {column.dtype}"
-        )
+        yield f"{what} must be categorical, found {column.dtype}"
     missing = int(column.isna().sum())
     if missing:
-        raise ValueError(
-            f"{name}: attribute {column.name!r} is NaN in {missing} rows; make it a "
-            f"level such as {NOT_RECORDED!r}"
+        yield (
+            f"{what} is NaN in {missing} rows; make it a level such as {NOT_RECORDED!r}"
         )
     present = column.unique()
     if len(present) < 2:
-        raise ValueError(
-            f"{name}: attribute {column.name!r} has a single level, "
-            f"{str(present[0])!r}, so it has no groups to compare"
+        yield (
+            f"{what} has a single level, {str(present[0])!r}, so it has no groups to "
+            "compare"
         )

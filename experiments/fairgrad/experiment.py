@@ -16,17 +16,12 @@ from rich.console import Console
 from experiments.core import compiling, methods, references, runner
 from experiments.core.evaluation import Evaluator
 from experiments.core.learners import tabular_learner
-from experiments.core.programs import Budget, Program
+from experiments.core.programs import Budget
 from experiments.core.protocol import cross_validation
 from experiments.core.recording import Recorder, beside, units
 from experiments.datasets import load
 from experiments.fairgrad.report import SYSTEM
-from experiments.fairgrad.results import (
-    DEFAULT_ATTRIBUTES,
-    FULL_REPEATS,
-    Options,
-    Results,
-)
+from experiments.fairgrad.results import DEFAULT_ATTRIBUTES, Options, Results
 from experiments.reporting import runs
 
 
@@ -56,6 +51,32 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
         seed=options.seed,
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {})
+    titles = {name: title for name, (title, _) in references.ALL.items()}
+
+    def train(work: Path, bar: runner.Bar) -> Results:
+        recorder = Recorder(
+            results,
+            evaluator,
+            titles | methods.TITLES,
+            bar,
+            tolerances=dict.fromkeys(methods.TUNED, options.tolerance),
+        )
+        erm = np.empty(0)
+        learner = tabular_learner(splits, budget)
+        # Evaluation keeps one core busy: it goes on while others are trained.
+        with beside() as submit:
+            for name, (title, fit) in references.ALL.items():
+                bar.doing(f"training {title}")
+                logits = fit(splits, lambda: bar.advance(runner.LANE))
+                submit(recorder.predictions, name, "", logits)
+            for program in programs:
+                _, trained = recorder.train(program, work, learner)
+                if program.name == "erm":
+                    erm = trained.logits[0]
+                submit(recorder.program, program, trained, baseline=erm)
+            bar.doing("evaluating the methods")
+        return results
+
     reference = splits.num_lanes * runner.LANE + runner.EVALUATION
     return runs.Prepared(
         SYSTEM,
@@ -63,46 +84,14 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
         options.methods,
         units=len(references.ALL) * reference
         + units(programs, budget.steps, methods.TITLES, methods.TUNED),
-        train=functools.partial(_train, results, programs, evaluator),
+        train=train,
         ignore=("tolerance",),
     )
 
 
-def _train(
-    results: Results,
-    programs: Sequence[Program],
-    evaluator: Evaluator,
-    work: Path,
-    bar: runner.Bar,
-) -> Results:
-    splits = results.splits
-    recorder = Recorder(
-        results,
-        evaluator,
-        {name: title for name, (title, _) in references.ALL.items()} | methods.TITLES,
-        bar,
-        tolerances=dict.fromkeys(methods.TUNED, results.options.tolerance),
-    )
-    erm = np.empty(0)
-    learner = tabular_learner(splits, results.budget)
-    # Evaluation keeps one core busy: methods are evaluated while others are trained.
-    with beside() as submit:
-        for name, (title, fit) in references.ALL.items():
-            bar.doing(f"training {title}")
-            logits = fit(splits, lambda: bar.advance(runner.LANE))
-            submit(recorder.predictions, name, "", logits)
-        for program in programs:
-            _, trained = recorder.train(program, work, learner)
-            if program.name == "erm":
-                erm = trained.logits[0]
-            submit(recorder.program, program, trained, baseline=erm)
-        bar.doing("evaluating the methods")
-    return results
-
-
 def _checked(options: Options) -> Options:
     """The options with their defaults filled in; ERM first among the methods."""
-    options = runner.checked(options, DEFAULT_ATTRIBUTES, FULL_REPEATS)
+    options = runner.checked(options, DEFAULT_ATTRIBUTES)
     left_out = () if options.full else methods.ABLATIONS
     wanted = options.methods or [m for m in methods.TITLES if m not in left_out]
     return dataclasses.replace(options, methods=tuple(dict.fromkeys(("erm", *wanted))))

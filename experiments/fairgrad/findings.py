@@ -44,9 +44,7 @@ def front_tests(results: Results) -> dict[tuple[str, str], Comparison]:
     return holm(found)
 
 
-def cross_effects(
-    results: Results,
-) -> dict[str, dict[tuple[str, str], Comparison]]:
+def cross_effects(results: Results) -> dict[str, dict[tuple[str, str], Comparison]]:
     """How fixing one attribute changed each attribute's gap, Holm over all pairs."""
     erm = results.evaluations["erm"]
     found = {}
@@ -63,10 +61,7 @@ def cross_effects(
 
 def answers(results: Results, tests: Tests) -> list[str]:
     lines = ["**Is ERM a fair opponent?** " + _erm_answer(results), ""]
-    lines += [
-        "**Does FairGrad improve equalized odds at competitive AUROC?**",
-        "",
-    ]
+    lines += ["**Does FairGrad improve equalized odds at competitive AUROC?**", ""]
     lines += [
         f"- {results.titles[title]}: {_improvement(results, tests, title)}"
         for title in main_methods(results)
@@ -142,22 +137,15 @@ def _cross_answer(results: Results, tests: Tests) -> str:
             f"{span(c)}, p {p_text(c)}."
         )
     if HEADLINE in results.evaluations:
-        all_at_once = {
-            a: tests[f"{GAP}/{a}"][HEADLINE] for a in results.splits.attributes
-        }
-        grown = [a for a, c in all_at_once.items() if c.difference > 0]
+        at_once = {a: tests[f"{GAP}/{a}"][HEADLINE] for a in results.splits.attributes}
+        grown = ", ".join(
+            f"{markdown.escape(a)} {c.difference:+.4f} (p {p_text(c)})"
+            for a, c in at_once.items()
+            if c.difference > 0
+        )
         sentences.append(
             "Reconciling all attributes at once "
-            f"({results.titles[HEADLINE]}), the gaps that grew are: "
-            + (
-                ", ".join(
-                    f"{markdown.escape(a)} {all_at_once[a].difference:+.4f} "
-                    f"(p {p_text(all_at_once[a])})"
-                    for a in grown
-                )
-                or "none"
-            )
-            + "."
+            f"({results.titles[HEADLINE]}), the gaps that grew are: {grown or 'none'}."
         )
     if len(results.splits.attributes) == 1:
         return "There is one attribute only."

@@ -6,15 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.core import methods
 from experiments.core.results import families, main_evaluations
-from experiments.fairgrad.findings import (
-    FAMILIES,
-    HEADLINE,
-    answers,
-    cross_effects,
-    front_tests,
-    tested,
-    tests_against_erm,
-)
+from experiments.fairgrad import findings
 from experiments.fairgrad.results import Results
 from experiments.reporting import figures, training_figures, wording
 from experiments.reporting.report import Picture, System, comparison
@@ -41,8 +33,8 @@ def _columns(results: Results) -> list[Column]:
 
 def _tradeoff(results: Results) -> Figure:
     return figures.tradeoff(
-        families(results, FAMILIES),
-        main_evaluations(results, but=FAMILIES),
+        families(results, findings.FAMILIES),
+        main_evaluations(results, but=findings.FAMILIES),
         title=results.title,
         x=figures.Axis(
             f"{GAP}/mean", "mean equalized-odds difference over attributes (raw)"
@@ -64,7 +56,7 @@ def _gaps(results: Results) -> Figure:
 
 def _training(results: Results) -> Figure | None:
     histories = {}
-    for name in ("fairgrad", HEADLINE):
+    for name in ("fairgrad", findings.HEADLINE):
         if name in results.histories:
             history = results.histories[name]
             middle = len(history["conflict_share"]) // 2
@@ -101,11 +93,8 @@ def _protocol(results: Results) -> dict[str, Any]:
 
 def _left_out(results: Results) -> dict[str, str]:
     """The methods that were not run, if there are any."""
-    names = [
-        title
-        for name, title in methods.TITLES.items()
-        if name not in results.options.methods
-    ]
+    run = results.options.methods
+    names = [title for name, title in methods.TITLES.items() if name not in run]
     if not names:
         return {}
     return {"not_run": f"{'; '.join(names)}. --methods runs some, --full all"}
@@ -116,14 +105,14 @@ def _extra(results: Results) -> dict[str, Any]:
         "selected_settings": results.selected,
         "fronts": {
             f"{one} - {other}": comparison(c)
-            for (one, other), c in front_tests(results).items()
+            for (one, other), c in findings.front_tests(results).items()
         },
         "cross_effects": {
             name: {
                 f"{target} on {measured}": comparison(c)
                 for (target, measured), c in found.items()
             }
-            for name, found in cross_effects(results).items()
+            for name, found in findings.cross_effects(results).items()
         },
     }
 
@@ -131,8 +120,8 @@ def _extra(results: Results) -> dict[str, Any]:
 SYSTEM = System(
     title="FairGrad",
     baseline="erm",
-    metrics=tested,
-    tests=tests_against_erm,
+    metrics=findings.tested,
+    tests=findings.tests_against_erm,
     columns=_columns,
     legend="Gap: equalized-odds difference, the larger of the TPR and FPR gaps; "
     "attribute columns are raw. Where a method has several settings, validation chose "
@@ -147,8 +136,8 @@ SYSTEM = System(
         ),
         Picture("training", "Conflicts during training", _training),
     ),
-    answers=answers,
+    answers=findings.answers,
     protocol=_protocol,
     extra=_extra,
-    audited=("erm", HEADLINE),
+    audited=("erm", findings.HEADLINE),
 )

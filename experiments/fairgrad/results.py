@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from experiments.core import results
 from experiments.core.programs import Budget
 
-FULL_REPEATS = 20
 DEFAULT_ATTRIBUTES = {
     "support2": ("sex", "race", "income", "age"),
     "support2_sepsis": ("sex", "race", "income", "age"),
@@ -21,7 +18,7 @@ Dataset = Literal["support2", "support2_sepsis", "rhc", "rhc_sepsis", "nhanes"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(results.TunedOptions):
     """FairGrad and its baselines on real patients.
 
     Attributes:
@@ -44,16 +41,8 @@ class Options:
     """
 
     dataset: Dataset = "support2"
-    attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    repeats: int = 2
-    blind: bool = False
-    full: bool = False
     output: Path = Path("results/fairgrad")
-    seed: int = 0
-    bootstrap: int = 500
-    permutations: int = 200
-    tolerance: float = 0.004
+    blind: bool = False
 
 
 Results = results.Results[Options, Budget]

@@ -11,33 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.intersectional.results import NAMES
+from experiments.intersectional import verdicts
+from experiments.intersectional.results import NAMES, PARITY_METRICS
 from experiments.intersectional.stability import unstable_subgroup
 from experiments.intersectional.stages import PAPER
-from experiments.intersectional.verdicts import (
-    Claim,
-    Evaluations,
-    Verdict,
-    judged,
-    missing,
-    of_two_parts,
-    shows,
-    told,
-)
+from experiments.intersectional.verdicts import Claim, Evaluations, Verdict
 from experiments.reporting.differences import untested
 from fairjax.evaluation import Comparison, Evaluation, compare, contrast, holm
-from fairjax.evaluation.names import (
-    AVERAGE_ODDS,
-    F1,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
+from fairjax.evaluation.names import AVERAGE_ODDS, F1, OPPORTUNITY
 
 DISPARITY, BALANCE = "disparity", "balance"
-DISTANCES = tuple(
-    f"{name}/mean" for name in (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
-)
+DISTANCES = tuple(f"{name}/mean" for name in PARITY_METRICS)
 _SINGLE = ("dir", "egr", "eo")
 _MULTI = ("dir_egr", "egr_eo", "dir_eo", "dir_egr_eo")
 _FULL, _BEST = "dir_egr_eo", "egr_eo"
@@ -97,7 +81,7 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         "its own stages alone; the claim holds if every pair is lower beyond noise, in "
         "part if some are, and does not hold if some are higher and none lower"
     )
-    if missing(known, (*_SINGLE, *_MULTI)):
+    if verdicts.missing(known, (*_SINGLE, *_MULTI)):
         return Claim(text, measured, "not run", {})
     tests = holm(
         {
@@ -110,13 +94,13 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         }
     )
     less = sum(c.difference < 0 for c in tests.values())
-    signs = [shows(c) for c in tests.values()]
+    signs = [verdicts.shows(c) for c in tests.values()]
     more = (
         f"Of {len(tests)} pairs, the disparity of several stages is smaller in {less}, "
         f"beyond noise in {signs.count(-1)}; it is larger beyond noise in "
         f"{signs.count(1)}."
     )
-    verdict = judged(tests.values(), wanted=-1)
+    verdict = verdicts.judged(tests.values(), wanted=-1)
     return Claim(text, measured, verdict, tests, (more, *_on_average(known)))
 
 
@@ -132,7 +116,7 @@ def _on_average(known: Evaluations) -> tuple[str, str]:
         for metrics in (DISTANCES, (F1, BALANCE))
     )
     listed = "; ".join(
-        f"{NAMES[metric.partition('/')[0]].lower()} {told(c)}"
+        f"{NAMES[metric.partition('/')[0]].lower()} {verdicts.told(c)}"
         for metric, c in apart.items()
     )
     distances = (
@@ -141,8 +125,8 @@ def _on_average(known: Evaluations) -> tuple[str, str]:
         f"these {len(apart)}); it says nothing of single pairs."
     )
     price = (
-        f"Likewise on average: mean F1 score {told(paid[F1])}; balance "
-        f"{told(paid[BALANCE])} (Holm over these {len(paid)})."
+        f"Likewise on average: mean F1 score {verdicts.told(paid[F1])}; balance "
+        f"{verdicts.told(paid[BALANCE])} (Holm over these {len(paid)})."
     )
     return distances, price
 
@@ -177,7 +161,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         "is and the other not refuted, and does not hold if one is refuted and the "
         "other not shown"
     )
-    if missing(known, ("base", "eo")):
+    if verdicts.missing(known, ("base", "eo")):
         return Claim(text, measured, "not run", {})
     base, alone = known["base"], known["eo"]
     halves = {
@@ -187,7 +171,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         for name in (OPPORTUNITY, AVERAGE_ODDS)
     }
     grown: dict[str, Comparison] = {}
-    if not missing(known, ("egr", "egr_eo")):
+    if not verdicts.missing(known, ("egr", "egr_eo")):
         four = [known[name] for name in ("egr_eo", "egr", "eo", "base")]
         name = f"{NAMES[AVERAGE_ODDS]}: EO's change after EGR less that alone"
         grown[name] = contrast(four, [1, -1, -1, 1], f"{AVERAGE_ODDS}/mean")
@@ -197,10 +181,10 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
         more.append("What EO does after EGR was not run, and is not shown.")
     verdict: Verdict = "not tested"
     if not untested(tests.values()):
-        signs = {shows(tests[name]) for name in halves}
+        signs = {verdicts.shows(tests[name]) for name in halves}
         weak = -1 if -1 in signs else int(signs == {1})
-        upstream = -sum(shows(tests[name]) for name in grown)
-        verdict = of_two_parts(weak, upstream)
+        upstream = -sum(verdicts.shows(tests[name]) for name in grown)
+        verdict = verdicts.of_two_parts(weak, upstream)
     return Claim(text, measured, verdict, tests, more)
 
 
@@ -252,13 +236,13 @@ def _of_balance(
         f"its balance less that of each of the seven others; the claim {best} if it is "
         f"above all of them beyond noise, and {beaten} if one of them is above it"
     )
-    if missing(known, PAPER):
+    if verdicts.missing(known, PAPER):
         return Claim(text, measured, "not run", {})
     others = [other for other in known if other != name]
     tests = holm(
         {titles[other]: compare(known[name], known[other], BALANCE) for other in others}
     )
-    signs = [shows(c) for c in tests.values()]
+    signs = [verdicts.shows(c) for c in tests.values()]
     verdict: Verdict = "not shown"
     if untested(tests.values()):
         verdict = "not tested"

@@ -17,15 +17,10 @@ from experiments.core.evaluation import Evaluator, Predictions
 from experiments.core.programs import Budget
 from experiments.core.protocol import cross_validation
 from experiments.datasets import load
+from experiments.intersectional import models
 from experiments.intersectional.findings import preliminary
 from experiments.intersectional.groups import SUBGROUP, composite
 from experiments.intersectional.learners import check_learner
-from experiments.intersectional.models import (
-    Division,
-    fitted_scores,
-    network_scores,
-    num_programs,
-)
 from experiments.intersectional.paper import evaluate_paper, measurer, paper_splits
 from experiments.intersectional.repair import Repair, measured_repair
 from experiments.intersectional.report import SYSTEM
@@ -85,15 +80,15 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
         metric_names=METRICS,
         references={SUBGROUP: found.reference},
     )
-    models = len({c.model for c in wanted if c.within in FITTED})
+    fitted = len({c.model for c in wanted if c.within in FITTED})
     # The paper's protocol is evaluated at once.
     evaluations = 1 + sum(len(_settings(c, options)) for c in wanted)
     return runs.Prepared(
         SYSTEM,
         results,
         [c.name for c in wanted],
-        units=models * (splits.num_lanes + options.splits) * runner.LANE
-        + num_programs(wanted) * budget.steps
+        units=fitted * (splits.num_lanes + options.splits) * runner.LANE
+        + models.num_programs(wanted) * budget.steps
         + evaluations * runner.EVALUATION,
         train=functools.partial(_train, results, wanted, evaluator),
         ignore=("configurations", "thresholds", "quick"),
@@ -118,13 +113,13 @@ def _train(
         splits.train_rows[lane, : splits.train_counts[lane]]
         for lane in range(splits.num_lanes)
     ]
-    clean = Division("clean", found, splits.inputs, trains)
+    clean = models.Division("clean", found, splits.inputs, trains)
     published = [c for c in wanted if c.within in FITTED]
     paper, parts = paper_splits(found, options.splits, options.seed)
 
-    def fitted(division: Division):
+    def fitted(division: models.Division):
         bar.doing(f"{division.name} protocol")
-        return fitted_scores(
+        return models.fitted_scores(
             division,
             published,
             options,
@@ -134,9 +129,9 @@ def _train(
         )
 
     (scores, missed), (paper_scores, _) = fitted(clean), fitted(paper)
-    if num_programs(wanted):
+    if models.num_programs(wanted):
         bar.doing("reconciled gradients")
-        networks, chosen = network_scores(
+        networks, chosen = models.network_scores(
             clean, splits, wanted, options, results.budget, work, advance=bar.advance
         )
         scores |= networks
@@ -178,7 +173,7 @@ def _train(
 
 
 def _repair(
-    division: Division, wanted: Sequence[Configuration], options: Options
+    division: models.Division, wanted: Sequence[Configuration], options: Options
 ) -> Repair | None:
     """What repair did in the first split: measured anew, however much was read back."""
     if not any(c.repaired for c in wanted):

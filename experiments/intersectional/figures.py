@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -41,20 +42,10 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
     """Draws a metric of every subgroup and configuration."""
 
     def draw(results: Results) -> Figure:
-        levels = shown_levels(results)
-        rows = sorted(
-            results.evaluations,
-            key=lambda name: bool(results.predictions[name].setting),
-        )
-        values = np.array(
-            [
-                [
-                    results.evaluations[name].mean(full_name(metric, level))
-                    for level in levels
-                ]
-                for name in rows
-            ]
-        )
+        levels, found = shown_levels(results), results.evaluations
+        names = [full_name(metric, level) for level in levels]
+        rows = sorted(found, key=lambda row: bool(results.predictions[row].setting))
+        values = np.array([[found[row].mean(name) for name in names] for row in rows])
         known = BY_LEVEL.get(metric)
         return figures.value_map(
             values,
@@ -124,32 +115,21 @@ def _point(axes: Axes, results: Results, name: str) -> None:
 
 
 def _legend(results: Results) -> list[Line2D]:
+    def mark(marker: str, colour: str, label: str, **more: Any) -> Line2D:
+        more |= {"marker": marker, "linestyle": "", "color": colour, "label": label}
+        return Line2D([], [], **more)
+
     run = {CONFIGURATIONS[name].within for name in main_methods(results)}
-    handles = [
-        Line2D([], [], marker="o", linestyle="", color=_COLOURS[w], label=_WITHIN[w])
-        for w in _WITHIN
-        if w in run
+    settings = sorted({p.setting for p in results.predictions.values()} - {""})
+    return [
+        *(mark("o", _COLOURS[w], words) for w, words in _WITHIN.items() if w in run),
+        *(mark(shape, "#444444", words) for shape, words in _SHAPES.values()),
+        *(
+            mark("o", "#444444", f"{setting} threshold", markerfacecolor="white")
+            for setting in settings
+        ),
+        Line2D([], [], color="#777777", linestyle="--", label="everyone selected"),
     ]
-    handles += [
-        Line2D([], [], marker=m, linestyle="", color="#444444", label=label)
-        for m, label in _SHAPES.values()
-    ]
-    handles += [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            color="#444444",
-            markerfacecolor="white",
-            label=f"{setting} threshold",
-        )
-        for setting in sorted({p.setting for p in results.predictions.values()} - {""})
-    ]
-    handles.append(
-        Line2D([], [], color="#777777", linestyle="--", label="everyone selected")
-    )
-    return handles
 
 
 def stability(results: Results) -> Figure | None:

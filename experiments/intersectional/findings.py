@@ -8,13 +8,7 @@ import numpy as np
 from experiments.core.results import compare_to_baseline, main_methods
 from experiments.intersectional.claims import BALANCE, DISPARITY, claims, with_summaries
 from experiments.intersectional.protocols import protocols
-from experiments.intersectional.results import (
-    FULL_REPEATS,
-    FULL_SPLITS,
-    Options,
-    Results,
-    other_thresholds,
-)
+from experiments.intersectional.results import Results, other_thresholds, preliminary
 from experiments.intersectional.stability import spreads
 from experiments.intersectional.stages import NETWORKS
 from experiments.intersectional.tables import full_title, shown_levels
@@ -52,18 +46,6 @@ def found_claims(results: Results, setting: str = "") -> list[Claim]:
     """The paper's five, under the chosen thresholds or under those of a setting."""
     return claims(
         results.evaluations, results.titles, results.folds.values, setting=setting
-    )
-
-
-def preliminary(options: Options) -> str:
-    """A warning where there are fewer splits than a result takes; else nothing."""
-    if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
-        return ""
-    return (
-        f"A first look: {options.repeats} repeats of the cross-validation in place of "
-        f"{FULL_REPEATS}, {options.splits} splits of the paper's protocol in place of "
-        f"{FULL_SPLITS}. How much repeats differ is hardly known from so few, so that "
-        "p-values are often too small; no verdict here is a result."
     )
 
 

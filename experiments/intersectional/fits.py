@@ -5,27 +5,36 @@ back. Fits do not depend on how many processes there are.
 """
 
 import multiprocessing
-import zipfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from experiments.core.files import write_whole
-from experiments.intersectional.learners import (
-    Fitted,
-    LearnerName,
-    make_learner,
-    plain,
-    reduced,
-)
+from experiments.core.files import read_arrays, write_whole
+from experiments.intersectional.learners import LearnerName, make_learner
+from fairjax.mitigation import ExponentiatedGradient
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective
 
 Maker = Callable[[], "Fit"]
+
+
+class Fitted(NamedTuple):
+    """What a model predicts, and how far it misses what it was held to.
+
+    Attributes:
+      scores: ``[k]``, in [0, 1].
+      missed: By how much the worst subgroup's rate is beyond the bound on the training
+        rows, at most 0 if none is; NaN of a model that was held to none.
+    """
+
+    scores: np.ndarray
+    missed: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +81,24 @@ class Fit:
         )
 
     def run(self) -> Fitted:
-        """Fit, and predict ``others`` in order."""
+        """Fit, and predict ``others`` in order; a reduction gives exact chances."""
         others = self.inputs[self.others]
         inputs, label = self.inputs[self.train], self.label[self.train]
         # On one thread: the processes share the cores already.
-        with threadpool_limits(limits=1):
+        with threadpool_limits(limits=1), warnings.catch_warnings():
+            # How often and by how much is in the report.
+            warnings.filterwarnings("ignore", message="no mixture of the learner's")
             learner = make_learner(self.learner, self.seed)
             if not self.reduction:
-                return plain(learner, inputs, label, others)
-            return reduced(
+                chance = learner.fit(inputs, label).predict_proba(others)[:, 1]
+                return Fitted(np.asarray(chance, np.float64), np.nan)
+            model = ExponentiatedGradient(
                 learner,
-                inputs,
-                label,
-                self.codes[self.train],
-                others,
                 constraint=self.constraint,
                 objective=self.objective,
-                iterations=self.iterations,
-            )
+                max_iterations=self.iterations,
+            ).fit(inputs, label, sensitive_features=self.codes[self.train])
+            return Fitted(model.predict_proba(others)[:, 1], model.violation_)
 
 
 def run_all(
@@ -111,26 +120,22 @@ def run_all(
     Raises:
       ValueError: A damaged file.
     """
+    paths = {name: work / f"{name}.npz" for name in fits}
     found = {}
-    left = []
-    for name, make in fits.items():
-        path = _path(work, name)
+    for name, path in paths.items():
         if path.exists():
-            found[name] = _read(path)
+            stored = read_arrays(path, "fit", "scores", "missed")
+            found[name] = Fitted(stored["scores"], float(stored["missed"]))
             advance()
-        else:
-            left.append((name, make))
-    runs = _here(left) if processes == 1 or len(left) < 2 else _beside(left, processes)
+    left = [(name, make) for name, make in fits.items() if name not in found]
+    runs = ((name, make().run()) for name, make in left)
+    if processes > 1 and len(left) > 1:
+        runs = _beside(left, processes)
     for name, fitted in runs:
-        write_whole(_path(work, name), lambda p, f=fitted: np.savez(p, **f._asdict()))
+        write_whole(paths[name], lambda p, f=fitted: np.savez(p, **f._asdict()))
         found[name] = fitted
         advance()
     return found
-
-
-def _here(left: list[tuple[str, Maker]]) -> Iterator[tuple[str, Fitted]]:
-    for name, make in left:
-        yield name, make().run()
 
 
 def _beside(
@@ -154,17 +159,3 @@ def _beside(
 
 def _run(fit: Fit) -> Fitted:
     return fit.run()
-
-
-def _path(work: Path, name: str) -> Path:
-    return work / f"{name}.npz"
-
-
-def _read(path: Path) -> Fitted:
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            return Fitted(stored["scores"], float(stored["missed"]))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read: it is damaged. Delete it to fit that again."
-        ) from error

@@ -1,5 +1,7 @@
 """The models of every split: scores of the rows that they were not trained on."""
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,23 +11,15 @@ from jax.nn import sigmoid
 
 import fairjax
 from experiments.core import lanes, methods
-from experiments.core.programs import Budget, Phase, Program, Variant
+from experiments.core.programs import Budget, Phase, Program, Setting, variants
 from experiments.core.protocol import CrossValidation
-from experiments.core.selection import select
-from experiments.intersectional.fits import Fit, Maker, run_all
+from experiments.core.selection import choose
+from experiments.intersectional import stages
+from experiments.intersectional.fits import Fit, run_all
 from experiments.intersectional.groups import SUBGROUP, Composite
 from experiments.intersectional.results import Options
-from experiments.intersectional.stages import (
-    FITTED,
-    NETWORKS,
-    Configuration,
-    In,
-    repaired,
-)
+from experiments.intersectional.stages import FITTED, NETWORKS, Configuration, In
 from fairjax import losses, steps
-
-# Of the FairGrad that is tuned, and whose settings validation chooses from.
-_FAIRGRAD = "fairgrad_limited"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +43,14 @@ class Division:
         """S."""
         return len(self.trains)
 
+    def others(self, split: int) -> np.ndarray:
+        """Row numbers that a split does not train on."""
+        return np.setdiff1d(np.arange(len(self.composite.codes)), self.trains[split])
+
     def repaired(self, split: int, level: float) -> np.ndarray:
         """A split's inputs after the disparate impact remover."""
         codes = self.composite.codes
-        return repaired(self.inputs[split], self.trains[split], codes, level)
+        return stages.repaired(self.inputs[split], self.trains[split], codes, level)
 
 
 def fitted_scores(
@@ -77,61 +75,45 @@ def fitted_scores(
       processes: How many fit at a time.
       advance: Called after each of the ``S`` fits of each model.
     """
-    models = _models(wanted, FITTED)
-    fits: dict[str, Maker] = {}
-    where: dict[str, tuple[str, int, np.ndarray]] = {}
-    everyone = np.arange(len(division.composite.codes))
-    for split, train in enumerate(division.trains):
-        others = np.setdiff1d(everyone, train)
-        for model in models:
-            name = f"{division.name}-{model.name}-{split}"
-            where[name] = model.name, split, others
-            fits[name] = _maker(division, model, split, train, others, options)
-    done = run_all(fits, work, processes=processes, advance=advance)
-    found = {
-        model.name: np.full((division.size, len(everyone)), np.nan) for model in models
+    chosen = [replace(c, equalized=False) for c in wanted if c.within in FITTED]
+    models, splits = list(dict.fromkeys(chosen)), range(division.size)
+
+    def name(model: Configuration, split: int) -> str:
+        return f"{division.name}-{model.name}-{split}"
+
+    fits = {
+        name(model, split): functools.partial(_fit, division, model, split, options)
+        for split in splits
+        for model in models
     }
+    done = run_all(fits, work, processes=processes, advance=advance)
+    shape = (division.size, len(division.composite.codes))
+    found = {model.name: np.full(shape, np.nan) for model in models}
     missed = {model.name: np.full(division.size, np.nan) for model in models}
-    for name, (model, split, others) in where.items():
-        found[model][split, others] = done[name].scores
-        missed[model][split] = done[name].missed
+    for model, split in itertools.product(models, splits):
+        fitted = done[name(model, split)]
+        found[model.name][split, division.others(split)] = fitted.scores
+        missed[model.name][split] = fitted.missed
     return found, missed
 
 
-def _models(
-    wanted: Sequence[Configuration], kinds: Sequence[In]
-) -> list[Configuration]:
-    plain = [replace(c, equalized=False) for c in wanted if c.within in kinds]
-    return list(dict.fromkeys(plain))
-
-
-def _maker(
-    division: Division,
-    model: Configuration,
-    split: int,
-    train: np.ndarray,
-    others: np.ndarray,
-    options: Options,
-) -> Maker:
-    def make() -> Fit:
-        inputs = division.inputs[split]
-        if model.repaired:
-            inputs = division.repaired(split, options.repair_level)
-        return Fit(
-            reduction=model.within == "egr",
-            learner=options.learner,
-            constraint=options.constraint,
-            objective=options.objective,
-            iterations=options.iterations,
-            seed=options.seed,
-            inputs=inputs,
-            label=np.asarray(division.composite.table.label).astype(np.int64),
-            codes=division.composite.codes,
-            train=train,
-            others=others,
-        )
-
-    return make
+def _fit(division: Division, model: Configuration, split: int, options: Options) -> Fit:
+    inputs = division.inputs[split]
+    if model.repaired:
+        inputs = division.repaired(split, options.repair_level)
+    return Fit(
+        reduction=model.within == "egr",
+        learner=options.learner,
+        constraint=options.constraint,
+        objective=options.objective,
+        iterations=options.iterations,
+        seed=options.seed,
+        inputs=inputs,
+        label=np.asarray(division.composite.table.label).astype(np.int64),
+        codes=division.composite.codes,
+        train=division.trains[split],
+        others=division.others(split),
+    )
 
 
 def network_scores(
@@ -161,7 +143,7 @@ def network_scores(
     found: dict[str, np.ndarray] = {}
     chosen: dict[str, dict[str, int]] = {}
     for repair in (False, True):
-        kinds = {c.within for c in wanted if c.repaired == repair} - {*FITTED}
+        kinds = _kinds(wanted, repair)
         if not kinds:
             continue
         inputs = splits.inputs
@@ -172,9 +154,7 @@ def network_scores(
         own = replace(splits, inputs=inputs)
         # FairGrad's settings are chosen against the plain network.
         baseline = np.empty(0)
-        for kind in NETWORKS:
-            if kind not in {"mlp", *kinds}:
-                continue
+        for kind in kinds:
             program = _program(kind, own)
             name = Configuration(repair, kind, False).name
             trained = lanes.train(
@@ -189,30 +169,31 @@ def network_scores(
             if kind == "mlp":
                 baseline = logits
             if kind == "fairgrad":
-                places = select(trained.logits, baseline, own, tolerance=0.004)
-                logits = trained.logits[places, np.arange(own.num_lanes)]
-                count = np.bincount(places, minlength=len(program.variants)).tolist()
                 settings = [variant.setting for variant in program.variants]
-                chosen[name] = dict(zip(settings, count, strict=True))
+                logits, chosen[name] = choose(
+                    trained.logits, baseline, own, settings, tolerance=0.004
+                )
             found[name] = np.asarray(sigmoid(logits), np.float64)
     return found, chosen
 
 
 def num_programs(wanted: Sequence[Configuration]) -> int:
     """How many times the networks' budget is spent."""
-    total = 0
-    for repair in (False, True):
-        kinds = {c.within for c in wanted if c.repaired == repair} - {*FITTED}
-        total += len(kinds | {"mlp"}) if kinds else 0
-    return total
+    return sum(len(_kinds(wanted, repair)) for repair in (False, True))
+
+
+def _kinds(wanted: Sequence[Configuration], repair: bool) -> list[In]:
+    """The networks that are trained, the plain one before all others."""
+    kinds = {c.within for c in wanted if c.repaired == repair} - {*FITTED}
+    return [kind for kind in NETWORKS if kind in kinds | {"mlp"}] if kinds else []
 
 
 def _program(kind: str, splits: CrossValidation) -> Program:
-    if kind == "mlp":
-        return methods.build(["erm"], splits)[0]
-    if kind == "fairgrad":
-        return methods.build([_FAIRGRAD], splits)[0]
-    return _positive_sum(splits)
+    if kind == "positive_sum":
+        return _positive_sum(splits)
+    # Of FairGrad's settings validation chooses one.
+    name = {"mlp": "erm", "fairgrad": "fairgrad_limited"}[kind]
+    return methods.build([name], splits)[0]
 
 
 def _positive_sum(splits: CrossValidation) -> Program:
@@ -224,11 +205,9 @@ def _positive_sum(splits: CrossValidation) -> Program:
         "task": losses.task(splits.partition),
         **losses.group_risks(splits.partition, SUBGROUP),
     }
-    phase = Phase(
-        1.0,
-        objectives,
-        lambda _: fairjax.reconcile(
-            steps.positive_sum(), num_objectives=len(objectives)
-        ),
-    )
-    return Program("positive_sum", (phase,), (Variant("positive_sum", ""),))
+
+    def reconciler(_: Setting):
+        return fairjax.reconcile(steps.positive_sum(), num_objectives=len(objectives))
+
+    phases = (Phase(1.0, objectives, reconciler),)
+    return Program("positive_sum", phases, variants("positive_sum"))

@@ -6,13 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.intersectional import figures, stability
-from experiments.intersectional.findings import (
-    answers,
-    found_claims,
-    tested,
-    tests_against_base,
-)
+from experiments.intersectional import figures, findings, stability
 from experiments.intersectional.learners import DESCRIBED
 from experiments.intersectional.repair import in_words
 from experiments.intersectional.results import NAMES, TABLE, Results, other_thresholds
@@ -21,31 +15,24 @@ from experiments.intersectional.verdicts import Claim
 from experiments.reporting import wording
 from experiments.reporting.report import Picture, System, comparison
 from experiments.reporting.tables import Column
-from fairjax.evaluation import MIN_SUPPORT
-from fairjax.evaluation.names import (
-    AVERAGE_ODDS,
-    F1,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
+from fairjax.evaluation import MIN_SUPPORT, names
 
 
 def _columns(results: Results) -> list[Column]:
     del results
     return [
-        Column("F1", F1, interval=3, terminal=True),
+        Column("F1", names.F1, interval=3, terminal=True),
         Column("Balanced acc.", "group_balanced_accuracy/mean"),
         Column("AUROC", "auroc", terminal=True),
         Column("Selected", "selection_rate"),
-        Column("DI", f"{IMPACT}/mean", terminal=True),
-        Column("SPD", f"{STATISTICAL_PARITY}/mean", interval=3, terminal=True),
-        Column("EOD", f"{OPPORTUNITY}/mean", interval=3),
-        Column("AOD", f"{AVERAGE_ODDS}/mean", interval=3, terminal=True),
-        Column("Worst AOD", f"{AVERAGE_ODDS}/worst", terminal=True),
-        Column("p (F1)", F1, "p"),
-        Column("p (SPD)", f"{STATISTICAL_PARITY}/mean", "p"),
-        Column("p (AOD)", f"{AVERAGE_ODDS}/mean", "p", terminal=True),
+        Column("DI", f"{names.IMPACT}/mean", terminal=True),
+        Column("SPD", f"{names.STATISTICAL_PARITY}/mean", interval=3, terminal=True),
+        Column("EOD", f"{names.OPPORTUNITY}/mean", interval=3),
+        Column("AOD", f"{names.AVERAGE_ODDS}/mean", interval=3, terminal=True),
+        Column("Worst AOD", f"{names.AVERAGE_ODDS}/worst", terminal=True),
+        Column("p (F1)", names.F1, "p"),
+        Column("p (SPD)", f"{names.STATISTICAL_PARITY}/mean", "p"),
+        Column("p (AOD)", f"{names.AVERAGE_ODDS}/mean", "p", terminal=True),
     ]
 
 
@@ -105,7 +92,7 @@ def _missed(results: Results) -> dict[str, Any]:
     return {
         "bound_missed": f"by more than .001 on the training rows of "
         f"{int((beyond > 0.001).sum())} of {len(beyond)} fits, by {beyond.max():.3f} "
-        "at most",
+        "at most"
     }
 
 
@@ -114,10 +101,10 @@ def _extra(results: Results) -> dict[str, Any]:
     return {
         "selected_settings": results.selected,
         **({} if repair is None else {"repair": dataclasses.asdict(repair)}),
-        "claims": _claims(found_claims(results)),
+        "claims": _claims(findings.found_claims(results)),
         "claims_under_other_thresholds": {
             "thresholds": (other := other_thresholds(results.options)),
-            "claims": _claims(found_claims(results, other)),
+            "claims": _claims(findings.found_claims(results, other)),
         },
     }
 
@@ -146,8 +133,8 @@ def _files(results: Results) -> dict[str, str]:
 SYSTEM = System(
     title="The three-stage pipeline",
     baseline="base",
-    metrics=tested,
-    tests=tests_against_base,
+    metrics=findings.tested,
+    tests=findings.tests_against_base,
     columns=_columns,
     legend="Means over the subgroups: of F1 and balanced accuracy, and of the distance "
     "from parity with the reference in disparate impact (DI), statistical parity "
@@ -174,7 +161,7 @@ SYSTEM = System(
             for name in TABLE
         ),
     ),
-    answers=answers,
+    answers=findings.answers,
     protocol=_protocol,
     extra=_extra,
     files=_files,

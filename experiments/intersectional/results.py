@@ -3,24 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 
 from experiments.core import results
 from experiments.core.programs import Budget
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.learners import LearnerName
 from experiments.intersectional.repair import Repair
-from fairjax.evaluation import BY_LEVEL
-from fairjax.evaluation.names import (
-    AVERAGE_ODDS,
-    GROUP_AUROC,
-    IMPACT,
-    OPPORTUNITY,
-    STATISTICAL_PARITY,
-)
+from fairjax.evaluation import BY_LEVEL, names
 from fairjax.metrics.definitions import METRICS as DEFINITIONS
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective
@@ -34,28 +26,33 @@ MIN_PATIENTS = {"simulated_subgroups": 9_000}
 # One after another, for `--dataset all`.
 DEFAULT_DATASETS = ("nhanes", "support2", "rhc")
 Dataset = Literal["nhanes", "support2", "rhc", "heritage", "simulated_subgroups", "all"]
-PARITY_METRICS = (IMPACT, STATISTICAL_PARITY, OPPORTUNITY, AVERAGE_ODDS)
+PARITY_METRICS = (
+    names.IMPACT,
+    names.STATISTICAL_PARITY,
+    names.OPPORTUNITY,
+    names.AVERAGE_ODDS,
+)
 RATES = ("group_accuracy", "group_balanced_accuracy", "group_f1_score", "group_recall")
 OVERALL = ("f1_score", "auroc", "accuracy", "balanced_accuracy", "selection_rate")
-METRICS = (*OVERALL, *BY_LEVEL, GROUP_AUROC)
+METRICS = (*OVERALL, *BY_LEVEL, names.GROUP_AUROC)
 # Of every subgroup, in the order of the paper's table.
-TABLE = (*PARITY_METRICS, *RATES, GROUP_AUROC)
+TABLE = (*PARITY_METRICS, *RATES, names.GROUP_AUROC)
 NAMES = {
-    IMPACT: "Disparate impact",
-    STATISTICAL_PARITY: "Statistical parity difference",
-    OPPORTUNITY: "Equal opportunity difference",
-    AVERAGE_ODDS: "Average odds difference",
+    names.IMPACT: "Disparate impact",
+    names.STATISTICAL_PARITY: "Statistical parity difference",
+    names.OPPORTUNITY: "Equal opportunity difference",
+    names.AVERAGE_ODDS: "Average odds difference",
     **{
         f"group_{name}": DEFINITIONS[name].title
         for name in ("accuracy", "balanced_accuracy", "f1_score")
     },
     "group_recall": "Recall",
-    GROUP_AUROC: DEFINITIONS["auroc"].short,
+    names.GROUP_AUROC: DEFINITIONS["auroc"].short,
 }
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(results.RunOptions):
     """Pre-, in- and post-processing, in all combinations, on intersectional subgroups.
 
     Attributes:
@@ -84,7 +81,8 @@ class Options:
     """
 
     dataset: Dataset = "all"
-    configurations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    output: Path = Path("results/intersectional")
+    configurations: results.Names = ()
     repeats: int = FULL_REPEATS
     splits: int = FULL_SPLITS
     quick: bool = False
@@ -96,15 +94,23 @@ class Options:
     thresholds: Literal["group", "common"] = "group"
     min_patients: int | None = None
     min_outcomes: int = 25
-    output: Path = Path("results/intersectional")
-    seed: int = 0
-    bootstrap: int = 500
-    permutations: int = 200
 
 
 def other_thresholds(options: Options) -> str:
     """The kind that is evaluated beside the chosen one, as a setting."""
     return "common" if options.thresholds == "group" else "group"
+
+
+def preliminary(options: Options) -> str:
+    """A warning where there are fewer splits than a result takes; else nothing."""
+    if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
+        return ""
+    return (
+        f"A first look: {options.repeats} repeats of the cross-validation in place of "
+        f"{FULL_REPEATS}, {options.splits} splits of the paper's protocol in place of "
+        f"{FULL_SPLITS}. How much repeats differ is hardly known from so few, so that "
+        "p-values are often too small; no verdict here is a result."
+    )
 
 
 @dataclass(frozen=True, eq=False)

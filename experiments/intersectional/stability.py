@@ -11,16 +11,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from experiments.core.files import csv_text
+from experiments.intersectional import verdicts
 from experiments.intersectional.groups import SUBGROUP
 from experiments.intersectional.results import Results
-from experiments.intersectional.verdicts import (
-    Claim,
-    Evaluations,
-    Verdict,
-    missing,
-    one_of,
-    shows,
-)
+from experiments.intersectional.verdicts import Claim, Evaluations, Verdict
 from experiments.reporting import markdown
 from experiments.reporting.differences import LEVEL, untested
 from fairjax.evaluation import Comparison, compare, holm
@@ -59,7 +53,11 @@ def unstable_subgroup(
         "ratio as far from 1, so that its noise is that of the splits, for these "
         "patients"
     )
-    if missing(known, ("base",)) or len(known) < 2 or missing(folds, known):
+    if (
+        verdicts.missing(known, ("base",))
+        or len(known) < 2
+        or verdicts.missing(folds, known)
+    ):
         return Claim(text, measured, "not run", {})
     base = known["base"]
     good = [n for n in known if n != "base" and known[n].mean(_MEAN) < base.mean(_MEAN)]
@@ -78,10 +76,10 @@ def unstable_subgroup(
         if metric.startswith(_OWN) and metric.replace(_OWN, _APART) in base.repeats
     }
     tests = holm({key: c for key, c in found.items() if not math.isnan(c.p)})
-    verdict: Verdict = one_of(tests.values()) if tests else "not tested"
+    verdict: Verdict = verdicts.one_of(tests.values()) if tests else "not tested"
     if verdict == "does not hold" and len(tests) < len(found):
         verdict = "not shown"
-    signs = [shows(c) for c in tests.values()]
+    signs = [verdicts.shows(c) for c in tests.values()]
     more = (
         f"Of {len(tests)} mean absolute deviations in {len(good)} such configurations "
         f"({', '.join(titles[n] for n in good)}), "
@@ -183,7 +181,7 @@ def _worse_subgroup(known: Evaluations, good: list[str]) -> str:
     tests = holm(compared).values()
     if untested(tests):
         return f"{start}; one repeat tests none."
-    signs = [shows(c) for c in tests]
+    signs = [verdicts.shows(c) for c in tests]
     return (
         f"{start}, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} smaller "
         "beyond it."

@@ -14,11 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from fairjax.mitigation import (
-    DisparateImpactRemover,
-    equal_rate_rules,
-    selection_probability,
-)
+from fairjax import mitigation
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.thresholds import tune_thresholds
 
@@ -126,9 +122,9 @@ def repaired(
 
 def remover(
     inputs: np.ndarray, codes: np.ndarray, level: float
-) -> DisparateImpactRemover:
+) -> mitigation.DisparateImpactRemover:
     """The disparate impact remover of all configurations, fitted to these rows."""
-    made = DisparateImpactRemover(level, unseen="together")
+    made = mitigation.DisparateImpactRemover(level, unseen="together")
     return made.fit(inputs, sensitive_features=codes)
 
 
@@ -168,9 +164,11 @@ def decide(
             # A small subgroup may have none of an outcome among the rows held out; it
             # is given the others' mean rate.
             warnings.filterwarnings("ignore", message="groups without")
-            fitted = equal_rate_rules(*rows, num_groups=num_groups, objective=objective)
+            fitted = mitigation.equal_rate_rules(
+                *rows, num_groups=num_groups, objective=objective
+            )
         known = np.where(np.isnan(scores), -np.inf, scores)
-        return selection_probability(known, codes, fitted.rules)
+        return mitigation.selection_probability(known, codes, fitted.rules)
     if configuration.within == "egr":
         return scores
     found = tune_thresholds(*rows, num_groups=num_groups, by_group=by_group)

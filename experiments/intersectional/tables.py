@@ -46,13 +46,8 @@ def as_markdown(results: Results) -> str:
     """A table a metric: configurations by subgroups, each value with its interval."""
     found = results.subgroups
     levels = shown_levels(results)
-    sizes = dict(
-        zip(
-            found.levels,
-            np.bincount(found.codes, minlength=len(found.levels)),
-            strict=True,
-        )
-    )
+    counts = np.bincount(found.codes, minlength=len(found.levels))
+    sizes = dict(zip(found.levels, counts, strict=True))
     lines = [
         f"# Every subgroup on {markdown.escape(found.table.title)}",
         "",

@@ -7,12 +7,7 @@ do not. Under the other kind every configuration with thresholds has the same sc
 
 from collections.abc import Sequence
 
-from experiments.intersectional.claims import (
-    BALANCE,
-    DISPARITY,
-    DISTANCES,
-    with_summaries,
-)
+from experiments.intersectional import claims
 from experiments.intersectional.results import Results
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.tables import full_title
@@ -22,18 +17,18 @@ from fairjax.evaluation import Comparison, compare, holm
 from fairjax.evaluation.names import F1
 
 _HEADER = ("F1", "Balance", "Disparity", "DI", "SPD", "EOD", "AOD")
-_METRICS = (F1, BALANCE, DISPARITY, *DISTANCES)
+_METRICS = (F1, claims.BALANCE, claims.DISPARITY, *claims.DISTANCES)
 
 
-def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[str]:
+def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str]:
     """Configurations under both kinds, and the claims under the other one.
 
     Args:
       results: Of the run.
       other: The kind that is not the chosen one.
-      claims: The paper's claims, with configurations decided by the other kind.
+      under: The paper's claims, with configurations decided by the other kind.
     """
-    known = {name: with_summaries(e) for name, e in results.evaluations.items()}
+    known = {name: claims.with_summaries(e) for name, e in results.evaluations.items()}
     pairs = {
         title: f"{title}[{other}]" for title in known if f"{title}[{other}]" in known
     }
@@ -50,13 +45,8 @@ def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[st
         "stand side by side, beside the published configurations that draw their "
         "decisions."
     )
-    lines = [
-        start,
-        "",
-        *tables.as_markdown(["Configuration", *_HEADER], rows),
-        "",
-    ]
-    for metric, words in ((DISPARITY, "Disparity"), (BALANCE, "Balance")):
+    lines = [start, "", *tables.as_markdown(["Configuration", *_HEADER], rows), ""]
+    for metric, words in ((claims.DISPARITY, "Disparity"), (claims.BALANCE, "Balance")):
         found = holm(
             {
                 full_title(results, two): compare(known[two], known[one], metric)
@@ -67,17 +57,16 @@ def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[st
             f"{words}, less that of the same scores under the other:", found
         )
     if "dir" in pairs and not missing(known, ("base", "dir_egr", "egr")):
-        base, repaired = pairs["base"], pairs["dir"]
+        base, one = pairs["base"], pairs["dir"]
         found = holm(
             {
                 f"{words} of {full_title(results, one)} less "
                 f"{full_title(results, two)}": compare(known[one], known[two], metric)
-                for metric, words in ((DISPARITY, "disparity"), (BALANCE, "balance"))
-                for one, two in (
-                    (repaired, base),
-                    (repaired, "egr"),
-                    (repaired, "dir_egr"),
+                for metric, words in (
+                    (claims.DISPARITY, "disparity"),
+                    (claims.BALANCE, "balance"),
                 )
+                for two in (base, "egr", "dir_egr")
             }
         )
         lines += _listed("What repair does by itself:", found)
@@ -86,7 +75,7 @@ def thresholds(results: Results, other: str, claims: Sequence[Claim]) -> list[st
         "equalized odds draws its own for each subgroup all the same."
     )
     lines += ["", start, ""]
-    for number, claim in enumerate(claims, 1):
+    for number, claim in enumerate(under, 1):
         lines.append(f"- {number}. {claim.text} {claim.verdict.capitalize()}.")
         lines += [f"    - {sentence}" for sentence in sentences(claim)]
     return lines

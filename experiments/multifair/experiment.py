@@ -13,22 +13,16 @@ from rich.console import Console
 
 from experiments.core import references, runner
 from experiments.core.evaluation import Evaluator
-from experiments.core.programs import Program
 from experiments.core.protocol import cross_validation
 from experiments.core.recording import Recorder, units
 from experiments.datasets import load_multimodal
 from experiments.datasets.multimodal import MultimodalTable
-from experiments.datasets.simulated_modalities import Truth, simulated_truth
+from experiments.datasets.simulated_modalities import simulated_truth
 from experiments.multifair import methods, names
 from experiments.multifair.findings import BEST, METRICS
 from experiments.multifair.inputs import summaries
 from experiments.multifair.report import system
-from experiments.multifair.results import (
-    DEFAULT_ATTRIBUTES,
-    FULL_REPEATS,
-    Options,
-    Results,
-)
+from experiments.multifair.results import DEFAULT_ATTRIBUTES, Options, Results
 from experiments.multifair.task import MultimodalBudget, MultimodalTask
 from experiments.reporting import runs
 
@@ -39,7 +33,7 @@ def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
     Raises:
       ValueError: An option, a table or a folder that cannot be used.
     """
-    options = runner.checked(options, DEFAULT_ATTRIBUTES, FULL_REPEATS)
+    options = runner.checked(options, DEFAULT_ATTRIBUTES)
     return runs.run(functools.partial(_prepare, options, budget), console)
 
 
@@ -67,7 +61,52 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
     )
     results = Results(options, splits, budget, {}, {}, {}, {}, {}, weights)
     truth = simulated_truth() if options.dataset == "simulated" else None
-    referred = names.REFERENCE in options.methods
+    titles = names.titles(task.names)
+    reference = names.REFERENCE
+    referred = reference in options.methods
+
+    def train(work: Path, bar: runner.Bar) -> Results:
+        # Late fusion is made of methods that were perhaps not asked for.
+        recorder = Recorder(
+            results,
+            evaluator,
+            titles | {BEST: "Best possible, by the known law"},
+            bar,
+            tolerances=_tolerances(options),
+            recorded={*options.methods, BEST},
+        )
+        if referred:
+            bar.doing(f"training {titles[reference]}")
+            logits = references.logistic_regression(
+                splits,
+                lambda: bar.advance(runner.LANE),
+                inputs=summaries(data, task.prepared),
+                weights=weights,
+            )
+            bar.doing(f"evaluating {titles[reference]}")
+            recorder.predictions(reference, "", logits)
+        joint, alone = np.empty(0), {}
+        for program in programs:
+            title, trained = recorder.train(program, work, task.learner)
+            for variant, logits in zip(program.variants, trained.logits, strict=True):
+                if variant.name == "joint":
+                    joint = logits
+                for modality in task.names:
+                    if variant.name == names.unimodal(modality):
+                        alone[modality] = logits
+            bar.doing(f"evaluating {title}")
+            recorder.program(program, trained, baseline=joint)
+            fused = "late_fusion" in results.evaluations
+            if len(alone) == len(task.names) and not fused:
+                recorder.predictions("late_fusion", "", _late_fusion(alone, data))
+        _in_order(results, list(titles))
+        if truth is not None:
+            # The best scores that there are, as a row of the table.
+            logits = truth.log_odds.sum(axis=1).astype(np.float32)
+            lanes = (splits.num_lanes, len(logits))
+            recorder.predictions(BEST, "", np.broadcast_to(logits, lanes))
+        return results
+
     return runs.Prepared(
         system(data, task, truth),
         results,
@@ -76,64 +115,9 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
         units=referred * (splits.num_lanes * runner.LANE + runner.EVALUATION)
         + units(programs, budget.steps, options.methods, names.TUNED)
         + 2 * runner.EVALUATION,
-        train=functools.partial(
-            _train, results, data, task, programs, evaluator, truth
-        ),
+        train=train,
         ignore=("tolerance",),
     )
-
-
-def _train(
-    results: Results,
-    data: MultimodalTable,
-    task: MultimodalTask,
-    programs: Sequence[Program],
-    evaluator: Evaluator,
-    truth: Truth | None,
-    work: Path,
-    bar: runner.Bar,
-) -> Results:
-    titles = names.titles(task.names)
-    # Late fusion is made of methods that were perhaps not asked for.
-    recorder = Recorder(
-        results,
-        evaluator,
-        titles | {BEST: "Best possible, by the known law"},
-        bar,
-        tolerances=_tolerances(results.options),
-        recorded={*results.options.methods, BEST},
-    )
-    reference = names.REFERENCE
-    if reference in results.options.methods:
-        bar.doing(f"training {titles[reference]}")
-        logits = references.logistic_regression(
-            results.splits,
-            lambda: bar.advance(runner.LANE),
-            inputs=summaries(data, task.prepared),
-            weights=results.weights,
-        )
-        bar.doing(f"evaluating {titles[reference]}")
-        recorder.predictions(reference, "", logits)
-    joint, alone = np.empty(0), {}
-    for program in programs:
-        title, trained = recorder.train(program, work, task.learner)
-        for variant, logits in zip(program.variants, trained.logits, strict=True):
-            if variant.name == "joint":
-                joint = logits
-            for modality in task.names:
-                if variant.name == names.unimodal(modality):
-                    alone[modality] = logits
-        bar.doing(f"evaluating {title}")
-        recorder.program(program, trained, baseline=joint)
-        if len(alone) == len(task.names) and "late_fusion" not in results.evaluations:
-            recorder.predictions("late_fusion", "", _late_fusion(alone, data))
-    _in_order(results, list(titles))
-    if truth is not None:
-        # The best scores that there are, as a row of the table.
-        logits = truth.log_odds.sum(axis=1).astype(np.float32)
-        lanes = (results.splits.num_lanes, len(logits))
-        recorder.predictions(BEST, "", np.broadcast_to(logits, lanes))
-    return results
 
 
 def _tolerances(options: Options) -> dict[str, float]:
@@ -150,10 +134,9 @@ def _in_order(results: Results, methods: Sequence[str]) -> None:
         results.predictions, key=lambda t: methods.index(results.predictions[t].name)
     )
     parts: list[dict] = [results.predictions, results.evaluations, results.titles]
-    for part in parts:
-        kept = {title: part[title] for title in order}
-        part.clear()
-        part.update(kept)
+    for title in order:
+        for part in parts:
+            part[title] = part.pop(title)
 
 
 def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndarray:

@@ -13,15 +13,8 @@ from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import markdown, tables
 from experiments.reporting.differences import clear, p_text, span, untested
 from fairjax.evaluation import Comparison, Tests, compare, holm
-from fairjax.evaluation.names import (
-    AUROC_GAP,
-    EQUITY,
-    GAP,
-    GROUP_AUROC,
-    PARITY,
-    crossed_name,
-    full_names,
-)
+from fairjax.evaluation import names as metric_names
+from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
 from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
@@ -34,10 +27,10 @@ _REFERENCES = (REFERENCE, BEST)
 def tested(results: Results) -> list[str]:
     """The metrics of the summary, all compared with joint training."""
     attributes = results.splits.attributes
-    groups = (*attributes, crossed_name(attributes))
+    groups = (*attributes, metric_names.crossed_name(attributes))
     names = ["auroc", "brier"]
     for metric in (EQUITY, AUROC_GAP, PARITY, GAP):
-        names += full_names(metric, tuple(dict.fromkeys(groups)))
+        names += metric_names.full_names(metric, tuple(dict.fromkeys(groups)))
     some = next(iter(results.evaluations.values()))
     return names + [m for m in some.repeats if m.startswith(f"{GROUP_AUROC}/")]
 
@@ -197,6 +190,7 @@ def _truth_answer(
         ),
         "",
     ]
+    metrics = {group: f"{GROUP_AUROC}/{attribute}={group}" for group in GROUPS}
     table = results.splits.table
     of_group = table.attributes[attribute].map(GROUPS.index).to_numpy(np.int32)
     for place, modality in enumerate(modalities):
@@ -211,34 +205,25 @@ def _truth_answer(
         for group, most in zip(GROUPS, possible, strict=True):
             text = f"{group} {truth.best_auc(group, modality):.3f}, {most:.3f}"
             if alone is not None:
-                reached = alone.mean(f"{GROUP_AUROC}/{attribute}={group}")
-                text += f", reached {reached:.3f}"
+                text += f", reached {alone.mean(metrics[group]):.3f}"
             shown.append(text)
         lines.append(f"- {modality}: {'; '.join(shown)}.")
     lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
     for title in main_methods(results):
         if title == BEST:
             continue
-        lost = [
-            compare(
-                results.evaluations[title], best, f"{GROUP_AUROC}/{attribute}={group}"
-            )
-            for group in GROUPS
-        ]
-        shown = ", ".join(f"{g} {span(c)}" for g, c in zip(GROUPS, lost, strict=True))
-        short = [g for g, c in zip(GROUPS, lost, strict=True) if c.high < 0]
-        verdict = (
-            f"short of it in {' and '.join(short)}"
-            if short
-            else "no shortfall is shown"
-        )
+        own = results.evaluations[title]
+        lost = {g: compare(own, best, metric) for g, metric in metrics.items()}
+        shown = ", ".join(f"{g} {span(c)}" for g, c in lost.items())
+        short = " and ".join(g for g, c in lost.items() if c.high < 0)
+        verdict = f"short of it in {short}" if short else "no shortfall is shown"
         lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
     return lines
 
 
 def _groups_table(results: Results) -> list[str]:
     some = next(iter(results.evaluations.values()))
-    crossed = crossed_name(results.splits.attributes)
+    crossed = metric_names.crossed_name(results.splits.attributes)
     start = f"{GROUP_AUROC}/{crossed}="
     groups = [m for m in some.repeats if m.startswith(start)]
     header = ["Method", *(markdown.escape(m.removeprefix(start)) for m in groups)]

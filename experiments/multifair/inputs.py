@@ -6,12 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.protocol import CrossValidation
-from experiments.datasets.modalities import (
-    Series,
-    Text,
-    standardise_series,
-    tokenise,
-)
+from experiments.datasets import modalities
+from experiments.datasets.modalities import Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 
 MAX_WORDS, MAX_TEXT = 400, 24
@@ -40,7 +36,9 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
             for lane in range(splits.num_lanes)
         ]
         if isinstance(content, Series):
-            values = [standardise_series(content, rows).values for rows in trains]
+            values = [
+                modalities.standardise_series(content, rows).values for rows in trains
+            ]
             own[name] = {"values": np.stack(values)}
             common[name] = {
                 # In months, for the encoder's frequencies.
@@ -50,7 +48,9 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
             }
         elif isinstance(content, Text):
             numbered = [
-                tokenise(content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT)
+                modalities.tokenise(
+                    content, rows, max_words=MAX_WORDS, max_length=MAX_TEXT
+                )
                 for rows in trains
             ]
             own[name] = {
@@ -74,21 +74,16 @@ def summaries(data: MultimodalTable, found: Prepared) -> np.ndarray:
         own, common = found.own[name], found.common.get(name, {})
         there = data.present[:, place].astype(np.float32)
         if isinstance(content, Series):
-            columns = np.stack(
-                [
-                    _of_series(values, common, len(content.names))
-                    for values in own["values"]
-                ]
-            )
+            number = len(content.names)
+            columns = np.stack([_of_series(v, common, number) for v in own["values"]])
         elif isinstance(content, Text):
             words = np.zeros((lanes, len(there), MAX_WORDS + 2), np.float32)
             lane, row = np.ogrid[:lanes, : len(there)]
             words[lane[..., None], row[..., None], own["tokens"]] = 1
             columns = words[..., 2:]
         else:
-            columns = np.broadcast_to(
-                common["inputs"], (lanes, *common["inputs"].shape)
-            )
+            values = common["inputs"]
+            columns = np.broadcast_to(values, (lanes, *values.shape))
         parts.append(np.where(there[:, None] > 0, columns, 0))
         parts.append(np.broadcast_to(there[:, None], (lanes, len(there), 1)))
     return np.concatenate(parts, axis=-1, dtype=np.float32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core.programs import Phase, Program, Setting, Variant
+from experiments.core.programs import Phase, Program, Setting, variants
 from experiments.core.protocol import CrossValidation
 from experiments.multifair.names import GRID, grid_variants, unimodal
 from experiments.multifair.task import CLIP, MultimodalTask
@@ -20,6 +20,7 @@ RHO, DIRECTION, FAIRNESS, MU, TAU = 1.2, 0.15, 0.5, 0.3, 0.04
 ALPHAS = (0.1, 0.3, 0.8)
 SIGNED_LIMIT = 2.0
 DECAY = 0.9
+_OBSERVED = ("modality_balance", "fairness_gap", "fairness_gate")
 
 
 def modulated(task: MultimodalTask, splits: CrossValidation) -> Program:
@@ -34,36 +35,31 @@ def modulated(task: MultimodalTask, splits: CrossValidation) -> Program:
     alone = np.eye(number, dtype=bool)
     everything = np.ones((len(GRID), number), bool)
     on = np.concatenate([np.array(GRID), np.zeros((number, 4))]).astype(np.float32)
-    variants = grid_variants("multifair")
-    variants += [Variant(unimodal(name), "") for name in task.names]
+    unimodals = [variants(unimodal(name)) for name in task.names]
     return Program(
         "multifair",
         (_modulated_phase(task),),
-        tuple(variants),
-        {
-            "direction": DIRECTION * on[:, 0],
-            "balanced": on[:, 1] > 0,
-            "fairness": FAIRNESS * on[:, 2],
-            "mu": MU * on[:, 3],
-            "modalities": np.concatenate([everything, alone]),
-        },
+        sum(unimodals, grid_variants("multifair")),
+        {**_switches(on), "modalities": np.concatenate([everything, alone])},
     )
 
 
 def after_adam(task: MultimodalTask, splits: CrossValidation) -> Program:
     """The same factors on Adam's updates, which do not divide them away."""
     del splits
-    return Program(
-        "multifair_after_adam",
-        (_modulated_phase(task, after=True),),
-        (Variant("multifair_after_adam", ""),),
-        {
-            "direction": np.array([DIRECTION], np.float32),
-            "balanced": np.array([True]),
-            "fairness": np.array([FAIRNESS], np.float32),
-            "mu": np.array([MU], np.float32),
-        },
-    )
+    name, everything = "multifair_after_adam", np.ones((1, 4), np.float32)
+    phase = _modulated_phase(task, after=True)
+    return Program(name, (phase,), variants(name), _switches(everything))
+
+
+def _switches(on: np.ndarray) -> dict[str, np.ndarray]:
+    """The settings of variants, by what is switched on in each: ``[H, 4]``, 0 or 1."""
+    return {
+        "direction": DIRECTION * on[:, 0],
+        "balanced": on[:, 1] > 0,
+        "fairness": FAIRNESS * on[:, 2],
+        "mu": MU * on[:, 3],
+    }
 
 
 def _modulated_phase(task: MultimodalTask, *, after: bool = False) -> Phase:
@@ -116,7 +112,7 @@ def _modulated_phase(task: MultimodalTask, *, after: bool = False) -> Phase:
         clipped,
         loss=loss,
         after=factors if after else None,
-        observed=("modality_balance", "fairness_gap", "fairness_gate"),
+        observed=_OBSERVED,
     )
 
 
@@ -124,8 +120,7 @@ def released(task: MultimodalTask, splits: CrossValidation) -> Program:
     """What the released code computes: magnitudes alone."""
     del splits
 
-    def transform(setting: Setting):
-        del setting
+    def transform(_: Setting):
         return modulation.multifair(
             task.labels,
             task.names,
@@ -137,10 +132,8 @@ def released(task: MultimodalTask, splits: CrossValidation) -> Program:
             decay=DECAY,
         )
 
-    phase = _plain_phase(
-        task, transform, ("modality_balance", "fairness_gap", "fairness_gate")
-    )
-    return Program("multifair_released", (phase,), (Variant("multifair_released", ""),))
+    phase = _plain_phase(task, transform, _OBSERVED)
+    return Program("multifair_released", (phase,), variants("multifair_released"))
 
 
 def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
@@ -150,26 +143,22 @@ def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
     def transform(setting: Setting):
         return modulation.ogm_ge(task.labels, task.names, alpha=setting["alpha"])
 
-    return Program(
-        "ogm_ge",
-        (_plain_phase(task, transform, ("contribution_balance",)),),
-        tuple(Variant("ogm_ge", f"{alpha:g}") for alpha in ALPHAS),
-        {"alpha": np.array(ALPHAS, np.float32)},
-    )
+    phase = _plain_phase(task, transform, ("contribution_balance",))
+    settings = {"alpha": np.array(ALPHAS, np.float32)}
+    return Program("ogm_ge", (phase,), variants("ogm_ge", ALPHAS), settings)
 
 
 def cggm(task: MultimodalTask, splits: CrossValidation) -> Program:
     """Joint training whose encoders are balanced by signed changes of their AUCs."""
     del splits
 
-    def transform(setting: Setting):
-        del setting
+    def transform(_: Setting):
         return modulation.balance_modalities(
             task.labels, task.names, rho=RHO, signed=True, limit=SIGNED_LIMIT
         )
 
     phase = _plain_phase(task, transform, ("modality_balance",))
-    return Program("cggm", (phase,), (Variant("cggm", ""),))
+    return Program("cggm", (phase,), variants("cggm"))
 
 
 def _plain_phase(
@@ -179,15 +168,8 @@ def _plain_phase(
 ) -> Phase:
     """The joint loss, its gradient modulated."""
 
-    def loss(setting: Setting):
-        del setting
-
-        def loss_fn(params, batch, opt_state):
-            del opt_state
-            total, extra, _ = _task_loss(task, params, batch)
-            return total, extra
-
-        return loss_fn
+    def loss(_: Setting):
+        return lambda params, batch, _: _task_loss(task, params, batch)[:2]
 
     def clipped(setting: Setting):
         return optax.chain(transform(setting), optax.clip_by_global_norm(CLIP))

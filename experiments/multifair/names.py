@@ -39,13 +39,7 @@ TUNED = ("ogm_ge", "group_dro", "penalty", "fairgrad")
 # Of these the fairest setting is chosen, among those that cost little; of the others
 # the one that predicts best.
 FAIR = ("group_dro", "penalty", "fairgrad")
-WATCHED = (
-    "joint",
-    "multifair",
-    "multifair_released",
-    "joint_auxiliary",
-    "dual_level",
-)
+WATCHED = ("joint", "multifair", "multifair_released", "joint_auxiliary", "dual_level")
 """The methods whose training is shown."""
 # The corners of a grid: nothing switched on, and everything.
 CORNERS = {
@@ -81,11 +75,11 @@ def digits(setting: Sequence[int]) -> str:
     return "".join(str(int(on)) for on in setting)
 
 
-def grid_variants(grid: str) -> list[Variant]:
+def grid_variants(grid: str) -> tuple[Variant, ...]:
     """Every cell of a grid, its corners under names of their own."""
     nothing, everything, rest = CORNERS[grid]
     corner: dict[tuple[int, ...], str] = {GRID[0]: nothing, GRID[-1]: everything}
-    return [
+    return tuple(
         Variant(corner.get(setting, rest), "" if setting in corner else digits(setting))
         for setting in GRID
-    ]
+    )

@@ -1,6 +1,7 @@
 """Methods that reconcile several objectives' gradients, as programs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import optax
 
 import fairjax
-from experiments.core.programs import Phase, Program, Setting, Variant
-from experiments.core.protocol import LABEL, CrossValidation
+from experiments.core.methods import objectives
+from experiments.core.programs import Phase, Program, Setting, variants
+from experiments.core.protocol import CrossValidation
 from experiments.multifair.names import FACTORS, GRID, grid_variants
 from experiments.multifair.task import CLIP, MultimodalTask
 from fairjax import losses, modulation, steps
@@ -36,7 +38,7 @@ def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
     return Program(
         "group_dro",
         (Phase(1.0, {**risks, **_heads(splits)}, reconciler),),
-        tuple(Variant("group_dro", f"{size:g}") for size in STEP_SIZES),
+        variants("group_dro", STEP_SIZES),
         {"step_size": np.array(STEP_SIZES, np.float32)},
     )
 
@@ -44,19 +46,18 @@ def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
 def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
     """The fused loss and each attribute's squared equalized-odds gap, added up."""
     del task
-    objectives = _fair_objectives(splits)
+    number = len(splits.attributes) + 2
 
     def reconciler(setting: Setting):
-        number = len(objectives)
         added = steps.combine(setting["weights"])
         return _clipped(fairjax.reconcile(added, num_objectives=number))
 
-    weights = np.ones((len(PENALTY_WEIGHTS), len(objectives)), np.float32)
+    weights = np.ones((len(PENALTY_WEIGHTS), number), np.float32)
     weights[:, 1:-1] = np.array(PENALTY_WEIGHTS)[:, None]
     return Program(
         "penalty",
-        (Phase(1.0, objectives, reconciler, DECAY),),
-        tuple(Variant("penalty", f"{weight:g}") for weight in PENALTY_WEIGHTS),
+        (Phase(1.0, _fair_objectives(splits), reconciler, DECAY),),
+        variants("penalty", PENALTY_WEIGHTS),
         {"weights": weights},
     )
 
@@ -64,7 +65,6 @@ def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
 def fairgrad(task: MultimodalTask, splits: CrossValidation) -> Program:
     """FairGrad alone: the fused task and each attribute's equalized odds."""
     del task
-    objectives = _fair_objectives(splits)
 
     def reconciler(setting: Setting):
         limits = (0.0, setting["limit"])
@@ -73,25 +73,18 @@ def fairgrad(task: MultimodalTask, splits: CrossValidation) -> Program:
             steps.project_conflicts(epsilon=0.01),
             steps.combine("sum"),
         ]
-        return _beside_heads(chain, len(objectives) - 1)
+        return _beside_heads(chain, len(splits.attributes) + 1)
 
     return Program(
         "fairgrad",
-        (Phase(1.0, objectives, reconciler, DECAY, keys_by_lane=True),),
-        tuple(Variant("fairgrad", f"{limit:g}") for limit in LIMITS),
+        (Phase(1.0, _fair_objectives(splits), reconciler, DECAY, keys_by_lane=True),),
+        variants("fairgrad", LIMITS),
         {"limit": np.array(LIMITS, np.float32)},
     )
 
 
 def _fair_objectives(splits: CrossValidation) -> dict[str, CellFunction]:
-    gaps = {
-        attribute: losses.equalized_odds(
-            splits.partition, attribute, label=LABEL, penalty="squared"
-        )
-        for attribute in splits.attributes
-    }
-    task = losses.task(splits.partition, statistic="fused")
-    return {"task": task, **gaps, **_heads(splits)}
+    return {**objectives(splits, statistic="fused"), **_heads(splits)}
 
 
 def _heads(splits: CrossValidation) -> dict[str, CellFunction]:
@@ -111,7 +104,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     """Objectives of every modality and group, the fused loss first, in one Gram."""
     blocks = ("fused", *task.names)
     names, members = splits.partition.membership(splits.attributes)
-    objectives = {
+    shares = {
         f"{block}: {name}": share_of_loss(member, block)
         for block in blocks
         for name, member in zip(names, members, strict=True)
@@ -120,26 +113,25 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     # unimodal losses reach the encoders, and so train the heads too.
     on = np.array(GRID, bool)
 
+    settings = {
+        factor.replace(" ", "_"): on[:, place] for place, factor in enumerate(FACTORS)
+    }
+
     def reconciler(setting: Setting):
+        switches: dict[str, Any] = {name: setting[name] for name in settings}
         return _clipped(
             modulation.dual_level(
                 num_modalities=len(blocks),
                 num_groups=len(names),
-                modality_direction=setting["modality_direction"],
-                modality_magnitude=setting["modality_magnitude"],
-                group_direction=setting["group_direction"],
-                group_magnitude=setting["group_magnitude"],
                 limit=LONGEST,
+                **switches,
             )
         )
 
-    settings = {
-        factor.replace(" ", "_"): on[:, place] for place, factor in enumerate(FACTORS)
-    }
     return Program(
         "dual_level",
-        (Phase(1.0, objectives, reconciler, keys_by_lane=True),),
-        tuple(grid_variants("dual_level")),
+        (Phase(1.0, shares, reconciler, keys_by_lane=True),),
+        grid_variants("dual_level"),
         settings,
     )
 

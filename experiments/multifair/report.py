@@ -10,12 +10,7 @@ from experiments.core.results import families, main_evaluations
 from experiments.datasets.modalities import Series
 from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.simulated_modalities import Truth
-from experiments.multifair.findings import (
-    answers,
-    release_tests,
-    tested,
-    tests_against_joint,
-)
+from experiments.multifair import findings
 from experiments.multifair.levels import effects, grid
 from experiments.multifair.names import CORNERS, REFERENCE, TITLES, TUNED, WATCHED
 from experiments.multifair.results import Results
@@ -43,8 +38,8 @@ def system(data: MultimodalTable, task: MultimodalTask, truth: Truth | None) -> 
     return System(
         title="MultiFair",
         baseline="joint",
-        metrics=tested,
-        tests=tests_against_joint,
+        metrics=findings.tested,
+        tests=findings.tests_against_joint,
         columns=_columns,
         legend="ES: equity-scaled. AUROC gap: largest less smallest AUROC of an "
         "attribute's groups. DEOdds: equalized-odds difference; DPD: "
@@ -75,7 +70,9 @@ def system(data: MultimodalTable, task: MultimodalTask, truth: Truth | None) -> 
                 lambda results: _heat_map(results, "dual_level"),
             ),
         ),
-        answers=lambda results, tests: answers(results, tests, task.names, truth),
+        answers=lambda results, tests: findings.answers(
+            results, tests, task.names, truth
+        ),
         protocol=protocol,
         extra=_extra,
         audited=("joint", "multifair", "dual_level"),
@@ -176,23 +173,17 @@ def _heat_map(results: Results, name: str) -> Figure | None:
     cells = grid(results, name)
     if cells is None:
         return None
-    metric = f"{EQUITY}/mean"
+    base, metric = cells[0, 0, 0, 0], f"{EQUITY}/mean"
     found = [
-        [
-            compare(cells[rows + columns], cells[0, 0, 0, 0], metric)
-            for columns in _SWITCHES
-        ]
-        for rows in _SWITCHES
+        [compare(cells[r + c], base, metric) for c in _SWITCHES] for r in _SWITCHES
     ]
-
-    def values(part: str) -> np.ndarray:
-        return np.array([[getattr(c, part) for c in row] for row in found])
-
+    parts = np.array([[(c.difference, c.low, c.high) for c in row] for row in found])
+    difference, low, high = np.moveaxis(parts, -1, 0)
     nothing, everything, _ = CORNERS[name]
     return figures.heat_map(
-        values("difference"),
-        values("low"),
-        values("high"),
+        difference,
+        low,
+        high,
         [f"modality: {word}" for word in _SWITCHED],
         [f"group: {word}" for word in _SWITCHED],
         title=f"{TITLES[everything]}: equity-scaled AUROC, "
@@ -213,7 +204,8 @@ def _extra(results: Results) -> dict[str, Any]:
             for name in CORNERS
         },
         "released_less_paper": {
-            metric: comparison(c) for metric, c in release_tests(results).items()
+            metric: comparison(c)
+            for metric, c in findings.release_tests(results).items()
         },
     }
 

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from experiments.core import results
 from experiments.multifair.task import MultimodalBudget
 
-FULL_REPEATS = 20
 DEFAULT_ATTRIBUTES = {
     "nafld": ("sex", "age"),
     "openi": ("age",),
@@ -19,7 +16,7 @@ Dataset = Literal["nafld", "openi", "simulated"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(results.TunedOptions):
     """MultiFair, its levels one at a time, and its relatives on multimodal patients.
 
     Attributes:
@@ -39,15 +36,8 @@ class Options:
     """
 
     dataset: Dataset = "nafld"
-    attributes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    repeats: int = 4
-    full: bool = False
     output: Path = Path("results/multifair")
-    seed: int = 0
-    bootstrap: int = 500
-    permutations: int = 200
-    tolerance: float = 0.004
+    repeats: int = 4
 
 
 Results = results.Results[Options, MultimodalBudget]

@@ -16,16 +16,8 @@ from experiments.core.protocol import CrossValidation
 from experiments.datasets.modalities import Dense, Series, Text
 from experiments.datasets.multimodal import STATIC, MultimodalTable
 from experiments.multifair.inputs import MAX_TEXT, MAX_WORDS, prepared
-from fairjax import metrics
+from fairjax import metrics, models
 from fairjax.evaluation.cohorts import filled_up
-from fairjax.models import (
-    MLP,
-    MultimodalClassifier,
-    MultimodalOutputs,
-    SeriesEncoder,
-    TextEncoder,
-    functional,
-)
 from fairjax.modulation import modality_labels
 
 # As published: the most that the norm of an update before AdamW may be.
@@ -94,7 +86,7 @@ class MultimodalTask:
         def make(key):
             rngs = nnx.Rngs(key)
             encoders = make_encoders(rngs)
-            return MultimodalClassifier(
+            return models.MultimodalClassifier(
                 encoders,
                 dict.fromkeys(encoders, budget.width),
                 width=budget.width,
@@ -105,7 +97,7 @@ class MultimodalTask:
             )
 
         abstract = nnx.eval_shape(lambda: make(jax.random.key(0)))
-        self._apply, shapes = functional(abstract)
+        self._apply, shapes = models.functional(abstract)
         self.labels = modality_labels(
             shapes,
             {name: [f"encoders/{name}"] for name in self.names},
@@ -115,7 +107,7 @@ class MultimodalTask:
             attribute: _groups_of(splits, attribute) for attribute in splits.attributes
         }
         self.learner = Learner(
-            begin=lambda key: functional(make(key))[1],
+            begin=lambda key: models.functional(make(key))[1],
             batch=self._batch,
             statistics=self.statistics,
             predict=self._predict,
@@ -125,7 +117,9 @@ class MultimodalTask:
             monitor=self._monitor,
         )
 
-    def outputs(self, params: Any, batch: Mapping[str, Any]) -> MultimodalOutputs:
+    def outputs(
+        self, params: Any, batch: Mapping[str, Any]
+    ) -> models.MultimodalOutputs:
         """The model's outputs for a batch, of the modalities that it may see."""
         present = batch["present"]
         if "modalities" in batch:
@@ -133,7 +127,11 @@ class MultimodalTask:
         return self._apply(params, batch["inputs"], present)
 
     def losses(
-        self, outputs: MultimodalOutputs, batch: Mapping[str, Any], *, attached: bool
+        self,
+        outputs: models.MultimodalOutputs,
+        batch: Mapping[str, Any],
+        *,
+        attached: bool,
     ) -> tuple[jax.Array, jax.Array]:
         """Cross-entropies of the fused logits, ``[B]``, and of each modality's.
 
@@ -228,13 +226,15 @@ def _encoders(
     def encoder(content: Series | Text | Dense, rngs: nnx.Rngs) -> nnx.Module:
         if isinstance(content, Series):
             number, length = len(content.names), content.mask.shape[1]
-            return SeriesEncoder(number, *size, max_length=length, rngs=rngs)
+            return models.SeriesEncoder(number, *size, max_length=length, rngs=rngs)
         if isinstance(content, Text):
-            return TextEncoder(MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs)
+            return models.TextEncoder(
+                MAX_WORDS + 2, *size, max_length=MAX_TEXT, rngs=rngs
+            )
         return dense(content.values.shape[1], rngs)
 
     def dense(number: int, rngs: nnx.Rngs) -> nnx.Module:
-        return MLP(number, budget.hidden, budget.width, rngs=rngs)
+        return models.MLP(number, budget.hidden, budget.width, rngs=rngs)
 
     def make(rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         made = {STATIC: dense(num_features, rngs)}

@@ -27,17 +27,7 @@ from typing import Any
 from experiments.core.files import prepare_folder, read_text, write_text
 from experiments.reporting import tables
 from experiments.reporting.tables import Column
-from fairjax.evaluation.names import (
-    AUROC_GAP,
-    AVERAGE_ODDS,
-    EQUITY,
-    F1,
-    GAP,
-    IMPACT,
-    OPPORTUNITY,
-    PARITY,
-    STATISTICAL_PARITY,
-)
+from fairjax.evaluation import names
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("docs/results")
@@ -68,8 +58,10 @@ class Document:
     columns: Sequence[Column]
 
 
-def _mean(heading: str, metric: str, interval: int | None = None) -> Column:
-    return Column(heading, f"{metric}/mean", interval=interval)
+def _mean(
+    heading: str, metric: str, interval: int | None = None, digits: int = 3
+) -> Column:
+    return Column(heading, f"{metric}/mean", digits=digits, interval=interval)
 
 
 SYSTEMS: Mapping[str, Document] = {
@@ -78,13 +70,11 @@ SYSTEMS: Mapping[str, Document] = {
         thresholds="settings and thresholds from validation folds",
         columns=(
             Column("AUROC", "auroc", digits=4, interval=4),
-            Column(
-                "Equalized-odds difference, mean", f"{GAP}/mean", digits=4, interval=4
-            ),
-            Column("bias-corrected", f"{GAP}/mean", "corrected", digits=4),
-            Column("worst", f"{GAP}/worst"),
+            _mean("Equalized-odds difference, mean", names.GAP, 4, digits=4),
+            Column("bias-corrected", f"{names.GAP}/mean", "corrected", digits=4),
+            Column("worst", f"{names.GAP}/worst"),
             Column("p (AUROC)", "auroc", "p"),
-            Column("p (gap)", f"{GAP}/mean", "p"),
+            Column("p (gap)", f"{names.GAP}/mean", "p"),
         ),
     ),
     "multifair": Document(
@@ -92,30 +82,30 @@ SYSTEMS: Mapping[str, Document] = {
         thresholds="settings and thresholds from validation folds",
         columns=(
             Column("AUROC", "auroc", digits=4, interval=4),
-            Column("ES-AUROC", f"{EQUITY}/mean", digits=4, interval=4),
-            _mean("AUROC gap", AUROC_GAP, 3),
-            _mean("Demographic parity", PARITY, 3),
-            _mean("Equalized odds", GAP, 3),
+            _mean("ES-AUROC", names.EQUITY, 4, digits=4),
+            _mean("AUROC gap", names.AUROC_GAP, 3),
+            _mean("Demographic parity", names.PARITY, 3),
+            _mean("Equalized odds", names.GAP, 3),
             Column("p (AUROC)", "auroc", "p"),
-            Column("p (ES-AUROC)", f"{EQUITY}/mean", "p"),
-            Column("p (AUROC gap)", f"{AUROC_GAP}/mean", "p"),
-            Column("p (equalized odds)", f"{GAP}/mean", "p"),
+            Column("p (ES-AUROC)", f"{names.EQUITY}/mean", "p"),
+            Column("p (AUROC gap)", f"{names.AUROC_GAP}/mean", "p"),
+            Column("p (equalized odds)", f"{names.GAP}/mean", "p"),
         ),
     ),
     "intersectional": Document(
         baseline=("base", "the base model"),
         thresholds="rules and thresholds from validation folds",
         columns=(
-            Column("F1", F1, interval=3),
+            Column("F1", names.F1, interval=3),
             Column("AUROC", "auroc"),
             Column("Selected", "selection_rate"),
-            _mean("Disparate impact", IMPACT),
-            _mean("Statistical parity", STATISTICAL_PARITY, 3),
-            _mean("Equal opportunity", OPPORTUNITY, 3),
-            _mean("Average odds", AVERAGE_ODDS, 3),
-            Column("worst", f"{AVERAGE_ODDS}/worst"),
-            Column("p (F1)", F1, "p"),
-            Column("p (average odds)", f"{AVERAGE_ODDS}/mean", "p"),
+            _mean("Disparate impact", names.IMPACT),
+            _mean("Statistical parity", names.STATISTICAL_PARITY, 3),
+            _mean("Equal opportunity", names.OPPORTUNITY, 3),
+            _mean("Average odds", names.AVERAGE_ODDS, 3),
+            Column("worst", f"{names.AVERAGE_ODDS}/worst"),
+            Column("p (F1)", names.F1, "p"),
+            Column("p (average odds)", f"{names.AVERAGE_ODDS}/mean", "p"),
         ),
     ),
 }
@@ -216,10 +206,7 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
         f"{its_name} with Holm's correction (references have none)."
     )
     header, rows = tables.table(
-        summary["methods"],
-        document.columns,
-        baseline=baseline,
-        floor="*noise floor*",
+        summary["methods"], document.columns, baseline=baseline, floor="*noise floor*"
     )
     return "\n".join(["", made, "", *tables.as_markdown(header, rows), "", ""])
 

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -39,10 +40,7 @@ def palette(image: Image.Image) -> Image.Image:
     No channel moves by more than about 15 of 255: heat maps keep their rarest colours.
     """
     return image.convert("RGB").quantize(
-        256,
-        method=Image.Quantize.MAXCOVERAGE,
-        kmeans=3,
-        dither=Image.Dither.NONE,
+        256, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
     )
 
 
@@ -99,25 +97,14 @@ def _plane(
     baseline: str,
 ) -> None:
     for number, (family, settings) in enumerate(curves.items()):
-        across = [e.mean(x.metric) for _, e in settings]
-        up = [e.mean(y.metric) for _, e in settings]
-        axes.plot(
-            across,
-            up,
-            color=COLOURS[number],
-            marker=MARKERS[number],
-            markersize=4,
-            label=family,
-        )
-        for (setting, _), a, b in zip(settings, across, up, strict=True):
-            axes.annotate(
-                setting,
-                (a, b),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=6.5,
-                color=COLOURS[number],
-            )
+        colour, marker = COLOURS[number], MARKERS[number]
+        places = [(e.mean(x.metric), e.mean(y.metric)) for _, e in settings]
+        across, up = zip(*places, strict=True)
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
+        axes.plot(across, up, **look, label=family)
+        beside: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points"}
+        for (setting, _), place in zip(settings, places, strict=True):
+            axes.annotate(setting, place, **beside, fontsize=6.5, color=colour)
     for number, (name, evaluation) in enumerate(points.items()):
         # As many shapes, then the same ones filled, so that no two look alike.
         marker = MARKERS[number % len(MARKERS)]
@@ -172,33 +159,19 @@ def heat_map(
         axes = figure.subplots()
         axes.set_facecolor("#dddddd")
         image = axes.imshow(
-            np.ma.masked_invalid(values),
-            cmap="PuOr",
-            vmin=-reach,
-            vmax=reach,
-            aspect="auto",
+            np.ma.masked_invalid(values), "PuOr", aspect="auto", vmin=-reach, vmax=reach
         )
         for (r, c), value in np.ndenumerate(values):
-            text, colour = "-", "black"
+            text, weight = "-", "normal"
             if np.isfinite(value):
-                colour = _ink(np.array(image.to_rgba(value))[:3])
                 ends = f"[{low[r, c]:+.{digits}f}, {high[r, c]:+.{digits}f}]"
                 text = f"{value:+.{digits}f}\n{ends}"
-            axes.text(
-                c,
-                r,
-                text,
-                ha="center",
-                va="center",
-                fontsize=7,
-                color=colour,
-                weight="bold" if low[r, c] > 0 or high[r, c] < 0 else "normal",
-            )
+            if low[r, c] > 0 or high[r, c] < 0:
+                weight = "bold"
+            _write(axes, image, (r, c), value, text, fontsize=7, weight=weight)
         axes.set_xticks(np.arange(len(columns)), list(columns))
         axes.set_yticks(np.arange(len(rows)), list(rows))
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
+        _without_lines(axes)
         figure.colorbar(image, ax=axes, label=label)
         figure.suptitle(title, fontsize=10)
     return figure
@@ -259,33 +232,17 @@ def value_map(
         image = axes.imshow(np.ma.masked_invalid(shade), aspect="auto", **bounds)
         for (r, c), value in np.ndenumerate(values):
             if not np.isfinite(shade[r, c]):
-                corner = (c - 0.5, r - 0.5)
+                look: dict[str, Any] = {"hatch": "///", "edgecolor": "#999999"}
                 axes.add_patch(
-                    Rectangle(
-                        corner,
-                        1,
-                        1,
-                        hatch="///",
-                        facecolor="white",
-                        edgecolor="#999999",
-                    )
+                    Rectangle((c - 0.5, r - 0.5), 1, 1, facecolor="white", **look)
                 )
                 continue
-            axes.text(
-                c,
-                r,
-                # Adding 0 takes the sign from what rounds to nothing.
-                f"{round(value, digits) + 0.0:.{digits}f}",
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=_ink(np.array(image.to_rgba(shade[r, c]))[:3]),
-            )
+            # Adding 0 takes the sign from what rounds to nothing.
+            text = f"{round(value, digits) + 0.0:.{digits}f}"
+            _write(axes, image, (r, c), shade[r, c], text, fontsize=7.5)
         axes.set_xticks(np.arange(len(columns)), list(columns), fontsize=7)
         axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
+        _without_lines(axes)
         # Arrows, where colours end before the values do.
         extend = _EXTEND[beyond] if ratio else "neither"
         bar = figure.colorbar(image, ax=axes, label=label, extend=extend)
@@ -294,6 +251,29 @@ def value_map(
             bar.set_ticks(ticks, labels=[f"{(parity or 1) * 2.0**t:g}" for t in ticks])
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _without_lines(axes: Axes) -> None:
+    """Leaves the cells alone: no ticks, no frame, no grid."""
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+
+
+def _write(
+    axes: Axes,
+    image: AxesImage,
+    cell: tuple[int, ...],
+    value: Any,
+    text: str,
+    **look: Any,
+) -> None:
+    """Writes into a cell, in black or white, as stands out on the colour of a value."""
+    colour = "black"
+    if np.isfinite(value):
+        colour = _ink(np.array(image.to_rgba(value))[:3])
+    row, column = cell
+    axes.text(column, row, text, ha="center", va="center", color=colour, **look)
 
 
 def _ink(channels: np.ndarray) -> str:

@@ -45,35 +45,26 @@ def audited_table(
 ) -> tuple[pd.DataFrame, Options]:
     """The table of predictions, and what is in which column of it."""
     splits = results.splits
-    titles = [
-        title
-        for title in main_methods(results)
-        if results.predictions[title].name in methods
-    ]
-    drawn = {
-        title: np.issubdtype(results.predictions[title].decisions.dtype, np.floating)
-        and bool((results.predictions[title].decisions[0] % 1).any())
-        for title in titles
-    }
-    names = [
-        results.titles[title] + (", one draw" if drawn[title] else "")
-        for title in titles
-    ]
-    scores = [f"{name}: risk" for name in names]
-    decisions = [f"{name}: selected" for name in names]
+    names: list[str] = []
     columns = {_OUTCOME: splits.table.label, _PATIENT: splits.table.patient_ids}
-    for title, score, decision in zip(titles, scores, decisions, strict=True):
+    for title in main_methods(results):
         found = results.predictions[title]
+        if found.name not in methods:
+            continue
+        chances = found.decisions[0]
+        drawn = np.issubdtype(chances.dtype, np.floating) and bool((chances % 1).any())
+        name = results.titles[title] + (", one draw" if drawn else "")
+        names.append(name)
         # A draw in [0, 1) lies below a yes, and never below a no.
-        draws = np.random.default_rng(results.options.seed).random(len(found.scores[0]))
-        taken = found.decisions[0] > draws
-        columns |= {score: found.scores[0], decision: taken.astype(int)}
+        draws = np.random.default_rng(results.options.seed).random(len(chances))
+        columns[f"{name}: risk"] = found.scores[0]
+        columns[f"{name}: selected"] = (chances > draws).astype(int)
     attributes = splits.table.attributes[list(splits.attributes)]
     options = Options(
         outcome=_OUTCOME,
-        scores=scores,
+        scores=[f"{name}: risk" for name in names],
         names=names,
-        decisions=decisions,
+        decisions=[f"{name}: selected" for name in names],
         attributes=splits.attributes,
         patient_id=_PATIENT,
         # Crossed attributes are searched for the worst, and not all shown.

@@ -64,16 +64,16 @@ def learning_curves(
     names = list(dict.fromkeys(name for given in curves.values() for name in given))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 2.5 * len(curves), 3.4), layout="constrained")
-        panels = figure.subplots(1, len(curves), sharex=True, sharey=True)
-        for axes, (method, given) in zip(
-            np.atleast_1d(panels), curves.items(), strict=True
-        ):
+        panels = figure.subplots(
+            1, len(curves), sharex=True, sharey=True, squeeze=False
+        )
+        panels = panels[0]
+        for axes, (method, given) in zip(panels, curves.items(), strict=True):
             for name, values in given.items():
                 _band(axes, steps, values, name, names.index(name))
             axes.set_title(method)
             axes.set_xlabel("training step")
-        first = np.atleast_1d(panels)[0]
-        first.set_ylabel(f"{label}, median and quartiles")
+        panels[0].set_ylabel(f"{label}, median and quartiles")
         _shared_legend(figure, title, len(names))
     return figure
 

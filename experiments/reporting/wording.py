@@ -49,7 +49,7 @@ def equalized_odds(results: AnyResults) -> dict[str, Any]:
         f"{', each patient with the own weight' if weighted else ''}, p_null: the "
         f"chance of such a gap there, twice its mean over repeats; corrected: "
         f"{corrected}; worst: the largest of the attributes' gaps in each repeat, "
-        "shuffle and resample",
+        "shuffle and resample"
     }
 
 
@@ -57,7 +57,7 @@ def worst_group() -> dict[str, Any]:
     """Which groups may be the worst."""
     return {
         "worst_group_auroc": "intersections of all attributes with at least "
-        f"{WORST_GROUP_SUPPORT} of each outcome",
+        f"{WORST_GROUP_SUPPORT} of each outcome"
     }
 
 
@@ -86,7 +86,7 @@ def weights(results: AnyResults) -> dict[str, Any]:
         f"weight {results.weights.max():.2f} of mean {results.weights.mean():.2f}), "
         "made once of all patients, those of test folds among them; intervals take "
         "the weights as known, and noise floors are approximate where weights depend "
-        "on the group",
+        "on the group"
     }
 
 
