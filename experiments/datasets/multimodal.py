@@ -87,8 +87,8 @@ def _problems(data: MultimodalTable) -> Iterator[str]:
     rows = len(data.table.label)
     if not data.modalities:
         yield "there is no modality beside the table"
-    taken = dict.fromkeys(STATISTICS, "the name of a statistic of the fused model")
-    taken[STATIC] = "the table's own name"
+    statistic = "the name of a statistic of the fused model"
+    taken = {**dict.fromkeys(STATISTICS, statistic), STATIC: "the table's own name"}
     for name, content in data.modalities.items():
         if name in taken:
             yield f"{name!r} is {taken[name]}; call the modality otherwise"
