@@ -85,10 +85,12 @@ def group_risks(
     The names are those of ``partition.membership(attribute)``.
 
     Example:
-      >>> import fairjax
+      >>> import jax.numpy as jnp, fairjax
       >>> cells = fairjax.partition({"sex": ["f", "m"]})
-      >>> list(fairjax.losses.group_risks(cells, "sex"))
-      ['sex=f', 'sex=m']
+      >>> risks = fairjax.losses.group_risks(cells, "sex")
+      >>> means, counts = {"loss": jnp.array([0.25, 0.5])}, jnp.array([3.0, 1.0])
+      >>> {name: float(risk.value(means, counts)) for name, risk in risks.items()}
+      {'sex=f': 0.25, 'sex=m': 0.5}
     """
     names, groups = partition.membership(attribute)
     return {

@@ -41,8 +41,15 @@ QUICK_ONLY = {
 # with a solution kept in its state, sequential with draws, a solver. They keep every
 # rule; the others those that read something of the method, for which tracing may do.
 KINDS = {"by_level", "famo", "graddrop", "nash_mtl", "pcgrad", "upgrad"}
-# The explicit mesh is stricter.
-ONLY = {"sharded_fully_auto": {"famo", "graddrop", "upgrad"}}
+ONLY = {
+    # Those whose state follows earlier updates, and one of the others.
+    "accumulated_rows": {
+        *("dwa", "famo", "gradnorm", "gradvac", "group_dro", "nash_mtl", "pcgrad"),
+        *("positive_sum", "random_weighting", "uncertainty_weighting", "upgrad"),
+    },
+    # The explicit mesh is stricter.
+    "sharded_fully_auto": {"famo", "graddrop", "upgrad"},
+}
 RULES, METHOD_RULES, QUICK_RULES = {}, set(), set()
 
 

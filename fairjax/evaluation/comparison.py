@@ -176,11 +176,13 @@ def compare_fronts(
     """How much more area one family's front dominates than another's.
 
     Example:
-      >>> both = np.array([0.8, 0.8])
-      >>> values = {"auroc": both, "equalized_odds_difference/mean": 1 - both}
-      >>> one = [Evaluation(values, values)]
-      >>> compare_fronts(one, one, (0.7, 0.3)).difference
-      0.0
+      >>> def front(auroc):
+      ...     gap = {"equalized_odds_difference/mean": np.full(2, 0.2)}
+      ...     values = {"auroc": np.full(2, auroc), **gap}
+      ...     return [Evaluation(values, values)]
+      >>> found = compare_fronts(front(0.8), front(0.75), (0.7, 0.3))
+      >>> round(found.difference, 4)  # 0.1 * 0.1 - 0.05 * 0.1
+      0.005
     """
     repeats, bootstrap = front_area(family, reference)
     other_repeats, other_bootstrap = front_area(other, reference)

@@ -263,6 +263,32 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["multifair_after_adam", "cggm", "penalty", "dual_level"],
+)
+def test_programs_are_traced_to_the_end_and_record_what_they_observe(small, name):
+    """The command's test trains others."""
+    program, learner = program_of(small, name).take([0]), small.task.learner
+    mesh = sweep.lane_mesh(small.splits.num_lanes)
+    lane, shared = lanes._on_devices(program, small.splits, learner, mesh)
+    begun = lanes._begin(learner, 1, small.splits.num_lanes, 0)
+    schedule = jnp.array([1.0, 4.0])
+    for phase in program.phases:
+        start, loop = lanes._compile(phase, small.splits, learner, small.budget, mesh)
+        settings = settings_of(program) | {
+            key: jnp.asarray(values) for key, values in phase.settings.items()
+        }
+        run = jax.eval_shape(start, begun, settings, schedule)
+        after, told = jax.eval_shape(loop, run, lane, settings, (shared, schedule))
+        kinds = [
+            [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+            for tree in (run, after)
+        ]
+        assert kinds[0] == kinds[1]
+        assert {"values", *phase.observed} <= set(told)
+
+
 def test_the_penalty_weighs_the_gaps_alone(small):
     program = program_of(small, "penalty")
     names = list(program.phases[0].functions)

@@ -117,8 +117,8 @@ def test_two_rates_have_movers_interval_from_exact_midp_limits(first, second):
 
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None))
-def lower_ends(x, n):
-    return rate_gap_interval(KEY, x, n, num_draws=100).lower
+def rate_gaps(x, n):
+    return rate_gap_interval(KEY, x, n, num_draws=100)
 
 
 def rejections(sizes, rate):
@@ -130,7 +130,7 @@ def rejections(sizes, rate):
     x, chance = x[likely], np.prod(chances, axis=0).ravel()[likely]
     # In parts of one size, for one program.
     parts = np.pad(x, ((0, -len(x) % 250), (0, 0))).reshape(-1, 250, 2)
-    lower = [lower_ends(part, np.array(sizes)) for part in parts]
+    lower = [rate_gaps(part, np.array(sizes)).lower for part in parts]
     return chance[np.concatenate(lower)[: len(x)] > 0].sum()
 
 
@@ -142,6 +142,17 @@ def rejections(sizes, rate):
 )
 def test_false_gaps_are_few_for_small_groups_and_extreme_rates(sizes, rate):
     assert rejections(sizes, rate) < 0.056
+
+
+@pytest.mark.slow
+def test_false_gaps_are_few_for_many_small_groups_beside_a_large_one():
+    sizes, runs = np.array([10] * 5 + [2000]), 1000
+    x = np.random.default_rng(0).binomial(sizes, 0.97, (runs, 6))
+    found = rate_gaps(x, sizes)
+    # Two standard errors of 1,000 tables.
+    limit = 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
+    assert np.mean(found.lower > 0) < limit
+    assert np.mean(found.p_value <= 0.05) < limit
 
 
 @pytest.mark.slow
