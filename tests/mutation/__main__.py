@@ -36,7 +36,9 @@ LANES = {
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "selection", "--tb=no"]
 PYTEST += ["-p", "no:cacheprovider", "-m"]
 ONE_BY_ONE = [*PYTEST, "", "-n", "0"]
+_NO_TEST = "a crash or a time limit"
 _NOT_COPIED = {".git", ".hypothesis", "build", "results"}
+_NOT_RUN = re.compile(r"^ERROR: .*", re.MULTILINE)  # Such as a file that is missing.
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -121,6 +123,8 @@ def _test(item: WorkItem, chunks: Sequence[Sequence[Test]]) -> WorkResult:
         os.environ["MUTATION_SELECT"], files = _work.select(chunk, f"list{_number}")
         command = shlex.join([*ONE_BY_ONE, "-x", *files])
         result = mutate_and_test(item.mutations, command, timeout)
+        if found := _NOT_RUN.search(result.output or ""):
+            raise RuntimeError(f"{command}: {found[0]}")
         if result.test_outcome is not TestOutcome.SURVIVED:
             break
     # With another time Python would compile the file anew in every process.
@@ -134,7 +138,7 @@ def _survived(result: WorkResult | None) -> bool:
 
 def _killer(result: WorkResult) -> str:
     found = _FAILED.search(result.output or "")
-    return found[1] if found else "a crash or a time limit"
+    return found[1] if found else _NO_TEST
 
 
 def execute(
@@ -167,6 +171,10 @@ def execute(
 
 def run(work: Work, chosen: Sequence[Mutant], workers: int, again: bool) -> None:
     """Run both lanes, then the tests that killed, which must pass without a mutant."""
+    commit = work.commit.read_text("utf-8").removesuffix("-dirty")
+    changed = ["git", "diff", "--quiet", commit, "--", "fairjax", "tests"]
+    if subprocess.run(changed).returncode:
+        sys.exit(f"code or tests changed after commit {commit}: `record` them again.")
     work.copy(0)
     if work.pytest([*ONE_BY_ONE, "--collect-only"])[0]:
         sys.exit("the tests cannot be collected.")
@@ -224,7 +232,10 @@ def report(work: Work, chosen: Sequence[Mutant]) -> str:
         killed = *killed, f"{again} of {len(left)}"
         row = [place, len(tried) + equivalent, equivalent, *killed, len(still)]
         rows.append([str(cell) for cell in row])
-    listed = ["", "Survivors of both lanes, each a file, a function and its change:"]
+    ended = [one for one in [*quick.values(), *slow.values()] if not _survived(one)]
+    crashed = sum(_killer(one) == _NO_TEST for one in ended)
+    listed = ["", f"Killed by {_NO_TEST}: {crashed} of {len(ended)}."]
+    listed += ["", "Survivors of both lanes, each a file, a function and its change:"]
     for one in still:
         function = one.item.mutations[0].definition_name or "module"
         changes = differences(quick[one.item.job_id].diff).splitlines()
