@@ -20,12 +20,13 @@ class _Part(Enum):
     LINEAR = 2
 
 
-_SUMS = frozenset(("add", "add_any", "sub", "concatenate", "select_n"))
+_SUMS = frozenset(("add", "add_any", "sub", "concatenate", "stack", "select_n"))
 _PRODUCTS = frozenset(("mul", "dot_general", "conv_general_dilated"))
 _SAME = frozenset(
     (
         *("neg", "reshape", "transpose", "broadcast_in_dim", "reduce_sum", "squeeze"),
         *("convert_element_type", "copy", "rev", "slice", "cumsum", "expand_dims"),
+        "unstack",
         *("div", "gather", "dynamic_slice", "pvary", "reduce_precision"),
     )
 )

@@ -152,6 +152,18 @@ def _along(name: str) -> Callable[[Equation], Verdict]:
     return rule
 
 
+def _stack(e: Equation) -> Verdict:
+    axis = e.one_axis()
+    return e.along(axis + (e.eqn.params["axis"] <= axis), aligned=e.align(axis))
+
+
+def _unstack(e: Equation) -> Verdict:
+    axis, gone = e.one_axis(), e.eqn.params["axis"]
+    if axis == gone:
+        raise e.couples()
+    return e.along(axis - (gone < axis))
+
+
 def _top_k(e: Equation) -> Verdict:
     axis = e.one_axis()
     if axis == e.eqn.params.get("axis", -1) % len(e.shapes[0]):
@@ -312,8 +324,10 @@ OPERATIONS: Mapping[str, Rule] = {
     "sort": _along("dimension"),
     "split": _along("axis"),
     "squeeze": _dropping("dimensions"),
+    "stack": _stack,
     "top_k": _top_k,
     "transpose": _transpose,
+    "unstack": _unstack,
     **{
         f"cum{kind}": _along("axis")
         for kind in ("sum", "prod", "max", "min", "logsumexp")

@@ -88,6 +88,10 @@ SEPARATE = {
     "cumulative sum": (lambda x: jnp.cumsum(x, 1), [FIRST], 0),
     "cumulative maximum of the last": (lambda x: lax.cummax(x, 2), [SECOND], 1),
     "concatenate": (lambda x: jnp.concatenate([x, 2 * x], 1), [FIRST], 0),
+    "stack": (lambda x: jnp.stack([x, 2 * x], 1), [FIRST], 0),
+    "stack before": (lambda x: jnp.stack([x, 2 * x]), [FIRST], 1),
+    "unstack": (lambda x: jnp.unstack(x, axis=2)[:2], [SECOND], [1, 1]),
+    "unstack before": (lambda x: jnp.unstack(x)[:2], [SECOND], [0, 0]),
     "sort": (lambda x: jnp.sort(x, -1), [SECOND], 1),
     "sort of two": (
         lambda x, y: lax.sort((x, y), dimension=1, num_keys=1),
@@ -209,6 +213,7 @@ COUPLED = {
     "cumulative sum": (lambda x: jnp.cumsum(x, 1), [SECOND], COMBINES),
     "cumulative sum of the last": (lambda x: lax.cumsum(x, 2), [LAST], COMBINES),
     "concatenate": (lambda x: jnp.concatenate([x, x]), [FIRST], COMBINES),
+    "unstack": (lambda x: jnp.unstack(x)[:2], [FIRST], COMBINES),
     "sort": (lambda x: jnp.sort(x, -1), [LAST], COMBINES),
     "split": (lambda x: jnp.split(x, [1], 0), [FIRST], COMBINES),
     "greatest": (lambda x: lax.top_k(x, 2), [LAST], COMBINES),
