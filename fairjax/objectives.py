@@ -22,8 +22,6 @@ from jaxtyping import Array, Float
 from fairjax.groups import Partition
 from fairjax.types import Batch, CellIds, Params, Scalar, Values, check_decay
 
-BATCH_KEYS = ("cells", "weights", "mask")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CellFunction:

@@ -26,7 +26,7 @@ from experiments.intersectional.results import Options
 from experiments.intersectional.stages import PAPER
 from fairjax.evaluation import cohort
 
-# A combination with a smaller share of the members, or fewer of either outcome, is
+# A combination with a smaller fraction of the members, or fewer of either outcome, is
 # merged: ten subgroups stay.
 _RARE = 0.02
 _OUTCOMES = 10

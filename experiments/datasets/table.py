@@ -14,7 +14,7 @@ SOCIAL = (
     "social position: no clinical feature; enters only as one of the attributes that "
     "are made fair, and not in a blind run"
 )
-"""Why a source's columns of race, income and the like are no features."""
+"""Why a source's columns of race, income and the like are not features."""
 
 
 @dataclass(frozen=True, eq=False)
