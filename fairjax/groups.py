@@ -24,6 +24,7 @@ from fairjax._levels import (
     read_columns,
     rows,
 )
+from fairjax.types import check_choice
 
 # Bounds the memory of the lookup, and catches identifiers and unbinned numbers.
 _MAX_COMBINATIONS = 1_000_000
@@ -246,10 +247,10 @@ def partition(
         sex=m, race=missing: 1
         Other: 0
     """
-    _check_choice("cells", cells, ("all", "observed"))
-    _check_choice("missing", missing, ("level", "error"))
-    _check_choice("unseen", unseen, ("error", "other", "missing"))
-    _check_choice("single_level", single_level, ("error", "allow"))
+    check_choice("cells", cells, "all", "observed")
+    check_choice("missing", missing, "level", "error")
+    check_choice("unseen", unseen, "error", "other", "missing")
+    check_choice("single_level", single_level, "error", "allow")
     if min(min_count, min_level_count) < 0:
         raise ValueError("min_count and min_level_count must not be negative")
     columns = read_columns(attributes)
@@ -353,8 +354,3 @@ def _combination_names(
         ", ".join(part[i] for part, i in zip(parts, code, strict=True))
         for code in codes.tolist()
     ]
-
-
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{argument} must be one of {quote(choices)}, not {value!r}")

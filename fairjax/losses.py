@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 from fairjax._levels import display
 from fairjax.groups import Partition
 from fairjax.objectives import CellFunction
-from fairjax.types import Scalar, is_known
+from fairjax.types import Scalar, check_choice, is_known
 
 Penalty = Literal["absolute", "squared"]
 Reduction = Literal["mean", "max", "smooth_max"]
@@ -290,12 +290,8 @@ def _gap(
     temperature: Scalar,
 ) -> CellFunction:
     """Sum over strata ``Y`` of the reduced penalty of each group's deviation."""
-    if penalty not in ("absolute", "squared"):
-        raise ValueError(f"penalty is 'absolute' or 'squared', not {penalty!r}.")
-    if reduction not in ("mean", "max", "smooth_max"):
-        raise ValueError(
-            f"reduction is 'mean', 'max' or 'smooth_max', not {reduction!r}."
-        )
+    check_choice("penalty", penalty, "absolute", "squared")
+    check_choice("reduction", reduction, "mean", "max", "smooth_max")
     if is_known(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}.")
 

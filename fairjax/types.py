@@ -91,7 +91,7 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive, not {value}.")
 
 
-def check_choice(name: str, value: Any, *choices: str, other: str = "") -> None:
+def check_choice(name: str, value: Any, *choices: Any, other: str = "") -> None:
     """Refuse a setting that is not one of the choices.
 
     Args:
@@ -108,11 +108,11 @@ def check_choice(name: str, value: Any, *choices: str, other: str = "") -> None:
       >>> check_choice("scale", "max", "min", "median")
       Traceback (most recent call last):
         ...
-      ValueError: scale is 'min' or 'median', not 'max'.
+      ValueError: scale must be 'min' or 'median'; got 'max'.
     """
     if value not in choices:
         *first, last = [*map(repr, choices), *([other] if other else [])]
-        raise ValueError(f"{name} is {', '.join(first)} or {last}, not {value!r}.")
+        raise ValueError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
 def check_decay(value: Any) -> None:

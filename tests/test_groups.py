@@ -387,11 +387,23 @@ def test_long_lists_of_levels_are_cut_short():
         (
             {"a": ["x", "y"]},
             {"cells": "some"},
-            "cells must be one of 'all', 'observed'",
+            "cells must be 'all' or 'observed'",
         ),
-        ({"a": ["x", "y"]}, {"missing": "drop"}, "missing must be one of"),
-        ({"a": ["x", "y"]}, {"unseen": "drop"}, "unseen must be one of"),
-        ({"a": ["x", "y"]}, {"single_level": "drop"}, "single_level must be one of"),
+        (
+            {"a": ["x", "y"]},
+            {"missing": "drop"},
+            "missing must be 'level' or 'error'; got 'drop'",
+        ),
+        (
+            {"a": ["x", "y"]},
+            {"unseen": "drop"},
+            "unseen must be 'error', 'other' or 'missing'; got",
+        ),
+        (
+            {"a": ["x", "y"]},
+            {"single_level": "drop"},
+            "single_level must be 'error' or 'allow'; got",
+        ),
         ({"a": ["x", "x, b=y", "x"], "b": ["y, b=z", "z", "z"]}, {}, "two cells"),
         ({"a": np.arange(100_001)}, {}, "'a' has 100001 distinct values"),
         (

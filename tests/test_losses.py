@@ -286,7 +286,9 @@ class TestErrors:
             losses.tpr_parity(cells, "site", label="stage")
 
     def test_unknown_options(self, untyped):
-        with pytest.raises(ValueError, match="'absolute' or 'squared', not 'cubed'"):
+        with pytest.raises(
+            ValueError, match="penalty must be 'absolute' or 'squared'; got 'cubed'"
+        ):
             losses.risk_parity(CELLS, "site", penalty="cubed")
-        with pytest.raises(ValueError, match="'max' or 'smooth_max', not 'median'"):
+        with pytest.raises(ValueError, match="'max' or 'smooth_max'; got 'median'"):
             losses.risk_parity(CELLS, "site", reduction="median")

@@ -135,7 +135,7 @@ class TestProjectConflicts:
                 steps.balance_magnitudes(clamp=clamp)
 
     def test_unknown_options(self, untyped):
-        with pytest.raises(ValueError, match="'numbered' or numbers, not 'sorted'"):
+        with pytest.raises(ValueError, match="'numbered' or numbers; got 'sorted'"):
             steps.project_conflicts(order="sorted")
         with pytest.raises(ValueError, match="'conflict' or 'always'"):
             steps.project_conflicts(condition="never")
@@ -286,7 +286,7 @@ class TestCombine:
             run(steps.combine([1.0, 2.0, 3.0]), LENGTHS, self.ROWS)
 
     def test_unknown_reduction(self, untyped):
-        with pytest.raises(ValueError, match="'sum', 'mean' or weights, not 'median'"):
+        with pytest.raises(ValueError, match="'sum', 'mean' or weights; got 'median'"):
             steps.combine("median")
 
 

@@ -326,7 +326,7 @@ class TestPositiveSum:
 
 
 def test_unknown_options(untyped):
-    with pytest.raises(ValueError, match="'mean' or 'sum', not 'median'"):
+    with pytest.raises(ValueError, match="'mean' or 'sum'; got 'median'"):
         steps.upgrad("median")
     for make in (steps.upgrad, steps.dualproj):
         with pytest.raises(ValueError, match="ridge must be 0 or more"):

@@ -178,9 +178,9 @@ def test_preferences_that_do_not_fit():
 
 
 def test_unknown_options(untyped):
-    with pytest.raises(ValueError, match="'min', 'median' or 'rmse', not 'max'"):
+    with pytest.raises(ValueError, match="'min', 'median' or 'rmse'; got 'max'"):
         steps.aligned_mtl(scale="max")
-    with pytest.raises(ValueError, match="'sum' or 'absolute', not 'mean'"):
+    with pytest.raises(ValueError, match="'sum' or 'absolute'; got 'mean'"):
         steps.imtl_g(normalization="mean")
     with pytest.raises(ValueError, match="'regression' or 'classification'"):
         steps.uncertainty_weighting(likelihood="ranking")
@@ -214,7 +214,7 @@ class TestGradVac:
     def test_bad_options(self, untyped):
         with pytest.raises(ValueError, match=r"beta lies in \[0, 1\], not 2"):
             steps.gradvac(beta=2.0)
-        with pytest.raises(ValueError, match="'numbered' or numbers, not 'sorted'"):
+        with pytest.raises(ValueError, match="'numbered' or numbers; got 'sorted'"):
             steps.gradvac(order="sorted")
         step = steps.gradvac()
         with pytest.raises(ValueError, match="of 3 rows; there are 2 rows"):

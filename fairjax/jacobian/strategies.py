@@ -24,7 +24,7 @@ from fairjax.jacobian._planning import (
     split_aux,
 )
 from fairjax.objectives import CellObjectives, CellSums, RunningMeans
-from fairjax.types import Batch, Jacobian, Params, Values
+from fairjax.types import Batch, Jacobian, Params, Values, check_choice
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
 
@@ -210,11 +210,7 @@ def _check_options(
     has_aux: bool,
     chunk_size: int | None,
 ) -> None:
-    known = get_args(Strategy)
-    if strategy not in known:
-        raise ValueError(
-            f"unknown strategy {strategy!r}; it is one of: {', '.join(known)}."
-        )
+    check_choice("strategy", strategy, *get_args(Strategy))
     if chunk_size is not None and (chunk_size < 1 or strategy not in ("map", "auto")):
         raise ValueError(
             "chunk_size is the number of rows at a time, 1 at least, of strategy "

@@ -30,22 +30,6 @@ def check_sizes(**sizes: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {size}.")
 
 
-def check_choice(name: str, value: Any, *choices: Any) -> None:
-    """Raises unless the option has one of the values.
-
-    Args:
-      name: The option, the subject of the message.
-      value: Its value.
-      *choices: What it may be.
-
-    Raises:
-      ValueError: If it has none of them.
-    """
-    if value not in choices:
-        *first, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(first)} or {last}, got {value!r}.")
-
-
 def group_sizes(num_groups: int | Sequence[int]) -> tuple[int, ...]:
     """How many groups each attribute has: of one attribute, or of several."""
     if isinstance(num_groups, Sequence):

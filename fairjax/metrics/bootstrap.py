@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fairjax.metrics._rows import check_choice, check_sizes, check_unweighted
+from fairjax.metrics._rows import check_sizes, check_unweighted
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.intervals import Interval, normal_quantile
+from fairjax.types import check_choice
 
 
 @functools.partial(jax.jit, static_argnames=("num_replicates", "within"))

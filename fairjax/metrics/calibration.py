@@ -18,13 +18,13 @@ from fairjax.metrics._rows import (
     BinaryTable,
     ScoreRows,
     binary_rows,
-    check_choice,
     check_sizes,
     float_type,
 )
 from fairjax.metrics._segments import group_sums, mean_by
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import grouped_score_order
+from fairjax.types import check_choice
 
 
 def brier_score(

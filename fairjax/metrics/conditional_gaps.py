@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fairjax.metrics._rows import check_choice
 from fairjax.metrics.counts import GroupCounts
+from fairjax.types import check_choice
 
 
 class ConditionalGap(NamedTuple):

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
-from fairjax.metrics._rows import ScoreRows, as_rows, check_choice
+from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums, running_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
+from fairjax.types import check_choice
 
 
 def _above(order: GroupedOrder, mass: Shaped[Array, " rows"]) -> Shaped[Array, " rows"]:

@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from fairjax.metrics import _intersections as cross
-from fairjax.metrics._rows import check_choice, check_columns, check_sizes
+from fairjax.metrics._rows import check_columns, check_sizes
 from fairjax.metrics.counts import BinaryRows
 from fairjax.metrics.definitions import CELLS, METRICS
+from fairjax.types import check_choice
 
 _Attributes: TypeAlias = Int[Array | np.ndarray, "attributes _"]
 _Codes: TypeAlias = Int[Array | np.ndarray, " rows"]
@@ -161,8 +162,7 @@ def worst_intersections(
       >>> found.searched, round(found.corrected_p_value.item(), 2)
       (8, 0.01)
     """
-    if metric not in _RATES:
-        raise ValueError(f"metric must be one of {', '.join(_RATES)}, got {metric!r}.")
+    check_choice("metric", metric, *_RATES)
     if worse is None:
         worse = "higher" if METRICS[metric].higher_is_better is False else "lower"
     within_label = metric != "selection_rate" if within_label is None else within_label

@@ -45,8 +45,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from fairjax._bisection import bisect
 from fairjax.metrics._numbers import extremes
 from fairjax.metrics._pairs import Families, joined, make_families, simultaneous
-from fairjax.metrics._rows import check_choice
 from fairjax.metrics.intervals import Interval, normal_quantile
+from fairjax.types import check_choice
 
 Limits: TypeAlias = Callable[[Float[Array, ""]], Interval]
 """The groups' own intervals at so many standard errors."""

@@ -18,6 +18,7 @@ from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.definitions import METRICS, SIGNED, Gap
 from fairjax.metrics.inequality import differential_fairness, entropy_split
 from fairjax.metrics.rates import rate_support
+from fairjax.types import check_choice
 
 _DEFAULTS = {
     None: (
@@ -121,8 +122,7 @@ def gap_table(
     rows = read_rows(labels, predictions, threshold, weights)
     columns = read_attributes(attributes, len(rows.labels))
     references = _references(reference, columns)
-    if compat not in _DEFAULTS:
-        raise ValueError(f"compat must be 'fairlearn' or 'aif360', got {compat!r}.")
+    check_choice("compat", compat, *_DEFAULTS)
     gaps = _DEFAULTS[compat] if gaps is None else gaps
     _check_options(gaps, references, compat, min_support)
     named = {name: {name: column} for name, column in columns.items()}

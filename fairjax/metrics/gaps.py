@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from fairjax.metrics._numbers import extremes
-from fairjax.metrics._rows import check_choice
 from fairjax.metrics.counts import GroupCounts
 from fairjax.metrics.definitions import ODDS
 from fairjax.metrics.rates import group_rate, rate_support
 from fairjax.metrics.support import support_status
+from fairjax.types import check_choice
 
 # [...], or [..., G] against a reference group.
 Gap: TypeAlias = Float[Array, "..."]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from fairjax.metrics._rows import as_rows, check_choice, compiled, float_type
+from fairjax.metrics._rows import as_rows, compiled, float_type
 from fairjax.metrics._segments import tally
 from fairjax.metrics.counts import GroupCounts, GroupRows, WeightRows
+from fairjax.types import check_choice
 
 _Column: TypeAlias = (
     Bool[Array | np.ndarray, " rows"] | Real[Array | np.ndarray, " rows"]

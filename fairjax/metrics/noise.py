@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from fairjax.metrics._numbers import as_floats, extremes
 from fairjax.metrics._pairs import correlation_of, in_families, joined
-from fairjax.metrics._rows import check_choice
+from fairjax.types import check_choice
 
 
 class GapNoise(NamedTuple):

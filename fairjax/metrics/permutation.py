@@ -21,7 +21,6 @@ from fairjax.metrics._rows import (
     PatientRows,
     ScoreRows,
     as_rows,
-    check_choice,
     check_columns,
     check_sizes,
 )
@@ -30,6 +29,7 @@ from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_cou
 from fairjax.metrics.gaps import difference, equalized_odds_difference
 from fairjax.metrics.order import score_order
 from fairjax.metrics.ranking import auroc_from_order
+from fairjax.types import check_choice
 
 # Two tables whose statistics are equal in exact arithmetic may differ in the last bits.
 _TIE = 1e-6

@@ -28,6 +28,7 @@ from fairjax.metrics.curves import group_auprc
 from fairjax.metrics.ranking import group_auroc
 from fairjax.metrics.rates import RATES
 from fairjax.metrics.recalibration import logistic_recalibration
+from fairjax.types import check_choice
 
 _SCORE_METRICS = {
     "auroc": group_auroc,
@@ -125,8 +126,7 @@ def by_group(
 
 
 def _check_metrics(metrics: Sequence[str], rows: Rows, compat: Compat) -> None:
-    if compat not in (None, "fairlearn", "aif360"):
-        raise ValueError(f"compat must be 'fairlearn' or 'aif360', got {compat!r}.")
+    check_choice("compat", compat, None, "fairlearn", "aif360")
     known = RATES if compat is None else _presets.RATES[compat]
     if compat is None and rows.scores is not None:
         known = (*known, *_SCORE_METRICS)

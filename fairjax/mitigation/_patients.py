@@ -1,7 +1,6 @@
 """Columns of patients as users have them, checked: labels, groups and weights."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,19 +25,6 @@ def check_lengths(**columns: Any) -> None:
     sizes = {name: shape[0] for name, shape in shapes.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the columns differ in length: {sizes}.")
-
-
-def check_one_of(what: str, value: Any, choices: Sequence[str]) -> None:
-    """Refuses a setting that is not one of the choices.
-
-    Raises:
-      ValueError: It is none of them.
-
-    Example:
-      >>> check_one_of("scale is", "value", ("value", "rank"))
-    """
-    if value not in choices:
-        raise ValueError(f"{what} one of {choices}, not {value!r}.")
 
 
 def binary(labels: Any) -> np.ndarray:

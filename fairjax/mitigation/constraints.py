@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Real
 
 from fairjax.mitigation import _patients
 from fairjax.mitigation.costs import Objective, wrong_costs
+from fairjax.types import check_choice
 
 Parity: TypeAlias = Literal[
     "demographic_parity",
@@ -126,7 +127,7 @@ def parity_constraints(
              [ 0. , -0.5,  0. ,  0.5],
              [ 0. ,  0.5,  0. , -0.5]])
     """
-    _patients.check_one_of("constraint is", constraint, get_args(Parity))
+    check_choice("constraint", constraint, *get_args(Parity))
     ratio, bound = _bounds(difference_bound, ratio_bound, ratio_slack)
     mass = _masses(labels, groups, weights, num_groups)
     known = range(num_groups) if names is None else names

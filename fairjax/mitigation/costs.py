@@ -4,7 +4,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fairjax.mitigation._patients import as_number, check_one_of
+from fairjax.mitigation._patients import as_number
+from fairjax.types import check_choice
 
 Objective: TypeAlias = Literal["error", "balanced_error"]
 
@@ -22,7 +23,7 @@ def check_objective(objective: str, costs: tuple[float, float]) -> None:
         ...
       ValueError: costs of 0 for both errors leave nothing to choose by.
     """
-    check_one_of("objective is", objective, get_args(Objective))
+    check_choice("objective", objective, *get_args(Objective))
     found = [as_number(c) for c in costs] if np.ndim(costs) == 1 else []
     if len(found) != 2 or not all(0 <= c < np.inf for c in found):
         raise ValueError(

@@ -11,7 +11,6 @@ import pandas as pd
 
 from fairjax._extra import extra
 from fairjax.keys import as_key
-from fairjax.mitigation._patients import check_one_of
 from fairjax.mitigation._sensitive import Groups, check_not_among
 from fairjax.mitigation.distances import distribution_distances
 from fairjax.mitigation.quantile_repair import (
@@ -22,7 +21,7 @@ from fairjax.mitigation.quantile_repair import (
     group_quantiles,
     repair,
 )
-from fairjax.types import check_whole
+from fairjax.types import check_choice, check_whole
 
 with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -332,7 +331,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     def _check(self) -> None:
         check_repair(self.repair_level, self.scale, self.ties)
         check_whole("num_quantiles", self.num_quantiles, 2)
-        check_one_of("unseen is", self.unseen, get_args(Unseen))
+        check_choice("unseen", self.unseen, *get_args(Unseen))
 
     def _discrete(self, values: np.ndarray) -> np.ndarray:
         if self.discrete is None or isinstance(self.discrete, str):

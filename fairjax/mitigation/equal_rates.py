@@ -22,6 +22,7 @@ from fairjax.mitigation.decision_rules import (
     expected_counts,
     selection_probability,
 )
+from fairjax.types import check_choice
 
 Constraint: TypeAlias = Literal[
     "equalized_odds",
@@ -168,7 +169,7 @@ def equal_rate_rules(
       >>> round(fitted.cost, 6)
       0.25
     """
-    _patients.check_one_of("constraint is", constraint, get_args(Constraint))
+    check_choice("constraint", constraint, *get_args(Constraint))
     _patients.check_share("tolerance", tolerance)
     _patients.check_lengths(
         labels=labels, scores=scores, groups=groups, weights=weights

@@ -9,11 +9,11 @@ import numpy as np
 
 from fairjax._extra import extra
 from fairjax.mitigation._passing import requested, settings_for, takes_weights
-from fairjax.mitigation._patients import check_one_of
 from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
 from fairjax.mitigation.equal_rates import Constraint, equal_rate_rules
+from fairjax.types import check_choice
 
 with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import (
@@ -139,7 +139,7 @@ class EqualizedOdds(
             of other than two; no sensitive features; weights for a classifier that
             takes none.
         """
-        check_one_of("response is", self.response, get_args(Scores))
+        check_choice("response", self.response, *get_args(Scores))
         if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
             raise ValueError(
                 f"the estimator is a classifier, not {type(self.estimator).__name__}."

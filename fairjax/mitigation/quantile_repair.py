@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from fairjax.mitigation import _places
-from fairjax.mitigation._patients import check_one_of
-from fairjax.types import Scalar, check_whole, is_known
+from fairjax.types import Scalar, check_choice, check_whole, is_known
 
 Scale: TypeAlias = Literal["value", "rank"]
 Ties: TypeAlias = Literal["middle", "random"]
@@ -234,8 +233,8 @@ def check_repair(level: Any, scale: str, ties: str) -> None:
         raise ValueError(f"the repair level is a number in [0, 1], not {level!r}.")
     if is_known(level) and not 0 <= level <= 1:
         raise ValueError(f"the repair level lies in [0, 1], not {level}.")
-    check_one_of("scale is", scale, get_args(Scale))
-    check_one_of("ties are", ties, get_args(Ties))
+    check_choice("scale", scale, *get_args(Scale))
+    check_choice("ties", ties, *get_args(Ties))
 
 
 @functools.partial(jax.jit, static_argnames=("num_groups", "size", "most"))

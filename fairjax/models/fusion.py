@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from fairjax.models._layers import Dropout, keep, learned
 from fairjax.models.transformer import Transformer
-from fairjax.types import check_whole
+from fairjax.types import check_choice, check_whole
 
 Pool = Literal["mean", "first"]
 
@@ -119,8 +119,7 @@ class MultimodalClassifier(nnx.Module):
         names = tuple(encoders)
         _check_names(names, widths)
         check_whole("num_outputs", num_outputs)
-        if pool not in get_args(Pool):
-            raise ValueError(f"pool is 'mean' or 'first', not {pool!r}.")
+        check_choice("pool", pool, *get_args(Pool))
         self.encoders = nnx.Dict(encoders)
         self.projections = nnx.Dict(
             {name: _Projection(widths[name], width, dropout, rngs) for name in names}

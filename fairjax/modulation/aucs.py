@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.modulation._arguments import read_batch
-from fairjax.types import check_whole, gathered
+from fairjax.types import check_choice, check_whole, gathered
 
 Kind: TypeAlias = Literal["exact", "paper", "released"]
 
@@ -87,8 +87,7 @@ def group_aucs(
       Array([[1.  ],
              [0.25]], dtype=float32)
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind is one of {get_args(Kind)}, not {kind!r}.")
+    check_choice("kind", kind, *get_args(Kind))
     check_whole("num_groups", num_groups)
     scores = jnp.asarray(scores)
     if scores.ndim != 2:

@@ -21,6 +21,7 @@ from fairjax.modulation.parameters import check_labels, scale_by_label
 from fairjax.types import (
     Params,
     Scalar,
+    check_choice,
     check_decay,
     check_nonnegative,
     check_whole,
@@ -132,7 +133,7 @@ def balance_groups(
     names = names_of(modalities)
     check_whole("num_groups", num_groups)
     check_two_groups(num_groups)
-    _check_mode(mode)
+    check_choice("mode", mode, *get_args(Mode))
     check_settings(tau=tau, decay=decay, mu=mu)
 
     def init(params: Params) -> GroupBalanceState:
@@ -299,8 +300,3 @@ def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
     for name, value in {"tau": tau, **others}.items():
         check_nonnegative(name, value)
     check_decay(decay)
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is 'paper' or 'released', not {mode!r}.")

@@ -334,7 +334,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"strategy": "fast"}, "'fast'.*auto, jacrev, pulls, map, cells"),
+            (
+                {"strategy": "fast"},
+                "'auto', 'jacrev', 'pulls', 'map' or 'cells'; got 'fast'",
+            ),
             ({"strategy": "pulls", "chunk_size": 2}, "chunk_size"),
             ({"strategy": "map", "chunk_size": 0}, "chunk_size"),
         ],

@@ -22,65 +22,65 @@ SIZE = {"num_groups": 2}
     [
         (
             lambda: metrics.equalized_odds_difference(COUNTS, agg="min"),
-            "agg must be 'max' or 'mean', got 'min'",
+            "agg must be 'max' or 'mean'; got 'min'",
         ),
         (
             lambda: metrics.equalized_odds_ratio(COUNTS, agg="max"),
-            "agg must be 'min' or 'mean', got 'max'",
+            "agg must be 'min' or 'mean'; got 'max'",
         ),
         (
             lambda: metrics.conditional(metrics.error_rate_ratio, COUNTS, "worst"),
-            "agg must be 'max', 'min' or 'mean', got 'worst'",
+            "agg must be 'max', 'min' or 'mean'; got 'worst'",
         ),
         (
             lambda: metrics.differential_fairness(COUNTS, of="data"),
-            "of must be 'predictions' or 'labels', got 'data'",
+            "of must be 'predictions' or 'labels'; got 'data'",
         ),
         (
             lambda: metrics.equity_scaled_auroc(SCORES[0], SCORES, agg="max"),
-            "agg must be 'sum' or 'mean', got 'max'",
+            "agg must be 'sum' or 'mean'; got 'max'",
         ),
         (
             lambda: metrics.group_calibration_error(
                 ROWS, SCORES, ROWS, norm="l2", **SIZE
             ),
-            "norm must be 'l1' or 'max', got 'l2'",
+            "norm must be 'l1' or 'max'; got 'l2'",
         ),
         (
             lambda: metrics.multinomial_bootstrap(
                 KEY, COUNTS, num_replicates=2, within="cell"
             ),
-            "within must be 'table', 'group' or 'label', got 'cell'",
+            "within must be 'table', 'group' or 'label'; got 'cell'",
         ),
         (
             lambda: metrics.bootstrap_interval(SCORES, SCORES[0], method="bca"),
-            "method must be 'percentile', 'basic' or 'bias_corrected', got 'bca'",
+            "method must be 'percentile', 'basic' or 'bias_corrected'; got 'bca'",
         ),
         (
             lambda: metrics.permutation_null(
                 KEY, ROWS, ROWS, ROWS, num_permutations=2, within=True, **SIZE
             ),
-            "within must be 'label', 'prediction' or None, got True",
+            "within must be 'label', 'prediction' or None; got True",
         ),
         (
             lambda: metrics.cluster_permutation_null(
                 KEY, ROWS, ROWS, ROWS, ROWS, num_permutations=2, within="row", **SIZE
             ),
-            "within must be 'label', 'prediction' or None, got 'row'",
+            "within must be 'label', 'prediction' or None; got 'row'",
         ),
         (
             lambda: metrics.by_group(ROWS, ROWS, ROWS, compat="oxonfair"),
-            "compat must be 'fairlearn' or 'aif360', got 'oxonfair'",
+            "compat must be None, 'fairlearn' or 'aif360'; got 'oxonfair'",
         ),
         (
             lambda: metrics.gap_table(ROWS, ROWS, ROWS, compat="oxonfair"),
-            "compat must be 'fairlearn' or 'aif360', got 'oxonfair'",
+            "compat must be None, 'fairlearn' or 'aif360'; got 'oxonfair'",
         ),
         (
             lambda: metrics.worst_intersections(
                 KEY, ROWS, ROWS, ROWS[None], num_levels=(2,), worse="less"
             ),
-            "worse must be 'lower' or 'higher', got 'less'",
+            "worse must be 'lower' or 'higher'; got 'less'",
         ),
     ],
 )

@@ -148,7 +148,10 @@ def test_a_group_without_positives_is_not_bound_by_their_rate():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"constraint": "parity"}, "constraint is one of"),
+        (
+            {"constraint": "parity"},
+            "constraint must be '.* or '.*; got '(parity|fairness)'",
+        ),
         ({"difference_bound": -0.1}, r"lies in \[0, 1\], not -0.1"),
         ({"difference_bound": 0.1, "ratio_bound": 0.8}, "not both"),
         ({"difference_bound": "a"}, r"difference_bound lies in \[0, 1\], not 'a'"),
@@ -162,7 +165,7 @@ def test_a_group_without_positives_is_not_bound_by_their_rate():
         ({"labels": np.array([0, 2, 1, 1])}, "labels are 0 or 1"),
         ({"labels": np.array([0, 1, 1])}, "differ in length"),
         ({"groups": np.array([0, 1, 2, 1])}, "groups lie in 0 .. 1; found 0 to 2"),
-        ({"objective": "loss"}, "objective is one of"),
+        ({"objective": "loss"}, "objective must be 'error' or 'balanced_error'; got"),
         ({"costs": (1.0, -1.0)}, "two numbers of at least 0"),
         (
             {"objective": "balanced_error", "labels": np.zeros(4, int)},

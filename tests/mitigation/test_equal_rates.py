@@ -422,8 +422,11 @@ def test_a_row_in_no_group_is_counted_nowhere():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"constraint": "parity"}, "constraint is one of"),
-        ({"objective": "auc"}, "objective is one of"),
+        (
+            {"constraint": "parity"},
+            "constraint must be '.* or '.*; got '(parity|fairness)'",
+        ),
+        ({"objective": "auc"}, "objective must be 'error' or 'balanced_error'; got"),
         ({"costs": (1.0, -1.0)}, "costs are two numbers of at least 0"),
         ({"costs": 1}, "costs are two numbers of at least 0"),
         ({"costs": ("a", "b")}, "costs are two numbers of at least 0"),

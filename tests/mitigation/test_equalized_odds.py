@@ -239,11 +239,15 @@ def test_labels_of_other_classes_are_refused():
 @pytest.mark.parametrize(
     ("settings", "change", "words"),
     [
-        ({"constraint": "parity"}, {}, "constraint is one of .* not 'parity'"),
-        ({"objective": "auc"}, {}, "objective is one of"),
+        ({"constraint": "parity"}, {}, "constraint must be .* got 'parity'"),
+        (
+            {"objective": "auc"},
+            {},
+            "objective must be 'error' or 'balanced_error'; got",
+        ),
         ({"costs": (1, -1)}, {}, "costs are two numbers of at least 0"),
         ({"tolerance": 2}, {}, r"tolerance lies in \[0, 1\], not 2"),
-        ({"response": "odds"}, {}, "response is one of .* not 'odds'"),
+        ({"response": "odds"}, {}, "response must be .* got 'odds'"),
         ({"estimator": LinearRegression()}, {}, "a classifier, not LinearRegression"),
         ({"estimator": None}, {}, "a classifier, not NoneType"),
         (

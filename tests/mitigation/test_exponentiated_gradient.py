@@ -585,7 +585,10 @@ def test_a_group_without_positives(patients):
     [
         ({"estimator": None}, "an estimator is needed"),
         ({"estimator": KNeighborsClassifier()}, "takes no 'sample_weight'"),
-        ({"constraint": "fairness"}, "constraint is one of"),
+        (
+            {"constraint": "fairness"},
+            "constraint must be '.* or '.*; got '(parity|fairness)'",
+        ),
         ({"difference_bound": 2.0}, r"lies in \[0, 1\]"),
         ({"estimator": LogisticRegression}, "an estimator is needed"),
         ({"estimator": LinearRegression()}, "a classifier, not LinearRegression"),

@@ -384,8 +384,8 @@ def test_distances_of_one_group_or_no_values_are_not_defined():
     ("options", "words"),
     [
         ({"level": 1.5}, "lies in \\[0, 1\\], not 1.5"),
-        ({"scale": "log"}, "scale is one of"),
-        ({"ties": "first"}, "ties are one of"),
+        ({"scale": "log"}, "scale must be 'value' or 'rank'; got 'log'"),
+        ({"ties": "first"}, "ties must be 'middle' or 'random'; got"),
         ({"ties": "random"}, "only with a key"),
         ({"number": 1}, "num_quantiles is at least 2"),
         ({"number": 50_000}, "num_quantiles is at most 46341, not 50000"),

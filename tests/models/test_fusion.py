@@ -399,7 +399,9 @@ def test_presence_in_numbers(untyped, kind, pool):
 
 
 def test_wrong_pool(untyped):
-    with pytest.raises(ValueError, match="pool is 'mean' or 'first', not 'median'"):
+    with pytest.raises(
+        ValueError, match="pool must be 'mean' or 'first'; got 'median'"
+    ):
         make("median")
 
 

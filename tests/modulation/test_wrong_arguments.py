@@ -148,11 +148,11 @@ INPUTS = jnp.ones((4, 3))
         ),
         (
             lambda: modulation.multifair(LABELS, NAMES, num_groups=2, mode="code"),
-            "mode is 'paper' or 'released', not 'code'",
+            "mode must be 'paper' or 'released'; got 'code'",
         ),
         (
             lambda: modulation.group_aucs(SCORES, BATCH["labels"], kind="smooth"),
-            "kind is one of .*'exact', 'paper', 'released'.* not 'smooth'",
+            "kind must be 'exact', 'paper' or 'released'; got 'smooth'",
         ),
         (
             lambda: modulation.group_aucs(SCORES[:, 0], BATCH["labels"]),

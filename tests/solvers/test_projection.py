@@ -115,7 +115,7 @@ def test_zero_row_is_never_divided_by():
 
 
 def test_unknown_condition(untyped):
-    with pytest.raises(ValueError, match="'conflict' or 'always', not 'never'"):
+    with pytest.raises(ValueError, match="'conflict' or 'always'; got 'never'"):
         coefficients([A, B], condition="never")
 
 
