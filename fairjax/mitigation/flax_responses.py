@@ -29,8 +29,9 @@ def logistic(num_inputs: int, rngs: nnx.Rngs) -> nnx.Module:
     Example:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
-      >>> logistic(3, nnx.Rngs(0))(jnp.ones((5, 3))).shape
-      (5, 1)
+      >>> model = logistic(1, nnx.Rngs(0))
+      >>> bool(model(jnp.ones((1, 1))) == model.layers[0].kernel[...])
+      True
     """
     return MLP(num_inputs, (), 1, rngs=rngs)
 
