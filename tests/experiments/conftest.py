@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.core import protocol, runner
+from experiments.core import lanes, protocol, runner
 from experiments.core.evaluation import Evaluator, Predictions
 from experiments.core.programs import Budget
 from experiments.datasets import load
@@ -138,16 +138,33 @@ def on_one_device(patch):
     patch.setattr(sweep, "lane_mesh", lambda lanes: mesh)
 
 
+def untrained(program, splits, budget, *, advance, **_):
+    """What training gives, but drawn: the label, and a noise for every variant."""
+    rng = np.random.default_rng([*program.name.encode()])
+    shape = (len(program.variants), budget.steps)
+    objectives = 1 + len(splits.attributes)
+    drawn = {
+        "values": rng.random((*shape, objectives)),
+        "norms": rng.random((*shape, objectives)),
+        "cosines": rng.uniform(-1, 1, (*shape, objectives, objectives)),
+        "conflict_share": rng.random(shape),
+    }
+    logits = rng.normal(splits.table.label, 1.0, (shape[0], *splits.inputs.shape[:2]))
+    advance(budget.steps)
+    return lanes.Trained(logits.astype(np.float32), (drawn,))
+
+
 def small_run(table, folder, **options):
     """A run of the experiment on a table of one's own: its folder, results and bar.
 
-    Its references are a column, and it is not audited; the command's test has both.
+    Its references are a column, nothing is trained, and it is not audited; the
+    command's test has all of them.
     """
     kept = []
     write = fairgrad.runs.report.write
     with pytest.MonkeyPatch.context() as patch:
         bars = noted_bars(patch)
-        on_one_device(patch)
+        patch.setattr(lanes, "train", untrained)
         patch.setattr(fairgrad, "load", lambda name: table)
         cheap = {
             name: (title, column)

@@ -129,9 +129,9 @@ def test_all_configurations_at_scale(monkeypatch):
         return 0.5
 
     monkeypatch.setattr(pipeline_at_scale, "_most_held", most_held)
-    row = pipeline_at_scale.measure_pipeline(4000, learner="logistic", iterations=1)
+    row = pipeline_at_scale.measure_pipeline(2000, learner="logistic", iterations=1)
     assert row.task == "eight configurations, logistic"
-    assert (row.rows, row.features, row.groups) == (4000, 177, 10)
+    assert (row.rows, row.features, row.groups) == (2000, 177, 10)
     assert row.reached == 0.5
 
 

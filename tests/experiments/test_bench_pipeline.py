@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -25,6 +26,14 @@ def test_every_way_of_loading_is_measured_and_written(tmp_path, monkeypatch):
     before, after = (mark.format(name) for mark in (timing.BEGIN, timing.END))
     document.write_text(f"{before}\nold\n{after}\n", encoding="utf-8")
     monkeypatch.setattr(timing, "DOCUMENT", document)
+
+    @jax.jit
+    def step(state, batch):
+        read = sum(value.sum() for value in batch.values())
+        return state + read, {}
+
+    # Another test takes the model's own step, compiled for each length.
+    monkeypatch.setattr(bench, "make_step", lambda _: (step, jnp.zeros(())))
     rows = bench.main(bench.Options(output=tmp_path, docs=True, quick=True))
     assert [(row.ahead, row.lengths) for row in rows] == [
         (False, 1),

@@ -227,7 +227,7 @@ def test_the_reduction_is_fairer_than_its_learner(fits, rows):
     gaps = []
     for name in ("base-0", "egr-0"):
         fit = dataclasses.replace(
-            fits[name](), iterations=10, others=np.flatnonzero(held)
+            fits[name](), iterations=5, others=np.flatnonzero(held)
         )
         chance = fit.run().scores
         chance = (chance >= 0.3) * 1.0 if name == "base-0" else chance
