@@ -265,7 +265,7 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
 
 @pytest.mark.parametrize(
     "name",
-    ["multifair", "multifair_after_adam", "penalty", "fairgrad", "dual_level"],
+    ["multifair_after_adam", "cggm", "penalty", "dual_level"],
 )
 def test_programs_are_traced_to_the_end_and_record_what_they_observe(small, name):
     """The command's test trains others."""
