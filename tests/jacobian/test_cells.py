@@ -262,6 +262,7 @@ def test_any_assignment_to_cells_is_exact(size, cells, weights, mask):
     assert_close(got, in_double(SHARED_CELLS, params, batch))
 
 
+@slow
 @pytest.mark.parametrize("cell", [0, 5])
 def test_all_examples_in_one_cell_overflow_the_windows(cell):
     size = 60
