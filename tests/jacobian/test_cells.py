@@ -213,7 +213,7 @@ SEPARABLE = [logits for models in TOGETHER for logits in models]
 
 
 def side_by_side(models):
-    """Their sum, each of parameters of its own, and none so large as to drown others."""
+    """Their sum, each of parameters of its own, and none so large as to drown one."""
 
     def logits(params, batch):
         return sum(jnp.arcsinh(f(params[f.__name__], batch)) for f in models)
