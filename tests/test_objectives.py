@@ -33,6 +33,12 @@ BATCH = {"x": jnp.array([1.0, 2.0, 3.0, 5.0]), "cells": jnp.array([0, 1, 3, 3])}
 VALUES = [11 / 4, 5, 2.5]
 
 
+@functools.cache
+def pulled_rows():
+    run = jax.jit(fairjax.value_and_jacobian(make(), strategy="pulls"))
+    return lambda w, batch: run(w, batch)[1]
+
+
 def close(found, expected, **options):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6, **options)
 
@@ -79,10 +85,7 @@ class TestValues:
         close(objectives(w, batch), VALUES)
         if not np.isfinite(bad):
             return
-        close(
-            fairjax.value_and_jacobian(objectives, strategy="pulls")(w, batch)[1],
-            fairjax.value_and_jacobian(objectives, strategy="pulls")(w, BATCH)[1],
-        )
+        close(pulled_rows()(w, batch), pulled_rows()(w, BATCH))
 
     def test_mask_and_weights_together(self):
         batch = {
@@ -129,10 +132,8 @@ class TestValues:
         batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
         close(jax.jit(run)(batch), VALUES)
         halves = jax.tree.map(lambda leaf: leaf.reshape(2, 2), BATCH)
-        found = jax.vmap(objectives, in_axes=(None, 0), axis_name="data")(
-            jnp.array(2.0), halves
-        )
-        close(found, [VALUES, VALUES])
+        mapped = jax.jit(jax.vmap(objectives, in_axes=(None, 0), axis_name="data"))
+        close(mapped(jnp.array(2.0), halves), [VALUES, VALUES])
 
 
 FIRST = {"x": jnp.array([1.0, 3.0]), "cells": jnp.array([0, 0])}
@@ -195,9 +196,8 @@ class TestRunningMeans:
         objectives = make(decay=0.75)
         _, running = self.run(FIRST)
         expected, state = jax.jacrev(objectives, has_aux=True)(self.W, SECOND, running)
-        (values, new), found = fairjax.value_and_jacobian(
-            objectives, strategy=strategy, has_aux=True
-        )(self.W, SECOND, running)
+        run = fairjax.value_and_jacobian(objectives, strategy=strategy, has_aux=True)
+        (values, new), found = jax.jit(run)(self.W, SECOND, running)
         close(found, expected)
         close(values, self.run(FIRST, SECOND)[0])
         jax.tree.map(close, new, state)
@@ -221,7 +221,7 @@ class TestRunningMeans:
             values, _ = objectives(self.W, BATCH, running)
             gradient, (running) = differentiate(self.W, BATCH, running)
             close(values, VALUES)
-            close(gradient, jax.jacrev(make())(self.W, BATCH))
+            close(gradient, pulled_rows()(self.W, BATCH))
 
     def test_averaged_sums_are_unbiased(self):
         """Their mean over all sequences of draws is the draws' own mean."""
@@ -272,7 +272,7 @@ class TestRunningMeans:
             return objectives(jnp.array(3.0), BATCH, running)[0]
 
         decays = jnp.array([0.0, 0.5, 0.9])
-        close(jax.vmap(values)(decays), [values(float(d)) for d in decays])
+        close(jax.jit(jax.vmap(values))(decays), [values(float(d)) for d in decays])
 
     def test_wrong_call(self):
         with pytest.raises(ValueError, match="are called with running means"):

@@ -351,6 +351,7 @@ def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
             assert set(ranking_of(document, model, group).values()) == {"suppressed"}
 
 
+@pytest.mark.slow
 def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
     frame = cut()
     # Three values, of which the highest has few without the outcome in c.

@@ -194,11 +194,13 @@ def test_a_missing_score_spoils_its_group_alone():
 def test_curve_maps_over_scores():
     labels, _, groups, rng = case(3)
     scores = rng.random((3, 200)).astype(np.float32)
-    mapped = jax.vmap(
-        lambda s: calibration_curve(labels, s, groups, num_groups=3, num_bins=5)
-    )(scores)
+
+    def curve(scores):
+        return calibration_curve(labels, scores, groups, num_groups=3, num_bins=5)
+
+    mapped, compiled = jax.jit(jax.vmap(curve))(scores), jax.jit(curve)
     for i in range(3):
-        alone = calibration_curve(labels, scores[i], groups, num_groups=3, num_bins=5)
+        alone = compiled(scores[i])
         np.testing.assert_array_equal(mapped.rows[i], alone.rows)
         np.testing.assert_allclose(mapped.mean_score[i], alone.mean_score, rtol=1e-6)
 

@@ -76,7 +76,8 @@ def simulated_gaps(true_rates, support):
             statistic=equal_opportunity_difference,
         )
 
-    return jax.lax.map(run, jax.random.split(jax.random.key(0), RUNS), batch_size=100)
+    # Batches of one size, of which one program is made.
+    return jax.lax.map(run, jax.random.split(jax.random.key(0), RUNS), batch_size=125)
 
 
 def simulate(true_rates, positives):

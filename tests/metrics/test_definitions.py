@@ -46,6 +46,11 @@ import numpy as np
 import pandas as pd
 from fairjax import audit, metrics
 from fairjax.audit import glossary, rules
+from fairjax.audit.measure import _analysis, _pointwise
+
+# Nothing is compiled ahead, and few other thresholds are simulated.
+_analysis._Analysis._compile = lambda analysis: None
+_pointwise.SENSITIVITY_THRESHOLDS = np.array([0.5])
 
 # TN, FP, FN and TP of two groups.
 cells = np.array([[60, 20, 20, 100], [80, 40, 20, 60]])

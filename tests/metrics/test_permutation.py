@@ -111,7 +111,7 @@ def test_p_value_counts_the_observed_table():
 
 def rejections(within, runs=250):
     """Share of p <= .05 where odds are equal but a small group has few positives."""
-    groups = jnp.repeat(jnp.arange(2), jnp.array([900, 100]), total_repeat_length=1000)
+    groups = jnp.repeat(jnp.arange(2), jnp.array([360, 60]), total_repeat_length=420)
     prevalence = jnp.where(groups == 0, 0.5, 0.06)
 
     def run(key):
@@ -137,9 +137,10 @@ def rejections(within, runs=250):
 
 @pytest.mark.slow
 def test_shuffling_within_labels_is_valid_where_prevalence_differs():
-    # 5 % and 3 standard errors of 250 runs; the pooled shuffle is what would go wrong.
+    # 5 % and 3 standard errors of 250 runs; the pooled shuffle is what would go wrong,
+    # in more than two fifths of them, and is not above .15 by chance in 100 runs.
     assert rejections(within="label") < 0.09
-    assert rejections(within=None) > 0.15
+    assert rejections(within=None, runs=100) > 0.15
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_predict_draws_with_the_chances(fitted, patients, backend):
 def test_a_rare_outcome_is_selected_by_the_balanced_error(patients, learner):
     x, labels, groups = patients
     rare = labels * (np.random.default_rng(0).random(600) < 0.2)
-    options = {"difference_bound": 0.05, "random_state": 0, "max_iterations": 10}
+    options = {"difference_bound": 0.05, "random_state": 0, "max_iterations": 5}
     plain, balanced, costly = (
         ExponentiatedGradient(learner, **options, **more).fit(
             x, rare, sensitive_features=groups

@@ -53,9 +53,12 @@ def built(pool):
 
     def loss(params, inputs, present):
         found = apply(params, inputs, present)
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in found)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in found), found
 
-    return jax.jit(apply), jax.jit(jax.grad(loss)), params
+    both = jax.jit(jax.grad(loss, has_aux=True))
+    # The quick tests have no use for gradients; of the other pool one program does.
+    run = jax.jit(apply) if pool == "mean" else lambda *given: both(*given)[1]
+    return run, lambda *given: both(*given)[0], params
 
 
 def draw(seed=0):
@@ -105,9 +108,8 @@ FIRST = pytest.param("first", marks=pytest.mark.slow)
         pytest.param("mean", None, marks=pytest.mark.slow),
         ("mean", PRESENT),
         pytest.param("first", PRESENT, marks=pytest.mark.slow),
-        pytest.param("first", None, marks=pytest.mark.slow),
     ],
-    ids=["mean-all", "mean-some", "first-some", "first-all"],
+    ids=["mean-all", "mean-some", "first-some"],
 )
 def test_values_are_those_of_numpy(pool, present):
     run, _, params = built(pool)
@@ -140,15 +142,16 @@ def test_values_are_those_of_numpy(pool, present):
 
 
 def test_parameters_lie_under_the_modalities_names():
-    model = make()
+    model = abstract()
     _, params = functional(model)
     assert model.modalities == NAMES
     for part in ("encoders", "projections", "auxiliary"):
         assert set(params[part]) == set(NAMES)
+    params = jax.tree.map(lambda leaf: leaf.shape, params)
     shapes = {"bias": (OUTPUTS,), "kernel": (WIDTH, OUTPUTS)}
-    assert jax.tree.map(jnp.shape, params["classifier"]["last"]) == shapes
+    assert params["classifier"]["last"] == shapes
     for name in NAMES:
-        assert jax.tree.map(jnp.shape, params["auxiliary"][name]["last"]) == shapes
+        assert params["auxiliary"][name]["last"] == shapes
 
 
 @pytest.mark.parametrize("garbage", [1e6, np.nan])
@@ -263,13 +266,12 @@ def test_dropout_draws_where_there_are_keys_only():
     def run(seed):
         return differentiate(params, jax.random.key(seed))[1].logits
 
-    # A model without dropout.
+    # Without a key, the program of a model without dropout.
     still, _, _ = built("mean")
-    np.testing.assert_allclose(
-        jax.jit(apply)(params, INPUTS, PRESENT).logits,
-        still(params, INPUTS, PRESENT).logits,
-        atol=1e-6,
-    )
+    programs = [
+        one.lower(params, INPUTS, PRESENT).as_text() for one in (jax.jit(apply), still)
+    ]
+    assert programs[0] == programs[1]
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.allclose(run(1), run(2), atol=0.05)
 
@@ -338,14 +340,10 @@ def objectives_of(apply, functions, rngs_seed=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kinds", "rngs_seed"),
-    [(("labs", "vitals"), 3), (("labs", "vitals", "notes", "scan"), None)],
-    ids=["with dropout", "with text and volumes"],
-)
-def test_examples_are_proven_separate(kinds, rngs_seed):
-    apply, params, batch = clinical(kinds=kinds)
-    objectives = objectives_of(apply, {"risks": RISKS, "odds": ODDS}, rngs_seed)
+def test_examples_are_proven_separate():
+    """Of all kinds of encoders, of which two drop."""
+    apply, params, batch = clinical(kinds=("labs", "vitals", "notes", "scan"))
+    objectives = objectives_of(apply, {"risks": RISKS, "odds": ODDS}, rngs_seed=3)
     plan = fairjax.jacobian.explain(objectives)(params, batch)
     assert "cells" in plan.costs, plan.reason
 
@@ -391,18 +389,17 @@ X = jnp.ones((3, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "pool"), [(float, "mean"), (int, "first")])
-def test_presence_in_numbers(untyped, kind, pool):
-    run, _, params = built(pool)
+@pytest.mark.parametrize("kind", [float, int])
+def test_presence_in_numbers(untyped, kind):
+    run, _, params = built("mean")
     found, wanted = (run(params, INPUTS, p) for p in (PRESENT.astype(kind), PRESENT))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_wrong_pool(untyped):
-    with pytest.raises(
-        ValueError, match="pool must be 'mean' or 'first'; got 'median'"
-    ):
-        make("median")
+    message = "pool must be 'mean' or 'first'; got 'median'"
+    with pytest.raises(ValueError, match=message):
+        nnx.eval_shape(functools.partial(make, "median"))
 
 
 @pytest.mark.parametrize(

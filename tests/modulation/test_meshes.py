@@ -43,6 +43,9 @@ def step(params, state, batch):
     return gradient, transform().update(params, state, params, **batch)
 
 
+compiled_step = jax.jit(step)
+
+
 def transform():
     return optax.chain(
         modulation.multifair(LABELS, NAMES, num_groups=2, tau=0.01),
@@ -57,7 +60,7 @@ def test_sharded_batches(kind):
     batch = asdict(transcription.draw(1, 32, 2, 2))
     batch = jax.tree.map(jnp.asarray, batch)
     state = transform().init(PARAMS)
-    wanted = jax.jit(step)(PARAMS, state, batch)
+    wanted = compiled_step(PARAMS, state, batch)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):
 
@@ -65,7 +68,7 @@ def test_sharded_batches(kind):
             place = NamedSharding(mesh, PartitionSpec(*axes))
             return jax.tree.map(lambda leaf: jax.device_put(leaf, place), tree)
 
-        found = jax.jit(step)(put(PARAMS), put(state), put(batch, "data"))
+        found = compiled_step(put(PARAMS), put(state), put(batch, "data"))
         assert found[0].sharding.is_equivalent_to(
             NamedSharding(mesh, PartitionSpec("data")), 2
         )

@@ -1,5 +1,7 @@
 """What users are told, who have no run-time check of annotations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -395,6 +397,25 @@ def test_presence_in_numbers(make, kind):
         for given in (present.astype(kind), present.astype(bool))
     )
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_updates_and_states_are_those_with_one():
+    """Beside tests of wrong arguments, whose operations one by one it shares."""
+    tx = MAKE["multifair"](LABELS, NAMES)
+    found = wanted = tx.init(PARAMS)
+    update = jax.jit(tx.update)
+    for scores in ([0.9, 0.3, 0.6, 0.2], [0.1, 0.8, 0.4, 0.7]):
+        scores = jnp.array(scores)
+        batch = BATCH | {"unimodal_scores": jnp.stack([scores, scores**2], axis=1)}
+        one, found = tx.update(PARAMS, found, **batch)
+        other, wanted = update(PARAMS, wanted, **batch)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+            (one, found),
+            (other, wanted),
+        )
+    assert not np.array_equal(one["image"], PARAMS["image"])
 
 
 @pytest.mark.slow
