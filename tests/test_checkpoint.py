@@ -1,7 +1,11 @@
 """Checkpoints: what comes back, what is refused, and a run killed while it saves."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +16,6 @@ from jax.sharding import PartitionSpec as P
 
 from fairjax.checkpoint import Checkpoints
 from tests import training_worker
-from tests.forks import Forks
 
 TREE = {
     "params": {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(0.1, jnp.bfloat16)},
@@ -164,18 +167,33 @@ def test_a_width_may_change(folder):
     assert_same(found, {"w": jnp.arange(3, dtype=jnp.bfloat16)})
 
 
+def killed(folder, output, *kill):
+    """The exit code of ``training_worker.py`` in a process, and what it complained."""
+    path = Path(__file__).with_name("training_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(path), str(folder), str(output), *kill],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(path.parents[1]),
+        },
+        capture_output=True,
+        timeout=300,
+    )
+    return done.returncode, done.stderr.decode()
+
+
 @pytest.mark.slow
 def test_a_run_killed_while_it_saves_ends_in_the_same_bits(tmp_path):
     folder, output = tmp_path / "killed", tmp_path / "killed.bin"
     reached = []
     # Before the first checkpoint gets its name; while the second is written; while
     # the first is deleted, once the third is there.
-    with Forks(training_worker.__file__) as run:
-        for kill in (("os.rename", "2"), ("open", "14"), ("shutil.rmtree", "2")):
-            code, _ = run(folder, output, *kill)
-            assert code == -signal.SIGKILL
-            assert not output.exists()
-            reached.append(max((int(p.name) for p in folder.glob("[0-9]")), default=0))
+    for kill in (("os.rename", "2"), ("open", "14"), ("shutil.rmtree", "2")):
+        code, errors = killed(folder, output, *kill)
+        assert code == -signal.SIGKILL, errors
+        assert not output.exists()
+        reached.append(max((int(p.name) for p in folder.glob("[0-9]")), default=0))
     assert reached == [0, 1, 3]
     whole = tmp_path / "whole.bin"
     # Here rather than in processes of their own, which would import and compile again.

@@ -1,9 +1,9 @@
 """A training run that can kill itself while it saves; run by test_checkpoint.py.
 
-``main(folder, output[, event, count])`` resumes from the checkpoints in ``folder``,
-trains to the end with one after every call, and writes the last state's bytes to
-``output``. With ``event``, the process sends itself SIGKILL the ``count``-th time that
-Python raises this audit event (``open``, ``os.rename``) for something in ``folder``.
+``python training_worker.py FOLDER OUTPUT [EVENT COUNT]`` resumes from the checkpoints
+in FOLDER, trains to the end with one after every call, and writes the last state's
+bytes to OUTPUT. With EVENT, it sends itself SIGKILL the COUNT-th time that Python
+raises this audit event (``open``, ``os.rename``) for something in FOLDER.
 """
 
 import os
@@ -83,3 +83,7 @@ def main(folder, output, *kill):
             checkpoints.save(call, run)
     leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run)]
     Path(output).write_bytes(b"".join(leaves))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,10 +1,9 @@
 """Trains lanes on real patients, and may kill itself; run by test_lanes.py.
 
-``main(output, *work[, kill])`` trains a method of three phases with a checkpoint after
-every call, in each of the folders ``work`` in turn, and writes the logits of each
-beside ``output``. With a number ``kill`` the process sends itself SIGKILL the
-``kill``-th time that a file in the folder is renamed: in the middle of saving a
-checkpoint.
+``python lanes_worker.py OUTPUT WORK ... [KILL]`` trains a method of three phases with a
+checkpoint after every call, in each of the folders WORK in turn, and writes the logits
+of the last to OUTPUT. With a number KILL it sends itself SIGKILL the KILL-th time that
+a file in WORK is renamed: in the middle of saving a checkpoint.
 """
 
 import os
@@ -64,3 +63,7 @@ def main(output, *folders):
             b"".join(np.ascontiguousarray(values).tobytes() for values in content)
         )
         sys.stdout.write(f"{work.name} {sum(steps)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

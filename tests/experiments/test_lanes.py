@@ -1,7 +1,10 @@
 """Lanes: the same as trained alone, killed and resumed, and what is refused."""
 
 import dataclasses
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +19,6 @@ from experiments.core import lanes, methods, runner
 from experiments.core.programs import Budget, Program, Variant
 from experiments.fairgrad.results import Options
 from fairjax.models import MLP, functional
-from tests.forks import Forks
 
 BUDGET = Budget(steps=20, steps_per_call=10, batch_size=128, hidden=(8,))
 
@@ -252,18 +254,34 @@ def test_taking_variants_takes_their_rows():
     np.testing.assert_array_equal(taken.settings["weights"], [[4, 5], [0, 1]])
 
 
+def worker(*arguments):
+    path = Path(__file__).with_name("lanes_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(path), *map(str, arguments)],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(path.parents[2]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_killed_while_it_trains_ends_in_the_same_bits(tmp_path):
     output, killed = tmp_path / "logits", tmp_path / "killed"
-    with Forks(Path(__file__).with_name("lanes_worker.py")) as run:
-        # The ninth: the third phase's first checkpoint, when it is all but whole.
-        code, _ = run(output, killed, 9)
-        assert code == -signal.SIGKILL
-        saved = [[path.name for path in killed.glob(f"*-{n}/[0-9]*")] for n in range(3)]
-        assert saved == [["3"], ["1"], ["1.orbax-checkpoint-tmp"]]
-        assert not list(killed.glob("*.npz"))
-        code, said = run(output, killed, tmp_path / "whole")
-    assert code == 0
+    # The ninth: the third phase's first checkpoint, when it is all but whole.
+    code, _, errors = worker(output, killed, 9)
+    assert code == -signal.SIGKILL, errors
+    saved = [[path.name for path in killed.glob(f"*-{n}/[0-9]*")] for n in range(3)]
+    assert saved == [["3"], ["1"], ["1.orbax-checkpoint-tmp"]]
+    assert not list(killed.glob("*.npz"))
+    code, said, errors = worker(output, killed, tmp_path / "whole")
+    assert code == 0, errors
     assert said.split() == ["killed", "16", "whole", "16"]
     resumed = Path(f"{output}-killed").read_bytes()
     assert resumed == Path(f"{output}-whole").read_bytes()
