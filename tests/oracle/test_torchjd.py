@@ -14,7 +14,6 @@ TorchJD's ``PCGradWeighting`` maps a Gram matrix to the weights of the sum, as
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,14 +32,18 @@ def their_update(rows, seed=0):
     return PCGrad()(torch.tensor(rows, dtype=torch.float64)).numpy()
 
 
-def our_updates(rows, orders):
-    """Updates for each of the orders [N, K, K]."""
-
+@jax.jit
+def _updates(rows, orders):
     def update(order):
         transform = fairjax.pcgrad(num_objectives=len(rows), order=order)
-        return transform.update(jnp.asarray(rows), transform.init(None))[0]
+        return transform.update(rows, transform.init(None))[0]
 
-    return np.asarray(jax.jit(jax.vmap(update))(jnp.asarray(orders)))
+    return jax.vmap(update)(orders)
+
+
+def our_updates(rows, orders):
+    """Updates for each of the orders [N, K, K]."""
+    return np.asarray(_updates(rows, orders))
 
 
 def all_orders(size):
