@@ -104,8 +104,9 @@ def student_equivalent(
       Of that shape, at least ``z`` and at most :math:`\sqrt{\nu} e^{30}`; NaN below one
       degree of freedom.
 
-    Wallace, "Bounds on normal approximations to Student's and the chi-square
-    distributions", Annals of Mathematical Statistics 30 (1959).
+    References:
+      Wallace, "Bounds on normal approximations to Student's and the chi-square
+      distributions", Annals of Mathematical Statistics 30 (1959).
 
     Example:
       >>> import jax.numpy as jnp

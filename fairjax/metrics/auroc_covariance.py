@@ -108,12 +108,13 @@ def delong(
       ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
         come without their number, or one has a code outside it.
 
-    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
-    receiver operating characteristic curves: a nonparametric approach", Biometrics 44
-    (1988); Sun and Xu, "Fast implementation of DeLong's algorithm for comparing the
-    areas under correlated receiver operating characteristic curves", IEEE Signal
-    Processing Letters 21 (2014); Obuchowski, "Nonparametric analysis of clustered ROC
-    curve data", Biometrics 53 (1997).
+    References:
+      DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more
+      correlated receiver operating characteristic curves: a nonparametric approach",
+      Biometrics 44 (1988); Sun and Xu, "Fast implementation of DeLong's algorithm for
+      comparing the areas under correlated receiver operating characteristic curves",
+      IEEE Signal Processing Letters 21 (2014); Obuchowski, "Nonparametric analysis of
+      clustered ROC curve data", Biometrics 53 (1997).
 
     Example:
       >>> import jax.numpy as jnp

@@ -43,8 +43,9 @@ def logit_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Pepe, "The Statistical Evaluation of Medical Tests for Classification and
-    Prediction" (2003), section 5.2.
+    References:
+      Pepe, "The Statistical Evaluation of Medical Tests for Classification and
+      Prediction" (2003), section 5.2.
 
     Example:
       >>> lower, upper = logit_interval(0.9, 0.05)
@@ -96,9 +97,10 @@ def newcombe_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Hanley and McNeil, Radiology 143 (1982); Newcombe, "Confidence intervals for an
-    effect size measure based on the Mann-Whitney statistic. Part 2", Statistics in
-    Medicine 25 (2006), method 5.
+    References:
+      Hanley and McNeil, Radiology 143 (1982); Newcombe, "Confidence intervals for an
+      effect size measure based on the Mann-Whitney statistic. Part 2", Statistics in
+      Medicine 25 (2006), method 5.
 
     Example:
       >>> lower, upper = newcombe_interval(1.0, 20, 30)

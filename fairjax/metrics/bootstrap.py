@@ -53,7 +53,8 @@ def multinomial_bootstrap(
       ValueError: If the counts are not integers, ``num_replicates`` is below 1, or
         ``within`` is something else.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
+    References:
+      Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -126,7 +127,8 @@ def bootstrap_interval(
     Raises:
       ValueError: With a confidence outside (0, 1), or another method.
 
-    Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
+    References:
+      Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
 
     Example:
       >>> import jax.numpy as jnp

@@ -45,8 +45,9 @@ def brier_score(
     Raises:
       ValueError: If the columns differ in length.
 
-    Brier, "Verification of forecasts expressed in terms of probability", Monthly
-    Weather Review 78 (1950).
+    References:
+      Brier, "Verification of forecasts expressed in terms of probability", Monthly
+      Weather Review 78 (1950).
 
     Example:
       >>> import jax.numpy as jnp
@@ -149,8 +150,9 @@ def calibration_curve(
       ValueError: If ``num_groups`` or ``num_bins`` is below 1, or the columns differ in
         length.
 
-    Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural
-    language processing models", EMNLP (2015), for the adaptive bins.
+    References:
+      Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural
+      language processing models", EMNLP (2015), for the adaptive bins.
 
     Example:
       >>> import jax.numpy as jnp
@@ -289,8 +291,9 @@ def expected_calibration_error(
     Raises:
       ValueError: If ``num_bins`` is below 1 or the columns differ in length.
 
-    Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using
-    Bayesian binning", AAAI (2015).
+    References:
+      Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using
+      Bayesian binning", AAAI (2015).
 
     Example:
       >>> import jax.numpy as jnp

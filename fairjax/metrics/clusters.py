@@ -93,10 +93,11 @@ def cluster_rate_covariance(
         code is outside its range. Where codes are traced, all but the rates of the
         group is NaN instead.
 
-    Korn and Graubard, "Confidence intervals for proportions with small expected number
-    of positive counts estimated from survey data", Survey Methodology 24 (1998);
-    Rao and Scott, "A simple method for the analysis of clustered binary data",
-    Biometrics 48 (1992).
+    References:
+      Korn and Graubard, "Confidence intervals for proportions with small expected
+      number of positive counts estimated from survey data", Survey Methodology 24
+      (1998); Rao and Scott, "A simple method for the analysis of clustered binary
+      data", Biometrics 48 (1992).
 
     Example:
       >>> import jax.numpy as jnp
@@ -185,9 +186,10 @@ def cluster_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Wallace, "Bounds on normal approximations to Student's and the chi-square
-    distributions", Annals of Mathematical Statistics 30 (1959); Korn and Graubard,
-    Survey Methodology 24 (1998).
+    References:
+      Wallace, "Bounds on normal approximations to Student's and the chi-square
+      distributions", Annals of Mathematical Statistics 30 (1959); Korn and Graubard,
+      Survey Methodology 24 (1998).
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -42,8 +42,9 @@ def random_tables(
     Returns:
       Independent tables, each with the margins given.
 
-    Fisher and Cornish, "The percentile points of distributions having known cumulants",
-    Technometrics 2 (1960).
+    References:
+      Fisher and Cornish, "The percentile points of distributions having known
+      cumulants", Technometrics 2 (1960).
 
     Example:
       >>> import jax, jax.numpy as jnp

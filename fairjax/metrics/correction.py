@@ -100,9 +100,11 @@ def bias_corrected_gap(
     Raises:
       ValueError: If the counts have floating-point weights.
 
-    Louis, "Estimating a population of parameter values using Bayes and empirical Bayes
-    methods", JASA 79 (1984); Kleinman, "Proportions with extraneous variance", JASA 68
-    (1973); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 10.
+    References:
+      Louis, "Estimating a population of parameter values using Bayes and empirical
+      Bayes methods", JASA 79 (1984); Kleinman, "Proportions with extraneous variance",
+      JASA 68 (1973); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993),
+      chapter 10.
 
     Example:
       >>> import jax, jax.numpy as jnp

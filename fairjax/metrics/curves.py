@@ -86,8 +86,9 @@ def auprc(
     Raises:
       ValueError: If the columns differ in length.
 
-    Davis and Goadrich, "The relationship between precision-recall and ROC curves",
-    ICML (2006).
+    References:
+      Davis and Goadrich, "The relationship between precision-recall and ROC curves",
+      ICML (2006).
 
     Example:
       >>> import jax.numpy as jnp
@@ -170,8 +171,9 @@ def cross_auroc(
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Kallus and Zhou, "The fairness of risk scores beyond classification: bipartite
-    ranking and the xAUC metric", NeurIPS (2019).
+    References:
+      Kallus and Zhou, "The fairness of risk scores beyond classification: bipartite
+      ranking and the xAUC metric", NeurIPS (2019).
 
     Example:
       >>> import jax.numpy as jnp
@@ -229,9 +231,10 @@ def equity_scaled_auroc(
     Raises:
       ValueError: If ``agg`` is neither.
 
-    Luo et al., "Harvard Glaucoma Fairness: a retinal nerve disease dataset for fairness
-    learning and fair identity normalization", IEEE Transactions on Medical Imaging 43
-    (2024).
+    References:
+      Luo et al., "Harvard Glaucoma Fairness: a retinal nerve disease dataset for
+      fairness learning and fair identity normalization", IEEE Transactions on Medical
+      Imaging 43 (2024).
 
     Example:
       >>> import jax.numpy as jnp

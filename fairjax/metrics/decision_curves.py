@@ -59,8 +59,9 @@ def net_benefit(
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Vickers and Elkin, "Decision curve analysis: a novel method for evaluating
-    prediction models", Medical Decision Making 26 (2006).
+    References:
+      Vickers and Elkin, "Decision curve analysis: a novel method for evaluating
+      prediction models", Medical Decision Making 26 (2006).
 
     Example:
       >>> import jax.numpy as jnp

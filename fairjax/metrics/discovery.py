@@ -145,8 +145,9 @@ def worst_intersections(
     4,096: a group of permutations, for which the test is just as exact, at one pass
     over the rows each.
 
-    Hemerik and Goeman, "Exact testing with random permutations", TEST 27 (2018);
-    Westfall and Young, "Resampling-Based Multiple Testing" (1993).
+    References:
+      Hemerik and Goeman, "Exact testing with random permutations", TEST 27 (2018);
+      Westfall and Young, "Resampling-Based Multiple Testing" (1993).
 
     Example:
       >>> import jax, numpy as np

@@ -30,9 +30,10 @@ the upper end is cautious.
 The p-value of no gap is that of the largest ``c`` at which the lower end is above 0:
 it is below ``1 - confidence`` exactly where the interval excludes 0.
 
-Zou and Donner, "Construction of confidence limits about effect measures: a general
-approach", Statistics in Medicine 27 (2008); Newcombe, "Interval estimation for the
-difference between independent proportions", Statistics in Medicine 17 (1998).
+References:
+  Zou and Donner, "Construction of confidence limits about effect measures: a general
+  approach", Statistics in Medicine 27 (2008); Newcombe, "Interval estimation for the
+  difference between independent proportions", Statistics in Medicine 17 (1998).
 """
 
 from collections.abc import Callable
@@ -172,8 +173,9 @@ def ratio_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Donner and Zou, "Closed-form confidence intervals for functions of the normal mean
-    and standard deviation", Statistical Methods in Medical Research 21 (2012).
+    References:
+      Donner and Zou, "Closed-form confidence intervals for functions of the normal mean
+      and standard deviation", Statistical Methods in Medical Research 21 (2012).
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -51,7 +51,7 @@ def differential_fairness(
     Raises:
       ValueError: If the concentration is negative, or ``of`` neither.
 
-    Reference:
+    References:
       Foulds et al., "An intersectional definition of fairness", ICDE 2020.
 
     Example:
@@ -111,7 +111,7 @@ def generalized_entropy_index(
     Raises:
       ValueError: If the columns differ in length.
 
-    Reference:
+    References:
       Speicher et al., "A unified approach to quantifying algorithmic unfairness",
       KDD 2018.
 
@@ -176,7 +176,7 @@ def entropy_split(
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Reference:
+    References:
       Speicher et al., "A unified approach to quantifying algorithmic unfairness",
       KDD 2018.
 

@@ -43,9 +43,11 @@ def influence_variance(
       ValueError: If ``num_groups`` is below 1, the columns differ in length, or
         patients come without their number or have a code outside it.
 
-    Huber, "The behavior of maximum likelihood estimates under nonstandard conditions",
-    Proc. Fifth Berkeley Symposium 1 (1967); Liang and Zeger, "Longitudinal data
-    analysis using generalized linear models", Biometrika 73 (1986).
+    References:
+      Huber, "The behavior of maximum likelihood estimates under nonstandard
+      conditions", Proc. Fifth Berkeley Symposium 1 (1967); Liang and Zeger,
+      "Longitudinal data analysis using generalized linear models", Biometrika 73
+      (1986).
 
     Example:
       >>> import jax.numpy as jnp

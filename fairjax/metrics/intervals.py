@@ -93,9 +93,10 @@ def wilson_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Wilson, "Probable inference, the law of succession, and statistical inference",
-    JASA 22 (1927); Brown, Cai and DasGupta, "Interval estimation for a binomial
-    proportion", Statistical Science 16 (2001).
+    References:
+      Wilson, "Probable inference, the law of succession, and statistical inference",
+      JASA 22 (1927); Brown, Cai and DasGupta, "Interval estimation for a binomial
+      proportion", Statistical Science 16 (2001).
 
     Example:
       >>> lower, upper = wilson_interval(8, 10)
@@ -156,9 +157,10 @@ def midp_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Lancaster, "Significance tests in discrete distributions", JASA 56 (1961); Peizer
-    and Pratt, "A normal approximation for binomial, F, beta, and other common, related
-    tail probabilities, I", JASA 63 (1968).
+    References:
+      Lancaster, "Significance tests in discrete distributions", JASA 56 (1961); Peizer
+      and Pratt, "A normal approximation for binomial, F, beta, and other common,
+      related tail probabilities, I", JASA 63 (1968).
 
     Example:
       >>> lower, upper = midp_interval(8, 10)
@@ -234,8 +236,9 @@ def jeffreys_interval(
     Raises:
       ValueError: With a confidence outside (0, 1).
 
-    Brown, Cai and DasGupta, "Interval estimation for a binomial proportion",
-    Statistical Science 16 (2001).
+    References:
+      Brown, Cai and DasGupta, "Interval estimation for a binomial proportion",
+      Statistical Science 16 (2001).
 
     Example:
       >>> lower, upper = jeffreys_interval(8, 10)
@@ -268,7 +271,8 @@ def beta_quantile(probability: float, a: Numbers, b: Numbers) -> Float[Array, ".
     Returns:
       In [0, 1].
 
-    Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 26.5.22.
+    References:
+      Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 26.5.22.
 
     Example:
       >>> round(beta_quantile(0.5, 2.0, 3.0).item(), 4)

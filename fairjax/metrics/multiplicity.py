@@ -29,8 +29,9 @@ def holm(
     Returns:
       Adjusted p-values of that shape, NaN where they were.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6 (1979).
+    References:
+      Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+      Journal of Statistics 6 (1979).
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,9 +65,10 @@ def benjamini_hochberg(
     Returns:
       Adjusted p-values of that shape, NaN where they were.
 
-    Benjamini and Hochberg, "Controlling the false discovery rate", Journal of the Royal
-    Statistical Society B 57 (1995); Benjamini and Yekutieli, Annals of Statistics 29
-    (2001).
+    References:
+      Benjamini and Hochberg, "Controlling the false discovery rate", Journal of the
+      Royal Statistical Society B 57 (1995); Benjamini and Yekutieli, Annals of
+      Statistics 29 (2001).
 
     Example:
       >>> import jax.numpy as jnp

@@ -82,9 +82,10 @@ def gap_noise(
     Raises:
       ValueError: With another ``agg``.
 
-    DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical
-    Trials 7 (1986); Louis, "Estimating a population of parameter values using Bayes and
-    empirical Bayes methods", JASA 79 (1984).
+    References:
+      DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical
+      Trials 7 (1986); Louis, "Estimating a population of parameter values using Bayes
+      and empirical Bayes methods", JASA 79 (1984).
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -82,9 +82,10 @@ def paired_test(
       ValueError: With fewer than two repeats or replicates, or a confidence outside
         (0, 1).
 
-    Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52
-    (2003); Satterthwaite, "An approximate distribution of estimates of variance
-    components", Biometrics Bulletin 2 (1946).
+    References:
+      Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52
+      (2003); Satterthwaite, "An approximate distribution of estimates of variance
+      components", Biometrics Bulletin 2 (1946).
 
     Example:
       >>> import jax.numpy as jnp

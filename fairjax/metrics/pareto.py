@@ -26,8 +26,9 @@ def hypervolume(
       Scalar, at least 0. ``m`` is static, so it maps over bootstrap replicates
       ``[B, m, 2]``.
 
-    Zitzler and Thiele, "Multiobjective evolutionary algorithms", IEEE Transactions on
-    Evolutionary Computation 3 (1999).
+    References:
+      Zitzler and Thiele, "Multiobjective evolutionary algorithms", IEEE Transactions on
+      Evolutionary Computation 3 (1999).
 
     Example:
       >>> import jax.numpy as jnp

@@ -121,8 +121,9 @@ def permutation_null(
       ValueError: If ``num_permutations`` is below 1, ``within`` is something else, and
         as ``group_counts``.
 
-    Phipson and Smyth, "Permutation p-values should never be zero", Statistical
-    Applications in Genetics and Molecular Biology 9 (2010).
+    References:
+      Phipson and Smyth, "Permutation p-values should never be zero", Statistical
+      Applications in Genetics and Molecular Biology 9 (2010).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -174,8 +175,9 @@ def permutation_p_value(
       In (0, 1]; NaN where the statistic is not defined. Shuffles where it is not count
       against it.
 
-    Phipson and Smyth, "Permutation p-values should never be zero", Statistical
-    Applications in Genetics and Molecular Biology 9 (2010).
+    References:
+      Phipson and Smyth, "Permutation p-values should never be zero", Statistical
+      Applications in Genetics and Molecular Biology 9 (2010).
 
     Example:
       >>> import jax.numpy as jnp

@@ -111,8 +111,9 @@ def auroc(
     Returns:
       In [0, 1]; NaN if either class has no weight or a score with weight is NaN.
 
-    Hanley and McNeil, "The meaning and use of the area under a receiver operating
-    characteristic (ROC) curve", Radiology 143 (1982).
+    References:
+      Hanley and McNeil, "The meaning and use of the area under a receiver operating
+      characteristic (ROC) curve", Radiology 143 (1982).
 
     Example:
       >>> import jax.numpy as jnp

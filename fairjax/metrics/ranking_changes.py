@@ -84,10 +84,12 @@ def positive_sum(
       ValueError: If the columns differ in length, an argument is outside its range,
         patients come without their number, or one has a code outside it.
 
-    "Positive-Sum Fairness: Leveraging Demographic Attributes to Achieve Fair AI
-    Outcomes Without Sacrificing Group Gains", Belhadj et al. (2024); DeLong, DeLong and
-    Clarke-Pearson, Biometrics 44 (1988); Birnbaum and Klose, "Bounds for the variance
-    of the Mann-Whitney statistic", Annals of Mathematical Statistics 28 (1957).
+    References:
+      "Positive-Sum Fairness: Leveraging Demographic Attributes to Achieve Fair AI
+      Outcomes Without Sacrificing Group Gains", Belhadj et al. (2024); DeLong, DeLong
+      and Clarke-Pearson, Biometrics 44 (1988); Birnbaum and Klose, "Bounds for the
+      variance of the Mann-Whitney statistic", Annals of Mathematical Statistics 28
+      (1957).
 
     Example:
       >>> import jax.numpy as jnp

@@ -85,9 +85,10 @@ def logistic_recalibration(
       ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
         come without their number, or one has a code outside it.
 
-    Cox, "Two further applications of a model for binary regression", Biometrika 45
-    (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
-    analytics", BMC Medicine 17 (2019).
+    References:
+      Cox, "Two further applications of a model for binary regression", Biometrika 45
+      (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
+      analytics", BMC Medicine 17 (2019).
 
     Example:
       >>> import jax.numpy as jnp

@@ -170,8 +170,9 @@ def abroca(
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Gardner, Brooks and Baker, "Evaluating the fairness of predictive student models
-    through slicing analysis", LAK (2019).
+    References:
+      Gardner, Brooks and Baker, "Evaluating the fairness of predictive student models
+      through slicing analysis", LAK (2019).
 
     Example:
       >>> import jax.numpy as jnp

@@ -66,9 +66,11 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
     Raises:
       ValueError: With a confidence outside (0, 1), or counts that are not integers.
 
-    See the module's docstring for method and limits. Morris, "Parametric empirical
-    Bayes inference", JASA 78 (1983); Kleinman, "Proportions with extraneous variance",
-    JASA 68 (1973).
+    See the module's docstring for method and limits.
+
+    References:
+      Morris, "Parametric empirical Bayes inference", JASA 78 (1983); Kleinman,
+      "Proportions with extraneous variance", JASA 68 (1973).
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -140,8 +140,9 @@ def positive_sum_of(
       ValueError: If the confidence is outside (0, 1), a margin known beforehand is
         negative, or the numbers of groups do not add up.
 
-    Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
-    24 (1982), for the lower end.
+    References:
+      Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
+      24 (1982), for the lower end.
 
     Example:
       >>> import jax.numpy as jnp
