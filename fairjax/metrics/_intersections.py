@@ -32,14 +32,14 @@ def cells_of(attributes: np.ndarray, num_levels: tuple[int, ...]) -> np.ndarray:
     if not num_levels or len(num_levels) != attributes.shape[0]:
         raise ValueError(
             f"num_levels must have one number for each of the {attributes.shape[0]} "
-            f"attributes, got {len(num_levels)}."
+            f"attributes; got {len(num_levels)}."
         )
     if min(num_levels) < 1:
-        raise ValueError(f"num_levels must be at least 1, got {min(num_levels)}.")
+        raise ValueError(f"num_levels must be at least 1; got {min(num_levels)}.")
     if math.prod(num_levels) > _MAX_CELLS:
         raise ValueError(
-            f"The cross of the attributes has {math.prod(num_levels):,} cells; at most "
-            f"{_MAX_CELLS:,} can be searched. Merge levels or leave out attributes."
+            f"The cross of the attributes must have at most {_MAX_CELLS:,} cells; got "
+            f"{math.prod(num_levels):,}. Merge categories or leave out attributes."
         )
     cells = np.zeros(attributes.shape[1], np.int32)
     placed = np.ones(attributes.shape[1], bool)
@@ -47,8 +47,8 @@ def cells_of(attributes: np.ndarray, num_levels: tuple[int, ...]) -> np.ndarray:
         outside = (codes < -1) | (codes >= levels)
         if outside.any():
             raise ValueError(
-                f"attribute {number} has {outside.sum()} rows outside its levels 0 .. "
-                f"{levels - 1} and -1, such as {codes[outside][0]}."
+                f"attributes[{number}] must lie in 0 .. {levels - 1}, or be -1; got "
+                f"{outside.sum()} rows with other ids, such as {codes[outside][0]}."
             )
         cells = cells * levels + codes.astype(np.int32)
         placed &= codes >= 0
@@ -65,7 +65,8 @@ def totals_of_patients(
     """Each patient's total value, stratum by number of rows, and cell."""
     if patients.shape != values.shape or (patients < 0).any():
         raise ValueError(
-            f"patients must be {values.shape[0]} codes of at least 0, one a row."
+            f"patients must be {values.shape[0]} codes of at least 0; got shape "
+            f"{patients.shape}, with {(patients < 0).sum()} negative codes."
         )
     codes = np.unique(patients[inside], return_inverse=True)[1]
     num = int(codes.max(initial=-1)) + 1
@@ -74,9 +75,10 @@ def totals_of_patients(
     varying = np.unique(codes[cell[codes] != cells[inside]])
     if varying.size:
         raise ValueError(
-            f"{varying.size} patients have rows that differ in an attribute, so that "
-            "whole patients cannot be shuffled. Give every row its patient's value at "
-            "one time, such as the first, or leave the attribute out."
+            "A patient's rows must have equal attributes, because whole patients are "
+            f"shuffled; got {varying.size} patients with rows that differ. Give every "
+            "row its patient's value at one time, such as the first, or leave the "
+            "attribute out."
         )
     num_strata = int(strata.max(initial=0)) + 1
     profile = np.bincount(

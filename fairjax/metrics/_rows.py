@@ -27,7 +27,7 @@ def check_sizes(**sizes: int) -> None:
     """
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
+            raise ValueError(f"{name} must be at least 1; got {size}.")
 
 
 def group_sizes(num_groups: int | Sequence[int]) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def check_columns(**columns: Any) -> None:
     shapes = {name: np.shape(c) for name, c in columns.items() if c is not None}
     if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
         raise ValueError(
-            f"The columns must be one-dimensional and of one length, got {shapes}."
+            f"The columns must be one-dimensional and of one length; got {shapes}."
         )
 
 
@@ -100,9 +100,9 @@ def as_patients(patients: Any, num_patients: int | None) -> Any:
         outside = (codes < 0) | (codes >= num_patients)
         if outside.any():
             raise ValueError(
-                f"patients must be codes in 0 .. num_patients - 1, and {outside.sum()} "
-                f"of {codes.size} are not in 0 .. {num_patients - 1}, such as "
-                f"{codes[outside][0]}: number the patients, as by "
+                "patients must be codes in 0 .. num_patients - 1, here 0 .. "
+                f"{num_patients - 1}; got {outside.sum()} of {codes.size} outside, "
+                f"such as {codes[outside][0]}. Number the patients, for example with "
                 "numpy.unique(ids, return_inverse=True)."
             )
     return gathered(patients)
@@ -160,8 +160,8 @@ def check_unweighted(table: Array, what: str) -> None:
     """
     if jnp.issubdtype(table.dtype, jnp.inexact):
         raise ValueError(
-            f"{what} needs whole numbers of rows: count without floating-point "
-            "weights, or resample rows."
+            f"{what} needs integer counts; got {table.dtype}. Count without "
+            "floating-point weights, or resample rows."
         )
 
 

@@ -237,7 +237,8 @@ def worst_mean_intersections(
     _check_columns(attributes, values=values, strata=strata)
     missing = np.isnan(values)
     if np.isinf(values).any():
-        raise ValueError(f"{np.isinf(values).sum()} values are infinite.")
+        count = np.isinf(values).sum()
+        raise ValueError(f"values must be finite or NaN; got {count} infinite values.")
     values, strata = np.where(missing, 0, values), np.where(missing, -1, strata)
     sizes = _Sizes(max_depth, min_support, top, num_permutations)
     return _search(key, values, strata, attributes, patients, num_levels, worse, sizes)
@@ -269,8 +270,8 @@ def intersection_names(
     """
     if found.levels.shape[1] != len(attributes):
         raise ValueError(
-            f"The search had {found.levels.shape[1]} attributes, {len(attributes)} are "
-            "named."
+            f"attributes must name the {found.levels.shape[1]} attributes of the "
+            f"search; got {len(attributes)}."
         )
     return tuple(
         ", ".join(
@@ -285,7 +286,7 @@ def intersection_names(
 def _check_columns(attributes: _Attributes, **columns: np.ndarray) -> None:
     if attributes.ndim != 2:
         raise ValueError(
-            "attributes must be [attributes, rows], one row of level ids each, got "
+            "attributes must be [attributes, rows], one row of category ids each; got "
             f"shape {attributes.shape}."
         )
     check_columns(**columns, attributes=np.broadcast_to(0, attributes.shape[1:]))

@@ -61,7 +61,7 @@ def differential_fairness(
       2.0
     """
     if concentration < 0:
-        raise ValueError(f"concentration must be at least 0, got {concentration}.")
+        raise ValueError(f"concentration must be at least 0; got {concentration}.")
     check_choice("of", of, "predictions", "labels")
     outcomes = jnp.sum(jnp.asarray(counts.counts), axis=-2 if of != "labels" else -1)
     rows = jnp.sum(outcomes, axis=-1, keepdims=True)

@@ -63,7 +63,7 @@ def normal_quantile(confidence: float) -> float:
       1.96
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}.")
+        raise ValueError(f"confidence must lie in (0, 1); got {confidence}.")
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 

@@ -96,11 +96,11 @@ def paired_test(
     repeats, replicates = len(repeat_differences), len(bootstrap_differences)
     if repeats < 2 or replicates < 2:
         raise ValueError(
-            "paired_test needs at least two repeats and two bootstrap replicates, got "
+            "paired_test needs at least two repeats and two bootstrap replicates; got "
             f"{repeats} and {replicates}."
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+        raise ValueError(f"confidence must lie in (0, 1); got {confidence}.")
     dtype = float_type(repeat_differences, bootstrap_differences)
     difference = jnp.mean(jnp.asarray(repeat_differences, dtype))
     patients = jnp.var(jnp.asarray(bootstrap_differences, dtype), ddof=1)

@@ -384,8 +384,8 @@ def _exchangeable_units(
     group, patient = np.asarray(groups), np.asarray(patients)
     if patient.size and patient.min() < 0:
         raise ValueError(
-            f"patients must be codes of at least 0, and {(patient < 0).sum()} of "
-            f"{patient.size} are negative."
+            f"patients must be codes of at least 0; got {(patient < 0).sum()} negative "
+            f"codes in {patient.size} rows."
         )
     counted = (group >= 0) & (group < num_groups) & np.isin(label, (0, 1))
     counted &= np.isin(prediction, (0, 1))
@@ -394,9 +394,9 @@ def _exchangeable_units(
     varying = np.unique(unit[group[counted] != of_unit[unit]]).size
     if varying:
         raise ValueError(
-            f"The group varies within {varying} of {first.size} patients, who can "
-            "then not be exchanged whole: use the p-value of gap_interval, with the "
-            "covariance of cluster_rate_covariance."
+            "Each patient must be in one group, because patients exchange their "
+            f"groups; got {varying} of {first.size} patients in several groups. Use "
+            "the p-value of gap_interval with cluster_rate_covariance."
         )
     cell = 2 * (label[counted] == 1) + (prediction[counted] == 1)
     cells = np.bincount(4 * unit + cell, minlength=4 * first.size).reshape(-1, 4)

@@ -109,11 +109,11 @@ def positive_sum(
     if attributes.ndim != 2 or len(sizes) != attributes.shape[0]:
         raise ValueError(
             "groups must be [rows] or [attributes, rows], with as many numbers in "
-            f"num_groups as attributes, got shape {groups.shape} and {len(sizes)}."
+            f"num_groups as attributes; got shape {groups.shape} and {len(sizes)}."
         )
     if min_positives < 2 or min_negatives < 2:
         raise ValueError(
-            "min_positives and min_negatives must be at least 2, got "
+            "min_positives and min_negatives must be at least 2; got "
             f"{min_positives} and {min_negatives}."
         )
     patients = as_patients(patients, num_patients)

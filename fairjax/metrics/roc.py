@@ -113,7 +113,7 @@ def roc_curve_at(
         num_groups, labels=labels, scores=scores, groups=groups, weights=weights
     )
     if num_points < 2:
-        raise ValueError(f"num_points must be at least 2, got {num_points}.")
+        raise ValueError(f"num_points must be at least 2; got {num_points}.")
     order = grouped_score_order(scores, groups, num_groups=num_groups)
     share = _shares(order, labels, weights)
     at = jnp.linspace(0, 1, num_points, dtype=share.fpr.dtype)

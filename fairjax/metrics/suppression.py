@@ -127,8 +127,8 @@ def suppress_small_cells(
     positive, negative = _check(positives, threshold), _check(negatives, threshold)
     if positive.shape != negative.shape:
         raise ValueError(
-            f"There are positives of {positive.size} groups and negatives of "
-            f"{negative.size}."
+            "positives and negatives must have one count for each group; got "
+            f"{positive.size} and {negative.size} counts."
         )
     # Nodes: the groups, the line of totals, and the columns. A group's rows flow into
     # it, its positives and negatives out of it to their columns, those to the totals.
@@ -155,12 +155,12 @@ def suppress_small_cells(
 
 def _check(counts: Counts, threshold: int) -> np.ndarray:
     if threshold < 1:
-        raise ValueError(f"threshold must be at least 1, got {threshold}.")
+        raise ValueError(f"threshold must be at least 1; got {threshold}.")
     values = np.asarray(counts)
     if values.ndim != 1 or values.size == 0:
-        raise ValueError("counts must be one number a group, of one group or more.")
+        raise ValueError(f"counts must be [groups], not empty; got {values.shape}.")
     if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError("counts must be whole numbers of at least 0.")
+        raise ValueError(f"counts must be integers of at least 0; got {values}.")
     return values.astype(np.int64)
 
 
