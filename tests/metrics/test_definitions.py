@@ -163,4 +163,6 @@ def test_gaps_are_named_after_what_they_are_of():
     assert gap[:3] == ("difference", ("positive_predictive_value",), "")
     assert gap.title == "Predictive-parity difference"
     assert gap.short == "PPV gap"
-    assert gap.words.startswith("The highest group's minus the lowest group's positive")
+    assert gap.words.startswith(
+        "The highest positive predictive value minus the lowest"
+    )
