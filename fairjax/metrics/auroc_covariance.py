@@ -36,7 +36,7 @@ from fairjax.metrics._rows import (
     as_rows,
     check_columns,
     compiled,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
@@ -275,7 +275,7 @@ def _clustered(table: _Placements, patients, num_groups, number, *, across):
 
         (negative, has_0), (positive, has_1) = one(0), one(1)
         # A patient with an unknown code makes the variance unknown, as with 1 patient.
-        lost = jnp.any((table.groups == group) & strangers(patients, number))
+        lost = jnp.any((table.groups == group) & unknown_codes(patients, number))
         counts = [
             jnp.where(lost, 1, jnp.sum(has, dtype=dtype))
             for has in (has_0, has_1, has_0 | has_1)

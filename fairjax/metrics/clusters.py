@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fairjax.metrics._numbers import Numbers, student_equivalent
-from fairjax.metrics._rows import as_rows, compiled, strangers
+from fairjax.metrics._rows import as_rows, compiled, unknown_codes
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
@@ -139,7 +139,7 @@ def cluster_rate_covariance(
 
     # One group at a time avoids an array [patients, groups].
     products, squares, members = jax.lax.map(column, jnp.arange(num_groups))
-    known = by_group(strangers(people, num_patients)) == 0
+    known = by_group(unknown_codes(people, num_patients)) == 0
     factor = jnp.where(
         (members > 1) & known, members / jnp.maximum(members - 1, 1), jnp.nan
     )

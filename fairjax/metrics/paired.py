@@ -47,7 +47,7 @@ def paired_test(
               \mathrm{Var}(\bar d) = \mathrm{Var}^*_{\text{patients}}(\bar d)
               + \frac{s^2_{\text{repeats}}}{R},
 
-    The first term is the variance of the *mean over repeats* when patients are
+    where the first term is the variance of the *mean over repeats* when patients are
     resampled, jointly for all repeats and both methods. The second term is the
     remaining randomness of splits and seeds. Few repeats estimate the second term
     poorly, so the interval and the p-value use a t distribution, with Satterthwaite's

@@ -17,7 +17,7 @@ from fairjax.metrics._rows import (
     as_patients,
     check_columns,
     group_sizes,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.auroc_covariance import delong
@@ -167,7 +167,7 @@ def _estimates(
         support = jnp.stack(support)
         variance = _paired_variance(areas.auroc, areas.covariance, support)
         if patients is not None and num_patients is not None:
-            unknown = strangers(patients, num_patients)
+            unknown = unknown_codes(patients, num_patients)
             variance = jnp.where(
                 group_sums(unknown, ids, widest) > 0, jnp.nan, variance
             )

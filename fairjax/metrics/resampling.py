@@ -18,7 +18,7 @@ from fairjax.metrics._rows import (
     as_rows,
     check_sizes,
     compiled,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
 from fairjax.metrics.order import grouped_score_order
@@ -259,7 +259,7 @@ def patient_bootstrap_weights(
     times = jnp.zeros((num_replicates, num_patients), jnp.int32)
     weights = times.at[replicate, drawn].add(1)[:, codes]
     # Rates, means and areas are NaN if all weights are negative.
-    lost = jnp.any(strangers(codes, num_patients))
+    lost = jnp.any(unknown_codes(codes, num_patients))
     return jnp.where(lost, -1, weights)
 
 
