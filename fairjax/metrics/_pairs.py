@@ -166,8 +166,8 @@ def simultaneous(
       num_draws: Number of draws of the simulation.
 
     Returns:
-      The quantile of the largest studentised difference, by which a pair must differ,
-      and the probability, without any difference, of a lower limit as far from 0.
+      The quantile of the largest studentised difference, by which a pair must differ;
+      and the probability, if all groups are equal, of a lower limit as far from 0.
     """
     maxima = jnp.sort(_largest_differences(key, families, num_draws))
     # Bounds that hold under any correlation, and are exact for one pair.

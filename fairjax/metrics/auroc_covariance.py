@@ -11,10 +11,10 @@ and with :math:`X^r_i`, :math:`Y^r_j` the placements less :math:`\theta_r`,
 
 .. math:: \frac{1}{M(M-1)} \sum_i X^r_i X^s_i + \frac{1}{N(N-1)} \sum_j Y^r_j Y^s_j
 
-(DeLong). The rows of one patient are dependent. With :math:`X^r_p`, :math:`Y^r_p` the
-sums of placements over the rows of patient :math:`p`, and with :math:`I_1`,
-:math:`I_0`, :math:`I` the number of patients with a positive, a negative or either row,
-the covariance is
+(DeLong). The rows of one patient are dependent. Let :math:`X^r_p`, :math:`Y^r_p` be the
+sums of placements over the rows of patient :math:`p`. Let :math:`I_1`, :math:`I_0`,
+:math:`I` be the number of patients with a positive, a negative or either row. Then the
+covariance is
 
 .. math:: \frac{I_1}{I_1-1} \frac{\sum_p X^r_p X^s_p}{M^2}
           + \frac{I_0}{I_0-1} \frac{\sum_p Y^r_p Y^s_p}{N^2}
@@ -267,13 +267,13 @@ def _clustered(table: _Placements, patients, num_groups, number, *, across):
     def by_patient(group):
         """Returns patients' sums in a group, ``[label, m, patients]``, and factors."""
 
-        def one(label):
+        def of_label(label):
             mine = (table.groups == group) & (table.labels == label)
             ids = jnp.where(mine, patients, -1)
             sums = jax.lax.map(lambda column: group_sums(column, ids, number), scaled)
             return sums, group_sums(mine, ids, number) > 0
 
-        (negative, has_0), (positive, has_1) = one(0), one(1)
+        (negative, has_0), (positive, has_1) = of_label(0), of_label(1)
         # A patient with an unknown code makes the variance unknown, as with 1 patient.
         lost = jnp.any((table.groups == group) & unknown_codes(patients, number))
         counts = [

@@ -112,7 +112,7 @@ def bootstrap_interval(
     z_{\alpha/2})`, where :math:`z_0` is the normal score of the fraction of replicates
     below the estimate. Replicates equal to the estimate count half.
 
-    No method is valid for a gap near parity, nor for few rows: with ten positives a
+    No method is valid for a gap near parity, nor for few rows. With ten positives a
     95 % interval covers the true value in about two thirds of cases.
 
     Args:

@@ -239,8 +239,8 @@ def group_calibration_error(
 
     Returns:
       ``[G]`` in [0, 1]; NaN for a group without weight or with a NaN score. The error
-      is biased upwards, more so with fewer rows in a bin: a small group looks worse
-      calibrated than a large group of the same quality.
+      is biased upwards, more so with fewer rows in a bin. A small group therefore looks
+      worse calibrated than a large group of the same quality.
 
     Raises:
       ValueError: As ``calibration_curve``, or if ``norm`` is not one of these.

@@ -78,10 +78,10 @@ def bias_corrected_gap(
 
     Limits. The result is a point estimate, not a test (use ``permutation_null``) and
     not an interval. An estimator that is never negative cannot be unbiased at parity.
-    In simulations a quarter to a half of the raw bias remains there, because the
-    correction stops at zero and the spread between groups is also estimated. For a gap
-    of about one to four standard errors the estimate tends to be too low, by less than
-    the raw gap is too high at parity. Beyond four standard errors the two agree. The
+    In simulations a quarter to a half of the raw bias remains at parity. The reasons
+    are that the correction stops at zero, and that the spread between groups is
+    estimated. For a gap of about one to four standard errors the estimate tends to be
+    too low, but by less than the raw bias at parity. For larger gaps the two agree. The
     estimate has a larger variance than the raw gap. Its mean squared error is smaller
     than the raw gap's near parity, and up to a third larger further away. Rows must be
     independent and the counts unweighted. With several rows for a patient, the

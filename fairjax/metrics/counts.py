@@ -100,8 +100,8 @@ def one_vs_rest_counts(
 ) -> GroupCounts:
     """Counts a multi-class problem as one binary problem for each class.
 
-    In problem ``c`` the labels and predictions equal to ``c`` are positive, so that
-    every rate and gap of this package gives one value for each class.
+    In problem ``c`` the labels and predictions equal to ``c`` are positive. Every rate
+    and gap of this package then gives one value for each class.
 
     Args:
       labels: ``[rows]``, class ids in ``0 .. num_classes - 1``.

@@ -153,8 +153,8 @@ def cross_auroc(
     .. math:: \mathrm{xAUC}_{ab} = P(s_i > s_j) + \tfrac12 P(s_i = s_j), \qquad
               i: y_i = 1, g_i = a; \quad j: y_j = 0, g_j = b
 
-    If row ``a`` is low and column ``a`` high, the model ranks group ``a`` lower than
-    the others, even if the AUROC within each group is good. The diagonal is
+    If row ``a`` is low and column ``a`` high, the model ranks group ``a`` below the
+    others. The AUROC within each group may still be good. The diagonal is
     ``group_auroc``. Time is O(n log n + nG), memory O(n).
 
     Args:

@@ -103,12 +103,12 @@ def worst_intersections(
     categories are the cause, since overlapping intersections stand out too.
 
     The function checks its arguments, so it cannot be compiled itself. Its parts are
-    compiled. If there are few distinct values, as with a rate or with patients' numbers
-    of hits, the table of a shuffle is drawn from its multivariate hypergeometric
-    distribution. Otherwise, up to 2,048 rows (patients) are shuffled by sorting. More
-    rows are arranged once at random, and then shifted by random numbers of places
-    within blocks of at most 4,096. These shifts form a group of permutations, for which
-    the test is equally exact, and each shift costs one pass over the rows.
+    compiled. With few distinct values, as for a rate or patients' numbers of hits, the
+    table of a shuffle is drawn from the multivariate hypergeometric distribution.
+    Otherwise, up to 2,048 rows (patients) are shuffled by sorting. More rows are
+    arranged once at random, and then shifted by random numbers of places within blocks
+    of at most 4,096. These shifts form a group of permutations, for which the test is
+    equally exact, and each shift costs one pass over the rows.
 
     Args:
       key: A random key.
@@ -354,7 +354,7 @@ def _search(
     best = order[: min(sizes.top, searched)]
     units = residuals, unit_strata, unit_cells
     tested = cross.Tested(scale, eligible, best, z)
-    own, beyond = cross.shuffled_beyond(
+    same, beyond = cross.shuffled_beyond(
         key, units, tested, num_levels, depth, num_permutations
     )
     inner, total = (intersections(table)[best] for table in (rows, totals))
@@ -367,7 +367,7 @@ def _search(
         rest,
         estimate - rest,
         z[best],
-        (1 + own) / (1 + num_permutations),
+        (1 + same) / (1 + num_permutations),
         (1 + beyond) / (1 + num_permutations),
         searched,
     )

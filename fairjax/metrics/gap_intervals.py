@@ -3,10 +3,10 @@ r"""Intervals for gaps that hold at parity: max − min, min / max, equalized od
 The percentile bootstrap of a gap fails near parity. A maximum minus a minimum is never
 negative and biased upwards, and resampling adds further noise. Without any true gap,
 the bootstrap interval of six small groups nearly always misses 0. Here every pair of
-groups gets an interval, and the pairs' intervals give the gap's interval. With
-:math:`\hat\theta_g` the estimates, :math:`[l_g, u_g]` the groups' limits at ``z``
-standard errors and :math:`\rho` the correlation of two estimates, the limits of a pair
-are recovered from the limits of its groups (MOVER):
+groups gets an interval, and the pairs' intervals give the gap's interval. The limits of
+a pair are recovered from the limits of its groups (MOVER). With :math:`\hat\theta_g`
+the estimates, :math:`[l_g, u_g]` the groups' limits at ``z`` standard errors and
+:math:`\rho` the correlation of two estimates,
 
 .. math::
    L_{ij} &= \hat\theta_i - \hat\theta_j - \sqrt{a^2 + b^2 - 2 \rho_{ij} a b}, \quad
@@ -155,10 +155,10 @@ def ratio_interval(
 
     A ratio of two groups is above ``r`` where :math:`\theta_i - r \theta_j > 0`. The
     ends of the interval are the ``r`` at which the limits of this contrast reach 0
-    (Fieller's method, with limits recovered from those of the groups). The method needs
-    no logarithm and allows rates of 0. The roles of the ends are exchanged: the upper
-    end claims a disparity and uses the simultaneous quantile, and the lower end uses
-    the quantile of a single pair.
+    (Fieller's method). The limits are recovered from the limits of the groups. The
+    method needs no logarithm and allows rates of 0. The two ends exchange their roles:
+    the upper end claims a disparity and uses the simultaneous quantile. The lower end
+    uses the quantile of a single pair.
 
     Args:
       key: A random key.

@@ -322,7 +322,7 @@ def valid_groups(
 
     Returns:
       ``[..., G, 2]``, indexed ``[group, label]``. ``[g, 0]`` is True where group ``g``
-      has enough negatives to compare false positive rates, and ``[g, 1]`` where the
+      has enough negatives to compare false positive rates. ``[g, 1]`` is True where the
       group has enough positives to compare true positive rates.
 
     Example:

@@ -111,9 +111,9 @@ def permutation_null(
         in predictive parity. Use it for predictive values. Every group keeps its
         numbers of positive and negative predictions.
         None: predictions and labels together are independent of the group. Use it for
-        demographic parity. For gaps in true positive rates or predictive values, this
-        test rejects too often if groups differ in prevalence, because a shuffle gives
-        more positives to a group with few positives.
+        demographic parity. This test rejects gaps in true positive rates or predictive
+        values too often if groups differ in prevalence. The reason is that a shuffle
+        gives more positives to a group with few positives.
 
     Returns:
       Observed value, null, noise floor and p-value. The p-value of an undefined
@@ -208,8 +208,8 @@ def cluster_permutation_null(
 ) -> PermutationNull:
     """Tests a gap by shuffling the attribute across patients with several rows.
 
-    Whole patients exchange their groups, and only with patients who have equal numbers
-    of rows of each label (of each prediction, or of all rows, by ``within``). The
+    Whole patients exchange their groups, but only with patients who have equal numbers
+    of rows of each label. (``within`` replaces label by prediction or all rows.) The
     hypothesis is that a patient's predictions do not depend on the group given the
     labels, or the corresponding hypothesis of ``permutation_null``. The test is exact
     under any correlation within patients. Patients with a rare combination of labels
@@ -291,8 +291,8 @@ def score_permutation_null(
 ) -> PermutationNull:
     """Tests a gap in scores by shuffles, such as the gap between the groups' AUROCs.
 
-    The groups are shuffled among rows of the same label, or among patients with equal
-    numbers of positive and negative rows, and the statistic is computed again. The
+    Each shuffle exchanges groups among rows of the same label, or among patients with
+    equal numbers of positive and negative rows, and computes the statistic again. The
     hypothesis is that the scores do not depend on the group given the labels. This is
     stronger than equal AUROCs, because different distributions of scores can have equal
     AUROCs. The p-value of ``gap_interval`` tests only equal AUROCs.
@@ -432,11 +432,11 @@ def _shuffled_statistics(
     # groups. Two draws of 32 bits are rarely equal; equal draws keep their order.
     sorted_units = jnp.argsort(stratum, stable=True)
 
-    def one(shuffle_key):
+    def shuffled(shuffle_key):
         bits = jax.random.bits(shuffle_key, stratum.shape)
         _, _, drawn = jax.lax.sort((stratum, bits, group), num_keys=2)
         return statistic(jnp.zeros_like(group).at[sorted_units].set(drawn))
 
     keys = jax.random.split(key, num_permutations)
     batch = max(1, _UNITS_AT_ONCE // max(1, group.shape[0]))
-    return jax.lax.map(one, keys, batch_size=min(batch, num_permutations))
+    return jax.lax.map(shuffled, keys, batch_size=min(batch, num_permutations))

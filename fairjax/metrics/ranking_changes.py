@@ -59,8 +59,8 @@ def positive_sum(
     number is conservative for the two variances in DeLong's estimate. Where a model
     ranks a group perfectly, or perfectly wrongly, DeLong's variance is 0, which is not
     informative. The largest possible variance of an AUROC,
-    A(1 - A) / min(positives, negatives), then replaces it, with A moved inwards by half
-    a pair, and the errors of the two models count as uncorrelated.
+    A(1 - A) / min(positives, negatives), then replaces DeLong's variance, with A moved
+    inwards by half a pair. The errors of the two models then count as uncorrelated.
 
     Args:
       labels: ``[rows]``, 0 or 1.

@@ -189,9 +189,9 @@ def group_rate(counts: GroupCounts, name: str) -> _Rates:
 def rate_support(counts: GroupCounts, name: str) -> Real[Array, "*batch groups"]:
     """Returns the number of rows behind each group's rate, to check a minimum support.
 
-    The support is the denominator, with three exceptions: the smaller number of
-    positives and negatives for the balanced accuracy, TP + FP + FN for the F1 score,
-    and the errors FP + FN for the treatment ratio.
+    The support is the denominator, with three exceptions. The support of the balanced
+    accuracy is the smaller number of positives and negatives. The support of the F1
+    score is TP + FP + FN. The support of the treatment ratio is the errors, FP + FN.
 
     Args:
       counts: ``[..., G, 2, 2]``.

@@ -92,11 +92,10 @@ def positive_sum_of(
 
     Each end errs with probability at most α/2 under any dependence between the groups'
     estimates. The estimates are dependent where attributes share patients. The lower
-    end needs no correction for the number of groups: if L exceeds the true minimum,
-    then the lower limit of the group with the true minimum exceeds the minimum too. The
-    upper end needs the correction, since any group can lower U (Bonferroni). The
-    intervals of the groups have the corrected quantile at both ends, so
-    ``group_lower`` can lie below ``L``.
+    end needs no correction for the number of groups. If L exceeds the true minimum,
+    then so does the lower limit of the group with the true minimum. The upper end needs
+    a correction, since any group can lower U (Bonferroni). The intervals of the groups
+    have the corrected quantile at both ends, so ``group_lower`` can lie below ``L``.
 
     The verdict, with margin δ, is the first of these that holds:
 
@@ -108,12 +107,14 @@ def positive_sum_of(
     - **inconclusive**: everything else, including an unproven gain without a wider gap.
 
     A false verdict *harmful* and a false claim that no group loses more than δ each
-    have probability at most α/2. With a margin of 0, no group may lose anything: choose
-    beforehand the loss that would not matter. No verdict covers an omitted group.
+    have probability at most α/2. A margin of 0 requires proof that every group gains or
+    stays exactly equal, so choose beforehand a loss that would not matter. No verdict
+    covers an omitted group.
 
-    ``quadrant`` is the same rule with the estimates in place of all limits and δ = 0:
-    positive-sum where x > 0 and y >= 0, harmful where y < 0, non-harmful where y >= 0
-    and a gap widened. This rule often finds a difference between two equal models.
+    ``quadrant`` is the same rule with the estimates in place of all limits and δ = 0.
+    The rule gives positive-sum where x > 0 and y >= 0, harmful where y < 0, non-harmful
+    where y >= 0 and a gap widened. This rule often finds a difference between two equal
+    models.
 
     Args:
       overall: ``[2]``, the metric of the model and of the baseline; higher is better
