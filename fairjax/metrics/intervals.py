@@ -26,8 +26,8 @@ from fairjax.metrics._numbers import HALVINGS, Numbers, as_floats
 # accurate in float32, if the larger shape is not above the second constant.
 _LARGE_SHAPE = 50.0
 _LARGEST_SHAPE = 1e3
-# Down to 1e-11, far below the error of the approximation: the bisection for the ends of
-# gaps calls this one.
+# Down to 1e-11, far below the error of the approximation, because the bisection for the
+# ends of gaps calls this bisection.
 _MIDP_HALVINGS = 36
 
 
