@@ -1,8 +1,8 @@
-"""Fairness metrics from counts and scores, and the inference that goes with them."""
+"""Fairness metrics from counts and scores, with intervals and tests."""
 
 import inspect
 
-# "as" tells type checkers that a name is exported, not merely used here.
+# "as" marks a name as exported for type checkers.
 from fairjax.metrics._numbers import student_equivalent as student_equivalent
 from fairjax.metrics.auroc_covariance import DeLong as DeLong
 from fairjax.metrics.auroc_covariance import JointDeLong as JointDeLong
@@ -187,7 +187,7 @@ from fairjax.metrics.verdicts import VERDICTS as VERDICTS
 from fairjax.metrics.verdicts import PositiveSum as PositiveSum
 from fairjax.metrics.verdicts import positive_sum_of as positive_sum_of
 
-# Constants, then classes, then functions: all that is imported, but for modules.
+# Constants, then classes, then functions: all imports except modules.
 __all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
     (
         name

@@ -1,10 +1,10 @@
-"""Tables of intersections, and their law when values are shuffled.
+"""Tables of intersections, and their distribution when values are shuffled.
 
-A table has an axis for each attribute. An intersection fixes the levels of some
-attributes and sums over the others, so that all intersections are read off one table.
-The values of a shuffle are tabulated and read off in the same way: where there are few,
-as of a rate, or of patients' numbers of hits, the table is drawn from its distribution;
-otherwise they are moved by the units' random shifts.
+A table has an axis for each attribute. An intersection fixes the categories of some
+attributes and sums over the other attributes, so one table gives all intersections. The
+values of a shuffle are tabulated in the same way. With few distinct values, as for a
+rate or for patients' numbers of hits, the table is drawn from its distribution.
+Otherwise the values are permuted by sorting or by random shifts.
 """
 
 import functools
@@ -16,30 +16,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-# Keeps a table of the cells within a few megabytes, and catches unbinned numbers.
+# Limits a table of the cells to a few megabytes, and detects unbinned numbers.
 _MAX_CELLS = 2**20
-# Numbers held at once while shuffling.
+# Numbers held at a time while shuffling.
 _CHUNK = 2**18
 # Statistics that are equal in exact arithmetic may differ in the last bits.
 _TIE = 1e-4
-# Up to so many units are shuffled by sorting, more by shifts within blocks.
+# Up to this many units are shuffled by sorting, more by shifts within blocks.
 _SORTED = 2**11
 _LONGEST_BLOCK = 2**12
 
 
 def cells_of(attributes: np.ndarray, num_levels: tuple[int, ...]) -> np.ndarray:
-    """The row's cell of the full cross, in row-major order; -1 for none."""
+    """Returns each row's cell of the full cross, in row-major order; -1 for none."""
     if not num_levels or len(num_levels) != attributes.shape[0]:
         raise ValueError(
             f"num_levels must have one number for each of the {attributes.shape[0]} "
-            f"attributes, got {len(num_levels)}."
+            f"attributes; got {len(num_levels)}."
         )
     if min(num_levels) < 1:
-        raise ValueError(f"num_levels must be at least 1, got {min(num_levels)}.")
+        raise ValueError(f"num_levels must be at least 1; got {min(num_levels)}.")
     if math.prod(num_levels) > _MAX_CELLS:
         raise ValueError(
-            f"The cross of the attributes has {math.prod(num_levels):,} cells; at most "
-            f"{_MAX_CELLS:,} can be searched. Merge levels or leave out attributes."
+            f"The cross of the attributes must have at most {_MAX_CELLS:,} cells; got "
+            f"{math.prod(num_levels):,}. Merge categories or leave out attributes."
         )
     cells = np.zeros(attributes.shape[1], np.int32)
     placed = np.ones(attributes.shape[1], bool)
@@ -47,8 +47,8 @@ def cells_of(attributes: np.ndarray, num_levels: tuple[int, ...]) -> np.ndarray:
         outside = (codes < -1) | (codes >= levels)
         if outside.any():
             raise ValueError(
-                f"attribute {number} has {outside.sum()} rows outside its levels 0 .. "
-                f"{levels - 1} and -1, such as {codes[outside][0]}."
+                f"attributes[{number}] must lie in 0 .. {levels - 1}, or be -1; got "
+                f"{outside.sum()} rows with other ids, such as {codes[outside][0]}."
             )
         cells = cells * levels + codes.astype(np.int32)
         placed &= codes >= 0
@@ -62,10 +62,11 @@ def totals_of_patients(
     inside: np.ndarray,
     patients: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each patient's total value, stratum by number of rows, and cell."""
+    """Returns each patient's total value, stratum by number of rows, and cell."""
     if patients.shape != values.shape or (patients < 0).any():
         raise ValueError(
-            f"patients must be {values.shape[0]} codes of at least 0, one a row."
+            f"patients must be {values.shape[0]} codes of at least 0; got shape "
+            f"{patients.shape}, with {(patients < 0).sum()} negative codes."
         )
     codes = np.unique(patients[inside], return_inverse=True)[1]
     num = int(codes.max(initial=-1)) + 1
@@ -74,9 +75,10 @@ def totals_of_patients(
     varying = np.unique(codes[cell[codes] != cells[inside]])
     if varying.size:
         raise ValueError(
-            f"{varying.size} patients have rows that differ in an attribute, so that "
-            "whole patients cannot be shuffled. Give every row its patient's value at "
-            "one time, such as the first, or leave the attribute out."
+            "A patient's rows must have equal attributes, because whole patients are "
+            f"shuffled; got {varying.size} patients with rows that differ. Give every "
+            "row its patient's value at one time, such as the first, or leave the "
+            "attribute out."
         )
     num_strata = int(strata.max(initial=0)) + 1
     profile = np.bincount(
@@ -89,11 +91,11 @@ def totals_of_patients(
 
 
 def centre(values: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each unit's residual from its stratum's mean, and the stratum's variance."""
+    """Returns each unit's residual from its stratum's mean, and the variance there."""
     count = np.bincount(strata)
     mean = np.bincount(strata, values) / np.maximum(count, 1)
     residuals = values - mean[strata]
-    # What the mean's own rounding leaves is no difference.
+    # Residuals within the rounding error of the mean count as 0.
     largest = np.zeros(count.size)
     np.maximum.at(largest, strata, np.abs(values))
     rounding = np.finfo(float).eps * (count + 1) * largest
@@ -105,58 +107,58 @@ def centre(values: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def marginals(
     table: Any, max_depth: int, *, several: bool = False
 ) -> dict[tuple[int, ...], Any]:
-    """Sums of a table with an axis an attribute, over all but each few of the axes.
+    """Sums a table, with an axis for each attribute, to each set of few attributes.
 
     NumPy arrays give NumPy arrays, JAX arrays JAX arrays. A last axis of ``several``
     tables is kept.
 
-    Attributes are decided one after another, to be kept or summed out, so that sets
-    share the sums over the attributes that they all leave out.
+    The recursion keeps or sums out one attribute after another, so that sets share the
+    sums over the attributes that all of them omit.
     """
-    found = {}
+    sums = {}
 
     def decide(table: Any, kept: tuple[int, ...], axis: int) -> None:
-        place = len(kept)
+        depth = len(kept)
         left = table.ndim - several
-        if left == place:
-            found[kept] = table
-        elif place == max_depth:
-            found[kept] = table.sum(axis=tuple(range(place, left)))
+        if left == depth:
+            sums[kept] = table
+        elif depth == max_depth:
+            sums[kept] = table.sum(axis=tuple(range(depth, left)))
         else:
             decide(table, (*kept, axis), axis + 1)
-            decide(table.sum(axis=place), kept, axis + 1)
+            decide(table.sum(axis=depth), kept, axis + 1)
 
     decide(table, (), 0)
-    return {kept: found[kept] for kept in sorted(found, key=lambda k: (len(k), k))}
+    return {kept: sums[kept] for kept in sorted(sums, key=lambda k: (len(k), k))}
 
 
 def flat(tables: dict[tuple[int, ...], Any], join: Any = np.concatenate) -> Any:
-    """Joins all intersections into one row, or of several tables into a column each.
+    """Joins all intersections into one row, or into one column for each table.
 
-    The whole table is left out. ``join`` is the concatenation of the tables' library.
+    The whole table is omitted. ``join`` is the concatenation of the tables' library.
     """
     parts = {kept: part for kept, part in tables.items() if kept}
     return join([p.reshape(-1, *p.shape[len(kept) :]) for kept, p in parts.items()])
 
 
 def eligible_for(support: np.ndarray, max_depth: int, min_support: int) -> np.ndarray:
-    """Enough inside and outside, and not the rows of an intersection with fewer."""
+    """Returns which intersections have support, and differ from all wider ones."""
     tables = marginals(support, max_depth)
     kept = {}
     for attributes, inner in tables.items():
         fits = (inner >= min_support) & (tables[()] - inner >= min_support)
-        for place in range(len(attributes)):
-            wider = tables[attributes[:place] + attributes[place + 1 :]]
-            fits &= inner != np.expand_dims(wider, place)
+        for axis in range(len(attributes)):
+            wider = tables[attributes[:axis] + attributes[axis + 1 :]]
+            fits &= inner != np.expand_dims(wider, axis)
         kept[attributes] = fits
     return flat(kept)
 
 
 def levels_of(best: np.ndarray, shape: tuple[int, ...], max_depth: int) -> np.ndarray:
-    """The levels of intersections that are given by their place in the row."""
+    """Returns the categories of intersections, given by positions in the row."""
     levels = np.full((best.size, len(shape)), -1, np.int32)
     start = 0
-    # A table of one row that has these axes, to read off the order they come in.
+    # An empty table with these axes gives the order of the intersections.
     for kept in marginals(np.zeros((0,) * len(shape)), max_depth):
         if not kept:
             continue
@@ -170,13 +172,13 @@ def levels_of(best: np.ndarray, shape: tuple[int, ...], max_depth: int) -> np.nd
 
 
 class Tested(NamedTuple):
-    """The intersections in one row, as `flat` has them, and the best of them.
+    """The intersections in one row, in the order of `flat`.
 
     Attributes:
-      scale: What a sum of residuals is multiplied with, to be the intersection's z.
-      eligible: Which may be the worst.
-      best: Positions of those reported.
-      z: Of all intersections.
+      scale: Factor from a sum of residuals to the intersection's z.
+      eligible: Which intersections may be the worst.
+      best: Positions of the reported intersections.
+      z: The z of all intersections.
     """
 
     scale: Any
@@ -193,36 +195,36 @@ def shuffled_beyond(
     max_depth: int,
     num_permutations: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many shuffles reach the z of each of the best: in its own place; anywhere."""
+    """Counts shuffles that reach each reported z, at the same position and anywhere."""
     residuals, strata, cells = units
     scale, eligible, best, z = tested
     if best.size == 0:
         return np.zeros(0), np.zeros(0)
-    # Drawn on the host, where no program has to be compiled for so many units.
+    # Drawn on the host, which avoids compiling a program for each number of units.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     observed = z[best] - _TIE
     num_cells = math.prod(num_levels)
     values, draws = _values(residuals, strata)
     if 4 * draws * num_cells <= residuals.size:
-        own, worst = np.zeros(best.size), np.zeros(best.size)
+        same, worst = np.zeros(best.size), np.zeros(best.size)
         step = max(1, _CHUNK // num_cells)
         for done in range(0, num_permutations, step):
             number = min(step, num_permutations - done)
             tables = _drawn_tables(rng, values, strata, cells, num_cells, number)
             sums = marginals(tables.reshape(*num_levels, -1), max_depth, several=True)
             shuffled = scale[:, None] * flat(sums)
-            own += (shuffled[best] >= observed[:, None]).sum(axis=1)
+            same += (shuffled[best] >= observed[:, None]).sum(axis=1)
             most = shuffled.max(axis=0, where=eligible[:, None], initial=-np.inf)
             worst += (most >= observed[:, None]).sum(axis=1)
-        return own, worst
+        return same, worst
     noise = rng.random(strata.shape)
     order = np.lexsort((noise, strata))
     residuals, cells = residuals[order], cells[order]
     blocks = _blocks(strata[order])
-    # Units beyond the last, of no residual, so that few sizes have to be compiled.
+    # Padding units have no residual; padded sizes need few compiled programs.
     padding = (0, _padded(residuals.size) - residuals.size)
     largest = max(np.abs(residuals).max(), np.finfo(np.float32).tiny)
-    worst, own = _shuffle(
+    worst, same = _shuffle(
         key,
         np.pad(residuals / largest, padding).astype(np.float32),
         np.pad(cells, padding),
@@ -233,16 +235,17 @@ def shuffled_beyond(
         num_permutations,
         _padded(int(blocks[-1][-1]) + 1),
     )
-    worst, own = np.asarray(worst), np.asarray(own)
-    return (own >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
+    worst, same = np.asarray(worst), np.asarray(same)
+    return (same >= observed).sum(axis=0), (worst[:, None] >= observed).sum(axis=0)
 
 
 def _values(
     residuals: np.ndarray, strata: np.ndarray
 ) -> tuple[list[list[tuple[float, int]]], int]:
-    """Each stratum's values from the highest, with how many units have each.
+    """Returns each stratum's distinct values in descending order, and their counts.
 
-    With them, how many draws say where all values lie: that of the last is known.
+    The second result is the number of draws that place all values; the last value of a
+    stratum needs no draw.
     """
     order = np.lexsort((-residuals, strata))
     residuals, strata = residuals[order], strata[order]
@@ -264,11 +267,11 @@ def _drawn_tables(
     num_cells: int,
     number: int,
 ) -> np.ndarray:
-    """Sums by cell of values that are shuffled within strata, a column a shuffle.
+    """Draws sums by cell of values shuffled within strata, one column for each shuffle.
 
-    How many units of each cell have a value has a known distribution, the multivariate
-    hypergeometric; given these, so has how many of the others have the next value. The
-    units are not touched again.
+    The number of units of each cell with a value has the multivariate hypergeometric
+    distribution. Given these numbers, the numbers of remaining units with the next
+    value have this distribution too. The units are not read again.
     """
     sizes = np.bincount(strata * num_cells + cells, minlength=len(values) * num_cells)
     sizes = sizes.reshape(len(values), num_cells)
@@ -285,17 +288,17 @@ def _drawn_tables(
 
 
 def _padded(size: int) -> int:
-    """The next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ..., at most a quarter larger."""
+    """Returns the next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ..., at most 25 % larger."""
     step = 2 ** max(0, math.frexp(size - 1)[1] - 3)
     return math.ceil(size / step) * step
 
 
 def _blocks(strata: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts sorted strata into blocks: each unit's block's start, length and number.
+    """Returns the start, length and number of each unit's block of a sorted stratum.
 
-    A shift moves no value to another block, so that of the variance a share of one over
-    the blocks' length is missing from its law, and one block has only as many shifts as
-    units. At thousands neither is felt.
+    A shift does not move values between blocks. So a fraction of the variance, one over
+    the length of the blocks, is missing, and a block has only as many shifts as units.
+    With thousands of units in a block both effects are negligible.
     """
     sizes = np.bincount(strata)
     pieces = -(-sizes // _LONGEST_BLOCK)
@@ -321,15 +324,15 @@ def _shuffle(
     num_permutations: int,
     num_blocks: int,
 ) -> tuple[Float[Array, " permutations"], Float[Array, "permutations k"]]:
-    """The largest z of every shuffle, and its z of the best."""
+    """Returns the largest z of every shuffle, and the z of the reported ones."""
     num_units, num_cells = residuals.shape[0], math.prod(num_levels)
     start, length, block = blocks
     place = jnp.arange(num_units) - start
-    # What was added to pad lies beyond its block's end.
+    # Padding units lie beyond the end of their block.
     added = place >= length
 
     def by_sorting(key: PRNGKeyArray) -> Array:
-        # Few enough units for a block to be a whole stratum.
+        # With so few units a block is a whole stratum.
         stratum = jnp.where(added, num_blocks, block)
         noise = jax.random.bits(key, (num_units,))
         return jax.lax.sort((stratum, noise, residuals), num_keys=2)[2]

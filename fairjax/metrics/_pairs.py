@@ -1,4 +1,4 @@
-"""Pairs of groups compared all at once: limits of contrasts, quantile, p-value."""
+"""Simultaneous comparison of all pairs of groups: limits, quantile, p-value."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,24 +14,26 @@ from fairjax.metrics._rows import check_sizes
 from fairjax.metrics.intervals import Interval
 
 _HALVINGS = 28
-# The groups' limits are asked for once, at so many standard errors, and read off in
-# between by cubics: one body to compile, where limits may take long to solve for.
+# The limits of the groups are computed once, at these numbers of standard errors, and
+# interpolated by cubics in between. So limits that are slow to solve for compile once.
 _NODES, _NODES_TO_ONE = 53, 4
 _FURTHEST = (_NODES - 1) / _NODES_TO_ONE  # a p-value there is 0 in float32
 _DRAWS_AT_ONCE = 2**20
 
 
 class Families(NamedTuple):
-    """Estimates of groups, in families that are compared within themselves.
+    """Estimates of groups in families, such as TPRs and FPRs.
+
+    Groups are compared within each family only.
 
     Attributes:
-      estimates: ``[F, G]``, 0 where a group is left out.
-      valid: ``[F, G]``, False where it is.
+      estimates: ``[F, G]``, 0 for an omitted group.
+      valid: ``[F, G]``, False for an omitted group.
       comparable: ``[F, G, G]``, whether two groups are compared.
-      asked: ``[F]``, False for a family that only pads.
+      asked: ``[F]``, False for a padding family.
       correlation: ``[F * G, F * G]`` of all estimates; None if independent.
-      nodes: How far the groups' limits lie below and above the estimates, at numbers
-        of standard errors from 0.
+      nodes: Distances of the groups' limits below and above the estimates, at
+        increasing numbers of standard errors from 0.
     """
 
     estimates: Float[Array, "families groups"]
@@ -42,7 +44,7 @@ class Families(NamedTuple):
     nodes: Float[Array, "nodes 2 families groups"]
 
     def arms(self, standard_errors: Array) -> tuple[Array, Array]:
-        """How far the groups' limits lie below and above their estimates."""
+        """Returns the distances of the groups' limits below and above the estimates."""
         place = standard_errors * _NODES_TO_ONE
         start = jnp.clip(jnp.floor(place).astype(int) - 1, 0, _NODES - 4)
         t = place - start
@@ -60,11 +62,11 @@ class Families(NamedTuple):
         return below, above
 
     def deviations(self) -> Array:
-        """The estimates' standard errors, from both sides."""
+        """Returns the standard errors of the estimates, averaged over both sides."""
         return jnp.mean(self.nodes[_NODES_TO_ONE], axis=0)
 
     def within(self) -> Array:
-        """The correlations within families, ``[F, G, G]``."""
+        """Returns the correlations within families, ``[F, G, G]``."""
         number, groups = self.estimates.shape
         if self.correlation is None:
             return jnp.zeros((number, groups, groups), self.estimates.dtype)
@@ -72,12 +74,12 @@ class Families(NamedTuple):
         return jnp.stack([blocks[family, :, family] for family in range(number)])
 
     def lower_limits(self, arms: tuple[Array, Array], ratio: Array | int = 1) -> Array:
-        """Lower limits of the first group's less ``ratio`` of the second's estimate."""
+        """Returns lower limits of a first estimate minus ``ratio`` times a second."""
         below, above = arms
         return self._contrast(ratio) - self._reach(below, ratio * above)
 
     def upper_limits(self, arms: tuple[Array, Array], ratio: Array | int = 1) -> Array:
-        """Upper limits of the same."""
+        """Returns upper limits of a first estimate minus ``ratio`` times a second."""
         below, above = arms
         return self._contrast(ratio) + self._reach(above, ratio * below)
 
@@ -97,7 +99,7 @@ def make_families(
     valid: Array | np.ndarray | None,
     asked: Array | np.ndarray | None = None,
 ) -> Families:
-    """Estimates ``[G]`` or ``[F, G]``, NaN left out, ready to be compared."""
+    """Returns estimates ``[G]`` or ``[F, G]`` with their limits; NaN omits a group."""
     (estimates,) = as_floats(estimates)
     check_sizes(groups=estimates.shape[-1])
     families, kept, asked = in_families(estimates, valid, asked)
@@ -120,11 +122,11 @@ def make_families(
 def in_families(
     estimates: Array, valid: Any, asked: Any
 ) -> tuple[Float[Array, "F G"], Bool[Array, "F G"], Bool[Array, " F"]]:
-    """Returns estimates ``[G]`` or ``[F, G]`` by family, and which of them take part.
+    """Returns estimates ``[G]`` or ``[F, G]`` by family, and which are compared.
 
     Returns:
-      Estimates, 0 where left out; whether they are kept; and whether the family is
-      asked for, all by default.
+      Estimates, 0 where omitted; whether each estimate is kept; and whether each family
+      is requested, all True by default.
     """
     kept = ~jnp.isnan(estimates)
     if valid is not None:
@@ -136,14 +138,14 @@ def in_families(
 
 
 def joined(values: Array, asked: Array, agg: str) -> Array:
-    """Takes the largest value ``[..., F]`` of the families asked for, or the mean."""
+    """Returns the largest value ``[..., F]`` of the requested families, or the mean."""
     if agg == "max":
         return jnp.max(jnp.where(asked, values, -jnp.inf), axis=-1)
     return jnp.mean(values, axis=-1, where=asked)
 
 
 def correlation_of(covariance: Array) -> Array:
-    """Correlations; none with an estimate whose variance is 0 or unknown."""
+    """Returns correlations, 0 for estimates with zero or unknown variance."""
     variance = jnp.diagonal(covariance)
     known = variance > 0
     deviation = jnp.sqrt(jnp.where(known, variance, 1))
@@ -155,20 +157,20 @@ def correlation_of(covariance: Array) -> Array:
 def simultaneous(
     key: PRNGKeyArray, families: Families, confidence: float, num_draws: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The standard errors by which pairs must differ, and the p-value that none does.
+    """Simulates the quantile of the largest difference, and the p-value of no gap.
 
     Args:
-      key: Of the simulation.
-      families: What is compared.
+      key: A random key.
+      families: The estimates to compare.
       confidence: In (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
-      The quantile of the largest studentised difference, and how likely it is, without
-      any difference, that some pair's lower limit excludes 0 by as much as it does.
+      The quantile of the largest studentised difference, by which a pair must differ;
+      and the probability, if all groups are equal, of a lower limit as far from 0.
     """
     maxima = jnp.sort(_largest_differences(key, families, num_draws))
-    # Bounds that hold whatever the correlation, and are exact for one pair.
+    # Bounds that hold under any correlation, and are exact for one pair.
     pairs = jnp.maximum(jnp.sum(families.comparable) / 2, 1)
     alpha = 1 - confidence
     rank = int(np.ceil(confidence * (num_draws + 1) - 1e-9)) - 1
@@ -192,7 +194,7 @@ def simultaneous(
 def _largest_differences(
     key: PRNGKeyArray, families: Families, num_draws: int
 ) -> Float[Array, " draws"]:
-    """Draws of the largest studentised difference where all groups are alike."""
+    """Draws the largest studentised difference for equal groups."""
     number, groups = families.estimates.shape
     dtype = families.estimates.dtype
     deviations = families.deviations().reshape(-1)

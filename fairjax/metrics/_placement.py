@@ -1,4 +1,4 @@
-"""How much of a group lies below each sorted row: what rank statistics are made of."""
+"""The weight of a group below each sorted row, from which rank statistics follow."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from fairjax.types import gathered
 
 
 class SortedMass(NamedTuple):
-    """Weights at the sorted positions, split by label; 0 for rows that take no part.
+    """Weights at the sorted positions, split by label; 0 for ignored rows.
 
-    Integers where the weights are; ``undefined`` marks weighted rows without a score.
+    The type is integer for integer weights. ``undefined`` marks weighted rows without a
+    score.
     """
 
     positive: Shaped[Array, " rows"]
@@ -40,18 +41,18 @@ def sorted_mass(
 def before_and_through(
     order: GroupedOrder, mass: Shaped[Array, " rows"]
 ) -> tuple[Shaped[Array, " rows"], Shaped[Array, " rows"]]:
-    """The group's mass below each position's tied run, and that through its end."""
+    """Returns the group's mass below each position's tied run, and through its end."""
     running = running_sums(mass, order.group, order.starts)
     head = order.first == order.starts[order.group]
     before = jnp.where(head, 0, running[jnp.maximum(order.first - 1, 0)])
     return before, running[order.last - 1]
 
 
-def mean_share(
+def mean_fraction(
     before: Shaped[Array, " rows"],
     through: Shaped[Array, " rows"],
     total: Shaped[Array, "*rows"],
 ) -> Float[Array, " rows"]:
-    """Share of ``total`` below, a tied row counting half; 0 of nothing."""
+    """Returns the fraction of ``total`` below, tied rows counting half; 0 for 0 / 0."""
     total = jnp.where(total > 0, total, 1).astype(float_type(total))
     return (before.astype(total.dtype) + through) / (2 * total)

@@ -1,7 +1,7 @@
-"""What fairlearn and AIF360 put where a rate or a gap does not exist.
+"""The values that fairlearn and AIF360 give to undefined rates and gaps.
 
-Each rule repeats what the toolkit does, also where its result depends on the order in
-which it looks at two values. Arrays are NumPy, float64.
+Each rule reproduces the toolkit exactly, even where a result depends on the order of
+two values. Arrays are NumPy, float64.
 """
 
 from typing import Any, Literal, TypeAlias
@@ -15,10 +15,10 @@ from fairjax.metrics.definitions import RATES as ALL_RATES
 from fairjax.metrics.rates import group_rate
 
 Compat: TypeAlias = Literal["fairlearn", "aif360"] | None
-# One gap, or one for each group.
+# One gap, or one gap for each group.
 Values: TypeAlias = np.ndarray | float
 
-# The rates that each toolkit has; scikit-learn's in a MetricFrame are fairlearn's.
+# The rates of each toolkit; fairlearn has scikit-learn's rates in a MetricFrame.
 RATES = {
     toolkit: tuple(name for name in ALL_RATES if toolkit in METRICS[name].toolkits)
     for toolkit in ("fairlearn", "aif360")
@@ -32,25 +32,25 @@ def fill(
 
     Args:
       name: Name of the rate.
-      rates: All rates, NaN where they do not exist, ``[G]``.
+      rates: All rates, NaN where undefined, ``[G]``.
       empty: Whether a group has no rows, ``[G]``.
       compat: The toolkit, or None to leave NaN.
     """
-    own = rates[name]
+    rate = rates[name]
     if compat == "fairlearn":
         if name == "balanced_accuracy":
-            # scikit-learn averages over the labels that the group has.
-            both = np.stack([rates["true_positive_rate"], rates["true_negative_rate"]])
-            own = np.nansum(both, axis=0) / np.maximum(1, (~np.isnan(both)).sum(axis=0))
-        # A group without rows has no entry at all.
-        return np.where(empty, np.nan, np.nan_to_num(own, nan=0.0))
+            # scikit-learn averages over the labels that occur in the group.
+            two = np.stack([rates["true_positive_rate"], rates["true_negative_rate"]])
+            rate = np.nansum(two, axis=0) / np.maximum(1, (~np.isnan(two)).sum(axis=0))
+        # A group without rows is absent from fairlearn's result.
+        return np.where(empty, np.nan, np.nan_to_num(rate, nan=0.0))
     if compat == "aif360":
         if name in ("positive_predictive_value", "negative_predictive_value"):
-            return np.nan_to_num(own, nan=0.0)
+            return np.nan_to_num(rate, nan=0.0)
         if name in ("accuracy", "error_rate"):
             accuracy = np.nan_to_num(rates["accuracy"], nan=0.0)
             return accuracy if name == "accuracy" else 1 - accuracy
-    return own
+    return rate
 
 
 def rate_by_group(counts: np.ndarray, name: str, compat: Compat = None) -> np.ndarray:
@@ -62,14 +62,14 @@ def rate_by_group(counts: np.ndarray, name: str, compat: Compat = None) -> np.nd
 
 @jax.jit
 def _all_rates(counts: Any) -> dict[str, jax.Array]:
-    # All at once, so that a table compiles one function.
+    # One function for all rates, so that a table compiles only once.
     return {name: group_rate(GroupCounts(counts), name) for name in ALL_RATES}
 
 
 def of_two(
     positives: Values, negatives: Values, worse: np.ufunc, compat: Compat
 ) -> Values:
-    """Returns the worse of two gaps, those of the true and the false positive rate.
+    """Returns the worse of the gaps in the true and the false positive rate.
 
     Args:
       positives: Gap of the true positive rate.
@@ -79,8 +79,8 @@ def of_two(
     """
     if compat is None:
         return worse(positives, negatives)
-    # Python's max and min keep the first value unless the second beats it, so that a
-    # NaN in the first place stays and one in the second goes.
+    # Python's max and min return the first value unless the second beats it. So a NaN
+    # is returned as the first value, and ignored as the second.
     first, second = positives, negatives
     if compat == "aif360":
         first, second = negatives, positives
@@ -89,7 +89,7 @@ def of_two(
 
 
 def mean_of_two(positives: Values, negatives: Values, compat: Compat) -> Values:
-    """Returns the mean of two gaps; fairlearn leaves out the one that is NaN."""
+    """Returns the mean of two gaps; fairlearn ignores a gap that is NaN."""
     both = np.array([positives, negatives])
     if compat != "fairlearn":
         return both.mean(axis=0)

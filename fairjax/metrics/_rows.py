@@ -1,4 +1,4 @@
-"""Columns of rows: checked, and made into arrays of weights, labels and scores."""
+"""Checks of columns, and their conversion to arrays of weights, labels and scores."""
 
 import functools
 import inspect
@@ -20,55 +20,55 @@ _R = TypeVar("_R")
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raises unless each number is at least 1.
+    """Checks that each number is at least 1.
 
     Raises:
-      ValueError: If not so.
+      ValueError: If a number is below 1.
     """
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
+            raise ValueError(f"{name} must be at least 1; got {size}.")
 
 
 def group_sizes(num_groups: int | Sequence[int]) -> tuple[int, ...]:
-    """How many groups each attribute has: of one attribute, or of several."""
+    """Returns the number of groups of each attribute, for one attribute or several."""
     if isinstance(num_groups, Sequence):
         return tuple(operator.index(number) for number in num_groups)
     return (operator.index(num_groups),)
 
 
 def check_columns(**columns: Any) -> None:
-    """Raises unless the columns are of one length.
+    """Checks that the columns are one-dimensional and of one length.
 
     Args:
-      **columns: ``[rows]`` each, by name; None is passed over.
+      **columns: ``[rows]`` each, by name; None is skipped.
 
     Raises:
-      ValueError: If not so.
+      ValueError: If the columns differ in length, or one has more dimensions.
     """
     shapes = {name: np.shape(c) for name, c in columns.items() if c is not None}
     if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
         raise ValueError(
-            f"The columns must be one-dimensional and of one length, got {shapes}."
+            f"The columns must be one-dimensional and of one length; got {shapes}."
         )
 
 
 def as_columns(**columns: Any) -> tuple[Any, ...]:
-    """The columns as arrays, checked as `check_columns` does; None stays None."""
+    """Returns the columns as arrays, checked by `check_columns`; None stays None."""
     arrays = {n: None if c is None else jnp.asarray(c) for n, c in columns.items()}
     check_columns(**arrays)
     return tuple(arrays.values())
 
 
 def as_rows(num_groups: int, **columns: Any) -> tuple[Any, ...]:
-    """The columns as arrays, checked, and whole on every device.
+    """Returns the columns as checked arrays, gathered on every device.
 
     Args:
       num_groups: Number of groups declared.
       **columns: ``[rows]`` each, by name; None stays None.
 
     Raises:
-      ValueError: Unless there is a group and the columns are of one length.
+      ValueError: If ``num_groups`` is below 1 or the columns differ in length.
     """
     check_sizes(num_groups=num_groups)
     arrays = as_columns(**columns)
@@ -76,15 +76,15 @@ def as_rows(num_groups: int, **columns: Any) -> tuple[Any, ...]:
 
 
 def float_type(*values: Any) -> Any:
-    """The type to add the values up in: theirs, but at least single precision.
+    """Returns the type for sums of the values, with at least single precision.
 
-    A sum of 16-bit floats loses whole rows after a few hundred of them.
+    A sum of 16-bit floats loses whole rows after a few hundred rows.
     """
     return jnp.promote_types(jnp.result_type(*values, float), jnp.float32)
 
 
 def as_patients(patients: Any, num_patients: int | None) -> Any:
-    """Patients' codes as an array, checked if they are known; None if not given.
+    """Returns patient codes as an array, checked if concrete; None if not given.
 
     Raises:
       ValueError: If only one of the two is given, ``num_patients`` is below 1, or a
@@ -100,24 +100,25 @@ def as_patients(patients: Any, num_patients: int | None) -> Any:
         outside = (codes < 0) | (codes >= num_patients)
         if outside.any():
             raise ValueError(
-                f"patients must be codes in 0 .. num_patients - 1, and {outside.sum()} "
-                f"of {codes.size} are not in 0 .. {num_patients - 1}, such as "
-                f"{codes[outside][0]}: number the patients, as by "
+                "patients must be codes in 0 .. num_patients - 1, here 0 .. "
+                f"{num_patients - 1}; got {outside.sum()} of {codes.size} outside, "
+                f"such as {codes[outside][0]}. Number the patients, for example with "
                 "numpy.unique(ids, return_inverse=True)."
             )
     return gathered(patients)
 
 
 def compiled(*static: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Compiles a function of rows, whose patients are checked before.
+    """Returns a decorator that compiles a function of rows and checks its patients.
 
-    What is compiled sees no values, and could not raise for a code out of range.
+    The check comes before the compiled function, where values are traced and a code out
+    of range cannot raise an error.
 
     Args:
-      *static: Names of arguments that are no arrays.
+      *static: Names of the static arguments, which are not arrays.
 
     Returns:
-      A decorator, as ``jax.jit`` is one.
+      A decorator like ``jax.jit``.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -140,33 +141,34 @@ def compiled(*static: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     return decorate
 
 
-def strangers(patients: Array, num_patients: int) -> Bool[Array, " rows"]:
-    """Rows of no known patient, which traced codes are only found to have when run.
+def unknown_codes(patients: Array, num_patients: int) -> Bool[Array, " rows"]:
+    """Returns the rows with a patient code out of range.
 
-    What they touch is made NaN: without them it would look more certain than it is.
+    Traced codes can only be checked at run time. Results that depend on such rows are
+    made NaN, because without the rows they would look too certain.
     """
     return (patients < 0) | (patients >= num_patients)
 
 
 def check_unweighted(table: Array, what: str) -> None:
-    """Raises if counts are floats, whose sum is not a number of independent rows.
+    """Checks that counts are integers, which count independent rows.
 
     Args:
-      table: Of counts.
-      what: What needs them, the subject of the message.
+      table: The counts.
+      what: The function that needs integer counts, as subject of the message.
 
     Raises:
-      ValueError: If they are.
+      ValueError: If the counts are floats.
     """
     if jnp.issubdtype(table.dtype, jnp.inexact):
         raise ValueError(
-            f"{what} needs whole numbers of rows: count without floating-point "
-            "weights, or resample rows."
+            f"{what} needs integer counts; got {table.dtype}. Count without "
+            "floating-point weights, or resample rows."
         )
 
 
 def as_mass(weights: Any, rows: int) -> Shaped[Array, " rows"]:
-    """Weights as int32, if they are whole by type, or as floats; ones by default."""
+    """Returns integer weights as int32, other weights as floats; ones by default."""
     if weights is None:
         return jnp.ones(rows, jnp.int32)
     weights = jnp.asarray(weights)
@@ -176,7 +178,7 @@ def as_mass(weights: Any, rows: int) -> Shaped[Array, " rows"]:
 
 
 class BinaryTable(NamedTuple):
-    """Columns as arrays; a row that takes no part has group -1 and no mass."""
+    """Columns as arrays, where an ignored row has group -1 and no mass."""
 
     labels: Int[Array, " rows"]
     scores: Float[Array, " rows"]
@@ -185,13 +187,13 @@ class BinaryTable(NamedTuple):
 
 
 def binary_rows(labels, scores, groups, num_groups: int, weights) -> BinaryTable:
-    """Checks the columns, and leaves out rows in no group or of neither label."""
+    """Checks the columns, and ignores rows in no group or without a binary label."""
     labels, scores, groups, weights = as_rows(
         num_groups, labels=labels, scores=scores, groups=groups, weights=weights
     )
     mass = as_mass(weights, labels.size)
     kept = (labels == 0) | (labels == 1)
-    # A missing score of a row without weight is nobody's.
+    # A row without weight is ignored, so its score may be missing.
     kept &= (groups >= 0) & (groups < num_groups) & (mass != 0)
     return BinaryTable(
         (labels == 1).astype(jnp.int32),

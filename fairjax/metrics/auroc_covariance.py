@@ -1,24 +1,26 @@
 r"""Variance and covariance of AUROCs: DeLong's, and Obuchowski's for clustered rows.
 
-The placement of a positive is the share of negatives ranked below it, that of a
-negative the share of positives ranked above it; a tie counts half. Either kind's mean
-is the AUROC :math:`\theta`, and how they vary gives its variance. Placements come from
-one sort for each model, not from all pairs (Sun and Xu 2014).
+The placement of a positive is the fraction of negatives ranked below the positive. The
+placement of a negative is the fraction of positives ranked above the negative. A tie
+counts half. The mean of either kind of placement is the AUROC :math:`\theta`, and the
+variance of the placements gives the variance of the AUROC. Placements come from one
+sort for each model, not from all pairs (Sun and Xu 2014).
 
 Over models :math:`r, s` of one group with :math:`M` positives and :math:`N` negatives,
 and with :math:`X^r_i`, :math:`Y^r_j` the placements less :math:`\theta_r`,
 
 .. math:: \frac{1}{M(M-1)} \sum_i X^r_i X^s_i + \frac{1}{N(N-1)} \sum_j Y^r_j Y^s_j
 
-(DeLong). Where a patient has several rows these are dependent. With :math:`X^r_p`,
-:math:`Y^r_p` their sums over the rows of patient :math:`p`, and with :math:`I_1`,
-:math:`I_0`, :math:`I` the number of patients with a positive, a negative or either row,
+(DeLong). The rows of one patient are dependent. Let :math:`X^r_p`, :math:`Y^r_p` be the
+sums of placements over the rows of patient :math:`p`. Let :math:`I_1`, :math:`I_0`,
+:math:`I` be the number of patients with a positive, a negative or either row. Then the
+covariance is
 
 .. math:: \frac{I_1}{I_1-1} \frac{\sum_p X^r_p X^s_p}{M^2}
           + \frac{I_0}{I_0-1} \frac{\sum_p Y^r_p Y^s_p}{N^2}
           + \frac{I}{I-1} \frac{\sum_p (X^r_p Y^s_p + Y^r_p X^s_p)}{MN}
 
-(Obuchowski), which is DeLong's where every patient has one row.
+(Obuchowski), which equals DeLong's covariance if every patient has one row.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -28,13 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
+from fairjax.metrics._placement import before_and_through, mean_fraction, sorted_mass
 from fairjax.metrics._rows import (
     PatientRows,
     as_rows,
     check_columns,
     compiled,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
@@ -51,8 +53,8 @@ class DeLong(NamedTuple):
 
     Attributes:
       auroc: ``[m, G]``.
-      covariance: ``[G, m, m]``. A perfect AUROC, 0 or 1, has variance 0, which is no
-        statement of certainty: take its interval from elsewhere.
+      covariance: ``[G, m, m]``. A perfect AUROC, 0 or 1, has variance 0, which does not
+        mean certainty: use ``auroc_interval`` there.
     """
 
     auroc: Float[Array, "models groups"]
@@ -60,11 +62,11 @@ class DeLong(NamedTuple):
 
 
 class JointDeLong(NamedTuple):
-    """AUROCs of every model in every group, with the covariance of all of them.
+    """AUROCs of every model in every group, with their joint covariance.
 
     Attributes:
       auroc: ``[m, G]``.
-      covariance: ``[m, G, m, G]``; reshaped to ``[mG, mG]`` it is that of
+      covariance: ``[m, G, m, G]``; reshaped to ``[mG, mG]`` the covariance of
         ``auroc.ravel()``.
     """
 
@@ -82,38 +84,38 @@ def delong(
     patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> DeLong:
-    """AUROC by group with DeLong's covariance, paired over models, in O(n log n).
+    """Computes AUROCs by group with DeLong's covariance over models, in O(n log n).
 
     The variance of the difference of models 0 and 1 is ``c[g, 0, 0] + c[g, 1, 1] -
-    2 c[g, 0, 1]``. Groups are independent, so their AUROCs' variances add, unless a
-    patient has rows in several of them: see ``delong_joint``.
+    2 c[g, 0, 1]``. Groups are independent, so the variances of their AUROCs add, unless
+    a patient has rows in several groups: see ``delong_joint``.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
-      scores: ``[m, rows]``, of several models for the same rows, or ``[rows]`` of one.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
+      scores: ``[m, rows]``, scores of several models, or ``[rows]`` of one model.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
-      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
-        depend on each other: the covariance is then Obuchowski's. Rows are independent
-        by default.
+      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, equal for dependent
+        rows: the covariance is then Obuchowski's. Rows are independent by default.
       num_patients: Number of codes; needed with ``patients``.
 
     Returns:
       Estimates and covariance. Both are NaN for a group that lacks a class or has a NaN
-      score, of any model for the covariance; the covariance also where a class has one
-      row, or the rows of one patient, or where traced codes turn out not to be in
-      their range.
+      score; a NaN score of any model makes the group's covariance NaN. The covariance
+      is also NaN where a class has one row, or the rows of one patient, or where a
+      traced code is outside the range.
 
     Raises:
-      ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
-        come without their number, or one has a code outside it.
+      ValueError: If ``num_groups`` is below 1, the columns differ in length, only one
+        of ``patients`` and ``num_patients`` is given, or a code is outside the range.
 
-    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
-    receiver operating characteristic curves: a nonparametric approach", Biometrics 44
-    (1988); Sun and Xu, "Fast implementation of DeLong's algorithm for comparing the
-    areas under correlated receiver operating characteristic curves", IEEE Signal
-    Processing Letters 21 (2014); Obuchowski, "Nonparametric analysis of clustered ROC
-    curve data", Biometrics 53 (1997).
+    References:
+      DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more
+      correlated receiver operating characteristic curves: a nonparametric approach",
+      Biometrics 44 (1988); Sun and Xu, "Fast implementation of DeLong's algorithm for
+      comparing the areas under correlated receiver operating characteristic curves",
+      IEEE Signal Processing Letters 21 (2014); Obuchowski, "Nonparametric analysis of
+      clustered ROC curve data", Biometrics 53 (1997).
 
     Example:
       >>> import jax.numpy as jnp
@@ -148,26 +150,27 @@ def delong_joint(
     num_groups: int,
     num_patients: int,
 ) -> JointDeLong:
-    """AUROCs with their covariance over models and groups that share patients.
+    """Computes AUROCs with their covariance over models and groups that share patients.
 
-    For an attribute that varies within a patient, such as the site or the scanner.
-    Between two groups, each small-sample factor of Obuchowski's formula is the
-    geometric mean of the two groups' factors. The matrix is symmetric; it may have an
-    eigenvalue below zero by a share of one over the number of patients.
+    Groups share patients if an attribute varies within a patient, such as the site or
+    the scanner. Between two groups, each small-sample factor of Obuchowski's formula is
+    the geometric mean of the two groups' factors. The matrix is symmetric. An
+    eigenvalue may be negative, by a fraction of about one over the number of patients.
 
     Time is O(n log n + nGm²) and memory O(nm).
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
-      scores: ``[m, rows]``, of several models for the same rows, or ``[rows]`` of one.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
+      scores: ``[m, rows]``, scores of several models, or ``[rows]`` of one model.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
-      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, the same for rows that
-        depend on each other, in one group or in several.
+      patients: ``[rows]``, codes in ``0 .. num_patients - 1``, equal for dependent
+        rows, in one group or in several.
       num_groups: Number of groups declared, ``G``.
       num_patients: Number of codes.
 
     Returns:
-      As ``delong`` with patients, which is the part of it within groups.
+      Estimates and covariance. The blocks within groups equal the result of ``delong``
+      with patients.
 
     Raises:
       ValueError: If a number is below 1, the columns differ in length, or a patient has
@@ -189,7 +192,7 @@ def delong_joint(
 
 
 class _Placements(NamedTuple):
-    """Rows' placements less their AUROC ``[m, rows]``, and the sizes of the groups."""
+    """Placements of rows minus their AUROC, ``[m, rows]``, and sizes of the groups."""
 
     auroc: Array
     centred: Array
@@ -219,18 +222,18 @@ def _placements(labels, scores, groups, num_groups: int) -> _Placements:
 
         def below(mass, size):
             size = jnp.append(size, 0)[order.group]
-            return mean_share(*before_and_through(order, mass), size)
+            return mean_fraction(*before_and_through(order, mass), size)
 
-        # Shares from below are exact sums; those from above follow by subtraction of
-        # numbers of one size.
+        # Fractions below a score are exact sums. Fractions above are 1 minus the
+        # fraction below, a difference of numbers of similar size.
         above = 1 - below(mass.positive, positives)
-        share = jnp.where(mass.positive > 0, below(mass.negative, negatives), above)
-        share = jnp.where(mass.undefined, jnp.nan, share)
-        won = jnp.where(mass.undefined | (mass.positive > 0), share, 0)
+        ranks = jnp.where(mass.positive > 0, below(mass.negative, negatives), above)
+        ranks = jnp.where(mass.undefined, jnp.nan, ranks)
+        won = jnp.where(mass.undefined | (mass.positive > 0), ranks, 0)
         total = group_sums(won, order.group, num_groups)
         theta = jnp.where(defined, total / jnp.where(defined, positives, 1), jnp.nan)
-        theta = theta.astype(share.dtype)
-        centred = share - jnp.append(theta, 0)[order.group]
+        theta = theta.astype(ranks.dtype)
+        centred = ranks - jnp.append(theta, 0)[order.group]
         back = jnp.zeros_like(centred).at[order.order].set(centred, unique_indices=True)
         return theta, jnp.where(groups >= 0, back, 0)
 
@@ -239,7 +242,7 @@ def _placements(labels, scores, groups, num_groups: int) -> _Placements:
 
 
 def _products(left, right, ids, num_ids: int) -> Float[Array, "ids left right"]:
-    """Sums over rows, by id, of the products of two stacks ``[k, rows]``."""
+    """Sums the products of two stacks ``[k, rows]`` over rows, by id."""
     pairs = jnp.stack(
         jnp.meshgrid(jnp.arange(len(left)), jnp.arange(len(right)), indexing="ij"), -1
     )
@@ -251,28 +254,28 @@ def _products(left, right, ids, num_ids: int) -> Float[Array, "ids left right"]:
 
 
 def _clustered(table: _Placements, patients, num_groups, number, *, across):
-    """Obuchowski's covariance: ``[G, m, m]``, or ``[m, G, m, G]`` across groups."""
+    """Computes Obuchowski's covariance ``[G, m, m]``, or ``[m, G, m, G]`` across."""
     check_columns(labels=table.labels, patients=patients)
     patients = gathered(patients)
     models, dtype = len(table.centred), table.centred.dtype
-    # A mean over the group, so that the sums below stay near 1 whatever its size.
+    # Division by the group's size keeps the sums below near 1.
     size = jnp.stack([table.negatives, table.positives])
     size = jnp.where(size > 0, size, 1)
     row_size = size[table.labels, jnp.maximum(table.groups, 0)]
     scaled = table.centred / row_size
 
     def by_patient(group):
-        """Each patient's sums in one group, ``[label, m, patients]``, and factors."""
+        """Returns patients' sums in a group, ``[label, m, patients]``, and factors."""
 
-        def one(label):
+        def of_label(label):
             mine = (table.groups == group) & (table.labels == label)
             ids = jnp.where(mine, patients, -1)
             sums = jax.lax.map(lambda column: group_sums(column, ids, number), scaled)
             return sums, group_sums(mine, ids, number) > 0
 
-        (negative, has_0), (positive, has_1) = one(0), one(1)
-        # With a patient of unknown code it is as little known as with one patient.
-        lost = jnp.any((table.groups == group) & strangers(patients, number))
+        (negative, has_0), (positive, has_1) = of_label(0), of_label(1)
+        # A patient with an unknown code makes the variance unknown, as with 1 patient.
+        lost = jnp.any((table.groups == group) & unknown_codes(patients, number))
         counts = [
             jnp.where(lost, 1, jnp.sum(has, dtype=dtype))
             for has in (has_0, has_1, has_0 | has_1)
@@ -299,5 +302,5 @@ def _clustered(table: _Placements, patients, num_groups, number, *, across):
     # inner is [g, h, label in h, label in g, model in g, model in h].
     factors = jnp.sqrt(factors[:, None] * factors[None, :])
     joint = jnp.einsum("ghbamn,ghab->mgnh", inner, factors, precision="highest")
-    # Exactly symmetric, whichever way its halves were rounded.
+    # Makes the matrix exactly symmetric in spite of rounding.
     return (joint + jnp.transpose(joint, (2, 3, 0, 1))) / 2

@@ -1,8 +1,9 @@
 """Intervals of an AUROC from its standard error, or from the numbers of rows.
 
-DeLong's standard error on the logit scale, except where a group is separated perfectly
-and has none. All broadcast, take real-valued numbers of rows, and are functions of
-``z``, the standard errors to either side.
+The main interval uses DeLong's standard error on the logit scale. A group with
+perfectly separated scores has no such standard error and gets Newcombe's interval. All
+functions broadcast, take real numbers of rows, and accept ``z``, the number of standard
+errors to either side.
 """
 
 import jax
@@ -21,19 +22,20 @@ def logit_interval(
     confidence: float = 0.95,
     z: Numbers | None = None,
 ) -> Interval:
-    r"""Interval of a value in (0, 1) by the delta method on the logit scale.
+    r"""Computes an interval in (0, 1) by the delta method on the logit scale.
 
     .. math:: \operatorname{logit}^{-1}\!\left(\operatorname{logit} \hat\theta \pm
               z\, \frac{\mathrm{SE}}{\hat\theta (1 - \hat\theta)}\right)
 
-    For an AUROC with DeLong's standard error, or a rate with a cluster-robust one. At
-    an estimate of 0 or 1, or without a standard error, the data give no scale: the
-    interval is then [0, 1], valid and useless; ``auroc_interval`` and Wilson's with
-    effective trials do better from the numbers of rows.
+    Use this interval for an AUROC with DeLong's standard error, or for a rate with a
+    cluster-robust standard error. At an estimate of 0 or 1, or without a standard
+    error, the interval is [0, 1], valid but useless. ``auroc_interval`` and Wilson's
+    interval with effective trials then give narrower intervals from the numbers of
+    rows.
 
     Args:
       estimate: Any shape, in [0, 1].
-      standard_error: Broadcasts against it, at least 0.
+      standard_error: Broadcasts against ``estimate``, at least 0.
       confidence: Two-sided, in (0, 1).
       z: Standard errors to either side, instead of ``confidence``.
 
@@ -41,10 +43,11 @@ def logit_interval(
       Ends in [0, 1]; NaN where the estimate is NaN.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
-    Pepe, "The Statistical Evaluation of Medical Tests for Classification and
-    Prediction" (2003), section 5.2.
+    References:
+      Pepe, "The Statistical Evaluation of Medical Tests for Classification and
+      Prediction" (2003), section 5.2.
 
     Example:
       >>> lower, upper = logit_interval(0.9, 0.05)
@@ -70,22 +73,23 @@ def newcombe_interval(
     confidence: float = 0.95,
     z: Numbers | None = None,
 ) -> Interval:
-    r"""Interval of an AUROC from its value and the numbers of positives and negatives.
+    r"""Computes the interval of an AUROC from the numbers of positives and negatives.
 
-    The values :math:`\theta` with :math:`|\hat\theta - \theta| \le z
-    \sqrt{V(\theta)}`, where
+    The interval contains the values :math:`\theta` with :math:`|\hat\theta - \theta|
+    \le z \sqrt{V(\theta)}`, where
 
     .. math:: V(\theta) = \frac{\theta (1 - \theta)}{m n} \left[1 + N \left(
               \frac{1 - \theta}{2 - \theta} + \frac{\theta}{1 + \theta}\right)\right],
               \qquad N = \frac{m + n}{2} - 1,
 
     is the variance under exponential scores with :math:`m, n` averaged. The variance
-    is taken at the value asked about, not at the estimate, so the interval has a
-    width at an AUROC of 1 too.
+    is that at :math:`\theta`, not at the estimate, so the interval has a width even at
+    an AUROC of 1.
 
     Args:
       auroc: Any shape, in [0, 1].
-      positives: Broadcasts against it; of clustered rows, the patients with any.
+      positives: Broadcasts against ``auroc``; for clustered rows, the number of
+        patients with positives.
       negatives: Likewise.
       confidence: Two-sided, in (0, 1).
       z: Standard errors to either side, instead of ``confidence``.
@@ -94,11 +98,12 @@ def newcombe_interval(
       Ends in [0, 1]; NaN where the AUROC is NaN or a class has no rows.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
-    Hanley and McNeil, Radiology 143 (1982); Newcombe, "Confidence intervals for an
-    effect size measure based on the Mann-Whitney statistic. Part 2", Statistics in
-    Medicine 25 (2006), method 5.
+    References:
+      Hanley and McNeil, Radiology 143 (1982); Newcombe, "Confidence intervals for an
+      effect size measure based on the Mann-Whitney statistic. Part 2", Statistics in
+      Medicine 25 (2006), method 5.
 
     Example:
       >>> lower, upper = newcombe_interval(1.0, 20, 30)
@@ -139,25 +144,26 @@ def auroc_interval(
     confidence: float = 0.95,
     z: Numbers | None = None,
 ) -> Interval:
-    """Interval of an AUROC: logit of DeLong's, and Newcombe's where that has no width.
+    """Computes an AUROC's interval: DeLong on the logit scale, or Newcombe's.
 
-    DeLong's variance is 0 where scores separate the classes perfectly, which a small
-    group does by luck; ``newcombe_interval`` stands in there. An unknown standard
-    error, as of one positive or one patient, gives no interval.
+    DeLong's variance is 0 where scores separate the classes perfectly, which happens by
+    chance in small groups. ``newcombe_interval`` replaces such intervals. An unknown
+    standard error, for example with one positive or one patient, gives no interval.
 
     Args:
       auroc: Any shape, in [0, 1].
-      standard_error: Broadcasts against it, from DeLong, cluster-robust if need be.
-      positives: Likewise; of clustered rows, the patients with any.
+      standard_error: Broadcasts against ``auroc``, from DeLong; cluster-robust for
+        clustered rows.
+      positives: Likewise; for clustered rows, the number of patients with positives.
       negatives: Likewise.
       confidence: Two-sided, in (0, 1).
       z: Standard errors to either side, instead of ``confidence``.
 
     Returns:
-      Ends in [0, 1]; NaN where the AUROC or its error is, or a class has no rows.
+      Ends in [0, 1]; NaN where the AUROC or its error is NaN, or a class has no rows.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax.numpy as jnp

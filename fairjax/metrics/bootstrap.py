@@ -1,10 +1,10 @@
 """Bootstrap of counts, and intervals from replicates.
 
-Rates and their gaps depend on the data only through the counts, so
-``multinomial_bootstrap`` redraws these, at a cost that does not grow with the rows.
+Rates and gaps depend on the data only through the counts. ``multinomial_bootstrap``
+therefore redraws the counts, at a cost that does not grow with the number of rows.
 Rankings and clustered rows need row weights: :mod:`fairjax.metrics.resampling`.
 
-Percentile intervals of a *gap* are wrong near parity, whatever is resampled: use
+Percentile intervals of a *gap* are wrong near parity for every way of resampling. Use
 :mod:`fairjax.metrics.gap_intervals` there.
 """
 
@@ -30,30 +30,31 @@ def multinomial_bootstrap(
     num_replicates: int,
     within: Literal["table", "group", "label"] = "group",
 ) -> GroupCounts:
-    """Counts of resampled rows, drawn without the rows.
+    """Draws the counts of resampled rows without the rows themselves.
 
-    Exactly the distribution of resampling rows with replacement and counting again:
-    the four cells of a group are multinomial, drawn one after another from their
-    conditional binomial distributions.
+    The counts have exactly the distribution of resampling rows with replacement and
+    counting again. The four cells of a group are multinomial, drawn one after another
+    from their conditional binomial distributions.
 
     Args:
       key: A random key.
       counts: ``[G, 2, 2]`` of unweighted, independent rows: integers, at most ``2**24``
-        rows to a group.
+        rows in each group.
       num_replicates: Number of resamples, ``B``.
-      within: What keeps its size. ``"group"``: every group. ``"label"``: the positives
-        and the negatives of every group, for rates given the label. ``"table"``: only
-        the table, as when rows are resampled without regard to groups; a small group
-        may then vanish.
+      within: Which sizes stay fixed. ``"group"``: the rows of every group. ``"label"``:
+        the positives and the negatives of every group, for rates given the label.
+        ``"table"``: only the total, as when rows are resampled without regard to
+        groups; a small group may then vanish.
 
     Returns:
-      ``[B, G, 2, 2]``, int32; a rate or gap of it is ``[B, G]`` or ``[B]``.
+      ``[B, G, 2, 2]``, int32; rates of the result are ``[B, G]`` and gaps ``[B]``.
 
     Raises:
       ValueError: If the counts are not integers, ``num_replicates`` is below 1, or
-        ``within`` is something else.
+        ``within`` is not one of these.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
+    References:
+      Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -75,19 +76,19 @@ def multinomial_bootstrap(
 
 
 def _multinomial(key: PRNGKeyArray, totals: Array, cells: Array) -> Array:
-    """``[B, rows, cells]`` of these totals, ``[B, rows]``, in the cells' shares."""
-    # What comes after each cell, so that the shares are exact and end at exactly 1.
+    """Draws ``[B, rows, cells]`` with totals ``[B, rows]``, in proportion to cells."""
+    # Sums of each cell and the cells after it make the fractions exact, ending at 1.
     after = jnp.cumsum(cells[:, ::-1], axis=1)[:, ::-1]
-    share = cells / jnp.maximum(after, 1)
+    fraction = cells / jnp.maximum(after, 1)
 
     def draw(left, cell):
-        chance, cell_key = cell
-        count = jax.random.binomial(cell_key, left.astype(float), chance)
+        probability, cell_key = cell
+        count = jax.random.binomial(cell_key, left.astype(float), probability)
         count = jnp.clip(count.astype(jnp.int32), 0, left)
         return left - count, count
 
     keys = jax.random.split(key, cells.shape[1] - 1)
-    left, drawn = jax.lax.scan(draw, totals.astype(jnp.int32), (share.T[:-1], keys))
+    left, drawn = jax.lax.scan(draw, totals.astype(jnp.int32), (fraction.T[:-1], keys))
     return jnp.moveaxis(jnp.concatenate([drawn, left[None]]), 0, -1)
 
 
@@ -98,35 +99,37 @@ def bootstrap_interval(
     confidence: float = 0.95,
     method: Literal["percentile", "basic", "bias_corrected"] = "percentile",
 ) -> Interval:
-    r"""Interval from bootstrap replicates.
+    r"""Computes an interval from bootstrap replicates.
 
     With :math:`q_a` the quantiles of the replicates, :math:`\hat\theta` the estimate
-    and :math:`\alpha` one less the confidence,
+    and :math:`\alpha` one minus the confidence,
 
     .. math:: \text{percentile: } [q_{\alpha/2}, q_{1-\alpha/2}], \qquad
               \text{basic: } [2\hat\theta - q_{1-\alpha/2},
               2\hat\theta - q_{\alpha/2}],
 
-    and the bias-corrected one takes the quantiles at :math:`\Phi(2 z_0 \mp
-    z_{\alpha/2})`, where :math:`z_0` is the normal score of the share of replicates
-    below the estimate (half of those equal to it).
+    and the bias-corrected interval takes the quantiles at :math:`\Phi(2 z_0 \mp
+    z_{\alpha/2})`, where :math:`z_0` is the normal score of the fraction of replicates
+    below the estimate. Replicates equal to the estimate count half.
 
-    None of them is valid for a gap near parity, nor for few rows: ten positives give
-    a 95 % interval that holds in about two thirds of cases.
+    No method is valid for a gap near parity, nor for few rows. With ten positives a
+    95 % interval covers the true value in about two thirds of cases.
 
     Args:
-      replicates: ``[B, ...]``; NaN replicates are left out.
+      replicates: ``[B, ...]``; NaN replicates are ignored.
       estimate: ``[...]``.
       confidence: In (0, 1).
       method: As above.
 
     Returns:
-      Ends ``[...]``; NaN where the estimate is.
+      Ends ``[...]``; NaN where the estimate is NaN.
 
     Raises:
-      ValueError: With a confidence outside (0, 1), or another method.
+      ValueError: If the confidence is outside (0, 1), or ``method`` is not one of
+        these.
 
-    Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
+    References:
+      Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
 
     Example:
       >>> import jax.numpy as jnp
@@ -142,23 +145,23 @@ def bootstrap_interval(
     if method == "bias_corrected":
         known = ~jnp.isnan(replicates)
         below = (replicates < estimate) + 0.5 * (replicates == estimate)
-        share = jnp.sum(below, 0, where=known) / jnp.maximum(jnp.sum(known, 0), 1)
-        middle = 2 * jax.scipy.special.ndtri(share)
+        fraction = jnp.sum(below, 0, where=known) / jnp.maximum(jnp.sum(known, 0), 1)
+        middle = 2 * jax.scipy.special.ndtri(fraction)
         lower, upper = (
             _quantile(replicates, jax.scipy.special.ndtr(middle + end))
             for end in (-z, z)
         )
     else:
         lower, upper = (
-            jnp.nanquantile(replicates, share, axis=0) for share in (tail, 1 - tail)
+            jnp.nanquantile(replicates, end, axis=0) for end in (tail, 1 - tail)
         )
     if method == "basic":
         lower, upper = 2 * estimate - upper, 2 * estimate - lower
     return Interval(lower, upper).where(~jnp.isnan(estimate))
 
 
-def _quantile(replicates: Array, share: Array) -> Array:
-    """The replicates' quantile at a share that differs from entry to entry."""
+def _quantile(replicates: Array, probability: Array) -> Array:
+    """Returns the quantile of the replicates at each entry's probability."""
     flat = replicates.reshape(replicates.shape[0], -1)
-    found = jax.vmap(jnp.nanquantile, in_axes=(1, 0))(flat, share.reshape(-1))
-    return found.reshape(share.shape)
+    values = jax.vmap(jnp.nanquantile, in_axes=(1, 0))(flat, probability.reshape(-1))
+    return values.reshape(probability.shape)

@@ -1,8 +1,9 @@
 """Calibration of predicted probabilities, overall and by group.
 
-Brier score, calibration curves and their errors. Whether a group's risks are too high
-or too extreme as a whole is for ``fairjax.metrics.logistic_recalibration``, and what
-decisions at a threshold are worth for ``fairjax.metrics.net_benefit``.
+The module has the Brier score, calibration curves and their errors.
+``fairjax.metrics.logistic_recalibration`` estimates whether a group's risks are too
+high or too extreme overall. ``fairjax.metrics.net_benefit`` values the decisions at a
+threshold.
 """
 
 import functools
@@ -30,23 +31,24 @@ from fairjax.types import check_choice
 def brier_score(
     labels: BinaryRows, scores: ScoreRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
-    r"""Mean squared error of a predicted probability.
+    r"""Computes the Brier score: the mean squared error of a predicted probability.
 
     .. math:: \frac{\sum_i w_i (s_i - y_i)^2}{\sum_i w_i}
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      In [0, 1], lower is better; NaN without weight.
+      The score in [0, 1], lower is better; NaN if all weights are 0.
 
     Raises:
       ValueError: If the columns differ in length.
 
-    Brier, "Verification of forecasts expressed in terms of probability", Monthly
-    Weather Review 78 (1950).
+    References:
+      Brier, "Verification of forecasts expressed in terms of probability", Monthly
+      Weather Review 78 (1950).
 
     Example:
       >>> import jax.numpy as jnp
@@ -66,13 +68,13 @@ def group_brier(
     num_groups: int,
     weights: WeightRows | None = None,
 ) -> Float[Array, " groups"]:
-    """Brier score within each group.
+    """Computes the Brier score within each group.
 
-    It mixes calibration, ranking and prevalence: a group with rarer outcomes has the
-    lower score at the same quality.
+    The Brier score mixes calibration, ranking and prevalence: with equal quality, a
+    group with rarer outcomes has the lower score.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
@@ -102,10 +104,10 @@ class CalibrationCurve(NamedTuple):
 
     Attributes:
       mean_score: ``[G, B]``, the mean score; NaN in an empty bin.
-      observed: ``[G, B]``, the share of positives, ``events / rows``; NaN likewise.
-      rows: ``[G, B]``, rows, or their weight: with ``events`` what an interval for a
-        proportion takes. Integers unless the weights were floating-point.
-      events: ``[G, B]``, positives, or their weight.
+      observed: ``[G, B]``, the fraction of positives, ``events / rows``; NaN likewise.
+      rows: ``[G, B]``, number or weight of rows. An interval for a proportion takes
+        ``events`` and ``rows``. Integers unless the weights were floating-point.
+      events: ``[G, B]``, number or weight of positives.
     """
 
     mean_score: Float[Array, "groups num_bins"]
@@ -125,32 +127,33 @@ def calibration_curve(
     adaptive: bool = True,
     weights: WeightRows | None = None,
 ) -> CalibrationCurve:
-    r"""Mean score and share of positives in bins of the score, by group.
+    r"""Computes the mean score and fraction of positives by group and bin of the score.
 
-    Equal-width bins are :math:`((b-1)/B,\, b/B]`, and 0 belongs to the first.
-    Adaptive bins have equal mass within the group: with :math:`m` the group's mass
-    below a score plus half of that at it, as a share of the group's, the bin is
-    :math:`\lfloor B m \rfloor`. So tied scores share a bin, and where many are tied
-    some bins are larger than others and some empty.
+    Equal-width bins are :math:`((b-1)/B,\, b/B]`, and the first bin includes 0.
+    Adaptive bins have equal mass within the group. The bin of a score is
+    :math:`\lfloor B m \rfloor`, with :math:`m` the fraction of the group's mass below
+    the score plus half of the fraction at the score. So tied scores share a bin. With
+    many ties some bins are larger than others, and some are empty.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
       num_bins: Number of bins, ``B``.
-      adaptive: Bins of equal mass instead of equal width.
+      adaptive: Whether to use bins of equal mass instead of equal width.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      The curve. A NaN score makes its group's bins NaN.
+      The curve. A NaN score makes all bins of the group NaN.
 
     Raises:
       ValueError: If ``num_groups`` or ``num_bins`` is below 1, or the columns differ in
         length.
 
-    Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural
-    language processing models", EMNLP (2015), for the adaptive bins.
+    References:
+      Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural
+      language processing models", EMNLP (2015), for the adaptive bins.
 
     Example:
       >>> import jax.numpy as jnp
@@ -172,7 +175,7 @@ def calibration_curve(
     ids = jnp.where(table.groups >= 0, table.groups * num_bins + bins, -1)
     rows = group_sums(table.mass, ids, size)
     events = group_sums(table.mass * table.labels, ids, size)
-    # A NaN is in no bin more than in another: it spoils all of its group's.
+    # A NaN score has no bin, so all bins of the group are unknown.
     lost = group_sums(jnp.isnan(table.scores), table.groups, num_groups) > 0
     total = jnp.where(rows > 0, rows, 1)
     missing = (rows == 0) | jnp.repeat(lost, num_bins)
@@ -187,8 +190,8 @@ def calibration_curve(
 
 
 def _equal_bins(scores: Float[Array, " rows"], num_bins: int, dtype):
-    # Edges are rounded as the scores were: a score of .3 is on the edge .3 in any
-    # precision.
+    # Edges are rounded like the scores, so that a score of .3 lies on the edge .3 in
+    # any precision.
     edges = jnp.asarray(np.arange(1, num_bins) / num_bins, dtype)
     return jnp.searchsorted(edges.astype(scores.dtype), scores)
 
@@ -200,7 +203,7 @@ def _adaptive_bins(table: BinaryTable, num_groups: int, num_bins: int):
     total = group_sums(mass, order.group, num_groups)
     total = jnp.append(jnp.where(total > 0, total, 1), 1)[order.group]
     dtype = float_type(total)
-    # Multiplied first: the quotient is then exact where it is a whole number.
+    # Multiplied before the division, so that an integer quotient is exact.
     middle = num_bins * (before.astype(dtype) + through)
     bins = jnp.floor(middle / (2 * total.astype(dtype))).astype(jnp.int32)
     return jnp.zeros_like(bins).at[order.order].set(bins, unique_indices=True)
@@ -220,26 +223,27 @@ def group_calibration_error(
     norm: Literal["l1", "max"] = "l1",
     weights: WeightRows | None = None,
 ) -> Float[Array, " groups"]:
-    """Binned calibration error within each group.
+    """Computes the binned calibration error within each group.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
       num_bins: Number of bins, ``B``.
-      adaptive: Bins of equal mass within the group instead of equal width.
+      adaptive: Whether to use bins of equal mass within the group instead of equal
+        width.
       norm: ``"l1"``, the expected calibration error, the mean over rows; or ``"max"``,
-        the maximum calibration error, that of the worst bin.
+        the maximum calibration error, the error of the worst bin.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      ``[G]`` in [0, 1]; NaN for a group without weight or with a NaN score. It is
-      biased upwards, the more so the fewer rows a bin has: a small group looks worse
-      calibrated than a large one of the same quality.
+      ``[G]`` in [0, 1]; NaN for a group without weight or with a NaN score. The error
+      is biased upwards, more so with fewer rows in a bin. A small group therefore looks
+      worse calibrated than a large group of the same quality.
 
     Raises:
-      ValueError: As ``calibration_curve``, or if ``norm`` is neither.
+      ValueError: As ``calibration_curve``, or if ``norm`` is not one of these.
 
     Example:
       >>> import jax.numpy as jnp
@@ -258,8 +262,8 @@ def group_calibration_error(
     if norm == "max":
         error = jnp.max(errors, axis=1)
     else:
-        share = curve.rows / jnp.where(total > 0, total, 1)[:, None]
-        error = jnp.sum(share * errors, axis=1)
+        fraction = curve.rows / jnp.where(total > 0, total, 1)[:, None]
+        error = jnp.sum(fraction * errors, axis=1)
     return jnp.where(total > 0, error, jnp.nan)
 
 
@@ -271,26 +275,30 @@ def expected_calibration_error(
     adaptive: bool = True,
     weights: WeightRows | None = None,
 ) -> Float[Array, ""]:
-    r"""Mean distance of predicted from observed risk, over bins of the score.
+    r"""Computes the expected calibration error over bins of the score.
+
+    The error is the mean distance between predicted and observed risk,
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \left|\bar y_b - \bar s_b\right|
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       num_bins: Number of bins.
-      adaptive: Bins of equal mass instead of equal width, which leave few rows in some
-        bins where scores are skewed.
+      adaptive: Whether to use bins of equal mass instead of equal width. With skewed
+        scores, some bins of equal width have few rows.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      In [0, 1]; NaN without weight. See ``group_calibration_error`` for its bias.
+      The error in [0, 1]; NaN if all weights are 0. See ``group_calibration_error`` for
+      the bias of the error.
 
     Raises:
       ValueError: If ``num_bins`` is below 1 or the columns differ in length.
 
-    Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using
-    Bayesian binning", AAAI (2015).
+    References:
+      Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using
+      Bayesian binning", AAAI (2015).
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,17 +1,18 @@
 r"""Rates of groups whose rows are clustered in patients.
 
-A patient with several rows (images, visits) brings less news than as many patients.
-The variance of a rate is then that of a ratio of sums over patients,
+A patient with several rows (images, visits) gives less information than as many
+patients. The variance of a rate is then that of a ratio of sums over patients,
 
 .. math:: \hat r_g = \frac{\sum_p H_{pg}}{\sum_p B_{pg}}, \qquad
           \widehat{\mathrm{Cov}}(\hat r_g, \hat r_h) = \sqrt{f_g f_h}
           \sum_p u_{pg} u_{ph}, \qquad
           u_{pg} = \frac{H_{pg} - \hat r_g B_{pg}}{\sum_p B_{pg}},
 
-with :math:`H_{pg}, B_{pg}` the patient's hits and rows in group ``g`` and
-:math:`f_g = m_g / (m_g - 1)` for the :math:`m_g` patients in it: linearisation with
-whole patients as units, whatever the correlation within them. Groups share patients
-where an attribute varies within them (a site, a scanner), and are then correlated.
+with :math:`H_{pg}, B_{pg}` the patient's hits and rows in group ``g``, and with
+:math:`f_g = m_g / (m_g - 1)` for the :math:`m_g` patients in the group. This is a
+linearisation with whole patients as units, valid under any correlation within patients.
+Groups share patients, and are then correlated, if an attribute varies within patients
+(a site, a scanner).
 """
 
 import functools
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fairjax.metrics._numbers import Numbers, student_equivalent
-from fairjax.metrics._rows import as_rows, compiled, strangers
+from fairjax.metrics._rows import as_rows, compiled, unknown_codes
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows
 from fairjax.metrics.intervals import Interval, normal_quantile, wilson_interval
@@ -39,8 +40,8 @@ class ClusterRates(NamedTuple):
       rates: ``[G]`` in [0, 1]; NaN for a group without rows.
       covariance: ``[G, G]`` of the rates; NaN for a group of fewer than two patients.
       trials: ``[G]``, effective numbers of trials, for Wilson's interval.
-      patients: int32 ``[G]``, the patients with rows in each group.
-      degrees_of_freedom: ``[G]``, of the variance, at least 1.
+      patients: int32 ``[G]``, number of patients with rows in each group.
+      degrees_of_freedom: ``[G]``, degrees of freedom of the variance, at least 1.
     """
 
     rates: Float[Array, " groups"]
@@ -60,21 +61,22 @@ def cluster_rate_covariance(
     num_groups: int,
     num_patients: int,
 ) -> ClusterRates:
-    r"""Rates of groups with covariance and effective trials, by patient.
+    r"""Computes rates of groups with their covariance, with patients as clusters.
 
-    The effective trials are those of independent rows with the same variance,
+    The effective trials are the number of independent rows with the same variance,
 
     .. math:: \tilde n_g = \min\!\left(n_g,\
               \frac{\hat r_g (1 - \hat r_g)}{\widehat{\mathrm{Var}}(\hat r_g)}\right),
 
-    no more than there are rows. Where the rate is 0 or 1, or the variance is 0 or
-    unknown, they are :math:`n_g^2 / \sum_p B_{pg}^2`, which takes the rows of a patient
-    for copies of one: the fewest that it can be. That same number less 1 stands for the
-    degrees of freedom of the variance, of which a few large patients leave few.
-    ``cluster_interval`` and the intervals of gaps take all of it into account.
+    and at most the number of rows. Where the rate is 0 or 1, or the variance is 0 or
+    unknown, the effective trials are :math:`n_g^2 / \sum_p B_{pg}^2`. This smallest
+    possible number treats the rows of a patient as copies of one row. The same number
+    minus 1 gives the degrees of freedom of the variance, which are few if a few
+    patients have most rows. ``cluster_interval`` and the intervals of gaps use the
+    effective trials and the degrees of freedom.
 
-    For true and false positive rates together, with the covariance between them, use
-    ``cluster_label_rates``. Costs O(rows x groups) time and O(rows) memory.
+    Use ``cluster_label_rates`` for true and false positive rates with their covariance.
+    The cost is O(rows x groups) time and O(rows) memory.
 
     Args:
       hits: ``[rows]``, 0 or 1, such as predictions.
@@ -86,17 +88,18 @@ def cluster_rate_covariance(
       num_patients: Number of patients, including any without rows.
 
     Returns:
-      Rates, covariance, effective trials and numbers of patients.
+      Rates, covariance, effective trials and numbers of patients. A traced code outside
+      the range makes all values of its group except the rate NaN.
 
     Raises:
-      ValueError: If a number is below 1, the columns differ in length, or a patient's
-        code is outside its range. Where codes are traced, all but the rates of the
-        group is NaN instead.
+      ValueError: If a number is below 1, the columns differ in length, or a patient has
+        a code outside the range.
 
-    Korn and Graubard, "Confidence intervals for proportions with small expected number
-    of positive counts estimated from survey data", Survey Methodology 24 (1998);
-    Rao and Scott, "A simple method for the analysis of clustered binary data",
-    Biometrics 48 (1992).
+    References:
+      Korn and Graubard, "Confidence intervals for proportions with small expected
+      number of positive counts estimated from survey data", Survey Methodology 24
+      (1998); Rao and Scott, "A simple method for the analysis of clustered binary
+      data", Biometrics 48 (1992).
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,7 +119,7 @@ def cluster_rate_covariance(
     ids = ids.astype(jnp.int32)
     counted = (ids >= 0) & (ids < num_groups) & (tried == 1)
     counted &= (hit == 0) | (hit == 1)
-    ids = jnp.where(counted, ids, num_groups)  # one more, left out at the end
+    ids = jnp.where(counted, ids, num_groups)  # an extra group, dropped at the end
     hit = (counted & (hit == 1)).astype(jnp.int32)
 
     by_group = functools.partial(group_sums, ids=ids, num_ids=num_groups)
@@ -124,19 +127,19 @@ def cluster_rate_covariance(
     rates = jnp.where(rows > 0, by_group(hit) / jnp.maximum(rows, 1), jnp.nan)
     rates = rates.astype(dtype)
     residuals = jnp.where(counted, hit - _of_rows(rates, ids), 0)
-    shares = residuals / _of_rows(jnp.maximum(rows, 1), ids)
+    scaled = residuals / _of_rows(jnp.maximum(rows, 1), ids)
 
     def column(group):
         inner = jnp.where(ids == group, people, -1)
         of_patient = group_sums(jnp.ones_like(inner), inner, num_patients)
-        influence = group_sums(shares, inner, num_patients)
-        products = by_group(shares * influence[people])
+        influence = group_sums(scaled, inner, num_patients)
+        products = by_group(scaled * influence[people])
         squares = jnp.sum(of_patient.astype(dtype) ** 2)
         return products, squares, jnp.sum(of_patient > 0)
 
-    # One group at a time, so that no [patients, groups] array is made.
+    # One group at a time avoids an array [patients, groups].
     products, squares, members = jax.lax.map(column, jnp.arange(num_groups))
-    known = by_group(strangers(people, num_patients)) == 0
+    known = by_group(unknown_codes(people, num_patients)) == 0
     factor = jnp.where(
         (members > 1) & known, members / jnp.maximum(members - 1, 1), jnp.nan
     )
@@ -144,7 +147,7 @@ def cluster_rate_covariance(
     covariance = ((covariance + covariance.T) / 2).astype(dtype)
     variance = jnp.diagonal(covariance)
     binomial = rates * (1 - rates)
-    # Not what rounding leaves where all patients have the same rate.
+    # Ignores rounding errors in the variance if all patients have the same rate.
     smooth = (variance * rows > _ROUNDING * binomial) & (binomial > 0)
     effective = binomial / jnp.where(smooth, variance, 1)
     copies = rows**2.0 / jnp.maximum(squares, 1)
@@ -166,10 +169,10 @@ def _of_rows(values: Array, groups: Array) -> Array:
 def cluster_interval(
     found: ClusterRates, *, confidence: float = 0.95, z: Numbers | None = None
 ) -> Interval:
-    r"""Intervals of the groups' rates: Wilson's, with effective trials and Student's t.
+    r"""Computes Wilson's intervals of the rates with effective trials and Student's t.
 
-    The standard errors to either side are those of a t distribution of the rates'
-    degrees of freedom :math:`\nu`, by Wallace's approximation
+    The number of standard errors to either side is a quantile of the t distribution
+    with the rates' degrees of freedom :math:`\nu`, by Wallace's approximation
 
     .. math:: t = \sqrt{\nu \left(e^{w^2 / \nu} - 1\right)}, \qquad
               w = z\, \frac{8 \nu + 3}{8 \nu + 1}.
@@ -183,11 +186,12 @@ def cluster_interval(
       Ends ``[G]`` in [0, 1]; NaN for a group without rows.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
-    Wallace, "Bounds on normal approximations to Student's and the chi-square
-    distributions", Annals of Mathematical Statistics 30 (1959); Korn and Graubard,
-    Survey Methodology 24 (1998).
+    References:
+      Wallace, "Bounds on normal approximations to Student's and the chi-square
+      distributions", Annals of Mathematical Statistics 30 (1959); Korn and Graubard,
+      Survey Methodology 24 (1998).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -214,13 +218,13 @@ def cluster_label_rates(
     num_groups: int,
     num_patients: int,
 ) -> ClusterRates:
-    """False and true positive rates of groups, jointly, by patient.
+    """Computes false and true positive rates of groups jointly, by patient.
 
-    A patient may have rows of both labels, so the two families of rates are
-    correlated, which the interval of equalized odds should know.
+    A patient may have rows of both labels, so false and true positive rates are
+    correlated. The interval of equalized odds needs this correlation.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       predictions: ``[rows]``, 0 or 1.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       patients: ``[rows]`` in ``0 .. num_patients - 1``.
@@ -228,8 +232,8 @@ def cluster_label_rates(
       num_patients: Number of patients.
 
     Returns:
-      As ``cluster_rate_covariance`` of ``2 G`` groups: first the false positive rates
-      of all groups, then their true positive rates. ``rates.reshape(2, G)`` is indexed
+      As ``cluster_rate_covariance`` for ``2 G`` groups: first the false positive rates
+      of all groups, then the true positive rates. ``rates.reshape(2, G)`` is indexed
       ``[label, group]``.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Gaps within the strata of a control attribute, summed up.
+"""Gaps within the strata of a control attribute, aggregated over the strata.
 
-Groups may differ in a rate because they differ in what the rate depends on, such as the
-severity of disease. A gap within strata of that attribute compares like with like.
-Which attributes to control for is a judgement that no metric makes: controlling for a
-consequence of unequal treatment hides it.
+Groups may differ in a rate because they differ in a cause of the rate, such as the
+severity of disease. A gap within strata of the cause compares similar patients. No
+metric can choose the attributes to control for. Controlling for a consequence of
+unequal treatment hides the unequal treatment.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from fairjax.types import check_choice
 
 
 class ConditionalGap(NamedTuple):
-    """A gap within strata, and what it was made from.
+    """A gap aggregated over strata, with the gap of each stratum.
 
     Attributes:
-      gap: ``[...]``, over the strata; NaN if none has a gap.
-      stratum_gaps: ``[..., S]``, each stratum's own gap.
-      compared: ``[..., S]``, False for a stratum that has none: fewer than two of its
-        groups have the rows. ``compared_groups`` of the same counts says which.
+      gap: ``[...]``, aggregated over the strata; NaN if no stratum has a gap.
+      stratum_gaps: ``[..., S]``, the gap of each stratum.
+      compared: ``[..., S]``, False for a stratum without a gap, because fewer than two
+        groups have enough rows. ``compared_groups`` of the same counts tells which.
     """
 
     gap: Float[Array, "*batch"]
@@ -36,30 +36,30 @@ def conditional(
     counts: GroupCounts,
     agg: Literal["max", "min", "mean"],
 ) -> ConditionalGap:
-    r"""A gap among rows alike in a control attribute.
+    r"""Computes a gap within strata of a control attribute, and aggregates the strata.
 
     .. math:: \max_s \Delta_s, \qquad \min_s \Delta_s, \qquad
               \sum_s n_s \Delta_s \Big/ \sum_s n_s
 
     with :math:`\Delta_s` the gap within stratum :math:`s` and :math:`n_s` its rows. An
-    average of gaps within strata is not the gap of averages: groups that differ in
-    different directions in two strata do not cancel. Gaps of small strata are biased
-    upwards the more.
+    average of gaps within strata is not the gap of averages: opposite differences in
+    two strata do not cancel. The upward bias of a gap is larger in small strata.
 
     Args:
       gap: Maps counts ``[..., S, G, 2, 2]`` to gaps ``[..., S]``, such as
-        ``equal_opportunity_difference``, but not against a reference: that is a gap of
-        every group.
-      counts: ``[..., S, G, 2, 2]``, of ``conditional_counts``.
-      agg: ``"max"``, the worst stratum of a difference; ``"min"``, the worst of a
-        ratio, which a maximum would hide; or ``"mean"``, over the compared strata by
-        their rows.
+        ``equal_opportunity_difference``. A function with a reference does not fit,
+        because there is then a gap for every group.
+      counts: ``[..., S, G, 2, 2]``, from ``conditional_counts``.
+      agg: ``"max"``, the worst stratum of a difference; ``"min"``, the worst stratum of
+        a ratio, which a maximum would hide; or ``"mean"``, over the compared strata
+        weighted by their rows.
 
     Returns:
-      The gap, each stratum's own, and which strata had one.
+      The aggregated gap, the gap of each stratum, and which strata have a gap.
 
     Raises:
-      ValueError: If ``agg`` is none of these, or the gap is not one number a stratum.
+      ValueError: If ``agg`` is not one of these, or ``gap`` does not give one number
+        for each stratum.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,9 +75,9 @@ def conditional(
     gaps, strata = gap(counts), counts.counts.shape[:-3]
     if gaps.shape != strata:
         raise ValueError(
-            "conditional needs one gap for each stratum, of shape "
-            f"{strata}, and the gap of these counts has shape {gaps.shape}. Against a "
-            "reference each group has a gap: choose one group's, as in "
+            "gap must give one value for each stratum, of shape "
+            f"{strata}; got shape {gaps.shape}. Against a reference each group has a "
+            "gap. Choose the gap of one group, as in "
             "lambda counts: gap(counts, reference=0)[..., 1]."
         )
     compared = ~jnp.isnan(gaps)

@@ -1,8 +1,8 @@
 """Random contingency tables with fixed margins, for exact permutation tests.
 
-Shuffling a column of ``n`` rows and counting again costs a sort of ``n`` rows a draw,
-but the table that comes out has a known distribution, the multivariate hypergeometric,
-and it can be drawn directly at a cost that does not grow with ``n``.
+Shuffling a column of ``n`` rows and counting again costs a sort of ``n`` rows for each
+draw. The resulting table has a known distribution, the multivariate hypergeometric. A
+direct draw from this distribution has a cost that does not grow with ``n``.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-# Standard deviations of a cell up to which its probabilities are summed.
+# Up to this standard deviation of a cell, its probabilities are summed.
 _EXACT_UP_TO = 20.0
 
 
@@ -25,25 +25,27 @@ def random_tables(
     num_draws: int,
     max_total: int,
 ) -> Int[Array, "draws rows columns"]:
-    """Tables of two columns shuffled against each other, given their level counts.
+    """Draws tables of two columns shuffled against each other, given their margins.
 
     The cells are drawn one after another from their conditional hypergeometric
-    distributions, by inversion: of the probabilities themselves, in float32 right to
-    about 1e-6, where a cell's standard deviation is at most 20; of the Cornish-Fisher
-    expansion beyond, whose probabilities are right to about 1e-4.
+    distributions, by inversion. Where a cell's standard deviation is at most 20, the
+    draws use the probabilities, accurate to about 1e-6 in float32. Beyond, the draws
+    use the Cornish-Fisher expansion, with probabilities accurate to about 1e-4.
 
     Args:
       key: A random key.
-      row_totals: ``[rows]``, the number of units at each level of one column.
-      column_totals: ``[columns]``, the same of the other; of the same sum.
-      num_draws: How many tables.
-      max_total: At least the sum of the totals; static.
+      row_totals: ``[rows]``, the number of units in each category of one column.
+      column_totals: ``[columns]``, the number of units in each category of the other
+        column, with the same sum.
+      num_draws: Number of tables.
+      max_total: An upper bound of the sum of the totals; static.
 
     Returns:
-      Independent tables, each with the margins given.
+      Independent tables, each with the given margins.
 
-    Fisher and Cornish, "The percentile points of distributions having known cumulants",
-    Technometrics 2 (1960).
+    References:
+      Fisher and Cornish, "The percentile points of distributions having known
+      cumulants", Technometrics 2 (1960).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -56,7 +58,8 @@ def random_tables(
     """
     num_rows, num_columns = row_totals.shape[0], column_totals.shape[0]
     uniforms = jax.random.uniform(key, (num_draws, num_rows, num_columns - 1))
-    # Ten standard deviations to either side; the largest there can be is sqrt(n) / 4.
+    # Ten standard deviations to either side; a standard deviation is at most
+    # sqrt(n) / 4.
     largest = min(_EXACT_UP_TO, math.sqrt(max_total) / 4)
     reach = math.ceil(10 * largest) + 16
     window = min(max_total, 2 * reach) + 1
@@ -79,7 +82,7 @@ def random_tables(
     def fill(uniform):
         return jax.lax.scan(fill_row, column_totals, (row_totals, uniform))[1]
 
-    # Bounds the memory: about 2**22 floats at a time, whatever the number of draws.
+    # Limits the memory to about 2**22 floats at a time, for any number of draws.
     return jax.lax.map(fill, uniforms, batch_size=max(1, 2**22 // window))
 
 
@@ -90,10 +93,10 @@ def _hypergeometric(
     draws: Int[Array, ""],
     window: int,
 ) -> Int[Array, ""]:
-    """The number of good units among ``draws`` without replacement, by inversion."""
+    """Draws the number of good units among ``draws`` units, without replacement."""
     mean, deviation, skewness, kurtosis = _moments(good, bad, draws)
     exact = _from_probabilities(uniform, good, bad, draws, window)
-    # A uniform of exactly 0 has no quantile.
+    # The quantile of exactly 0 is infinite.
     z = jax.scipy.special.ndtri(jnp.maximum(uniform, 1e-9))
     expanded = (
         z
@@ -101,7 +104,7 @@ def _hypergeometric(
         + kurtosis / 24 * (z**3 - 3 * z)
         - skewness**2 / 36 * (2 * z**3 - 5 * z)
     )
-    # The continuous value within half a unit of which the count lies.
+    # The count is the integer nearest to the continuous quantile.
     nearest = jnp.round(mean + deviation * expanded).astype(good.dtype)
     lowest, highest = jnp.maximum(draws - bad, 0), jnp.minimum(draws, good)
     return jnp.where(
@@ -110,7 +113,7 @@ def _hypergeometric(
 
 
 def _moments(good: Array, bad: Array, draws: Array) -> tuple[Array, ...]:
-    """Mean, standard deviation, skewness and excess kurtosis."""
+    """Computes mean, standard deviation, skewness and excess kurtosis."""
     total = jnp.maximum(good + bad, 4).astype(float)
     p, f = good / total, draws / total
     mean = total * p * f
@@ -118,7 +121,7 @@ def _moments(good: Array, bad: Array, draws: Array) -> tuple[Array, ...]:
     deviation = jnp.sqrt(variance)
     skewness = (1 - 2 * p) * (1 - 2 * f) / deviation * total / (total - 2)
     spread, chosen = p * (1 - p), f * (1 - f)
-    # To the leading order in 1 / n; exact where nothing is left out.
+    # Accurate to the leading order in 1 / n.
     kurtosis = (1 - 6 * spread - 6 * chosen + 30 * spread * chosen) / variance
     return mean, deviation, skewness, kurtosis
 
@@ -130,13 +133,13 @@ def _from_probabilities(
     draws: Int[Array, ""],
     window: int,
 ) -> Int[Array, ""]:
-    """The number by inverting the sum of its probabilities, near its mean."""
+    """Draws the number by inverting its cumulative probabilities near the mean."""
     lowest, highest = jnp.maximum(draws - bad, 0), jnp.minimum(draws, good)
     population = jnp.maximum(good + bad, 1).astype(float)
     mean = jnp.floor(draws * (good / population)).astype(good.dtype)
     start = jnp.maximum(lowest, mean - window // 2)
     value = start + jnp.arange(window, dtype=good.dtype)
-    # Ratios of neighbouring probabilities need no factorials, whose logarithms are too
+    # Ratios of neighbouring probabilities avoid factorials, whose logarithms are too
     # large for float32.
     inside = value < highest
     ratio = jnp.where(inside, ((good - value) / (value + 1)), 1) * jnp.where(
@@ -147,6 +150,6 @@ def _from_probabilities(
     log_mass = jnp.where(value <= highest, log_mass, -jnp.inf)
     cumulative = jnp.cumsum(jnp.exp(log_mass - jnp.max(log_mass)))
     below = cumulative <= uniform * cumulative[-1]
-    # Rounding may bring a uniform just below one up to the whole mass.
+    # Rounding can raise a uniform just below one to the total mass.
     index = jnp.minimum(jnp.sum(below), jnp.sum(cumulative < cumulative[-1]))
     return start + index.astype(good.dtype)

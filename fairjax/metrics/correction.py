@@ -1,31 +1,32 @@
-r"""Takes the noise off a gap: a bias-corrected max-minus-min.
+r"""Bias correction of a gap, the largest minus the smallest rate.
 
-The largest observed rate is more often lucky than the smallest one, so an observed gap
-is too large by a bias that grows with the number of groups and shrinks with their size
+Noise raises the largest observed rate and lowers the smallest, so an observed gap is
+biased upwards. The bias grows with the number of groups, and shrinks with their size
 and with the true gap. With :math:`n_g` rows of a label in group :math:`g`,
-:math:`\hat p_g` the observed rates and :math:`\theta_g` the true ones,
+:math:`\hat p_g` the observed rates and :math:`\theta_g` the true rates,
 
 .. math:: b(\theta) = E[\max_g \hat p_g - \min_g \hat p_g \mid \theta]
           - (\max_g \theta_g - \min_g \theta_g).
 
-The bias is that of a parametric bootstrap at an estimate of :math:`\theta`. Which one
-is what matters: the observed rates are themselves too far apart, so a bootstrap there
-sees a false gap and finds too little bias; one common rate finds far too much wherever
-a gap is real. Between them lie constrained empirical-Bayes estimates, whose spread over
-the groups is the estimated spread of the true rates:
+A parametric bootstrap at an estimate of :math:`\theta` gives the bias. The choice of
+the estimate matters. The observed rates are too far apart, so a bootstrap there finds
+too little bias. One common rate gives far too much bias if there is a real gap.
+Constrained empirical-Bayes estimates lie between the two. Their spread over the groups
+is the estimated spread of the true rates:
 
 .. math:: \tilde\theta_g = m + \sqrt{\tau^2 / (\tau^2 + \sigma_g^2)}\,(\hat p_g - m),
           \qquad \sigma_g^2 = (m(1-m) - \tau^2) / n_g,
 
-with :math:`m` the pooled rate and the between-group variance by the method of moments,
+with :math:`m` the pooled rate and :math:`\tau^2` the variance between groups by the
+method of moments,
 
 .. math:: \tau^2 = \frac{\sum_g n_g (\hat p_g - m)^2 - (G - 1)\, m (1 - m)}
           {N - \sum_g n_g^2 / N - (G - 1)}, \quad \text{kept within } [0, m(1-m)],
 
-whose numerator has that expectation under :math:`E[\theta_g] = m`,
-:math:`\mathrm{Var}[\theta_g] = \tau^2` and binomial sampling. The square root (a
-posterior mean shrinks without it) makes the variance of the :math:`\tilde\theta_g`
-equal :math:`\tau^2`, where posterior means would spread too little.
+whose numerator has expectation :math:`\tau^2` times the denominator under
+:math:`E[\theta_g] = m`, :math:`\mathrm{Var}[\theta_g] = \tau^2` and binomial sampling.
+The square root makes the variance of the :math:`\tilde\theta_g` equal :math:`\tau^2`.
+Posterior means, which shrink without the square root, would spread too little.
 """
 
 from collections.abc import Callable
@@ -44,12 +45,12 @@ class CorrectedGap(NamedTuple):
     """A gap with and without its sampling bias.
 
     Attributes:
-      raw: Scalar, the statistic as observed.
-      bias: Scalar, its estimated bias.
+      raw: Scalar, the observed statistic.
+      bias: Scalar, the estimated bias of ``raw``.
       corrected: Scalar, ``max(0, raw - bias)``.
       replicates: ``[num_replicates]``, the statistic of the redrawn counts.
-      at_rates: Scalar, the statistic of the rates that they were drawn at; the bias is
-        the mean of the replicates less this.
+      at_rates: Scalar, the statistic of the rates that the counts are drawn from. The
+        bias is the mean of the replicates minus ``at_rates``.
     """
 
     raw: Float[Array, ""]
@@ -66,24 +67,25 @@ def bias_corrected_gap(
     num_replicates: int = 1000,
     statistic: Callable[[GroupCounts], Float[Array, ""]] = equalized_odds_difference,
 ) -> CorrectedGap:
-    r"""Subtracts from a gap the bias that sampling noise gives it.
+    r"""Subtracts the bias due to sampling noise from a gap.
 
-    ``corrected = max(0, raw - bias)``, with ``bias`` the mean of the statistic over a
-    parametric bootstrap of the counts at shrunken group rates, less the statistic of
-    those rates themselves. The number of rows of each group and label is held fixed and
-    the predictions are redrawn, so the statistic must be a gap of rates given the
-    label: true or false positive rates, or equalized odds with either ``agg``. The two
-    labels' rates are shrunk and drawn independently.
+    ``corrected = max(0, raw - bias)``. ``bias`` is the mean of the statistic over a
+    parametric bootstrap of the counts at shrunken group rates, minus the statistic of
+    the shrunken rates. The bootstrap fixes the number of rows of each group and label
+    and redraws the predictions. So the statistic must be a gap in rates given the
+    label: true or false positive rates, or equalized odds with either ``agg``. The
+    rates of the two labels are shrunk and drawn independently.
 
-    Limits. It is a point estimate, not a test (``permutation_null`` is the test) and
-    not an interval. An estimator that is never negative cannot be unbiased at parity:
-    in simulations a quarter to a half of the raw bias is left there, because the
-    correction stops at zero and the spread between groups is itself estimated. For a
-    gap of about one to four standard errors it tends to be too low, by less than the
-    raw gap is too high at parity; beyond that the two agree. Its variance is the
-    larger, so its mean squared error is the smaller one near parity and may exceed the
-    raw gap's by up to a third further away. Rows must be independent and the counts
-    unweighted; with several rows to a patient the noise is larger than is taken off.
+    Limits. The result is a point estimate, not a test (use ``permutation_null``) and
+    not an interval. An estimator that is never negative cannot be unbiased at parity.
+    In simulations a quarter to a half of the raw bias remains at parity. The reasons
+    are that the correction stops at zero, and that the spread between groups is
+    estimated. For a gap of about one to four standard errors the estimate tends to be
+    too low, but by less than the raw bias at parity. For larger gaps the two agree. The
+    estimate has a larger variance than the raw gap. Its mean squared error is smaller
+    than the raw gap's near parity, and up to a third larger further away. Rows must be
+    independent and the counts unweighted. With several rows for a patient, the
+    correction is too small.
 
     Args:
       key: A random key.
@@ -91,18 +93,20 @@ def bias_corrected_gap(
       num_replicates: Size of the bootstrap. The Monte Carlo error of ``bias`` is the
         gap's standard error over the square root of this.
       statistic: Maps counts to a gap, such as
-        ``functools.partial(equalized_odds_difference, min_support=10)``. Groups that it
-        leaves out still inform the pooled rate, in proportion to their rows.
+        ``functools.partial(equalized_odds_difference, min_support=10)``. Groups that
+        the statistic omits still enter the pooled rate, in proportion to their rows.
 
     Returns:
-      The raw gap, its bias and the corrected gap; all NaN where the gap is undefined.
+      The raw gap, its bias and the corrected gap; all NaN if the gap is undefined.
 
     Raises:
       ValueError: If the counts have floating-point weights.
 
-    Louis, "Estimating a population of parameter values using Bayes and empirical Bayes
-    methods", JASA 79 (1984); Kleinman, "Proportions with extraneous variance", JASA 68
-    (1973); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 10.
+    References:
+      Louis, "Estimating a population of parameter values using Bayes and empirical
+      Bayes methods", JASA 79 (1984); Kleinman, "Proportions with extraneous variance",
+      JASA 68 (1973); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993),
+      chapter 10.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -125,7 +129,7 @@ def bias_corrected_gap(
 
 
 def shrunken_rates(counts: GroupCounts) -> Float[Array, "groups 2"]:
-    """Constrained empirical-Bayes shares predicted positive, by group and label.
+    """Computes constrained empirical-Bayes rates of positive predictions.
 
     Args:
       counts: ``[G, 2, 2]``, unweighted.
@@ -149,7 +153,7 @@ def shrunken_rates(counts: GroupCounts) -> Float[Array, "groups 2"]:
 
 
 class RateMoments(NamedTuple):
-    """Mean and variance of the rates that groups were drawn from.
+    """Mean and variance of the distribution of the groups' true rates.
 
     Attributes:
       mean: ``[...]``, the pooled rate; 0 without rows.
@@ -163,11 +167,11 @@ class RateMoments(NamedTuple):
 def rate_moments(
     successes: Float[Array, "groups ..."], trials: Float[Array, "groups ..."]
 ) -> RateMoments:
-    """Moments of the true rates of groups, without their sampling noise.
+    """Estimates the moments of the true rates of groups, without sampling noise.
 
     Args:
       successes: ``[G, ...]``.
-      trials: ``[G, ...]``; groups without any take no part.
+      trials: ``[G, ...]``; groups without trials are ignored.
 
     Returns:
       The moments, as in the module's docstring, each ``[...]``.
@@ -189,11 +193,11 @@ def rate_moments(
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """The quotient, and zero where the denominator is not positive."""
+    """Returns the quotient, and zero where the denominator is not positive."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
 
 
 def _from_positives(support: Array, positives: Array) -> GroupCounts:
-    """Counts ``[..., G, 2, 2]`` from rows and predicted positives ``[..., G, 2]``."""
+    """Returns counts ``[..., G, 2, 2]`` from rows and positives ``[..., G, 2]``."""
     return GroupCounts(jnp.stack([support - positives, positives], axis=-1))

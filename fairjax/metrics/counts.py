@@ -1,8 +1,8 @@
 """Confusion counts by group: the sufficient statistics of every rate and gap.
 
-A rate of a group depends on the data only through four numbers, so everything that
-reads hard predictions starts here, and a data set too large for one device is counted
-in pieces and added.
+A group's rate depends on the data only through four counts. All metrics of hard
+predictions start from these counts. A data set too large for one device is counted in
+parts, whose counts are added.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from fairjax.metrics._rows import as_columns, check_sizes
 from fairjax.metrics._segments import tally
 
-# A binary column may come as booleans, integers or floats, from JAX or NumPy.
+# A binary column may hold booleans, integers or floats, from JAX or NumPy.
 BinaryRows: TypeAlias = (
     Bool[Array | np.ndarray, " rows"] | Real[Array | np.ndarray, " rows"]
 )
@@ -27,14 +27,14 @@ WeightRows: TypeAlias = Real[Array | np.ndarray, " rows"]
 class GroupCounts(NamedTuple):
     """Confusion counts of every group.
 
-    A pytree with one leaf, so it can be mapped, summed across devices with
-    ``jax.lax.psum`` and carried through a scan. Leading batch axes are allowed: every
-    rate and gap reads the last three axes.
+    ``GroupCounts`` is a pytree with one leaf, so it can be mapped, summed across
+    devices with ``jax.lax.psum`` and carried through a scan. Leading batch axes are
+    allowed: every rate and gap reads the last three axes.
 
     Attributes:
       counts: ``[..., G, 2, 2]``, indexed ``[group, label, prediction]``:
-        ``[g, 1, 0]`` are the false negatives of group ``g``. Integers unless the
-        weights were floating-point.
+        ``[g, 1, 0]`` is the number of false negatives of group ``g``. Integers unless
+        the weights were floating-point.
     """
 
     counts: Array
@@ -52,24 +52,24 @@ def group_counts(
 
     .. math:: N_{g,y,p} = \sum_i w_i [g_i = g] [y_i = y] [p_i = p]
 
-    Without weights, or with integer ones (bootstrap multiplicities), the counts are
-    JAX's default integers (int32) and exact; with floating-point weights they have the
-    weights' type, or float32 if that is shorter. An integer weight counts a row as many
-    times as repeating it would.
+    Without weights, or with integer weights (bootstrap multiplicities), the counts are
+    exact and have JAX's default integer type (int32). With floating-point weights the
+    counts have the type of the weights, but at least float32. An integer weight of
+    ``k`` has the effect of ``k`` copies of the row.
 
     Args:
       labels: ``[rows]``, 0 or 1.
       predictions: ``[rows]``, 0 or 1.
       groups: ``[rows]``, group ids in ``0 .. num_groups - 1``; -1 marks a row that
-        belongs to no group and is counted nowhere.
-      num_groups: Number of groups declared, ``G``. A group without rows keeps its
-        place, with zero counts.
+        belongs to no group and is not counted.
+      num_groups: Number of groups declared, ``G``. A group without rows has zero
+        counts.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
       Counts ``[G, 2, 2]``. A row whose label or prediction is neither 0 nor 1 (a
-      missing value, or a score passed by mistake) is counted nowhere either, so that
-      it shows as missing rows or NaN rates, never as a negative.
+      missing value, or a score passed by mistake) is not counted. Such rows show as
+      missing rows or NaN rates, never as negatives.
 
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
@@ -100,20 +100,20 @@ def one_vs_rest_counts(
 ) -> GroupCounts:
     """Counts a multi-class problem as one binary problem for each class.
 
-    In problem ``c`` a label or prediction is positive where it is ``c``, so that every
-    rate and gap of this package gives one value for each class.
+    In problem ``c`` the labels and predictions equal to ``c`` are positive. Every rate
+    and gap of this package then gives one value for each class.
 
     Args:
       labels: ``[rows]``, class ids in ``0 .. num_classes - 1``.
-      predictions: ``[rows]``, likewise.
+      predictions: ``[rows]``, class ids in ``0 .. num_classes - 1``.
       groups: ``[rows]``, as in ``group_counts``.
       num_groups: Number of groups declared, ``G``.
       num_classes: Number of classes declared, ``C``, at least 2.
       weights: ``[rows]``, as in ``group_counts``.
 
     Returns:
-      Counts ``[C, G, 2, 2]``. A row whose label or prediction is no class is counted
-      nowhere.
+      Counts ``[C, G, 2, 2]``. A row whose label or prediction is not a class id is not
+      counted.
 
     Raises:
       ValueError: If ``num_groups`` is below 1, ``num_classes`` below 2, or the columns
@@ -129,7 +129,7 @@ def one_vs_rest_counts(
     """
     check_sizes(num_groups=num_groups)
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
     labels, predictions, groups, weights = as_columns(
         labels=labels, predictions=predictions, groups=groups, weights=weights
     )
@@ -150,8 +150,8 @@ def multilabel_counts(
     """Counts several binary outcomes of the same rows, such as findings in an image.
 
     Args:
-      labels: ``[rows, L]``, 0 or 1 for each of ``L`` outcomes. Another value, such as
-        NaN or -1 for an uncertain one, leaves the row out of that outcome alone.
+      labels: ``[rows, L]``, 0 or 1 for each of ``L`` outcomes. Any other value, such as
+        NaN or -1 for an uncertain label, omits the row from the counts of that outcome.
       predictions: ``[rows, L]``, 0 or 1.
       groups: ``[rows]``, as in ``group_counts``.
       num_groups: Number of groups declared, ``G``.
@@ -175,7 +175,7 @@ def multilabel_counts(
     labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
     if labels.ndim != 2 or labels.shape != predictions.shape:
         raise ValueError(
-            "The labels and predictions must have one column for each outcome, got "
+            "labels and predictions must both be [rows, outcomes]; got shapes "
             f"{labels.shape} and {predictions.shape}."
         )
     _, groups, weights = as_columns(labels=labels[:, 0], groups=groups, weights=weights)
@@ -195,15 +195,16 @@ def conditional_counts(
 ) -> GroupCounts:
     """Counts by group within each stratum of a control attribute.
 
-    Gaps of the result compare groups among rows alike in the control attribute, such
-    as the severity of disease; ``fairjax.metrics.conditional`` sums them up.
+    Gaps of the result compare groups among rows with the same value of the control
+    attribute, such as the severity of disease. ``fairjax.metrics.conditional``
+    aggregates the gaps over the strata.
 
     Args:
       labels: ``[rows]``, 0 or 1.
       predictions: ``[rows]``, 0 or 1.
       groups: ``[rows]``, as in ``group_counts``.
       strata: ``[rows]``, ids in ``0 .. num_strata - 1``; -1 marks a row in no stratum,
-        counted nowhere. Several control attributes are crossed to one.
+        which is not counted. Cross several control attributes into one.
       num_groups: Number of groups declared, ``G``.
       num_strata: Number of strata declared, ``S``.
       weights: ``[rows]``, as in ``group_counts``.
@@ -247,14 +248,14 @@ def _tabulate(labels, predictions, groups, weights, num_groups: int) -> Array:
 def _confusion(
     labels, predictions, groups, weights, num_groups: int, num_classes: int
 ) -> Array:
-    # Before the cast, which makes a class of a missing value.
+    # Checked before the cast, which would turn a missing value into a class.
     known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
     value = labels.astype(int) * num_classes + predictions.astype(int)
     value = jnp.where(known, value, -1)
     table = tally(value, groups, weights, num_groups, num_classes**2)
     table = table.reshape(num_groups, num_classes, num_classes)
     is_class = jnp.eye(num_classes, dtype=table.dtype)
-    # Sums, not differences from a total, so that no small cell is lost to rounding.
+    # Sums rather than differences from a total keep small cells exact.
     split = jnp.stack([1 - is_class, is_class], axis=1)
     exact = jax.lax.Precision.HIGHEST
     return jnp.einsum("gab,cya,czb->cgyz", table, split, split, precision=exact)
@@ -274,7 +275,7 @@ def merge(*counts: GroupCounts) -> GroupCounts:
       The counts of all rows together.
 
     Raises:
-      ValueError: If nothing is given or the shapes differ.
+      ValueError: If no counts are given or the shapes differ.
 
     Example:
       >>> import jax.numpy as jnp
@@ -285,7 +286,7 @@ def merge(*counts: GroupCounts) -> GroupCounts:
     shapes = {table.counts.shape for table in counts}
     if len(shapes) != 1:
         raise ValueError(
-            f"merge needs counts over the same groups, got shapes {sorted(shapes)}."
+            f"merge needs counts over the same groups; got shapes {sorted(shapes)}."
         )
     return GroupCounts(sum(table.counts for table in counts[1:]) + counts[0].counts)
 
@@ -297,14 +298,14 @@ def predictions_at(
     """Predicts the positive class where ``score >= threshold``.
 
     Args:
-      scores: Any shape. A NaN score is predicted negative: reject missing scores
-        before this.
+      scores: Any shape. A NaN score gives a negative prediction, so reject missing
+        scores before this call.
       threshold: A number, or an array that broadcasts against ``scores``, such as one
-        threshold for each group indexed by the rows' group ids. Choose it on other
-        rows than those it is evaluated on.
+        threshold for each group indexed by the rows' group ids. Choose the threshold
+        on rows that are not used for the evaluation.
 
     Returns:
-      Booleans of the scores' shape.
+      Booleans of the shape of ``scores``.
 
     Example:
       >>> import jax.numpy as jnp

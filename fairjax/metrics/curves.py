@@ -1,7 +1,7 @@
-"""Summaries of a score beside its AUROC: average precision, xAUC, equity-scaled AUROC.
+"""Average precision, cross-group AUROC (xAUC) and equity-scaled AUROC.
 
-The area under the ROC curve itself is in ``fairjax.metrics.ranking``, whose one sort
-everything here starts from.
+``fairjax.metrics.ranking`` has the area under the ROC curve. All functions use the sort
+of ``fairjax.metrics.order``.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
+from fairjax.metrics._placement import before_and_through, mean_fraction, sorted_mass
 from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums, running_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
@@ -21,9 +21,9 @@ from fairjax.types import check_choice
 
 
 def _above(order: GroupedOrder, mass: Shaped[Array, " rows"]) -> Shaped[Array, " rows"]:
-    """The group's mass at this score or higher, for each sorted position."""
-    # From the top down: the difference from the total would cancel where the curve
-    # begins, and there precision is most sensitive.
+    """Returns the group's mass at or above the score, for each sorted position."""
+    # Sums from the top down. Differences from the total would lose digits where the
+    # curve begins, and precision is most sensitive there.
     running = running_sums(mass, order.group, order.starts, reverse=True)
     return running[order.first]
 
@@ -32,7 +32,7 @@ def _above(order: GroupedOrder, mass: Shaped[Array, " rows"]) -> Shaped[Array, "
 def grouped_auprc_from_order(
     order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> Float[Array, " groups"]:
-    """Average precision of each group from scores already sorted, in O(n).
+    """Computes the average precision of each group from sorted scores, in O(n).
 
     Args:
       order: From ``grouped_score_order``.
@@ -40,7 +40,7 @@ def grouped_auprc_from_order(
       weights: ``[rows]``, at least 0, in the original order; ones by default.
 
     Returns:
-      ``[G]``, as ``auprc`` of each group.
+      ``[G]``, the ``auprc`` of each group.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,30 +64,31 @@ def grouped_auprc_from_order(
 def auprc(
     labels: BinaryRows, scores: ScoreRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
-    r"""Area under the precision-recall curve, as average precision.
+    r"""Computes the area under the precision-recall curve, as average precision.
 
     .. math:: \mathrm{AP} = \sum_k (R_k - R_{k-1})\, P_k
               = \frac{\sum_i w_i y_i P(s_i)}{\sum_i w_i y_i}
 
     with recall :math:`R_k` and precision :math:`P_k` at each distinct score, from the
     highest down; :math:`P(s)` is the precision of ``score >= s``. Tied rows are
-    selected together. There is no interpolation between the points, which would be too
-    optimistic. Its chance level is the prevalence, so it is not comparable between
-    groups of different prevalence.
+    selected together. The points are not interpolated, which would be too optimistic.
+    Random scores have an average precision equal to the prevalence, so groups of
+    different prevalence are not comparable.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, higher for the positive class.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      In (0, 1]; NaN without positives, or if a score with weight is NaN.
+      The area in (0, 1]; NaN without positives, or if a score with weight is NaN.
 
     Raises:
       ValueError: If the columns differ in length.
 
-    Davis and Goadrich, "The relationship between precision-recall and ROC curves",
-    ICML (2006).
+    References:
+      Davis and Goadrich, "The relationship between precision-recall and ROC curves",
+      ICML (2006).
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,10 +109,10 @@ def group_auprc(
     num_groups: int,
     weights: WeightRows | None = None,
 ) -> Float[Array, " groups"]:
-    """Average precision within each group.
+    """Computes the average precision within each group.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, higher for the positive class.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
@@ -147,17 +148,17 @@ def cross_auroc(
     num_groups: int,
     weights: WeightRows | None = None,
 ) -> Float[Array, "groups groups"]:
-    r"""Cross-group AUROC (xAUC): one group's positives against another's negatives.
+    r"""Computes the cross-group AUROC (xAUC) of positives and negatives of two groups.
 
     .. math:: \mathrm{xAUC}_{ab} = P(s_i > s_j) + \tfrac12 P(s_i = s_j), \qquad
               i: y_i = 1, g_i = a; \quad j: y_j = 0, g_j = b
 
-    Row ``a`` low and column ``a`` high: group ``a``'s positives are ranked below the
-    others' negatives, although each group's own AUROC may be good. The diagonal is
+    If row ``a`` is low and column ``a`` high, the model ranks group ``a`` below the
+    others. The AUROC within each group may still be good. The diagonal is
     ``group_auroc``. Time is O(n log n + nG), memory O(n).
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, higher for the positive class.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
@@ -165,13 +166,14 @@ def cross_auroc(
 
     Returns:
       ``[G, G]`` in [0, 1], indexed ``[group of positives, group of negatives]``; NaN
-      where either is empty or has a NaN score with weight.
+      where either set is empty or has a NaN score with weight.
 
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Kallus and Zhou, "The fairness of risk scores beyond classification: bipartite
-    ranking and the xAUC metric", NeurIPS (2019).
+    References:
+      Kallus and Zhou, "The fairness of risk scores beyond classification: bipartite
+      ranking and the xAUC metric", NeurIPS (2019).
 
     Example:
       >>> import jax.numpy as jnp
@@ -196,7 +198,7 @@ def cross_auroc(
         total = jnp.sum(negative)
         lost = jnp.any(mass.undefined & (negative > 0)) | (lost_positives > 0)
         defined = (positives > 0) & (total > 0) & ~lost
-        won = mass.positive * mean_share(before, through, total)
+        won = mass.positive * mean_fraction(before, through, total)
         won = group_sums(won, group, num_groups)
         return jnp.where(defined, won / jnp.where(positives > 0, positives, 1), jnp.nan)
 
@@ -209,14 +211,14 @@ def equity_scaled_auroc(
     *,
     agg: Literal["sum", "mean"] = "sum",
 ) -> Float[Array, "*batch"]:
-    r"""Equity-scaled AUROC (ES-AUC): the AUROC, reduced by the groups' deviations.
+    r"""Computes the equity-scaled AUROC (ES-AUC), reduced by the groups' deviations.
 
     .. math:: \frac{A}{1 + \sum_g |A - A_g|}
 
-    with :math:`A` the AUROC of everyone. The published form is the sum, which falls as
-    groups are added even where none is treated worse, so values are comparable between
-    models, not between attributes; with ``agg="mean"`` they are less sensitive to the
-    number of groups. It works for any rate in place of the AUROC.
+    with :math:`A` the overall AUROC. The published form is the sum, which falls as
+    groups are added even if no group is treated worse. Values of the sum are therefore
+    comparable between models, not between attributes. Values with ``agg="mean"`` are
+    less sensitive to the number of groups. Any rate can replace the AUROC.
 
     Args:
       overall: ``[...]``, the AUROC of all rows.
@@ -227,11 +229,12 @@ def equity_scaled_auroc(
       ``[...]``, at most ``overall``; NaN if no group has an AUROC.
 
     Raises:
-      ValueError: If ``agg`` is neither.
+      ValueError: If ``agg`` is not one of these.
 
-    Luo et al., "Harvard Glaucoma Fairness: a retinal nerve disease dataset for fairness
-    learning and fair identity normalization", IEEE Transactions on Medical Imaging 43
-    (2024).
+    References:
+      Luo et al., "Harvard Glaucoma Fairness: a retinal nerve disease dataset for
+      fairness learning and fair identity normalization", IEEE Transactions on Medical
+      Imaging 43 (2024).
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Decision curves: what decisions at a risk threshold are worth, by group."""
+"""Decision curves: the net benefit of decisions at risk thresholds, by group."""
 
 import functools
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
 
 
 class NetBenefit(NamedTuple):
-    """Net benefit by group and threshold; that of treating nobody is 0.
+    """Net benefit by group and threshold, where treating nobody has net benefit 0.
 
     Attributes:
-      model: ``[G, T]``, of treating where ``score >= threshold``.
-      treat_all: ``[G, T]``, of treating everyone.
+      model: ``[G, T]``, net benefit of treating where ``score >= threshold``.
+      treat_all: ``[G, T]``, net benefit of treating everyone.
     """
 
     model: Float[Array, "groups thresholds"]
@@ -35,17 +35,17 @@ def net_benefit(
     num_groups: int,
     weights: WeightRows | None = None,
 ) -> NetBenefit:
-    r"""Net benefit of decisions at each risk threshold, by group.
+    r"""Computes the net benefit of decisions at each risk threshold, by group.
 
     .. math:: \mathrm{NB}(t) = \frac{TP}{n} - \frac{FP}{n} \cdot \frac{t}{1 - t}
 
-    The threshold states the trade: at :math:`t`, one true positive is worth as much as
-    :math:`(1 - t) / t` false positives cost. It is in true positives per row, so it
-    depends on the prevalence: compare a group's model with its own ``treat_all`` and
-    with 0, not one group's curve with another's.
+    The threshold :math:`t` defines the trade-off: one true positive is worth the cost
+    of :math:`(1 - t) / t` false positives. The unit is true positives per row, so the
+    net benefit depends on the prevalence. Compare a group's model with the group's
+    ``treat_all`` and with 0, not with the curve of another group.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       thresholds: ``[T]`` in [0, 1), in any order.
@@ -54,13 +54,14 @@ def net_benefit(
 
     Returns:
       The curves, at most the group's prevalence; NaN for a group without weight or with
-      a NaN score, and at a threshold outside [0, 1).
+      a NaN score, and at thresholds outside [0, 1).
 
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
 
-    Vickers and Elkin, "Decision curve analysis: a novel method for evaluating
-    prediction models", Medical Decision Making 26 (2006).
+    References:
+      Vickers and Elkin, "Decision curve analysis: a novel method for evaluating
+      prediction models", Medical Decision Making 26 (2006).
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,7 +75,8 @@ def net_benefit(
     table = binary_rows(labels, scores, groups, num_groups, weights)
     thresholds = jnp.asarray(thresholds)
     rank = jnp.argsort(thresholds)
-    # A row is selected at all thresholds up to its score: counted once, by how many.
+    # A row is selected at all thresholds up to its score, so it is counted once, by the
+    # number of such thresholds.
     passed = jnp.searchsorted(thresholds[rank], table.scores, side="right")
     width = thresholds.size + 1
     ids = jnp.where(table.groups >= 0, table.groups * width + passed, -1)

@@ -1,7 +1,7 @@
-"""The table of metrics: what each is called, what it is made of, how groups differ.
+"""The table of metrics: the name of each metric, its formula and its gaps.
 
-A metric of decisions or of scores is one row of `METRICS`. Its rate, its gaps, the
-tables by group, and an audit's measures, rules and glossary are made from that row.
+A metric of decisions or of scores is one row of `METRICS`. The functions of rates and
+gaps, the tables by group, and an audit's measures, rules and glossary read that row.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, TypeAlias
 Cells: TypeAlias = tuple[str, ...]
 Kind: TypeAlias = Literal["difference", "ratio"]
 
-# Of a group's table, as [label, prediction].
+# Indices in a group's table: [label, prediction].
 CELLS = {"TP": (1, 1), "FP": (0, 1), "TN": (0, 0), "FN": (1, 0)}
 ODDS = ("true_positive_rate", "false_positive_rate")
-"""The rates that equalized odds are of."""
+"""The rates that equalized odds compares."""
 _FRACTION = re.compile(r"\(?([A-Z +]+?)\)? / (n|\([A-Z +]+\))")
 _BOTH = ("fairlearn", "aif360")
 
@@ -22,19 +22,19 @@ class Metric(NamedTuple):
     """A metric of one group.
 
     Attributes:
-      title: In headings and sentences.
-      short: In the headers of tables and panels.
-      words: How it is computed.
-      formula: From the cells of the group's table; empty for a metric of scores.
+      title: Name in headings and sentences.
+      short: Name in the headers of tables and panels.
+      words: Explanation of the computation, one or more sentences.
+      formula: Formula in the cells of the group's table; empty for a metric of scores.
       example: Values of the two groups of `docstring`, worked by hand.
-      perfect: The value of a flawless model, where there is one.
+      perfect: Value of a perfect model; None if there is no such value.
       bounded: Whether values lie between 0 and 1.
-      gaps: Names of the gaps between groups, which end in their kind.
-      gap_title: What gaps are called in headings, where the name does not say it.
-      gap_short: In the headers of tables, where it is not ``short``.
-      toolkits: Which have the rate: ``"fairlearn"``, ``"aif360"``.
-      interval: Whether an audit gives an interval, so that a rule may name it.
-      audited: Whether an audit reports it of every group.
+      gaps: Names of the gaps between groups, which end in the kind of gap.
+      gap_title: Name of the gaps in headings, if not made from the gap's own name.
+      gap_short: Name of the gaps in the headers of tables, if it is not ``short``.
+      toolkits: Toolkits that have the rate: ``"fairlearn"``, ``"aif360"``.
+      interval: Whether an audit gives an interval, so that a rule may name the metric.
+      audited: Whether an audit reports the metric for every group.
     """
 
     title: str
@@ -53,24 +53,24 @@ class Metric(NamedTuple):
 
     @property
     def cells(self) -> tuple[Cells, Cells] | None:
-        """Those of the numerator, and the others of the denominator, of a fraction."""
-        found = _FRACTION.fullmatch(self.formula)
-        if not found:
+        """Cells of the numerator, and cells only in the denominator, of a fraction."""
+        match = _FRACTION.fullmatch(self.formula)
+        if not match:
             return None
-        hits = tuple(found[1].split(" + "))
-        base = CELLS if found[2] == "n" else found[2].strip("()").split(" + ")
+        hits = tuple(match[1].split(" + "))
+        base = CELLS if match[2] == "n" else match[2].strip("()").split(" + ")
         return hits, tuple(cell for cell in base if cell not in hits)
 
     @property
     def higher_is_better(self) -> bool | None:
-        """The direction; None where neither end of the range is the better one."""
+        """Direction of the metric; None if neither end of the range is better."""
         if self.perfect is None or not self.bounded:
             return None
         return self.perfect == 1
 
     @property
     def phrase(self) -> str:
-        """The title within a sentence, without what it says in parentheses."""
+        """Title within a sentence, without the words in parentheses."""
         return (self.title[0].lower() + self.title[1:]).partition(" (")[0]
 
 
@@ -78,8 +78,8 @@ METRICS = {
     "auroc": Metric(
         "Area under the ROC curve",
         "AUROC",
-        "The chance that a random patient with the outcome has a higher score than a "
-        "random patient without it; ties count one half. 0.5 is a coin's.",
+        "The probability that a random patient with the outcome has a higher score "
+        "than a random patient without it; ties count half. Random scores have 0.5.",
         perfect=1.0,
         gaps=("auroc_difference",),
         gap_title="AUROC",
@@ -87,23 +87,23 @@ METRICS = {
     "auprc": Metric(
         "Area under the precision-recall curve",
         "AUPRC",
-        "Precision averaged over the positives as the threshold falls. Its floor is "
-        "the group's prevalence, so groups of different prevalence do not compare.",
+        "Precision averaged over the positives as the threshold falls. Random scores "
+        "have the group's prevalence, so compare only groups of equal prevalence.",
         perfect=1.0,
     ),
     "brier_score": Metric(
         "Brier score",
         "Brier",
-        "The mean squared difference between score and outcome; lower is better. It "
-        "depends on prevalence.",
+        "The mean squared difference between score and outcome; lower is better. The "
+        "score depends on prevalence.",
         perfect=0.0,
     ),
     "expected_calibration_error": Metric(
         "Expected calibration error",
         "ECE",
-        "Rows are put in bins by score; the absolute difference between mean score "
-        "and observed share of the outcome, averaged over bins by their rows. It is "
-        "above 0 by chance alone, the more so in small groups.",
+        "The absolute difference between mean score and observed fraction with the "
+        "outcome, in bins of the score, averaged over bins weighted by rows. Noise "
+        "alone makes the error positive, more so in small groups.",
         perfect=0.0,
         interval=False,
     ),
@@ -111,7 +111,7 @@ METRICS = {
         "Calibration in the large",
         "Intercept",
         "The shift of log odds that makes the mean prediction equal the observed "
-        "share; 0 is perfect, above 0 the scores are too low.",
+        "fraction. 0 is perfect; above 0 the scores are too low.",
         perfect=0.0,
         bounded=False,
         gaps=("calibration_intercept_difference",),
@@ -120,7 +120,7 @@ METRICS = {
     "calibration_slope": Metric(
         "Calibration slope",
         "Slope",
-        "The slope of the outcome's log odds on the score's log odds; 1 is perfect, "
+        "The slope of the outcome's log odds on the score's log odds. 1 is perfect; "
         "below 1 the scores are too extreme.",
         perfect=1.0,
         bounded=False,
@@ -129,7 +129,7 @@ METRICS = {
     "selection_rate": Metric(
         "Selection rate",
         "Selected",
-        "The share of all rows that the model selects (score at or above the "
+        "The fraction of all rows that the model selects (score at or above the "
         "threshold).",
         "(TP + FP) / n",
         (0.5, 0.2),
@@ -140,7 +140,7 @@ METRICS = {
     "prevalence": Metric(
         "Prevalence",
         "Prevalence",
-        "The share of all rows with the outcome.",
+        "The fraction of all rows with the outcome.",
         "(TP + FN) / n",
         (0.2, 0.5),
         toolkits=("aif360",),
@@ -149,7 +149,7 @@ METRICS = {
     "true_positive_rate": Metric(
         "True positive rate (sensitivity)",
         "TPR",
-        "Of the patients with the outcome, the share that the model selects.",
+        "The fraction of patients with the outcome that the model selects.",
         "TP / (TP + FN)",
         (0.75, 0.2),
         perfect=1.0,
@@ -159,7 +159,7 @@ METRICS = {
     "false_positive_rate": Metric(
         "False positive rate",
         "FPR",
-        "Of the patients without the outcome, the share that the model selects.",
+        "The fraction of patients without the outcome that the model selects.",
         "FP / (FP + TN)",
         (0.4375, 0.2),
         perfect=0.0,
@@ -169,8 +169,7 @@ METRICS = {
     "true_negative_rate": Metric(
         "True negative rate (specificity)",
         "TNR",
-        "Of the patients without the outcome, the share that the model leaves "
-        "unselected.",
+        "The fraction of patients without the outcome that the model does not select.",
         "TN / (TN + FP)",
         (0.5625, 0.8),
         perfect=1.0,
@@ -179,7 +178,7 @@ METRICS = {
     "false_negative_rate": Metric(
         "False negative rate",
         "FNR",
-        "Of the patients with the outcome, the share that the model misses.",
+        "The fraction of patients with the outcome that the model misses.",
         "FN / (FN + TP)",
         (0.25, 0.8),
         perfect=0.0,
@@ -189,7 +188,7 @@ METRICS = {
     "positive_predictive_value": Metric(
         "Positive predictive value (precision)",
         "PPV",
-        "Of the patients selected, the share with the outcome. It rises with "
+        "The fraction of selected patients who have the outcome. The value rises with "
         "prevalence.",
         "TP / (TP + FP)",
         (0.3, 0.5),
@@ -200,8 +199,8 @@ METRICS = {
     "negative_predictive_value": Metric(
         "Negative predictive value",
         "NPV",
-        "Of the patients not selected, the share without the outcome. It falls with "
-        "prevalence.",
+        "The fraction of patients not selected who do not have the outcome. The value "
+        "falls with prevalence.",
         "TN / (TN + FN)",
         (0.9, 0.5),
         perfect=1.0,
@@ -212,7 +211,7 @@ METRICS = {
     "accuracy": Metric(
         "Accuracy",
         "Accuracy",
-        "The share of rows that the decision gets right.",
+        "The fraction of rows with a correct decision.",
         "(TP + TN) / n",
         (0.6, 0.5),
         perfect=1.0,
@@ -222,7 +221,7 @@ METRICS = {
     "error_rate": Metric(
         "Error rate",
         "Error",
-        "The share of rows that the decision gets wrong.",
+        "The fraction of rows with a wrong decision.",
         "(FP + FN) / n",
         (0.4, 0.5),
         perfect=0.0,
@@ -248,7 +247,7 @@ METRICS = {
     "treatment_ratio": Metric(
         "Treatment ratio",
         "FN / FP",
-        "False negatives for each false positive.",
+        "The number of false negatives for each false positive.",
         "FN / FP",
         (1 / 7, 4.0),
         bounded=False,
@@ -256,32 +255,32 @@ METRICS = {
         audited=False,
     ),
 }
-"""Metrics of one group, by name: those of scores, then those of decisions."""
+"""Metrics of one group, by name: metrics of scores, then metrics of decisions."""
 SCORES = tuple(name for name, metric in METRICS.items() if not metric.formula)
 """Names of the metrics of scores."""
 RATES = tuple(name for name, metric in METRICS.items() if metric.formula)
-"""Names of the metrics of decisions, all of them rates."""
+"""Names of the metrics of decisions, which are all rates."""
 COMPLEMENTS = {
     name: other
-    for place, name in enumerate(RATES)
-    for other in RATES[:place]
+    for position, name in enumerate(RATES)
+    for other in RATES[:position]
     if (cells := METRICS[name].cells) and (others := METRICS[other].cells)
     if tuple(map(set, cells)) == tuple(map(set, reversed(others)))
 }
-"""Rates that are 1 less a rate before them, with that rate."""
+"""Rates that are 1 minus an earlier rate, each with the earlier rate."""
 
 
 class Gap(NamedTuple):
-    """How a gap is made from metrics of groups, and what it is called.
+    """A gap between groups: the metrics that it compares, and its names.
 
     Attributes:
       kind: ``"difference"`` or ``"ratio"``.
-      rates: Names of one metric, or of the two of equalized odds.
-      joined: How the gaps of two rates become one: ``"worst"``, ``"mean"``, or the
+      rates: Name of one metric, or names of the two rates of equalized odds.
+      joined: Combination of the gaps of two rates: ``"worst"``, ``"mean"``, or the
         ``"signed"`` mean.
-      title: In headings and sentences.
-      short: In the headers of tables and panels.
-      words: How it is computed.
+      title: Name in headings and sentences.
+      short: Name in the headers of tables and panels.
+      words: Explanation of the computation.
     """
 
     kind: Kind
@@ -295,9 +294,9 @@ class Gap(NamedTuple):
 _WORDS: dict[Kind, tuple[str, str]] = {
     "difference": (
         "gap",
-        "The highest group's minus the lowest group's {}, over the groups compared.",
+        "The highest {} minus the lowest, of the groups compared.",
     ),
-    "ratio": ("ratio", "The lowest group's {} divided by the highest's."),
+    "ratio": ("ratio", "The lowest {} divided by the highest, of the groups compared."),
 }
 
 
@@ -305,7 +304,7 @@ def _gap(metric: str, name: str, kind: Kind) -> Gap:
     row = METRICS[metric]
     stem = name.removesuffix(f"_{kind}").replace("_", "-").capitalize()
     short, words = _WORDS[kind]
-    # The area under the curve is known by a name shorter than its title.
+    # The area under the curve is better known by its abbreviation.
     of = row.short if metric == "auroc" else row.phrase
     return Gap(
         kind,
@@ -331,7 +330,7 @@ GAPS |= {
         "worst",
         "Equalized-odds difference",
         "Equalized odds",
-        "The larger of two spreads over groups: of the true positive rate and of the "
+        "The larger of two gaps over groups: in the true positive rate and in the "
         "false positive rate.",
     ),
     "equalized_odds_difference_mean": Gap("difference", ODDS, "mean"),
@@ -344,7 +343,7 @@ SIGNED = {
     "average_odds_difference": Gap("difference", ODDS, "signed"),
     "average_absolute_odds_difference": GAPS["equalized_odds_difference_mean"],
 }
-"""Gaps that only mean something against a reference group."""
+"""Gaps that need a reference group."""
 AUDITED = (
     "equalized_odds_difference",
     "demographic_parity_ratio",
@@ -352,7 +351,7 @@ AUDITED = (
         name
         for name, gap in GAPS.items()
         if (gap.kind, gap.joined) == ("difference", "")
-        # The gap of a complement is that of the rate itself.
+        # A rate and its complement have the same gap.
         and METRICS[gap.rates[0]].audited
         and gap.rates[0] not in COMPLEMENTS
     ),
@@ -364,10 +363,10 @@ def docstring(first: str, note: str, call: str, value: object) -> str:
     """Writes the docstring of a function of two groups' counts.
 
     Args:
-      first: Its first line.
-      note: What follows, or nothing.
+      first: First line of the docstring.
+      note: Text after the first line; may be empty.
       call: An expression of ``counts``.
-      value: What the expression gives.
+      value: Value of the expression.
 
     Example:
       >>> text = docstring("Counts.", "", "counts.counts.sum().item()", 40)

@@ -1,12 +1,12 @@
-"""The most disadvantaged intersection: a bounded search whose p-value knows of it.
+"""Search for the most disadvantaged intersection, with p-values corrected for it.
 
-Somebody who looks at every combination of attributes finds one that looks bad. The
-search here is exhaustive up to a depth, and what it finds is held against the worst
-that the same search finds when the outcome is shuffled, so that looking at many groups
-costs what it should.
+A search through every combination of attributes always finds a combination that looks
+bad. This search is exhaustive up to a depth. Its p-values compare the result with the
+worst intersections of the same search on shuffled outcomes, and so account for the
+number of groups searched.
 
-Rows are tabulated once in the cells of the full cross of the attributes; every
-intersection is a sum of cells, and no search looks at the rows again.
+Rows are tabulated once in the cells of the full cross of the attributes. Every
+intersection is a sum of cells, and no search reads the rows again.
 """
 
 import math
@@ -26,7 +26,7 @@ _Attributes: TypeAlias = Int[Array | np.ndarray, "attributes _"]
 _Codes: TypeAlias = Int[Array | np.ndarray, " rows"]
 
 _Direction: TypeAlias = Literal["lower", "higher"]
-# Those whose rows the labels alone tell, so that predictions can be shuffled.
+# Rates whose rows depend only on the labels, so that predictions can be shuffled.
 _RATES = (
     "true_positive_rate",
     "false_negative_rate",
@@ -39,19 +39,19 @@ _RATES = (
 
 
 class Intersections(NamedTuple):
-    """The worst intersections found, the worst first.
+    """The worst intersections of a search, the worst first.
 
     Attributes:
-      levels: int32 ``[k, A]``, the level of each attribute; -1 where the intersection
-        leaves the attribute open.
-      support: int64 ``[k]``, rows (patients, if given) that the rate is over.
+      levels: int32 ``[k, A]``, the category of each attribute; -1 for an attribute that
+        the intersection does not restrict.
+      support: int64 ``[k]``, number of rows (patients, if given) behind the rate.
       estimate: ``[k]``, the rate or mean within the intersection.
-      rest: ``[k]``, the same among all others.
+      rest: ``[k]``, the rate or mean among all other rows.
       difference: ``[k]``, ``estimate - rest``.
       z: ``[k]``, how many standard errors worse than expected without disparity.
-      p_value: ``[k]`` in (0, 1], of this intersection as if it alone had been tested.
-      corrected_p_value: ``[k]`` in (0, 1], corrected for having searched.
-      searched: How many intersections had enough support to be compared.
+      p_value: ``[k]`` in (0, 1], as if only this intersection had been tested.
+      corrected_p_value: ``[k]`` in (0, 1], corrected for the search.
+      searched: Number of intersections with enough support to be compared.
     """
 
     levels: Int[np.ndarray, "k attributes"]
@@ -83,70 +83,74 @@ def worst_intersections(
 ) -> Intersections:
     r"""Searches all intersections of up to ``max_depth`` attributes for the worst rate.
 
-    The rate of a metric is a mean over rows, the positives for the true positive rate.
-    With :math:`r_i` the row's value less the mean of its stratum (its label, if
-    ``within_label``) and :math:`\sigma^2_i` that stratum's variance, an intersection
-    :math:`S` has
+    The rate of a metric is a mean over rows, such as the positives for the true
+    positive rate. Let :math:`r_i` be the row's value minus the mean of its stratum (its
+    label, if ``within_label``) and :math:`\sigma^2_i` the variance of the stratum. The
+    statistic of an intersection :math:`S` is
 
     .. math:: z_S = \pm \frac{\sum_{i \in S} r_i}{\sqrt{V_S (1 - V_S / V)}}, \qquad
               V_S = \sum_{i \in S} \sigma^2_i, \quad V = \sum_i \sigma^2_i
 
-    whose denominator is the standard deviation when the values are shuffled, exactly so
-    in a single stratum. The corrected p-value compares it with the largest z of all
-    intersections searched, in shuffles of the values within strata:
+    whose denominator is the standard deviation over shuffles of the values, exactly so
+    in a single stratum. The corrected p-value compares :math:`z_S` with the largest z
+    of all intersections searched, in shuffles of the values within strata:
 
     .. math:: p_S = \frac{1 + \#\{\max_T z_T^* \ge z_S\}}{1 + N}
 
-    So the chance of any finding where the attributes do not matter is at most the level
-    chosen. It is the whole search that is tested: that the first intersection stands
-    out is evidence of disparity, not that these very levels are its cause, since those
-    that overlap with it stand out too.
+    If the attributes do not matter, the probability of any finding is at most the
+    chosen significance level. The test applies to the whole search. If the first
+    intersection stands out, there is evidence of disparity, but not evidence that these
+    categories are the cause, since overlapping intersections stand out too.
+
+    The function checks its arguments, so it cannot be compiled itself. Its parts are
+    compiled. With few distinct values, as for a rate or patients' numbers of hits, the
+    table of a shuffle is drawn from the multivariate hypergeometric distribution.
+    Otherwise, up to 2,048 rows (patients) are shuffled by sorting. More rows are
+    arranged once at random, and then shifted by random numbers of places within blocks
+    of at most 4,096. These shifts form a group of permutations, for which the test is
+    equally exact, and each shift costs one pass over the rows.
 
     Args:
       key: A random key.
       labels: ``[rows]``, 0 or 1.
-      predictions: ``[rows]``, 0 or 1. Rows where either is something else are left out.
-      attributes: ``[A, rows]``, the level ids of each attribute, in
-        ``0 .. num_levels[a] - 1``. A row with a -1 is left out of the search
-        altogether; give missing values a level of their own to keep it.
-      num_levels: Number of levels of each attribute.
+      predictions: ``[rows]``, 0 or 1. Rows with another label or prediction are
+        ignored.
+      attributes: ``[A, rows]``, the category ids of each attribute, in
+        ``0 .. num_levels[a] - 1``. A row with a -1 is omitted from the whole search; to
+        keep rows with missing values, make missing a separate category.
+      num_levels: Number of categories of each attribute.
       metric: One of ``true_positive_rate``, ``false_negative_rate``,
         ``false_positive_rate``, ``true_negative_rate``, ``accuracy``, ``error_rate``,
         ``selection_rate``.
-      worse: Which direction is a disadvantage; by default higher for errors (and
-        lower for their complements), and lower for the selection rate, which suits
+      worse: Which direction is a disadvantage. The default is higher for error rates,
+        and lower for their complements and for the selection rate, which suits
         predictions that bring help.
-      within_label: Whether values are shuffled among rows of the same label, and an
-        intersection is expected to have the rates of its mix of labels. By default so,
-        but for the selection rate. It makes no difference to rates given the label.
-      patients: ``[rows]``, codes of at least 0 of the rows' patients, if they have
-        several. Whole patients are then shuffled, among those with the same numbers of
-        rows of each label, and support counts patients.
-      max_depth: Most attributes in an intersection; 1 searches single levels alone.
-      min_support: Fewest rows (patients) that the rate may be over, within the
-        intersection and outside it.
-      top: How many to return; fewer if fewer are eligible.
+      within_label: Whether values are shuffled among rows of the same label, so that
+        the expected rate of an intersection follows from its mix of labels. The default
+        is True, except for the selection rate. Rates given the label do not depend on
+        this option.
+      patients: ``[rows]``, patient codes of at least 0, if patients have several rows.
+        Whole patients are then shuffled, among patients with equal numbers of rows of
+        each label, and support counts patients.
+      max_depth: Maximum number of attributes in an intersection; 1 searches only single
+        categories.
+      min_support: Minimum rows (patients) behind the rate, both within the intersection
+        and outside.
+      top: Number of intersections to return; fewer if fewer are eligible.
       num_permutations: Number of shuffles, ``N``.
 
     Returns:
-      The worst, by z. An intersection that holds the same rows as one with fewer
-      attributes is not listed again.
+      The worst intersections by z. An intersection with the same rows as an
+      intersection of fewer attributes is not listed again.
 
     Raises:
       ValueError: If an argument is outside its range, the columns differ in length, the
         full cross of the attributes has more than 2**20 cells, or a patient's rows
         differ in an attribute.
 
-    Checks its arguments, so it is not itself to be compiled; what it calls is. Where
-    the values are few, as those of a rate are, or patients' numbers of hits, the table
-    of a shuffle is drawn from its distribution, the multivariate hypergeometric. If
-    not, up to 2,048 rows (patients) are shuffled by sorting; more are arranged at
-    random, once, and shifted by random numbers of places within blocks of at most
-    4,096: a group of permutations, for which the test is just as exact, at one pass
-    over the rows each.
-
-    Hemerik and Goeman, "Exact testing with random permutations", TEST 27 (2018);
-    Westfall and Young, "Resampling-Based Multiple Testing" (1993).
+    References:
+      Hemerik and Goeman, "Exact testing with random permutations", TEST 27 (2018);
+      Westfall and Young, "Resampling-Based Multiple Testing" (1993).
 
     Example:
       >>> import jax, numpy as np
@@ -194,28 +198,28 @@ def worst_mean_intersections(
     top: int = 10,
     num_permutations: int = 999,
 ) -> Intersections:
-    """Searches for the intersection with the worst mean of any value of the rows.
+    """Searches for the intersections with the worst mean of any value of the rows.
 
     The values may be losses, or residuals ``labels - scores``, whose mean is the
-    calibration in the large. See ``worst_intersections`` for the statistic and the
-    arguments that are not named here.
+    calibration in the large. See ``worst_intersections`` for the statistic and details
+    of the arguments.
 
     Args:
       key: A random key.
-      values: ``[rows]``; NaN leaves a row out.
-      attributes: ``[A, rows]``, level ids.
-      num_levels: Number of levels of each attribute.
-      strata: ``[rows]``, ids within which values are exchangeable, such as the labels;
-        all rows are by default. -1 leaves a row out.
+      values: ``[rows]``; NaN omits a row.
+      attributes: ``[A, rows]``, category ids.
+      num_levels: Number of categories of each attribute.
+      strata: ``[rows]``, ids within which values are exchangeable, such as the labels.
+        By default all rows are exchangeable. -1 omits a row.
       worse: Which direction is a disadvantage.
-      patients: ``[rows]``, codes of the rows' patients.
-      max_depth: Most attributes in an intersection.
-      min_support: Fewest rows (patients) within and outside an intersection.
-      top: How many to return.
+      patients: ``[rows]``, patient codes, if patients have several rows.
+      max_depth: Maximum number of attributes in an intersection.
+      min_support: Minimum rows (patients) within and outside an intersection.
+      top: Number of intersections to return.
       num_permutations: Number of shuffles.
 
     Returns:
-      The worst, by z.
+      The worst intersections by z.
 
     Raises:
       ValueError: As ``worst_intersections``.
@@ -236,7 +240,8 @@ def worst_mean_intersections(
     _check_columns(attributes, values=values, strata=strata)
     missing = np.isnan(values)
     if np.isinf(values).any():
-        raise ValueError(f"{np.isinf(values).sum()} values are infinite.")
+        count = np.isinf(values).sum()
+        raise ValueError(f"values must be finite or NaN; got {count} infinite values.")
     values, strata = np.where(missing, 0, values), np.where(missing, -1, strata)
     sizes = _Sizes(max_depth, min_support, top, num_permutations)
     return _search(key, values, strata, attributes, patients, num_levels, worse, sizes)
@@ -248,14 +253,14 @@ def intersection_names(
     """Names intersections, such as ``"sex=female, insurance=Medicaid"``.
 
     Args:
-      found: From a search.
-      attributes: The level names of each attribute, in the order of the search.
+      found: Result of a search.
+      attributes: Category names of each attribute, in the order of the search.
 
     Returns:
-      One name each.
+      One name for each intersection.
 
     Raises:
-      ValueError: If the number of attributes is another.
+      ValueError: If the number of attributes differs from the search.
 
     Example:
       >>> import numpy as np
@@ -268,8 +273,8 @@ def intersection_names(
     """
     if found.levels.shape[1] != len(attributes):
         raise ValueError(
-            f"The search had {found.levels.shape[1]} attributes, {len(attributes)} are "
-            "named."
+            f"attributes must name the {found.levels.shape[1]} attributes of the "
+            f"search; got {len(attributes)}."
         )
     return tuple(
         ", ".join(
@@ -284,14 +289,14 @@ def intersection_names(
 def _check_columns(attributes: _Attributes, **columns: np.ndarray) -> None:
     if attributes.ndim != 2:
         raise ValueError(
-            "attributes must be [attributes, rows], one row of level ids each, got "
+            "attributes must be [attributes, rows], one row of category ids each; got "
             f"shape {attributes.shape}."
         )
     check_columns(**columns, attributes=np.broadcast_to(0, attributes.shape[1:]))
 
 
 class _Sizes(NamedTuple):
-    """How far to search, as the two searches have it."""
+    """Limits of a search."""
 
     max_depth: int
     min_support: int
@@ -341,7 +346,7 @@ def _search(
         residuals = -residuals
     spread = intersections(tabulate(unit_cells, variances))
     variance = spread * (1 - spread / max(variances.sum(), np.finfo(float).tiny))
-    # Nothing varies: nothing differs, and every z is 0.
+    # Without variation all z are 0.
     varies = eligible & (variance > 1e-12 * variances.sum())
     scale = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0)
     z = scale * intersections(tabulate(unit_cells, residuals))
@@ -349,7 +354,7 @@ def _search(
     best = order[: min(sizes.top, searched)]
     units = residuals, unit_strata, unit_cells
     tested = cross.Tested(scale, eligible, best, z)
-    own, beyond = cross.shuffled_beyond(
+    same, beyond = cross.shuffled_beyond(
         key, units, tested, num_levels, depth, num_permutations
     )
     inner, total = (intersections(table)[best] for table in (rows, totals))
@@ -362,7 +367,7 @@ def _search(
         rest,
         estimate - rest,
         z[best],
-        (1 + own) / (1 + num_permutations),
+        (1 + same) / (1 + num_permutations),
         (1 + beyond) / (1 + num_permutations),
         searched,
     )

@@ -1,11 +1,12 @@
 r"""Intervals for gaps that hold at parity: max − min, min / max, equalized odds.
 
-The percentile bootstrap of a gap fails near parity. A maximum less a minimum is never
-negative and biased upwards, and resampling adds noise to noise: without any true gap,
-the interval of six small groups misses 0 nearly always. Here every pair of groups gets
-an interval, and the gap's follows from them. With :math:`\hat\theta_g` the estimates,
-:math:`[l_g, u_g]` the groups' own limits at ``z`` standard errors and :math:`\rho` the
-correlation of two estimates, the pair's limits are recovered from the groups' (MOVER):
+The percentile bootstrap of a gap fails near parity. A maximum minus a minimum is never
+negative and biased upwards, and resampling adds further noise. Without any true gap,
+the bootstrap interval of six small groups nearly always misses 0. Here every pair of
+groups gets an interval, and the pairs' intervals give the gap's interval. The limits of
+a pair are recovered from the limits of its groups (MOVER). With :math:`\hat\theta_g`
+the estimates, :math:`[l_g, u_g]` the groups' limits at ``z`` standard errors and
+:math:`\rho` the correlation of two estimates,
 
 .. math::
    L_{ij} &= \hat\theta_i - \hat\theta_j - \sqrt{a^2 + b^2 - 2 \rho_{ij} a b}, \quad
@@ -18,21 +19,22 @@ and the interval of :math:`\max_{ij} (\theta_i - \theta_j)` is
 .. math:: \left[\max\left(0, \max_{ij} L_{ij}(c_\alpha)\right),\
           \max_{ij} U_{ij}(z_{\alpha/2})\right].
 
-Its ends need different numbers of standard errors. The lower one claims that some pair
-differs, and there are many pairs to be wrong about: :math:`c_\alpha` is the quantile of
-the largest studentised difference over all pairs, :math:`P(\max_{i<j} |Z_i - Z_j| /
-\sigma_{ij} \le c_\alpha) = 1 - \alpha`, simulated with the estimates' correlation, as
-for Tukey's honest differences. The upper one fails only if it is below the one pair
-that is truly furthest apart, and the largest of all pairs' limits is at least that
-pair's, so each pair's own :math:`z_{\alpha/2}` is enough. With many groups near parity
-the upper end is cautious.
+The two ends need different numbers of standard errors. The lower end claims that some
+pair differs, so it must allow for many pairs. :math:`c_\alpha` is the quantile of the
+largest studentised difference over all pairs, :math:`P(\max_{i<j} |Z_i - Z_j| /
+\sigma_{ij} \le c_\alpha) = 1 - \alpha`, simulated with the correlation of the
+estimates, as for Tukey's honest differences. The upper end fails only if it is below
+the true difference of the pair that is furthest apart. The largest upper limit is at
+least the limit of that pair, so the single pair's :math:`z_{\alpha/2}` is enough. With
+many groups near parity the upper end is conservative.
 
-The p-value of no gap is that of the largest ``c`` at which the lower end is above 0:
-it is below ``1 - confidence`` exactly where the interval excludes 0.
+The p-value of no gap belongs to the largest ``c`` at which the lower end is above 0.
+The p-value is below ``1 - confidence`` exactly where the interval excludes 0.
 
-Zou and Donner, "Construction of confidence limits about effect measures: a general
-approach", Statistics in Medicine 27 (2008); Newcombe, "Interval estimation for the
-difference between independent proportions", Statistics in Medicine 17 (1998).
+References:
+  Zou and Donner, "Construction of confidence limits about effect measures: a general
+  approach", Statistics in Medicine 27 (2008); Newcombe, "Interval estimation for the
+  difference between independent proportions", Statistics in Medicine 17 (1998).
 """
 
 from collections.abc import Callable
@@ -49,25 +51,26 @@ from fairjax.metrics.intervals import Interval, normal_quantile
 from fairjax.types import check_choice
 
 Limits: TypeAlias = Callable[[Float[Array, ""]], Interval]
-"""The groups' own intervals at so many standard errors."""
+"""A function from a number of standard errors to the intervals of the groups."""
 
 _NUM_DRAWS = 20_000
 _HALVINGS = 40
 
 
 class GapInterval(NamedTuple):
-    """A gap over groups with its interval.
+    """A gap between groups with its interval.
+
+    The estimate, the ends and the p-value are NaN with fewer than two groups.
 
     Attributes:
-      estimate: Scalar, as observed; NaN with fewer than two groups to compare, as are
-        the ends and the p-value.
+      estimate: Scalar, the observed gap.
       lower: Scalar, the lower end.
       upper: Scalar, the upper end.
-      p_value: Scalar in [0, 1], of no gap at all.
-      critical: Scalar, the standard errors by which pairs must differ.
-      highest: int32, the group of the largest estimate, -1 if there is none. Of
-        several families together, ``[families]``.
-      lowest: int32, that of the smallest estimate.
+      p_value: Scalar in [0, 1], of the hypothesis of no gap.
+      critical: Scalar, the number of standard errors by which a pair must differ.
+      highest: int32, the group with the largest estimate, -1 if there is none;
+        ``[families]`` for several families.
+      lowest: int32, the group with the smallest estimate, likewise.
     """
 
     estimate: Float[Array, ""]
@@ -90,33 +93,34 @@ def gap_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the largest minus the smallest of any estimates.
+    """Computes the interval of the largest minus the smallest of any estimates.
+
+    See the module's docstring for the method and its sources.
 
     Args:
-      key: A random key, for the simulated quantile; not used up by two groups.
-      estimates: ``[G]``, rates, AUROCs or whatever; NaN is left out. Or ``[F, G]``,
-        families that are compared within themselves, whose gaps are put together by
-        ``agg``.
-      limits: Gives the groups' own intervals, of the shape of the estimates, at a
-        number of standard errors, and is mapped over several of them:
+      key: A random key for the simulated quantile, which two groups do not affect.
+      estimates: ``[G]``, such as rates or AUROCs; NaN omits a group. Or ``[F, G]``:
+        F families, such as TPRs and FPRs. Groups are compared within each family, and
+        ``agg`` combines the gaps of the families.
+      limits: Function from a number of standard errors to the intervals of the groups,
+        in the shape of the estimates. It is mapped over several numbers:
         ``lambda z: midp_interval(hits, rows, z=z)``, or
         ``lambda z: auroc_interval(areas, errors, positives, negatives, z=z)``, or
         ``lambda z: Interval(values - z * errors, values + z * errors)``.
-      covariance: ``[F * G, F * G]``, of which only the correlations are used; by
-        default the estimates are independent, as those of disjoint groups are.
-      valid: False to leave a group out; all by default.
-      agg: ``"max"``, the largest family's gap, or ``"mean"``, their mean.
+      covariance: ``[F * G, F * G]``, of which only the correlations are used. By
+        default the estimates are independent, as for disjoint groups.
+      valid: False to omit a group; all True by default.
+      agg: ``"max"``, the largest gap of a family, or ``"mean"`` of the families' gaps.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation. Its error in the level is about
-        ``sqrt(a (1 - a) / num_draws)``, .0015 for a = .05 and the default.
+      num_draws: Number of draws of the simulation. The simulation error of the
+        significance level ``a`` is about ``sqrt(a (1 - a) / num_draws)``, .0015 for
+        a = .05 and the default.
 
     Returns:
-      The gap, its interval, the p-value of no gap in any family, and which groups.
+      The gap, its interval, the p-value of no gap in any family, and the two groups.
 
     Raises:
-      ValueError: With a confidence outside (0, 1), or another ``agg``.
-
-    See the module's docstring for the method and its sources.
+      ValueError: If the confidence is outside (0, 1), or ``agg`` is not one of these.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -133,8 +137,8 @@ def gap_interval(
     """
     check_choice("agg", agg, "max", "mean")
     families = make_families(estimates, limits, covariance, valid)
-    found = _judged(key, families, confidence, num_draws)
-    return _difference(families, found, agg, jnp.ndim(estimates))
+    tested = _test(key, families, confidence, num_draws)
+    return _difference(families, tested, agg, jnp.ndim(estimates))
 
 
 def ratio_interval(
@@ -147,33 +151,35 @@ def ratio_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    r"""Interval of the smallest over the largest of estimates that are at least 0.
+    r"""Computes the interval of the smallest over the largest of nonnegative estimates.
 
-    A ratio of two groups is above ``r`` where :math:`\theta_i - r \theta_j > 0`, so the
-    limits of these contrasts are tried for every ``r`` (Fieller's way, with limits
-    recovered from the groups'), which needs no logarithm and stands rates of 0. The
-    roles of the ends are exchanged: the upper one claims a disparity and has the
-    simultaneous quantile, the lower one each pair's own.
+    A ratio of two groups is above ``r`` where :math:`\theta_i - r \theta_j > 0`. The
+    ends of the interval are the ``r`` at which the limits of this contrast reach 0
+    (Fieller's method). The limits are recovered from the limits of the groups. The
+    method needs no logarithm and allows rates of 0. The two ends exchange their roles:
+    the upper end claims a disparity and uses the simultaneous quantile. The lower end
+    uses the quantile of a single pair.
 
     Args:
       key: A random key.
-      estimates: ``[G]``, at least 0; NaN is left out. Or ``[F, G]``, as in
-        ``gap_interval``, of which the smallest ratio is taken.
+      estimates: ``[G]``, at least 0; NaN omits a group. Or ``[F, G]``, as in
+        ``gap_interval``: the result is then the smallest ratio of a family.
       limits: As in ``gap_interval``; the limits must not be negative.
       covariance: As in ``gap_interval``.
-      valid: False to leave a group out; all by default.
+      valid: False to omit a group; all True by default.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
-      The ratio in [0, 1], its interval, the p-value of no gap, and which groups. Where
-      all estimates are 0 the ratio is NaN and its interval [0, 1].
+      The ratio in [0, 1], its interval, the p-value of no gap, and the two groups. If
+      all estimates are 0, the ratio is NaN and its interval [0, 1].
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
-    Donner and Zou, "Closed-form confidence intervals for functions of the normal mean
-    and standard deviation", Statistical Methods in Medical Research 21 (2012).
+    References:
+      Donner and Zou, "Closed-form confidence intervals for functions of the normal mean
+      and standard deviation", Statistical Methods in Medical Research 21 (2012).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -189,8 +195,8 @@ def ratio_interval(
       (0.51, 0.88)
     """
     families = make_families(estimates, limits, covariance, valid)
-    found = _judged(key, families, confidence, num_draws)
-    return _ratio(families, found, jnp.ndim(estimates))
+    tested = _test(key, families, confidence, num_draws)
+    return _ratio(families, tested, jnp.ndim(estimates))
 
 
 def difference_and_ratio_intervals(
@@ -204,26 +210,27 @@ def difference_and_ratio_intervals(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> tuple[GapInterval, GapInterval]:
-    """``gap_interval`` and ``ratio_interval`` of the same estimates, simulated once.
+    """Computes ``gap_interval`` and ``ratio_interval`` with a single simulation.
 
-    They ask the same question, whether all groups are equal, and have one p-value.
+    Both intervals test the same hypothesis, that all groups are equal, and share one
+    p-value.
 
     Args:
       key: A random key.
-      estimates: As in ``gap_interval``, and at least 0 for the ratio to mean anything.
+      estimates: As in ``gap_interval``; at least 0 for a meaningful ratio.
       limits: As in ``gap_interval``.
       covariance: As in ``gap_interval``.
-      valid: False to leave a group out; all by default.
-      asked: False for a family that only pads, so that gaps of one and of several
-        families share a program; all by default.
+      valid: False to omit a group; all True by default.
+      asked: False for a padding family, so that gaps of one and of several families can
+        share a compiled program; all True by default.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
-      The difference (the largest family's) and the ratio (the smallest).
+      The largest difference and the smallest ratio of a family.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -240,13 +247,13 @@ def difference_and_ratio_intervals(
       True
     """
     families = make_families(estimates, limits, covariance, valid, asked)
-    found = _judged(key, families, confidence, num_draws)
+    tested = _test(key, families, confidence, num_draws)
     ndim = jnp.ndim(estimates)
-    return _difference(families, found, "max", ndim), _ratio(families, found, ndim)
+    return _difference(families, tested, "max", ndim), _ratio(families, tested, ndim)
 
 
-class _Judged(NamedTuple):
-    """The simulation's findings, and the groups' arms that the two ends need."""
+class _Tested(NamedTuple):
+    """Results of the simulation, and arms of the groups for the two ends."""
 
     critical: Array
     p_value: Array
@@ -254,47 +261,47 @@ class _Judged(NamedTuple):
     single: tuple[Array, Array]
 
 
-def _judged(
+def _test(
     key: PRNGKeyArray, families: Families, confidence: float, num_draws: int
-) -> _Judged:
+) -> _Tested:
     z = normal_quantile(confidence)
     critical, p_value = simultaneous(key, families, confidence, num_draws)
     single = families.arms(jnp.asarray(z, critical.dtype))
-    return _Judged(critical, p_value, families.arms(critical), single)
+    return _Tested(critical, p_value, families.arms(critical), single)
 
 
 def _difference(
-    families: Families, judged: _Judged, agg: str, ndim: int
+    families: Families, tested: _Tested, agg: str, ndim: int
 ) -> GapInterval:
     def largest(pairs: Array) -> Array:
         return jnp.max(jnp.where(families.comparable, pairs, -jnp.inf), axis=(1, 2))
 
-    lower = jnp.maximum(largest(families.lower_limits(judged.claimed)), 0)
-    upper = largest(families.upper_limits(judged.single))
+    lower = jnp.maximum(largest(families.lower_limits(tested.claimed)), 0)
+    upper = largest(families.upper_limits(tested.single))
     highest, lowest = extremes(families.estimates, families.valid)
-    found = (joined(e, families.asked, agg) for e in (highest - lowest, lower, upper))
-    return _where_compared(families, judged, ndim, *found)
+    ends = (joined(e, families.asked, agg) for e in (highest - lowest, lower, upper))
+    return _where_compared(families, tested, ndim, *ends)
 
 
-def _ratio(families: Families, judged: _Judged, ndim: int) -> GapInterval:
+def _ratio(families: Families, tested: _Tested, ndim: int) -> GapInterval:
     def are_below(ratios: Array) -> Array:
-        # The lower end of the ratio's interval, and the upper one.
-        lower = families.lower_limits(judged.single, ratios[0])
+        # Tests the lower and the upper end of the ratio's interval.
+        lower = families.lower_limits(tested.single, ratios[0])
         above = jnp.min(jnp.where(families.comparable, lower, jnp.inf)) >= 0
-        upper = families.upper_limits(judged.claimed, ratios[1])
+        upper = families.upper_limits(tested.claimed, ratios[1])
         below = jnp.min(jnp.where(families.comparable, upper, jnp.inf)) < 0
         return jnp.stack([above, ~below])
 
-    zeros = jnp.zeros(2, judged.critical.dtype)
+    zeros = jnp.zeros(2, tested.critical.dtype)
     lows, highs = bisect(are_below, zeros, jnp.ones_like(zeros), _HALVINGS)
     highest, lowest = extremes(families.estimates, families.valid)
     ratios = lowest / jnp.where(highest > 0, highest, jnp.nan)
     estimate = jnp.min(jnp.where(families.asked, ratios, jnp.inf))
-    return _where_compared(families, judged, ndim, estimate, lows[0], highs[1])
+    return _where_compared(families, tested, ndim, estimate, lows[0], highs[1])
 
 
 def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
-    """The groups of the largest and the smallest estimate; -1 if there is none."""
+    """Returns the groups of the largest and the smallest estimate; -1 for no group."""
     values, valid = families.estimates, families.valid
     highest = jnp.argmax(jnp.where(valid, values, -jnp.inf), axis=1)
     lowest = jnp.argmin(jnp.where(valid, values, jnp.inf), axis=1)
@@ -304,12 +311,12 @@ def _ends(families: Families, ndim: int) -> tuple[Array, Array]:
 
 
 def _where_compared(
-    families: Families, judged: _Judged, ndim: int, *ends: Array
+    families: Families, tested: _Tested, ndim: int, *ends: Array
 ) -> GapInterval:
-    """Makes the interval of an estimate and two ends; NaN where nothing is compared."""
+    """Returns the interval of an estimate and two ends; NaN if nothing is compared."""
     known = jnp.all(jnp.isfinite(families.deviations()))
     some = jnp.any(families.comparable, axis=(1, 2))
     compared = known & jnp.all(some | ~families.asked)
-    values = (*ends, judged.p_value, judged.critical)
+    values = (*ends, tested.p_value, tested.critical)
     values = [jnp.where(compared, value, jnp.nan) for value in values]
     return GapInterval._make([*values, *_ends(families, ndim)])

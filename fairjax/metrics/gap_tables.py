@@ -62,53 +62,59 @@ def gap_table(
     min_support: float | int = 0,
     compat: Compat = None,
 ) -> pd.DataFrame:
-    """Gaps of each attribute, with the groups that they lie between.
+    """Returns the gaps of each attribute, with the groups that each gap compares.
 
-    Without a reference each gap is the widest one, of the groups with the highest and
-    the lowest rate. With one there is a line for every other group, and differences are
-    signed, ratios not clipped.
+    Without a reference each gap is the widest, between the groups with the highest and
+    the lowest rate. With a reference there is a line for every other group. Differences
+    are then signed and ratios are not clipped.
 
     Args:
       labels: ``[n]``, 0 or 1.
       predictions: ``[n]``, 0 or 1; scores if a threshold is given.
-      attributes: As in `by_group`, but each attribute is compared on its own.
-      threshold: Scores of at least this are positive predictions.
-      gaps: Names of gaps, by default a selection. Of one rate, as `fairjax.metrics` has
-        them: ``"demographic_parity_"``, ``"equal_opportunity_"``,
-        ``"false_positive_rate_"``, ``"false_negative_rate_"`` or ``"error_rate_"``
-        with ``"difference"`` or ``"ratio"`` after it; ``"predictive_parity_"``,
-        ``"negative_predictive_value_"``, ``"accuracy_"`` or ``"treatment_equality_"``
-        with ``"difference"``. Of two rates: ``"equalized_odds_difference"``, the larger
-        gap, ``"equalized_odds_ratio"``, the smaller ratio, and ``"_mean"`` after
-        either. Against a reference only: ``"statistical_parity_difference"``,
-        ``"disparate_impact"``, ``"average_odds_difference"``,
-        ``"average_absolute_odds_difference"``. Of all groups at once:
-        ``"differential_fairness"``, ``"generalized_entropy_index"`` (α = 2),
-        ``"theil_index"``, and ``"between_group_"`` before the last two.
-      reference: Level of the one attribute, or a mapping from attribute to level.
+      attributes: As in `by_group`, but each attribute is compared separately.
+      threshold: Scores at or above the threshold are positive predictions.
+      gaps: Names of gaps, by default a selection. Gaps in one rate, as in
+        `fairjax.metrics`: ``"demographic_parity_"``, ``"equal_opportunity_"``,
+        ``"false_positive_rate_"``, ``"false_negative_rate_"`` or ``"error_rate_"``,
+        followed by ``"difference"`` or ``"ratio"``; ``"predictive_parity_"``,
+        ``"negative_predictive_value_"``, ``"accuracy_"`` or ``"treatment_equality_"``,
+        followed by ``"difference"``. Gaps in two rates:
+        ``"equalized_odds_difference"``, the larger gap, ``"equalized_odds_ratio"``, the
+        smaller ratio, and either followed by ``"_mean"``. Gaps only against a
+        reference: ``"statistical_parity_difference"``, ``"disparate_impact"``,
+        ``"average_odds_difference"``, ``"average_absolute_odds_difference"``. Indices
+        of all groups: ``"differential_fairness"``, ``"generalized_entropy_index"``
+        (α = 2), ``"theil_index"``, and the last two preceded by ``"between_group_"``.
+      reference: Category of a single attribute, or a mapping from attribute to
+        category.
       intersections: Whether to add the crossing of all attributes, named
-        ``"sex × race"``; a reference is then the crossing of the references.
+        ``"sex × race"``. The references are crossed too.
       weights: ``[n]``, at least 0.
-      min_support: Fewest rows (sum of weights) under a group's rate for the group to
+      min_support: Minimum rows (sum of weights) behind a group's rate for the group to
         be compared.
       compat: ``"fairlearn"`` for the values of its metrics and of
-        ``MetricFrame.difference`` and ``.ratio``, without a reference: rates that do
-        not exist take part as 0. ``"aif360"`` for those of its ClassificationMetric,
-        whose privileged group is the reference; one more line, ``"all others"``, pools
-        the other groups if there are several. Like AIF360's, its entropy indices leave
-        the weights out, and that between groups is of the reference and the others.
+        ``MetricFrame.difference`` and ``.ratio``, without a reference: undefined rates
+        count as 0. ``"aif360"`` for the values of its ClassificationMetric, with the
+        reference as privileged group. A further line, ``"all others"``, pools the other
+        groups if there are several. As in AIF360, entropy indices ignore the weights,
+        and the index between groups compares the reference with the others.
 
     Returns:
-      Columns ``attribute``, ``metric``, ``group`` and ``against`` (highest and lowest,
-      or the group and the reference; None for a gap of more groups), ``value``,
-      ``compared`` (how many groups have the rate, or one of two), ``left_out`` (names
-      of those that do not; ``"c (true positive rate)"`` for one that takes part in the
-      other of two rates), ``status``: ``"ok"``, ``"infinite"`` (a ratio to a rate of
-      0), ``"undefined"`` (0/0), ``"insufficient"`` (too few groups to compare), or
-      ``"filled"`` (a rate that does not exist took part as the toolkit's 0).
+      A data frame with the columns
+
+      - ``attribute`` and ``metric``;
+      - ``group`` and ``against``: highest and lowest, or the group and the reference;
+        None for a gap of more groups;
+      - ``value``;
+      - ``compared``: the number of groups with the rate, or with one of two rates;
+      - ``left_out``: names of the omitted groups; ``"c (true positive rate)"`` for a
+        group that lacks only one of two rates;
+      - ``status``: ``"ok"``, ``"infinite"`` (a ratio to a rate of 0), ``"undefined"``
+        (0/0), ``"insufficient"`` (too few groups to compare), or ``"filled"`` (an
+        undefined rate counted as the toolkit's 0).
 
     Raises:
-      ValueError: If a column or an option cannot be used; the message says which.
+      ValueError: If a column or an option cannot be used; the message names the cause.
 
     Example:
       >>> table = gap_table(
@@ -143,10 +149,10 @@ def gap_table(
         setting = _make_setting(rows, codes, names, at, min_support, compat)
         for gap in gaps:
             if gap in WHOLE:
-                found = _whole_lines(gap, setting)
+                added = _whole_lines(gap, setting)
             else:
-                found = _pair_lines(_PAIRED[gap], setting)
-            lines += [{"attribute": name, "metric": gap, **line} for line in found]
+                added = _pair_lines(_PAIRED[gap], setting)
+            lines += [{"attribute": name, "metric": gap, **line} for line in added]
     return pd.DataFrame(lines)
 
 
@@ -156,21 +162,21 @@ def _references(reference: Any, columns: dict[str, Any]) -> dict[str, Any] | Non
     if not isinstance(reference, Mapping):
         if len(columns) > 1:
             raise ValueError(
-                "With several attributes, give the reference of each: "
-                f"reference={{{next(iter(columns))!r}: {reference!r}, ...}}."
+                "reference must be a mapping if there are several attributes; got "
+                f"{reference!r}. Give {{{next(iter(columns))!r}: {reference!r}, ...}}."
             )
         reference = {next(iter(columns)): reference}
     absent = [name for name in columns if name not in reference]
     if absent:
-        raise ValueError(f"There is no reference for attribute {absent[0]!r}.")
+        raise ValueError(f"reference must be given for {absent[0]!r}; got {reference}.")
     return dict(reference)
 
 
 def _check_options(gaps, references, compat: Compat, min_support) -> None:
     if compat and min_support > 0:
-        raise ValueError(f"{compat} knows no smallest support; leave min_support out.")
+        raise ValueError(f"{compat} has no minimum support; leave min_support out.")
     if compat == "fairlearn" and references is not None:
-        raise ValueError("fairlearn knows no reference group; leave reference out.")
+        raise ValueError("fairlearn has no reference group; leave reference out.")
     if compat == "aif360" and references is None:
         raise ValueError("AIF360 compares with a privileged group; give a reference.")
     for gap in gaps:
@@ -178,14 +184,14 @@ def _check_options(gaps, references, compat: Compat, min_support) -> None:
             continue
         if gap not in _PAIRED:
             known = ", ".join([*_PAIRED, *WHOLE])
-            raise ValueError(f"There is no gap {gap!r}; there are {known}.")
+            raise ValueError(f"gaps must be among {known}; got {gap!r}.")
         if gap in SIGNED and references is None:
-            raise ValueError(f"{gap} is against a reference group; give a reference.")
+            raise ValueError(f"{gap} needs a reference group; give a reference.")
         spec = _PAIRED[gap]
         if references is not None and spec.joined and spec.kind == "ratio":
             raise ValueError(
-                f"{gap} has no reference: of two ratios that are not clipped, "
-                "one above and one below 1, neither is the worse."
+                f"{gap} cannot have a reference, because neither of a ratio above 1 "
+                "and a ratio below 1 is worse; leave reference out."
             )
         missing = compat and set(spec.rates) - set(_presets.RATES[compat])
         if missing:
@@ -195,8 +201,8 @@ def _check_options(gaps, references, compat: Compat, min_support) -> None:
 def _position(attribute: str, levels: Sequence[str], level: Any) -> int:
     if display(level) not in levels:
         raise ValueError(
-            f"Attribute {attribute!r} has no level {level!r} to be the reference; it "
-            f"has {', '.join(map(repr, levels))}."
+            f"The reference of attribute {attribute!r} must be one of "
+            f"{', '.join(map(repr, levels))}; got {level!r}."
         )
     return levels.index(display(level))
 
@@ -206,12 +212,12 @@ def _names(levels: Sequence[Sequence[str]]) -> list[str]:
 
 
 _OTHERS = "all others"
-# Of decisions.
+# Gaps in metrics of decisions.
 GAPS = {
     name: gap for name, gap in definitions.GAPS.items() if METRICS[gap.rates[0]].formula
 }
 _PAIRED = {**GAPS, **SIGNED}
-# Of all rows and the attribute's groups together.
+# Indices of all rows and all groups of an attribute.
 _ENTROPIES = {
     "generalized_entropy_index": (2, "total"),
     "theil_index": (1, "total"),
@@ -222,17 +228,16 @@ WHOLE = ("differential_fairness", *_ENTROPIES)
 
 
 class _Setting(NamedTuple):
-    """One attribute's groups, and how to compare them.
+    """The groups of one attribute, and the options of their comparison.
 
     Attributes:
       rows: The columns.
       codes: Group of each row, ``[n]``.
       names: Names of the ``G`` groups.
-      pooled: 1 if the last one is not declared but the pool of all that are not the
-        reference, else 0.
+      pooled: 1 if the last group pools all groups other than the reference, else 0.
       counts: ``[G, 2, 2]``, weighted.
       reference: Position of the reference group, or None.
-      min_support: Fewest rows under a rate.
+      min_support: Minimum rows behind a rate.
       compat: The toolkit whose values to reproduce, or None.
     """
 
@@ -289,7 +294,7 @@ def _whole_lines(metric: str, setting: _Setting) -> list[dict[str, Any]]:
 
 
 def _pair_lines(gap: Gap, setting: _Setting) -> list[dict[str, Any]]:
-    """Returns the line of the widest gap, or one for each group against a reference."""
+    """Returns the line of the widest gap, or a line for each gap from the reference."""
     rates = [_rate(name, setting) for name in gap.rates]
     filled = np.zeros(len(setting.names), bool)
     for name, rate in zip(gap.rates, rates, strict=True):
@@ -297,7 +302,7 @@ def _pair_lines(gap: Gap, setting: _Setting) -> list[dict[str, Any]]:
     if setting.reference is None:
         return [_widest(gap, rates, filled, setting)]
     at = setting.reference
-    # One group's gap from another is of all the rates, so it takes both groups all.
+    # The gap between two groups needs all rates of both groups.
     known = np.logical_and.reduce([~np.isnan(rate) for rate in rates])
     who = _who(setting, {"": known})
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -320,18 +325,18 @@ def _pair_lines(gap: Gap, setting: _Setting) -> list[dict[str, Any]]:
 def _widest(
     gap: Gap, rates: list[np.ndarray], filled: np.ndarray, setting: _Setting
 ) -> dict[str, Any]:
-    # fairlearn calls the gap of a single group 0.
+    # In fairlearn the gap of a single group is 0.
     least = 1 if setting.compat == "fairlearn" else 2
     spreads = [_spread(gap.kind, rate, least) for rate in rates]
     value = _join(gap, [spread for spread, *_ in spreads], setting)
     group = against = None
-    # Where one of two rates decides, its groups are the ones to name.
-    own = [(high, low) for spread, high, low in spreads if spread == value]
-    if own and gap.joined in ("", "worst"):
-        group, against = (setting.names[end] for end in own[0])
+    # If one of two rates has the gap, the line names the groups of that rate.
+    ends = [(high, low) for spread, high, low in spreads if spread == value]
+    if ends and gap.joined in ("", "worst"):
+        group, against = (setting.names[end] for end in ends[0])
     known = [~np.isnan(rate) for rate in rates]
     comparable = all(each.sum() >= least for each in known)
-    # The widest gap of each rate is over the groups that have that rate.
+    # The widest gap in each rate covers the groups that have the rate.
     who = _who(setting, dict(zip(gap.rates, known, strict=True)))
     return _line(group, against, value, who, comparable, filled.any())
 
@@ -369,7 +374,7 @@ def _join(gap: Gap, values: Sequence[Values], setting: _Setting) -> Values:
 
 
 def _who(setting: _Setting, known: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How many declared groups take part, and who does not: in part by which rate."""
+    """Returns the number of groups compared, and names of omitted groups and rates."""
     compared, left_out = 0, []
     declared = setting.names[: len(setting.names) - setting.pooled]
     for g, name in enumerate(declared):

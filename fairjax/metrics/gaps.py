@@ -1,15 +1,15 @@
-"""Gaps between groups: how far any of their rates lie apart.
+"""Gaps between groups: differences and ratios of their rates.
 
-A gap is the largest rate minus the smallest one over the groups that are valid, so it
-is never negative, and it does not say which group is worse off; against a reference
-group it is signed, one value for each group. A group without the rows that a rate needs
-is skipped, never counted as a rate of zero; with fewer than two valid groups there is
-nothing to compare and the gap is NaN. ``compared_groups`` says who was compared.
-``fairjax.metrics.parity`` has the other gaps of the literature by name.
+A gap is the largest rate minus the smallest rate of the valid groups. The gap is never
+negative and does not tell which group is disadvantaged. With a reference group there is
+one signed gap for each group. A group without the rows that a rate needs is skipped,
+never counted as a rate of zero. With fewer than two valid groups the gap is NaN.
+``compared_groups`` tells which groups were compared. ``fairjax.metrics.parity`` has the
+other gaps of the literature by name.
 
-An observed gap is biased upwards: sampling noise alone separates the groups.
-``fairjax.metrics.permutation_null`` gives the size of that noise, and
-``fairjax.metrics.bias_corrected_gap`` takes it off.
+An observed gap is biased upwards, because sampling noise alone separates the groups.
+``fairjax.metrics.permutation_null`` estimates the size of that noise.
+``fairjax.metrics.bias_corrected_gap`` subtracts the bias.
 """
 
 from typing import Literal, TypeAlias
@@ -39,22 +39,22 @@ def difference(
     *,
     reference: Reference | None = None,
 ) -> Gap:
-    r"""Largest minus smallest rate over the valid groups, or each less a reference's.
+    r"""Returns the largest minus the smallest rate, or each minus a reference's rate.
 
     .. math:: \max_g r_g - \min_g r_g, \qquad \text{reference: } r_g - r_{\text{ref}}
 
     Args:
       group_rates: ``[..., G]``; NaN entries are skipped.
-      valid: ``[..., G]``, False to leave a group out; all by default.
+      valid: ``[..., G]``, False to omit a group; all True by default.
       reference: Position of the group that every group is compared with. Each
-        difference is then signed: a negative one says that the group's rate is lower.
+        difference is then signed: negative where the group's rate is lower.
 
     Returns:
-      ``[...]``, at least 0; NaN where fewer than two groups are left. With a reference
-      ``[..., G]``; NaN for a group that is left out, and for all if the reference is.
+      ``[...]``, at least 0; NaN where fewer than two groups remain. With a reference
+      ``[..., G]``; NaN for an omitted group, and for all if the reference is omitted.
 
     Raises:
-      ValueError: If there is no such reference.
+      ValueError: If ``reference`` is not the position of a group.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,23 +76,23 @@ def ratio(
     *,
     reference: Reference | None = None,
 ) -> Gap:
-    r"""Smallest over largest rate of the valid groups, or each over a reference's.
+    r"""Returns the smallest over the largest rate, or each over a reference's rate.
 
     .. math:: \min_g r_g / \max_g r_g, \qquad \text{reference: } r_g / r_{\text{ref}}
 
     Args:
       group_rates: ``[..., G]``, at least 0; NaN entries are skipped.
-      valid: ``[..., G]``, False to leave a group out; all by default.
+      valid: ``[..., G]``, False to omit a group; all True by default.
       reference: Position of the group that every group is compared with. The ratios
-        are then not clipped: one above 1 says that the group's rate is higher.
+        are then not clipped: above 1 where the group's rate is higher.
 
     Returns:
-      ``[...]`` in [0, 1], 1 at parity; NaN where fewer than two groups are left, and
-      0/0, where all rates are 0. With a reference ``[..., G]``: a positive rate over 0
-      is infinite and 0/0 is NaN, both flagged by ``zero_reference``.
+      ``[...]`` in [0, 1], 1 at parity; NaN where fewer than two groups remain, or
+      where all rates are 0 (0/0). With a reference ``[..., G]``: a positive rate over
+      0 is infinite and 0/0 is NaN, both flagged by ``zero_reference``.
 
     Raises:
-      ValueError: If there is no such reference.
+      ValueError: If ``reference`` is not the position of a group.
 
     Example:
       >>> import jax.numpy as jnp
@@ -113,19 +113,19 @@ def ratio(
 def zero_reference(
     group_rates: _Rates, valid: _Valid | None = None, *, reference: Reference
 ) -> Bool[Array, "*batch"]:
-    """Flags that a reference group's rate is 0, so that no ratio to it is a number.
+    """Flags a reference group with a rate of 0, to which no ratio is finite.
 
     Args:
       group_rates: ``[..., G]``.
-      valid: ``[..., G]``, False to leave a group out; all by default.
+      valid: ``[..., G]``, False to omit a group; all True by default.
       reference: Position of the reference group.
 
     Returns:
       ``[...]``, True where every ratio to the reference is infinite or 0/0. False where
-      the reference is left out: then the ratios are NaN for want of rows.
+      the reference is omitted: the ratios are then NaN because rows are missing.
 
     Raises:
-      ValueError: If there is no such reference.
+      ValueError: If ``reference`` is not the position of a group.
 
     Example:
       >>> import jax.numpy as jnp
@@ -143,20 +143,20 @@ def rate_difference(
     *,
     reference: Reference | None = None,
 ) -> Gap:
-    """The difference of any rate, by the rate's name.
+    """Returns the difference between groups in any rate, by the rate's name.
 
     Args:
       counts: ``[..., G, 2, 2]``.
       name: Name of a rate, such as ``"f1_score"``.
-      min_support: Fewest rows under a group's rate (``rate_support``) for the group to
-        be compared. One with none never is.
+      min_support: Minimum rows behind a group's rate (``rate_support``) for the group
+        to be compared. A group without such rows is never compared.
       reference: As in ``difference``.
 
     Returns:
       As ``difference``.
 
     Raises:
-      ValueError: If there is no such rate or reference.
+      ValueError: If ``name`` is not a rate, or ``reference`` not a group's position.
 
     Example:
       >>> import jax.numpy as jnp
@@ -175,7 +175,7 @@ def rate_ratio(
     *,
     reference: Reference | None = None,
 ) -> Gap:
-    """The ratio of any rate, by the rate's name.
+    """Returns the ratio between groups in any rate, by the rate's name.
 
     Args:
       counts: ``[..., G, 2, 2]``.
@@ -187,7 +187,7 @@ def rate_ratio(
       As ``ratio``.
 
     Raises:
-      ValueError: If there is no such rate or reference.
+      ValueError: If ``name`` is not a rate, or ``reference`` not a group's position.
 
     Example:
       >>> import jax.numpy as jnp
@@ -206,31 +206,33 @@ def equalized_odds_difference(
     *,
     reference: Reference | None = None,
 ) -> Gap:
-    r"""The true and the false positive rates' gaps in one (Hardt et al. 2016).
+    r"""Returns the equalized odds difference, of TPR and FPR (Hardt et al. 2016).
 
     .. math:: \Delta_y = \max_g r_{y,g} - \min_g r_{y,g}, \qquad
               \text{max: } \max(\Delta_0, \Delta_1), \quad
               \text{mean: } (\Delta_0 + \Delta_1) / 2
 
-    with :math:`r_{y,g}` the share predicted positive among the rows of group :math:`g`
-    with label :math:`y`; against a reference,
-    :math:`\Delta_y = |r_{y,g} - r_{y,\text{ref}}|` for each group. Either is zero
-    exactly where predictions are independent of the group given the label. Signed
-    averages of the two, which cancel, are ``fairjax.metrics.average_odds_difference``.
+    with :math:`r_{y,g}` the fraction predicted positive among the rows of group
+    :math:`g` with label :math:`y`. With a reference,
+    :math:`\Delta_y = |r_{y,g} - r_{y,\text{ref}}|` for each group. The difference is
+    zero exactly where predictions are independent of the group given the label.
+    ``fairjax.metrics.average_odds_difference`` averages the signed gaps, which can
+    cancel.
 
     Args:
       counts: ``[..., G, 2, 2]``.
       agg: ``"max"``, the worse of the two gaps, or ``"mean"``.
-      min_support: Fewest positives (negatives) for a group's true (false) positive
-        rate to be compared; a group may be valid for one alone.
-      reference: Position of a group to compare every other with.
+      min_support: Minimum positives (negatives) for a group's true (false) positive
+        rate to be compared. A group may be valid for only one of the rates.
+      reference: Position of the group that every group is compared with.
 
     Returns:
       ``[...]`` in [0, 1]; NaN if either gap has fewer than two valid groups. With a
       reference ``[..., G]``, not signed.
 
     Raises:
-      ValueError: If ``agg`` is neither, or there is no such reference.
+      ValueError: If ``agg`` is not one of these, or ``reference`` not a group's
+        position.
 
     Example:
       >>> import jax.numpy as jnp
@@ -253,7 +255,9 @@ def equalized_odds_difference(
 def equalized_odds_ratio(
     counts: GroupCounts, agg: Literal["min", "mean"] = "min", min_support: Support = 0
 ) -> Gap:
-    """The true and the false positive rates' ratios in one, each smallest over largest.
+    """Returns the equalized odds ratio, of the ratios of TPR and FPR between groups.
+
+    Each ratio is the smallest over the largest rate of the groups.
 
     Args:
       counts: ``[..., G, 2, 2]``.
@@ -261,11 +265,11 @@ def equalized_odds_ratio(
       min_support: As in ``equalized_odds_difference``.
 
     Returns:
-      ``[...]`` in [0, 1], 1 at parity; NaN if either ratio is, such as that of false
-      positive rates that are all 0.
+      ``[...]`` in [0, 1], 1 at parity; NaN if either ratio is NaN, for example because
+      all false positive rates are 0.
 
     Raises:
-      ValueError: If ``agg`` is neither.
+      ValueError: If ``agg`` is not one of these.
 
     Example:
       >>> import jax.numpy as jnp
@@ -283,7 +287,7 @@ def equalized_odds_ratio(
 def compared_groups(
     counts: GroupCounts, name: str, min_support: Support = 0
 ) -> Bool[Array, "*batch groups"]:
-    """Says which groups have the rows that a rate's gap asks for.
+    """Returns which groups have enough rows to enter the gap of a rate.
 
     Args:
       counts: ``[..., G, 2, 2]``.
@@ -294,7 +298,7 @@ def compared_groups(
       ``[..., G]``, True for the groups that the gap compares.
 
     Raises:
-      ValueError: If there is no such rate.
+      ValueError: If ``name`` is not a rate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -309,17 +313,17 @@ def compared_groups(
 def valid_groups(
     counts: GroupCounts, min_support: Support = 0
 ) -> Bool[Array, "*batch groups 2"]:
-    """Says which groups have enough negatives and enough positives.
+    """Returns which groups have enough negatives and enough positives.
 
     Args:
       counts: ``[..., G, 2, 2]``.
-      min_support: Fewest rows (sum of weights, if weighted) with the label. A group
-        with none is never valid.
+      min_support: Minimum rows (sum of weights, if weighted) with the label. A group
+        without rows of the label is never valid.
 
     Returns:
-      ``[..., G, 2]``, indexed ``[group, label]``: ``[g, 0]`` where group ``g`` has
-      enough negatives for its false positive rate to be compared, ``[g, 1]`` enough
-      positives for its true positive rate.
+      ``[..., G, 2]``, indexed ``[group, label]``. ``[g, 0]`` is True where group ``g``
+      has enough negatives to compare false positive rates. ``[g, 1]`` is True where the
+      group has enough positives to compare true positive rates.
 
     Example:
       >>> import jax.numpy as jnp
@@ -331,7 +335,7 @@ def valid_groups(
 
 
 def _known(group_rates: _Rates, valid: _Valid | None) -> tuple[Array, Array]:
-    """Rates with NaN for every group left out, and which groups are not."""
+    """Returns the rates, NaN for omitted groups, and which groups are kept."""
     group_rates = jnp.asarray(group_rates)
     kept = ~jnp.isnan(group_rates)
     if valid is not None:
@@ -343,7 +347,7 @@ def _of_reference(known: Array, reference: Reference) -> Array:
     groups = known.shape[-1]
     if not 0 <= reference < groups:
         raise ValueError(
-            f"reference must be the position of one of {groups} groups, got "
+            f"reference must be the position of one of {groups} groups; got "
             f"{reference}."
         )
     return known[..., reference, None]

@@ -1,4 +1,4 @@
-"""Corrects p-values of many tests: of groups, metrics and attributes at once."""
+"""Correction of p-values for many tests of groups, metrics and attributes."""
 
 from collections.abc import Sequence
 
@@ -18,19 +18,20 @@ def holm(
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
 
-    Rejecting where the adjusted value is at most α keeps the chance of any false
-    rejection within α, whatever the dependence between the tests.
+    Rejecting where the adjusted value is at most α keeps the probability of any false
+    rejection at most α, under any dependence between the tests.
 
     Args:
-      p_values: In [0, 1], any shape, such as ``[groups, metrics]``: all entries are one
-        family of ``m`` tests. NaN marks a test that could not be made, which is not
+      p_values: In [0, 1], any shape, such as ``[groups, metrics]``. All entries form
+        one family of ``m`` tests. NaN marks a test that was not possible and is not
         counted.
 
     Returns:
-      Adjusted p-values of that shape, NaN where they were.
+      Adjusted p-values of the same shape, NaN where ``p_values`` is NaN.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6 (1979).
+    References:
+      Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+      Journal of Statistics 6 (1979).
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,22 +52,23 @@ def benjamini_hochberg(
 
     .. math:: \tilde p_{(i)} = \min_{j \ge i} \min(1, \tfrac{m}{j}\, p_{(j)})
 
-    Rejecting where the adjusted value is at most α keeps the expected share of false
-    ones among the rejections within α, for tests that are independent or positively
-    dependent, as those of overlapping groups mostly are. It promises less than
-    ``holm``: some of what it finds is expected to be false.
+    Rejecting where the adjusted value is at most α keeps the expected fraction of false
+    rejections among the rejections at most α. The tests must be independent or
+    positively dependent; tests of overlapping groups mostly are. The guarantee is
+    weaker than that of ``holm``, because some rejections are expected to be false.
 
     Args:
-      p_values: In [0, 1], any shape, such as ``[groups, metrics]``: all entries are one
-        family of ``m`` tests. NaN marks a test that could not be made, which is not
+      p_values: In [0, 1], any shape, such as ``[groups, metrics]``. All entries form
+        one family of ``m`` tests. NaN marks a test that was not possible and is not
         counted.
 
     Returns:
-      Adjusted p-values of that shape, NaN where they were.
+      Adjusted p-values of the same shape, NaN where ``p_values`` is NaN.
 
-    Benjamini and Hochberg, "Controlling the false discovery rate", Journal of the Royal
-    Statistical Society B 57 (1995); Benjamini and Yekutieli, Annals of Statistics 29
-    (2001).
+    References:
+      Benjamini and Hochberg, "Controlling the false discovery rate", Journal of the
+      Royal Statistical Society B 57 (1995); Benjamini and Yekutieli, Annals of
+      Statistics 29 (2001).
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,7 +84,7 @@ def benjamini_hochberg(
 
 
 def _ranked(p_values: Array) -> tuple[Array, Array, Array]:
-    """All p-values in ascending order, NaN last; their places; how many are known."""
+    """Returns p-values in ascending order, NaN last; their order; the number known."""
     flat = jnp.ravel(p_values)
     flat = flat.astype(float_type(flat))
     order = jnp.argsort(flat)

@@ -1,12 +1,12 @@
-r"""How large a gap noise alone makes, and a gap without it, for any estimates.
+r"""The gap that noise alone gives, and a bias-corrected gap, for any estimates.
 
-A maximum less a minimum over groups is too large on average, since the most extreme
-estimates are extreme by luck as well. For estimates of known standard errors,
-:math:`\hat\theta_g \sim N(\theta_g, \sigma_g^2)`, whatever they are of, both that bias
-and the gap that equal groups show are simulated. The bias is that at constrained
-empirical-Bayes estimates, whose spread is the estimated spread of the true values
-(:mod:`fairjax.metrics.correction` says why neither the estimates themselves nor their
-mean will do),
+A maximum minus a minimum over groups is too large on average, because noise makes the
+extreme estimates more extreme. This module simulates the bias, and the gap between
+equal groups, for any estimates with known standard errors,
+:math:`\hat\theta_g \sim N(\theta_g, \sigma_g^2)`. The bias is simulated at constrained
+empirical-Bayes estimates, whose spread is the estimated spread of the true values.
+:mod:`fairjax.metrics.correction` explains why neither the estimates nor their mean are
+suitable. The constrained estimates are
 
 .. math:: \tilde\theta_g = m + \sqrt{\frac{\tau^2}{\tau^2 + \sigma_g^2}}
           (\hat\theta_g - m), \qquad m = \frac{\sum_g w_g \hat\theta_g}{\sum_g w_g},
@@ -31,11 +31,11 @@ from fairjax.types import check_choice
 
 
 class GapNoise(NamedTuple):
-    """What sampling noise does to a gap.
+    """The effect of sampling noise on a gap.
 
     Attributes:
-      floor: Scalar, the mean gap where all groups are alike.
-      bias: Scalar, by how much the gap is too large on average.
+      floor: Scalar, the mean gap between equal groups.
+      bias: Scalar, the mean error of the gap.
       corrected: Scalar, ``max(0, gap - bias)``.
     """
 
@@ -55,36 +55,38 @@ def gap_noise(
     agg: Literal["max", "mean"] = "max",
     num_draws: int = 4_000,
 ) -> GapNoise:
-    r"""The noise in the largest less the smallest of any estimates.
+    r"""Estimates the noise in the largest minus the smallest of any estimates.
 
-    As ``bias_corrected_gap``, which redraws counts, for whatever has a standard error:
-    AUROCs, calibration slopes, rates of patients with several rows. The limits stated
-    there hold here too. For rates, errors at the pooled rate
-    :math:`\sqrt{m (1 - m) / n_g}` are better than at each group's own, which are 0
-    where a small group has no successes.
+    ``bias_corrected_gap`` redraws counts. This function needs only standard errors, and
+    so applies to AUROCs, calibration slopes, or rates of patients with several rows.
+    The limits of ``bias_corrected_gap`` apply here too. For rates, use errors at the
+    pooled rate, :math:`\sqrt{m (1 - m) / n_g}`. Errors at each group's rate are 0 if a
+    small group has no successes.
 
     Args:
       key: A random key.
-      estimates: ``[G]``; NaN is left out. Or ``[F, G]``, families that are compared
-        within themselves, whose gaps are put together by ``agg``.
-      errors: Their standard errors, above 0; groups with others are left out.
+      estimates: ``[G]``; NaN omits a group. Or ``[F, G]``: F families, such as TPRs and
+        FPRs. Groups are compared within each family, and ``agg`` combines the gaps.
+      errors: Standard errors of the estimates, above 0; groups with other errors are
+        omitted.
       covariance: ``[F * G, F * G]``, of which only the correlations are used; by
         default the estimates are independent.
-      valid: False to leave a group out; all by default.
-      asked: False for a family that only pads; all by default.
-      agg: ``"max"``, the largest family's gap, or ``"mean"``, their mean.
-      num_draws: Size of the simulation.
+      valid: False to omit a group; all True by default.
+      asked: False for a padding family; all True by default.
+      agg: ``"max"``, the largest gap of a family, or ``"mean"`` of the families' gaps.
+      num_draws: Number of draws of the simulation.
 
     Returns:
-      The noise floor, the bias and the corrected gap; NaN where a family has fewer
-      than two groups.
+      The noise floor, the bias and the corrected gap; NaN if a family has fewer than
+      two groups.
 
     Raises:
-      ValueError: With another ``agg``.
+      ValueError: If ``agg`` is not one of these.
 
-    DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical
-    Trials 7 (1986); Louis, "Estimating a population of parameter values using Bayes and
-    empirical Bayes methods", JASA 79 (1984).
+    References:
+      DerSimonian and Laird, "Meta-analysis in clinical trials", Controlled Clinical
+      Trials 7 (1986); Louis, "Estimating a population of parameter values using Bayes
+      and empirical Bayes methods", JASA 79 (1984).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -117,12 +119,12 @@ def gap_noise(
     corrected = jnp.maximum(gap(values) - bias, 0)
     compared = jnp.all((jnp.sum(kept, axis=1) > 1) | ~asked)
     return GapNoise(
-        *(jnp.where(compared, found, jnp.nan) for found in (floor, bias, corrected))
+        *(jnp.where(compared, value, jnp.nan) for value in (floor, bias, corrected))
     )
 
 
 def _shrunken(values: Array, deviations: Array, kept: Array) -> tuple[Array, Array]:
-    """Each family's mean, and its constrained empirical-Bayes estimates."""
+    """Returns each family's mean, and its constrained empirical-Bayes estimates."""
     weights = jnp.where(kept, 1 / jnp.where(kept, deviations, 1) ** 2, 0)
     total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1e-30)
     mean = jnp.sum(weights * values, axis=1, keepdims=True) / total

@@ -1,6 +1,6 @@
-"""Rows sorted by group and score, once for every rank statistic of every group.
+"""Rows sorted by group and score, once for all rank statistics of all groups.
 
-Sorting is what costs above O(n), and it depends on the scores and groups alone, not on
+Sorting is the only cost above O(n) and depends only on the scores and groups, not on
 labels or weights. The memory does not grow with the number of groups.
 """
 
@@ -17,18 +17,18 @@ from fairjax.metrics.counts import GroupRows
 
 
 class GroupedOrder(NamedTuple):
-    """The rows of a score column sorted by group and score, with their tied runs.
+    """Rows sorted by group and score, with runs of tied scores.
 
     Attributes:
       order: int32 ``[rows]``, row ids by group, then by ascending score; rows in no
         group come last.
       group: int32 ``[rows]``, the group at each sorted position; ``G`` for no group.
-      first: int32 ``[rows]``, for each sorted position, that of the first equal score
-        of its group.
-      last: int32 ``[rows]``, one past that of the last equal score.
+      first: int32 ``[rows]``, for each sorted position, the position of the first equal
+        score in the group.
+      last: int32 ``[rows]``, one past the position of the last equal score.
       missing: bool ``[rows]``, where the sorted score is NaN.
-      starts: int32 ``[G + 1]``, the position of each group's first row, and one past
-        that of the last group's last.
+      starts: int32 ``[G + 1]``, the position of each group's first row, then one past
+        the last row of the last group.
     """
 
     order: Int[Array, " rows"]
@@ -48,7 +48,7 @@ class GroupedOrder(NamedTuple):
 def grouped_score_order(
     scores: ScoreRows, groups: GroupRows, *, num_groups: int
 ) -> GroupedOrder:
-    """Sorts the scores within each group, once for all that is computed from it.
+    """Sorts the scores within each group, for all statistics of the order.
 
     Args:
       scores: ``[rows]``; only their order matters. Without JAX's 64-bit mode, float64

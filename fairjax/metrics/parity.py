@@ -1,13 +1,15 @@
-"""The gaps of the literature by name, each the difference or ratio of one rate.
+"""Gaps of the literature by name, each the difference or ratio of one rate.
 
-All take counts ``[..., G, 2, 2]`` and two options. ``min_support`` is the fewest rows
-under a group's rate (its denominator, see ``rate_support``) for the group to be
-compared; ``reference`` is the position of a group to compare every other with, and
-turns one gap ``[...]`` into signed differences, or unclipped ratios, ``[..., G]``.
-``fairjax.metrics.difference`` and ``ratio`` say what becomes of groups without rows.
-Any other rate's gap is ``rate_difference(counts, name)`` or ``rate_ratio``.
+All functions take counts ``[..., G, 2, 2]`` and two options. ``min_support`` is the
+minimum number of rows behind a group's rate (its denominator, see ``rate_support``) for
+the group to be compared. ``reference`` is the position of the group that every group is
+compared with. With a reference the functions return signed differences, or unclipped
+ratios, ``[..., G]`` instead of one gap ``[...]``.
+``fairjax.metrics.difference`` and ``ratio`` describe how groups without rows are
+treated. ``rate_difference(counts, name)`` and ``rate_ratio`` give the gap of any other
+rate.
 
-docs/conventions.md compares the names with those of other toolkits.
+docs/conventions.md compares the names with the names in other toolkits.
 """
 
 from typing import Protocol, runtime_checkable
@@ -31,10 +33,10 @@ class _Compare(Protocol):
 
 
 def _gap(name: str, note: str = "") -> _Compare:
-    """Makes the function of a gap of one rate."""
-    found = GAPS[name]
-    (rate,) = found.rates
-    by_name = {"difference": rate_difference, "ratio": rate_ratio}[found.kind]
+    """Returns the function that computes a gap in one rate."""
+    row = GAPS[name]
+    (rate,) = row.rates
+    by_name = {"difference": rate_difference, "ratio": rate_ratio}[row.kind]
 
     def gap(
         counts: GroupCounts,
@@ -47,17 +49,17 @@ def _gap(name: str, note: str = "") -> _Compare:
     low, high = sorted(METRICS[rate].example)
     gap.__name__ = gap.__qualname__ = name
     gap.__doc__ = docstring(
-        f"Returns the {found.kind} of the groups in {METRICS[rate].phrase}.",
+        f"Returns the {row.kind} between groups in {METRICS[rate].phrase}.",
         note,
         f"round({name}(counts).item(), 4)",
-        round(high - low if found.kind == "difference" else low / high, 4),
+        round(high - low if row.kind == "difference" else low / high, 4),
     )
     return gap
 
 
 demographic_parity_difference = _gap("demographic_parity_difference")
 demographic_parity_ratio = _gap(
-    "demographic_parity_ratio", 'Below .8 it fails the "four-fifths rule".'
+    "demographic_parity_ratio", 'A ratio below .8 fails the "four-fifths rule".'
 )
 equal_opportunity_difference = _gap(
     "equal_opportunity_difference", "Hardt, Price and Srebro (2016)."
@@ -68,32 +70,32 @@ false_positive_rate_difference = _gap(
 )
 false_negative_rate_difference = _gap(
     "false_negative_rate_difference",
-    "That of the true positive rates, with the sign turned.",
+    "Equals the true positive rate difference, up to the sign.",
 )
 predictive_parity_difference = _gap(
     "predictive_parity_difference", "Chouldechova (2017)."
 )
 negative_predictive_value_difference = _gap(
-    "negative_predictive_value_difference", "The other half of predictive parity."
+    "negative_predictive_value_difference", "Completes predictive parity, with PPV."
 )
 accuracy_difference = _gap(
     "accuracy_difference", "Also called overall accuracy equality."
 )
 error_rate_difference = _gap(
-    "error_rate_difference", "That of the accuracies, with the sign turned."
+    "error_rate_difference", "Equals the accuracy difference, up to the sign."
 )
-error_rate_ratio = _gap("error_rate_ratio", "Not that of the accuracies.")
+error_rate_ratio = _gap("error_rate_ratio", "Differs from the ratio of accuracies.")
 treatment_equality_difference = _gap(
     "treatment_equality_difference",
-    "Berk et al. (2021). At least 0, and not bounded: infinite if one group has false\n"
-    "negatives and no false positive, NaN if all that are compared are so.",
+    "Berk et al. (2021). At least 0, with no upper bound: infinite if one group has\n"
+    "false negatives but no false positives, NaN if this holds for all groups.",
 )
 
 
 def statistical_parity_difference(
     counts: GroupCounts, min_support: Support = 0, *, reference: Reference
 ) -> Gap:
-    """Each group's selection rate minus the reference's, ``[..., G]``, signed.
+    """Returns each group's selection rate minus the reference's, ``[..., G]``, signed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,10 +109,10 @@ def statistical_parity_difference(
 def disparate_impact(
     counts: GroupCounts, min_support: Support = 0, *, reference: Reference
 ) -> Gap:
-    """Each group's selection rate over the reference's, ``[..., G]``, not clipped.
+    """Returns each group's selection rate over the reference's, ``[..., G]``.
 
-    Infinite where the reference has nobody selected, and NaN where neither has
-    (Feldman et al. 2015).
+    Ratios are not clipped. A ratio is infinite where only the reference has nobody
+    selected, and NaN where neither group has anybody selected (Feldman et al. 2015).
 
     Example:
       >>> import jax.numpy as jnp
@@ -128,26 +130,25 @@ def average_odds_difference(
     reference: Reference,
     absolute: bool = False,
 ) -> Gap:
-    r"""Mean of a group's two differences from the reference, in TPR and FPR.
+    r"""Returns the mean of a group's differences from the reference in TPR and FPR.
 
     .. math:: \tfrac12 \left[ (\mathrm{TPR}_g - \mathrm{TPR}_{\text{ref}}) +
               (\mathrm{FPR}_g - \mathrm{FPR}_{\text{ref}}) \right]
 
-    Signed differences cancel: 0 does not say that the odds are equal. With
-    ``absolute`` each is taken without its sign, which is the equalized odds difference
-    of ``agg="mean"``.
+    Signed differences can cancel, so a mean of 0 does not imply equal odds. With
+    ``absolute`` the result is the equalized odds difference with ``agg="mean"``.
 
     Args:
       counts: ``[..., G, 2, 2]``.
       min_support: As in ``equalized_odds_difference``.
-      reference: Position of the group to compare every other with.
-      absolute: Whether to drop the signs before the mean.
+      reference: Position of the group that every group is compared with.
+      absolute: Whether to average absolute differences.
 
     Returns:
-      ``[..., G]``, in [-1, 1]; NaN where either difference is.
+      ``[..., G]``, in [-1, 1]; NaN where either difference is NaN.
 
     Raises:
-      ValueError: If there is no such reference.
+      ValueError: If ``reference`` is not the position of a group.
 
     Example:
       >>> import jax.numpy as jnp

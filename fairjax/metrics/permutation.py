@@ -1,11 +1,11 @@
 """Permutation tests: is a gap more than noise?
 
-Where predictions do not depend on the group, exchanging the groups of rows with equal
-labels changes nothing, so the gaps of shuffled groups are what noise alone gives. The
-tests need no large groups, as intervals (:mod:`fairjax.metrics.gap_intervals`) do; but
-they test only the hypothesis of no dependence at all, and say nothing of how large a
-gap may be. Those that shuffle units are exact; the one of counts is so up to the
-precision with which its tables are drawn, see ``permutation_null``.
+If predictions do not depend on the group, exchanging the groups of rows with equal
+labels does not change the distribution of gaps. The gaps of shuffled groups then show
+the effect of noise alone. Unlike intervals (:mod:`fairjax.metrics.gap_intervals`), the
+tests do not need large groups. The tests only assess the hypothesis of no dependence,
+and do not estimate the size of a gap. Tests that shuffle units are exact. The test of
+counts is exact up to the precision of the drawn tables, see ``permutation_null``.
 """
 
 import functools
@@ -31,21 +31,22 @@ from fairjax.metrics.order import score_order
 from fairjax.metrics.ranking import auroc_from_order
 from fairjax.types import check_choice
 
-# Two tables whose statistics are equal in exact arithmetic may differ in the last bits.
+# Statistics that are equal in exact arithmetic may differ in the last bits.
 _TIE = 1e-6
-# Groups shuffled at a time, whatever the number of shuffles.
+# Groups shuffled at a time, for any number of shuffles.
 _UNITS_AT_ONCE = 2**22
 
 
 class PermutationNull(NamedTuple):
-    """A statistic and its distribution where the attribute means nothing.
+    """A statistic and its distribution under shuffles of the attribute.
 
     Attributes:
-      observed: Scalar, the statistic of the rows as they are.
+      observed: Scalar, the statistic of the observed rows.
       null: ``[num_permutations]``, the statistic with the attribute shuffled.
-      mean: Scalar, the null's mean: the noise floor that a gap has without any
+      mean: Scalar, the mean of ``null``: the noise floor of a gap without any
         disparity.
-      p_value: Scalar in (0, 1], one-sided: how often noise does at least as much.
+      p_value: Scalar in (0, 1], one-sided: how often noise gives at least the observed
+        statistic.
     """
 
     observed: Float[Array, ""]
@@ -55,10 +56,10 @@ class PermutationNull(NamedTuple):
 
 
 class _Units(NamedTuple):
-    """Patients, who may exchange their groups within a stratum.
+    """Patients who may exchange their groups within a stratum.
 
-    ``unit_of_row`` is ``[rows]``, one past the last unit for a row that takes no part;
-    ``counts`` is ``[units, 4]``, by label and prediction.
+    ``unit_of_row`` is ``[rows]``, one past the last unit for an ignored row. ``counts``
+    is ``[units, 4]``, by label and prediction.
     """
 
     group: Int[Array, " units"]
@@ -78,51 +79,54 @@ def permutation_null(
     statistic: Callable[[GroupCounts], Float[Array, ""]] = equalized_odds_difference,
     within: Literal["label", "prediction"] | None = "label",
 ) -> PermutationNull:
-    r"""Null distribution of a gap when the attribute is shuffled across rows.
+    r"""Tests a gap by shuffling the attribute across rows.
 
     .. math:: p = \frac{1 + \#\{\text{null} \ge \text{observed}\}}{1 + N}
 
-    Rows must be patients. Shuffling treats rows as exchangeable; with several rows to a
-    patient it underestimates the noise, so keep one row or one mean prediction each.
+    Rows must be patients, because shuffling treats rows as exchangeable. With several
+    rows for a patient the test underestimates the noise. Keep one row or one mean
+    prediction for each patient, or use ``cluster_permutation_null``.
 
     The shuffled tables are drawn directly from their multivariate hypergeometric
-    distribution, which does not touch the rows again: from its probabilities, in
-    float32 right to about 1e-6, where a cell's standard deviation is at most 20; from
-    the Cornish-Fisher expansion of its quantiles, right to about 1e-4, beyond. The
-    test is exact up to that.
+    distribution, without the rows. Where a cell's standard deviation is at most 20, the
+    draws use the probabilities, accurate to about 1e-6 in float32. Beyond, the draws
+    use the Cornish-Fisher expansion of the quantiles, accurate to about 1e-4. The test
+    is exact up to this accuracy.
 
     Args:
       key: A random key.
       labels: ``[rows]``, 0 or 1.
       predictions: ``[rows]``, 0 or 1.
-      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; rows with -1 take no part.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; rows with -1 are ignored.
       num_groups: Number of groups declared, ``G``.
       num_permutations: Number of shuffles, ``N``; p is at least ``1 / (1 + N)``.
       statistic: Maps counts to a scalar that is large under disparity, such as
         ``functools.partial(equalized_odds_difference, min_support=10)``.
-      within: What rows must share to exchange their groups, which says what is tested
-        and so which statistics the p-value is valid for.
-        ``"label"``: predictions are independent of the group *given the label*, as
-        equalized odds and equal opportunity ask: rates given the label. Every group
-        keeps its numbers of positives and negatives.
-        ``"prediction"``: labels are independent of the group *given the prediction*,
-        as predictive parity asks: predictive values. Every group keeps its numbers of
-        positive and negative predictions.
-        None: predictions and labels together are independent of the group, as
-        demographic parity may be tested by. A gap of true positive rates tested so is
-        too often found where groups differ in prevalence, since its null gives a group
-        with few positives more of them; and so is a gap of predictive values.
+      within: What rows must share to exchange their groups. This defines the hypothesis
+        of the test, and so the statistics for which the p-value is valid.
+        ``"label"``: predictions are independent of the group *given the label*, as in
+        equalized odds and equal opportunity. Use it for rates given the label. Every
+        group keeps its numbers of positives and negatives.
+        ``"prediction"``: labels are independent of the group *given the prediction*, as
+        in predictive parity. Use it for predictive values. Every group keeps its
+        numbers of positive and negative predictions.
+        None: predictions and labels together are independent of the group. Use it for
+        demographic parity. This test rejects gaps in true positive rates or predictive
+        values too often if groups differ in prevalence. The reason is that a shuffle
+        gives more positives to a group with few positives.
 
     Returns:
-      Observed value, null, noise floor and p-value. An undefined observed value has a
-      NaN p-value; undefined shuffles count against it and are left out of the mean.
+      Observed value, null, noise floor and p-value. The p-value of an undefined
+      observed value is NaN. Undefined shuffles count as exceeding the observed value
+      and do not enter the mean.
 
     Raises:
-      ValueError: If ``num_permutations`` is below 1, ``within`` is something else, and
-        as ``group_counts``.
+      ValueError: If ``num_permutations`` or ``num_groups`` is below 1, ``within`` is
+        not one of these, or the columns differ in length.
 
-    Phipson and Smyth, "Permutation p-values should never be zero", Statistical
-    Applications in Genetics and Molecular Biology 9 (2010).
+    References:
+      Phipson and Smyth, "Permutation p-values should never be zero", Statistical
+      Applications in Genetics and Molecular Biology 9 (2010).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -149,7 +153,7 @@ def permutation_null(
         shuffled = shuffle(key, table.reshape(num_groups, 4))
         shuffled = shuffled.reshape(-1, num_groups, 2, 2)
     else:
-        # Of either label, or of either prediction, the groups by what is left to vary.
+        # Shuffles within each label, or within each prediction.
         axis = 1 if within == "label" else 2
         strata = map(shuffle, jax.random.split(key), jnp.moveaxis(table, axis, 0))
         shuffled = jnp.stack([*strata], axis=axis + 1)
@@ -160,22 +164,24 @@ def permutation_p_value(
     observed: Float[Array | np.ndarray, ""],
     null: Float[Array | np.ndarray, " num_permutations"],
 ) -> Float[Array, ""]:
-    r"""How often noise does at least as much, counting the observed one.
+    r"""Computes the p-value of a permutation test.
 
     .. math:: p = \frac{1 + \#\{\text{null} \ge \text{observed}\}}{1 + N}
 
-    For a statistic made of several nulls, such as the worst of many gaps, draw by draw.
+    Use this function for a statistic that combines several nulls draw by draw, such as
+    the worst of many gaps.
 
     Args:
-      observed: The statistic of the rows as they are.
+      observed: The statistic of the observed rows.
       null: ``[N]``, the statistic of each shuffle.
 
     Returns:
-      In (0, 1]; NaN where the statistic is not defined. Shuffles where it is not count
-      against it.
+      The p-value in (0, 1]; NaN if ``observed`` is NaN. NaN shuffles count as exceeding
+      the observed statistic.
 
-    Phipson and Smyth, "Permutation p-values should never be zero", Statistical
-    Applications in Genetics and Molecular Biology 9 (2010).
+    References:
+      Phipson and Smyth, "Permutation p-values should never be zero", Statistical
+      Applications in Genetics and Molecular Biology 9 (2010).
 
     Example:
       >>> import jax.numpy as jnp
@@ -200,24 +206,24 @@ def cluster_permutation_null(
     statistic: Callable[[GroupCounts], Float[Array, ""]] = equalized_odds_difference,
     within: Literal["label", "prediction"] | None = "label",
 ) -> PermutationNull:
-    """Null distribution of a gap where patients have several rows.
+    """Tests a gap by shuffling the attribute across patients with several rows.
 
-    Whole patients exchange their groups, and only with patients who have as many rows
-    of each label, or of each prediction, or as many rows at all, by ``within``. It
-    tests that a patient's predictions do not depend on the group given the labels, or
-    as in ``permutation_null``, however correlated they are within the patient, and is
-    exact. Patients with a rare combination of labels have few to exchange with, which
-    costs power, not validity.
+    Whole patients exchange their groups, but only with patients who have equal numbers
+    of rows of each label. (``within`` replaces label by prediction or all rows.) The
+    hypothesis is that a patient's predictions do not depend on the group given the
+    labels, or the corresponding hypothesis of ``permutation_null``. The test is exact
+    under any correlation within patients. Patients with a rare combination of labels
+    have few patients to exchange with, which reduces power, not validity.
 
-    Runs outside ``jit``, since it looks at the patients first. Each shuffle sorts the
-    patients.
+    The function runs outside ``jit``, because the patients must be concrete. Each
+    shuffle sorts the patients.
 
     Args:
       key: A random key.
       labels: ``[rows]``, 0 or 1.
       predictions: ``[rows]``, 0 or 1.
-      groups: ``[rows]``, ids in ``0 .. num_groups - 1``, the same for all rows of a
-        patient; rows with -1 take no part.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``, equal for all rows of a
+        patient; rows with -1 are ignored.
       patients: ``[rows]``, patient codes, at least 0.
       num_groups: Number of groups declared, ``G``.
       num_permutations: Number of shuffles.
@@ -228,9 +234,9 @@ def cluster_permutation_null(
       As ``permutation_null``.
 
     Raises:
-      ValueError: If the group varies within a patient, a code is negative,
-        ``num_permutations`` is below 1, ``within`` is something else, and as
-        ``group_counts``.
+      ValueError: If a patient is in several groups, a code is negative,
+        ``num_permutations`` or ``num_groups`` is below 1, ``within`` is not one of
+        these, or the columns differ in length.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -283,35 +289,36 @@ def score_permutation_null(
     statistic: Callable[[Array, Array, Array], Float[Array, ""]] | None = None,
     patients: PatientRows | None = None,
 ) -> PermutationNull:
-    """Null distribution of any gap of scores, such as that of the groups' AUROCs.
+    """Tests a gap in scores by shuffles, such as the gap between the groups' AUROCs.
 
-    Shuffles the groups among rows of the same label, or among patients with the same
-    numbers of positive and negative rows, and computes the statistic anew: the scores
-    do not depend on the group given the labels. That is more than equal AUROCs, which
-    scores of other distributions can have too; where these may differ, the interval's
-    p-value tests equal AUROCs alone.
+    Each shuffle exchanges groups among rows of the same label, or among patients with
+    equal numbers of positive and negative rows, and computes the statistic again. The
+    hypothesis is that the scores do not depend on the group given the labels. This is
+    stronger than equal AUROCs, because different distributions of scores can have equal
+    AUROCs. The p-value of ``gap_interval`` tests only equal AUROCs.
 
-    Runs outside ``jit`` where ``patients`` are given. Each shuffle sorts the groups
-    by label, and goes through the rows once for each group.
+    The function runs outside ``jit`` if ``patients`` are given. Each shuffle sorts the
+    groups by label, and reads the rows once for each group.
 
     Args:
       key: A random key.
-      labels: ``[rows]``, 0 or 1; rows with other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``.
-      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; rows with -1 take no part.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; rows with -1 are ignored.
       num_groups: Number of groups declared, ``G``.
       num_permutations: Number of shuffles.
       statistic: Maps ``labels, scores, groups`` to a scalar that is large under
-        disparity; by default the largest less the smallest AUROC.
-      patients: ``[rows]``, patient codes, at least 0, to exchange whole patients; the
-        group must be the same for all rows of a patient.
+        disparity; by default the largest minus the smallest AUROC.
+      patients: ``[rows]``, patient codes, at least 0, to exchange whole patients. All
+        rows of a patient must have the same group.
 
     Returns:
       As ``permutation_null``.
 
     Raises:
-      ValueError: If the group varies within a patient, a code is negative,
-        ``num_permutations`` is below 1, or the columns differ in length.
+      ValueError: If a patient is in several groups, a code is negative,
+        ``num_permutations`` or ``num_groups`` is below 1, or the columns differ in
+        length.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -335,10 +342,10 @@ def score_permutation_null(
         stratum = jnp.where(inside, (label == 1).astype(jnp.int32), 2)
         units = group, stratum, jnp.arange(label.shape[0])
     else:
-        found = _exchangeable_units(label, label, groups, patients, num_groups, "label")
-        # One more unit, of its own, for the rows that take no part.
-        group, stratum = jnp.append(found.group, -1), jnp.append(found.stratum, -1)
-        units = group, stratum, found.unit_of_row
+        units = _exchangeable_units(label, label, groups, patients, num_groups, "label")
+        # An additional unit stands for all ignored rows.
+        group, stratum = jnp.append(units.group, -1), jnp.append(units.stratum, -1)
+        units = group, stratum, units.unit_of_row
     rows = label, scores
     return _against(
         *_score_null(key, rows, units, num_groups, num_permutations, statistic)
@@ -358,7 +365,7 @@ def _score_null(key, rows, units, num_groups: int, num_permutations: int, statis
         groups = shuffled[unit_of_row]
         if statistic is not None:
             return statistic(labels, scores, groups)
-        # Sorted by score once, not by group and score in every shuffle.
+        # Sorted once by score, rather than by group and score in every shuffle.
         each = jnp.arange(num_groups)
         return difference(jax.lax.map(lambda group: auroc_of(groups, group), each))
 
@@ -374,16 +381,16 @@ def _exchangeable_units(
     num_groups: int,
     within: Literal["label", "prediction"] | None,
 ) -> _Units:
-    """Patients with their groups and counts, in strata of equal numbers of rows.
+    """Returns patients with their groups and counts, in strata of equal row counts.
 
-    Of rows of each label, of each prediction, or of rows at all.
+    ``within`` chooses the counts: rows of each label, of each prediction, or all rows.
     """
     label, prediction = np.asarray(labels), np.asarray(predictions)
     group, patient = np.asarray(groups), np.asarray(patients)
     if patient.size and patient.min() < 0:
         raise ValueError(
-            f"patients must be codes of at least 0, and {(patient < 0).sum()} of "
-            f"{patient.size} are negative."
+            f"patients must be codes of at least 0; got {(patient < 0).sum()} negative "
+            f"codes in {patient.size} rows."
         )
     counted = (group >= 0) & (group < num_groups) & np.isin(label, (0, 1))
     counted &= np.isin(prediction, (0, 1))
@@ -392,13 +399,13 @@ def _exchangeable_units(
     varying = np.unique(unit[group[counted] != of_unit[unit]]).size
     if varying:
         raise ValueError(
-            f"The group varies within {varying} of {first.size} patients, who can "
-            "then not be exchanged whole: use the p-value of gap_interval, with the "
-            "covariance of cluster_rate_covariance."
+            "Each patient must be in one group, because patients exchange their "
+            f"groups; got {varying} of {first.size} patients in several groups. Use "
+            "the p-value of gap_interval with cluster_rate_covariance."
         )
     cell = 2 * (label[counted] == 1) + (prediction[counted] == 1)
     cells = np.bincount(4 * unit + cell, minlength=4 * first.size).reshape(-1, 4)
-    # Cells are by label and prediction: what is summed out is what may differ.
+    # Cells are by label and prediction; the axis summed out may differ in a stratum.
     table = cells.reshape(-1, 2, 2)
     summed = {"label": (2,), "prediction": (1,), None: (1, 2)}[within]
     profile = table.sum(summed, keepdims=True)
@@ -420,16 +427,16 @@ def _shuffled_statistics(
     num_permutations: int,
     statistic: Callable[[Array], Float[Array, ""]],
 ) -> Float[Array, " num_permutations"]:
-    """A statistic of the groups, shuffled within strata."""
-    # Random bits order the groups within a stratum; the units themselves, by stratum,
-    # are where they go. Two of 32 bits are rarely equal, and then their order is kept.
-    place = jnp.argsort(stratum, stable=True)
+    """Computes a statistic of the groups, shuffled within strata."""
+    # Random bits order the groups within a stratum, and the sorted units receive the
+    # groups. Two draws of 32 bits are rarely equal; equal draws keep their order.
+    sorted_units = jnp.argsort(stratum, stable=True)
 
-    def one(shuffle_key):
+    def shuffled(shuffle_key):
         bits = jax.random.bits(shuffle_key, stratum.shape)
         _, _, drawn = jax.lax.sort((stratum, bits, group), num_keys=2)
-        return statistic(jnp.zeros_like(group).at[place].set(drawn))
+        return statistic(jnp.zeros_like(group).at[sorted_units].set(drawn))
 
     keys = jax.random.split(key, num_permutations)
     batch = max(1, _UNITS_AT_ONCE // max(1, group.shape[0]))
-    return jax.lax.map(one, keys, batch_size=min(batch, num_permutations))
+    return jax.lax.map(shuffled, keys, batch_size=min(batch, num_permutations))

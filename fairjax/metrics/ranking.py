@@ -1,8 +1,8 @@
 """Ranking of scores: AUROC, exact with ties and weights, overall and by group.
 
-Sorting is the only cost above O(n) and depends on the scores and groups alone, so
-``grouped_score_order`` does it once, and ``grouped_auroc_from_order`` reuses it for
-every bootstrap replicate. The memory does not grow with the number of groups.
+Sorting is the only cost above O(n) and depends only on the scores and groups.
+``grouped_score_order`` sorts once, and ``grouped_auroc_from_order`` reuses the order
+for every bootstrap replicate. The memory does not grow with the number of groups.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from fairjax.metrics._placement import before_and_through, mean_share, sorted_mass
+from fairjax.metrics._placement import before_and_through, mean_fraction, sorted_mass
 from fairjax.metrics._rows import ScoreRows, as_rows
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.counts import BinaryRows, GroupRows, WeightRows
@@ -24,9 +24,9 @@ from fairjax.metrics.order import GroupedOrder, grouped_score_order, score_order
 def grouped_auroc_from_order(
     order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> Float[Array, " groups"]:
-    """AUROC of each group from scores already sorted, in O(n).
+    """Computes the AUROC of each group from sorted scores, in O(n).
 
-    Map it over weights ``[B, n]`` to bootstrap, some at a time:
+    To bootstrap, map the function over weights ``[B, n]`` in batches:
     ``lax.map(lambda w: grouped_auroc_from_order(order, labels, w), weights,
     batch_size=16)``.
 
@@ -34,11 +34,11 @@ def grouped_auroc_from_order(
       order: From ``grouped_score_order``.
       labels: ``[rows]``, 0 or 1, in the original order of rows.
       weights: ``[rows]``, at least 0, in the original order; ones by default. Integers
-        (bootstrap multiplicities) are faster than floats; a group's may add up to at
-        most 2³¹ - 1.
+        (bootstrap multiplicities) are faster than floats; their sum in a group must be
+        at most 2³¹ - 1.
 
     Returns:
-      ``[G]``, as ``auroc`` of each group.
+      ``[G]``, the ``auroc`` of each group.
 
     Example:
       >>> import jax.numpy as jnp
@@ -49,17 +49,16 @@ def grouped_auroc_from_order(
       [0.75]
     """
     mass = sorted_mass(order, labels, weights)
-    # A tied negative counts half: the mean of those before the run and through it.
+    # A tied negative counts half: the mean of the counts before and through the run.
     before, through = before_and_through(order, mass.negative)
     positives = group_sums(mass.positive, order.group, order.num_groups)
     negatives = group_sums(mass.negative, order.group, order.num_groups)
     defined = (positives > 0) & (negatives > 0)
-    # Shares, not counts, are summed: products of counts would leave the integers that
-    # floats hold.
-    # And they are divided by the total, not multiplied by its inverse: a perfect order
-    # is 1, not almost.
-    share = mean_share(before, through, jnp.append(negatives, 0)[order.group])
-    won = mass.positive * share
+    # Sums fractions, not counts, because products of counts can exceed the integers
+    # that floats represent exactly. Division by the total, rather than multiplication
+    # by its inverse, gives exactly 1 for a perfect order.
+    fraction = mean_fraction(before, through, jnp.append(negatives, 0)[order.group])
+    won = mass.positive * fraction
     won = group_sums(
         jnp.where(mass.undefined, jnp.nan, won), order.group, order.num_groups
     )
@@ -69,9 +68,10 @@ def grouped_auroc_from_order(
 def auroc_from_order(
     order: GroupedOrder, labels: BinaryRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
-    """AUROC of already sorted scores, in O(n).
+    """Computes the AUROC of sorted scores, in O(n).
 
-    Map it over weights to bootstrap: ``vmap(auroc_from_order, (None, None, 0))``.
+    To bootstrap, map the function over weights:
+    ``vmap(auroc_from_order, (None, None, 0))``.
 
     Args:
       order: From ``score_order(scores)``.
@@ -94,25 +94,27 @@ def auroc_from_order(
 def auroc(
     labels: BinaryRows, scores: ScoreRows, weights: WeightRows | None = None
 ) -> Float[Array, ""]:
-    r"""Area under the receiver operating characteristic, exact with ties.
+    r"""Computes the area under the ROC curve (AUROC), exact with ties.
 
-    The weighted Mann-Whitney statistic, over positives :math:`i` and negatives
-    :math:`j`:
+    The AUROC is the weighted Mann-Whitney statistic, over positives :math:`i` and
+    negatives :math:`j`:
 
     .. math:: \frac{\sum_{ij} w_i w_j \left([s_i > s_j] + \tfrac12 [s_i = s_j]\right)}
               {\sum_i w_i \sum_j w_j}
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, higher for the positive class.
       weights: ``[rows]``, at least 0; ones by default. Integer weights act as repeated
         rows.
 
     Returns:
-      In [0, 1]; NaN if either class has no weight or a score with weight is NaN.
+      The area in [0, 1]; NaN if either class has no weight or a score with weight is
+      NaN.
 
-    Hanley and McNeil, "The meaning and use of the area under a receiver operating
-    characteristic (ROC) curve", Radiology 143 (1982).
+    References:
+      Hanley and McNeil, "The meaning and use of the area under a receiver operating
+      characteristic (ROC) curve", Radiology 143 (1982).
 
     Example:
       >>> import jax.numpy as jnp
@@ -132,10 +134,10 @@ def group_auroc(
     num_groups: int,
     weights: WeightRows | None = None,
 ) -> Float[Array, " groups"]:
-    """AUROC within each group, sorting once.
+    """Computes the AUROC within each group, with a single sort.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, higher for the positive class.
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
@@ -164,11 +166,11 @@ def group_auroc(
 
 
 class WorstGroup(NamedTuple):
-    """The lowest value over groups, and whose it is.
+    """The lowest value over groups, and its group.
 
     Attributes:
       value: Scalar; NaN if no group has a value.
-      group: int32 scalar, the first group with that value; -1 if there is none.
+      group: int32 scalar, the first group with the lowest value; -1 if there is none.
     """
 
     value: Shaped[Array, ""]
@@ -176,13 +178,14 @@ class WorstGroup(NamedTuple):
 
 
 def worst_group(values: Float[Array | np.ndarray, " groups"]) -> WorstGroup:
-    """The lowest value over the groups that have one.
+    """Returns the lowest value over the groups that have a value.
 
     Args:
-      values: ``[G]``, higher is better (negate a loss); NaN where a group has none.
+      values: ``[G]``, higher is better (negate a loss); NaN for a group without a
+        value.
 
     Returns:
-      The value and its group.
+      The lowest value and its group.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,7 +1,6 @@
 """Positive-sum fairness of rankings: a model's AUROC against a baseline's.
 
-The verdicts, and the intervals that they rest on, are in
-:mod:`fairjax.metrics.verdicts`, for any metric.
+:mod:`fairjax.metrics.verdicts` has the verdicts and their intervals for any metric.
 """
 
 import functools
@@ -18,7 +17,7 @@ from fairjax.metrics._rows import (
     as_patients,
     check_columns,
     group_sizes,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics._segments import group_sums
 from fairjax.metrics.auroc_covariance import delong
@@ -51,43 +50,46 @@ def positive_sum(
     with paired standard errors (DeLong), by patient if patients are given. See
     ``positive_sum_of`` for the intervals and the verdict.
 
-    Several attributes are compared at once by giving each its own row of group ids;
-    an intersection is one more attribute, whose ids are crossed. ``y`` is then the
+    Pass one row of group ids for each attribute to compare several attributes at once.
+    An intersection is one more attribute, whose ids are crossed. ``y`` is then the
     least gain of any group of any attribute.
 
     A group's errors have a t distribution with ``min(positives, negatives) - 1``
-    degrees of freedom (patients, if given, for rows), which is on the safe side of
-    what the two variances in DeLong's estimate are known with. Where a model ranks a
-    group perfectly, or perfectly wrongly, DeLong's variance is 0, which says nothing:
-    the greatest variance that an AUROC can have, A(1 - A) / min(positives, negatives),
-    takes its place, at an A drawn in as half a pair would, and the two models' errors
-    then count as unrelated.
+    degrees of freedom, counting patients instead of rows if patients are given. This
+    number is conservative for the two variances in DeLong's estimate. Where a model
+    ranks a group perfectly, or perfectly wrongly, DeLong's variance is 0, which is not
+    informative. The largest possible variance of an AUROC,
+    A(1 - A) / min(positives, negatives), then replaces DeLong's variance, with A moved
+    inwards by half a pair. The errors of the two models then count as uncorrelated.
 
     Args:
       labels: ``[rows]``, 0 or 1.
       scores: ``[rows]``, of the model, higher for the positive class.
       baseline_scores: ``[rows]``, of the baseline, on the same rows.
       groups: ``[rows]`` or ``[A, rows]``, group ids of each attribute, from 0; -1 for a
-        row in no group, which counts overall.
+        row in no group, which counts only overall.
       num_groups: Number of groups of each attribute; one number for one attribute.
       margin: The loss δ that would not matter, at least 0.
-      confidence: Of the intervals, in (0, 1).
-      min_positives: Fewest positives for a group to be compared, at least 2.
-      min_negatives: Fewest negatives, at least 2.
-      patients: ``[rows]``, codes of the rows' patients, if they have several rows.
+      confidence: Confidence of the intervals, in (0, 1).
+      min_positives: Minimum positives for a group to be compared, at least 2.
+      min_negatives: Minimum negatives for a group to be compared, at least 2.
+      patients: ``[rows]``, codes of the patients, if patients have several rows.
       num_patients: Number of codes; needed with ``patients``.
 
     Returns:
-      The comparison, its groups those of the first attribute, then those of the next.
+      The comparison, with the groups of all attributes one after another.
 
     Raises:
       ValueError: If the columns differ in length, an argument is outside its range,
-        patients come without their number, or one has a code outside it.
+        only one of ``patients`` and ``num_patients`` is given, or a code is outside
+        the range.
 
-    "Positive-Sum Fairness: Leveraging Demographic Attributes to Achieve Fair AI
-    Outcomes Without Sacrificing Group Gains", Belhadj et al. (2024); DeLong, DeLong and
-    Clarke-Pearson, Biometrics 44 (1988); Birnbaum and Klose, "Bounds for the variance
-    of the Mann-Whitney statistic", Annals of Mathematical Statistics 28 (1957).
+    References:
+      "Positive-Sum Fairness: Leveraging Demographic Attributes to Achieve Fair AI
+      Outcomes Without Sacrificing Group Gains", Belhadj et al. (2024); DeLong, DeLong
+      and Clarke-Pearson, Biometrics 44 (1988); Birnbaum and Klose, "Bounds for the
+      variance of the Mann-Whitney statistic", Annals of Mathematical Statistics 28
+      (1957).
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,11 +109,11 @@ def positive_sum(
     if attributes.ndim != 2 or len(sizes) != attributes.shape[0]:
         raise ValueError(
             "groups must be [rows] or [attributes, rows], with as many numbers in "
-            f"num_groups as attributes, got shape {groups.shape} and {len(sizes)}."
+            f"num_groups as attributes; got shape {groups.shape} and {len(sizes)}."
         )
     if min_positives < 2 or min_negatives < 2:
         raise ValueError(
-            "min_positives and min_negatives must be at least 2, got "
+            "min_positives and min_negatives must be at least 2; got "
             f"{min_positives} and {min_negatives}."
         )
     patients = as_patients(patients, num_patients)
@@ -154,35 +156,35 @@ def _estimates(
     least: tuple[int, int],
     num_patients: int | None,
 ) -> tuple[list[Array], list[Array]]:
-    """AUROCs, errors, degrees of freedom and support: of all rows, of the groups."""
+    """Computes AUROCs, errors, degrees of freedom and support, overall and by group."""
     widest = max(sizes)
 
     def within(ids: Array) -> tuple[Array, Array, Array, Array]:
         clusters: Any = {"patients": patients, "num_patients": num_patients}
-        found = delong(labels, both, ids, num_groups=widest, **clusters)
+        areas = delong(labels, both, ids, num_groups=widest, **clusters)
         rows = labels == jnp.array([[1], [0]])
         support = [_support(of, ids, widest, patients, num_patients) for of in rows]
         support = jnp.stack(support)
-        variance = _paired_variance(found.auroc, found.covariance, support)
+        variance = _paired_variance(areas.auroc, areas.covariance, support)
         if patients is not None and num_patients is not None:
-            unknown = strangers(patients, num_patients)
+            unknown = unknown_codes(patients, num_patients)
             variance = jnp.where(
                 group_sums(unknown, ids, widest) > 0, jnp.nan, variance
             )
         enough = (support[0] >= least[0]) & (support[1] >= least[1])
-        return found.auroc, jnp.sqrt(variance), jnp.min(support, axis=0) - 1, enough
+        return areas.auroc, jnp.sqrt(variance), jnp.min(support, axis=0) - 1, enough
 
-    # All rows are one more attribute's only group. One after another, since each takes
-    # the memory of a sort; and so it is compiled but once.
+    # All rows are the only group of a first attribute. Attributes are processed one
+    # after another, because each needs the memory of a sort, and compiled only once.
     everyone = jnp.zeros((1, labels.size), jnp.int32)
-    found = jax.lax.map(within, jnp.concatenate([everyone, attributes]))
+    results = jax.lax.map(within, jnp.concatenate([everyone, attributes]))
     parts = [
         jnp.concatenate(
             [part[number, ..., :size] for number, size in enumerate(sizes, 1)], axis=-1
         )
-        for part in found
+        for part in results
     ]
-    return [part[0, ..., 0] for part in found], parts
+    return [part[0, ..., 0] for part in results], parts
 
 
 def _support(
@@ -192,12 +194,12 @@ def _support(
     patients: Array | None,
     num_patients: int | None,
 ) -> Array:
-    """How many of these rows each group has, or how many patients have such rows."""
+    """Counts the given rows in each group, or the patients with such rows."""
     ids = jnp.where(rows & (ids >= 0), ids, num_groups)
     if patients is None or num_patients is None:
         here = jnp.ones(ids.shape, jnp.int32)
     else:
-        # Sorted by group, then patient; a patient counts where it first appears.
+        # Sorted by group, then patient; counts the first row of each patient.
         ids, codes = jax.lax.sort((ids, jnp.asarray(patients)), num_keys=2)
         here = (ids != jnp.roll(ids, 1)) | (codes != jnp.roll(codes, 1))
         here = here.at[:1].set(True)
@@ -205,12 +207,12 @@ def _support(
 
 
 def _paired_variance(aurocs: Array, covariance: Array, support: Array) -> Array:
-    """Variance of the first model's AUROC less the second's, in every group."""
+    """Computes the variance of the first model's AUROC minus the second's, by group."""
     variance = jnp.stack([covariance[:, 0, 0], covariance[:, 1, 1]])
     certain = jnp.minimum(aurocs, 1 - aurocs) < 1e-6
     trials = jnp.maximum(jnp.min(support, axis=0), 1)
     drawn_in = (aurocs * trials + 0.5) / (trials + 1)
     variance = jnp.where(certain, drawn_in * (1 - drawn_in) / trials, variance)
     shared = jnp.where(jnp.any(certain, axis=0), 0, covariance[:, 0, 1])
-    # Rounding may bring the variance of two models that agree below 0.
+    # Rounding can make the variance negative if two models agree.
     return jnp.maximum(variance[0] + variance[1] - 2 * shared, 0)

@@ -1,8 +1,8 @@
 """Classification rates by group, each a ratio of confusion counts.
 
 Every function maps ``GroupCounts`` ``[..., G, 2, 2]`` to rates ``[..., G]``, in [0, 1]
-unless it says otherwise. Where a denominator is zero the rate is NaN, never 0: a group
-without positives has no true positive rate.
+unless its docstring gives another range. A rate with a zero denominator is NaN, never
+0: a group without positives has no true positive rate.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ _Rates: TypeAlias = Float[Array, "*batch groups"]
 
 
 def _total(counts: GroupCounts, cells: Cells) -> Array:
-    # Integers are added before they become floats, so sums of counts stay exact.
+    # Integers are added before conversion to floats, so that sums stay exact.
     table = jnp.asarray(counts.counts)
     first, *rest = (table[..., *CELLS[cell]] for cell in cells)
     return sum(rest, first)
 
 
 def _ratio(numerator: Array, denominator: Array) -> _Rates:
-    # Divided in the default float type: under x64, int32 counts would give float32.
+    # Divides in the default float type: under x64, int32 counts would give float32.
     dtype = jnp.result_type(numerator, float)
     defined = denominator > 0
     ratio = numerator.astype(dtype) / jnp.where(defined, denominator, 1).astype(dtype)
@@ -33,7 +33,7 @@ def _ratio(numerator: Array, denominator: Array) -> _Rates:
 
 
 def _rate(name: str, note: str = "") -> Callable[[GroupCounts], Array]:
-    """Makes the function of a rate that is a fraction of some rows."""
+    """Returns the function that computes a rate which is a fraction of rows."""
     metric = METRICS[name]
 
     def rate(counts: GroupCounts) -> _Rates:
@@ -50,7 +50,7 @@ def _rate(name: str, note: str = "") -> Callable[[GroupCounts], Array]:
 
 
 selection_rate = _rate("selection_rate")
-prevalence = _rate("prevalence", "The base rate, whatever is predicted.")
+prevalence = _rate("prevalence", "The base rate, which predictions do not affect.")
 true_positive_rate = _rate("true_positive_rate", "Also called recall.")
 false_positive_rate = _rate("false_positive_rate", "Also called fall-out.")
 true_negative_rate = _rate("true_negative_rate")
@@ -65,7 +65,9 @@ error_rate = _rate("error_rate")
 
 
 def balanced_accuracy(counts: GroupCounts) -> _Rates:
-    """Mean of sensitivity and specificity, (TPR + TNR) / 2; NaN if either is.
+    """Returns the mean of sensitivity and specificity, (TPR + TNR) / 2.
+
+    The mean is NaN if either rate is NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,9 +78,9 @@ def balanced_accuracy(counts: GroupCounts) -> _Rates:
 
 
 def f1_score(counts: GroupCounts) -> _Rates:
-    """Harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN).
+    """Returns the harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN).
 
-    NaN for a group in which nobody is positive or predicted positive.
+    The score is NaN for a group in which nobody is positive or predicted positive.
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,10 +92,10 @@ def f1_score(counts: GroupCounts) -> _Rates:
 
 
 def treatment_ratio(counts: GroupCounts) -> _Rates:
-    """False negatives for each false positive, FN / FP (Berk et al. 2021).
+    """Returns the false negatives for each false positive, FN / FP (Berk et al. 2021).
 
-    At least 0, and not bounded: infinite for a group with false negatives and no false
-    positive, NaN for one without errors.
+    The ratio is at least 0 and has no upper bound. It is infinite for a group with
+    false negatives but no false positives, and NaN for a group without errors.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,15 +118,15 @@ _COMPOSITES = {
 
 def _check_name(name: str) -> None:
     if name not in RATES:
-        raise ValueError(f"The rates are {', '.join(RATES)}; there is no {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(RATES)}; got {name!r}.")
 
 
 class Trials(NamedTuple):
-    """The numerator and the denominator of a rate that is a share of some rows.
+    """Numerator and denominator of a rate that is a fraction of rows.
 
     Attributes:
-      hits: ``[..., G]``, in the counts' type.
-      trials: ``[..., G]``, at least as many.
+      hits: ``[..., G]``, in the type of the counts.
+      trials: ``[..., G]``, at least ``hits``.
     """
 
     hits: Real[Array, "*batch groups"]
@@ -132,18 +134,18 @@ class Trials(NamedTuple):
 
 
 def rate_trials(counts: GroupCounts, name: str) -> Trials:
-    """Hits and trials of a rate, as intervals for a proportion ask for them.
+    """Returns the hits and trials of a rate, for an interval of a proportion.
 
     Args:
       counts: ``[..., G, 2, 2]``.
-      name: Name of a rate that is a share, such as ``"true_positive_rate"``: true
-        positives among positives.
+      name: Name of a rate that is a fraction of rows, such as
+        ``"true_positive_rate"``: true positives among positives.
 
     Returns:
       Hits and trials, ``[..., G]`` each.
 
     Raises:
-      ValueError: If there is no such rate, or it is no share of rows.
+      ValueError: If ``name`` is not a rate that is a fraction of rows.
 
     Example:
       >>> import jax.numpy as jnp
@@ -154,14 +156,14 @@ def rate_trials(counts: GroupCounts, name: str) -> Trials:
     """
     cells = METRICS[name].cells if name in METRICS else None
     if cells is None:
-        shares = ", ".join(rate for rate in RATES if METRICS[rate].cells)
-        raise ValueError(f"The rates that are shares are {shares}; {name!r} is none.")
+        names = ", ".join(rate for rate in RATES if METRICS[rate].cells)
+        raise ValueError(f"name must be a fraction of rows: {names}; got {name!r}.")
     hits, others = (_total(counts, names) for names in cells)
     return Trials(hits, hits + others)
 
 
 def group_rate(counts: GroupCounts, name: str) -> _Rates:
-    """The rate of this name, for whoever takes the name as an option.
+    """Returns the rate of a given name.
 
     Args:
       counts: ``[..., G, 2, 2]``.
@@ -171,7 +173,7 @@ def group_rate(counts: GroupCounts, name: str) -> _Rates:
       The rate, ``[..., G]``.
 
     Raises:
-      ValueError: If there is no such rate.
+      ValueError: If ``name`` is not a rate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -185,21 +187,21 @@ def group_rate(counts: GroupCounts, name: str) -> _Rates:
 
 
 def rate_support(counts: GroupCounts, name: str) -> Real[Array, "*batch groups"]:
-    """Rows that a group's rate rests on, as the smallest support is asked of them.
+    """Returns the number of rows behind each group's rate, to check a minimum support.
 
-    The denominator, with three exceptions: for the balanced accuracy the fewer of
-    positives and negatives; for the F1 score TP + FP + FN; for the treatment ratio the
-    errors, FP + FN.
+    The support is the denominator, with three exceptions. The support of the balanced
+    accuracy is the smaller number of positives and negatives. The support of the F1
+    score is TP + FP + FN. The support of the treatment ratio is the errors, FP + FN.
 
     Args:
       counts: ``[..., G, 2, 2]``.
       name: Name of one of this module's rates.
 
     Returns:
-      ``[..., G]``, in the counts' type; 0 where the rate is NaN.
+      ``[..., G]``, in the type of the counts; 0 where the rate is NaN.
 
     Raises:
-      ValueError: If there is no such rate.
+      ValueError: If ``name`` is not a rate.
 
     Example:
       >>> import jax.numpy as jnp

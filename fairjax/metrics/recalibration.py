@@ -22,17 +22,17 @@ _MAX_ITERATIONS = 50
 
 
 class Recalibration(NamedTuple):
-    """The logistic models that would recalibrate each group's risks.
+    """Logistic models that recalibrate the risks of each group.
 
     Attributes:
-      intercept: ``[G]``, calibration in the large, with the slope fixed at 1. Above 0:
+      intercept: ``[G]``, calibration in the large, with the slope fixed at 1. Above 0
         the risks are too low.
-      intercept_se: ``[G]``, its standard error.
-      slope: ``[G]``, the calibration slope. Below 1: the risks are too extreme.
-      slope_se: ``[G]``, its standard error.
-      slope_intercept: ``[G]``, the intercept that belongs to the slope; alone it says
-        nothing about calibration in the large.
-      converged: ``[G]``, whether both fits exist and were found.
+      intercept_se: ``[G]``, standard error of ``intercept``.
+      slope: ``[G]``, the calibration slope. Below 1 the risks are too extreme.
+      slope_se: ``[G]``, standard error of ``slope``.
+      slope_intercept: ``[G]``, the intercept of the model with a free slope, which is
+        not the calibration in the large.
+      converged: ``[G]``, whether both fits exist and converged.
     """
 
     intercept: Float[Array, " groups"]
@@ -55,39 +55,40 @@ def logistic_recalibration(
     patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> Recalibration:
-    r"""Fits the outcome to the logit of the predicted risk, within each group.
+    r"""Fits logistic regressions of the outcome on the risk's logit, within each group.
 
     .. math:: \mathrm{logit}\,P(y = 1) = \alpha + \mathrm{logit}\,s, \qquad
               \mathrm{logit}\,P(y = 1) = \alpha' + \beta\,\mathrm{logit}\,s
 
-    by maximum likelihood, with Newton's method. Perfect calibration is
-    :math:`\alpha = 0` and :math:`\beta = 1`. Standard errors are those of the model,
-    for independent rows; weights count as repetitions in them. With patients they are
-    the sandwich's, whatever the correlation of a patient's rows.
+    Newton's method maximises the likelihood. Perfect calibration is :math:`\alpha = 0`
+    and :math:`\beta = 1`. Standard errors assume the model and independent rows, and
+    treat weights as repetitions. With patients the standard errors are sandwich
+    estimates, valid under any correlation within patients.
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values take no part.
+      labels: ``[rows]``, 0 or 1; rows with other values are ignored.
       scores: ``[rows]``, probabilities in [0, 1].
       groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 for a row in no group.
       num_groups: Number of groups declared, ``G``.
       weights: ``[rows]``, at least 0; ones by default.
-      clip: Scores are kept this far from 0 and 1, whose logits are infinite. Where a
-        model gives such scores, the slope depends on it.
-      patients: ``[rows]``, codes of the rows' patients, if they have several rows.
+      clip: Minimum distance of scores from 0 and 1, whose logits are infinite. If a
+        model gives scores of 0 or 1, the slope depends on ``clip``.
+      patients: ``[rows]``, codes of the patients, if patients have several rows.
       num_patients: Number of codes; needed with ``patients``.
 
     Returns:
-      The estimates. All are NaN for a group that lacks a class or has a NaN score. The
-      slope alone is NaN where it has no finite estimate: the scores separate the
-      classes, or are all the same.
+      The estimates. All are NaN for a group that lacks a class or has a NaN score. Only
+      the slope is NaN where it has no finite estimate: the scores separate the classes,
+      or are all equal.
 
     Raises:
-      ValueError: If ``num_groups`` is below 1, the columns differ in length, patients
-        come without their number, or one has a code outside it.
+      ValueError: If ``num_groups`` is below 1, the columns differ in length, only one
+        of ``patients`` and ``num_patients`` is given, or a code is outside the range.
 
-    Cox, "Two further applications of a model for binary regression", Biometrika 45
-    (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
-    analytics", BMC Medicine 17 (2019).
+    References:
+      Cox, "Two further applications of a model for binary regression", Biometrika 45
+      (1958); Van Calster et al., "Calibration: the Achilles heel of predictive
+      analytics", BMC Medicine 17 (2019).
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +103,7 @@ def logistic_recalibration(
     dtype = float_type(table.scores, table.mass)
     risk = jnp.clip(table.scores.astype(dtype), clip, 1 - clip)
     logit = jnp.log(risk) - jnp.log1p(-risk)
-    # Centred within the group, so that intercept and slope are nearly uncorrelated.
+    # Centring within the group makes intercept and slope nearly uncorrelated.
     centre = mean_by(table.mass, logit, table.groups, num_groups)
     row = jnp.maximum(table.groups, 0)
     centred = jnp.where(table.groups >= 0, logit - centre[row], 0)
@@ -121,9 +122,9 @@ def logistic_recalibration(
 
         def robust(fit, direction):
             risk = jax.nn.sigmoid(fit.intercept[row] + fit.slope[row] * rows.scores)
-            share = direction * rows.mass * (rows.labels - risk)
+            influence = direction * rows.mass * (rows.labels - risk)
             return influence_variance(
-                jnp.where(rows.groups >= 0, share, 0),
+                jnp.where(rows.groups >= 0, influence, 0),
                 rows.groups,
                 num_groups=num_groups,
                 patients=patients,
@@ -144,7 +145,7 @@ def logistic_recalibration(
 
 
 class _Fit(NamedTuple):
-    """Newton's iterate of every group, and what is kept at the last accepted point."""
+    """Newton's iterate of every group, with values at the last accepted point."""
 
     intercept: Array
     slope: Array
@@ -160,9 +161,9 @@ class _Fit(NamedTuple):
 
 
 def _overlap(table, logit, num_groups):
-    """Which groups have a slope, and which both classes.
+    """Returns which groups have a finite slope, and which have both classes.
 
-    A slope is infinite where a score divides the classes, ties on it included.
+    A slope is infinite where a threshold separates the classes, even with ties there.
     """
 
     def extremes(label):
@@ -205,7 +206,7 @@ def _fit(rows: BinaryTable, num_groups: int, exists, *, free_slope: bool) -> _Fi
     def advance(fit: _Fit) -> _Fit:
         intercept, slope = fit.intercept + fit.step[0], fit.slope + fit.step[1]
         value, g0, g1, s0, s1, s2 = totals(intercept, slope)
-        # A step that loses likelihood, beyond what rounding does, is halved.
+        # A step that lowers the likelihood by more than rounding errors is halved.
         noise = 8 * epsilon * jnp.abs(value)
         better = fit.near | (value >= fit.log_likelihood - noise)
         better &= fit.active
@@ -214,8 +215,8 @@ def _fit(rows: BinaryTable, num_groups: int, exists, *, free_slope: bool) -> _Fi
             step = step / (s0 * s2 - s1**2)
         else:
             step = jnp.stack([g0 / s0, jnp.zeros_like(g0)])
-        # Newton's decrement is the squared distance left, in standard errors. Where
-        # that is small one step more is the last: it leaves about its square.
+        # Newton's decrement is the squared remaining distance, in standard errors. If
+        # the decrement is small, one further step is enough: it squares the distance.
         left = step[0] * g0 + step[1] * g1
         return _Fit(
             jnp.where(better, intercept, fit.intercept),

@@ -1,8 +1,8 @@
 """Resamples of rows within strata, and of whole patients, as row weights.
 
-A metric that takes weights is bootstrapped by mapping it over these; counts and AUROCs
-are done here, some replicates at a time, so that memory does not grow with the number
-of replicates times the rows.
+To bootstrap a metric that takes weights, map the metric over these weights. This module
+bootstraps counts and AUROCs in batches of replicates, so that memory does not grow with
+the number of replicates times the rows.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from fairjax.metrics._rows import (
     as_rows,
     check_sizes,
     compiled,
-    strangers,
+    unknown_codes,
 )
 from fairjax.metrics.counts import BinaryRows, GroupCounts, GroupRows, group_counts
 from fairjax.metrics.order import grouped_score_order
 from fairjax.metrics.ranking import grouped_auroc_from_order
 from fairjax.types import gathered
 
-# Row weights held at a time, whatever the number of replicates.
+# Row weights held at a time, for any number of replicates.
 _WEIGHTS_AT_ONCE = 2**22
 
 
@@ -33,19 +33,20 @@ _WEIGHTS_AT_ONCE = 2**22
 def stratified_bootstrap_weights(
     key: PRNGKeyArray, strata: GroupRows, *, num_strata: int, num_replicates: int
 ) -> Int[Array, "num_replicates rows"]:
-    """Row weights that resample rows within strata, which keep their sizes.
+    """Draws row weights that resample rows within strata of fixed sizes.
 
     With a stratum for every group and label, no replicate lacks positives of a group,
-    and the uncertainty is that of scores given group and label.
+    and the uncertainty is conditional on group and label.
 
     Args:
       key: A random key.
-      strata: ``[rows]`` in ``0 .. num_strata - 1``; a row outside them is never drawn.
+      strata: ``[rows]`` in ``0 .. num_strata - 1``; rows with other ids are never
+        drawn.
       num_strata: Number of strata.
       num_replicates: Number of resamples, ``B``.
 
     Returns:
-      int32 ``[B, rows]``: how often each row was drawn.
+      int32 ``[B, rows]``: the number of times that each row was drawn.
 
     Raises:
       ValueError: If a number is below 1.
@@ -65,7 +66,7 @@ def stratified_bootstrap_weights(
 
 
 def _stratified(strata: Array, num_strata: int) -> Callable[[PRNGKeyArray], Array]:
-    """Draws one resample, from strata that are sorted here, once."""
+    """Returns a function that draws one resample; sorts the strata once."""
     strata = jnp.where((strata >= 0) & (strata < num_strata), strata, num_strata)
     order = jnp.argsort(strata, stable=True)
     stratum = strata[order]
@@ -92,7 +93,7 @@ def patient_bootstrap_counts(
     num_patients: int,
     num_replicates: int,
 ) -> GroupCounts:
-    """Counts of resampled patients, all rows of a patient together.
+    """Counts the rows of resampled patients, with all rows of a patient together.
 
     Args:
       key: A random key.
@@ -108,8 +109,8 @@ def patient_bootstrap_counts(
       ``[B, G, 2, 2]``, int32. The memory does not grow with ``B`` times the rows.
 
     Raises:
-      ValueError: If a number is below 1, a patient has a code outside the range, and as
-        ``group_counts``.
+      ValueError: If a number is below 1, the columns differ in length, or a patient has
+        a code outside the range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -150,7 +151,9 @@ def bootstrap_auroc(
     patients: PatientRows | None = None,
     num_patients: int | None = None,
 ) -> Float[Array, "num_replicates groups"]:
-    """AUROC of each group in resamples of the rows or patients, sorting once.
+    """Computes the AUROC of each group in resamples of rows or patients.
+
+    The scores are sorted only once.
 
     Args:
       key: A random key.
@@ -165,13 +168,13 @@ def bootstrap_auroc(
       num_patients: Number of patients; needed with ``patients``.
 
     Returns:
-      ``[B, G]``. Some replicates at a time, so that memory does not grow with ``B``
-      times the rows. NaN where a resample leaves a group without a class. For two
-      models, use the same key: the differences of their replicates are then paired.
+      ``[B, G]``; NaN where a resample leaves a group without a class. The memory does
+      not grow with ``B`` times the rows. Use the same key for two models, so that the
+      differences of their replicates are paired.
 
     Raises:
-      ValueError: If a number is below 1, the columns differ in length, patients come
-        without their number, or one has a code outside it.
+      ValueError: If a number is below 1, the columns differ in length, only one of
+        ``patients`` and ``num_patients`` is given, or a code is outside the range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -193,7 +196,7 @@ def bootstrap_auroc(
         cell = 2 * groups.astype(jnp.int32) + (labels == 1)
         usable = (groups >= 0) & (groups < num_groups) & ((labels == 0) | (labels == 1))
         draw = _stratified(jnp.where(usable, cell, -1), 2 * num_groups)
-        # The draws that stratified_bootstrap_weights makes of these keys.
+        # Gives the same draws as stratified_bootstrap_weights with these keys.
         keys = jax.vmap(lambda one: jax.random.split(one, 1)[0])(keys)
     else:
         draw = _by_patient(people, num_patients)
@@ -205,7 +208,7 @@ def bootstrap_auroc(
 
 
 def _by_patient(patients: Array, num_patients: int) -> Callable[[PRNGKeyArray], Array]:
-    """Draws one resample of whole patients."""
+    """Returns a function that draws one resample of whole patients."""
 
     def draw(key: PRNGKeyArray) -> Array:
         return patient_bootstrap_weights(
@@ -218,12 +221,12 @@ def _by_patient(patients: Array, num_patients: int) -> Callable[[PRNGKeyArray], 
 def patient_bootstrap_weights(
     key: PRNGKeyArray, patients: PatientRows, *, num_patients: int, num_replicates: int
 ) -> Int[Array, "num_replicates rows"]:
-    """Row weights that resample whole patients.
+    """Draws row weights that resample whole patients.
 
-    Every replicate draws ``num_patients`` patients with replacement; a row's weight is
-    how often its patient was drawn. Use one set of weights for every method and every
-    repeat that is compared, so that the comparison is paired. Weights are integers, so
-    ``group_counts`` stays exact.
+    Every replicate draws ``num_patients`` patients with replacement. The weight of a
+    row is the number of times that its patient was drawn. Use one set of weights for
+    all methods and repeats of a comparison, so that the comparison is paired. Weights
+    are integers, so ``group_counts`` stays exact.
 
     Args:
       key: A random key.
@@ -232,8 +235,8 @@ def patient_bootstrap_weights(
       num_replicates: Number of resamples, ``B``.
 
     Returns:
-      int32 ``[B, rows]``. All are -1, so that what they weigh is NaN, where traced
-      codes turn out not to be in their range.
+      int32 ``[B, rows]``. All weights are -1 if a traced code is outside the range, so
+      that weighted metrics are NaN.
 
     Raises:
       ValueError: If a number is below 1, or a patient has a code outside the range.
@@ -255,8 +258,8 @@ def patient_bootstrap_weights(
     replicate = jnp.arange(num_replicates)[:, None]
     times = jnp.zeros((num_replicates, num_patients), jnp.int32)
     weights = times.at[replicate, drawn].add(1)[:, codes]
-    # No rate, mean or area has a value where all weight is negative.
-    lost = jnp.any(strangers(codes, num_patients))
+    # Rates, means and areas are NaN if all weights are negative.
+    lost = jnp.any(unknown_codes(codes, num_patients))
     return jnp.where(lost, -1, weights)
 
 

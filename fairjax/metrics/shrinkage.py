@@ -1,23 +1,23 @@
-r"""Empirical-Bayes rates, to be shown beside the raw ones.
+r"""Empirical-Bayes rates, to be shown beside the raw rates.
 
-A small group's raw rate is mostly noise, so the worst of many groups is mostly the
-smallest one. With rates drawn from :math:`\mathrm{Beta}(Mm, M(1-m))` around a common
+A small group's raw rate is mostly noise, so the worst of many groups is often the
+smallest group. With rates drawn from :math:`\mathrm{Beta}(Mm, M(1-m))` around a common
 mean, a group's posterior is
 
 .. math:: \theta_g \mid x_g, n_g \sim \mathrm{Beta}(Mm + x_g,\ M(1-m) + n_g - x_g),
           \qquad E[\theta_g] = \frac{M m + x_g}{M + n_g},
 
-between the common mean and its own rate, by its size. Mean and prior size are estimated
-from all groups: ``m`` is the pooled rate, and ``M = m (1 - m) / τ² - 1`` from the
-variance between groups by the method of moments
-(:func:`fairjax.metrics.correction.rate_moments`).
+so that the posterior mean lies between the common mean and the group's rate, depending
+on the size of the group. Mean and prior size are estimated from all groups: ``m`` is
+the pooled rate, and ``M = m (1 - m) / τ² - 1`` follows from the variance between groups
+by the method of moments (:func:`fairjax.metrics.correction.rate_moments`).
 
-Limits. Groups are taken for exchangeable: nothing but their counts says that one may
-differ. A rare group that truly differs is drawn to the others, which hides harm, so
-these go beside the raw values, never in their place, and gaps between shrunken rates
-are too small. Few groups know ``M`` badly, and the interval takes it for known. ``M``
-is at most the number of rows: where groups seem all alike, the interval is still as
-wide as the pooled rate is uncertain. Rows must be independent.
+Limits. Groups are assumed to be exchangeable: only their counts tell that a group may
+differ. The estimate of a small group that truly differs moves towards the others, which
+hides harm. So show shrunken rates beside the raw rates, never instead. Gaps between
+shrunken rates are too small. Few groups estimate ``M`` poorly, and the interval ignores
+this uncertainty. ``M`` is at most the number of rows, so even if all groups seem equal,
+the interval is as wide as the pooled rate is uncertain. Rows must be independent.
 """
 
 import functools
@@ -38,11 +38,11 @@ class PosteriorRates(NamedTuple):
     """Shrunken rates with their intervals.
 
     Attributes:
-      mean: The posterior means, of the shape of the rates.
+      mean: The posterior means, in the shape of the rates.
       lower: The lower ends of the intervals.
-      upper: The upper ends.
-      prior_mean: The common mean, a scalar or one a label.
-      prior_size: How many rows the prior counts for, likewise.
+      upper: The upper ends of the intervals.
+      prior_mean: The common mean, a scalar or one value for each label.
+      prior_size: The number of rows that the prior is worth, likewise.
     """
 
     mean: Float[Array, "*shape"]
@@ -53,22 +53,24 @@ class PosteriorRates(NamedTuple):
 
 
 def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> PosteriorRates:
-    """Posterior false and true positive rates of the groups.
+    """Computes posterior false and true positive rates of the groups.
 
     Args:
       counts: ``[G, 2, 2]`` of unweighted, independent rows: integers.
-      confidence: Of the intervals, in (0, 1).
+      confidence: Confidence of the intervals, in (0, 1).
 
     Returns:
       ``[G, 2]``, indexed ``[group, label]``; the prior is ``[2]``. A group without rows
-      of a label gets the prior. NaN where no group has any.
+      of a label gets the prior; NaN if no group has rows of the label.
 
     Raises:
-      ValueError: With a confidence outside (0, 1), or counts that are not integers.
+      ValueError: If the confidence is outside (0, 1), or the counts are not integers.
 
-    See the module's docstring for method and limits. Morris, "Parametric empirical
-    Bayes inference", JASA 78 (1983); Kleinman, "Proportions with extraneous variance",
-    JASA 68 (1973).
+    See the module's docstring for method and limits.
+
+    References:
+      Morris, "Parametric empirical Bayes inference", JASA 78 (1983); Kleinman,
+      "Proportions with extraneous variance", JASA 68 (1973).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -81,25 +83,25 @@ def posterior_rates(counts: GroupCounts, *, confidence: float = 0.95) -> Posteri
     table = jnp.asarray(counts.counts)
     check_unweighted(table, "The posterior of rates")
     posterior = functools.partial(_posterior, confidence=confidence)
-    found = jax.vmap(posterior, in_axes=1)(table[..., 1], jnp.sum(table, axis=-1))
-    return PosteriorRates(found.mean.T, found.lower.T, found.upper.T, *found[3:])
+    rates = jax.vmap(posterior, in_axes=1)(table[..., 1], jnp.sum(table, axis=-1))
+    return PosteriorRates(rates.mean.T, rates.lower.T, rates.upper.T, *rates[3:])
 
 
 def beta_binomial_posterior(
     successes: Numbers, trials: Numbers, *, confidence: float = 0.95
 ) -> PosteriorRates:
-    """Posterior rates of groups from any numbers of successes and trials.
+    """Computes posterior rates of groups from numbers of successes and trials.
 
     Args:
       successes: ``[G]``, in ``[0, trials]``, such as a group's selected rows.
-      trials: ``[G]``, such as its rows.
-      confidence: Of the intervals, in (0, 1).
+      trials: ``[G]``, such as a group's rows.
+      confidence: Confidence of the intervals, in (0, 1).
 
     Returns:
       ``[G]``, with a scalar prior. A group without trials gets the prior.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -125,13 +127,13 @@ def _posterior(
     size = jnp.clip(size, 0, total)
     a = size * mean + successes
     b = size * (1 - mean) + trials - successes
-    # A rate of 0 or 1 in all groups leaves a shape of 0; Jeffreys' halves keep the
-    # interval proper, and open on the inner side only.
+    # A rate of 0 or 1 in all groups gives a shape of 0. Jeffreys' shape of one half
+    # then gives a proper interval, whose outer end is exactly 0 or 1.
     inner_a, inner_b = jnp.where(a > 0, a, 0.5), jnp.where(b > 0, b, 0.5)
     tail = (1 - confidence) / 2
     lower = jnp.where(a > 0, beta_quantile(tail, inner_a, inner_b), 0)
     upper = jnp.where(b > 0, beta_quantile(1 - tail, inner_a, inner_b), 1)
     known = total > 0
     center = a / jnp.where(known, a + b, 1)
-    found = PosteriorRates(center, lower, upper, mean, size)
-    return PosteriorRates._make(jnp.where(known, value, jnp.nan) for value in found)
+    rates = PosteriorRates(center, lower, upper, mean, size)
+    return PosteriorRates._make(jnp.where(known, value, jnp.nan) for value in rates)

@@ -1,8 +1,8 @@
-"""Intervals for the gaps that are asked for most: of rates, odds and AUROCs.
+"""Intervals for the most common gaps: in rates, odds and AUROCs.
 
-Each is ``gap_interval`` or ``ratio_interval`` with the groups' limits chosen, compiled
-once for a number of groups. Groups that are padded with 0 trials are left out, so
-attributes with different numbers of levels can share a program.
+Each function is ``gap_interval`` or ``ratio_interval`` with given limits of the groups,
+compiled once for each number of groups. Padding groups with 0 trials are omitted, so
+attributes with different numbers of categories can share a compiled program.
 """
 
 import functools
@@ -37,23 +37,23 @@ def rate_gap_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the largest minus the smallest rate, from mid-p intervals.
+    """Computes the interval of the largest minus the smallest rate, by mid-p intervals.
 
     Args:
       key: A random key.
       successes: ``[G]``, in ``[0, trials]``, such as true positives.
-      trials: ``[G]``, such as positives. A group without any is left out.
-      clusters: From ``cluster_rate_covariance`` of the same rows, where patients have
-        several; the rates are then its own.
-      valid: False to leave a group out.
+      trials: ``[G]``, such as positives. A group without trials is omitted.
+      clusters: From ``cluster_rate_covariance`` of the same rows, if patients have
+        several rows. The rates are then taken from ``clusters``.
+      valid: False to omit a group.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
       As ``gap_interval``.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -78,22 +78,24 @@ def rate_ratio_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the smallest over the largest rate, such as disparate impact.
+    """Computes the interval of the smallest over the largest rate.
+
+    The ratio of selection rates is known as disparate impact.
 
     Args:
       key: A random key.
       successes: ``[G]``, as in ``rate_gap_interval``.
-      trials: ``[G]``.
-      clusters: As there.
-      valid: False to leave a group out.
+      trials: ``[G]``, as in ``rate_gap_interval``.
+      clusters: As in ``rate_gap_interval``.
+      valid: False to omit a group.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
       As ``ratio_interval``.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -108,17 +110,17 @@ def rate_ratio_interval(
 
 
 def _of_rates(interval, key, successes, trials, clusters, options) -> GapInterval:
-    """Computes the interval of a gap of rates from the rates' mid-p intervals."""
+    """Computes the interval of a gap in rates from the mid-p intervals of the rates."""
     successes, trials = jnp.asarray(successes), jnp.asarray(trials)
     if clusters is None:
         some = trials > 0
         rates = jnp.where(some, successes / jnp.where(some, trials, 1), jnp.nan)
-        own = functools.partial(midp_interval, successes, trials)
-        return interval(key, rates, lambda z: own(z=z), **options)
+        single = functools.partial(midp_interval, successes, trials)
+        return interval(key, rates, lambda z: single(z=z), **options)
     if clusters.rates.size != trials.size:
         raise ValueError(
-            f"clusters has {clusters.rates.size} rates for {trials.size} numbers of "
-            "trials. Equalized odds need cluster_label_rates."
+            f"clusters must have {trials.size} rates, one for each number of trials; "
+            f"got {clusters.rates.size}. Equalized odds need cluster_label_rates."
         )
     rates, effective, degrees = (
         leaf.reshape(trials.shape)
@@ -143,26 +145,26 @@ def equalized_odds_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the equalized odds difference, from both families of rates together.
+    """Computes the interval of the equalized odds difference, from TPR and FPR jointly.
 
     Args:
       key: A random key.
       counts: ``[G, 2, 2]``, unweighted.
-      agg: ``"max"``, the worse of the gaps of true and false positive rates, or
+      agg: ``"max"``, the worse of the gaps in true and false positive rates, or
         ``"mean"``.
-      min_support: Fewest positives (negatives) for a group's true (false) positive
+      min_support: Minimum positives (negatives) for a group's true (false) positive
         rate to be compared.
-      clusters: From ``cluster_label_rates``, where patients have several rows.
+      clusters: From ``cluster_label_rates``, if patients have several rows.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
-      As ``equalized_odds_difference``, with its interval; ``highest`` and ``lowest``
-      are ``[2]``, of the false and of the true positive rates.
+      The value of ``equalized_odds_difference`` with its interval. ``highest`` and
+      ``lowest`` are ``[2]``, for the false and then the true positive rates.
 
     Raises:
-      ValueError: With a confidence outside (0, 1), another ``agg``, or counts with
-        floating-point weights.
+      ValueError: If the confidence is outside (0, 1), ``agg`` is not one of these, or
+        the counts have floating-point weights.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -197,24 +199,26 @@ def auroc_gap_interval(
     confidence: float = 0.95,
     num_draws: int = _NUM_DRAWS,
 ) -> GapInterval:
-    """Interval of the largest minus the smallest AUROC, from ``auroc_interval``.
+    """Computes the interval of the largest minus the smallest AUROC.
+
+    The limits of each group are those of ``auroc_interval``.
 
     Args:
       key: A random key.
-      aurocs: ``[G]``; NaN is left out.
-      covariance: ``[G, G]``, DeLong's: diagonal where groups share no patients,
-        cluster-robust where patients have several rows.
-      positives: ``[G]``; of clustered rows, the patients with any.
+      aurocs: ``[G]``; NaN omits a group.
+      covariance: ``[G, G]``, from DeLong: diagonal if groups share no patients,
+        cluster-robust if patients have several rows.
+      positives: ``[G]``; for clustered rows, the number of patients with positives.
       negatives: ``[G]``, likewise.
-      valid: False to leave a group out.
+      valid: False to omit a group.
       confidence: Two-sided, in (0, 1).
-      num_draws: Size of the simulation.
+      num_draws: Number of draws of the simulation.
 
     Returns:
       As ``gap_interval``.
 
     Raises:
-      ValueError: With a confidence outside (0, 1).
+      ValueError: If the confidence is outside (0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp

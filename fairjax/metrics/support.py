@@ -1,4 +1,4 @@
-"""Which groups have enough rows for their rates to be told apart from noise."""
+"""Checks which groups have enough rows for reliable rates."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,21 +12,21 @@ def support_status(
     min_positives: float | int | Real[Array | np.ndarray, ""] = 10,
     min_negatives: float | int | Real[Array | np.ndarray, ""] = 10,
 ) -> Bool[Array, "*batch groups 2"]:
-    """Says which groups have enough negatives and enough positives.
+    """Returns which groups have enough negatives and enough positives.
 
-    As ``valid_groups`` with a minimum of its own for each label, since events are often
-    rare. A rate given the label needs its label's rows; AUROC and calibration need
-    both: ``support_status(counts).all(axis=-1)``.
+    Differs from ``valid_groups`` in a separate minimum for each label, since events
+    are often rare. A rate given the label needs rows of the label. AUROC and
+    calibration need both labels: ``support_status(counts).all(axis=-1)``.
 
     Args:
       counts: ``[..., G, 2, 2]``.
-      min_positives: Fewest rows (sum of weights, if weighted) with label 1. A group
-        with none is never sufficient.
-      min_negatives: Likewise with label 0.
+      min_positives: Minimum rows (sum of weights, if weighted) with label 1. A group
+        without positives is never sufficient.
+      min_negatives: Minimum rows with label 0, likewise.
 
     Returns:
-      ``[..., G, 2]``, indexed ``[group, label]``: ``[g, 1]`` where group ``g`` has
-      enough positives.
+      ``[..., G, 2]``, indexed ``[group, label]``: ``[g, 1]`` is True where group ``g``
+      has enough positives.
 
     Example:
       >>> import jax.numpy as jnp

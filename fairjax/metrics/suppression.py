@@ -2,17 +2,20 @@
 
 ``fairjax audit --suppress-below`` suppresses them in a whole report.
 
-A count of one to ten patients may identify them, so it is not published. That alone
-protects nobody where totals are published, since a single missing number is the total
-less the others. Further cells have to be withheld until no withheld one is determined.
+A count of one to ten patients may identify the patients and is therefore not published.
+Suppressing small counts alone is not enough where totals are published, since a single
+missing number is the total minus the others. Further cells must be suppressed until no
+suppressed cell can be computed.
 
-A table with its totals is a network: each cell is an arc that carries its count, and
-each sum is a node where what comes in goes out. Other tables agree with the published
-numbers exactly where some units can be sent around a cycle of withheld arcs. So a cell
-is protected where it lies on such a cycle, and the search for the fewest patients to
-withhold besides is a search for the cheapest cycle (Castro, "Recent advances in
-optimization techniques for statistical tabular data protection", European Journal of
-Operational Research 216, 2012).
+A table with its totals is a network. Each cell is an arc that carries its count, and
+each sum is a node with equal inflow and outflow. Other tables agree with the published
+numbers exactly where units can circulate on a cycle of suppressed arcs. So a cell is
+protected if it lies on such a cycle, and the cheapest cycle suppresses the fewest
+further patients.
+
+References:
+  Castro, "Recent advances in optimization techniques for statistical tabular data
+  protection", European Journal of Operational Research 216 (2012).
 """
 
 import functools
@@ -30,7 +33,7 @@ _R = TypeVar("_R")
 
 
 def _deprecated(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Returns the function with a warning that the next release drops it."""
+    """Returns the function with a warning that the next release drops the function."""
 
     @functools.wraps(function)
     def old(*args: _P.args, **options: _P.kwargs) -> _R:
@@ -46,12 +49,13 @@ def _deprecated(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 class Suppression(NamedTuple):
-    """Deprecated: what of a table of groups by label must not be published.
+    """Deprecated: suppressed cells of a table of groups by label.
 
     Attributes:
-      rows: bool ``[G + 1]``, the groups' numbers of rows, and last that of all rows.
-      positives: bool ``[G + 1]``, the same of the positives.
-      negatives: bool ``[G + 1]``, the same of the negatives.
+      rows: bool ``[G + 1]``, whether the number of rows of each group, and last of all
+        rows, is suppressed.
+      positives: bool ``[G + 1]``, likewise for the positives.
+      negatives: bool ``[G + 1]``, likewise for the negatives.
     """
 
     rows: Bool[np.ndarray, " cells"]
@@ -63,21 +67,20 @@ class Suppression(NamedTuple):
 def suppress_small_counts(
     counts: Counts, *, threshold: int = 11, include_zeros: bool = False
 ) -> Bool[np.ndarray, " cells"]:
-    """Deprecated: withholds small counts of groups with their total.
+    """Deprecated: suppresses small counts of groups with their total.
 
     See ``suppress_small_cells`` for the rule.
 
     Args:
       counts: ``[G]``, disjoint groups.
       threshold: The smallest count that may be published.
-      include_zeros: Whether empty groups are withheld, too.
+      include_zeros: Whether empty groups are suppressed, too.
 
     Returns:
-      True for what must be withheld: ``[G + 1]``, the groups, then the total.
+      ``[G + 1]``, True for suppressed counts: the groups, then the total.
 
     Raises:
-      ValueError: If a count is negative or no whole number, or the threshold is below
-        1.
+      ValueError: If a count is negative or not an integer, or the threshold is below 1.
     """
     values = _check(counts, threshold)
     groups = values.size
@@ -98,40 +101,41 @@ def suppress_small_cells(
     threshold: int = 11,
     include_zeros: bool = False,
 ) -> Suppression:
-    """Deprecated: withholds small counts of groups by label, with all totals.
+    """Deprecated: suppresses small counts of groups by label, with all totals.
 
-    First every count from 1 to ``threshold - 1``. Then, for each of these that the
-    published numbers would determine, the cheapest further cells by their counts, so
-    that at least two values of every withheld cell are consistent with all published
-    numbers, and with the rule itself: unless empty cells are withheld too, a reader
-    knows that a withheld count is not 0.
+    The rule first suppresses every count from 1 to ``threshold - 1``. If the published
+    numbers determine a suppressed count, the rule suppresses further cells with the
+    smallest total count. In the end at least two values of every suppressed cell are
+    consistent with all published numbers and with the rule. (Unless empty cells are
+    suppressed too, a reader knows that a suppressed count is not 0.)
 
-    It is a rule of exact disclosure: the consistent values may lie close to each other.
-    It protects one table. Several attributes, and their intersections, have sums in
-    common; tables of rates, intervals or curves of a withheld group can give its counts
-    back, and must be withheld with it.
+    The rule prevents exact disclosure only: the consistent values may lie close to each
+    other. The rule protects a single table. Tables of several attributes, and of their
+    intersections, have common sums. Rates, intervals or curves of a suppressed group
+    can reveal the group's counts, and must be suppressed too.
 
     Args:
       positives: ``[G]``, positives of disjoint groups.
-      negatives: ``[G]``, their negatives.
+      negatives: ``[G]``, negatives of the same groups.
       threshold: The smallest count that may be published; 11 is usual for patients.
-      include_zeros: Whether counts of 0 are withheld, too.
+      include_zeros: Whether counts of 0 are suppressed, too.
 
     Returns:
-      True for what must be withheld, of the groups and of their totals.
+      True for the suppressed counts of the groups and of their totals.
 
     Raises:
-      ValueError: If a count is negative or no whole number, the lengths differ, or the
+      ValueError: If a count is negative or not an integer, the lengths differ, or the
         threshold is below 1.
     """
     positive, negative = _check(positives, threshold), _check(negatives, threshold)
     if positive.shape != negative.shape:
         raise ValueError(
-            f"There are positives of {positive.size} groups and negatives of "
-            f"{negative.size}."
+            "positives and negatives must have one count for each group; got "
+            f"{positive.size} and {negative.size} counts."
         )
     # Nodes: the groups, the line of totals, and the columns. A group's rows flow into
-    # it, its positives and negatives out of it to their columns, those to the totals.
+    # the group, its positives and negatives from the group to their columns, and the
+    # columns flow to the totals.
     lines = np.arange(positive.size + 1)
     rows, column_1, column_0 = (np.full(lines.size, lines.size + i) for i in range(3))
     groups = np.arange(lines.size) < positive.size
@@ -143,24 +147,24 @@ def suppress_small_cells(
     head_rows, tail_rows = outward(rows)
     positive = np.append(positive, positive.sum())
     negative = np.append(negative, negative.sum())
-    withheld = _protect(
+    suppressed = _protect(
         np.concatenate([tail_rows, tail_1, tail_0]),
         np.concatenate([head_rows, head_1, head_0]),
         np.concatenate([positive + negative, positive, negative]),
         threshold,
         include_zeros,
     )
-    return Suppression(*np.split(withheld, 3))
+    return Suppression(*np.split(suppressed, 3))
 
 
 def _check(counts: Counts, threshold: int) -> np.ndarray:
     if threshold < 1:
-        raise ValueError(f"threshold must be at least 1, got {threshold}.")
+        raise ValueError(f"threshold must be at least 1; got {threshold}.")
     values = np.asarray(counts)
     if values.ndim != 1 or values.size == 0:
-        raise ValueError("counts must be one number a group, of one group or more.")
+        raise ValueError(f"counts must be [groups], not empty; got {values.shape}.")
     if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError("counts must be whole numbers of at least 0.")
+        raise ValueError(f"counts must be integers of at least 0; got {values}.")
     return values.astype(np.int64)
 
 
@@ -177,31 +181,31 @@ def _protect(
     threshold: int,
     include_zeros: bool,
 ) -> np.ndarray:
-    """Which arcs of a circulation to withhold."""
+    """Returns which arcs of a circulation to suppress."""
     least = 0 if include_zeros else 1
-    withheld = (counts >= least) & (counts < threshold)
+    suppressed = (counts >= least) & (counts < threshold)
     arcs = list(map(_Arc, tails.tolist(), heads.tolist(), counts.tolist()))
-    # The smallest first: what protects it often protects others.
+    # The smallest first, because its protection often protects others.
     for small in np.argsort(counts, kind="stable").tolist():
-        if withheld[small]:
-            free = set(np.flatnonzero(withheld).tolist())
+        if suppressed[small]:
+            free = set(np.flatnonzero(suppressed).tolist())
             cycles = [
                 _cheapest_cycle(small, up, arcs, free, least)
                 for up in (True, False)
                 if up or arcs[small].count > least
             ]
             # One more patient in a group and in all its totals is always possible.
-            withheld[min(cycle for cycle in cycles if cycle is not None)[1]] = True
-    return withheld
+            suppressed[min(cycle for cycle in cycles if cycle is not None)[1]] = True
+    return suppressed
 
 
 def _cheapest_cycle(
     number: int, up: bool, arcs: list[_Arc], free: set[int], least: int
 ) -> tuple[int, list[int]] | None:
-    """The cost and arcs of the cheapest way to move one unit through an arc.
+    """Returns the cost and arcs of the cheapest cycle of one unit through an arc.
 
-    The unit goes along an arc, or against it where that leaves what a withheld cell may
-    be. What is withheld already is free.
+    The unit flows along an arc, or against an arc if the remaining count is possible
+    for a suppressed cell. Cells that are already suppressed cost nothing.
     """
     ways: dict[int, list[tuple[int, int]]] = {}
     for other, arc in enumerate(arcs):

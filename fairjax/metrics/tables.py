@@ -1,9 +1,9 @@
 """Tables by group: every rate and count as a pandas DataFrame.
 
-The arrays' functions compute in float32 inside ``jit``; these run once, on the host, in
-float64, and name groups by their levels. Groups are declared: a category that no row
-has keeps its line. With ``compat`` they reproduce fairlearn's or AIF360's values, with
-what those put where a rate does not exist.
+The functions of arrays compute in float32 inside ``jit``. The functions of tables run
+once, on the host, in float64, and name groups by their categories. Groups are declared,
+so a category without rows keeps its line. With ``compat`` the tables reproduce the
+values of fairlearn or AIF360, including the values for undefined rates.
 """
 
 from collections.abc import Sequence
@@ -62,35 +62,37 @@ def by_group(
     overall: bool = False,
     compat: Compat = None,
 ) -> pd.DataFrame:
-    """Counts and metrics of every group, or of the intersections of several attributes.
+    """Returns counts and metrics of every group, or intersection of attributes.
 
     Args:
       labels: ``[n]``, 0 or 1.
       predictions: ``[n]``, 0 or 1; scores if a threshold is given.
-      attributes: A column, or a data frame or mapping of several, which are crossed.
-        Columns are matched by position, not by index. `fairjax.partition` says how
-        values become levels: missing ones are a level of their own.
-      threshold: Scores of at least this are positive predictions.
+      attributes: A column, or a data frame or mapping of several columns, which are
+        crossed. Columns are matched by position, not by index. `fairjax.partition`
+        describes how values become categories: missing values form their own category.
+      threshold: Scores at or above the threshold are positive predictions.
       metrics: Names of rates, as in `fairjax.metrics.rates`; with scores also
         ``"auroc"`` and ``"auprc"``, and with probabilities ``"brier_score"``,
         ``"expected_calibration_error"`` (in ten bins of equal mass),
         ``"calibration_intercept"`` (in the large) and ``"calibration_slope"``.
       weights: ``[n]``, at least 0. Metrics are weighted, counts of rows are not.
-      min_positives: Fewest positives for a group to be sufficient. One without
-        positives never is.
-      min_negatives: Fewest negatives, likewise.
+      min_positives: Minimum positives for a group to be sufficient. A group without
+        positives is never sufficient.
+      min_negatives: Minimum negatives, likewise.
       overall: Whether to add a last line for all rows.
-      compat: ``"fairlearn"`` for what its MetricFrame has by group, with scikit-learn's
-        functions: 0 for a rate without a denominator. ``"aif360"`` for what its
-        ClassificationMetric has: 0 for such predictive values, NaN for other rates.
+      compat: ``"fairlearn"`` for the values by group of its MetricFrame with
+        scikit-learn's functions: 0 for a rate with a zero denominator. ``"aif360"`` for
+        the values of its ClassificationMetric: 0 for predictive values with a zero
+        denominator, NaN for other rates.
 
     Returns:
-      One line a group, indexed by level, or by the levels of each attribute; columns
-      ``rows``, ``positives``, ``negatives``, the metrics, and ``status``: ``"ok"``,
-      ``"insufficient"`` (too few positives or negatives), or ``"empty"``.
+      One line for each group, indexed by category, or by the categories of each
+      attribute. Columns are ``rows``, ``positives``, ``negatives``, the metrics, and
+      ``status``: ``"ok"``, ``"insufficient"`` (too few positives or negatives), or
+      ``"empty"``.
 
     Raises:
-      ValueError: If a column or an option cannot be used; the message says which.
+      ValueError: If a column or an option cannot be used; the message names the cause.
 
     Example:
       >>> table = by_group([1, 0, 1, 0], [1, 0, 0, 0], {"sex": list("ffmm")})
@@ -109,12 +111,12 @@ def by_group(
     lines = _lines(rows, codes, groups.num_cells, metrics, compat)
     if overall:
         if any(_OVERALL in levels for levels in groups.levels):
-            raise ValueError(f"A level is named {_OVERALL!r}, as is the line for all.")
+            raise ValueError(f"Rename the category {_OVERALL!r} or leave overall out.")
         everyone = np.zeros(len(codes), np.int32)
         whole = _lines(rows, everyone, 1, metrics, compat)
         lines = {name: np.append(lines[name], whole[name]) for name in lines}
-        own = [(_OVERALL,) * index.nlevels]
-        index = index.append(pd.MultiIndex.from_tuples(own, names=index.names))
+        last = [(_OVERALL,) * index.nlevels]
+        index = index.append(pd.MultiIndex.from_tuples(last, names=index.names))
     if index.nlevels == 1:
         index = index.get_level_values(0)
     table = pd.DataFrame(lines, index=index)
@@ -134,21 +136,21 @@ def _check_metrics(metrics: Sequence[str], rows: Rows, compat: Compat) -> None:
     if unknown:
         whose = f" with compat={compat!r}" if compat else ""
         scored = compat is None and unknown[0] in _SCORE_METRICS
-        needs = " (it needs scores and a threshold)" if scored else ""
+        needs = ", which needs scores and a threshold" if scored else ""
         raise ValueError(
-            f"There is no metric {unknown[0]!r}{whose}{needs}; there are "
-            f"{', '.join(known)}."
+            f"metrics must be among {', '.join(known)}{whose}; got "
+            f"{unknown[0]!r}{needs}."
         )
     of_risks = [name for name in metrics if name in _OF_RISKS]
     if of_risks and rows.scores is not None:
         outside = (rows.scores < 0) | (rows.scores > 1)
-        refuse("scores", outside, f"no risk for {of_risks[0]}")
+        refuse("scores", outside, f"in [0, 1] for {of_risks[0]}")
 
 
 def _lines(
     rows: Rows, codes: np.ndarray, num_groups: int, metrics: Sequence[str], compat: Any
 ) -> dict[str, np.ndarray]:
-    """Counts of rows and the metrics by group, each [G]."""
+    """Returns counts of rows and the metrics by group, each ``[G]``."""
     tally = np.bincount(2 * codes + rows.labels, minlength=2 * num_groups)
     negatives, positives = tally.reshape(num_groups, 2).T
     lines = {"rows": negatives + positives}

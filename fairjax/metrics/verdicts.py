@@ -1,10 +1,10 @@
-"""The verdicts of positive-sum fairness: does a model gain without anyone losing?
+"""Verdicts of positive-sum fairness: does a model gain without a loss for any group?
 
-A model is compared with a baseline on the same patients by two numbers: what it gains
-overall, and what the group that fares worst by the change gains. A gap between groups
-may widen without harm, when all of them gain, or narrow with it, when one loses.
-Either number is an estimate, so the verdicts rest on intervals, and what must be shown
-is that nobody loses, not merely that no loss has been shown.
+Two numbers compare a model with a baseline on the same patients: the gain overall, and
+the least gain of any group. A gap between groups may widen without harm if all groups
+gain, or narrow with harm if one group loses. Both numbers are estimates, so the
+verdicts use intervals. A favourable verdict needs evidence that no group loses, not
+merely a lack of evidence for a loss.
 """
 
 import functools
@@ -23,7 +23,7 @@ from fairjax.metrics.gaps import difference
 from fairjax.types import is_known
 
 VERDICTS = ("positive-sum", "non-harmful gap", "harmful", "inconclusive")
-"""What the numbers in ``verdict`` and ``quadrant`` of a ``PositiveSum`` stand for."""
+"""Names of the values of ``verdict`` and ``quadrant`` in a ``PositiveSum``."""
 
 _POSITIVE_SUM, _NON_HARMFUL_GAP, _HARMFUL, _INCONCLUSIVE = range(4)
 
@@ -31,25 +31,25 @@ Scalar: TypeAlias = float | int | Real[Array | np.ndarray, ""]
 
 
 class PositiveSum(NamedTuple):
-    """A model held against a baseline.
+    """Comparison of a model with a baseline.
 
     Attributes:
-      gain: Scalar, overall metric of the model less the baseline's, ``x``.
-      gain_lower: Scalar, lower end of its interval.
-      gain_upper: Scalar, upper end.
-      group_gains: ``[G]``, the same within each group; NaN for a group left out.
+      gain: Scalar, overall metric of the model minus the baseline's, ``x``.
+      gain_lower: Scalar, lower end of the interval of ``gain``.
+      gain_upper: Scalar, upper end of the interval of ``gain``.
+      group_gains: ``[G]``, the gain within each group; NaN for an omitted group.
       group_lower: ``[G]``, lower ends, simultaneous over the groups.
       group_upper: ``[G]``, upper ends, simultaneous over the groups.
-      compared: bool ``[G]``, the groups that take part; the verdict is about them.
-      worst: Scalar, the least of the groups' gains, ``y``.
-      worst_lower: Scalar, lower end of its interval.
-      worst_upper: Scalar, upper end.
-      worst_group: int32 scalar, whose gain it is; -1 if no group is compared.
-      gap_changes: ``[A]``, for each attribute the model's largest less smallest group
-        metric, less the same of the baseline; above 0 where the gap widened.
+      compared: bool ``[G]``, the groups that the verdict covers.
+      worst: Scalar, the least gain of a group, ``y``.
+      worst_lower: Scalar, lower end of the interval of ``worst``.
+      worst_upper: Scalar, upper end of the interval of ``worst``.
+      worst_group: int32 scalar, the group with the least gain; -1 if none is compared.
+      gap_changes: ``[A]``, for each attribute the model's largest minus smallest group
+        metric, minus that of the baseline; above 0 where the gap widened.
       verdict: int32 scalar, an index into ``VERDICTS``.
-      quadrant: int32 scalar, the same from the estimates alone and with no margin, as
-        it was published.
+      quadrant: int32 scalar, the published rule: the verdict from the estimates alone,
+        without a margin.
     """
 
     gain: Float[Array, ""]
@@ -81,67 +81,70 @@ def positive_sum_of(
     margin: Scalar = 0.0,
     confidence: float = 0.95,
 ) -> PositiveSum:
-    r"""Judges any metric's gains, given paired standard errors.
+    r"""Assesses the gains in any metric from paired standard errors.
 
-    With gains :math:`d_g` of standard errors :math:`s_g`, the worst gain
-    :math:`y = \min_g d_g` lies, with :math:`q_g(p)` the quantiles of Student's t and
-    α one less the confidence, between
+    The gains :math:`d_g` have standard errors :math:`s_g`. The interval of the worst
+    gain :math:`y = \min_g d_g`, with :math:`q_g(p)` the quantiles of Student's t and
+    α = 1 - confidence, is
 
     .. math:: L = \min_g \left[d_g - q_g(1 - \tfrac{α}{2}) s_g\right], \qquad
               U = \min_g \left[d_g + q_g(1 - \tfrac{α}{2G}) s_g\right].
 
-    Each end errs with a chance of at most α/2, however the groups' estimates depend on
-    each other, as they do where attributes share patients. For if L exceeds the true
-    minimum, then so does the lower limit of the one group that attains it: the lower
-    end needs no correction for the number of groups. The upper end does, since any one
-    of the groups may pull it down (Bonferroni). The groups' own intervals have the
-    corrected quantile at either end, so that ``group_lower`` may lie below ``L``.
+    Each end errs with probability at most α/2 under any dependence between the groups'
+    estimates. The estimates are dependent where attributes share patients. The lower
+    end needs no correction for the number of groups. If L exceeds the true minimum,
+    then so does the lower limit of the group with the true minimum. The upper end needs
+    a correction, since any group can lower U (Bonferroni). The intervals of the groups
+    have the corrected quantile at both ends, so ``group_lower`` can lie below ``L``.
 
     The verdict, with margin δ, is the first of these that holds:
 
-    - **harmful**: U < -δ. Some group is shown to lose more than δ.
-    - **positive-sum**: the gain overall has a lower limit above 0, and L >= -δ. A gain
-      is shown, and it is shown that no group loses more than δ.
-    - **non-harmful gap**: L >= -δ, and the gap of some attribute has widened. The
-      widening is the estimates'; what is shown is that it comes without a loss.
-    - **inconclusive**: all else; also a gap that did not widen with no gain shown.
+    - **harmful**: U < -δ. Some group demonstrably loses more than δ.
+    - **positive-sum**: the overall gain has a lower limit above 0, and L >= -δ. The
+      model demonstrably gains, and no group loses more than δ.
+    - **non-harmful gap**: L >= -δ, and the gap of some attribute has widened. Only the
+      estimated gap has widened; the interval shows that no group loses more than δ.
+    - **inconclusive**: everything else, including an unproven gain without a wider gap.
 
-    The false verdict *harmful* and the false claim that no group loses more than δ each
-    have a chance of at most α/2. A margin of 0 asks to show that every group gains or
-    stays exactly as it was: choose, beforehand, the loss that would not matter. A group
-    that is left out is not covered by any verdict.
+    A false verdict *harmful* and a false claim that no group loses more than δ each
+    have probability at most α/2. A margin of 0 requires proof that every group gains or
+    stays exactly equal, so choose beforehand a loss that would not matter. No verdict
+    covers an omitted group.
 
-    ``quadrant`` is the same rule with the estimates in place of all limits and δ = 0:
-    positive-sum where x > 0 and y >= 0, harmful where y < 0, non-harmful where y >= 0
-    and a gap widened. By it, two equal models often differ.
+    ``quadrant`` is the same rule with the estimates in place of all limits and δ = 0.
+    The rule gives positive-sum where x > 0 and y >= 0, harmful where y < 0, non-harmful
+    where y >= 0 and a gap widened. This rule often finds a difference between two equal
+    models.
 
     Args:
       overall: ``[2]``, the metric of the model and of the baseline; higher is better
         (negate a loss).
       overall_error: Standard error of their difference.
-      by_group: ``[2, G]``, the same within each group. Groups of several attributes
-        follow each other.
+      by_group: ``[2, G]``, the metric within each group. The groups of several
+        attributes follow each other.
       group_errors: ``[G]``, standard errors of the differences.
-      num_groups: How many groups each attribute has; by default all belong to one. Only
-        gaps depend on it.
-      valid: ``[G]``, False to leave a group out; all by default. A group without a
-        metric or an error is left out too.
-      overall_degrees: Degrees of freedom of the error; infinite for a normal
+      num_groups: Number of groups of each attribute, which affects only the gaps; by
+        default all groups belong to one attribute.
+      valid: ``[G]``, False to omit a group; all True by default. A group with a NaN
+        metric or error is omitted too.
+      overall_degrees: Degrees of freedom of the overall error; infinite for a normal
         distribution.
-      group_degrees: ``[G]``, the same of the groups; infinite by default.
+      group_degrees: ``[G]``, degrees of freedom of the groups' errors; infinite by
+        default.
       margin: The loss δ that would not matter, at least 0.
-      confidence: Of the intervals, in (0, 1).
+      confidence: Confidence of the intervals, in (0, 1).
 
     Returns:
-      The comparison. Without any group to compare, or without an overall metric, what
-      depends on it is NaN and the verdict inconclusive.
+      The comparison. Without a group to compare, or without an overall metric, the
+      values that need the missing number are NaN and the verdict is inconclusive.
 
     Raises:
-      ValueError: If the confidence is outside (0, 1), a margin known beforehand is
-        negative, or the numbers of groups do not add up.
+      ValueError: If the confidence is outside (0, 1), a concrete margin is negative, or
+        the numbers of groups do not add up.
 
-    Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
-    24 (1982), for the lower end.
+    References:
+      Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
+      24 (1982), for the lower end.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,12 +163,12 @@ def positive_sum_of(
     sizes = group_sizes(total if num_groups is None else num_groups)
     if sum(sizes) != total or min(sizes) < 1:
         raise ValueError(
-            f"num_groups {sizes} must be at least 1 each and add up to {total}."
+            f"num_groups must be at least 1 each and add up to {total}; got {sizes}."
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+        raise ValueError(f"confidence must lie in (0, 1); got {confidence}.")
     if is_known(margin) and margin < 0:
-        raise ValueError(f"margin must be at least 0, got {margin}.")
+        raise ValueError(f"margin must be at least 0; got {margin}.")
     return _positive_sum_of(
         overall,
         jnp.asarray(overall_error),
@@ -199,7 +202,7 @@ def _positive_sum_of(
     gains = jnp.where(compared, gains, jnp.nan)
     degrees = jnp.broadcast_to(degrees, gains.shape).astype(gains.dtype)
     number = jnp.maximum(jnp.sum(compared), 1)
-    # One call for all: what is compiled for it takes a second.
+    # One call for all quantiles, because compiling each call takes a second.
     tails = jnp.stack(
         [jnp.full(gains.shape, tail), jnp.full(gains.shape, tail) / number]
     )
@@ -213,12 +216,12 @@ def _positive_sum_of(
     worst = gains[worst_group]
     worst_lower = _least(gains - single, compared)
     worst_upper = _least(gains + jointly, compared)
-    # The groups of one attribute after another's, each with a gap of either model.
+    # The gaps of both models over the groups of each attribute.
     ends = itertools.pairwise(np.cumsum((0, *sizes)))
     parts = [slice(begin, end) for begin, end in ends]
     gaps = jnp.stack([difference(by_group[:, p], compared[p]) for p in parts])
     gap_changes = gaps[:, 0] - gaps[:, 1]
-    wider = jnp.any(gap_changes > 0)  # NaN, where nothing is compared, is not
+    wider = jnp.any(gap_changes > 0)  # False for NaN, where nothing is compared
     return PositiveSum(
         gain=gain,
         gain_lower=gain - reach,
@@ -232,8 +235,8 @@ def _positive_sum_of(
         worst_upper=worst_upper,
         worst_group=jnp.where(known, worst_group, -1),
         gap_changes=gap_changes,
-        verdict=_judge(gain - reach, worst_lower, worst_upper, wider, margin),
-        quadrant=_judge(gain, worst, worst, wider, jnp.zeros_like(gain)),
+        verdict=_assess(gain - reach, worst_lower, worst_upper, wider, margin),
+        quadrant=_assess(gain, worst, worst, wider, jnp.zeros_like(gain)),
     )
 
 
@@ -242,10 +245,10 @@ def _least(values: Array, compared: Array) -> Array:
     return jnp.where(jnp.any(compared), least, jnp.nan)
 
 
-def _judge(
+def _assess(
     gain: Array, worst_lower: Array, worst_upper: Array, wider: Array, margin: Array
 ) -> Array:
-    """The first verdict that holds; comparisons with NaN do not."""
+    """Returns the first verdict that holds; a comparison with NaN does not hold."""
     harmless = worst_lower >= -margin
     return jnp.select(
         [worst_upper < -margin, harmless & (gain > 0), harmless & wider],

@@ -101,7 +101,7 @@ def test_the_worst_ratio_is_the_smallest():
 def test_a_gap_of_every_group_is_not_one_of_every_stratum(agg):
     counts = GroupCounts(jnp.array(SIMPSON))
     signed = functools.partial(demographic_parity_difference, reference=0)
-    with pytest.raises(ValueError, match=r"shape \(2,\), .* shape \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\); got shape \(2, 2\)"):
         conditional(signed, counts, agg)
     chosen = conditional(lambda counts: signed(counts)[..., 1], counts, agg)
     np.testing.assert_allclose(chosen.stratum_gaps, 0, atol=1e-6)

@@ -289,9 +289,9 @@ def test_errors_name_the_argument():
         one_vs_rest_counts(ones, ones, ones, num_groups=1, num_classes=1)
     with pytest.raises(ValueError, match="num_groups must be at least 1"):
         group_counts(ones, ones, ones, num_groups=0)
-    with pytest.raises(ValueError, match="over the same groups"):
+    with pytest.raises(ValueError, match="over the same groups; got shapes"):
         merge(GroupCounts(jnp.ones((1, 2, 2))), GroupCounts(jnp.ones((2, 2, 2))))
-    with pytest.raises(ValueError, match="over the same groups"):
+    with pytest.raises(ValueError, match="over the same groups; got shapes"):
         merge()
 
 

@@ -15,7 +15,7 @@ ROWS = """
     "false_omission_rate": Metric(
         "False omission rate",
         "FOR",
-        "Of the patients not selected, the share with the outcome.",
+        "The fraction of patients not selected who have the outcome.",
         "FN / (FN + TN)",
         perfect=0.0,
         gaps=("false_omission_rate_difference", "false_omission_rate_ratio"),
@@ -23,7 +23,7 @@ ROWS = """
     "critical_success_index": Metric(
         "Critical success index",
         "CSI",
-        "Of the patients selected or with the outcome, the share with both.",
+        "The fraction with both among patients selected or with the outcome.",
         "TP / (TP + FN + FP)",
         perfect=1.0,
         gaps=("critical_success_index_difference",),
@@ -168,4 +168,6 @@ def test_gaps_are_named_after_what_they_are_of():
     assert gap[:3] == ("difference", ("positive_predictive_value",), "")
     assert gap.title == "Predictive-parity difference"
     assert gap.short == "PPV gap"
-    assert gap.words.startswith("The highest group's minus the lowest group's positive")
+    assert gap.words.startswith(
+        "The highest positive predictive value minus the lowest"
+    )

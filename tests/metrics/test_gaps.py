@@ -171,7 +171,7 @@ def test_difference_of_infinite_rates():
 
 def test_reference_is_checked_and_may_be_mapped():
     rates = jnp.array([0.25, 0.75])
-    with pytest.raises(ValueError, match="one of 2 groups, got 2"):
+    with pytest.raises(ValueError, match="one of 2 groups; got 2"):
         difference(rates, reference=2)
     with pytest.raises(ValueError, match="got -1"):
         ratio(rates, reference=-1)

@@ -91,9 +91,9 @@ def test_repeats_on_shared_patients_are_not_independent():
 @pytest.mark.parametrize(
     ("repeats", "replicates", "confidence", "message"),
     [
-        (1, 5, 0.95, "at least two repeats"),
-        (5, 1, 0.95, "at least two repeats"),
-        (5, 5, 1.0, "confidence"),
+        (1, 5, 0.95, "at least two repeats .*; got 1 and 5"),
+        (5, 1, 0.95, "at least two repeats .*; got 5 and 1"),
+        (5, 5, 1.0, r"confidence must lie in \(0, 1\); got 1.0"),
     ],
 )
 def test_paired_test_errors(repeats, replicates, confidence, message):

@@ -84,7 +84,8 @@ JOINT = ("bootstrap_auroc", "patient_bootstrap_counts", "patient_bootstrap_weigh
 def test_codes_out_of_range(name):
     """Record numbers passed for codes would otherwise be dropped, or be another's."""
     for wrong, what in ((5 * CODES, "such as 20"), (CODES - 1, "such as -1")):
-        with pytest.raises(ValueError, match=rf"are not in 0 .. 19, {what}"):
+        message = rf"here 0 \.\. 19; got \d+ of {ROWS} outside, {what}\. Number"
+        with pytest.raises(ValueError, match=message):
             CALLS[name](wrong)
 
 
@@ -130,12 +131,13 @@ def test_patients_come_with_their_number(call):
     for given in ({"patients": CODES}, {"num_patients": PATIENTS}):
         with pytest.raises(ValueError, match="Give patients and num_patients together"):
             call(num_groups=2, **given)
-    with pytest.raises(ValueError, match="num_patients must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_patients must be at least 1; got 0"):
         call(num_groups=2, patients=CODES, num_patients=0)
 
 
 def test_negative_codes_of_patients_that_exchange_groups():
+    message = "at least 0; got 4 negative codes in 60 rows"
     for call in (metrics.cluster_permutation_null, metrics.score_permutation_null):
         columns = (LABELS, SCORES if "score" in call.__name__ else HITS, CODES % 2)
-        with pytest.raises(ValueError, match="at least 0, and 4 of 60 are negative"):
+        with pytest.raises(ValueError, match=message):
             call(KEY, *columns, num_groups=2, num_permutations=9, patients=CODES - 1)

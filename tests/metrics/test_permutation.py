@@ -299,7 +299,7 @@ def test_rows_of_a_patient_are_not_independent():
 
 def test_a_group_that_varies_within_patients_is_refused():
     ones = np.ones(4, int)
-    with pytest.raises(ValueError, match="varies within 1 of 2 patients"):
+    with pytest.raises(ValueError, match="got 1 of 2 patients in several groups"):
         cluster_permutation_null(
             jax.random.key(0),
             ones,

@@ -273,7 +273,7 @@ def test_double_precision_is_kept():
 @pytest.mark.usefixtures("untyped")
 def test_columns_of_unequal_length_are_refused():
     scores = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match="of one length, got {'scores': \\(3,\\)"):
+    with pytest.raises(ValueError, match="of one length; got {'scores': \\(3,\\)"):
         grouped_score_order(scores, np.zeros(2, int), num_groups=1)
     with pytest.raises(ValueError, match="num_groups must be at least 1"):
         grouped_score_order(scores, np.zeros(3, int), num_groups=0)

@@ -140,10 +140,10 @@ def test_many_groups():
 @pytest.mark.parametrize(
     ("positives", "negatives", "options", "message"),
     [
-        ([1, 2], [1], {}, "2 groups"),
-        ([-1], [1], {}, "whole numbers"),
-        ([0.5], [1.0], {}, "whole numbers"),
-        ([], [], {}, "one group or more"),
+        ([1, 2], [1], {}, "got 2 and 1 counts"),
+        ([-1], [1], {}, r"integers of at least 0; got \[-1\]"),
+        ([0.5], [1.0], {}, r"integers of at least 0; got \[0.5\]"),
+        ([], [], {}, r"not empty; got \(0,\)"),
         ([1], [1], {"threshold": 0}, "threshold"),
     ],
 )

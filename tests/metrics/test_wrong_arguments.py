@@ -117,7 +117,7 @@ LONGER = np.zeros(5, int)
     ],
 )
 def test_columns_of_other_lengths(call):
-    with pytest.raises(ValueError, match=r"of one length, got {.*\(5,\)"):
+    with pytest.raises(ValueError, match=r"of one length; got {.*\(5,\)"):
         call()
 
 
@@ -144,10 +144,10 @@ def test_numbers_of_numpy_and_margins_that_are_known():
         metrics.positive_sum(*columns, num_groups=number) for number in (np.int64(2), 2)
     )
     np.testing.assert_array_equal(one.group_gains, other.group_gains)
-    with pytest.raises(ValueError, match="margin must be at least 0"):
+    with pytest.raises(ValueError, match="margin must be at least 0; got -0.5"):
         metrics.positive_sum(*columns, margin=jnp.array(-0.5), **SIZE)
 
 
 def test_weighted_counts_have_no_posterior():
-    with pytest.raises(ValueError, match="posterior of rates needs whole numbers"):
+    with pytest.raises(ValueError, match="posterior of rates needs integer counts"):
         metrics.posterior_rates(GroupCounts(COUNTS.counts * 100.0))
