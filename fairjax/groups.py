@@ -48,14 +48,6 @@ class Grouping:
         places: Level of each attribute in each group, int ``[G, A]``; by default each
             level of one attribute is a group.
         binned: How numbers became levels, in words; None if they were not numbers.
-
-    Example:
-        >>> import numpy as np
-        >>> sex = Grouping("sex", ("f", "m"), np.array([0, 1, 1], np.int32))
-        >>> old = Grouping("old", ("no", "yes"), np.array([1, 1, 0], np.int32))
-        >>> both = cross([sex, old])
-        >>> both.name, both.levels[:2], both.codes.tolist()
-        ('sex × old', ('f, no', 'f, yes'), [1, 3, 2])
     """
 
     name: str
@@ -95,6 +87,14 @@ def cross(parts: Sequence[Grouping], *, most: int | None = None) -> Grouping:
 
     Returns:
         The grouping, with the combinations in row-major order of the levels.
+
+    Example:
+        >>> import numpy as np
+        >>> sex = Grouping("sex", ("f", "m"), np.array([0, 1, 1], np.int32))
+        >>> old = Grouping("old", ("no", "yes"), np.array([1, 1, 0], np.int32))
+        >>> both = cross([sex, old])
+        >>> both.name, both.levels[:2], both.codes.tolist()
+        ('sex × old', ('f, no', 'f, yes'), [1, 3, 2])
     """
     shape = tuple(part.size for part in parts)
     codes = np.ravel_multi_index([part.codes for part in parts], shape)
