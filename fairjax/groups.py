@@ -8,7 +8,7 @@ cells. Everything here is NumPy and pandas on the host: it runs once, before tra
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,104 @@ from fairjax._levels import (
 )
 from fairjax.types import check_choice
 
+ATTRIBUTE_JOINT: Final = " × "
+LEVEL_JOINT: Final = ", "
+
 # Bounds the memory of the lookup, and catches identifiers and unbinned numbers.
 _MAX_COMBINATIONS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """The rows of a table in groups, by one attribute or by several crossed.
+
+    Attributes:
+        name: The attribute, or the attributes joined by ``" × "``.
+        levels: Names of the ``G`` groups.
+        codes: The group of each row, int32 ``[n]``; -1 for a row in none.
+        compared: Which groups have enough rows to be compared, bool ``[G]``; all by
+            default.
+        reference: Position of the group that all others are measured against, or None.
+        attributes: Names of the ``A`` attributes; the name alone by default.
+        places: Level of each attribute in each group, int ``[G, A]``; by default each
+            level of one attribute is a group.
+        binned: How numbers became levels, in words; None if they were not numbers.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    codes: Any
+    compared: Bool[np.ndarray, " G"] = field(default_factory=lambda: np.ones(0, bool))
+    reference: int | None = None
+    attributes: tuple[str, ...] = ()
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    binned: str | None = None
+
+    def __post_init__(self) -> None:
+        """Fills in the defaults."""
+        if not self.attributes:
+            object.__setattr__(self, "attributes", (self.name,))
+            object.__setattr__(self, "places", np.arange(self.size)[:, None])
+        if not self.compared.size:
+            object.__setattr__(self, "compared", np.ones(self.size, bool))
+
+    @property
+    def size(self) -> int:
+        """Number of groups ``G``."""
+        return len(self.levels)
+
+    @property
+    def intersection(self) -> bool:
+        """Whether several attributes are crossed."""
+        return len(self.attributes) > 1
+
+
+def cross(parts: Sequence[Grouping], *, most: int | None = None) -> Grouping:
+    """Crosses groupings of one attribute each: one group a combination of levels.
+
+    Args:
+        parts: The attributes' groupings of the same rows.
+        most: Where there are more combinations, only those that have rows are groups.
+
+    Returns:
+        The grouping, with the combinations in row-major order of the levels.
+
+    Example:
+        >>> import numpy as np
+        >>> sex = Grouping("sex", ("f", "m"), np.array([0, 1, 1], np.int32))
+        >>> old = Grouping("old", ("no", "yes"), np.array([1, 1, 0], np.int32))
+        >>> both = cross([sex, old])
+        >>> both.name, both.levels[:2], both.codes.tolist()
+        ('sex × old', ('f, no', 'f, yes'), [1, 3, 2])
+    """
+    shape = tuple(part.size for part in parts)
+    codes = np.ravel_multi_index([part.codes for part in parts], shape)
+    present = np.arange(math.prod(shape))
+    if most is not None and len(present) > most:
+        present, codes = np.unique(codes, return_inverse=True)
+    places = np.stack(np.unravel_index(present, shape), axis=1)
+    levels = tuple(
+        LEVEL_JOINT.join(part.levels[i] for part, i in zip(parts, place, strict=True))
+        for place in places
+    )
+    names = tuple(part.name for part in parts)
+    return Grouping(
+        name=crossed_name(names),
+        levels=levels,
+        codes=codes.astype(np.int32),
+        attributes=names,
+        places=places,
+    )
+
+
+def crossed_name(attributes: Sequence[str]) -> str:
+    """Returns what the crossing of attributes is called.
+
+    Example:
+        >>> crossed_name(("sex", "age"))
+        'sex × age'
+    """
+    return ATTRIBUTE_JOINT.join(attributes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import strategies as st
 
-from fairjax.groups import partition
+from fairjax.groups import Grouping, cross, partition
+from fairjax.mitigation._sensitive import Groups
 
 SEX = ["f", "f", "f", "m", "m", "m", "m", "f"]
 RACE = ["black", "white", "white", "white", "black", "white", "asian", "white"]
@@ -533,3 +534,55 @@ def test_counts_and_groups_agree_with_pandas(frame, min_count, merge, kind, rand
     assert pooled.counts.sum() == len(frame)
     is_pooled = pooled.encode(frame) == len(kept)
     assert is_pooled.tolist() == small[encoded].tolist()
+
+
+def test_crossed_groupings_by_hand():
+    sex = Grouping("sex", ("f", "m"), np.array([0, 1, 1, 0]))
+    age = Grouping("age", ("<40", "40-64", "65+"), np.array([2, 0, 2, 2]))
+    both = cross([sex, age])
+    assert (both.name, both.attributes) == ("sex × age", ("sex", "age"))
+    assert both.levels == (
+        "f, <40",
+        "f, 40-64",
+        "f, 65+",
+        "m, <40",
+        "m, 40-64",
+        "m, 65+",
+    )
+    assert both.codes.tolist() == [2, 3, 5, 2]
+    assert both.places[3].tolist() == [1, 0]
+    assert both.intersection
+    assert not sex.intersection
+    # Of too many combinations, those that have rows.
+    few = cross([sex, age], most=5)
+    assert few.levels == ("f, 65+", "m, <40", "m, 65+")
+    assert few.codes.tolist() == [0, 1, 2, 0]
+    assert few.places.tolist() == [[0, 2], [1, 0], [1, 2]]
+
+
+def test_a_grouping_of_one_attribute_has_defaults():
+    sex = Grouping("sex", ("f", "m"), np.array([0, 1]))
+    assert (sex.attributes, sex.places.tolist()) == (("sex",), [[0], [1]])
+    assert (sex.compared.tolist(), sex.reference, sex.size) == ([True] * 2, None, 2)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 1.0, True, 0],
+        [1.0, np.nan, 2.0],
+        [True, False, None],
+        ["x", "a", None],
+        [2.5, 1, "b"],
+        pd.Series([1, 2, None], dtype="Int64"),
+        pd.to_datetime(["2020-01-01", "2021-01-01"]),
+    ],
+    ids=str,
+)
+def test_levels_are_those_of_mitigation(values):
+    """What is equal is one level, whatever its type; what is missing is one more."""
+    column = pd.Series(values, dtype=object if isinstance(values, list) else None)
+    cells = partition({"g": column})
+    groups, codes = Groups.read(pd.DataFrame({"g": column}), rows=len(column))
+    own = [cells.names[cell] for cell in cells.encode({"g": column})]
+    assert own == [groups.names[code] for code in codes]

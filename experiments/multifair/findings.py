@@ -12,7 +12,7 @@ from experiments.multifair.results import Results
 from experiments.multifair.verdicts import HEADLINE, judged
 from experiments.reporting import markdown, tables
 from experiments.reporting.differences import clear, p_text, span, untested
-from fairjax.evaluation import Comparison, Tests, compare, holm
+from fairjax.evaluation import Comparison, Tests, compare, crossed_name, holm
 from fairjax.evaluation import names as metric_names
 from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
 from fairjax.metrics import group_auroc
@@ -27,7 +27,7 @@ _REFERENCES = (REFERENCE, BEST)
 def tested(results: Results) -> list[str]:
     """The metrics of the summary, all compared with joint training."""
     attributes = results.splits.attributes
-    groups = (*attributes, metric_names.crossed_name(attributes))
+    groups = (*attributes, crossed_name(attributes))
     names = ["auroc", "brier"]
     for metric in (EQUITY, AUROC_GAP, PARITY, GAP):
         names += metric_names.full_names(metric, tuple(dict.fromkeys(groups)))
@@ -223,7 +223,7 @@ def _truth_answer(
 
 def _groups_table(results: Results) -> list[str]:
     some = next(iter(results.evaluations.values()))
-    crossed = metric_names.crossed_name(results.splits.attributes)
+    crossed = crossed_name(results.splits.attributes)
     start = f"{GROUP_AUROC}/{crossed}="
     groups = [m for m in some.repeats if m.startswith(start)]
     header = ["Method", *(markdown.escape(m.removeprefix(start)) for m in groups)]

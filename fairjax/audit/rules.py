@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from fairjax.audit._errors import AuditError, near_miss
 from fairjax.audit._templates import sentences
 from fairjax.audit.schema import Document, DocumentLike, Entry
+from fairjax.groups import ATTRIBUTE_JOINT, LEVEL_JOINT
 from fairjax.metrics.definitions import AUDITED, METRICS
 
 # The metrics that a rule may name: those of all rows or of one group,
@@ -34,8 +35,6 @@ RATE_METRICS: Final = tuple(
 # and those that compare the groups of an attribute.
 GAP_METRICS: Final = tuple(sorted(AUDITED))
 # How the document joins the names of the attributes, and of the levels, that cross.
-ATTRIBUTE_JOINT: Final = " × "
-LEVEL_JOINT: Final = ", "
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BEYOND = {">": gt, ">=": ge, "<": lt, "<=": le}

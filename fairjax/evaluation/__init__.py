@@ -5,7 +5,6 @@ from fairjax.evaluation.cohorts import (
     MIN_SUPPORT,
     WORST_GROUP_SUPPORT,
     Cohort,
-    Grouping,
     cohort,
     left_out,
 )
@@ -22,7 +21,8 @@ from fairjax.evaluation.comparison import (
 )
 from fairjax.evaluation.evaluator import Evaluator, measure
 from fairjax.evaluation.methods import MethodComparison, compare_methods, out_of_fold
-from fairjax.evaluation.names import STANDARD, crossed_name, full_names, gap_metrics
+from fairjax.evaluation.names import STANDARD, full_names, gap_metrics
+from fairjax.groups import Grouping, crossed_name
 
 __all__ = [
     "BY_LEVEL",

@@ -22,8 +22,8 @@ import numpy as np
 from fairjax import metrics
 from fairjax.evaluation._level_measures import BY_LEVEL, by_level
 from fairjax.evaluation._sample import Sample
-from fairjax.evaluation.cohorts import Grouping
 from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
+from fairjax.groups import Grouping
 from fairjax.metrics import GroupCounts
 from fairjax.metrics.definitions import GAPS, METRICS, RATES
 

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fairjax import metrics
-from fairjax.evaluation.cohorts import Cohort, Grouping
+from fairjax.evaluation.cohorts import Cohort
+from fairjax.groups import Grouping
 from fairjax.metrics import GroupCounts
 
 
@@ -32,7 +32,7 @@ class Sample:
         self._group_aurocs: dict[str, jax.Array] = {}
         self._counts: dict[str, GroupCounts] = {}
         everyone = jnp.zeros_like(cohort.labels)
-        self._whole = Grouping("", ("",), everyone, np.ones(1, bool))
+        self._whole = Grouping("", ("",), everyone)
 
     def auroc(self) -> jax.Array:
         """``[B]``."""

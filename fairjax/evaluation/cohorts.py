@@ -12,35 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from fairjax.evaluation.names import SUMMARIES, crossed_name
-from fairjax.groups import Partition, partition
+from fairjax.evaluation.names import SUMMARIES
+from fairjax.groups import Grouping, Partition, crossed_name, partition
 
 MIN_SUPPORT = 10
 WORST_GROUP_SUPPORT = 50
-
-
-@dataclass(frozen=True, eq=False)
-class Grouping:
-    """The groups of one attribute, or those of all attributes crossed.
-
-    Attributes:
-      name: The attribute, or the attributes joined by ``" × "``.
-      levels: Names of the G groups.
-      codes: int32 ``[n]``, each patient's group.
-      compared: bool ``[G]``, which have enough patients of each outcome.
-      reference: Position of the group that all others are measured against, or None.
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    codes: jax.Array
-    compared: np.ndarray
-    reference: int | None = None
-
-    @property
-    def size(self) -> int:
-        """G."""
-        return len(self.levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +102,16 @@ def cohort(
     _check_rows(label, attributes=row_cells, patients=numbers)
 
     def grouping(names: Sequence[str], reference: str | None = None) -> Grouping:
-        codes, levels = _members(cells, row_cells, names)
-        return _grouping(names, levels, codes, label, min_support, reference)
+        codes, levels, places = _members(cells, row_cells, names)
+        compared = _enough(label, codes, len(levels), min_support)
+        position = _reference(names, levels, compared, min_support, reference)
+        own = levels, jnp.asarray(codes, jnp.int32), compared, position
+        return Grouping(crossed_name(names), *own, tuple(names), places)
 
     chosen = references or {}
     groupings = tuple(grouping((n,), chosen.get(n)) for n in cells.attributes)
     several = len(groupings) > 1
-    codes, levels = _members(cells, row_cells, cells.attributes)
+    codes, levels, _ = _members(cells, row_cells, cells.attributes)
     large = _enough(label, codes, len(levels), WORST_GROUP_SUPPORT)
     return Cohort(
         labels=jnp.asarray(label, jnp.int32),
@@ -220,15 +199,14 @@ def _checked_folds(folds: Any, rows: int) -> np.ndarray:
     return found
 
 
-def _grouping(
+def _reference(
     attributes: Sequence[str],
     levels: tuple[str, ...],
-    codes: np.ndarray,
-    label: np.ndarray,
+    compared: np.ndarray,
     support: int,
     reference: str | None,
-) -> Grouping:
-    compared = _enough(label, codes, len(levels), support)
+) -> int | None:
+    """The position of the reference, where the groups can be compared at all."""
     name = crossed_name(attributes)
     if compared.sum() < 2:
         raise ValueError(
@@ -241,23 +219,23 @@ def _grouping(
             f"the reference of {name!r} must be one of its groups with {support} "
             f"patients of each outcome or more, {', '.join(able)}; not {reference}."
         )
-    place = None if reference is None else levels.index(reference)
-    return Grouping(name, levels, jnp.asarray(codes, jnp.int32), compared, place)
+    return None if reference is None else levels.index(reference)
 
 
 def _members(
     cells: Partition, row_cells: np.ndarray, attributes: Sequence[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Each patient's group, and the groups' names without the attributes'."""
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """Each patient's group; the groups' names without the attributes', and levels."""
     _, members = cells.membership(attributes)
     # The cell that each group is named after.
-    first = cells.codes[members.argmax(axis=1)]
+    first = members.argmax(axis=1)
     columns = [cells.attributes.index(attribute) for attribute in attributes]
+    places = cells.codes[first][:, columns]
     levels = tuple(
-        crossed_name([cells.levels[column][row[column]] for column in columns])
-        for row in first
+        crossed_name([cells.levels[c][i] for c, i in zip(columns, row, strict=True)])
+        for row in places
     )
-    return members.argmax(axis=0)[row_cells], levels
+    return members.argmax(axis=0)[row_cells], levels, places
 
 
 def _enough(

@@ -39,13 +39,3 @@ def gap_metrics(attributes: Sequence[str]) -> tuple[str, ...]:
       'equalized_odds_difference/sex'
     """
     return full_names(GAP, attributes)
-
-
-def crossed_name(attributes: Sequence[str]) -> str:
-    """What the intersection of attributes is called.
-
-    Example:
-      >>> crossed_name(("sex", "age"))
-      'sex × age'
-    """
-    return " × ".join(attributes)

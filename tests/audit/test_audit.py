@@ -21,9 +21,9 @@ from fairjax.audit import (
 from fairjax.audit.formats import select
 from fairjax.audit.measure import _analysis, _pointwise
 from fairjax.audit.measure._analysis import searchable
-from fairjax.audit.reading.data import Attribute
 from fairjax.audit.reading.table import read
 from fairjax.audit.schema import schema
+from fairjax.groups import Grouping
 
 OPTIONS = {
     "outcome": "died",
@@ -349,7 +349,7 @@ def test_bad_tables_are_refused(frame):
 def test_what_is_too_much_to_search_is_left_out_and_named():
     def attribute(name, number):
         levels = tuple(map(str, range(number)))
-        return Attribute(name, levels, np.zeros(1, np.int32), None)
+        return Grouping(name, levels, np.zeros(1, np.int32))
 
     sizes = {"site": 50, "age": 20, "race": 10, "payer": 10, "sex": 2, "tongue": 6}
     attributes = [attribute(name, number) for name, number in sizes.items()]

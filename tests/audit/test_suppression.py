@@ -9,13 +9,14 @@ from fairjax.audit.measure import _models
 from fairjax.audit.measure._families import families
 from fairjax.audit.measure._suppression import _close_bins
 from fairjax.audit.measure._withheld import Withheld, count, withheld, withhold
-from fairjax.audit.reading.data import Attribute, AuditData, Model
+from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Calibration
+from fairjax.groups import Grouping
 
 
 def attribute(name, codes, number):
     levels = tuple(f"{name}{i}" for i in range(number))
-    return Attribute(name, levels, np.asarray(codes, np.int32), None)
+    return Grouping(name, levels, np.asarray(codes, np.int32))
 
 
 def hidden_of(codes, labels, sizes, threshold):

@@ -17,15 +17,16 @@ from fairjax.audit.measure import _entries as entries
 from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Compared, Odds, Support, compare, support
 from fairjax.audit.measure._estimates import Measured, Rows, measure
-from fairjax.audit.measure._families import MAX_GROUPS, Family, families
+from fairjax.audit.measure._families import MAX_GROUPS, families
 from fairjax.audit.measure._models import compare_models
 from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
 from fairjax.audit.measure._suppression import masked, suppress
 from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading._quality import finding
-from fairjax.audit.reading.data import Attribute, AuditData, Model
+from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Cohort, Discovery, Document
+from fairjax.groups import Grouping
 
 _T = TypeVar("_T")
 
@@ -79,8 +80,8 @@ def _most(found: Sequence[Discovery]) -> list[Discovery]:
 
 
 def searchable(
-    attributes: Sequence[Attribute],
-) -> tuple[list[Attribute], list[str]]:
+    attributes: Sequence[Grouping],
+) -> tuple[list[Grouping], list[str]]:
     """The attributes whose full cross can be searched, and the names of the others.
 
     Those with the most levels are left out, so that most attributes are kept.
@@ -127,8 +128,8 @@ class _Analysis:
         repeated = data.patients is not None and number < len(data.labels)
         self.patients = data.patients if repeated else None
         self.num_patients = number if repeated else 1
-        codes, places = np.zeros(len(data.labels), np.int32), np.zeros((1, 0))
-        self.everyone = Family(_EVERYONE, (), (_EVERYONE,), codes, places)
+        codes = np.zeros(len(data.labels), np.int32)
+        self.everyone = Grouping(_EVERYONE, (_EVERYONE,), codes)
 
     def fill(self, document: Document) -> Document:
         """The document with all entries that hold numbers."""
@@ -214,7 +215,7 @@ class _Analysis:
             self.patients,
         )
 
-    def _measure(self, rows: Rows, family: Family) -> Measured:
+    def _measure(self, rows: Rows, family: Grouping) -> Measured:
         return measure(
             rows,
             family.codes,
@@ -234,7 +235,7 @@ class _Analysis:
         position: int,
         model: Model,
         rows: Rows,
-        family: Family,
+        family: Grouping,
         ready: Future,
     ) -> None:
         number = self.families.index(family)
@@ -275,7 +276,7 @@ class _Analysis:
             )
 
     def _cohort(
-        self, family: Family, measured: Measured, enough: np.ndarray
+        self, family: Grouping, measured: Measured, enough: np.ndarray
     ) -> Iterator[Cohort]:
         patients, known = None, family.codes >= 0
         if self.data.patients is not None:
@@ -314,7 +315,7 @@ class _Analysis:
         place: int,
         model: Model,
         metric: str,
-        searched: Sequence[Attribute],
+        searched: Sequence[Grouping],
     ) -> metrics.Intersections:
         options = self.options
         return metrics.worst_intersections(

@@ -12,8 +12,7 @@ from fairjax.audit import schema
 from fairjax.audit.measure import _comparisons, _pointwise
 from fairjax.audit.measure._comparisons import ODDS_GAPS, Support
 from fairjax.audit.measure._estimates import SHARES, Estimate, Measured
-from fairjax.audit.measure._families import Family
-from fairjax.audit.reading.data import Attribute
+from fairjax.groups import Grouping
 from fairjax.metrics.definitions import COMPLEMENTS, GAPS
 
 _WILSON, _MOVER = "Wilson", "limits recovered from Wilson's"
@@ -56,7 +55,7 @@ def ends(
 
 
 def cohort(
-    family: Family,
+    family: Grouping,
     measured: Measured,
     patients: np.ndarray | None,
     enough: np.ndarray,
@@ -106,7 +105,7 @@ def overall(model: str, measured: Measured) -> Iterator[schema.Overall]:
 
 def groups(
     model: str,
-    family: Family,
+    family: Grouping,
     measured: Measured,
     supported: Support,
 ) -> Iterator[schema.Group]:
@@ -156,7 +155,7 @@ def enough_for(supported: Support) -> dict[str, np.ndarray]:
 
 def gaps(
     model: str,
-    family: Family,
+    family: Grouping,
     measured: Measured,
     found: Mapping[str, _comparisons.Gap],
     supported: Support,
@@ -211,7 +210,7 @@ def gaps(
 
 
 def _who(
-    family: Family,
+    family: Grouping,
     rates: Sequence[str],
     enough: Mapping[str, np.ndarray],
     present: np.ndarray,
@@ -234,7 +233,7 @@ def _who(
 
 
 def _extremes(
-    family: Family, metric: str, found: Mapping[str, _comparisons.Gap]
+    family: Grouping, metric: str, found: Mapping[str, _comparisons.Gap]
 ) -> tuple[str | None, str | None]:
     """Whose the largest and the smallest value are."""
     if metric == "equalized_odds_difference":
@@ -279,7 +278,7 @@ def adjusted(gaps: Sequence[schema.Gap], correction: str) -> list[schema.Gap]:
 
 def curves(
     model: str,
-    family: Family,
+    family: Grouping,
     measured: Measured,
     found: _pointwise.Curves,
     enough: np.ndarray,
@@ -305,7 +304,7 @@ def curves(
 
 
 def sensitivity(
-    model: str, family: Family, found: metrics.GapInterval
+    model: str, family: Grouping, found: metrics.GapInterval
 ) -> schema.Sensitivity:
     """Equalized odds against the threshold."""
     thresholds = _pointwise.SENSITIVITY_THRESHOLDS
@@ -319,7 +318,7 @@ def discovery(
     model: str,
     metric: str,
     found: metrics.Intersections,
-    attributes: Sequence[Attribute],
+    attributes: Sequence[Grouping],
     labels: np.ndarray,
     searches: int,
 ) -> Iterator[schema.Discovery]:

@@ -2,47 +2,16 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
 
-import numpy as np
-
-from fairjax.audit.reading.data import Attribute
-from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
+from fairjax.groups import Grouping, cross
 
 # More groups than this fill a report that nobody reads.
 MAX_GROUPS = 60
 
 
-@dataclass(frozen=True, eq=False)
-class Family:
-    """Groups that are compared with each other: every row is in exactly one.
-
-    Attributes:
-      name: An attribute, or the crossed attributes joined by ``" × "``.
-      attributes: The attributes it is made of.
-      levels: The groups' names.
-      codes: int32 ``[n]``, each row's group.
-      places: ``[G, attributes]``, each group's level of every attribute.
-      binned: How a continuous attribute was cut, in words; None if it was not.
-    """
-
-    name: str
-    attributes: tuple[str, ...]
-    levels: tuple[str, ...]
-    codes: np.ndarray
-    places: np.ndarray
-    binned: str | None = None
-
-    @property
-    def intersection(self) -> bool:
-        """Whether attributes were crossed."""
-        return len(self.attributes) > 1
-
-
 def families(
-    attributes: Sequence[Attribute], max_depth: int
-) -> tuple[tuple[Family, ...], tuple[str, ...]]:
+    attributes: Sequence[Grouping], max_depth: int
+) -> tuple[tuple[Grouping, ...], tuple[str, ...]]:
     """Each attribute, and each combination of up to ``max_depth`` of them.
 
     All combinations of declared levels are groups, so that one without patients stays
@@ -59,33 +28,9 @@ def families(
     found, too_many = [], []
     for depth in range(1, min(max_depth, len(attributes)) + 1):
         for parts in itertools.combinations(attributes, depth):
-            if depth == 1:
-                (one,) = parts
-                places = np.arange(len(one.levels))[:, None]
-                family = Family(
-                    one.name, (one.name,), one.levels, one.codes, places, one.binned
-                )
-            else:
-                family = _cross(parts)
-            if depth > 1 and len(family.levels) > MAX_GROUPS:
+            family = parts[0] if depth == 1 else cross(parts, most=MAX_GROUPS)
+            if depth > 1 and family.size > MAX_GROUPS:
                 too_many.append(family.name)
             else:
                 found.append(family)
     return tuple(found), tuple(too_many)
-
-
-def _cross(parts: Sequence[Attribute]) -> Family:
-    shape = tuple(len(part.levels) for part in parts)
-    codes = np.ravel_multi_index([part.codes for part in parts], shape)
-    present = np.arange(prod(shape))
-    if len(present) > MAX_GROUPS:
-        present, codes = np.unique(codes, return_inverse=True)
-    places = np.stack(np.unravel_index(present, shape), axis=1)
-    levels = tuple(
-        LEVEL_JOINT.join(part.levels[i] for part, i in zip(parts, place, strict=True))
-        for place in places
-    )
-    names = tuple(part.name for part in parts)
-    return Family(
-        ATTRIBUTE_JOINT.join(names), names, levels, codes.astype(np.int32), places
-    )

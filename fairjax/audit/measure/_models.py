@@ -8,11 +8,11 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.audit.measure import _entries as entries
-from fairjax.audit.measure._families import Family
 from fairjax.audit.measure._withheld import Withheld, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Change, Comparison, GroupChange
+from fairjax.groups import Grouping
 
 _ALL = "all attributes"
 
@@ -31,7 +31,7 @@ _positive_sum = jax.jit(
 
 def compare_models(
     data: AuditData,
-    families: Sequence[Family],
+    families: Sequence[Grouping],
     withheld: Withheld | None,
     options: Options,
     *,
@@ -49,7 +49,7 @@ def compare_models(
       by_patient: Whether patients have several rows.
     """
     baseline, *others = data.models
-    together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
+    together = Grouping(_ALL, (), np.empty(0, np.int32))
     for place, model in enumerate(others, start=1):
         open_to_all = families
         if withheld is not None:
@@ -104,15 +104,15 @@ def _changes(
 
 
 def _open(
-    model: int, families: Sequence[Family], withheld: Withheld
-) -> Sequence[Family]:
+    model: int, families: Sequence[Grouping], withheld: Withheld
+) -> Sequence[Grouping]:
     """The families without the groups whose AUROC is withheld in either model."""
     if withheld.overall_ranking[0] or withheld.overall_ranking[model]:
         return ()
     return [without(f, np.array(_hidden(model, f, withheld))) for f in families]
 
 
-def _hidden(model: int, family: Family, withheld: Withheld | None) -> list[bool]:
+def _hidden(model: int, family: Grouping, withheld: Withheld | None) -> list[bool]:
     """The groups whose AUROC is withheld in the model or the baseline."""
     if withheld is None:
         return [False] * len(family.levels)
@@ -123,7 +123,7 @@ def _hidden(model: int, family: Family, withheld: Withheld | None) -> list[bool]
 def _gains(
     data: AuditData,
     model: Model,
-    parts: Sequence[Family],
+    parts: Sequence[Grouping],
     options: Options,
     num_groups: int,
     by_patient: bool,

@@ -10,10 +10,9 @@ from fairjax.audit import schema
 from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Odds, Support
 from fairjax.audit.measure._estimates import Measured, shrunken
-from fairjax.audit.measure._families import Family
 from fairjax.audit.measure._withheld import Withheld, count
 from fairjax.audit.reading.data import AuditData
-from fairjax.audit.rules import LEVEL_JOINT
+from fairjax.groups import LEVEL_JOINT, Grouping
 
 _KEPT = ("model", "attribute", "group", "metric")
 _ODDS = ("true_positive_rate", "false_positive_rate")
@@ -51,7 +50,7 @@ def masked(
 def suppress(
     document: schema.Document,
     withheld: Withheld,
-    families: Sequence[Family],
+    families: Sequence[Grouping],
     data: AuditData,
 ) -> schema.Document:
     """The document with what may be shown.
@@ -149,7 +148,7 @@ def _close_thresholds(
     sweep: schema.Sensitivity,
     groups: Sequence[schema.Group],
     floor: int,
-    family: Family,
+    family: Grouping,
     data: AuditData,
 ) -> schema.Sensitivity:
     """Leaves thresholds out at which a group compared has a small cell."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from fairjax.audit._errors import AuditError, row_count
 from fairjax.audit.glossary import RANKING
-from fairjax.audit.measure._families import Family
 from fairjax.audit.reading.data import AuditData
+from fairjax.groups import Grouping
 
 # What may be left, for rounding, of a group that is a combination of the others.
 _TOLERANCE = 1e-6
@@ -58,7 +58,7 @@ class Withheld(NamedTuple):
         return (self.overall_ranking if metric in RANKING else self.overall)[model]
 
 
-def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:
+def withhold(families: Sequence[Grouping], data: AuditData, floor: int) -> Withheld:
     """Decides what is withheld: cells of labels, then of labels by decisions.
 
     Where patients are known, a cell counts patients and not rows.
@@ -72,7 +72,7 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
       AuditError: All rows together have too few with the outcome, or without it.
     """
     labels = data.labels.astype(np.int64)
-    everyone = Family("", (), ("",), np.zeros(len(labels), np.int32), np.zeros((1, 0)))
+    everyone = Grouping("", ("",), np.zeros(len(labels), np.int32))
     total = count(everyone, labels, 2, data.patients)
     if _small(total, floor).any():
         raise AuditError(
@@ -99,7 +99,7 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
     for model, gone, all_gone in zip(data.models, decisions, overall, strict=True):
         value = np.unique(model.scores, return_inverse=True)[1]
 
-        def told(family: Family, value: np.ndarray = value) -> _Told:
+        def told(family: Grouping, value: np.ndarray = value) -> _Told:
             return _told(family, labels, value, data.patients, floor)
 
         tables, besides = {}, {}
@@ -139,7 +139,7 @@ class _Told(NamedTuple):
 
 
 def _told(
-    family: Family,
+    family: Grouping,
     labels: np.ndarray,
     value: np.ndarray,
     patients: np.ndarray | None,
@@ -161,13 +161,13 @@ def _told(
     return _Told(few, small, number > 0)
 
 
-def _shared(families: Sequence[Family], data: AuditData) -> frozenset[str]:
+def _shared(families: Sequence[Grouping], data: AuditData) -> frozenset[str]:
     """Families in which a patient has rows in several groups."""
     varying = {a.name for a in data.attributes if data.varying(a).any()}
     return frozenset(f.name for f in families if varying & set(f.attributes))
 
 
-def without(family: Family, hidden: np.ndarray) -> Family:
+def without(family: Grouping, hidden: np.ndarray) -> Grouping:
     """The family with the rows of withheld groups in no group, code -1."""
     # The last entry is where code -1 points.
     kept = np.append(np.where(hidden, -1, np.arange(len(hidden))), -1)
@@ -175,7 +175,7 @@ def without(family: Family, hidden: np.ndarray) -> Family:
 
 
 def count(
-    family: Family, cells: np.ndarray, number: int, patients: np.ndarray | None
+    family: Grouping, cells: np.ndarray, number: int, patients: np.ndarray | None
 ) -> np.ndarray:
     """Rows, or distinct patients, of each group in each of K cells: ``[G, K]``."""
     place = family.codes.astype(np.int64) * number + cells
@@ -192,7 +192,7 @@ def _once(place: np.ndarray, patients: np.ndarray) -> np.ndarray:
 
 
 def withheld(
-    families: Sequence[Family],
+    families: Sequence[Grouping],
     cells: Mapping[str, np.ndarray],
     floor: int,
     besides: Mapping[str, np.ndarray] | None = None,
@@ -241,8 +241,8 @@ def _small(counts: np.ndarray, floor: int) -> np.ndarray:
 
 
 def _close(
-    family: Family,
-    families: Sequence[Family],
+    family: Grouping,
+    families: Sequence[Grouping],
     cells: Mapping[str, np.ndarray],
     hidden: Mapping[str, np.ndarray],
     floor: int,
@@ -287,7 +287,7 @@ class _Sums:
     where its indicator over combinations is a linear combination of theirs.
     """
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(self, families: Sequence[Grouping]) -> None:
         rows = len(families[0].codes)
         combination = np.zeros(rows, np.int64)
         for family in families:

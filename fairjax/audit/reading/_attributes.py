@@ -10,7 +10,8 @@ from fairjax.audit.options import MAX_LEVELS, Options
 from fairjax.audit.reading import _quality
 from fairjax.audit.reading._columns import Codes
 from fairjax.audit.reading.binning import cut, number, quantile_edges
-from fairjax.audit.reading.data import Attribute, Finding
+from fairjax.audit.reading.data import Finding
+from fairjax.groups import Grouping
 
 MISSING: Final = "missing"
 
@@ -21,7 +22,7 @@ def attribute(
     options: Options,
     audited: np.ndarray,
     findings: list[Finding],
-) -> Attribute:
+) -> Grouping:
     """Returns an attribute's levels; what should be known of them joins `findings`.
 
     Quantiles are those of the audited rows, bool [n].
@@ -57,7 +58,7 @@ def attribute(
         if MISSING not in levels:
             levels = (*levels, MISSING)
         codes = np.where(missing, np.int32(levels.index(MISSING)), codes)
-    return Attribute(name, levels, codes, binned)
+    return Grouping(name, levels, codes, binned=binned)
 
 
 def too_many(name: str) -> str:
@@ -125,7 +126,7 @@ def _binned(
     return codes, levels, words
 
 
-def check_named_levels(options: Options, attributes: Sequence[Attribute]) -> None:
+def check_named_levels(options: Options, attributes: Sequence[Grouping]) -> None:
     """Raises AuditError if a rule names a level that there is not."""
     levels = {attribute.name: attribute.levels for attribute in attributes}
     for rule in options.rules:

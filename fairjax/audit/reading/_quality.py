@@ -9,7 +9,8 @@ import pandas as pd
 from fairjax.audit._errors import share
 from fairjax.audit._templates import titled
 from fairjax.audit.reading._columns import Codes
-from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
+from fairjax.audit.reading.data import AuditData, Finding, Model
+from fairjax.groups import Grouping
 
 # A share of positives beyond these makes most metrics of small groups noise.
 _RARE: Final = 0.01
@@ -114,7 +115,7 @@ def _of_model(model: Model) -> Iterator[Finding]:
 
 
 def _of_attribute(
-    attribute: Attribute, data: AuditData, hidden: bool
+    attribute: Grouping, data: AuditData, hidden: bool
 ) -> Iterator[Finding]:
     name, levels, rows = attribute.name, attribute.levels, len(data.labels)
     counts = np.bincount(attribute.codes, minlength=len(levels))

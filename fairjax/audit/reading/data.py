@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int32
 
+from fairjax.groups import Grouping
+
 
 class Finding(NamedTuple):
     """Something about the data that a reader of the report should know.
@@ -21,23 +23,6 @@ class Finding(NamedTuple):
     code: str
     message: str
     rows: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Attribute:
-    """An attribute of the patients, as levels.
-
-    Attributes:
-        name: Its column.
-        levels: The levels' names, those without a row included.
-        codes: The level of each row, ``[n]``; every row has one.
-        binned: How numbers became levels, in words; None if they were not numbers.
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    codes: Int32[np.ndarray, " n"]
-    binned: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +76,12 @@ class AuditData:
     positive: str
     labels: Int8[np.ndarray, " n"]
     models: tuple[Model, ...]
-    attributes: tuple[Attribute, ...]
+    attributes: tuple[Grouping, ...]
     patients: Int32[np.ndarray, " n"] | None
     num_patients: int | None
     findings: tuple[Finding, ...]
 
-    def varying(self, attribute: Attribute) -> Bool[np.ndarray, " patients"]:
+    def varying(self, attribute: Grouping) -> Bool[np.ndarray, " patients"]:
         """Which patients have rows with different levels; none without patients."""
         if self.patients is None or self.num_patients is None:
             return np.zeros(0, bool)

@@ -16,10 +16,10 @@ from fairjax.audit.options import Options
 from fairjax.audit.reading import _attributes, _labels, _quality, _scores
 from fairjax.audit.reading._columns import CodeReader, Codes, KeyReader, NumberReader
 from fairjax.audit.reading._sources import Source, open_source
-from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
+from fairjax.audit.reading.data import AuditData, Finding, Model
 from fairjax.audit.reading.thresholds import decide
 
-__all__ = ["Attribute", "AuditData", "Finding", "Model", "read"]
+__all__ = ["AuditData", "Finding", "Model", "read"]
 
 
 def read(options: Options, table: Any = None) -> AuditData:
