@@ -11,7 +11,7 @@ Number = float | int
 NONE = "\u2013"
 STATUS = {
     "ok": "",
-    "insufficient": "too few patients to judge",
+    "insufficient": "too few patients to assess",
     "empty": "no rows",
     "suppressed": "suppressed: small cell",
 }

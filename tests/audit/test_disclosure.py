@@ -252,7 +252,7 @@ def test_suppression_turns_no_failed_rule_into_a_passed_one():
     assert {entry["status"] for entry in open_["gate"]} == {"failed"}
     assert {entry["status"] for entry in closed["gate"]} == {"undecided"}
     for entry in closed["gate"]:
-        assert "withheld" in entry["reason"]
+        assert "suppressed" in entry["reason"]
         assert "rules out" not in entry["reason"]
         assert "too few" not in entry["reason"]
     for gap in closed["gaps"]:
@@ -261,7 +261,7 @@ def test_suppression_turns_no_failed_rule_into_a_passed_one():
             assert not set(gap["withheld"]) & {*gap["left_out"], *gap["compared"]}
     text = " ".join(closed["summary"])
     assert "site = C" in text
-    assert "of those that may be shown none stands out" in text
+    assert "none of the groups that can be shown stands out" in text
     assert "too few" not in text
 
 
@@ -362,8 +362,8 @@ def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
         Options(**CUT, scores="risk", thresholds=[0.4], suppress_below=FLOOR), frame
     )
     assert set(ranking_of(document, "risk", "c").values()) == {"suppressed"}
-    [told] = [s for s in document["summary"] if s.startswith("Withheld")]
-    assert "of the ranking and calibration, race = " in told
+    [told] = [s for s in document["summary"] if s.startswith("Suppressed")]
+    assert "ranking and calibration for race = " in told
     assert "decisions" not in told
     rates = [g for g in document["groups"] if g["metric"] in DECIDED]
     assert not {g["status"] for g in rates} & {"suppressed"}

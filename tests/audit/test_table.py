@@ -684,8 +684,8 @@ def test_findings_do_not_tell_of_small_groups():
         assert words in by_code(data, code).message
     for found in by_code_any(data, "one_class_groups"):
         assert found.rows is None
-        assert "is with the outcome: withheld" in found.message or (
-            "is without the outcome: withheld" in found.message
+        assert "no rows with the outcome: suppressed" in found.message or (
+            "no rows without the outcome: suppressed" in found.message
         )
 
 

@@ -94,7 +94,7 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
         axes.set_ylim(-0.01 * top, 1.01 * top)
         known = [r for r in curve.rows if r is not None]
         rows = f"n = {count(int(sum(known)))}"
-        rows = rows if len(known) == len(x) else "some bins withheld"
+        rows = rows if len(known) == len(x) else "some bins suppressed"
         _title(axes, curve.group, rows)
         _ticks(axes, n)
     _legend(

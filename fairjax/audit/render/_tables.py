@@ -102,7 +102,7 @@ def cohort(document: Document, attribute: str) -> Table:
             "Positives": lambda c: tally(c.positives),
             "Negatives": lambda c: tally(c.negatives),
             "Prevalence": _prevalence,
-            "Status": lambda c: Cell(STATUS[c.status] or "judged"),
+            "Status": lambda c: Cell(STATUS[c.status] or "assessed"),
         },
     )
 
