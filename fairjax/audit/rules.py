@@ -103,8 +103,7 @@ def parse(text: str) -> Rule:
     known = (*RATE_METRICS, *GAP_METRICS)
     if metric not in known:
         raise AuditError(
-            f"the rule {text!r} must name a metric of an audit; got {metric!r}"
-            f"{near_miss(metric, known)}"
+            f"the rule {text!r} must name an audited metric{near_miss(metric, known)}"
         )
     attributes, levels = _where(text, match["where"])
     if metric in GAP_METRICS and (levels or not attributes):

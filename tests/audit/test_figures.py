@@ -126,14 +126,14 @@ def test_each_figure_explains_its_signs():
     for drawing in of("gaps"):
         for name in (
             "estimate with interval",
-            "less what chance adds",
-            "what chance alone gives",
+            "corrected for chance",
+            "noise floor (chance alone)",
             "no gap",
         ):
             assert name in texts(drawing)
     for drawing in of("forest"):
         assert "over all patients" in texts(drawing)
-        assert "what chance alone gives" not in texts(drawing)
+        assert "noise floor (chance alone)" not in texts(drawing)
     for drawing in of("calibration"):
         assert "a bin, 95 % interval" in texts(drawing)
         assert "perfect calibration" in texts(drawing)

@@ -65,7 +65,7 @@ def test_grammar(text, parts):
         ("auroc() < 0.7 or so", "cannot read the rule"),
         ("auroc() < nan", "cannot read the rule"),
         ("auroc(race < 0.7", "cannot read the rule"),
-        ("auc() < 0.7", "a metric of an audit; got 'auc'; did you mean 'auroc'?"),
+        ("auc() < 0.7", "must name an audited metric; did you mean 'auroc'?"),
         ("equalised_odds_difference(race) > 0", "'equalized_odds_difference'?"),
         ("equalized_odds_difference() > 0", "must name an attribute, and not a group"),
         ("auroc_difference(race=a) > 0", "must name an attribute, and not a group"),
