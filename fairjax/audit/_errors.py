@@ -34,7 +34,7 @@ def row_count(number: int) -> str:
     return f"{number:,} row" if number == 1 else f"{number:,} rows"
 
 
-def share(number: int, of: int) -> str:
+def among(number: int, of: int) -> str:
     """Formats a number of rows and the total, such as ``"1 of 4 rows"``."""
     return f"{number:,} of {row_count(of)}"
 
@@ -42,7 +42,7 @@ def share(number: int, of: int) -> str:
 def where(rows: np.ndarray) -> str:
     """Formats the number of rows that are true, bool ``[n]``, and the first of them."""
     number, first = int(np.count_nonzero(rows)), int(np.argmax(rows)) + 1
-    return f"{share(number, len(rows))}, first in data row {first:,}"
+    return f"{among(number, len(rows))}, first in data row {first:,}"
 
 
 def near_miss(name: str, names: Sequence[str]) -> str:

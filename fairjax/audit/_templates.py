@@ -5,7 +5,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fairjax.audit import formats
-from fairjax.audit._errors import listed, require, row_count, share
+from fairjax.audit._errors import among, listed, require, row_count
 from fairjax.audit.glossary import phrase
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def environment(*, escape: bool, strict: bool = True) -> "jinja2.Environment":
         keep_trailing_newline=True,
     )
     made.filters |= {name: getattr(formats, name) for name in _FILTERS}
-    for word in (listed, phrase, row_count, share):
+    for word in (listed, phrase, row_count, among):
         made.filters[word.__name__] = word
     return made
 

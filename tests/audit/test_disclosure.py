@@ -216,7 +216,9 @@ def test_too_few_in_all_are_refused():
     options = Options(
         outcome="died", scores="risk", attributes="sex", suppress_below=11
     )
-    with pytest.raises(AuditError, match="fewer than 11 have the outcome"):
+    with pytest.raises(
+        AuditError, match="at least 11 of 60 rows must be with the outcome"
+    ):
         audit(options, frame)
 
 

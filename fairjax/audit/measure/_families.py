@@ -1,4 +1,4 @@
-"""Families of groups: each attribute's levels, and the intersections of attributes."""
+"""Groupings of rows: by each attribute, and by intersections of attributes."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ import numpy as np
 from fairjax.audit.reading.data import Attribute
 from fairjax.audit.rules import ATTRIBUTE_JOINT, LEVEL_JOINT
 
-# More groups than this fill a report that nobody reads.
+# A report with more groups is too long to read.
 MAX_GROUPS = 60
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Groups that are compared with each other: every row is in exactly one.
+    """A grouping: groups that are compared, where every row is in exactly one group.
 
     Attributes:
       name: An attribute, or the crossed attributes joined by ``" × "``.
-      attributes: The attributes it is made of.
-      levels: The groups' names.
-      codes: int32 ``[n]``, each row's group.
-      places: ``[G, attributes]``, each group's level of every attribute.
-      binned: How a continuous attribute was cut, in words; None if it was not.
+      attributes: The attributes of the grouping.
+      levels: Names of the groups.
+      codes: int32 ``[n]``, group of each row.
+      places: ``[G, attributes]``, category of each group in every attribute.
+      binned: How a continuous attribute was cut, in words; None for other attributes.
     """
 
     name: str
@@ -36,25 +36,26 @@ class Family:
 
     @property
     def intersection(self) -> bool:
-        """Whether attributes were crossed."""
+        """Whether the grouping crosses attributes."""
         return len(self.attributes) > 1
 
 
 def families(
     attributes: Sequence[Attribute], max_depth: int
 ) -> tuple[tuple[Family, ...], tuple[str, ...]]:
-    """Each attribute, and each combination of up to ``max_depth`` of them.
+    """Returns groupings by each attribute, and by up to ``max_depth`` attributes.
 
-    All combinations of declared levels are groups, so that one without patients stays
-    visible; where there are more than ``MAX_GROUPS``, only those with patients are.
+    All combinations of declared categories are groups, so that empty groups stay
+    visible. If there are more than ``MAX_GROUPS`` combinations, only combinations with
+    patients are groups.
 
     Args:
-      attributes: Of the table.
-      max_depth: Greatest number of attributes to cross; 1 for none.
+      attributes: Attributes of the table.
+      max_depth: Largest number of attributes to cross; 1 for no crossings.
 
     Returns:
-      The families, single attributes first, and the names of the crossings that are
-      left out because they have too many groups.
+      The groupings, single attributes first, and the names of crossings that are left
+      out because they have too many groups.
     """
     found, too_many = [], []
     for depth in range(1, min(max_depth, len(attributes)) + 1):

@@ -1,4 +1,4 @@
-"""The first model against each of the others, in the groups that all may be told of."""
+"""Comparison of the first model with each other model, in groups that are shown."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -38,14 +38,14 @@ def compare_models(
     num_groups: int,
     by_patient: bool,
 ) -> Iterator[Comparison]:
-    """An entry for each later model and family, and one for all families together.
+    """Yields an entry for each later model and grouping, and one for all groupings.
 
     Args:
       data: The rows.
-      families: The groups to compare in.
-      withheld: What may not be told, if anything.
-      options: What was asked for.
-      num_groups: How many groups every family is padded to.
+      families: The groupings.
+      withheld: The suppressed groups and metrics; None for no suppression.
+      options: The options of the audit.
+      num_groups: Number of groups that every grouping is padded to.
       by_patient: Whether patients have several rows.
     """
     baseline, *others = data.models
@@ -72,7 +72,7 @@ def compare_models(
             worst = int(found.worst_group)
             changes = _changes(found.group_gains, found.group_lower, found.group_upper)
             compared = np.asarray(found.compared)
-            # A group without a name pads.
+            # Groups without a name are padding.
             named = [(i, level) for i, level in enumerate(levels) if level is not None]
             yield Comparison(
                 model.name,
@@ -98,7 +98,7 @@ def compare_models(
 def _changes(
     value: Any, lower: Any, upper: Any
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """Estimates with the lower and upper ends of their intervals."""
+    """Returns estimates with the lower and upper ends of their intervals."""
     found = (entries.numbers(ends) for ends in (value, lower, upper))
     return list(zip(*found, strict=True))
 
@@ -106,14 +106,14 @@ def _changes(
 def _open(
     model: int, families: Sequence[Family], withheld: Withheld
 ) -> Sequence[Family]:
-    """The families without the groups whose AUROC is withheld in either model."""
+    """Returns groupings without groups whose AUROC is suppressed in either model."""
     if withheld.overall_ranking[0] or withheld.overall_ranking[model]:
         return ()
     return [without(f, np.array(_hidden(model, f, withheld))) for f in families]
 
 
 def _hidden(model: int, family: Family, withheld: Withheld | None) -> list[bool]:
-    """The groups whose AUROC is withheld in the model or the baseline."""
+    """Returns the groups whose AUROC is suppressed in the model or the baseline."""
     if withheld is None:
         return [False] * len(family.levels)
     ranking = withheld.ranking

@@ -1,4 +1,4 @@
-"""Takes what is withheld out of an audit: of what is compared, then of its document."""
+"""Removal of suppressed values from comparisons, and then from the document."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -26,15 +26,15 @@ def masked(
     odds: Odds,
     hidden: Callable[[str], np.ndarray],
 ) -> tuple[Measured, Support, Odds]:
-    """What is compared, without the groups of which it is withheld.
+    """Removes suppressed groups from comparisons.
 
-    Rates are drawn towards those of groups that are shown.
+    Shrunken rates only depend on the rates of groups that are shown.
 
     Args:
-      measured: The family's metrics.
-      supported: Who is compared.
-      odds: What equalized odds are of.
-      hidden: Metric -> which groups do not show it.
+      measured: Metrics of the grouping.
+      supported: The groups that are compared.
+      odds: The rates of equalized odds.
+      hidden: Metric -> groups whose metric is suppressed.
     """
     masks = hidden("selection_rate"), hidden("auroc")
     padding = 0, odds.rates.shape[-1] - len(masks[0])
@@ -54,14 +54,14 @@ def suppress(
     families: Sequence[Family],
     data: AuditData,
 ) -> schema.Document:
-    """The document with what may be shown.
+    """Returns the document without suppressed values.
 
-    Names stay, so that a group is seen to be withheld.
+    Names of suppressed groups stay, so that readers see the suppression.
 
     Args:
-      document: All that was found.
-      withheld: What is not shown.
-      families: The groups, with the rows of withheld ones in none.
+      document: The document with all values.
+      withheld: The suppressed groups and metrics.
+      families: The groupings, with rows of suppressed groups in no group.
       data: The rows.
     """
     models = {model.name: place for place, model in enumerate(data.models)}
@@ -79,7 +79,7 @@ def suppress(
 
     def cohort(entry: schema.Cohort) -> schema.Cohort:
         if entry.attribute in withheld.shared:
-            # Beside the total they would tell how many patients are in several groups.
+            # With the total, the counts reveal how many patients are in several groups.
             entry = replace(entry, patients=None)
         return shown(entry, withheld.groups[entry.attribute])
 
@@ -89,7 +89,7 @@ def suppress(
         return replace(entry, estimate=None, lower=None, upper=None)
 
     def found(entry: schema.Discovery) -> bool:
-        """Whether the group is one of the tables' and has its decisions."""
+        """Returns whether the tables show the group and its decisions."""
         model = models[entry.model]
         if withheld.overall[model]:
             return False
@@ -100,13 +100,13 @@ def suppress(
                 return not withheld.decisions[model][family.name][place]
         return False
 
-    # Rows without an attribute are a group of it.
+    # Rows without a value of an attribute are a group.
     attributes = {attribute.name for attribute in data.attributes}
     missing = {
         name: None if name in attributes else rows
         for name, rows in document.data.missing.items()
     }
-    # A bin's rows are not the number of its patients.
+    # The rows of a bin are not its number of patients.
     repeated = data.num_patients is not None and data.num_patients < len(data.labels)
     bins = [] if repeated else document.curves.calibration
     groups = [group(entry) for entry in document.groups]
@@ -116,7 +116,7 @@ def suppress(
         cohort=[cohort(entry) for entry in document.cohort],
         overall=[overall(entry) for entry in document.overall],
         groups=groups,
-        # At every threshold the others would tell a group's patients apart by scores.
+        # ROC and decision curves would reveal the scores of a group's patients.
         curves=schema.Curves(
             [], [_close_bins(curve, withheld.floor) for curve in bins], []
         ),
@@ -131,7 +131,7 @@ def suppress(
 
 
 def _close_bins(curve: schema.Calibration, floor: int) -> schema.Calibration:
-    """Empties bins with few events or non-events, and enough others to hide them."""
+    """Empties bins with few events or non-events, and further bins to protect them."""
     rows = np.array(curve.rows, float)
     events = np.round(rows * np.array(curve.observed, float))
     cells = np.stack([events, rows - events], axis=1)
@@ -152,7 +152,7 @@ def _close_thresholds(
     family: Family,
     data: AuditData,
 ) -> schema.Sensitivity:
-    """Leaves thresholds out at which a group compared has a small cell."""
+    """Leaves out thresholds at which a compared group has a small cell."""
     (scores,) = (model.scores for model in data.models if model.name == sweep.model)
     compared = {
         group.group
@@ -176,7 +176,7 @@ def _close_thresholds(
 
 
 def _without(entry: Any, names: Sequence[str], hidden: np.ndarray) -> Any:
-    """The entry with the hidden points of some series as None."""
+    """Returns the entry with hidden points of some series as None."""
     series = {
         name: [
             None if gone else value

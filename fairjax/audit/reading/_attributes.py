@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from fairjax.audit._errors import AuditError, listed, near_miss, row_count, share, where
+from fairjax.audit._errors import AuditError, among, listed, near_miss, row_count, where
 from fairjax.audit.options import MAX_LEVELS, Options
 from fairjax.audit.reading import _quality
 from fairjax.audit.reading._columns import Codes
@@ -89,7 +89,7 @@ def _declared(
         values = [value for value, _ in strays]
         raise AuditError(
             f"attribute {name!r} has values that --levels does not declare in "
-            f"{share(total, len(column.codes))}: {listed(values)}; --levels declares "
+            f"{among(total, len(column.codes))}: {listed(values)}; --levels declares "
             f"{listed(declared)}"
         )
     index = {level: i for i, level in enumerate(declared)}

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float64, Int32
 
 from fairjax._levels import display
-from fairjax.audit._errors import AuditError, row_count, share, shown
+from fairjax.audit._errors import AuditError, among, row_count, shown
 from fairjax.audit.reading._sources import is_bytes, is_text
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class NumberReader:
                 hint = "; if a comma is the decimal mark, add --decimal ,"
             elif self._decimal == "," and "." in str(value):
                 hint = "; --decimal , was given, but the decimal mark here is a point"
-            where = share(self._bad, len(self._numbers))
+            where = among(self._bad, len(self._numbers))
             raise AuditError(
                 f"{self._what} is not a number in {where}, "
                 f"first in data row {row:,}: {shown(value)}{hint}"
@@ -278,7 +278,7 @@ class KeyReader:
         """
         if self._missing:
             raise AuditError(
-                f"{self._what} is missing in {share(self._missing, len(self._keys))}, "
+                f"{self._what} is missing in {among(self._missing, len(self._keys))}, "
                 f"first in data row {self._first:,}; every row must have an identifier"
             )
         return self._keys.all()

@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 import numpy as np
 import pandas as pd
 
-from fairjax.audit._errors import share
+from fairjax.audit._errors import among
 from fairjax.audit._templates import titled
 from fairjax.audit.reading._columns import Codes
 from fairjax.audit.reading.data import Attribute, AuditData, Finding, Model
@@ -87,7 +87,7 @@ def of_data(data: AuditData, suppress_below: int) -> Iterator[Finding]:
     rows = len(data.labels)
     for why, count in data.rows_left_out.items():
         severity = "warning" if why.endswith("missing") else "info"
-        message = f"Left out: {share(count, data.rows_read)} ({why})."
+        message = f"Left out: {among(count, data.rows_read)} ({why})."
         yield Finding(severity, "rows_left_out", message, count)
     positives = int(np.count_nonzero(data.labels))
     if not _RARE <= positives / rows <= 1 - _RARE:

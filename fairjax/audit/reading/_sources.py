@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairjax._levels import display
-from fairjax.audit._errors import AuditError, listed, require, share
+from fairjax.audit._errors import AuditError, among, listed, require
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -278,7 +278,7 @@ class _Csv(Source):
         if bad:
             return AuditError(
                 f"{self.name!r} has {width} columns, but more or fewer fields in "
-                f"{share(bad, rows - 1)}; the first is data row {first[0]:,} with "
+                f"{among(bad, rows - 1)}; the first is data row {first[0]:,} with "
                 f"{first[1]}. Is a value that holds the separator {self._separator!r} "
                 "not quoted, or a quote not closed?"
             )
