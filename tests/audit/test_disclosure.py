@@ -1,4 +1,4 @@
-"""What a reader of a whole document could learn of the counts that are withheld."""
+"""What a reader of a whole document could learn of the counts that are suppressed."""
 
 import json
 from fractions import Fraction
@@ -77,7 +77,7 @@ def audited():
 
 
 def hidden_of(document):
-    """The groups that are withheld, and those whose decisions are."""
+    """The groups that are suppressed, and those whose decisions are."""
     whole = {
         (c["attribute"], c["group"])
         for c in document["cohort"]
@@ -92,7 +92,7 @@ def hidden_of(document):
 
 
 @pytest.mark.slow
-def test_every_small_group_is_withheld_and_nothing_is_said_of_it(audited):
+def test_every_small_group_is_suppressed_and_nothing_is_said_of_it(audited):
     frame, document, inside = audited
     jsonschema.validate(document, schema())
     whole, decided = hidden_of(document)
@@ -169,7 +169,7 @@ def test_no_threshold_has_a_small_cell(audited):
 
 
 @pytest.mark.slow
-def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
+def test_no_suppressed_count_is_a_sum_or_difference_of_shown_ones(audited):
     """By the rank of the system of all sums, over combinations of levels."""
     frame, document, inside = audited
     whole, decided = hidden_of(document)
@@ -187,8 +187,8 @@ def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
 
 
 @pytest.mark.slow
-def test_two_tables_that_differ_in_withheld_counts_have_one_document():
-    """Patients of one withheld group move to another, and no number tells."""
+def test_two_tables_that_differ_in_suppressed_counts_have_one_document():
+    """Patients of one suppressed group move to another, and no number tells."""
     frame = three(0)
     # Levels without rows: of so many groups other tests have programs.
     levels = {"site": list("abcdef")}
@@ -292,7 +292,7 @@ def cut(rows=2400, seed=4):
 
 @pytest.mark.slow
 def test_a_score_of_two_values_does_not_tell_the_decisions():
-    """Its AUROC and Brier score are two equations for two withheld counts."""
+    """Its AUROC and Brier score are two equations for two suppressed counts."""
     document = brief(
         Options(**CUT, scores=["fine", "risk"], suppress_below=FLOOR), cut()
     )
@@ -335,8 +335,8 @@ def ranking_of(document, model, group):
 
 
 @pytest.mark.slow
-def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
-    """No decision is withheld of the second model, whose counts are the first's."""
+def test_the_same_two_values_at_a_harmless_threshold_are_suppressed_too():
+    """No decision is suppressed of the second model, whose counts are the first's."""
     frame = cut().drop(columns="fine")
     frame["again"] = 0.1 + 0.6 * frame["risk"]
     document = brief(
@@ -353,7 +353,7 @@ def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
             assert set(ranking_of(document, model, group).values()) == {"suppressed"}
 
 
-def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
+def test_a_value_that_few_have_is_suppressed_though_decisions_are_not():
     frame = cut()
     # Three values, of which the highest has few without the outcome in c.
     frame["risk"] = np.where(frame["fine"] > 0.4, 0.5, 0.1)

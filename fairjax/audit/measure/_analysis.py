@@ -20,8 +20,8 @@ from fairjax.audit.measure._estimates import Measured, Rows, measure
 from fairjax.audit.measure._families import MAX_GROUPS, Family, families
 from fairjax.audit.measure._models import compare_models
 from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
+from fairjax.audit.measure._small_cells import count, decide, without
 from fairjax.audit.measure._suppression import masked, suppress
-from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading._quality import finding
 from fairjax.audit.reading.data import Attribute, AuditData, Model
@@ -61,8 +61,8 @@ def analyse(
     """
     analysis = in_double_precision(lambda: _Analysis(data, options, advance))
     document = in_double_precision(lambda: analysis.fill(document))
-    if analysis.withheld is not None:
-        document = suppress(document, analysis.withheld, analysis.families, data)
+    if analysis.suppressed is not None:
+        document = suppress(document, analysis.suppressed, analysis.families, data)
     # The search found more groups than are shown, because some may be suppressed.
     return replace(document, discovery=_most(document.discovery))
 
@@ -110,12 +110,12 @@ class _Analysis:
     ):
         self.data, self.options, self.advance = data, options, advance
         self.families, self.too_many = families(data.attributes, options.depth)
-        self.withheld = None
+        self.suppressed = None
         if options.suppress_below > 0:
-            self.withheld = withhold(self.families, data, options.suppress_below)
+            self.suppressed = decide(self.families, data, options.suppress_below)
             # Rows of suppressed groups are in no group of any computation.
             self.families = tuple(
-                without(family, self.withheld.groups[family.name])
+                without(family, self.suppressed.groups[family.name])
                 for family in self.families
             )
         largest = max((len(f.levels) for f in self.families), default=1)
@@ -158,7 +158,7 @@ class _Analysis:
         compared = compare_models(
             self.data,
             self.families,
-            self.withheld,
+            self.suppressed,
             self.options,
             num_groups=self.num_groups,
             by_patient=self.patients is not None,
@@ -244,8 +244,8 @@ class _Analysis:
         ready.result()
         seen, hidden = (measured, *self._supported(measured)), None
         enough = np.asarray(seen[1].both)
-        if self.withheld is not None:
-            hidden = partial(self.withheld.hidden, family.name, position)
+        if self.suppressed is not None:
+            hidden = partial(self.suppressed.hidden, family.name, position)
             seen = masked(*seen, hidden)
         compared = self._compare(self._key(position, number), seen, others)
         measured, supported, compared = jax.device_get((*seen[:2], compared))
@@ -327,6 +327,6 @@ class _Analysis:
             patients=None if self.patients is None else self.data.patients,
             max_depth=min(_DEEPEST_SEARCH, options.depth, len(searched)),
             min_support=max(options.min_positives, options.min_negatives),
-            top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
+            top=_MOST_FOUND if self.suppressed is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
         )

@@ -9,7 +9,7 @@ import numpy as np
 from fairjax import metrics
 from fairjax.audit.measure import _entries as entries
 from fairjax.audit.measure._families import Family
-from fairjax.audit.measure._withheld import Withheld, without
+from fairjax.audit.measure._small_cells import Suppressed, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Change, Comparison, GroupChange
@@ -32,7 +32,7 @@ _positive_sum = jax.jit(
 def compare_models(
     data: AuditData,
     families: Sequence[Family],
-    withheld: Withheld | None,
+    suppressed: Suppressed | None,
     options: Options,
     *,
     num_groups: int,
@@ -43,7 +43,7 @@ def compare_models(
     Args:
       data: The rows.
       families: The groupings.
-      withheld: The suppressed groups and metrics; None for no suppression.
+      suppressed: The suppressed groups and metrics; None for no suppression.
       options: The options of the audit.
       num_groups: Number of groups that every grouping is padded to.
       by_patient: Whether patients have several rows.
@@ -52,8 +52,8 @@ def compare_models(
     together = Family(_ALL, (), (), np.empty(0, np.int32), np.zeros((0, 0)))
     for place, model in enumerate(others, start=1):
         open_to_all = families
-        if withheld is not None:
-            open_to_all = _open(place, families, withheld)
+        if suppressed is not None:
+            open_to_all = _open(place, families, suppressed)
         for family in (*open_to_all, together):
             parts = open_to_all if family is together else (family,)
             if family is together and len(parts) < 2:
@@ -65,7 +65,7 @@ def compare_models(
                 start = "" if len(parts) == 1 else f"{part.name} = "
                 levels += [f"{start}{level}" for level in part.levels]
                 levels += [None] * padding
-                hidden += [*_hidden(place, part, withheld), *[False] * padding]
+                hidden += [*_hidden(place, part, suppressed), *[False] * padding]
                 codes = part.codes[part.codes >= 0]
                 occurs += (np.bincount(codes, minlength=num_groups) > 0).tolist()
             found = _gains(data, model, parts, options, num_groups, by_patient)
@@ -104,19 +104,19 @@ def _changes(
 
 
 def _open(
-    model: int, families: Sequence[Family], withheld: Withheld
+    model: int, families: Sequence[Family], suppressed: Suppressed
 ) -> Sequence[Family]:
     """Returns groupings without groups whose AUROC is suppressed in either model."""
-    if withheld.overall_ranking[0] or withheld.overall_ranking[model]:
+    if suppressed.overall_ranking[0] or suppressed.overall_ranking[model]:
         return ()
-    return [without(f, np.array(_hidden(model, f, withheld))) for f in families]
+    return [without(f, np.array(_hidden(model, f, suppressed))) for f in families]
 
 
-def _hidden(model: int, family: Family, withheld: Withheld | None) -> list[bool]:
+def _hidden(model: int, family: Family, suppressed: Suppressed | None) -> list[bool]:
     """Returns the groups whose AUROC is suppressed in the model or the baseline."""
-    if withheld is None:
+    if suppressed is None:
         return [False] * len(family.levels)
-    ranking = withheld.ranking
+    ranking = suppressed.ranking
     return (ranking[0][family.name] | ranking[model][family.name]).tolist()
 
 

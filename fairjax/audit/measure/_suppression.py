@@ -11,7 +11,7 @@ from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Odds, Support
 from fairjax.audit.measure._estimates import Measured, shrunken
 from fairjax.audit.measure._families import Family
-from fairjax.audit.measure._withheld import Withheld, count
+from fairjax.audit.measure._small_cells import Suppressed, count
 from fairjax.audit.reading.data import AuditData
 from fairjax.audit.rules import LEVEL_JOINT
 
@@ -50,7 +50,7 @@ def masked(
 
 def suppress(
     document: schema.Document,
-    withheld: Withheld,
+    suppressed: Suppressed,
     families: Sequence[Family],
     data: AuditData,
 ) -> schema.Document:
@@ -60,7 +60,7 @@ def suppress(
 
     Args:
       document: The document with all values.
-      withheld: The suppressed groups and metrics.
+      suppressed: The suppressed groups and metrics.
       families: The groupings, with rows of suppressed groups in no group.
       data: The rows.
     """
@@ -75,29 +75,29 @@ def suppress(
 
     def group(entry: schema.Group) -> schema.Group:
         where = entry.attribute, models[entry.model], entry.metric
-        return shown(entry, withheld.hidden(*where))
+        return shown(entry, suppressed.hidden(*where))
 
     def cohort(entry: schema.Cohort) -> schema.Cohort:
-        if entry.attribute in withheld.shared:
+        if entry.attribute in suppressed.shared:
             # With the total, the counts reveal how many patients are in several groups.
             entry = replace(entry, patients=None)
-        return shown(entry, withheld.groups[entry.attribute])
+        return shown(entry, suppressed.groups[entry.attribute])
 
     def overall(entry: schema.Overall) -> schema.Overall:
-        if not withheld.hidden_overall(models[entry.model], entry.metric):
+        if not suppressed.hidden_overall(models[entry.model], entry.metric):
             return entry
         return replace(entry, estimate=None, lower=None, upper=None)
 
     def found(entry: schema.Discovery) -> bool:
         """Returns whether the tables show the group and its decisions."""
         model = models[entry.model]
-        if withheld.overall[model]:
+        if suppressed.overall[model]:
             return False
         for family in families:
             if set(family.attributes) == set(entry.attributes):
                 level = LEVEL_JOINT.join(entry.attributes[a] for a in family.attributes)
                 place = family.levels.index(level)
-                return not withheld.decisions[model][family.name][place]
+                return not suppressed.decisions[model][family.name][place]
         return False
 
     # Rows without a value of an attribute are a group.
@@ -118,11 +118,11 @@ def suppress(
         groups=groups,
         # ROC and decision curves would reveal the scores of a group's patients.
         curves=schema.Curves(
-            [], [_close_bins(curve, withheld.floor) for curve in bins], []
+            [], [_close_bins(curve, suppressed.floor) for curve in bins], []
         ),
         sensitivity=[
             _close_thresholds(
-                sweep, groups, withheld.floor, by_name[sweep.attribute], data
+                sweep, groups, suppressed.floor, by_name[sweep.attribute], data
             )
             for sweep in document.sensitivity
         ],

@@ -25,7 +25,7 @@ _TOLERANCE = 1e-6
 _FEW_VALUES = 20
 
 
-class Withheld(NamedTuple):
+class Suppressed(NamedTuple):
     """The groups and metrics that are suppressed.
 
     Attributes:
@@ -60,7 +60,7 @@ class Withheld(NamedTuple):
         return (self.overall_ranking if metric in RANKING else self.overall)[model]
 
 
-def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withheld:
+def decide(families: Sequence[Family], data: AuditData, floor: int) -> Suppressed:
     """Decides what is suppressed, from cells of labels and of labels by decisions.
 
     If patients are known, cells count patients instead of rows.
@@ -88,7 +88,7 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
         cell: np.ndarray, number: int, besides: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
         tables = {f.name: count(f, cell, number, data.patients) for f in families}
-        return withheld(families, tables, floor, besides, shared)
+        return suppressed_groups(families, tables, floor, besides, shared)
 
     groups = hide(labels, 2)
     cells = [2 * labels + model.decisions for model in data.models]
@@ -112,10 +112,10 @@ def withhold(families: Sequence[Family], data: AuditData, floor: int) -> Withhel
             cells = count(family, labels, 2, data.patients)
             tables[family.name] = np.column_stack([cells, some])
             besides[family.name] = groups[family.name] | (found.few & gone[family.name])
-        ranking.append(withheld(families, tables, floor, besides, shared))
+        ranking.append(suppressed_groups(families, tables, floor, besides, shared))
         whole = values_of(everyone)
         overall_ranking.append(bool((whole.small | (whole.few & all_gone)).any()))
-    return Withheld(
+    return Suppressed(
         floor,
         groups,
         decisions,
@@ -193,7 +193,7 @@ def _once(place: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return np.unique(place * several + patients) // several
 
 
-def withheld(
+def suppressed_groups(
     families: Sequence[Family],
     cells: Mapping[str, np.ndarray],
     floor: int,
