@@ -286,7 +286,7 @@ def _too_few(document: Document) -> tuple[str, str]:
 
 
 def _suppressed(document: Document) -> list[str]:
-    """Lists groups that are suppressed entirely, and those suppressed in part."""
+    """Lists groups that are suppressed completely, then groups suppressed in part."""
     whole = [(c.attribute, c.group) for c in select(document.cohort, status=_HIDDEN)]
     partly: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
     for entry in select(document.groups, status=_HIDDEN):

@@ -111,8 +111,8 @@ def support(
 
     A metric needs positives, negatives, or both, depending on the rows in its
     denominator. A metric over all rows needs as many rows as both minima together.
-    Counts are effective rows, at most as many as if a patient's rows were copies of one
-    row, so that ten rows of one patient do not count as ten patients.
+    Counts are effective rows, with a patient's rows as copies of one row at most: ten
+    rows of one patient do not count as ten patients.
 
     Args:
       measured: Metrics of the grouping.

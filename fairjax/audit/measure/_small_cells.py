@@ -35,9 +35,9 @@ class Suppressed(NamedTuple):
         are suppressed; includes groups that are suppressed completely.
       overall: For each model, whether its decisions over all rows are suppressed.
       ranking: For each model, grouping -> ``[G]``, groups whose metrics of the score
-        are suppressed: groups that are suppressed completely, and groups whose scores
-        have few values if few patients have one of the values, or if the decisions are
-        suppressed.
+        are suppressed. Includes groups that are suppressed completely. A group whose
+        scores have few values is suppressed if few patients have one of the values, or
+        if the decisions are suppressed.
       overall_ranking: For each model, whether metrics of the score over all rows are
         suppressed.
       shared: Groupings in which a patient has rows in several groups.
@@ -205,8 +205,8 @@ def suppressed_groups(
     A group with 1 to ``floor - 1`` in any cell is suppressed. Further groups are
     suppressed until these conditions hold:
 
-    - If groups of a crossing add up to a group that is shown, none of them is
-      suppressed, or at least two are, and these have no small cell together.
+    - If groups of a crossing add up to a group that is shown, none or at least two of
+      them are suppressed. The suppressed groups have no small cell together.
     - If groups of a crossing add up to a suppressed group, all of them are suppressed.
     - A group with a small cell is not a sum or difference of shown groups of any
       groupings.
@@ -253,7 +253,7 @@ def _close(
     floor: int,
     shared: bool,
 ) -> None:
-    """Suppresses further groups until those within a shown group hide enough."""
+    """Suppresses further groups until suppressed groups in shown ones hide enough."""
     mine, table = hidden[family.name], cells[family.name]
     filled = np.asarray(table.any(axis=1))
     lines = [] if family.intersection else [np.arange(len(mine))]

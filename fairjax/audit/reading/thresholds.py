@@ -65,8 +65,8 @@ def choose_threshold(
 ) -> float:
     """Chooses a threshold among the scores of validation rows.
 
-    With the true and false positive rates TPR and FPR at a threshold, ``youden``
-    maximises TPR − FPR (Youden 1950), and ``f1`` maximises 2TP / (2TP + FP + FN).
+    TPR and FPR are the true and false positive rates at a threshold. ``youden``
+    maximises TPR − FPR (Youden 1950). ``f1`` maximises 2TP / (2TP + FP + FN).
     ``prevalence`` selects a fraction nearest to the fraction of positives.
     ``sensitivity:S`` is the highest threshold with TPR >= S. Ties go to the highest
     threshold, which selects the fewest rows.
