@@ -1,4 +1,4 @@
-"""Audits of a table of predictions: who is served worse, and how sure that is."""
+"""Audits of a table of predictions: gaps between groups, and their uncertainty."""
 
 from fairjax.audit._errors import AuditError
 from fairjax.audit.document import audit

@@ -1,4 +1,4 @@
-"""The arguments of ``fairjax audit``: names, help, and how they are read."""
+"""Arguments of ``fairjax audit``: names, help texts and parsing."""
 
 import argparse
 import csv
@@ -12,10 +12,10 @@ from fairjax.audit._errors import AuditError
 from fairjax.audit._templates import text_of
 from fairjax.audit.options import Options, flag
 
-# In ``words/options.txt``: kind of option, then fields of `Options` with what stands
-# for their value, and help.
+# ``words/options.txt`` has a line for each heading, then lines with a field of
+# `Options`, the placeholder of its value, and its help.
 _OPTION = re.compile(r"^  (\w+) ?([A-Z=]*): (.*(?:\n    .*)*)", re.MULTILINE)
-# What does not follow from the type and the default of the field.
+# Settings of argparse that do not follow from the type and default of the field.
 _SPECIAL: dict[str, dict[str, Any]] = {
     "thresholds": {"nargs": "+", "type": float, "default": ()},
     "bins": {"nargs": "+", "action": "extend", "default": []},
@@ -28,18 +28,21 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of the command."""
+    """A parser whose errors are one line, like every other error of the command."""
 
     def error(self, message: str) -> NoReturn:
         raise AuditError(f"{message} (see {self.prog} --help)")
 
 
 def read_arguments(argv: Sequence[str] | None) -> tuple[Options, Path, bool]:
-    """Returns the options, the folder to write, and whether it may be replaced.
+    """Returns the options, the output folder, and whether to replace the folder.
+
+    Args:
+        argv: The arguments; the arguments of the process if None.
 
     Raises:
-        AuditError: If the arguments cannot be understood.
-        SystemExit: After help or the version was shown.
+        AuditError: If the arguments cannot be parsed.
+        SystemExit: After the help or the version was printed.
     """
     given = vars(_parser().parse_args(argv))
     for name in ("bins", "levels"):
@@ -52,7 +55,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[Options, Path, bool]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fairjax", description="Fairness of clinical models.")
+    parser = _Parser(prog="fairjax", description="Audits clinical models.")
     parser.add_argument(
         "--version", action="version", version=f"fairjax {version('fairjax')}"
     )
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         description=text_of("words/description.txt"),
         epilog=text_of("words/epilog.txt"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        # A pipeline should not break when an option with the same start is added.
+        # An abbreviation would break when a new option begins with the same letters.
         allow_abbrev=False,
     )
     audit.add_argument("table", metavar="TABLE", help=".csv, .tsv, .gz or .parquet")
@@ -81,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _how(name: str) -> dict[str, Any]:
-    """How an option is read, by the type and the default of its field."""
+    """Returns argparse settings from the type and the default of an option's field."""
     kind, default = get_type_hints(Options)[name], getattr(Options, name, None)
     if isinstance(default, bool):
         return {"action": "store_false" if default else "store_true"}
@@ -89,24 +92,24 @@ def _how(name: str) -> dict[str, Any]:
         return {"choices": get_args(kind), "default": default}
     if isinstance(default, (int, float)):
         return {"type": type(default), "default": default}
-    found: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is Sequence else {}
+    several: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is Sequence else {}
     if hasattr(Options, name):
-        return found | {"default": default}
-    return found | {"required": True}
+        return several | {"default": default}
+    return several | {"required": True}
 
 
 def _by_attribute(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Reads ``ATTRIBUTE=...``, once for each attribute."""
+    """Parses texts ``ATTRIBUTE=...``, one for each attribute."""
     flag = f"--{name}"
     found: dict[str, Any] = {}
     for text in texts:
         attribute, value = _pair(flag, text)
         if attribute in found:
-            raise AuditError(f"{flag} names {attribute!r} twice")
+            raise AuditError(f"{flag} must name {attribute!r} only once")
         if name == "bins":
             found[attribute] = _cuts(text, value)
         else:
-            # Quotes hold a level with a comma together.
+            # Quotes protect a category that contains a comma.
             try:
                 found[attribute] = next(csv.reader([value], skipinitialspace=True))
             except csv.Error as error:
@@ -117,7 +120,7 @@ def _by_attribute(name: str, texts: Sequence[str]) -> dict[str, Any]:
 def _pair(flag: str, text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (sign and name and value):
-        raise AuditError(f"{flag} must be NAME=VALUE, not {text!r}")
+        raise AuditError(f"{flag} must be NAME=VALUE; got {text!r}")
     return name, value
 
 
@@ -129,5 +132,5 @@ def _cuts(text: str, value: str) -> int | list[float]:
         return [float(edge) for edge in value.split(",")]
     except ValueError:
         raise AuditError(
-            f"--bins must be like age=18,40,65 or age=quantile:4, not {text!r}"
+            f"--bins must be like age=18,40,65 or age=quantile:4; got {text!r}"
         ) from None

@@ -1,11 +1,11 @@
-"""Templates of the audit: its page, and its sentences in ``words/``."""
+"""Templates of the audit: the page, and the sentences in ``words/``."""
 
 import functools
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fairjax.audit import formats
-from fairjax.audit._errors import listed, require, row_count, share
+from fairjax.audit._errors import among, listed, require, row_count
 from fairjax.audit.glossary import phrase
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ _FILTERS += ("plural", "some")
 
 
 def text_of(name: str) -> str:
-    """Reads a file of the audit, such as ``words/help.txt``; lines end in a line feed.
+    """Reads a text file of the audit, such as ``words/limits.txt``.
+
+    Lines end in a line feed.
 
     Example:
       >>> text_of("words/limits.txt").split(",")[0]
@@ -28,14 +30,14 @@ def text_of(name: str) -> str:
 
 @functools.cache
 def environment(*, escape: bool, strict: bool = True) -> "jinja2.Environment":
-    """Returns what makes templates, in which the words of `formats` are filters.
+    """Returns the environment of templates; functions of `formats` are filters.
 
     Args:
-      escape: Whether text becomes HTML.
-      strict: Whether a name that is not defined is an error, and not empty text.
+      escape: Whether to escape text for HTML.
+      strict: Whether an undefined name is an error; if false, it is empty text.
     """
     require("jinja2")
-    # Loaded here: the help should not wait for it.
+    # Imported here, so that the help does not wait for Jinja.
     import jinja2
 
     made = jinja2.Environment(
@@ -47,14 +49,14 @@ def environment(*, escape: bool, strict: bool = True) -> "jinja2.Environment":
         keep_trailing_newline=True,
     )
     made.filters |= {name: getattr(formats, name) for name in _FILTERS}
-    for word in (listed, phrase, row_count, share):
+    for word in (listed, phrase, row_count, among):
         made.filters[word.__name__] = word
     return made
 
 
 @functools.cache
 def titled(name: str) -> "dict[str, tuple[str, jinja2.Template]]":
-    """Returns title -> kind and template, of paragraphs that start ``kind title:``."""
+    """Returns title -> kind and template of paragraphs that begin ``kind title:``."""
     found = {}
     for paragraph in text_of(f"words/{name}.txt").split("\n\n"):
         head, _, text = paragraph.partition(": ")
@@ -69,15 +71,18 @@ def _paragraphs(name: str) -> "tuple[jinja2.Template, ...]":
 
 
 def _template(text: str) -> "jinja2.Template":
-    # Lines are joined here and not in the text that is made, so that the names of
-    # groups in it keep their spaces.
+    # Joins lines before rendering, so that names of groups keep their spaces.
     return environment(escape=False).from_string(" ".join(text.split()))
 
 
 def sentences(name: str, **facts: Any) -> list[str]:
-    """Returns the paragraphs of a file of ``words/`` that the facts call for.
+    """Renders the paragraphs of a file of ``words/``.
 
-    Each paragraph is a template; one that comes to nothing is left out.
+    Each paragraph is a template; empty results are left out.
+
+    Args:
+      name: Name of the file, without folder and suffix.
+      facts: Variables of the templates.
     """
     found = [template.render(facts) for template in _paragraphs(name)]
     return [text for text in found if text]

@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        argv: The arguments; those of the process if None.
+        argv: The arguments; the arguments of the process if None.
 
     Returns:
-        0, 1 if a rule shuts the gate, 2 if the input cannot be audited, 3 after an
-        error that is not the input's, which is shown as it is.
+        0; 1 if a rule fails the gate; 2 if the input cannot be audited; 3 after any
+        other error, whose traceback is printed.
 
     Example:
         >>> main(["audit", "patients.csv", "--outcome", "died", "--score", "risk",
@@ -33,15 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(argv)
     except AuditError as error:
-        # One line, whatever a library's message looks like.
+        # Messages of libraries may have several lines.
         _say(f"fairjax audit: error: {' '.join(str(error).split())}", sys.stderr)
         return 2
     except SystemExit as done:
-        # argparse has shown the help or the version.
+        # argparse has printed the help or the version.
         return int(done.code or 0)
     except Exception:
-        # Not 1, which a pipeline takes for a rule that failed.
-        _say("fairjax audit: stopped by an error that was not expected:", sys.stderr)
+        # Not 1, which means that a rule failed.
+        _say("fairjax audit: unexpected error:", sys.stderr)
         traceback.print_exc()
         return 3
 
@@ -51,15 +51,15 @@ def _main(argv: Sequence[str] | None) -> int:
     document, report = _run(options, folder, overwrite)
     lines = list(document["summary"])
     lines += [f"{e['status']}: {e['rule']} ({e['reason']})" for e in document["gate"]]
-    _tell([*lines, f"Report: {report}"])
+    _print([*lines, f"Report: {report}"])
     shut = gate_fails(document["gate"], allow_undecided=options.allow_undecided)
     return 1 if shut else 0
 
 
-def _tell(lines: Sequence[str]) -> None:
-    """Prints lines, where somebody reads them.
+def _print(lines: Sequence[str]) -> None:
+    """Prints lines to the standard output, if it is open.
 
-    If nobody does, the report is written all the same, and what the gate says holds.
+    A closed standard output changes neither the report nor the exit code.
     """
     if sys.stdout is None:
         return
@@ -68,18 +68,18 @@ def _tell(lines: Sequence[str]) -> None:
             _say(line, sys.stdout)
         sys.stdout.flush()
     except OSError:
-        # Else the interpreter fails at its end, where it flushes what is left.
+        # Otherwise the interpreter fails when it flushes the stream at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: Options, folder: Path, overwrite: bool) -> tuple[Any, Path]:
-    """The document, and the path of the report that was written."""
+    """Audits the table; returns the document and the path of the report."""
     require("jinja2", "matplotlib", "pyarrow")
-    # Loaded here: the help should not wait for JAX to compile or matplotlib to start.
+    # Imported here, so that the help does not wait for JAX and matplotlib.
     from fairjax import audit
     from fairjax.audit import output
 
-    # Said before the work and not after it.
+    # Checked before the work, so that an error costs no time.
     output.check(folder, overwrite)
     with _progress(f"auditing {options.table}") as say:
         document = audit.audit(options, advance=say)
@@ -89,9 +89,9 @@ def _run(options: Options, folder: Path, overwrite: bool) -> tuple[Any, Path]:
 
 @contextmanager
 def _progress(doing: str) -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what is being done, and takes the line away after it.
+    """Shows on a terminal what is being done, and clears the line at the end.
 
-    Yields what to call with the part that is being done.
+    Yields a function that takes the name of the current part.
     """
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -113,12 +113,12 @@ def _progress(doing: str) -> Iterator[Callable[[str], None]]:
 
 
 def _say(text: str, stream: Any) -> None:
-    """Writes a line, whatever the stream's encoding lacks."""
+    """Writes a line; replaces characters that the stream's encoding lacks."""
     stream.write(_encodable(_printable(text), stream) + "\n")
 
 
 def _printable(text: str) -> str:
-    """A level's name may hold anything, commands to the terminal included."""
+    """Replaces unprintable characters, because names may contain terminal commands."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

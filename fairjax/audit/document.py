@@ -1,4 +1,4 @@
-"""An audit from start to end: rows, numbers, rules, words, as one document."""
+"""An audit from table to document: rows, numbers, rules and sentences."""
 
 import platform
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from fairjax.audit.wording import words
 
 __all__ = ["audit"]
 
-# What is measured and said, each in a list.
+# Entries of the document that are lists.
 _MEASURED = ("cohort", "overall", "groups", "gaps", "sensitivity", "discovery")
 _EMPTY = (*_MEASURED, "comparison", "gate", "summary", "limits", "tripod_ai")
 
@@ -32,19 +32,20 @@ def audit(
 ) -> dict[str, Any]:
     """Audits a table of predictions.
 
-    The same table, options and seed give the same document; ``write`` makes a report
-    of it. Its fields are described in ``docs/audit-schema.md``.
+    The same table, options and seed give the same document. ``write`` makes a report
+    from the document, and ``docs/audit-schema.md`` describes its fields.
 
     Args:
-      options: What is in which column, and what was asked for.
+      options: The columns of the table, and the settings of the audit.
       table: A DataFrame, or a path; ``options.table`` if None.
-      advance: Told what is being computed.
+      advance: Called with the name of each part before the part is computed.
 
     Returns:
-      The document, of JSON types.
+      The document, of types of JSON.
 
     Raises:
-      AuditError: The table cannot be audited: what is wrong, where, in how many rows.
+      AuditError: If the table cannot be audited. The message says what is wrong,
+        where, and in how many rows.
 
     Example:
       >>> import numpy as np, pandas as pd
@@ -61,14 +62,14 @@ def audit(
     advance("the table")
     data = read(options, table)
     document = analyse(_frame(data, options), data, options, advance)
-    # Rules see what a reader sees, and no more.
+    # Rules apply to the document after suppression, as readers see it.
     gate = [schema.RuleResult(**result) for result in judge(document, options.rules)]
     document = replace(document, command=command(document), gate=gate)
     return asdict(document) | words(document)
 
 
 def _frame(data: AuditData, options: Options) -> schema.Document:
-    """What was audited, and how, before anything is measured."""
+    """Returns a document with the data and the settings, without results."""
     positives = int(data.labels.sum())
     return schema.Document(
         schema=schema.NAME,

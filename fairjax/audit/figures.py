@@ -1,4 +1,4 @@
-"""The figures of an audit, drawn from its document alone."""
+"""The figures of an audit, drawn from the document alone."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from fairjax.audit.wording import explain
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "STYLE", "Drawing", "draw", "largest"]
 
-# Panels that stand side by side in one forest plot.
+# Panels side by side in one forest plot.
 PAIRS = (
     ("Discrimination and calibration", ("auroc", "calibration_slope")),
     ("Error rates at the threshold", ("true_positive_rate", "false_positive_rate")),
-    ("Selection and its worth", ("selection_rate", "positive_predictive_value")),
+    ("Selection and predictive value", ("selection_rate", "positive_predictive_value")),
 )
 GAPS = (
     "equalized_odds_difference",
@@ -32,7 +32,9 @@ CURVES_AT_MOST = 8
 
 
 def draw(document: DocumentLike) -> tuple[Drawing, ...]:
-    """All figures of the document, in the report's order; same document, same bytes.
+    """Draws all figures of the document, in the order of the report.
+
+    The same document gives the same bytes.
 
     Example:
       >>> empty = {"data": {"models": [], "attributes": []}, "comparison": []}
@@ -52,7 +54,7 @@ def draw(document: DocumentLike) -> tuple[Drawing, ...]:
 
 
 def largest(document: DocumentLike, attribute: str, curves: list[Any]) -> list[Any]:
-    """The curves of the groups with the most rows, at most eight, in their order.
+    """Returns the curves of the groups with the most rows, at most eight, in order.
 
     Example:
       >>> cohort = [{"attribute": "site", "group": str(n), "rows": n} for n in range(9)]
@@ -69,7 +71,7 @@ def largest(document: DocumentLike, attribute: str, curves: list[Any]) -> list[A
 
 
 def _slug(*words: str) -> str:
-    """A file name of the words: ASCII letters, digits and hyphens."""
+    """Returns a file name from words: ASCII letters, digits and hyphens."""
     parts = [re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-")[:40] for w in words]
     return "-".join(part.strip("-") or "x" for part in parts)
 
@@ -131,7 +133,7 @@ def _forests(document: Document, model: str, attribute: str) -> Iterator[Drawing
             attribute,
             _slug("forest", model, attribute, title.split(" ")[0]),
             f"{title} by {attribute}, {model}",
-            _seen_in_forest(rows, shown),
+            _describe_forest(rows, shown),
             svg,
         )
 
@@ -141,8 +143,8 @@ def _column(metric: str, reference: float | None) -> Column:
     return Column(entry.short, entry.bounded, reference)
 
 
-def _seen_in_forest(rows: list[Row], metrics: list[str]) -> str:
-    """Alternative text: each panel's extremes, and the groups without estimate."""
+def _describe_forest(rows: list[Row], metrics: list[str]) -> str:
+    """Returns alternative text: extremes of each panel, and groups without estimate."""
     parts = []
     for k, metric in enumerate(metrics):
         known = [
@@ -213,7 +215,7 @@ def _curves_of(document: Document, model: str, attribute: str) -> Iterator[Drawi
 
 
 def _miscalibration(curve: Any) -> str:
-    """How a calibration curve lies against the diagonal."""
+    """Describes a calibration curve relative to the diagonal."""
     pairs = [
         (o - p, n or 0)
         for p, o, n in zip(curve.predicted, curve.observed, curve.rows, strict=True)
@@ -230,7 +232,7 @@ def _miscalibration(curve: Any) -> str:
 
 
 def _useful(curve: Any) -> str:
-    """Over which thresholds the model beats selecting everyone and no one."""
+    """Describes where the model is better than selecting everyone and no one."""
     better = [
         t
         for t, m, a in zip(
@@ -239,7 +241,7 @@ def _useful(curve: Any) -> str:
         if None not in (t, m, a) and m > max(a, 0.0)
     ]
     if not better:
-        return f"{curve.group}: nowhere above both alternatives"
+        return f"{curve.group}: never above both alternatives"
     span = interval(min(better), max(better), 2)
     return f"{curve.group}: above both alternatives at thresholds within {span}"
 
@@ -257,13 +259,13 @@ def _gaps(document: Document, model: str) -> Iterator[Drawing]:
                 a.name,
                 (),
                 tuple(cells.get((a.name, m)) for m in part),
-                _judged(cells, a.name, part),
+                _status(cells, a.name, part),
             )
             for a in document.data.attributes
         ]
         columns = [_column(m, 0.0) for m in part]
         seen = [
-            f"{phrase(m)} {number(cell.estimate)} over {r.name}, "
+            f"{phrase(m)} {number(cell.estimate)} by {r.name}, "
             f"{explain(cell, confidence)}"
             for k, m in enumerate(part)
             for r in rows
@@ -287,8 +289,8 @@ def _gaps(document: Document, model: str) -> Iterator[Drawing]:
         )
 
 
-def _judged(cells: Any, attribute: str, metrics: Sequence[str]) -> str:
-    """The status of an attribute's gaps: that of the first that is not ok."""
+def _status(cells: Any, attribute: str, metrics: Sequence[str]) -> str:
+    """Returns the status of an attribute's gaps: the first that is not ``"ok"``."""
     found = [cells[key].status for m in metrics if (key := (attribute, m)) in cells]
     return next((status for status in found if status != "ok"), "ok")
 
@@ -317,7 +319,7 @@ def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
         "",
         attribute,
         _slug("sensitivity", attribute),
-        f"Gaps over {attribute} against the threshold",
+        f"Gaps by {attribute} against the threshold",
         f"Gap against threshold. {'; '.join(seen)}.",
         _curves.sensitivity(entries, titles, thresholds),
     )
@@ -326,7 +328,7 @@ def _sensitivity(document: Document, attribute: str) -> Iterator[Drawing]:
 def _quadrant(document: Document) -> Drawing:
     entries = document.comparison
     seen = [
-        f"{e.model} over {e.attribute}: overall {number(e.gain.estimate)}, "
+        f"{e.model} by {e.attribute}: overall {number(e.gain.estimate)}, "
         f"worst group {number(e.worst.estimate)}, {e.verdict}"
         for e in entries
     ]
@@ -335,7 +337,7 @@ def _quadrant(document: Document) -> Drawing:
         "",
         "",
         "quadrant",
-        "Overall gain against that of the group that gains least, over the baseline",
+        "Overall gain in AUROC, and gain of the group that gains least",
         f"Quadrant plot of AUROC changes. {'; '.join(seen)}.",
         _curves.quadrant(entries),
     )

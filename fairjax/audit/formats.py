@@ -1,4 +1,4 @@
-"""Numbers, lists and entries of the audit's document, as its readers see them."""
+"""Formats of numbers and lists in the report."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -6,19 +6,19 @@ from typing import Any, TypeVar
 from fairjax.audit.schema import Entry
 
 _Entry = TypeVar("_Entry", bound=Entry | Mapping[str, Any])
-# JSON has one kind of number, Python two.
+# JSON has one type of number, Python two.
 Number = float | int
 NONE = "\u2013"
 STATUS = {
     "ok": "",
-    "insufficient": "too few patients to judge",
+    "insufficient": "too few patients to assess",
     "empty": "no rows",
     "suppressed": "suppressed: small cell",
 }
 
 
 def select(entries: Iterable[_Entry], **fields: Any) -> list[_Entry]:
-    """The entries whose fields have the given values, in their order.
+    """Returns the entries whose fields have the given values, in order.
 
     Example:
       >>> select([{"model": "a", "n": 1}, {"model": "b", "n": 2}], model="b")
@@ -28,7 +28,7 @@ def select(entries: Iterable[_Entry], **fields: Any) -> list[_Entry]:
 
 
 def number(value: Number | None, digits: int = 3) -> str:
-    """The number with a fixed number of digits and a true minus sign; a dash if none.
+    """Formats a number with fixed digits and a true minus sign; a dash if None.
 
     Example:
       >>> number(0.12345), number(-0.5, 1), number(None), number(-0.0001, 2)
@@ -45,7 +45,7 @@ def number(value: Number | None, digits: int = 3) -> str:
 def interval(
     lower: Number | None, upper: Number | None, digits: int = 3, between: str = " to "
 ) -> str:
-    """Both ends of an interval; a dash if there is none.
+    """Formats both ends of an interval; a dash if both are None.
 
     Example:
       >>> interval(0.1, 0.25, 2), interval(None, None)
@@ -57,7 +57,7 @@ def interval(
 
 
 def count(value: Number | None) -> str:
-    """The count with its thousands apart; a dash if there is none.
+    """Formats a count with a separator of thousands; a dash if None.
 
     Example:
       >>> count(223414), count(None)
@@ -67,7 +67,7 @@ def count(value: Number | None) -> str:
 
 
 def percent(value: Number | None, digits: int = 1) -> str:
-    """The share in per cent; a dash if there is none.
+    """Formats a fraction in per cent; a dash if None.
 
     Example:
       >>> percent(0.1824), percent(0.95, 0), percent(None)
@@ -77,7 +77,7 @@ def percent(value: Number | None, digits: int = 1) -> str:
 
 
 def level(confidence: Number) -> str:
-    """A level in per cent, with no more digits than it has.
+    """Formats a confidence in per cent, without trailing zeros.
 
     Example:
       >>> level(0.95), level(0.999), level(1 - 0.995)
@@ -87,7 +87,7 @@ def level(confidence: Number) -> str:
 
 
 def p_value(value: Number | None) -> str:
-    """The p-value to three digits; a dash if there is none.
+    """Formats a p-value with three digits; a dash if None.
 
     Example:
       >>> p_value(0.0004), p_value(0.0312), p_value(None)
@@ -97,7 +97,7 @@ def p_value(value: Number | None) -> str:
 
 
 def joined(words: Sequence[str], word: str = "and") -> str:
-    """The words as a list within a sentence.
+    """Joins words to a list within a sentence.
 
     Example:
       >>> joined(["sex", "race", "age"]), joined(["sex"])
@@ -109,7 +109,7 @@ def joined(words: Sequence[str], word: str = "and") -> str:
 
 
 def some(words: Sequence[str], limit: int = 4) -> str:
-    """The first of the words, and how many more there are.
+    """Joins the first words, and counts the others.
 
     Example:
       >>> some(["a", "b", "c", "d"], limit=2)
@@ -121,7 +121,7 @@ def some(words: Sequence[str], limit: int = 4) -> str:
 
 
 def plural(value: Number | None, one: str, many: str = "") -> str:
-    """The count with its noun.
+    """Formats a count with its noun.
 
     Example:
       >>> plural(1, "row"), plural(1200, "row"), plural(2, "entry", "entries")

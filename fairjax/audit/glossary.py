@@ -1,23 +1,23 @@
-"""What each metric of an audit is called, and how it is computed, in words."""
+"""Names and formulas of the metrics of an audit, in words."""
 
 from typing import NamedTuple
 
 from fairjax.metrics import definitions
 from fairjax.metrics.definitions import AUDITED, GAPS
 
-# Of the score itself, whatever the threshold.
+# Metrics of the score, which do not depend on the threshold.
 RANKING = definitions.SCORES
 
 
 class Metric(NamedTuple):
-    """How the report names and explains a metric.
+    """Names and explanation of a metric in the report.
 
     Attributes:
-      title: In headings and sentences.
-      short: In the headers of tables and panels.
-      formula: In words.
-      perfect: The value of a flawless model, where there is one.
-      bounded: Whether values lie between 0 and 1.
+      title: Name in headings and sentences.
+      short: Name in headers of tables and panels.
+      formula: Formula in words.
+      perfect: Value of a perfect model; None if there is no such value.
+      bounded: Whether values are in [0, 1].
     """
 
     title: str
@@ -45,7 +45,7 @@ METRICS: dict[str, Metric] = {
 
 
 def describe(name: str) -> Metric:
-    """The metric's entry; one made from its name where the glossary has none.
+    """Returns the entry of a metric; makes an entry from an unknown name.
 
     Example:
       >>> describe("auroc").short, describe("lift_at_ten").title
@@ -56,7 +56,7 @@ def describe(name: str) -> Metric:
 
 
 def phrase(name: str) -> str:
-    """The metric's title as it stands within a sentence.
+    """Returns the title of a metric for use within a sentence.
 
     Example:
       >>> phrase("equalized_odds_difference"), phrase("auroc_difference")

@@ -1,4 +1,4 @@
-"""What the audited data cannot tell, chosen by the facts of the audit.
+"""What the audited data cannot tell, depending on the audit.
 
 The sentences are in ``words/limits.txt``.
 """
@@ -9,7 +9,7 @@ from fairjax.audit.schema import Document, DocumentLike
 
 
 def limits(document: DocumentLike) -> list[str]:
-    """Returns the limits that apply to the document, one entry each.
+    """Returns the limits that apply to the document, one sentence or more each.
 
     Example:
       >>> found = limits({"cohort": [], "gaps": [], "settings": {"confidence": 0.95},

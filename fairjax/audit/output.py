@@ -1,4 +1,4 @@
-"""Writes an audit's folder: all of it, or nothing."""
+"""Writes the folder of an audit, completely or not at all."""
 
 import hashlib
 import json
@@ -15,11 +15,10 @@ from fairjax.audit.schema import NAME, Document
 from fairjax.audit.sheets import sheets
 
 REPORT, DOCUMENT = "report.html", "audit.json"
-# In the order in which they are put in place: the document comes last, for it says
-# that a folder is an audit's.
+# In the order of writing: the document is last, because it marks a folder as an audit.
 _ENTRIES = ("tables", "figures", REPORT, DOCUMENT)
 _SCRATCH = ".fairjax-audit-"
-# What a reader adds to these folders is not replaced with them.
+# Other files that a user adds to these folders are never replaced.
 _TABLES = {"tables", "figures"} | {f"tables/{name}.csv" for name in sheets({})}
 _FIGURE = re.compile(
     r"(forest|roc|calibration|decision|gaps|sensitivity|quadrant)\b.*\.svg"
@@ -29,23 +28,25 @@ _FIGURE = re.compile(
 def write(
     document: Mapping[str, Any], folder: str | os.PathLike[str], overwrite: bool = False
 ) -> Path:
-    """Writes the audit into the folder, and returns the path of its report.
+    """Writes the audit to the folder, and returns the path of the report.
 
-    The same document gives the same bytes. Everything is made first and written
-    aside, then moved in place; what fails leaves nothing behind, and an audit already
-    there as it was.
+    The same document gives the same bytes. All files are written to a scratch folder
+    and then moved. A failure leaves no new files, and an earlier audit unchanged.
 
     Args:
       document: The audit.
-      folder: Made where it does not exist; its parents too.
-      overwrite: Whether an audit already there is replaced. A folder that holds
-        anything else is never touched.
+      folder: The folder; created with its parents if it does not exist.
+      overwrite: Whether to replace an earlier audit in the folder. A folder with other
+        files is never changed.
+
+    Returns:
+      The path of ``report.html``.
 
     Raises:
-      AuditError: The folder cannot be written, holds an audit that is not to be
-        replaced, or files that are not an audit's; or a package of the extra
-        ``audit`` is not installed.
-      ValueError: The document holds NaN or infinity, which JSON has no words for.
+      AuditError: If the folder cannot be written, contains an audit and ``overwrite``
+        is false, or contains files that are not an audit's; or if a package of the
+        extra ``audit`` is not installed.
+      ValueError: If the document contains NaN or infinity, which JSON cannot hold.
 
     Example:
       >>> import tempfile
@@ -53,16 +54,16 @@ def write(
       ...     _ = Path(folder, "mine.txt").write_text("notes")
       ...     write({}, folder)
       Traceback (most recent call last):
-      fairjax.audit._errors.AuditError: ...: holds mine.txt, which no audit wrote...
+      fairjax.audit._errors.AuditError: ...: contains mine.txt, which is not from an ...
     """
     target = Path(folder)
     check(target, overwrite)
     made = _files(document)
-    # A link keeps its place; the folder it names is written.
+    # A link stays; the folder that it points to is written.
     target = target.resolve()
     parents = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
     scratch = f"{_scratch(target)}{secrets.token_hex(4)}"
-    # A folder that exists may be a mount, which cannot be moved: its entries are.
+    # A folder that exists may be a mount, which cannot be moved, but its entries can.
     aside = (target if target.exists() else target.parent) / scratch
     try:
         _clean(target)
@@ -78,7 +79,7 @@ def write(
         reason = error.strerror or str(error)
         raise AuditError(f"{folder}: cannot be written: {reason}") from error
     finally:
-        # Former files that could not be put back are the user's to save.
+        # Keeps earlier files that could not be moved back, for the user to save.
         if not (aside / "old").exists():
             shutil.rmtree(aside, ignore_errors=True)
         for parent in parents:
@@ -88,10 +89,14 @@ def write(
 
 
 def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Refuses a folder that ``write`` would refuse, before anything is computed.
+    """Checks that ``write`` accepts a folder, before anything is computed.
+
+    Args:
+      folder: The folder.
+      overwrite: Whether to replace an earlier audit in the folder.
 
     Raises:
-      AuditError: As ``write``.
+      AuditError: If ``write`` would refuse the folder.
 
     Example:
       >>> check("a/folder/that/is/not/there")
@@ -113,47 +118,47 @@ def check(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
     if not target.is_dir():
         raise AuditError(f"{folder}: is a file; give a folder for the audit.")
     if not os.access(target, os.W_OK | os.X_OK):
-        raise AuditError(f"{folder}: may not be written to.")
+        raise AuditError(f"{folder}: no permission to write; give another folder.")
     paths = [
         path.relative_to(target)
         for path in sorted(target.rglob("*"))
-        # What an audit that was killed may have left behind.
+        # A killed audit may have left scratch folders.
         if not path.relative_to(target).parts[0].startswith(_SCRATCH)
     ]
     strange = next((p for p in paths if not _known(p)), None)
-    # One that was killed between moving files may have left the document aside.
+    # An audit killed while moving files may have left the document in a scratch folder.
     asides = [aside / part for aside in _left(target) for part in ("old", "new")]
     audits = (_is_audit(place / DOCUMENT) for place in (target, *asides))
     if strange is None and paths and not any(audits):
         strange = paths[0]
     if strange is not None:
         raise AuditError(
-            f"{folder}: holds {strange.as_posix()}, which no audit wrote; give "
-            "another folder."
+            f"{folder}: contains {strange.as_posix()}, which is not from an "
+            "audit; give another folder."
         )
     if paths and not overwrite:
         raise AuditError(
-            f"{folder}: holds an audit already; replace it with --overwrite, or give "
+            f"{folder}: contains an audit; replace the audit with --overwrite, or give "
             "another folder."
         )
 
 
 def _check_parent(target: Path) -> None:
-    """Refuses a folder that cannot be made where it is to be."""
+    """Checks that the parent of a new folder is a folder that can be written."""
     parent = next(p for p in target.absolute().parents if p.exists() or p.is_symlink())
     if not parent.is_dir():
-        raise AuditError(f"{target}: {parent.name} is a file and no folder.")
+        raise AuditError(f"{target}: {parent.name} is a file, not a folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise AuditError(f"{target}: its folder {parent.name!r} may not be written to.")
+        raise AuditError(f"{target}: no permission to write to {parent.name!r}.")
 
 
 def _scratch(target: Path) -> str:
-    """How names of scratch folders for the target begin."""
+    """Returns the prefix of scratch folders for the target."""
     return f"{_SCRATCH}{hashlib.sha256(target.name.encode()).hexdigest()[:8]}-"
 
 
 def _left(target: Path) -> list[Path]:
-    """What audits of the same folder that were killed have left."""
+    """Returns scratch folders of killed audits of the same folder."""
     target = target.resolve()
     return [
         path
@@ -165,7 +170,7 @@ def _left(target: Path) -> list[Path]:
 
 
 def _known(path: Path) -> bool:
-    """Whether an audit may have written the path, which is relative to its folder."""
+    """Returns whether an audit may have written the path, relative to its folder."""
     return (
         path.as_posix() in _ENTRIES
         or path.as_posix() in _TABLES
@@ -182,7 +187,7 @@ def _is_audit(path: Path) -> bool:
 
 
 def _swap(target: Path, aside: Path) -> None:
-    """Moves the new entries in place; the former ones go back if that fails."""
+    """Replaces earlier entries by new ones; moves the earlier ones back on failure."""
     (aside / "old").mkdir()
     try:
         for name in _ENTRIES:
@@ -196,7 +201,7 @@ def _swap(target: Path, aside: Path) -> None:
 
 
 def _clean(target: Path) -> None:
-    """Undoes and removes what audits of the same folder that were killed have left."""
+    """Undoes the moves of killed audits of the same folder; removes their files."""
     for aside in _left(target):
         if (aside / "old").is_dir() and (aside / "new" / DOCUMENT).exists():
             _put_back(target, aside)
@@ -204,7 +209,7 @@ def _clean(target: Path) -> None:
 
 
 def _put_back(target: Path, aside: Path) -> None:
-    """Undoes what was moved; the document, which is moved last, was not."""
+    """Undoes all moves; the document is last in order and was not moved."""
     for name in _ENTRIES:
         if not (aside / "new" / name).exists():
             (target / name).rename(aside / "new" / name)
@@ -214,9 +219,9 @@ def _put_back(target: Path, aside: Path) -> None:
 
 
 def _files(document: Mapping[str, Any]) -> dict[str, bytes]:
-    """Every file of the audit: relative path -> bytes."""
+    """Returns every file of the audit: relative path -> bytes."""
     require("jinja2", "matplotlib")
-    # Loaded here, so that the command line starts without them.
+    # Imported here, so that the command line starts without matplotlib.
     from fairjax.audit.figures import draw
     from fairjax.audit.page import page
     from fairjax.audit.render._canvas import titled
@@ -227,9 +232,9 @@ def _files(document: Mapping[str, Any]) -> dict[str, bytes]:
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1)
     found = {DOCUMENT: f"{text}\n", REPORT: page(typed, drawings)}
     found |= {f"tables/{name}.csv": table for name, table in sheets(typed).items()}
-    # A lone surrogate, which some tables' text holds, has no bytes in UTF-8.
+    # A lone surrogate, which text of a table may contain, has no bytes in UTF-8.
     made = {name: text.encode("utf-8", "replace") for name, text in found.items()}
-    # On the page a caption stands above the picture; a file has its own.
+    # The page has captions above its images; a file has its title in the image.
     return made | {
         f"figures/{drawing.slug}.svg": titled(drawing.svg, drawing.title)
         for drawing in drawings

@@ -1,4 +1,4 @@
-"""The audit's report: one HTML file that opens anywhere, with nothing fetched."""
+"""The report of an audit: one HTML file that loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from fairjax.audit.schema import Document, DocumentLike
 from fairjax.audit.tripod import GUIDELINE
 from fairjax.audit.wording import judge
 
-# Anchor of each section, its title, and the document's entry that it needs.
+# Anchor and title of each section, and the document's entry that the section needs.
 SECTIONS = (
     ("summary", "Summary", None),
     ("audited", "What was audited", None),
@@ -39,17 +39,17 @@ _FIXED_SETTINGS = {
     "confidence": "Confidence of intervals",
     "seed": "Seed",
     "replicates": "Draws of the simulations",
-    "min_positives": "Fewest positives for a group to be judged",
-    "min_negatives": "Fewest negatives for a group to be judged",
+    "min_positives": "Fewest positives for a group to be assessed",
+    "min_negatives": "Fewest negatives for a group to be assessed",
     "suppress_below": "Cells suppressed below",
-    "margin": "Margin of no harm (AUROC)",
+    "margin": "Loss of AUROC that counts as no harm",
     "correction": "Correction for multiple tests",
     "intersections": "Intersections",
 }
 
 
 class Picture(NamedTuple):
-    """A figure of the page: the drawing, its source, its size and its numbers."""
+    """A figure of the page: drawing, source, size in pixels, and table of numbers."""
 
     drawing: Drawing
     source: str
@@ -59,9 +59,14 @@ class Picture(NamedTuple):
 
 
 def page(document: DocumentLike, drawings: Sequence[Drawing]) -> str:
-    """The text of ``report.html``; the same document and figures give the same text.
+    """Returns the text of ``report.html``.
 
-    All text of the document is escaped; scripts other than the page's own cannot run.
+    The same document and figures give the same text. All text of the document is
+    escaped, and the page runs no script except its own.
+
+    Args:
+      document: The audit.
+      drawings: The figures, from :func:`fairjax.audit.figures.draw`.
 
     Example:
       >>> from fairjax.audit.wording import words
@@ -119,10 +124,10 @@ def _title(document: Document) -> str:
 
 
 def _verdict(document: Document) -> dict[str, str]:
-    """The one line above the summary, and its colour."""
+    """Returns the headline above the summary, and its CSS class."""
     gaps, statuses = document.gaps, [rule.status for rule in document.gate]
     confidence = document.settings["confidence"]
-    # Every gap counts here; the summary's sentences name those of one metric.
+    # The verdict counts every gap; most sentences of the summary use headline gaps.
     found = {judge(gap, confidence) for gap in gaps}
     [text] = sentences(
         "verdict",
@@ -133,14 +138,14 @@ def _verdict(document: Document) -> dict[str, str]:
         most=max((len(g.compared + g.left_out) for g in gaps), default=0),
     )
     kind = next((s for s in ("failed", "undecided") if s in statuses), "neutral")
-    # A passed gate is no green light beside a difference that was shown.
+    # Not green if a difference was shown, even if the gate passed.
     if kind == "neutral" and statuses and not {"clear", "lead"} & found:
         kind = "passed"
     return {"kind": kind, "text": text}
 
 
 def _settings(document: Document) -> list[tuple[str, str]]:
-    """The settings that say something, those that have a name first."""
+    """Returns the settings that are not empty, settings with a title first."""
     names = dict.fromkeys(_FIXED_SETTINGS) | dict.fromkeys(sorted(document.settings))
     found = []
     for key in names:
@@ -161,14 +166,14 @@ def _picture(document: Document, drawing: Drawing) -> Picture:
     encoded = base64.b64encode(drawing.svg).decode()
     size = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing.svg)
     tall = re.search(rb'<svg[^>]* height="([\d.]+)pt"', drawing.svg)
-    # Points to pixels, so that the page does not jump while pictures load.
+    # Sizes in pixels, so that the layout does not move while images load.
     width, height = (round(float(m[1]) * 4 / 3) if m else 0 for m in (size, tall))
     source = f"data:image/svg+xml;base64,{encoded}"
     return Picture(drawing, source, width, height, _numbers(document, drawing))
 
 
 def _numbers(document: Document, drawing: Drawing) -> Table | None:
-    """The table beside a figure; none where the section has the same table."""
+    """Returns the table of a figure's numbers; None if the section has this table."""
     model, attribute = drawing.model, drawing.attribute
     if drawing.kind == "forest":
         metrics = next(m for title, m in PAIRS if drawing.title.startswith(title))
@@ -189,7 +194,7 @@ def _numbers(document: Document, drawing: Drawing) -> Table | None:
 
 
 def _glossary(document: Document) -> list[tuple[str, str, str, str]]:
-    """The metrics that the document has: name, title, formula, perfect value."""
+    """Returns name, title, formula and perfect value of the document's metrics."""
     kinds = ("overall", "groups", "gaps", "sensitivity", "discovery")
     used = {entry.metric for kind in kinds for entry in document[kind]}
     found = []

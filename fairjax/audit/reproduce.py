@@ -1,4 +1,4 @@
-"""The command line that makes an audit again, from the audit's settings."""
+"""The command line that reproduces an audit, from its settings."""
 
 import csv
 import io
@@ -11,10 +11,11 @@ from fairjax.audit.schema import Document, DocumentLike
 
 
 def command(document: DocumentLike) -> str | None:
-    r"""The command, with the table's file name alone; None for an audit from Python.
+    r"""Returns the command that reproduces an audit; None for an audit from Python.
 
-    Every setting is written out, so that other defaults would change nothing. Rules of
-    a gate and the title are left out: no number depends on them.
+    The command names the table without its folder. The command has every setting, so
+    that new defaults change nothing. Rules and the title are left out, because numbers
+    do not depend on them.
 
     Example:
       >>> settings = {"outcome": "died", "scores": ["risk"], "attributes": ["sex"],
@@ -47,7 +48,7 @@ def command(document: DocumentLike) -> str | None:
 
 
 def _words(name: str, value: Any) -> Iterable[str]:
-    """The words that follow a setting's flag."""
+    """Returns the words after the flag of a setting."""
     if name == "validation":
         return ["=".join(value)]
     if isinstance(value, Mapping):
@@ -58,7 +59,7 @@ def _words(name: str, value: Any) -> Iterable[str]:
 
 
 def _level(value: Any) -> str:
-    """What follows the attribute's name in ``ATTRIBUTE=...``."""
+    """Returns the text after ``ATTRIBUTE=``."""
     if isinstance(value, int):
         return f"quantile:{value}"
     if isinstance(value, str):

@@ -1,18 +1,20 @@
 """Rules that an audit can fail, such as ``equalized_odds_difference(race) > 0.1``.
 
-A rule names what must not be. It is judged on the interval and not on the estimate: it
-*failed* where the whole interval lies beyond the bound, and *passed* otherwise. What
-could not be estimated, because groups are too small or are withheld, is *undecided*,
-which is not a pass. So is a gap that a group with rows has no part in, unless it fails
-without that group: nobody knows what the group would add.
+A rule states a condition that must not hold. The interval decides, not the estimate: a
+rule *failed* if the whole interval lies beyond the bound, and *passed* otherwise. A
+rule is *undecided*, which is not a pass, in two cases:
+
+- The value was not estimated, because groups are too small or suppressed.
+- A gap leaves out a group that has rows, and does not fail without the group. The gap
+  with the group is unknown.
 
     [model:] metric(WHERE) OP NUMBER
 
-WHERE is nothing, for all rows together; an attribute, ``race``, or an intersection,
+WHERE is empty for all rows; an attribute, ``race``, or an intersection,
 ``sex * race``; or one group, ``race=black`` or ``sex=F, race=black``. OP is ``>``,
-``>=``, ``<`` or ``<=``. Without a model the rule holds for each model. A metric of
-single groups with an attribute, ``true_positive_rate(race) < 0.6``, holds for each
-group of it that has rows.
+``>=``, ``<`` or ``<=``. A rule without a model applies to each model. A metric of one
+group with an attribute, ``true_positive_rate(race) < 0.6``, applies to each group that
+has rows.
 """
 
 import math
@@ -28,13 +30,13 @@ from fairjax.audit.schema import Document, DocumentLike, Entry
 from fairjax.groups import ATTRIBUTE_JOINT, LEVEL_JOINT
 from fairjax.metrics.definitions import AUDITED, METRICS
 
-# The metrics that a rule may name: those of all rows or of one group,
+# Metrics that a rule may name: metrics of all rows or of one group,
 RATE_METRICS: Final = tuple(
     sorted(name for name, row in METRICS.items() if row.audited and row.interval)
 )
-# and those that compare the groups of an attribute.
+# and metrics that compare the groups of an attribute.
 GAP_METRICS: Final = tuple(sorted(AUDITED))
-# How the document joins the names of the attributes, and of the levels, that cross.
+# Separators of attributes, and of categories, in the names of intersections.
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BEYOND = {">": gt, ">=": ge, "<": lt, "<=": le}
@@ -48,14 +50,14 @@ _RULE = re.compile(
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of ``--fail-on``, read.
+    """One parsed rule of ``--fail-on``.
 
     Attributes:
-        text: The rule as it was given.
-        model: The model that it is about; None for each.
-        metric: The metric's name.
-        attributes: The attributes that WHERE names; none for all rows together.
-        levels: Their levels, if WHERE names a group; none otherwise.
+        text: The rule as the user gave it.
+        model: Name of the model; None for each model.
+        metric: Name of the metric.
+        attributes: The attributes in WHERE; empty for all rows.
+        levels: The categories of the attributes, if WHERE names a group; else empty.
         operator: ``">"``, ``">="``, ``"<"`` or ``"<="``.
         bound: The number that the metric must not be beyond.
     """
@@ -70,11 +72,17 @@ class Rule:
 
 
 def parse(text: str) -> Rule:
-    """Reads a rule.
+    """Parses a rule.
+
+    Args:
+        text: The rule, such as ``"auroc() < 0.7"``.
+
+    Returns:
+        The parsed rule.
 
     Raises:
-        AuditError: If it is no rule, or its metric is unknown or does not go with
-            what the parentheses hold.
+        AuditError: If the text is not a rule, if its metric is unknown, or if the
+            metric does not fit the parentheses.
 
     Example:
         >>> rule = parse("equalized_odds_difference(sex * race) > 0.1")
@@ -94,13 +102,13 @@ def parse(text: str) -> Rule:
     known = (*RATE_METRICS, *GAP_METRICS)
     if metric not in known:
         raise AuditError(
-            f"the rule {text!r} names no metric of an audit{near_miss(metric, known)}"
+            f"the rule {text!r} must name an audited metric{near_miss(metric, known)}"
         )
     attributes, levels = _where(text, match["where"])
     if metric in GAP_METRICS and (levels or not attributes):
         raise AuditError(
-            f"the rule {text!r} must name an attribute, and no group, in its "
-            f"parentheses: {metric} compares the groups of one"
+            f"the rule {text!r} must name an attribute, and not a group, in its "
+            f"parentheses, because {metric} compares the groups of an attribute"
         )
     operator: Any = match["operator"]
     return Rule(
@@ -115,17 +123,18 @@ def parse(text: str) -> Rule:
 
 
 def judge(document: DocumentLike, rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """Holds the rules against the values of a document.
+    """Applies the rules to the values of a document.
 
     Args:
-        document: The audit's ``overall``, ``groups`` and ``gaps`` are read, and
-            ``data`` for the models' names.
-        rules: What must not be.
+        document: The audit. Reads ``overall``, ``groups``, ``gaps``, and the names of
+            the models in ``data``.
+        rules: The conditions that must not hold.
 
     Returns:
-        The document's ``gate``: for each rule, and each model where the rule names
-        none, the ``rule``, the ``estimate`` and interval that decided, the ``status``
-        ("failed", "passed" or "undecided"), and the ``reason``.
+        The document's ``gate``, with one entry for each rule, and for each model if the
+        rule names no model. An entry has the ``rule``, the ``estimate`` and interval
+        that decided, the ``status`` ("failed", "passed" or "undecided"), and the
+        ``reason``.
 
     Example:
         >>> gap = {"model": "risk", "attribute": "race", "status": "ok",
@@ -144,7 +153,7 @@ def judge(document: DocumentLike, rules: Sequence[Rule]) -> list[dict[str, Any]]
         models = names if rule.model is None else [rule.model]
         for model in models:
             prefix = f"{model}: " if rule.model is None and len(names) > 1 else ""
-            verdict = _judge_one(document, rule, model)
+            verdict = _assess_model(document, rule, model)
             gate.append({"rule": prefix + rule.text} | verdict)
     return gate
 
@@ -152,7 +161,12 @@ def judge(document: DocumentLike, rules: Sequence[Rule]) -> list[dict[str, Any]]
 def gate_fails(
     gate: Iterable[Mapping[str, Any]], *, allow_undecided: bool = False
 ) -> bool:
-    """Whether a document's gate is shut: a rule failed, or could not be decided.
+    """Returns whether the gate of a document fails.
+
+    Args:
+        gate: The document's entries ``gate``.
+        allow_undecided: If true, only a failed rule fails the gate; if false, an
+            undecided rule does too.
 
     Example:
         >>> gate = [{"status": "passed"}, {"status": "undecided"}]
@@ -164,37 +178,37 @@ def gate_fails(
 
 
 def _where(text: str, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The attributes and the levels of what the parentheses hold."""
+    """Returns the attributes and the categories in the parentheses of a rule."""
     if not where.strip():
         return (), ()
     if "=" not in where:
         names = tuple(part.strip() for part in re.split(r"[,*×]", where))
         if not all(names) or len(set(names)) < len(names):
-            raise AuditError(f"the rule {text!r} names an attribute twice, or none")
+            raise AuditError(f"the rule {text!r} must name each attribute once")
         return names, ()
-    # A joint parts two groups only if another attribute follows, because a level may
-    # hold one: "race=Black, Caribbean".
+    # A separator splits two groups only if another attribute follows, because a
+    # category may contain a separator: "race=Black, Caribbean".
     pairs = [part.partition("=") for part in _NEXT_GROUP.split(where)]
     names = tuple(name.strip() for name, _, _ in pairs)
     levels = tuple(level.strip() for _, _, level in pairs)
     if not all(names + levels) or len(set(names)) < len(names):
         raise AuditError(
-            f"the rule {text!r} names an attribute twice, or lacks one or its level"
+            f"the rule {text!r} must give each attribute once, with a category"
         )
     return names, levels
 
 
-def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
-    found = [entry for entry in _entries(document, rule) if entry.model == model]
-    if not found:
-        return _verdict(None, "undecided", "the audit holds no such value")
+def _assess_model(document: Document, rule: Rule, model: str) -> dict[str, Any]:
+    rows = [entry for entry in _entries(document, rule) if entry.model == model]
+    if not rows:
+        return _verdict(None, "undecided", "the audit has no such value")
     if not rule.levels:
-        # Among all groups one that is declared and has nobody is passed over.
-        found = [e for e in found if getattr(e, "status", None) != "empty"] or found
-    # Alone the values over all rows have no status that says so.
+        # Skips declared groups without patients, unless all groups are such.
+        rows = [e for e in rows if getattr(e, "status", None) != "empty"] or rows
+    # Values over all rows have no status that tells whether they are suppressed.
     suppressing = getattr(document, "settings", {}).get("suppress_below", 0) > 0
-    may_be_withheld = suppressing and not rule.attributes
-    verdicts = [_judge_entry(entry, rule, may_be_withheld) for entry in found]
+    may_be_suppressed = suppressing and not rule.attributes
+    verdicts = [_assess(entry, rule, may_be_suppressed) for entry in rows]
     above = rule.operator.startswith(">")
 
     def badness(verdict: Mapping[str, Any]) -> tuple[int, float]:
@@ -208,7 +222,7 @@ def _judge_one(document: Document, rule: Rule, model: str) -> dict[str, Any]:
 
 
 def _entries(document: Document, rule: Rule) -> list[Any]:
-    """The document's values that a rule is about, of every model."""
+    """Returns the document's values that a rule applies to, of every model."""
     if not rule.attributes:
         return [row for row in document.overall if row.metric == rule.metric]
     room = document.gaps if rule.metric in GAP_METRICS else document.groups
@@ -216,7 +230,7 @@ def _entries(document: Document, rule: Rule) -> list[Any]:
     if len(rule.attributes) == 1:
         crossed = {rule.attributes[0]: rule.attributes}
     else:
-        # An intersection may be named in any order.
+        # The attributes of an intersection may be in any order.
         wanted = set(rule.attributes)
         crossed = {
             attribute.name: names
@@ -235,8 +249,8 @@ def _entries(document: Document, rule: Rule) -> list[Any]:
     return rows
 
 
-def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any]:
-    """Holds a rule against one value; the reasons are in ``words/rule.txt``."""
+def _assess(entry: Any, rule: Rule, may_be_suppressed: bool) -> dict[str, Any]:
+    """Applies a rule to one value; the reasons are in ``words/rule.txt``."""
     shown = getattr(entry, "status", "ok")
     left_out, withheld = (getattr(entry, k, None) for k in ("left_out", "withheld"))
     above = rule.operator.startswith(">")
@@ -247,7 +261,7 @@ def _judge_entry(entry: Any, rule: Rule, may_be_withheld: bool) -> dict[str, Any
         "where": f"{entry.group}: " if named else "",
         "withheld": withheld,
         "left_out": left_out,
-        "may_be_withheld": may_be_withheld,
+        "may_be_suppressed": may_be_suppressed,
         "lonely": hasattr(entry, "compared")
         and len(entry.compared + (left_out or [])) < 2,
         "side": f"at or {side}" if rule.operator.endswith("=") else side,

@@ -1,7 +1,7 @@
-"""What ``audit.json`` holds, as types; its JSON schema and its page are made of them.
+"""Types of ``audit.json``, which also generate its JSON schema and its page.
 
-A class is an entry of the file, its fields stand in the file's order, and its docstring
-says in the schema what they mean.
+A class is an entry of the file, with fields in the order of the file. The docstring of
+a class gives the descriptions in the schema.
 """
 
 import functools
@@ -29,7 +29,7 @@ _Kind = TypeVar("_Kind", bound="Entry")
 
 NAME: Literal["fairjax-audit"] = "fairjax-audit"
 VERSION: Literal["1.0"] = "1.0"
-# Text names a definition of the schema, a pair adds to a type of JSON.
+# Text names a definition of the schema; a pair adds a keyword to a type of JSON.
 Number: TypeAlias = Annotated[float | int | None, "number"]
 Count: TypeAlias = Annotated[int | None, "count"]
 Share: TypeAlias = Annotated[float | int | None, "share"]
@@ -45,29 +45,31 @@ _SCALARS: dict[str, Any] = {
     "status": {
         "enum": ["ok", "insufficient", "empty", "suppressed"],
         "description": "insufficient: fewer positives, negatives or rows than the "
-        "settings ask for, of a metric those that it is over; empty: no rows; "
-        "suppressed: a small cell, of the outcome or of outcome by decision, or one "
-        "that would give a small cell away.",
+        "settings require for the metric; empty: no rows; suppressed: has a small "
+        "cell, of the outcome or of outcome by decision, or would reveal a small "
+        "cell; ok: otherwise.",
     },
     "series": {"type": "array", "items": {"$ref": "#/$defs/number"}},
 }
 
 
 class Settings(TypedDict):
-    """How the audit was asked for. Further settings may appear.
+    """Settings of the audit. Further settings may appear.
 
     Attributes:
-      confidence: Level of the intervals; tests use 1 minus it.
-      seed: Of all random draws.
-      replicates: Draws of the simulations, and at most 999 shuffles of the search.
-      min_positives: A group with fewer rows with the outcome is insufficient for what
-        needs them. Where patients have several rows, so many independent ones.
+      confidence: Confidence of the intervals; tests use 1 minus the confidence.
+      seed: Seed of all random draws.
+      replicates: Draws of the simulations, and shuffles of the search (at most 999).
+      min_positives: A group with fewer rows with the outcome is insufficient for
+        metrics that need such rows. If patients have several rows, independent rows
+        count.
       min_negatives: A group with fewer rows without the outcome is insufficient for
-        what needs them, likewise.
-      suppress_below: Groups with fewer positives or negatives, but some, are
-        suppressed; 0 is off.
+        metrics that need such rows. If patients have several rows, independent rows
+        count.
+      suppress_below: Groups with fewer positives or negatives, but not 0, are
+        suppressed; 0 suppresses nothing.
       margin: Loss of AUROC that still counts as no harm when models are compared.
-      correction: Of the p-values, for the number of tests.
+      correction: Correction of the p-values for the number of tests.
       intersections: Whether intersections of attributes were audited.
     """
 
@@ -88,9 +90,9 @@ _DEFINED: dict[str, Any] = {"settings": Settings}
 
 @dataclass_transform(frozen_default=True)
 class Entry:
-    """An entry of the file: a frozen dataclass whose fields can be had by name too.
+    """An entry of the file: a frozen dataclass whose fields are also items.
 
-    With a name it is a definition of the schema, else it stands within another's.
+    An entry with a name is a definition of the schema; other entries are inlined.
     """
 
     defined = ""
@@ -106,9 +108,9 @@ class Entry:
 
     @classmethod
     def of(cls: type[_Kind], found: Any) -> _Kind:
-        """The entry from JSON; what JSON lacks, the entry lacks until it is asked for.
+        """Returns an entry from JSON, or the argument if it is an entry.
 
-        What is such an entry already stays as it is.
+        A field without default that JSON lacks raises AttributeError when it is read.
         """
         return found if isinstance(found, cls) else _read(cls, found)
 
@@ -132,7 +134,7 @@ def _read(kind: Any, found: Any) -> Any:
 
 
 def entries_of(kind: Any) -> dict[str, Any]:
-    """The fields that are lists of entries, and the entries' types.
+    """Returns the fields that are lists of entries, and the types of the entries.
 
     Example:
       >>> entries_of(Document)["gaps"].__name__
@@ -144,13 +146,13 @@ def entries_of(kind: Any) -> dict[str, Any]:
 
 @functools.cache
 def _fields_of(kind: Any) -> dict[str, tuple[Any, Any]]:
-    """Field -> its type, and what makes its default where a class cannot hold it."""
+    """Returns field -> its type and the factory of its default."""
     hints = get_type_hints(kind)
     return {f.name: (hints[f.name], f.default_factory) for f in fields(kind)}
 
 
 class Outcome(Entry):
-    """The outcome's column, and the value that counts as positive.
+    """The column of the outcome, and the value that counts as positive.
 
     Attributes:
       column: Name of the column.
@@ -166,9 +168,10 @@ class Model(Entry):
 
     Attributes:
       name: Name of the model.
-      column: Column of its scores.
-      threshold: Scores at or above it are selected; null where decisions were given.
-      threshold_source: Where the threshold comes from, in words.
+      column: Column of the scores.
+      threshold: Scores at or above the threshold are selected; null if decisions were
+        given.
+      threshold_source: Origin of the threshold, in words.
     """
 
     name: str
@@ -182,9 +185,9 @@ class Attribute(Entry):
 
     Attributes:
       name: Name of the column; of an intersection, the names joined by " × ".
-      levels: The groups, in their order.
-      binned: How numbers became levels, in words.
-      intersection: Whether it crosses several columns.
+      levels: The groups, in order.
+      binned: How numbers were cut into categories, in words.
+      intersection: Whether the attribute crosses several columns.
     """
 
     name: str
@@ -194,7 +197,7 @@ class Attribute(Entry):
 
 
 class Data(Entry, name="data"):
-    """What was audited.
+    """The audited data.
 
     Attributes:
       source: Name of the file, without its folder, or "DataFrame".
@@ -202,12 +205,12 @@ class Data(Entry, name="data"):
       rows_read: Rows in the table.
       rows_used: Rows audited.
       rows_left_out: Reason to number of rows.
-      missing: Column of the outcome, a score or an attribute to the rows read that lack
-        a value; null where it is withheld.
-      patients: Distinct patients, if an identifier was given.
-      outcome: The outcome's column, and the value that counts as positive.
+      missing: Column of the outcome, a score or an attribute to the number of rows read
+        without a value; null if suppressed.
+      patients: Number of distinct patients, if an identifier was given.
+      outcome: The column of the outcome, and the value that counts as positive.
       positives: Rows with the outcome.
-      prevalence: Share of rows with the outcome.
+      prevalence: Fraction of rows with the outcome.
       models: The models; the first is the baseline.
       attributes: The attributes, then their intersections.
     """
@@ -230,10 +233,10 @@ class Finding(Entry, name="finding"):
     """A finding on the quality of the data.
 
     Attributes:
-      severity: warning: bears on the results.
+      severity: warning: may change the meaning of the results.
       code: A fixed name for programs.
       message: The finding in words.
-      rows: How many rows it concerns.
+      rows: Number of rows that the finding concerns.
     """
 
     severity: Literal["info", "warning"]
@@ -249,9 +252,9 @@ class Overall(Entry, name="overall"):
       model: Name of the model.
       metric: Name of the metric, as in fairjax.metrics.
       estimate: The value on all rows.
-      lower: Lower end of its interval.
-      upper: Upper end of its interval.
-      method: Of the interval.
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
+      method: Method of the interval.
     """
 
     model: str
@@ -267,14 +270,14 @@ class Cohort(Entry, name="cohort"):
 
     Attributes:
       attribute: Name of the attribute or intersection.
-      group: The level.
+      group: The group.
       rows: Rows in the group.
       patients: Distinct patients in the group.
       positives: Rows with the outcome.
-      negatives: Rows without it.
-      prevalence: Share of rows with the outcome.
-      lower: Lower end of the prevalence's interval.
-      upper: Upper end of it.
+      negatives: Rows without the outcome.
+      prevalence: Fraction of rows with the outcome.
+      lower: Lower end of the interval of the prevalence.
+      upper: Upper end of the interval.
     """
 
     attribute: str
@@ -290,12 +293,12 @@ class Cohort(Entry, name="cohort"):
 
 
 class OfGroup(Entry):
-    """What is known of a model in a group.
+    """Results of a model in a group.
 
     Attributes:
       model: Name of the model.
       attribute: Name of the attribute or intersection.
-      group: The level.
+      group: The group.
     """
 
     model: str
@@ -309,14 +312,14 @@ class Group(OfGroup, name="group"):
     Attributes:
       metric: Name of the metric, as in fairjax.metrics.
       estimate: The value in the group.
-      lower: Lower end of its interval.
-      upper: Upper end of its interval.
-      method: Of the interval.
-      shrunken: The empirical-Bayes estimate, drawn towards the other groups of the
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
+      method: Method of the interval.
+      shrunken: The empirical-Bayes estimate, shrunk towards the other groups of the
         attribute.
       rows: Rows in the group.
       positives: Rows with the outcome.
-      denominator: Rows that the metric is a share or mean of.
+      denominator: Rows that the metric is a fraction or mean of.
     """
 
     metric: str
@@ -332,25 +335,25 @@ class Group(OfGroup, name="group"):
 
 
 class Gap(Entry, name="gap"):
-    """A gap between groups: highest less lowest, or for a ratio lowest over highest.
+    """A gap between groups: highest minus lowest; for a ratio, lowest over highest.
 
     Attributes:
       model: Name of the model.
       attribute: Name of the attribute or intersection.
       metric: Name of the gap, as in fairjax.metrics.
-      estimate: The gap as observed.
-      lower: Lower end of its interval, which holds over all pairs of groups.
-      upper: Upper end of it.
-      corrected: The gap less what chance adds to it.
+      estimate: The observed gap.
+      lower: Lower end of the interval, which is simultaneous over all pairs of groups.
+      upper: Upper end of the interval.
+      corrected: The gap minus the part due to chance.
       noise_floor: The gap that chance alone gives on average.
-      p: P-value of no gap.
+      p: P-value of the test that there is no gap.
       p_adjusted: The p-value, corrected for the number of tests.
-      test: Which test gave the p-value.
+      test: The test of the p-value.
       highest: The group with the highest value.
       lowest: The group with the lowest value.
       compared: The groups compared.
-      left_out: The groups with rows that could not be, with too few positives or
-        negatives.
+      left_out: The groups with rows that are not compared because they have too few
+        positives or negatives.
       withheld: The groups that are not compared because they are suppressed.
     """
 
@@ -377,9 +380,9 @@ class Curves(Entry, name="curves"):
     """Points of the curves by group.
 
     Attributes:
-      roc: ROC curves; none where small cells are suppressed.
+      roc: ROC curves; none if small cells are suppressed.
       calibration: Calibration curves.
-      decision: Decision curves; none where small cells are suppressed.
+      decision: Decision curves; none if small cells are suppressed.
     """
 
     roc: "list[Roc]"
@@ -392,7 +395,7 @@ class Roc(OfGroup, name="roc"):
 
     Attributes:
       fpr: False positive rates, ascending.
-      tpr: True positive rates at those.
+      tpr: True positive rates at these false positive rates.
     """
 
     fpr: Series
@@ -400,13 +403,13 @@ class Roc(OfGroup, name="roc"):
 
 
 class Calibration(OfGroup, name="calibration"):
-    """A calibration curve, a bin of scores at each point.
+    """A calibration curve, with a bin of scores for each point.
 
     Attributes:
       predicted: Mean score of each bin.
-      observed: Share of the outcome in each bin.
-      lower: Lower end of the share's interval.
-      upper: Upper end of it.
+      observed: Fraction with the outcome in each bin.
+      lower: Lower end of the interval of the fraction.
+      upper: Upper end of the interval.
       rows: Rows in each bin.
     """
 
@@ -439,9 +442,9 @@ class Sensitivity(Entry, name="sensitivity"):
       attribute: Name of the attribute or intersection.
       metric: Name of the gap.
       threshold: Thresholds, ascending.
-      estimate: The gap at each.
-      lower: Lower end of its interval.
-      upper: Upper end of it.
+      estimate: The gap at each threshold.
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
     """
 
     model: str
@@ -460,15 +463,15 @@ class Discovery(Entry, name="discovery"):
       model: Name of the model.
       metric: Name of the metric.
       group: The group, as "sex = F, insurance = Medicaid".
-      attributes: Attribute to level.
+      attributes: Attribute to category.
       rows: Rows in the group.
       positives: Rows with the outcome.
       estimate: The metric in the group.
       rest: The metric in all other rows.
-      difference: The group's less the rest's.
+      difference: The metric in the group minus the metric in all other rows.
       p: P-value of this group alone.
-      p_corrected: P-value with the search accounted for.
-      searched: How many groups were searched.
+      p_corrected: P-value, corrected for the search.
+      searched: Number of groups searched.
     """
 
     model: str
@@ -489,9 +492,9 @@ class Change(Entry, name="change"):
     """A change of AUROC with its interval.
 
     Attributes:
-      estimate: The new model's less the baseline's.
-      lower: Lower end of its interval.
-      upper: Upper end of it.
+      estimate: AUROC of the new model minus AUROC of the baseline.
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
     """
 
     estimate: Number
@@ -503,27 +506,27 @@ class GroupChange(Change, name="change"):
     """A change of AUROC with its interval.
 
     Attributes:
-      group: The group it belongs to, where it belongs to one.
+      group: The group, if the change is of one group.
     """
 
     group: str | None = None
 
 
 class Comparison(Entry, name="comparison"):
-    """A model against the baseline over an attribute or several.
+    """A model compared with the baseline over one attribute or several.
 
     Attributes:
       model: Name of the model.
       baseline: Name of the first model.
-      attribute: The attribute, or what covers several.
-      gain: Over all rows.
-      worst: The least over the groups.
-      margin: Loss that still counts as no harm.
+      attribute: The attribute, or "all attributes".
+      gain: Change over all rows.
+      worst: Smallest change over the groups.
+      margin: Loss of AUROC that still counts as no harm.
       verdict: positive-sum, non-harmful gap, harmful or inconclusive.
       groups: The change of each group compared.
-      left_out: Groups with too few positives or negatives, of which the verdict says
-        nothing.
-      withheld: Groups that are withheld, of which it says nothing either.
+      left_out: Groups that the verdict excludes because they have too few positives or
+        negatives.
+      withheld: Groups that the verdict excludes because they are suppressed.
     """
 
     model: str
@@ -543,13 +546,13 @@ class RuleResult(Entry, name="gate"):
 
     Attributes:
       rule: The rule as given.
-      estimate: The value judged.
-      lower: Lower end of its interval.
-      upper: Upper end of it.
-      status: failed: the whole interval lies beyond the rule's bound; undecided: there
-        is no estimate, or a gap does not lie beyond the bound but leaves out a group
-        with rows.
-      reason: Why, in words.
+      estimate: The value that the rule applies to.
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
+      status: failed: the whole interval lies beyond the bound of the rule; undecided:
+        there is no estimate, or the gap leaves out a group with rows and its interval
+        does not lie beyond the bound; passed: otherwise.
+      reason: Reason of the status, in words.
     """
 
     rule: str
@@ -575,28 +578,28 @@ class Topic(Entry, name="topic"):
 
 
 class Document(Entry, kw_only=True):
-    """What an audit of a table of predictions found.
+    """Results of an audit of a table of predictions.
 
-    A number that does not exist is null: not estimable, left out or suppressed. Numbers
-    are rounded to seven significant digits.
+    A number that cannot be estimated, is left out or is suppressed is null. Numbers are
+    rounded to seven significant digits.
 
     Attributes:
-      schema: Says that the file is an audit.
-      schema_version: Version of this schema. The second number grows when fields are
-        added, the first when a field changes its meaning or goes.
-      fairjax_version: The version that made the audit.
+      schema: Marks the file as an audit.
+      schema_version: Version of this schema. The second number increases when fields
+        are added, the first when a field changes its meaning or is removed.
+      fairjax_version: Version of fairjax that made the audit.
       title: Title of the report, if one was given.
       versions: Versions of the packages that computed the numbers.
-      quality: What stood out while the table was read.
-      cohort: Every declared group of every attribute and intersection, empty ones
-        included.
+      quality: Findings on the quality of the table.
+      cohort: Every declared group of every attribute and intersection, including empty
+        groups.
       overall: Each model's metrics over all rows.
       groups: Each metric of each group and model.
       gaps: Each gap between the groups of an attribute or intersection.
       sensitivity: Gaps as functions of the threshold.
       discovery: The most disadvantaged groups that the search found.
-      comparison: Each further model against the first.
-      command: The command that makes the audit again, with file names only.
+      comparison: Each further model compared with the first.
+      command: The command that reproduces the audit, with file names without folders.
       gate: Each --fail-on rule and its result.
       summary: The main findings in sentences.
       limits: What the data cannot tell, in sentences.
@@ -626,17 +629,17 @@ class Document(Entry, kw_only=True):
     tripod_ai: list[Topic]
 
 
-# A document, or what JSON has of one.
+# A document, or its JSON.
 DocumentLike: TypeAlias = Document | Mapping[str, Any]
 
 _JSON = {str: "string", float: "number", int: "integer", bool: "boolean"}
-# A field and what it means, in the docstring of its class.
+# A field and its description in the docstring of a class.
 _MEANING = re.compile(r"^  (\w+): (.*(?:\n    .*)*)", re.MULTILINE)
 
 
 @functools.cache
 def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of ``audit.json``.
+    """Returns the JSON schema (draft 2020-12) of ``audit.json``.
 
     Example:
       >>> schema()["properties"]["schema"]["const"]
@@ -652,7 +655,7 @@ def schema() -> dict[str, Any]:
 
 
 def _object(kind: Any) -> dict[str, Any]:
-    """The schema of an entry, described by its docstring and those it inherits."""
+    """Returns the schema of an entry, with descriptions from its docstrings."""
     docs = [inspect.getdoc(base) or "" for base in (*kind.__bases__, kind)]
     meanings = {
         name: {"description": " ".join(text.split())}
@@ -660,7 +663,7 @@ def _object(kind: Any) -> dict[str, Any]:
         for name, text in _MEANING.findall(doc)
     }
     hints = get_type_hints(kind, include_extras=True)
-    # Settings may grow.
+    # Later versions may add settings.
     closed = is_dataclass(kind)
     optional = {
         f.name
@@ -698,20 +701,20 @@ def _schema_of(hint: Any) -> dict[str, Any]:
         if hint.defined:
             return {"$ref": f"#/$defs/{hint.defined}"}
         return {k: v for k, v in _object(hint).items() if k != "description"}
-    # JSON's numbers are integers too.
+    # A number of JSON may be an integer.
     kinds = [_JSON.get(part, "null") for part in parts or (hint,)]
     kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
     return {"type": kinds[0] if len(kinds) == 1 else kinds}
 
 
 def markdown() -> str:
-    """The schema as the page ``docs/audit-schema.md``.
+    """Returns the schema as the page ``docs/audit-schema.md``.
 
     Example:
       >>> markdown().splitlines()[0]
       '# The file audit.json'
     """
-    # Loaded here: the templates are told how entries are shown.
+    # Imported here, because templates import `formats`, which imports this module.
     from fairjax.audit._templates import environment
 
     page = environment(escape=False, strict=False).get_template("words/schema.txt")
@@ -720,14 +723,14 @@ def markdown() -> str:
 
 
 def _target(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the field refers to; itself where it refers to nothing."""
+    """Returns the definition that a field refers to, or the field itself."""
     if "$ref" not in field:
         return field
     return schema()["$defs"][field["$ref"].rsplit("/", 1)[1]]
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    """The field's type in words."""
+    """Returns the type of a field, in words."""
     name = field.get("$ref", "").rsplit("/", 1)[-1]
     field = _target(field)
     if "const" in field:

@@ -1,4 +1,4 @@
-"""The audit's tables as CSV, safe to open in a spreadsheet."""
+"""Tables of the audit as CSV, safe to open in a spreadsheet."""
 
 import csv
 import io
@@ -17,19 +17,19 @@ from fairjax.audit.schema import (
     entries_of,
 )
 
-# Where a cell begins that a spreadsheet would run: at the start, and after what another
-# locale's spreadsheets part cells at. Some skip spaces before the sign, and some read
-# full-width forms as ASCII.
+# Start of a cell that a spreadsheet would run as a formula: the start of the text, and
+# after separators of other locales. Some spreadsheets skip spaces before the sign, and
+# some read full-width characters as ASCII.
 _FORMULA = re.compile(
     "(^|[;\t\n])(\\s*(?=[=+\\-@\uff1d\uff0b\uff0d\uff20]))|^()(?=[\t\n])"
 )
 
 
 def sheets(document: DocumentLike) -> dict[str, str]:
-    r"""The document's tables: name -> text of the CSV file.
+    r"""Returns the document's tables: name -> text of the CSV file.
 
-    Every table is there, with its header alone where the audit has no entries. Lines
-    end in a line feed, a missing number is an empty cell, a list is joined by "; ".
+    A table without entries has only its header. Lines end in a line feed, a missing
+    number is an empty cell, and a list is joined by "; ".
 
     Example:
       >>> sheets({"quality": [{"severity": "info", "code": "a", "message": "=1+1",
@@ -50,7 +50,7 @@ def sheets(document: DocumentLike) -> dict[str, str]:
 
 
 def cell(value: Any) -> str:
-    """The value as a cell's text; text that a spreadsheet would run gets a quote.
+    """Returns the text of a cell; text that a spreadsheet would run gets a quote.
 
     Example:
       >>> cell("=cmd()"), cell(-0.5), cell("-0.5"), cell(None), cell(["a", "=b"])
@@ -62,13 +62,13 @@ def cell(value: Any) -> str:
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return cell("; ".join(str(v) for v in value))
-    # Readers take a carriage return for the row's end, even within quotes.
+    # Some readers end a row at a carriage return, even within quotes.
     text = str(value).replace("\r\n", "\n").replace("\r", "\n")
     return _FORMULA.sub(lambda found: f"{found[1] or ''}'{found[2] or ''}", text)
 
 
 def _columns(kind: Any) -> list[str]:
-    """The fields of an entry that have a column."""
+    """Returns the fields of an entry that become columns."""
     return [f.name for f in fields(kind) if f.name != "attributes"]
 
 
@@ -86,7 +86,7 @@ def _text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _long(kind: Any, entries: Iterable[Entry]) -> str:
-    """A line for each point of each curve; the first three columns say whose it is."""
+    """Returns a line for each point of each curve; three columns name the curve."""
     columns = _columns(kind)
     rows = (
         [*(entry[k] for k in columns[:3]), *point]
@@ -97,7 +97,7 @@ def _long(kind: Any, entries: Iterable[Entry]) -> str:
 
 
 def _comparison(entries: Iterable[Comparison]) -> str:
-    """A line for the whole, for the group that gains least, and for each group."""
+    """Returns lines for all rows, the group that gains least, and each group."""
     rows = [
         [
             *(e.model, e.baseline, e.attribute, part, getattr(change, "group", None)),

@@ -1,4 +1,4 @@
-"""The audit in sentences: what was found, with no more certainty than there is."""
+"""Sentences on what an audit found, with no more certainty than the numbers give."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
@@ -12,16 +12,16 @@ from fairjax.audit.tripod import tripod_ai
 from fairjax.metrics.definitions import GAPS
 
 Verdict = Literal["clear", "lead", "chance", "unknown"]
-# Gaps that a clear one of another metric speaks for.
+# Gap -> gaps that include it: if such a gap is clear, the summary omits the gap.
 WITHIN = {
     "equal_opportunity_difference": ("equalized_odds_difference",),
     "false_positive_rate_difference": ("equalized_odds_difference",),
     "demographic_parity_ratio": ("demographic_parity_difference",),
 }
 _HIDDEN: Literal["suppressed"] = "suppressed"
-# What 1 - 0.95 may lack in floating point.
+# Rounding error of 1 - 0.95 in floating point.
 _ROUNDING = 1e-12
-# The gap that stands for a family in the summary: the first that the audit has.
+# The summary reports one gap for each grouping: the first of these that exists.
 HEADLINES = (
     "equalized_odds_difference",
     "equal_opportunity_difference",
@@ -31,7 +31,7 @@ HEADLINES = (
 
 
 def words(document: DocumentLike) -> dict[str, Any]:
-    """The document's entries ``summary``, ``limits`` and ``tripod_ai``.
+    """Returns the document's entries ``summary``, ``limits`` and ``tripod_ai``.
 
     Example:
       >>> entries = words({"cohort": [], "groups": [], "gaps": [], "gate": [],
@@ -42,7 +42,7 @@ def words(document: DocumentLike) -> dict[str, Any]:
       ...         "outcome": {"column": "died", "positive": "1"},
       ...         "positives": 1, "prevalence": 1 / 3}})
       >>> entries["summary"]
-      ['The table was audited on 3 rows; 33.3 % have the outcome (died = 1).']
+      ['The table was audited on 3 rows; 33.3 % of rows have the outcome (died = 1).']
     """
     document = Document.of(document)
     return {
@@ -53,11 +53,12 @@ def words(document: DocumentLike) -> dict[str, Any]:
 
 
 def judge(gap: Gap | Mapping[str, Any], confidence: float = 0.95) -> Verdict:
-    """What a gap's interval and its adjusted p-value together allow to be said.
+    """Classifies a gap by its interval and its adjusted p-value.
 
-    ``clear``: the interval leaves out equality, and the test does after correction for
-    all tests. ``lead``: only the interval does, which is that of one gap by itself.
-    ``chance``: neither. ``unknown``: neither exists.
+    ``clear``: the interval excludes equality, and so does the test after correction for
+    all tests. ``lead``: only one of the two excludes equality; usually the interval,
+    which has no correction for other gaps. ``chance``: neither excludes equality.
+    ``unknown``: neither exists.
 
     Example:
       >>> gap = {"metric": "auroc_difference", "status": "ok", "estimate": 0.1,
@@ -80,7 +81,7 @@ def judge(gap: Gap | Mapping[str, Any], confidence: float = 0.95) -> Verdict:
 
 
 def headlines(document: DocumentLike) -> list[Gap]:
-    """The gap that stands for each model and attribute, in the document's order.
+    """Returns the headline gap of each model and attribute, in the document's order.
 
     Example:
       >>> gap = {"model": "m", "attribute": "sex", "metric": "auroc_difference"}
@@ -104,14 +105,14 @@ def _several(document: Document) -> bool:
 
 
 def _where(document: Document, gap: Gap) -> str:
-    """The attribute, and the model where there are several."""
+    """Names the attribute, and the model if there are several."""
     model = f" in {gap.model}" if _several(document) else ""
     partly = gap.withheld and gap.status == "ok"
     return f"{'the groups shown of ' if partly else ''}{gap.attribute}{model}"
 
 
 def _of(document: Document, gap: Gap) -> str:
-    """Which of its two rates equalized odds is the gap of, before who differs in it."""
+    """Names the rate that has the equalized-odds gap, as a prefix to its groups."""
     if gap.metric != "equalized_odds_difference":
         return ""
     for name in ("equal_opportunity_difference", "false_positive_rate_difference"):
@@ -128,7 +129,7 @@ def _of(document: Document, gap: Gap) -> str:
 
 
 def _facts(document: Document) -> dict[str, Any]:
-    """What the sentences of ``words/summary.txt`` are made of."""
+    """Returns the variables of the template ``words/summary.txt``."""
     data, settings = document.data, document.settings
     several, at = _several(document), level(settings["confidence"])
     never, partly = _too_few(document)
@@ -156,7 +157,7 @@ def _facts(document: Document) -> dict[str, Any]:
         "leads": _besides(document, "lead"),
         "never": never,
         "partly": partly,
-        "withheld": _withheld(document),
+        "withheld": _suppressed(document),
         "worst": min(searched, key=lambda d: d.p_corrected or 0, default=None),
         "compared": _compared(document),
         "not_compared": any(entry.withheld for entry in document.comparison),
@@ -167,14 +168,14 @@ def _facts(document: Document) -> dict[str, Any]:
     }
 
 
-def _judged(gaps: Iterable[Gap], document: Document, verdict: Verdict) -> list[Gap]:
+def _assessed(gaps: Iterable[Gap], document: Document, verdict: Verdict) -> list[Gap]:
     confidence = document.settings["confidence"]
     return [gap for gap in gaps if judge(gap, confidence) == verdict]
 
 
 def _clear(document: Document) -> list[str]:
-    """The headlines that are clear, the largest first."""
-    found = _judged(headlines(document), document, "clear")
+    """Describes the clear headline gaps, the largest first."""
+    found = _assessed(headlines(document), document, "clear")
     found.sort(key=lambda g: -(g.corrected or 0.0))
     parts = []
     for gap in found[:3]:
@@ -184,7 +185,7 @@ def _clear(document: Document) -> list[str]:
         )
         if gap.noise_floor and gap.estimate is not None:
             times = number(gap.estimate / gap.noise_floor, 1)
-            part += f", {times} times what chance alone gives on average"
+            part += f", {times} times the gap that chance alone gives on average"
         if gap.highest is not None and gap.lowest is not None:
             part += f"; {_of(document, gap)}highest {gap.highest}, "
             part += f"lowest {gap.lowest}"
@@ -193,37 +194,37 @@ def _clear(document: Document) -> list[str]:
 
 
 def _besides(document: Document, verdict: Literal["clear", "lead"]) -> list[str]:
-    """The other gaps so judged, which the headline counts and no sentence names.
+    """Describes gaps with the verdict that are neither headline gaps nor part of one.
 
-    Leads are told where they are the most that there is.
+    Leads are described only if no gap is clear.
     """
-    if verdict == "lead" and _judged(document.gaps, document, "clear"):
+    if verdict == "lead" and _assessed(document.gaps, document, "clear"):
         return []
-    judged = _judged(document.gaps, document, verdict)
-    told = {(g.model, g.attribute, g.metric) for g in headlines(document)}
-    known = {(g.model, g.attribute, g.metric) for g in judged}
+    wanted = _assessed(document.gaps, document, verdict)
+    headline = {(g.model, g.attribute, g.metric) for g in headlines(document)}
+    known = {(g.model, g.attribute, g.metric) for g in wanted}
 
     def new(gap: Gap) -> bool:
         where = gap.model, gap.attribute
-        # Of a gap that is told it is a part, or asks the same.
+        # The gap is part of a described gap, or tests the same question.
         same = [(*where, name) for name in WITHIN.get(gap.metric, ())]
-        return (*where, gap.metric) not in told and not known & set(same)
+        return (*where, gap.metric) not in headline and not known & set(same)
 
-    # The surest first: sizes of different metrics do not compare.
+    # Sorted by p-value: gaps in different metrics have different scales.
     found = sorted(
-        filter(new, judged), key=lambda g: 1.0 if g.p_adjusted is None else g.p_adjusted
+        filter(new, wanted), key=lambda g: 1.0 if g.p_adjusted is None else g.p_adjusted
     )
     return [
-        f"the {phrase(g.metric)} over {_where(document, g)} is "
+        f"the {phrase(g.metric)} for {_where(document, g)} is "
         f"{number(g.estimate)} ({interval(g.lower, g.upper)})"
         for g in found
     ]
 
 
 def _unclear(document: Document) -> str:
-    """Gaps within chance, and those that correction for all tests leaves unsure."""
+    """Describes headline gaps that may be due to chance, are leads, or are unknown."""
     chance, leads, unknown = (
-        _judged(headlines(document), document, verdict)
+        _assessed(headlines(document), document, verdict)
         for verdict in ("chance", "lead", "unknown")
     )
     parts = []
@@ -234,30 +235,30 @@ def _unclear(document: Document) -> str:
             for g in chance
         ]
         parts.append(
-            f"The {phrase(chance[0].metric)} is within what chance produces for "
+            f"The {phrase(chance[0].metric)} may be due to chance for "
             f"{some(listed, 5)}, which does not show that the groups are equal"
         )
     if leads:
         listed = [_where(document, g) for g in leads]
         parts.append(
-            f"for {some(listed, 5)} the gap is beyond chance by itself, but not after "
-            "correction for all tests: a lead, not a finding"
+            f"for {some(listed, 5)}, the gap is beyond chance before correction "
+            "for all tests but not after: a lead, not a finding"
         )
     reasons: dict[str, list[str]] = {}
     for gap in unknown:
-        why = f"there are too few patients to tell the {phrase(gap.metric)}"
+        why = f"there are too few patients to estimate the {phrase(gap.metric)}"
         if gap.status == "suppressed":
-            why = "too many groups are withheld to tell"
+            why = "too many groups are suppressed"
         elif len(gap.compared) + len(gap.left_out) < 2:
-            why = "there are no two groups to compare"
+            why = "fewer than two groups have rows"
         reasons.setdefault(why, []).append(_where(document, gap))
-    parts += [f"for {some(where, 5)} {why}" for why, where in reasons.items()]
+    parts += [f"for {some(where, 5)}, {why}" for why, where in reasons.items()]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _named(document: Document, groups: Collection[tuple[str, str]]) -> str:
-    """Groups (attribute, level) by name, and how many intersections."""
+    """Lists groups (attribute, category) by name, and counts intersections."""
     crossed = {a.name for a in document.data.attributes if a.intersection}
     single = [f"{name} = {level}" for name, level in groups if name not in crossed]
     listed = some(single, 6)
@@ -268,7 +269,7 @@ def _named(document: Document, groups: Collection[tuple[str, str]]) -> str:
 
 
 def _too_few(document: Document) -> tuple[str, str]:
-    """Groups that are compared by nothing, and those that are by some gaps only."""
+    """Lists small groups that no gap compares, then groups that some gaps compare."""
     compared = {
         (gap.attribute, group)
         for gap in select(document.gaps, status="ok")
@@ -284,8 +285,8 @@ def _too_few(document: Document) -> tuple[str, str]:
     return _named(document, never), _named(document, partly)
 
 
-def _withheld(document: Document) -> list[str]:
-    """The groups of which nothing is shown, and those of which something is not."""
+def _suppressed(document: Document) -> list[str]:
+    """Lists groups that are suppressed completely, then groups suppressed in part."""
     whole = [(c.attribute, c.group) for c in select(document.cohort, status=_HIDDEN)]
     partly: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
     for entry in select(document.groups, status=_HIDDEN):
@@ -296,13 +297,13 @@ def _withheld(document: Document) -> list[str]:
     parts = [_named(document, whole)] if whole else []
     for (what, model), groups in partly.items():
         of = f" of {model}" if _several(document) else ""
-        parts.append(f"of the {what}{of}, {_named(document, groups)}")
+        parts.append(f"{what}{of} for {_named(document, groups)}")
     return parts
 
 
 def _compared(document: Document) -> list[str]:
-    """The verdicts on the models, each with the attributes that it is over."""
-    told: dict[tuple[str, str, str], list[str]] = {}
+    """Describes the verdicts on the models, each with its attributes."""
+    by_verdict: dict[tuple[str, str, str], list[str]] = {}
     for entry in document.comparison:
         key = entry.model, entry.baseline, entry.verdict
         worst, over = entry.worst, entry.attribute
@@ -312,27 +313,27 @@ def _compared(document: Document) -> list[str]:
             if entry.left_out:
                 over += f"; too few to compare: {some(entry.left_out)}"
             over += ")"
-        told.setdefault(key, []).append(over)
+        by_verdict.setdefault(key, []).append(over)
     return [
-        f"{model} against {baseline} is {verdict} over {some(over, 5)}"
-        for (model, baseline, verdict), over in told.items()
+        f"{model} against {baseline} is {verdict} for {some(over, 5)}"
+        for (model, baseline, verdict), over in by_verdict.items()
     ]
 
 
 def explain(gap: Gap | Mapping[str, Any], confidence: float = 0.95) -> str:
-    """The verdict on a gap, as a table's cell says it.
+    """Returns the verdict on a gap, as words for a cell of a table.
 
     Example:
       >>> explain({"metric": "auroc_difference", "status": "insufficient",
       ...          "estimate": None})
-      'too few patients to tell'
+      'too few patients to estimate'
     """
     gap = Gap.of(gap)
     if gap.status == "suppressed":
-        return "withheld"
+        return "suppressed"
     return {
         "clear": "beyond chance",
-        "lead": "a lead: beyond chance by itself, not after correction",
-        "chance": "within what chance produces",
-        "unknown": "too few patients to tell",
+        "lead": "a lead: beyond chance before correction, not after",
+        "chance": "may be due to chance",
+        "unknown": "too few patients to estimate",
     }[judge(gap, confidence)]

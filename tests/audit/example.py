@@ -333,7 +333,7 @@ def build(rows=4000, levels=0, models=2, seed=0, only=()):
                 "lower": None,
                 "upper": None,
                 "status": "undecided",
-                "reason": "not enough patients to tell",
+                "reason": "too few patients to estimate",
             },
         ],
         "summary": [],

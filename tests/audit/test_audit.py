@@ -215,7 +215,7 @@ def test_nothing_is_shown_where_nothing_differs(document):
     assert gap["p_adjusted"] > 0.05
 
 
-def test_small_groups_are_named_and_not_judged(document):
+def test_small_groups_are_named_and_not_assessed(document):
     few = only(document["cohort"], attribute="race", group="Asian")
     assert few["status"] == "insufficient"
     assert few["rows"] == few["positives"] + few["negatives"]

@@ -1,4 +1,4 @@
-"""What a reader of a whole document could learn of the counts that are withheld."""
+"""What a reader of a whole document could learn of the counts that are suppressed."""
 
 import json
 from fractions import Fraction
@@ -77,7 +77,7 @@ def audited():
 
 
 def hidden_of(document):
-    """The groups that are withheld, and those whose decisions are."""
+    """The groups that are suppressed, and those whose decisions are."""
     whole = {
         (c["attribute"], c["group"])
         for c in document["cohort"]
@@ -92,7 +92,7 @@ def hidden_of(document):
 
 
 @pytest.mark.slow
-def test_every_small_group_is_withheld_and_nothing_is_said_of_it(audited):
+def test_every_small_group_is_suppressed_and_nothing_is_said_of_it(audited):
     frame, document, inside = audited
     jsonschema.validate(document, schema())
     whole, decided = hidden_of(document)
@@ -169,7 +169,7 @@ def test_no_threshold_has_a_small_cell(audited):
 
 
 @pytest.mark.slow
-def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
+def test_no_suppressed_count_is_a_sum_or_difference_of_shown_ones(audited):
     """By the rank of the system of all sums, over combinations of levels."""
     frame, document, inside = audited
     whole, decided = hidden_of(document)
@@ -187,8 +187,8 @@ def test_no_withheld_count_is_a_sum_or_difference_of_shown_ones(audited):
 
 
 @pytest.mark.slow
-def test_two_tables_that_differ_in_withheld_counts_have_one_document():
-    """Patients of one withheld group move to another, and no number tells."""
+def test_two_tables_that_differ_in_suppressed_counts_have_one_document():
+    """Patients of one suppressed group move to another, and no number tells."""
     frame = three(0)
     # Levels without rows: of so many groups other tests have programs.
     levels = {"site": list("abcdef")}
@@ -216,7 +216,9 @@ def test_too_few_in_all_are_refused():
     options = Options(
         outcome="died", scores="risk", attributes="sex", suppress_below=11
     )
-    with pytest.raises(AuditError, match="fewer than 11 have the outcome"):
+    with pytest.raises(
+        AuditError, match="at least 11 of 60 rows must be with the outcome"
+    ):
         audit(options, frame)
 
 
@@ -252,7 +254,7 @@ def test_suppression_turns_no_failed_rule_into_a_passed_one():
     assert {entry["status"] for entry in open_["gate"]} == {"failed"}
     assert {entry["status"] for entry in closed["gate"]} == {"undecided"}
     for entry in closed["gate"]:
-        assert "withheld" in entry["reason"]
+        assert "suppressed" in entry["reason"]
         assert "rules out" not in entry["reason"]
         assert "too few" not in entry["reason"]
     for gap in closed["gaps"]:
@@ -261,7 +263,7 @@ def test_suppression_turns_no_failed_rule_into_a_passed_one():
             assert not set(gap["withheld"]) & {*gap["left_out"], *gap["compared"]}
     text = " ".join(closed["summary"])
     assert "site = C" in text
-    assert "of those that may be shown none stands out" in text
+    assert "none of the groups that can be shown stands out" in text
     assert "too few" not in text
 
 
@@ -290,7 +292,7 @@ def cut(rows=2400, seed=4):
 
 @pytest.mark.slow
 def test_a_score_of_two_values_does_not_tell_the_decisions():
-    """Its AUROC and Brier score are two equations for two withheld counts."""
+    """Its AUROC and Brier score are two equations for two suppressed counts."""
     document = brief(
         Options(**CUT, scores=["fine", "risk"], suppress_below=FLOOR), cut()
     )
@@ -333,8 +335,8 @@ def ranking_of(document, model, group):
 
 
 @pytest.mark.slow
-def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
-    """No decision is withheld of the second model, whose counts are the first's."""
+def test_the_same_two_values_at_a_harmless_threshold_are_suppressed_too():
+    """No decision is suppressed of the second model, whose counts are the first's."""
     frame = cut().drop(columns="fine")
     frame["again"] = 0.1 + 0.6 * frame["risk"]
     document = brief(
@@ -352,7 +354,7 @@ def test_the_same_two_values_at_a_harmless_threshold_are_withheld_too():
 
 
 @pytest.mark.slow
-def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
+def test_a_value_that_few_have_is_suppressed_though_decisions_are_not():
     frame = cut()
     # Three values, of which the highest has few without the outcome in c.
     frame["risk"] = np.where(frame["fine"] > 0.4, 0.5, 0.1)
@@ -363,8 +365,8 @@ def test_a_value_that_few_have_is_withheld_though_decisions_are_not():
         Options(**CUT, scores="risk", thresholds=[0.4], suppress_below=FLOOR), frame
     )
     assert set(ranking_of(document, "risk", "c").values()) == {"suppressed"}
-    [told] = [s for s in document["summary"] if s.startswith("Withheld")]
-    assert "of the ranking and calibration, race = " in told
+    [told] = [s for s in document["summary"] if s.startswith("Suppressed")]
+    assert "ranking and calibration for race = " in told
     assert "decisions" not in told
     rates = [g for g in document["groups"] if g["metric"] in DECIDED]
     assert not {g["status"] for g in rates} & {"suppressed"}

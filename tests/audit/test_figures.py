@@ -118,7 +118,7 @@ def test_a_forest_plot_shows_every_group_with_its_numbers():
     ends = f"[{black['lower']:.3f}, {black['upper']:.3f}]"
     assert f"{black['estimate']:.3f} {ends}" in shown
     assert f"{black['positives']:,}" in shown
-    assert shown.count("too few patients to judge") == 2
+    assert shown.count("too few patients to assess") == 2
     assert shown.count("suppressed: small cell") == 2
 
 
@@ -126,14 +126,14 @@ def test_each_figure_explains_its_signs():
     for drawing in of("gaps"):
         for name in (
             "estimate with interval",
-            "less what chance adds",
-            "what chance alone gives",
+            "corrected for chance",
+            "noise floor (chance alone)",
             "no gap",
         ):
             assert name in texts(drawing)
     for drawing in of("forest"):
         assert "over all patients" in texts(drawing)
-        assert "what chance alone gives" not in texts(drawing)
+        assert "noise floor (chance alone)" not in texts(drawing)
     for drawing in of("calibration"):
         assert "a bin, 95 % interval" in texts(drawing)
         assert "perfect calibration" in texts(drawing)
@@ -141,7 +141,7 @@ def test_each_figure_explains_its_signs():
         assert {"risk", "new_risk", "interval", "threshold used"} <= set(texts(drawing))
 
 
-def test_bins_that_are_withheld_are_not_drawn():
+def test_bins_that_are_suppressed_are_not_drawn():
     document = build(rows=300, models=1, only=("sex",))
     [curve, _] = document["curves"]["calibration"]
     document |= {"groups": [], "gaps": [], "sensitivity": []}
@@ -149,7 +149,7 @@ def test_bins_that_are_withheld_are_not_drawn():
     for name in ("predicted", "observed", "lower", "upper", "rows"):
         curve[name] = [None, *curve[name][1:]]
     [drawing] = of("calibration", figures.draw(document))
-    assert texts(drawing).count("some bins withheld") == 1
+    assert texts(drawing).count("some bins suppressed") == 1
 
 
 @pytest.mark.parametrize("title", ["Gaps <in> a & b", "a long title " * 30])

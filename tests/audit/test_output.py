@@ -72,7 +72,7 @@ def test_the_same_document_gives_the_same_bytes(report, tmp_path):
 
 def test_an_audit_is_replaced_only_when_asked(report, tmp_path):
     shutil.copytree(report.parent, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(AuditError, match="holds an audit already.*--overwrite"):
+    with pytest.raises(AuditError, match="contains an audit; .*--overwrite"):
         write(empty(), tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["gaps"]
     write(empty(), tmp_path, overwrite=True)
@@ -98,7 +98,7 @@ def test_what_is_not_an_audits_is_never_touched(tmp_path, name):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('{"schema": "other"}')
     for overwrite in (False, True):
-        with pytest.raises(AuditError, match="which no audit wrote"):
+        with pytest.raises(AuditError, match="which is not from an audit"):
             write(small(), tmp_path, overwrite)
     assert contents(tmp_path) == {name: b'{"schema": "other"}'}
 
@@ -133,7 +133,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
     with pytest.raises(AuditError, match="link to nothing"):
         check(tmp_path / "dangling")
     for folder in ("file/audit", "file/a/b"):
-        with pytest.raises(AuditError, match="file is a file and no folder"):
+        with pytest.raises(AuditError, match="file is a file, not a folder"):
             check(tmp_path / folder)
     assert (tmp_path / "file").read_text() == "x"
 
@@ -142,7 +142,7 @@ def test_what_may_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     monkeypatch.setattr(output.os, "access", lambda path, how: False)
     for name in ("there", "new", "new/audit"):
-        with pytest.raises(AuditError, match="may not be written to"):
+        with pytest.raises(AuditError, match="no permission to write"):
             check(tmp_path / name)
 
 
@@ -214,7 +214,7 @@ def test_an_audit_killed_at_any_move_is_undone_by_the_next(
         except Killed:
             assert after < 8
     assert set(os.listdir(tmp_path)) - TREE
-    with pytest.raises(AuditError, match="holds an audit already"):
+    with pytest.raises(AuditError, match="contains an audit; replace"):
         check(tmp_path)
     check(tmp_path, overwrite=True)
     failing(monkeypatch, "mkdir", 0)

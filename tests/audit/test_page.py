@@ -217,9 +217,9 @@ def test_the_same_document_gives_the_same_page():
     assert page.page(example(), sketches()) == report()
 
 
-def test_groups_that_are_not_judged_say_so():
+def test_groups_that_are_not_assessed_say_so():
     cells = [words(e) for e in full() if e[0] in ("td", "span")]
-    for phrase in ("too few patients to judge", "suppressed: small cell", "no rows"):
+    for phrase in ("too few patients to assess", "suppressed: small cell", "no rows"):
         assert phrase in cells
 
 
@@ -255,15 +255,15 @@ def test_the_verdict_without_a_gate_claims_no_more_than_was_found():
 
     quiet = small() | {"gate": []}
     gaps = [g | {"lower": 0.0, "upper": 1.0, "p_adjusted": 1.0} for g in quiet["gaps"]]
-    assert "not proof of equality" in headline(quiet | {"gaps": gaps})
+    assert "does not prove equality" in headline(quiet | {"gaps": gaps})
     gaps = [g | {"lower": 0.1, "p_adjusted": 0.0, "status": "ok"} for g in gaps]
-    assert "beyond what chance explains" in headline(quiet | {"gaps": gaps})
+    assert "by more than chance explains" in headline(quiet | {"gaps": gaps})
     # One gap of any metric is enough, and a passed gate does not cover it.
     rest = [g | {"lower": 0.0, "upper": 1.0, "p_adjusted": 1.0} for g in gaps]
     rest[-1] = gaps[-1] | {"metric": "calibration_slope_difference"}
     passed = [small()["gate"][0] | {"status": "passed"}]
     shown = quiet | {"gaps": rest, "gate": passed}
-    assert "beyond what chance explains" in headline(shown)
+    assert "by more than chance explains" in headline(shown)
     assert 'class="verdict neutral"' in page.page(shown, ())
     gaps = [g | {"status": "insufficient"} for g in gaps]
     assert "too few patients" in headline(quiet | {"gaps": gaps})
@@ -291,7 +291,7 @@ def test_how_to_reproduce():
 
 def test_missing_values_are_counted_and_what_became_of_them():
     told = words(find(full(), "section", id="audited")[0])
-    for text in ("died: 0", "risk: 12 (left out)", "race: withheld (a group of"):
+    for text in ("died: 0", "risk: 12 (left out)", "race: suppressed (a group of"):
         assert text in told
 
 

@@ -65,15 +65,15 @@ def test_grammar(text, parts):
         ("auroc() < 0.7 or so", "cannot read the rule"),
         ("auroc() < nan", "cannot read the rule"),
         ("auroc(race < 0.7", "cannot read the rule"),
-        ("auc() < 0.7", "no metric of an audit; did you mean 'auroc'?"),
+        ("auc() < 0.7", "must name an audited metric; did you mean 'auroc'?"),
         ("equalised_odds_difference(race) > 0", "'equalized_odds_difference'?"),
-        ("equalized_odds_difference() > 0", "must name an attribute, and no group"),
-        ("auroc_difference(race=a) > 0", "must name an attribute, and no group"),
-        ("auroc(sex * ) < 1", "names an attribute twice, or none"),
-        ("auroc(sex * sex) < 1", "names an attribute twice, or none"),
-        ("auroc(sex=) < 1", "or lacks one or its level"),
-        ("auroc(=F) < 1", "or lacks one or its level"),
-        ("auroc(sex=F, sex=M) < 1", "names an attribute twice"),
+        ("equalized_odds_difference() > 0", "must name an attribute, and not a group"),
+        ("auroc_difference(race=a) > 0", "must name an attribute, and not a group"),
+        ("auroc(sex * ) < 1", "must name each attribute once"),
+        ("auroc(sex * sex) < 1", "must name each attribute once"),
+        ("auroc(sex=) < 1", "must give each attribute once, with a category"),
+        ("auroc(=F) < 1", "must give each attribute once, with a category"),
+        ("auroc(sex=F, sex=M) < 1", "must give each attribute once, with a category"),
     ],
 )
 def test_texts_that_are_no_rules(text, words):
@@ -163,18 +163,18 @@ RULE = "equalized_odds_difference(race) > 0.1"
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (gap(NOTHING, status="insufficient"), "not enough patients to tell"),
-        (gap(NOTHING), "not enough patients to tell"),
-        (gap(NOTHING, left_out=["a"]), "not enough patients to tell in 'a'"),
+        (gap(NOTHING, status="insufficient"), "too few patients to estimate"),
+        (gap(NOTHING), "too few patients to estimate"),
+        (gap(NOTHING, left_out=["a"]), "too few patients to estimate in 'a'"),
         (gap(NOTHING, compared=["a"]), "fewer than two groups have rows"),
-        (gap(NOTHING, status="suppressed"), "withheld"),
-        (gap(NOTHING, status="suppressed", withheld=["a"]), "withheld: 'a'"),
+        (gap(NOTHING, status="suppressed"), "suppressed"),
+        (gap(NOTHING, status="suppressed", withheld=["a"]), "suppressed: 'a'"),
         (
             gap(NOTHING, status="suppressed", withheld=["a"], left_out=["b"]),
-            "withheld: 'a'; too few patients: 'b'",
+            "suppressed: 'a'; too few patients: 'b'",
         ),
         (gap((0.3, None, None)), "has no interval"),
-        (gap((0.3, 0.2, 0.4), attribute="sex"), "holds no such value"),
+        (gap((0.3, 0.2, 0.4), attribute="sex"), "the audit has no such value"),
     ],
 )
 def test_what_is_not_known_is_undecided(found, reason):
@@ -194,22 +194,22 @@ def test_groups_that_were_not_compared_are_named():
         assert (entry["status"], entry["estimate"]) == (status, interval[0])
         assert "rule" not in entry["reason"]
         assert entry["reason"].endswith(
-            "not compared, withheld: 'white'; not compared, too few patients: 'asian'"
+            "not compared, suppressed: 'white'; not compared, too few patients: 'asian'"
         )
     few = gap((0.05, 0.0, 0.09), left_out=["asian"])
-    assert "withheld" not in verdict(RULE, document(gaps=[few]))["reason"]
+    assert "suppressed" not in verdict(RULE, document(gaps=[few]))["reason"]
     hidden = gap((0.05, 0.0, 0.09), withheld=["asian"])
     assert "too few" not in verdict(RULE, document(gaps=[hidden]))["reason"]
 
 
-def test_a_value_over_all_rows_may_be_withheld():
+def test_a_value_over_all_rows_may_be_suppressed():
     found = document(overall=[value("accuracy", NOTHING)])
-    assert "withheld" not in verdict("accuracy() < 0.5", found)["reason"]
+    assert "suppressed" not in verdict("accuracy() < 0.5", found)["reason"]
     found["settings"] = {"suppress_below": 11}
     entry = verdict("accuracy() < 0.5", found)
     assert (entry["status"], entry["reason"]) == (
         "undecided",
-        "withheld, or not enough patients to tell",
+        "suppressed, or too few patients to estimate",
     )
 
 
@@ -252,7 +252,7 @@ def test_each_group_of_an_attribute():
     assert entry["reason"].startswith("c: the interval")
     entry = verdict(text, document(groups=[fine, small]))
     assert (entry["status"], entry["estimate"]) == ("undecided", None)
-    assert entry["reason"] == "d: not enough patients to tell"
+    assert entry["reason"] == "d: too few patients to estimate"
     assert verdict(text, document(groups=[fine]))["status"] == "passed"
     # Nobody is in a group that was only declared, unless it is asked for.
     empty = group("e", NOTHING, status="empty")

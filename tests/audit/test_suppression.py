@@ -1,4 +1,4 @@
-"""Small groups withheld over linked tables."""
+"""Small groups that are suppressed over linked tables."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 
 from fairjax.audit.measure import _models
 from fairjax.audit.measure._families import families
+from fairjax.audit.measure._small_cells import (
+    Suppressed,
+    count,
+    decide,
+    suppressed_groups,
+)
 from fairjax.audit.measure._suppression import _close_bins
-from fairjax.audit.measure._withheld import Withheld, count, withheld, withhold
 from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Calibration
 from fairjax.groups import Grouping
@@ -30,7 +35,7 @@ def hidden_of(codes, labels, sizes, threshold):
 
 def of(shown, labels, threshold):
     cells = {f.name: count(f, labels, 2, None) for f in shown}
-    return withheld(shown, cells, threshold)
+    return suppressed_groups(shown, cells, threshold)
 
 
 def given_back(shown, labels, hidden, threshold):
@@ -72,17 +77,17 @@ def test_a_small_group_takes_its_own_crossings_and_one_more_with_it():
     assert gone >= {"a1, b0", "a1, b1", "a2, b0", "a2, b1"}
 
 
-def test_a_group_withheld_for_another_reason_takes_one_more_with_it():
+def test_a_group_suppressed_for_another_reason_takes_one_more_with_it():
     a = np.repeat([0, 1, 2], [400, 60, 200])
     shown, _ = families([attribute("a", a, 3)], 1)
     cells = {"a": count(shown[0], (np.arange(660) % 2).astype(np.int8), 2, None)}
     besides = {"a": np.array([True, False, False])}
-    hidden = withheld(shown, cells, 11, besides)["a"]
+    hidden = suppressed_groups(shown, cells, 11, besides)["a"]
     # a0 would be the total less a1 and a2, so the next smallest goes too.
     assert hidden.tolist() == [True, True, False]
 
 
-def test_nothing_small_nothing_withheld():
+def test_nothing_small_nothing_suppressed():
     codes = np.arange(800) % 4
     labels = (np.arange(800) // 4 % 2).astype(np.int8)
     _, hidden = hidden_of([codes // 2, codes % 2], labels, (2, 2), 11)
@@ -111,8 +116,8 @@ def test_no_count_can_be_had_by_subtraction(seed):
     filled = counts["a × b"].sum(axis=1).reshape(sizes) > 0
     lines = [(hidden["a"], grid, filled), (hidden["b"], grid.T, filled.T)]
     for margin, cells, some in lines:
-        for withheld_margin, line, present in zip(margin, cells, some, strict=True):
-            if withheld_margin:
+        for suppressed_margin, line, present in zip(margin, cells, some, strict=True):
+            if suppressed_margin:
                 assert line[present].all()
             else:
                 assert (line & present).sum() != 1
@@ -154,7 +159,7 @@ def grid(counts):
 
 
 def test_two_in_each_line_are_not_always_enough():
-    """A cell between two blocks of withheld ones is what goes from block to block."""
+    """A cell between two blocks of suppressed ones is what goes from block to block."""
     counts = np.full((4, 4), 100)
     # Each pair of small ones has 24 rows together, which hide it, but for (1, 2).
     counts[:2, :2] = counts[2:, 2:] = 16
@@ -169,7 +174,7 @@ def test_two_in_each_line_are_not_always_enough():
 
 
 def test_a_group_that_is_another_ones_whole_does_not_protect():
-    """b1 is only in a0: withholding (a0, b1) hides nothing while b1 is shown."""
+    """b1 is only in a0: suppressing (a0, b1) hides nothing while b1 is shown."""
     codes, labels = grid([[200, 200, 0], [200, 0, 12], [200, 0, 200]])
     shown, hidden = hidden_of(codes, labels, (3, 3), 11)
     assert hidden["a × b"].reshape(3, 3)[1, 2]
@@ -185,7 +190,7 @@ def test_patients_are_counted_where_they_are_known():
 
 
 def test_joined_groups_hide_too_few_positives():
-    """Two withheld groups of 3 positives each would show that there are 6."""
+    """Two suppressed groups of 3 positives each would show that there are 6."""
     a = np.repeat([0, 1, 2, 3], [100, 100, 100, 90])
     place = np.arange(390) - 100 * a
     labels = (place < np.array([50, 3, 3, 40])[a]).astype(np.int8)
@@ -197,14 +202,14 @@ def test_groups_that_share_patients_do_not_add_up():
     # 8 positive patients in b and the same 8 in c; a has enough, as has d.
     shown = families([attribute("site", np.arange(4).repeat(2), 4)], 1)[0]
     cells = {"site": np.array([[300, 40], [100, 8], [100, 8], [200, 30]])}
-    apart = withheld(shown, cells, 11)["site"]
+    apart = suppressed_groups(shown, cells, 11)["site"]
     assert apart.tolist() == [False, True, True, False]
-    together = withheld(shown, cells, 11, shared={"site"})["site"]
+    together = suppressed_groups(shown, cells, 11, shared={"site"})["site"]
     assert together.tolist() == [False, True, True, True]
 
 
 @pytest.mark.parametrize("small", range(4))
-def test_a_small_cell_of_any_kind_withholds_decisions(small):
+def test_a_small_cell_of_any_kind_suppresses_decisions(small):
     """Of 100 patients of each label and decision in both groups, one group has 5."""
     cells = np.full((2, 4), 100)
     cells[0, small] = 5
@@ -230,7 +235,7 @@ def test_a_small_cell_of_any_kind_withholds_decisions(small):
         num_patients=None,
         findings=(),
     )
-    found = withhold(families([site], 1)[0], data, 11)
+    found = decide(families([site], 1)[0], data, 11)
     # The other group would tell the small cell by the difference to all rows.
     assert found.decisions[0]["site"].tolist() == [True, True]
     assert found.groups["site"].tolist() == [False, False]
@@ -258,19 +263,19 @@ def test_bins_of_few_events_are_emptied_and_others_to_hide_them(events, shown):
     assert [value is not None for value in closed.observed] == shown
 
 
-@pytest.mark.parametrize("withheld_of", [None, 0, 1])
-def test_models_are_compared_where_both_show_their_rankings(withheld_of):
+@pytest.mark.parametrize("suppressed_of", [None, 0, 1])
+def test_models_are_compared_where_both_show_their_rankings(suppressed_of):
     site = families([attribute("site", [0, 1, 1], 2)], 1)[0]
     nothing = {"site": np.zeros(2, bool)}
-    hidden = Withheld(
+    hidden = Suppressed(
         11,
         nothing,
         (nothing, nothing),
         (False, False),
         (nothing, {"site": np.array([False, True])}),
-        (withheld_of == 0, withheld_of == 1),
+        (suppressed_of == 0, suppressed_of == 1),
         frozenset(),
     )
     opened = _models._open(1, site, hidden)
     codes = [family.codes.tolist() for family in opened]
-    assert codes == ([[0, -1, -1]] if withheld_of is None else [])
+    assert codes == ([[0, -1, -1]] if suppressed_of is None else [])

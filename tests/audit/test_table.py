@@ -167,7 +167,7 @@ def test_rows_in_several_batches(tmp_path, monkeypatch):
     table.loc[73, "risk"] = 7.0
     table.to_parquet(tmp_path / "t.parquet")
     text = refusal(tmp_path / "t.parquet")
-    assert "outside [0, 1] in 1 of 100 rows, first in data row 74: 7" in text
+    assert "got values outside in 1 of 100 rows, first in data row 74: 7" in text
 
 
 def test_a_frame_of_more_rows_than_a_first_buffer_holds():
@@ -236,9 +236,9 @@ def test_outcomes(values, positive, labels):
     ("values", "positive", "words"),
     [
         ([0, 1, 2, 1], None, "has 3 values, '0' (1 row), '1' (2 rows), '2' (1 row)"),
-        ([1, 2, 1, 2], None, "or two of which --positive names one"),
+        ([1, 2, 1, 2], None, "or two values of which --positive names one"),
         (["no", "yes", "no", "yes"], None, "'no' (2 rows), 'yes' (2 rows)"),
-        (["no", "yes", "no", "yes"], "dead", "one of them 'dead' as --positive says"),
+        (["no", "yes", "no", "yes"], "dead", "one of them 'dead' of --positive"),
         ([0, 0, 0, 0], None, "outcome 'died' is not '1' in all 4 rows"),
         ([1, 1, 1, 1], None, "outcome 'died' is '1' in all 4 rows"),
         ([None] * 4, None, "outcome 'died' is missing in all 4 rows"),
@@ -258,8 +258,8 @@ def test_outcomes_that_are_refused(values, positive, words):
     ("values", "words"),
     [
         ([0.1, 1.2, -3, 0.4], "in 2 of 4 rows, first in data row 2: 1.2"),
-        ([0.1, 1.2, -3, 0.4], "if these are log-odds, say so with --logits"),
-        ([10, 90, 35, 2.5], "it reaches 90: percentages must be divided by 100"),
+        ([0.1, 1.2, -3, 0.4], "if the scores are log-odds, add --logits"),
+        ([10, 90, 35, 2.5], "the largest score is 90: divide percentages by 100"),
         ([0.1, np.inf, 0.2, 0.3], "infinite in 1 of 4 rows, first in data row 2"),
         (
             [0.1, np.nan, 0.2, None],
@@ -270,8 +270,8 @@ def test_outcomes_that_are_refused(values, positive, words):
             "is not a number in 2 of 4 rows, first in data row 2: 'high'",
         ),
         (["0,1", "0,7", "0.2", "1"], "2 of 4 rows, first in data row 1: '0,1'; if a"),
-        (["0,1", "0,7", "0,2", "1"], "say so with --decimal ,"),
-        (pd.to_datetime(["2020-01-01"] * 4), "holds timestamp"),
+        (["0,1", "0,7", "0,2", "1"], "if a comma is the decimal mark, add --decimal ,"),
+        (pd.to_datetime(["2020-01-01"] * 4), "must be numbers; got timestamp"),
     ],
 )
 def test_scores_that_are_refused(values, words):
@@ -316,7 +316,7 @@ def test_rows_without_scores_or_outcomes_are_dropped_when_asked():
     assert data.attributes[0].codes.tolist() == [1, 1]
     assert sum(f.code == "rows_left_out" for f in data.findings) == 3
     table["risk"] = np.nan
-    assert "no row is left of 5: 1 outcome" in refusal(
+    assert "no row of 5 is left to audit: 1 outcome" in refusal(
         table, missing_scores="drop", missing_outcomes="drop"
     )
 
@@ -343,7 +343,7 @@ def test_declared_levels_keep_their_order_and_their_place():
     assert data.attributes[0].codes.tolist() == [2, 1, 3, 2]
     assert "'X'" in by_code(data, "empty_groups").message
     text = refusal(frame(sex=list("FMQF")), levels={"sex": ["F", "M"]})
-    assert "does not declare in 1 of 4 rows: 'Q'; declared are 'F', 'M'" in text
+    assert "does not declare in 1 of 4 rows: 'Q'; --levels declares 'F', 'M'" in text
 
 
 def test_categories_are_declared_levels():
@@ -356,14 +356,16 @@ def test_categories_are_declared_levels():
 def test_more_levels_than_can_be_compared():
     many = frame().iloc[[0, 1] * 60].reset_index(drop=True)
     many["sex"] = [f"s{i % 51}" for i in range(120)]
-    assert "has 51 levels in 120 rows, more than 50" in refusal(many)
+    assert "must have at most 50 categories; got 51 in 120 rows" in refusal(many)
     assert "leave identifiers out" in refusal(many)
     many["age"] = np.arange(120) % 77
     assert "--bins age=quantile:4" in refusal(many, attributes="age")
     many["sex"] = [f"s{i % 50}" for i in range(120)]
     assert len(read(options(), many).attributes[0].levels) == 50
     kind = pd.CategoricalDtype([f"s{i}" for i in range(60)])
-    assert "has 60 levels" in refusal(many.assign(sex=many["sex"].astype(kind)))
+    assert "must have at most 50 categories; got 60" in refusal(
+        many.assign(sex=many["sex"].astype(kind))
+    )
 
 
 @pytest.mark.slow
@@ -381,7 +383,7 @@ def test_hundreds_of_thousands_of_levels(tmp_path, kind):
     assert re.search(
         r"attribute 'sex' has [\d,]+ different values in the first [\d,]+ rows", text
     )
-    assert "far more than the 50 levels" in text
+    assert "far more than the 50 categories" in text
     assert "300,000 different values" in text or kind != "frame"
 
 
@@ -389,16 +391,18 @@ def test_columns_that_are_not_there_or_there_twice(tmp_path):
     path = save(tmp_path, "Died,risk,risk,sex\n0,.1,.2,F\n")
     assert "no column 'died'; did you mean 'Died'?" in refusal(path)
     assert "has 2 columns named 'risk'" in refusal(path, outcome="Died")
-    assert "it has 'Died', 'risk', 'risk', 'sex'" in refusal(path, outcome="xyzzy")
+    assert "its columns are 'Died', 'risk', 'risk', 'sex'" in refusal(
+        path, outcome="xyzzy"
+    )
     twice = pd.concat([frame(), frame()[["sex"]]], axis=1)
     assert "has 2 columns named 'sex'" in refusal(twice)
 
 
 def test_a_separator_that_was_not_told(tmp_path):
     path = save(tmp_path, "died;risk;sex\n0;0,5;F\n1;0,25;M\n")
-    assert "are its fields separated by ';'? Then add --separator ';'" in refusal(path)
+    assert "if ';' separates its fields, add --separator ';'" in refusal(path)
     path = save(tmp_path, "died\trisk\tsex\n0\t.5\tF\n1\t.25\tM\n")
-    assert "Then add --separator tab" in refusal(path)
+    assert "if tab separates its fields, add --separator tab" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -408,14 +412,18 @@ def test_a_separator_that_was_not_told(tmp_path):
         (b"\n\n", "t.csv", "is empty"),
         (b"died,risk,sex", "t.csv", "no rows: a header of 3 columns and nothing below"),
         (b"died,risk,sex\n\n", "t.csv", "has no rows"),
-        (b"died,risk,sex\n0,.1,F\n", "t.csv", "has 1 row; an audit compares groups"),
-        (CSV.encode(), "t.xlsx", "cannot tell what 't.xlsx' is"),
-        (CSV.encode(), "t", "cannot tell what 't' is"),
+        (
+            b"died,risk,sex\n0,.1,F\n",
+            "t.csv",
+            "has 1 row; an audit needs at least 2 rows",
+        ),
+        (CSV.encode(), "t.xlsx", "or .parquet; got 't.xlsx'"),
+        (CSV.encode(), "t", "or .parquet; got 't'"),
         (CSV.encode(), "t.parquet", "'t.parquet' is not a Parquet file"),
         (b"", "t.parquet", "is empty"),
         (CSV.encode("utf-16"), "t.csv", "is UTF-16 text; save it as CSV UTF-8"),
-        (b"PK\x03\x04....", "t.csv", "is not text, whatever its suffix says"),
-        (PACKED, "t.csv", "is not text"),
+        (b"PK\x03\x04....", "t.csv", "'t.csv' must be text, as its suffix says"),
+        (PACKED, "t.csv", "'t.csv' must be text"),
         (CSV.encode(), "t.csv.gz", "cannot read 't.csv.gz': Not a gzipped file"),
         (PACKED[:-12], "t.csv.gz", "cannot read 't.csv.gz'"),
         (PACKED[:15] + b"\xff" * 20 + PACKED[35:], "t.csv.gz", "cannot read"),
@@ -462,7 +470,7 @@ def test_a_damaged_parquet_file(tmp_path):
 
 def test_attributes_that_are_no_categories():
     text = refusal(frame(sex=[[1], [2], [1], [2]]))
-    assert "attribute 'sex' holds list" in text
+    assert "attribute 'sex' must be categories; got list" in text
 
 
 def test_values_of_mixed_types_are_text():
@@ -541,10 +549,10 @@ def test_validation_rows_that_are_refused():
     table = split_table()
     table.loc[:3, "died"] = 0
     text = refusal(table, validation=("split", "val"), **asked)
-    assert "4 rows of validation: 0 have the outcome and 4 do not" in text
+    assert "without the outcome; got 0 with and 4 without in 4 rows" in text
     table = split_table().iloc[:4]
     text = refusal(table, validation=("split", "val"), **asked)
-    assert "no row is left of 4: 4 used to choose the threshold" in text
+    assert "no row of 4 is left to audit: 4 used to choose the threshold" in text
 
 
 def test_thresholds_of_several_models():
@@ -616,12 +624,11 @@ def test_bytes_and_lists_are_not_categories(tmp_path):
     table = parquet(tmp_path, pid=(odd, pa.binary()))
     assert read(options(patient_id="pid"), table).num_patients == 3
     text = refusal(parquet(tmp_path, sex=(odd, pa.binary())))
-    assert "attribute 'sex' holds bytes that are no UTF-8 text" in text
+    assert "attribute 'sex' must be UTF-8 text; got other bytes" in text
     lists = ([[1], [2], [3], [1]], pa.list_(pa.int64()))
     text = refusal(parquet(tmp_path, pid=lists), patient_id="pid")
-    assert "patient id 'pid' holds list" in text
-    assert "cannot be identifiers" in text
-    assert "cannot be categories" in refusal(parquet(tmp_path, sex=lists))
+    assert "patient id 'pid' must be identifiers; got list" in text
+    assert "must be categories; got list" in refusal(parquet(tmp_path, sex=lists))
 
 
 def test_an_identifier_is_text_in_a_file(tmp_path):
@@ -684,14 +691,14 @@ def test_findings_do_not_tell_of_small_groups():
         assert words in by_code(data, code).message
     for found in by_code_any(data, "one_class_groups"):
         assert found.rows is None
-        assert "is with the outcome: withheld" in found.message or (
-            "is without the outcome: withheld" in found.message
+        assert "no rows with the outcome: suppressed" in found.message or (
+            "no rows without the outcome: suppressed" in found.message
         )
 
 
 def test_levels_that_rules_name_must_exist():
     text = refusal(frame(), fail_on="true_positive_rate(sex=f) < 0.5")
-    assert "names 'f', which is no level of 'sex'; did you mean 'F'?" in text
+    assert "names 'f', which is not a category of 'sex'; did you mean 'F'?" in text
     data = read(options(fail_on="true_positive_rate(sex=F) < .5"), frame())
     assert data.attributes[0].levels == ("F", "M")
 
@@ -701,7 +708,7 @@ def test_levels_that_rules_name_must_exist():
     [
         (["x", "2", "3", "4"], [2], "attribute 'age' is not a number in 1 of 4 rows"),
         ([1, np.inf, 2, 3], [2], "attribute 'age' is infinite in 1 of 4 rows"),
-        ([5.0] * 4, 4, "it is 5 wherever it is known"),
+        ([5.0] * 4, 4, "all its values are 5"),
         ([None] * 4, 4, "is missing in all 4 rows"),
     ],
 )
@@ -800,7 +807,7 @@ def test_an_outcome_may_declare_values_that_no_row_has():
 
 
 def test_what_is_no_table_is_refused():
-    assert "not Table" in refusal(pa.table({"died": [0, 1]}))
+    assert "; got Table" in refusal(pa.table({"died": [0, 1]}))
     assert refusal(pd.DataFrame()).endswith("(0 columns) has no column 'died'")
 
 

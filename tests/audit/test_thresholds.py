@@ -96,7 +96,9 @@ def test_the_order_of_rows_does_not_matter():
 
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
 def test_both_classes_are_needed(labels):
-    with pytest.raises(AuditError, match="both are needed"):
+    with pytest.raises(
+        AuditError, match="must include rows with and without the outcome"
+    ):
         choose_threshold(
             "youden", np.array(labels, np.int8), np.zeros(len(labels), float)
         )

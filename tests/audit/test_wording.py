@@ -63,7 +63,7 @@ def test_judge(lower, upper, adjusted, verdict):
     assert wording.judge(gap) == verdict
 
 
-def test_a_ratio_is_judged_against_one():
+def test_a_ratio_is_assessed_against_one():
     ratio = GAP | {"metric": "demographic_parity_ratio", "lower": 0.6, "upper": 0.9}
     assert wording.judge(ratio) == "clear"
     assert wording.judge(ratio | {"upper": 1.0}) == "lead"
@@ -83,15 +83,15 @@ def test_no_estimate_is_no_verdict(change):
 def test_a_clear_gap_is_told_with_its_numbers():
     [sentence] = with_gaps(GAP)["summary"][1:]
     assert sentence == (
-        "Groups differ by more than chance explains, after correction for all tests, "
-        "over race (equalized-odds difference 0.120, 0.040 to 0.200, 3.0 times what "
-        "chance alone gives on average; highest white, lowest black)."
+        "After correction for all tests, groups differ by more than chance explains "
+        "for race (equalized-odds difference 0.120, 0.040 to 0.200, 3.0 times the gap "
+        "that chance alone gives on average; highest white, lowest black)."
     )
 
 
 def test_an_interval_that_includes_zero_is_within_chance():
     [sentence] = with_gaps(GAP | {"lower": 0.0, "p_adjusted": 0.4})["summary"][1:]
-    assert "within what chance produces for race (0.120, 0.000 to 0.200)" in sentence
+    assert "may be due to chance for race (0.120, 0.000 to 0.200)" in sentence
     assert "does not show that the groups are equal" in sentence
 
 
@@ -119,16 +119,16 @@ def test_several_models_are_named():
     assert "in risk" not in " ".join(small()["summary"])
 
 
-def test_groups_that_were_not_judged_are_named():
-    [sentence] = [s for s in example()["summary"] if s.startswith("Not judged")]
+def test_groups_that_were_not_assessed_are_named():
+    [sentence] = [s for s in example()["summary"] if s.startswith("Not assessed")]
     for name in (HOSTILE, FORMULA, "missing"):
         assert (f"= {name}" in sentence) == (name != FORMULA)
     assert "2 intersections" in sentence
-    [sentence] = [s for s in example()["summary"] if s.startswith("Withheld")]
+    [sentence] = [s for s in example()["summary"] if s.startswith("Suppressed")]
     assert f"race = {FORMULA}, and 2 intersections" in sentence
 
 
-def test_decisions_that_are_withheld_are_told_for_each_model():
+def test_suppressed_decisions_are_named_for_each_model():
     groups = [
         {
             "model": model,
@@ -148,9 +148,9 @@ def test_decisions_that_are_withheld_are_told_for_each_model():
     data = empty()["data"] | {"models": [MODEL, MODEL | {"name": "new"}]}
     text = empty(groups=groups, cohort=cohort, data=data)["summary"][-1]
     assert text == (
-        "Withheld, to keep small counts from being known: race = white; of the "
-        "decisions of risk, race = black; of the decisions of new, race = black; of "
-        "the ranking and calibration of new, race = black."
+        "Suppressed to protect small counts: race = white; decisions of risk for "
+        "race = black; decisions of new for race = black; ranking and calibration of "
+        "new for race = black."
     )
 
 
@@ -159,7 +159,7 @@ def test_the_summary_names_every_clear_gap_that_the_headline_counts():
     quiet = GAP | {"lower": 0.0, "p_adjusted": 0.4}
     sentence = with_gaps(quiet, slope)["summary"][1]
     assert sentence == (
-        "Beyond chance after correction: the calibration-slope difference over race "
+        "Beyond chance after correction: the calibration-slope difference for race "
         "is 0.120 (0.040 to 0.200)."
     )
     part = GAP | {"metric": "equal_opportunity_difference"}
@@ -181,18 +181,18 @@ def test_a_gap_of_the_groups_that_are_left_is_told_as_that():
 def test_discovery_is_told_with_the_corrected_p():
     text = " ".join(example()["summary"])
     assert "Among 43 groups searched" in text
-    assert "0.520 against 0.660 elsewhere (p = 0.004 with the search accounted" in text
+    assert "0.520 against 0.660 elsewhere (p = 0.004 after correction for" in text
     quiet = [d | {"p_corrected": 0.2} for d in example()["discovery"]]
     text = " ".join(wording.words(example() | {"discovery": quiet})["summary"])
-    assert "none stands out once the search itself is accounted for" in text
+    assert "that can be shown stands out after correction for the search" in text
     assert "0.660 elsewhere" not in text
 
 
 def test_comparison_and_gate():
     text = " ".join(example()["summary"])
-    assert "new_risk against risk is positive-sum over sex (" in text
-    assert "inconclusive over" in text
-    assert "Of 3 gate rules, 1 failed, 1 passed and 1 undecided." in text
+    assert "new_risk against risk is positive-sum for sex (" in text
+    assert "inconclusive for" in text
+    assert "The gate has 3 rules: 1 failed, 1 passed and 1 undecided." in text
 
 
 def test_the_summary_is_short_and_claims_no_compliance():
@@ -226,7 +226,7 @@ def test_limits_follow_the_facts():
     for phrase in (
         "3,800 patients have 4,000 rows",
         "12 of 4,012 rows were left out (score missing: 12)",
-        "Groups and rates with counts below 11 are withheld",
+        "Groups and rates with counts below 11 are suppressed",
         "Missing values of insurance",
         "found by search are leads",
         "Models are compared",
@@ -255,7 +255,7 @@ def test_limits_of_attributes():
         for n, b in (("age", "cut at 18 and 65"), ("sex", None))
     ]
     found = " ".join(empty(data=empty()["data"] | {"attributes": attributes})["limits"])
-    assert "age was cut into levels" in found
+    assert "age was cut into categories" in found
     assert "Intersections of attributes were not tabulated" in found
 
 
@@ -299,12 +299,12 @@ def test_any_gap_is_told_once(change):
     told = {
         "clear": "more than chance explains",
         "lead": "a lead, not a finding",
-        "chance": "within what chance produces",
-        "unknown": "too few patients to tell",
+        "chance": "may be due to chance",
+        "unknown": "too few patients to estimate",
     }
     if gap["status"] == "suppressed":
-        told["unknown"] = "too many groups are withheld to tell"
-        assert wording.explain(gap) == "withheld"
+        told["unknown"] = "too many groups are suppressed"
+        assert wording.explain(gap) == "suppressed"
     for kind, phrase in told.items():
         assert (phrase in sentences[0]) == (kind == verdict)
     assert wording.explain(gap)

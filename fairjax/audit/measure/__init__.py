@@ -1,1 +1,1 @@
-"""From checked rows to the numbers of an audit, without what is withheld."""
+"""Computation of the numbers of an audit from checked rows, with suppression."""

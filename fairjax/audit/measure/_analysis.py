@@ -1,4 +1,4 @@
-"""From checked rows to the document that every output is made of."""
+"""Computation of the document from checked rows."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,8 @@ from fairjax.audit.measure._estimates import Measured, Rows, measure
 from fairjax.audit.measure._families import MAX_GROUPS, families
 from fairjax.audit.measure._models import compare_models
 from fairjax.audit.measure._pointwise import curves, rates_at_thresholds
+from fairjax.audit.measure._small_cells import count, decide, without
 from fairjax.audit.measure._suppression import masked, suppress
-from fairjax.audit.measure._withheld import count, withhold, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading._quality import finding
 from fairjax.audit.reading.data import AuditData, Model
@@ -31,15 +31,15 @@ from fairjax.groups import Grouping
 _T = TypeVar("_T")
 
 _EVERYONE = "everyone"
-# What a search for the worst intersection asks, and how many it shows.
+# Metrics of the search for the worst intersection, and number of groups shown.
 _SEARCHED = ("true_positive_rate", "false_positive_rate")
 _MOST_FOUND = 5
-# And how many it finds where some may have to be withheld.
+# Number of groups found, if some may be suppressed.
 _MOST_SIFTED = 100
 _DEEPEST_SEARCH = 3
 _MOST_SHUFFLES = 999
 _MANY_ROWS = 2_000_000
-# The greatest cross of attributes that `fairjax.metrics` searches.
+# Largest number of combinations of categories that `fairjax.metrics` searches.
 MOST_CELLS = 2**20
 
 
@@ -49,27 +49,27 @@ def analyse(
     options: Options,
     advance: Callable[[str], object] = lambda _: None,
 ) -> Document:
-    """The document with all that is known of the models.
+    """Returns the document with all results on the models.
 
-    Computed in double precision from one seed, so that the same rows and options give
+    Computes in double precision from one seed, so that the same rows and options give
     the same numbers.
 
     Args:
-      document: What was audited and how, whose lists of numbers are empty.
+      document: The data and settings of the audit, with empty lists of results.
       data: The rows.
-      options: What was asked for.
-      advance: Told what is being computed.
+      options: The options of the audit.
+      advance: Called with the name of each part before the part is computed.
     """
     analysis = in_double_precision(lambda: _Analysis(data, options, advance))
     document = in_double_precision(lambda: analysis.fill(document))
-    if analysis.withheld is not None:
-        document = suppress(document, analysis.withheld, analysis.families, data)
-    # More were asked for, should some be withheld.
+    if analysis.suppressed is not None:
+        document = suppress(document, analysis.suppressed, analysis.families, data)
+    # The search found more groups than are shown, because some may be suppressed.
     return replace(document, discovery=_most(document.discovery))
 
 
 def _most(found: Sequence[Discovery]) -> list[Discovery]:
-    """The first of each model and metric."""
+    """Returns the first entries of each model and metric."""
     seen: Counter[tuple[str, str]] = Counter()
     kept = []
     for entry in found:
@@ -82,9 +82,9 @@ def _most(found: Sequence[Discovery]) -> list[Discovery]:
 def searchable(
     attributes: Sequence[Grouping],
 ) -> tuple[list[Grouping], list[str]]:
-    """The attributes whose full cross can be searched, and the names of the others.
+    """Returns attributes whose full crossing can be searched, and names of the others.
 
-    Those with the most levels are left out, so that most attributes are kept.
+    Leaves out the attributes with the most categories, to keep most attributes.
     """
     kept, cells = set(), 1
     for attribute in sorted(attributes, key=lambda a: len(a.levels)):
@@ -98,32 +98,32 @@ def searchable(
 
 
 def in_double_precision(compute: Callable[[], _T]) -> _T:
-    """Runs with 64-bit arrays, a setting that every thread has to itself."""
+    """Runs a function with 64-bit arrays, a setting that JAX keeps for each thread."""
     with jax.enable_x64(True):
         return compute()
 
 
 class _Analysis:
-    """Rows on the device, sizes padded to one, and what was asked for."""
+    """The rows, groupings padded to one size, and options of an audit."""
 
     def __init__(
         self, data: AuditData, options: Options, advance: Callable[[str], object]
     ):
         self.data, self.options, self.advance = data, options, advance
         self.families, self.too_many = families(data.attributes, options.depth)
-        self.withheld = None
+        self.suppressed = None
         if options.suppress_below > 0:
-            self.withheld = withhold(self.families, data, options.suppress_below)
-            # What is withheld is in no group of anything that is measured.
+            self.suppressed = decide(self.families, data, options.suppress_below)
+            # Rows of suppressed groups are in no group of any computation.
             self.families = tuple(
-                without(family, self.withheld.groups[family.name])
+                without(family, self.suppressed.groups[family.name])
                 for family in self.families
             )
         largest = max((len(f.levels) for f in self.families), default=1)
-        # A multiple, so that tables that differ little share a compiled program.
+        # A multiple of 4, so that similar tables share compiled programs.
         self.num_groups = -(-largest // 4) * 4
         self.labels = data.labels.astype(np.int32)
-        # Where no patient has two rows the exact tests for rows are the right ones.
+        # If no patient has two rows, the exact tests for rows apply.
         number = data.num_patients or 1
         repeated = data.patients is not None and number < len(data.labels)
         self.patients = data.patients if repeated else None
@@ -132,18 +132,18 @@ class _Analysis:
         self.everyone = Grouping(_EVERYONE, (_EVERYONE,), codes)
 
     def fill(self, document: Document) -> Document:
-        """The document with all entries that hold numbers."""
+        """Returns the document with all entries that have numbers."""
         attributes = [
             schema.Attribute(f.name, list(f.levels), f.binned, f.intersection)
             for f in self.families
         ]
-        # On other threads: programs are compiled, and intersections searched, while the
-        # families are measured.
+        # Other threads compile programs and search intersections while this thread
+        # computes the metrics of the groupings.
         with ThreadPoolExecutor(2) as pool:
             ready = pool.submit(in_double_precision, self._compile)
             searched = pool.submit(in_double_precision, self._discovery)
             if len(self.labels) > _MANY_ROWS:
-                # The memory of one at a time; compiling is then a small part anyway.
+                # Saves memory; compilation is a small part of the time for many rows.
                 searched.result()
             for position, model in enumerate(self.data.models):
                 rows = self._rows(model)
@@ -159,7 +159,7 @@ class _Analysis:
         compared = compare_models(
             self.data,
             self.families,
-            self.withheld,
+            self.suppressed,
             self.options,
             num_groups=self.num_groups,
             by_patient=self.patients is not None,
@@ -181,7 +181,7 @@ class _Analysis:
         )
 
     def _compile(self) -> None:
-        """Compiles what compares groups, for which the sizes are enough, and curves."""
+        """Compiles the comparison of groups, which only needs sizes, and the curves."""
         rows = self._rows(self.data.models[0])
         shapes = jax.eval_shape(lambda: self._measure(rows, self.everyone))
         empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -198,7 +198,7 @@ class _Analysis:
     def _compare(
         self, key: jax.Array, seen: tuple[Measured, Support, Odds], others: Any
     ) -> Compared:
-        """Compares groups, and at other thresholds, of which there may be none."""
+        """Compares groups, also at other thresholds unless ``others`` is None."""
         number = 0 if others is None else len(others)
         if others is None:
             shape = len(_pointwise.SENSITIVITY_THRESHOLDS), *seen[2].rates.shape
@@ -225,7 +225,7 @@ class _Analysis:
         )
 
     def _key(self, *numbers: int) -> jax.Array:
-        """A random key of its own for each use, without a program to make it."""
+        """Returns a random key for each use, without a compiled program."""
         words = np.random.SeedSequence([self.options.seed, *numbers]).generate_state(2)
         return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
@@ -245,8 +245,8 @@ class _Analysis:
         ready.result()
         seen, hidden = (measured, *self._supported(measured)), None
         enough = np.asarray(seen[1].both)
-        if self.withheld is not None:
-            hidden = partial(self.withheld.hidden, family.name, position)
+        if self.suppressed is not None:
+            hidden = partial(self.suppressed.hidden, family.name, position)
             seen = masked(*seen, hidden)
         compared = self._compare(self._key(position, number), seen, others)
         measured, supported, compared = jax.device_get((*seen[:2], compared))
@@ -286,9 +286,9 @@ class _Analysis:
         yield from entries.cohort(family, measured, patients, enough)
 
     def _discovery(self) -> tuple[list[Discovery], list[str]]:
-        """The worst intersections, and the attributes that are too many to search.
+        """Returns the worst intersections, and attributes that are not searched.
 
-        A test that shuffles patients needs attributes that do not vary within them.
+        A test that shuffles patients needs attributes that do not vary within patients.
         """
         steady = [a for a in self.data.attributes if not self.data.varying(a).any()]
         searched, unsearched = searchable(steady)
@@ -328,6 +328,6 @@ class _Analysis:
             patients=None if self.patients is None else self.data.patients,
             max_depth=min(_DEEPEST_SEARCH, options.depth, len(searched)),
             min_support=max(options.min_positives, options.min_negatives),
-            top=_MOST_FOUND if self.withheld is None else _MOST_SIFTED,
+            top=_MOST_FOUND if self.suppressed is None else _MOST_SIFTED,
             num_permutations=min(options.replicates, _MOST_SHUFFLES),
         )

@@ -1,8 +1,9 @@
-"""Gaps between the groups of a family: estimate, interval, test, noise.
+"""Gaps between the groups of a grouping: estimate, interval, test and noise.
 
-The test of a gap is that of its simultaneous interval, so that the two never disagree:
-mid-p intervals of rates, with effective trials and Student's t where patients have
-several rows, hold their level for few rows and for rates near 0 and 1.
+The test of a gap is the test of its simultaneous interval, so that both always agree.
+Rates have mid-p intervals, with effective trials and Student's t if patients have
+several rows. These intervals keep their confidence for few rows and for rates near 0
+and 1.
 """
 
 import functools
@@ -26,7 +27,7 @@ from fairjax.audit.measure._estimates import (
 from fairjax.metrics import GapInterval, Interval
 from fairjax.metrics.definitions import AUDITED, GAPS
 
-# Gap -> the rate it is of.
+# Gap -> its rate.
 SHARE_GAPS = {
     name: GAPS[name].rates[0]
     for name in AUDITED
@@ -51,7 +52,7 @@ class Support(NamedTuple):
 
     Attributes:
       shares: ``[M, G]``, for the rates of `SHARES`.
-      both: ``[G]``, for what needs positives and negatives.
+      both: ``[G]``, for metrics that need positives and negatives.
     """
 
     shares: Bool[Array, "rates groups"]
@@ -62,8 +63,8 @@ class Gap(NamedTuple):
     """A gap over the groups that can be compared.
 
     Attributes:
-      interval: The estimate, its interval, its test, whose they are.
-      noise: The mean gap of equal groups, and the gap less its sampling bias.
+      interval: The estimate, its interval, its test, and its groups.
+      noise: The mean gap of equal groups, and the gap minus its sampling bias.
     """
 
     interval: GapInterval
@@ -75,10 +76,10 @@ class Odds(NamedTuple):
 
     Attributes:
       rates: ``[2, G]``.
-      trials: ``[2, G]``, effective.
-      valid: ``[2, G]``, who is compared.
-      covariance: ``[2 G, 2 G]``; None where rows are patients.
-      degrees: ``[2, G]``; None likewise.
+      trials: ``[2, G]``, effective numbers of trials.
+      valid: ``[2, G]``, groups that are compared.
+      covariance: ``[2 G, 2 G]``; None if rows are patients.
+      degrees: ``[2, G]``, degrees of freedom; None if rows are patients.
     """
 
     rates: Float[Array, "2 groups"]
@@ -89,11 +90,11 @@ class Odds(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """The gaps of a family.
+    """The gaps of a grouping.
 
     Attributes:
-      gaps: By name.
-      odds: ``[thresholds]``, the intervals of equalized odds at other thresholds.
+      gaps: Name -> gap.
+      odds: ``[thresholds]``, intervals of equalized odds at other thresholds.
     """
 
     gaps: dict[str, Gap]
@@ -106,19 +107,24 @@ def support(
     min_positives: int | Int[Array, ""],
     min_negatives: int | Int[Array, ""],
 ) -> tuple[Support, Odds]:
-    """Says which groups are compared: by positives, negatives, or rows of the base.
+    """Returns which groups are compared, and the rates of equalized odds.
 
-    What is of all rows asks for as many as positives and negatives together.
-    Effective rows count, and no more than if a patient's rows were copies of one, so
-    that ten rows of one patient are not ten patients. With them, the rates that
-    equalized odds are of.
+    A metric needs positives, negatives, or both, depending on the rows in its
+    denominator. A metric over all rows needs as many rows as both minima together.
+    Counts are effective rows, with a patient's rows as copies of one row at most: ten
+    rows of one patient do not count as ten patients.
+
+    Args:
+      measured: Metrics of the grouping.
+      min_positives: Smallest number of positives.
+      min_negatives: Smallest number of negatives.
     """
     trials, degrees = measured.shares.trials, measured.shares.degrees
     if degrees is not None:
         trials = jnp.minimum(trials, degrees + 1)
     positives = trials[SHARES.index("true_positive_rate")] >= min_positives
     negatives = trials[SHARES.index("false_positive_rate")] >= min_negatives
-    # By the base: TN, FP, FN, TP.
+    # Cells in the denominator: TN, FP, FN, TP.
     fewest = {
         (1, 1, 1, 1): min_positives + min_negatives,
         (1, 1, 0, 0): min_negatives,
@@ -131,14 +137,14 @@ def support(
 
 
 def _odds_of(shares: Shares, supported: Support) -> Odds:
-    """False and true positive rates from all rates."""
+    """Selects the false and true positive rates from all rates."""
     rates, trials, valid = (
         leaf[jnp.array(ODDS)]
         for leaf in (shares.rates, shares.trials, supported.shares)
     )
     covariance = None
     if shares.covariance is not None:
-        # The two families as if independent, which is cautious (Royen 2014).
+        # Treats the two rates as independent, which is conservative (Royen 2014).
         covariance = jax.scipy.linalg.block_diag(*(shares.covariance[i] for i in ODDS))
     degrees = None if shares.degrees is None else shares.degrees[jnp.array(ODDS)]
     return Odds(rates, trials, valid, covariance, degrees)
@@ -156,25 +162,25 @@ def compare(
     confidence: float,
     replicates: int,
 ) -> Compared:
-    """All gaps of a family, and equalized odds at other thresholds.
+    """Computes all gaps of a grouping, and equalized odds at other thresholds.
 
     Args:
       key: A random key.
-      measured: The family's metrics.
-      supported: Who is compared.
-      odds: What equalized odds are of, at the audited threshold.
-      rates: The rates of equalized odds at other thresholds. Where patients have
-        several rows, trials and covariance are those at the audited one.
-      number: How many of the thresholds are asked for, from the first.
-      confidence: Of the intervals.
-      replicates: Size of the simulations.
+      measured: Metrics of the grouping.
+      supported: Groups that are compared.
+      odds: Rates of equalized odds at the audited threshold.
+      rates: Rates of equalized odds at other thresholds. If patients have several
+        rows, trials and covariance are taken from the audited threshold.
+      number: Number of thresholds to compute, from the first.
+      confidence: Confidence of the intervals.
+      replicates: Draws of the simulations.
     """
     questions, values, errors = _questions(
         measured, supported, odds, jnp.asarray(rates)
     )
     negatives, positives = class_sizes(measured.counts, measured.shares)
 
-    def judge(asked: _Question) -> tuple[GapInterval, GapInterval, metrics.GapNoise]:
+    def infer(asked: _Question) -> tuple[GapInterval, GapInterval, metrics.GapNoise]:
         def limits(z: Array) -> Interval:
             if asked.degrees is not None:
                 z = metrics.student_equivalent(z, asked.degrees)
@@ -191,7 +197,7 @@ def compare(
             )
             return Interval(lower, upper)
 
-        # One key: the same draws serve all gaps, and what is asked of each.
+        # One key: all gaps, and all questions on a gap, use the same draws.
         shared = {"covariance": asked.covariance, "valid": asked.valid}
         shared |= {"asked": asked.families, "num_draws": replicates}
         intervals = metrics.difference_and_ratio_intervals(
@@ -201,12 +207,12 @@ def compare(
         return *intervals, noise
 
     def question(step: Array) -> _Question:
-        # At other thresholds only the rates and their errors are others.
+        # At other thresholds, only the rates and their errors differ.
         last = jnp.minimum(step, len(_NAMES) - 1)
         found = jax.tree.map(lambda leaf: leaf[last], questions)
         return found._replace(values=values[step], errors=errors[step])
 
-    blank = jax.eval_shape(lambda: judge(question(jnp.int32(0))))
+    blank = jax.eval_shape(lambda: infer(question(jnp.int32(0))))
     steps = len(_NAMES) + len(rates)
     blank = jax.tree.map(
         lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), blank
@@ -214,17 +220,17 @@ def compare(
 
     def fill(step: Array, found: Any) -> Any:
         return jax.tree.map(
-            lambda leaves, leaf: leaves.at[step].set(leaf), found, judge(question(step))
+            lambda leaves, leaf: leaves.at[step].set(leaf), found, infer(question(step))
         )
 
-    # A loop and no map: its body is compiled for one gap, and stops where none is left.
+    # A loop, not a map: compiles the body for one gap, and stops after the last gap.
     found = jax.lax.fori_loop(0, len(_NAMES) + number, fill, blank)
     differences, ratios, noises = found
 
-    def gap(intervals: GapInterval, place: int) -> Gap:
-        return Gap(*jax.tree.map(lambda leaf: leaf[place], (intervals, noises)))
+    def gap(intervals: GapInterval, index: int) -> Gap:
+        return Gap(*jax.tree.map(lambda leaf: leaf[index], (intervals, noises)))
 
-    gaps = {name: gap(differences, place) for place, name in enumerate(_NAMES)}
+    gaps = {name: gap(differences, index) for index, name in enumerate(_NAMES)}
     ratio = gap(ratios, _NAMES.index("demographic_parity_difference"))
     unknown = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), ratio.noise)
     gaps["demographic_parity_ratio"] = ratio._replace(noise=unknown)
@@ -233,17 +239,17 @@ def compare(
 
 
 class _Question(NamedTuple):
-    """What one gap is over, as two families of which the second may only pad.
+    """The input of one gap: two rows of values by group; the second may be padding.
 
     Attributes:
       values: ``[2, G]``.
       errors: ``[2, G]``, standard errors.
       trials: ``[2, G]``, effective numbers of trials of a rate.
-      kind: 0 for a rate, 1 for an AUROC, 2 for what has no ends.
-      valid: ``[2, G]``, who is compared.
-      families: ``[2]``, which are asked about.
-      covariance: ``[2 G, 2 G]``; None where rows are patients.
-      degrees: ``[2, G]``, of the errors; None likewise.
+      kind: 0 for a rate, 1 for an AUROC, 2 for an unbounded value.
+      valid: ``[2, G]``, groups that are compared.
+      families: ``[2]``, rows that are not padding.
+      covariance: ``[2 G, 2 G]``; None if rows are patients.
+      degrees: ``[2, G]``, degrees of freedom of the errors; None if rows are patients.
     """
 
     values: Float[Array, "*gaps 2 groups"]
@@ -259,9 +265,10 @@ class _Question(NamedTuple):
 def _questions(
     measured: Measured, supported: Support, odds: Odds, rates: Array
 ) -> tuple[_Question, Array, Array]:
-    """Rates, the AUROC, calibration and equalized odds, stacked.
+    """Stacks rates, AUROC, calibration and equalized odds.
 
-    With them, values and errors of these and of equalized odds at other thresholds.
+    Also returns values and errors of all of these, and of equalized odds at other
+    thresholds.
     """
     shares, again = measured.shares, measured.recalibration
     auroc = measured.estimates["auroc"].value
@@ -320,7 +327,7 @@ def _questions(
 
 
 def _pooled_errors(rates: Array, trials: Array, valid: Array) -> Array:
-    """Standard errors of rates that are equal, at their common value."""
+    """Returns standard errors of rates under equality, at their pooled value."""
     known = jnp.where(valid, trials, 0)
     hits = jnp.sum(jnp.nan_to_num(rates) * known, axis=-1, keepdims=True)
     mean = hits / jnp.maximum(jnp.sum(known, axis=-1, keepdims=True), 1)

@@ -1,4 +1,4 @@
-"""The document's entries from arrays: names for indices, JSON numbers for floats."""
+"""Conversion of arrays to the document's entries: names and JSON numbers."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,20 +33,20 @@ _SAME_TEST = {"demographic_parity_ratio": "demographic_parity_difference"}
 
 
 def number(value: Any) -> float | None:
-    """Seven significant digits, so that files stay readable; None if not finite."""
+    """Rounds to seven significant digits, for readable files; None if not finite."""
     value = float(value)
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def numbers(values: Iterable[Any]) -> list[float | None]:
-    """Each as `number`."""
+    """Applies `number` to each value."""
     return [number(value) for value in np.asarray(values).ravel().tolist()]
 
 
 def ends(
     found: Estimate, group: int
 ) -> tuple[schema.Number, schema.Number, schema.Number]:
-    """A group's value, and its interval."""
+    """Returns the value of a group, and its interval."""
     return (
         number(found.value[group]),
         number(found.lower[group]),
@@ -60,12 +60,12 @@ def cohort(
     patients: np.ndarray | None,
     enough: np.ndarray,
 ) -> Iterator[schema.Cohort]:
-    """A group's size, outcome and whether it can be compared.
+    """Yields size, prevalence and status of each group.
 
     Args:
-      family: The groups.
-      measured: For their counts and prevalence.
-      patients: ``[G]`` patients of each; None without patients' ids.
+      family: The grouping.
+      measured: Metrics of the grouping, for counts and prevalence.
+      patients: ``[G]``, number of patients of each group; None without identifiers.
       enough: ``[G]``, whether there are enough positives and negatives.
     """
     outcomes = np.asarray(measured.counts.counts).sum(axis=2)
@@ -91,13 +91,13 @@ def _status(enough: bool, rows: int) -> Literal["ok", "insufficient", "empty"]:
 
 
 def method(metric: str, by_patient: bool) -> str | None:
-    """How the interval of a metric is made."""
+    """Returns the method of the interval of a metric."""
     name = METHODS[metric]
     return f"{name}{_BY_PATIENT}" if name and by_patient else name
 
 
 def overall(model: str, measured: Measured) -> Iterator[schema.Overall]:
-    """Metrics over all rows, the first group of a family of one."""
+    """Yields metrics over all rows, the only group of their grouping."""
     by_patient = measured.shares.covariance is not None
     for metric, found in measured.estimates.items():
         yield schema.Overall(model, metric, *ends(found, 0), method(metric, by_patient))
@@ -109,14 +109,14 @@ def groups(
     measured: Measured,
     supported: Support,
 ) -> Iterator[schema.Group]:
-    """Each metric of each group."""
+    """Yields each metric of each group."""
     by_patient = measured.shares.covariance is not None
     shrunken = _shrunken(np.asarray(measured.shrunken))
     outcomes = np.asarray(measured.counts.counts).sum(axis=2)
     enough = enough_for(supported)
     for metric, found in measured.estimates.items():
         for i, level in enumerate(family.levels):
-            # Of too few patients a number says more about chance than about them.
+            # A number from too few patients is mostly noise.
             known = bool(enough[metric][i])
             drawn = known and metric in shrunken
             total = int(outcomes[i].sum())
@@ -143,10 +143,10 @@ def _shrunken(rates: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def enough_for(supported: Support) -> dict[str, np.ndarray]:
-    """Metric -> which groups have enough rows for it."""
+    """Returns metric -> groups with enough rows for the metric."""
     shares = dict(zip(SHARES, np.asarray(supported.shares), strict=True))
     shares |= {name: shares[of] for name, of in COMPLEMENTS.items()}
-    # It is of what is found and what is missed, and needs someone to find.
+    # F1 needs positives too, because without them there is nothing to find.
     shares["f1_score"] = shares.pop("jaccard") & shares["true_positive_rate"]
     both = np.asarray(supported.both)
     rest = {name: both for name in METHODS if name not in shares}
@@ -163,16 +163,16 @@ def gaps(
     by_patient: bool,
     hidden: Callable[[str], np.ndarray] | None = None,
 ) -> Iterator[schema.Gap]:
-    """Each gap of the family; the p-values are adjusted later.
+    """Yields each gap of the grouping; the p-values are adjusted later.
 
     Args:
       model: Name of the model.
-      family: The groups.
-      measured: For who has rows.
-      found: The gaps.
-      supported: Which groups have enough rows for them.
+      family: The grouping.
+      measured: Metrics of the grouping, for the numbers of rows.
+      found: Name -> gap.
+      supported: Groups with enough rows.
       by_patient: Whether patients have several rows.
-      hidden: Metric of a group -> which groups are withheld; None for none.
+      hidden: Metric -> suppressed groups; None for no suppression.
     """
     enough = enough_for(supported)
     rows = np.asarray(measured.counts.counts).sum(axis=(1, 2))
@@ -215,10 +215,10 @@ def _who(
     enough: Mapping[str, np.ndarray],
     present: np.ndarray,
 ) -> tuple[list[str], list[str]]:
-    """Who is compared, and who is too few: of several rates, by which one.
+    """Returns groups that are compared, and groups with too few rows.
 
-    Nobody is left out with a group that has no rows, nor with one that is withheld,
-    which is told elsewhere.
+    A group that only some of several rates leave out is named with these rates. Groups
+    without rows and suppressed groups are in neither list.
     """
     compared, left_out = [], []
     for i in np.flatnonzero(present):
@@ -235,9 +235,9 @@ def _who(
 def _extremes(
     family: Grouping, metric: str, found: Mapping[str, _comparisons.Gap]
 ) -> tuple[str | None, str | None]:
-    """Whose the largest and the smallest value are."""
+    """Returns the groups with the largest and the smallest value."""
     if metric == "equalized_odds_difference":
-        # Those of the rate whose gap it is.
+        # The groups of the rate with the larger gap.
         metric = max(ODDS_GAPS, key=lambda name: _or_less(found[name]))
     gap = found[metric].interval
     ends = int(gap.highest[0]), int(gap.lowest[0])
@@ -253,9 +253,10 @@ def _or_less(gap: _comparisons.Gap) -> float:
 
 
 def adjusted(gaps: Sequence[schema.Gap], correction: str) -> list[schema.Gap]:
-    """The gaps with ``p_adjusted``, over all tests of all models.
+    """Returns the gaps with ``p_adjusted``, corrected over all tests of all models.
 
-    The ratio of selection rates asks what their difference asks, and is no second test.
+    The ratio of selection rates tests the same question as their difference, so the
+    ratio is not a second test.
     """
     corrections = {
         "holm": metrics.holm,
@@ -283,7 +284,7 @@ def curves(
     found: _pointwise.Curves,
     enough: np.ndarray,
 ) -> schema.Curves:
-    """The three kinds of curves of every group with enough rows."""
+    """Returns the three kinds of curves of every group with enough rows."""
     drawn = schema.Curves([], [], [])
     roc, bins, decision = found.roc, measured.calibration, found.decision
     series = (
@@ -306,7 +307,7 @@ def curves(
 def sensitivity(
     model: str, family: Grouping, found: metrics.GapInterval
 ) -> schema.Sensitivity:
-    """Equalized odds against the threshold."""
+    """Returns equalized odds as a function of the threshold."""
     thresholds = _pointwise.SENSITIVITY_THRESHOLDS
     series = thresholds, found.estimate, found.lower, found.upper
     return schema.Sensitivity(
@@ -322,7 +323,7 @@ def discovery(
     labels: np.ndarray,
     searches: int,
 ) -> Iterator[schema.Discovery]:
-    """The worst intersections, by name; corrected for all searches of the audit."""
+    """Yields the worst intersections by name, corrected for all searches."""
     for i, row in enumerate(np.asarray(found.levels)):
         held = {a: a.levels[j] for a, j in zip(attributes, row, strict=True) if j >= 0}
         inside = np.ones(len(labels), bool)

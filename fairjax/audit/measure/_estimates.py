@@ -1,7 +1,7 @@
-"""What is measured of one model in one family of groups, in one compiled program.
+"""Metrics of one model in one grouping, in one compiled program.
 
-All families and models of an audit are padded to one number of groups, so that the
-program is compiled once; a padded group is empty, and an empty group has no numbers.
+All groupings and models of an audit are padded to one number of groups, so that the
+program is compiled once. Padded groups are empty, and empty groups have no numbers.
 """
 
 import functools
@@ -18,7 +18,7 @@ from fairjax import metrics
 from fairjax.metrics import GroupCounts, Interval
 from fairjax.metrics.definitions import CELLS, COMPLEMENTS, METRICS, RATES
 
-# Cells of (label, prediction), in their order in a group's counts.
+# Cells of (label, prediction), in the order of a group's counts.
 _CELLS = sorted(CELLS, key=lambda cell: CELLS[cell])
 
 
@@ -26,29 +26,29 @@ def _place(names: Iterable[str]) -> tuple[bool, ...]:
     return tuple(cell in names for cell in _CELLS)
 
 
-# Shares of rows: whether each cell is among the hits, and whether it is in the base.
+# Rates: whether each cell is in the numerator, and whether it is in the denominator.
 _SHARES = {
     name: (_place(cells[0]), _place(cells[0] + cells[1]))
     for name in RATES
     if name not in COMPLEMENTS and (cells := METRICS[name].cells)
 }
-# Of all but the true negatives. F1 grows with it: F1 = 2 J / (1 + J).
+# A rate over all rows but true negatives. F1 increases with it: F1 = 2 J / (1 + J).
 _SHARES["jaccard"] = (_place(["TP"]), _place(["TP", "FP", "FN"]))
 SHARES = tuple(_SHARES)
-# Of negatives, then of positives: what equalized odds are of.
+# False positive rate, then true positive rate: the rates of equalized odds.
 ODDS = tuple(SHARES.index(f"{of}_positive_rate") for of in ("false", "true"))
 _HITS, BASE = np.array(list(_SHARES.values()), int).swapaxes(0, 1)
 CALIBRATION_BINS = 10
 
 
 class Rows(NamedTuple):
-    """One model's rows.
+    """The rows of one model.
 
     Attributes:
       labels: ``[n]``, 0 or 1.
       scores: ``[n]`` in [0, 1].
       decisions: ``[n]``.
-      patients: ``[n]`` codes; None where every row is a patient.
+      patients: ``[n]`` codes; None if every row is a patient.
     """
 
     labels: Int[Array | np.ndarray, " n"]
@@ -62,9 +62,9 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: ``[G]``.
-      lower: ``[G]``, NaN where there is no interval.
-      upper: ``[G]``.
-      rows: ``[G]``, the rows that the metric is a mean over.
+      lower: ``[G]``, NaN without an interval.
+      upper: ``[G]``, NaN without an interval.
+      rows: ``[G]``, number of rows that the metric is a mean over.
     """
 
     value: Float[Array, " groups"]
@@ -74,13 +74,14 @@ class Estimate(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """The rates of `SHARES`, in order, as gaps and their intervals need them.
+    """The rates of `SHARES`, in order, with the inputs of gaps and intervals.
 
     Attributes:
       rates: ``[M, G]``.
-      trials: ``[M, G]``, effective where patients have several rows.
-      covariance: ``[M, G, G]``; None where rows are patients.
-      degrees: ``[M, G]``, degrees of freedom of the variances; None likewise.
+      trials: ``[M, G]``, effective numbers if patients have several rows.
+      covariance: ``[M, G, G]``; None if rows are patients.
+      degrees: ``[M, G]``, degrees of freedom of the variances; None if rows are
+        patients.
     """
 
     rates: Float[Array, "rates groups"]
@@ -90,20 +91,20 @@ class Shares(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Everything measured in one family.
+    """All metrics of one grouping.
 
     Attributes:
       counts: ``[G, 2, 2]``.
       shares: The rates.
-      estimates: metric -> the groups' values and intervals.
+      estimates: Metric -> values and intervals of the groups.
       auroc_errors: ``[G]``, standard errors.
-      auroc_covariance: ``[G, G]``, of groups that may share patients; None where rows
+      auroc_covariance: ``[G, G]``, for groups that may share patients; None if rows
         are patients.
       recalibration: Intercepts and slopes.
-      calibration: In bins of equal size, by group.
-      observed: ``[G, B]``, intervals of the bins' outcome.
-      prevalence: The share of rows with the outcome.
-      shrunken: ``[G, 2]``, false and true positive rates drawn towards the others'.
+      calibration: Calibration curves, in bins of equal size by group.
+      observed: ``[G, B]``, intervals of the observed fraction in each bin.
+      prevalence: Fraction of rows with the outcome.
+      shrunken: ``[G, 2]``, false and true positive rates, shrunk towards other groups.
     """
 
     counts: GroupCounts
@@ -126,23 +127,23 @@ def measure(
     num_patients: int,
     confidence: float,
 ) -> Measured:
-    """All metrics of all groups with their intervals.
+    """Computes all metrics of all groups with their intervals.
 
     Args:
-      rows: The model's.
-      codes: ``[n]``, each row's group; -1 for none.
-      num_groups: Number of groups, padded.
+      rows: Rows of the model.
+      codes: ``[n]``, group of each row; -1 for none.
+      num_groups: Number of groups, with padding.
       num_patients: Number of patients.
-      confidence: Of the intervals.
+      confidence: Confidence of the intervals.
     """
     sizes = {"num_groups": num_groups, "num_patients": num_patients}
-    # One after the other, so that what either needs of memory is not needed at once.
+    # Two programs, one after the other, need less memory than one program.
     ranked = _rank(rows, codes, **sizes)
     return _measure(rows, codes, ranked, **sizes, confidence=confidence)
 
 
 class _Ranked(NamedTuple):
-    """What needs the scores in order."""
+    """Metrics that need sorted scores."""
 
     auroc: Float[Array, " groups"]
     auroc_errors: Float[Array, " groups"]
@@ -215,7 +216,7 @@ def _measure(
     limits = metrics.auroc_interval(area, errors, positives, negatives, z=score)
     found["auroc"] = Estimate(area, *limits, total)
     area = ranked.auprc
-    # Of the positives' proportion: Boyd, Eng and Page (2013).
+    # Treats AUPRC as a proportion of the positives: Boyd, Eng and Page (2013).
     spread = jnp.sqrt(area * (1 - area) / positives)
     found["auprc"] = Estimate(
         area,
@@ -238,10 +239,10 @@ def _measure(
         value, lower, upper, base = found[of]
         found[name] = Estimate(1 - value, 1 - upper, 1 - lower, base)
     prevalence = found.pop("prevalence")
-    # A bin's rows are alike by as much as the group's are.
-    share = (_copies(shares, "selection_rate", total) / jnp.maximum(total, 1))[:, None]
+    # Rows of a bin are as similar as rows of the group.
+    ratio = (_copies(shares, "selection_rate", total) / jnp.maximum(total, 1))[:, None]
     bins = ranked.calibration
-    observed = metrics.wilson_interval(bins.events * share, bins.rows * share, z=z)
+    observed = metrics.wilson_interval(bins.events * ratio, bins.rows * ratio, z=z)
     return Measured(
         counts,
         shares,
@@ -259,14 +260,14 @@ def _measure(
 def share_limits(
     rates: Array, trials: Array, degrees: Array | None, z: Array | float
 ) -> Interval:
-    """Wilson's limits of rates; with Student's t where variances are by patient."""
+    """Computes Wilson's limits of rates; with Student's t for variances by patient."""
     if degrees is not None:
         z = metrics.student_equivalent(z, degrees)
     return metrics.wilson_interval(rates * trials, trials, z=z)
 
 
 def class_sizes(counts: GroupCounts, shares: Shares) -> tuple[Array, Array]:
-    """Negatives and positives, a patient's rows taken for copies of one."""
+    """Counts negatives and positives, with a patient's rows as copies of one row."""
     negatives, positives = counts.counts.sum(axis=2).T
     return (
         _copies(shares, "false_positive_rate", negatives),
@@ -275,12 +276,12 @@ def class_sizes(counts: GroupCounts, shares: Shares) -> tuple[Array, Array]:
 
 
 def degrees_of_both(degrees: Float[Array, "rates groups"]) -> Float[Array, " groups"]:
-    """Degrees of freedom of what needs positives and negatives: the fewer."""
+    """Returns the smaller degrees of freedom of positives and negatives."""
     return jnp.min(degrees[jnp.array(ODDS)], axis=0)
 
 
 def _copies(shares: Shares, rate: str, rows: Array) -> Array:
-    """As many independent rows, a patient's rows taken for copies of one."""
+    """Counts independent rows, with a patient's rows as copies of one row."""
     if shares.degrees is None:
         return rows
     return jnp.minimum(shares.degrees[SHARES.index(rate)] + 1, rows)
@@ -288,7 +289,7 @@ def _copies(shares: Shares, rate: str, rows: Array) -> Array:
 
 @jax.jit
 def shrunken(shares: Shares) -> Float[Array, "groups 2"]:
-    """Empirical-Bayes false and true positive rates, of effective trials."""
+    """Computes empirical-Bayes false and true positive rates of effective trials."""
     rates, trials = shares.rates[jnp.array(ODDS)], shares.trials[jnp.array(ODDS)]
 
     def one(hits: Array, trials: Array) -> Array:
@@ -324,7 +325,7 @@ def _shares(rows, codes, counts, num_groups: int, num_patients: int) -> Shares:
 def _auroc(
     rows: Rows, codes: Array, num_groups: int, num_patients: int
 ) -> tuple[Array, Array, Array | None]:
-    """Areas, standard errors, and the covariance of groups that share patients."""
+    """Computes areas, standard errors, and covariance of groups that share patients."""
     table = (rows.labels, rows.scores, codes)
     if rows.patients is None:
         found = metrics.delong(*table, num_groups=num_groups)
@@ -337,7 +338,7 @@ def _auroc(
 
 
 def _f1(jaccard: Estimate) -> Estimate:
-    """F1 is an increasing function of Jaccard's share, so its interval is too."""
+    """Transforms Jaccard's index to F1: F1 and its limits increase with the index."""
     value, lower, upper = (2 * v / (1 + v) for v in jaccard[:3])
     return Estimate(value, lower, upper, jaccard.rows)
 
@@ -345,10 +346,10 @@ def _f1(jaccard: Estimate) -> Estimate:
 def _balanced(
     sensitivity: Estimate, fall_out: Estimate, *, independent: bool
 ) -> Estimate:
-    """The mean of two rates, with its limits recovered from theirs.
+    """Computes the mean of two rates, with limits recovered from the rates' limits.
 
-    Patients with rows of both outcomes make the two dependent; then the limits add up,
-    which holds whatever the correlation.
+    Patients with rows of both outcomes make the rates dependent. The limits then add
+    up, which is valid for any correlation.
     """
     value = (sensitivity.value + 1 - fall_out.value) / 2
     together = jnp.hypot if independent else jnp.add
@@ -365,7 +366,7 @@ def _balanced(
 def _brier(
     rows, codes, total, z: Array | float, num_groups: int, num_patients: int
 ) -> Estimate:
-    """The mean squared error, with limits from the spread of patients' sums."""
+    """Computes the Brier score, with limits from the variance of patients' sums."""
     table = (rows.labels, rows.scores, codes)
     value = metrics.group_brier(*table, num_groups=num_groups)
     squares = (rows.scores - rows.labels) ** 2

@@ -1,29 +1,30 @@
-"""Families of groups: each attribute's levels, and the intersections of attributes."""
+"""Groupings of rows: by each attribute, and by intersections of attributes."""
 
 import itertools
 from collections.abc import Sequence
 
 from fairjax.groups import Grouping, cross
 
-# More groups than this fill a report that nobody reads.
+# A report with more groups is too long to read.
 MAX_GROUPS = 60
 
 
 def families(
     attributes: Sequence[Grouping], max_depth: int
 ) -> tuple[tuple[Grouping, ...], tuple[str, ...]]:
-    """Each attribute, and each combination of up to ``max_depth`` of them.
+    """Returns groupings by each attribute, and by up to ``max_depth`` attributes.
 
-    All combinations of declared levels are groups, so that one without patients stays
-    visible; where there are more than ``MAX_GROUPS``, only those with patients are.
+    All combinations of declared categories are groups, so that empty groups stay
+    visible. If there are more than ``MAX_GROUPS`` combinations, only combinations with
+    patients are groups.
 
     Args:
-      attributes: Of the table.
-      max_depth: Greatest number of attributes to cross; 1 for none.
+      attributes: Attributes of the table.
+      max_depth: Largest number of attributes to cross; 1 for no crossings.
 
     Returns:
-      The families, single attributes first, and the names of the crossings that are
-      left out because they have too many groups.
+      The groupings, single attributes first, and the names of crossings that are left
+      out because they have too many groups.
     """
     found, too_many = [], []
     for depth in range(1, min(max_depth, len(attributes)) + 1):

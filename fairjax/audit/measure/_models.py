@@ -1,4 +1,4 @@
-"""The first model against each of the others, in the groups that all may be told of."""
+"""Comparison of the first model with each other model, in groups that are shown."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from fairjax import metrics
 from fairjax.audit.measure import _entries as entries
-from fairjax.audit.measure._withheld import Withheld, without
+from fairjax.audit.measure._small_cells import Suppressed, without
 from fairjax.audit.options import Options
 from fairjax.audit.reading.data import AuditData, Model
 from fairjax.audit.schema import Change, Comparison, GroupChange
@@ -32,28 +32,28 @@ _positive_sum = jax.jit(
 def compare_models(
     data: AuditData,
     families: Sequence[Grouping],
-    withheld: Withheld | None,
+    suppressed: Suppressed | None,
     options: Options,
     *,
     num_groups: int,
     by_patient: bool,
 ) -> Iterator[Comparison]:
-    """An entry for each later model and family, and one for all families together.
+    """Yields an entry for each later model and grouping, and one for all groupings.
 
     Args:
       data: The rows.
-      families: The groups to compare in.
-      withheld: What may not be told, if anything.
-      options: What was asked for.
-      num_groups: How many groups every family is padded to.
+      families: The groupings.
+      suppressed: The suppressed groups and metrics; None for no suppression.
+      options: The options of the audit.
+      num_groups: Number of groups that every grouping is padded to.
       by_patient: Whether patients have several rows.
     """
     baseline, *others = data.models
     together = Grouping(_ALL, (), np.empty(0, np.int32))
     for place, model in enumerate(others, start=1):
         open_to_all = families
-        if withheld is not None:
-            open_to_all = _open(place, families, withheld)
+        if suppressed is not None:
+            open_to_all = _open(place, families, suppressed)
         for family in (*open_to_all, together):
             parts = open_to_all if family is together else (family,)
             if family is together and len(parts) < 2:
@@ -65,14 +65,14 @@ def compare_models(
                 start = "" if len(parts) == 1 else f"{part.name} = "
                 levels += [f"{start}{level}" for level in part.levels]
                 levels += [None] * padding
-                hidden += [*_hidden(place, part, withheld), *[False] * padding]
+                hidden += [*_hidden(place, part, suppressed), *[False] * padding]
                 codes = part.codes[part.codes >= 0]
                 occurs += (np.bincount(codes, minlength=num_groups) > 0).tolist()
             found = _gains(data, model, parts, options, num_groups, by_patient)
             worst = int(found.worst_group)
             changes = _changes(found.group_gains, found.group_lower, found.group_upper)
             compared = np.asarray(found.compared)
-            # A group without a name pads.
+            # Groups without a name are padding.
             named = [(i, level) for i, level in enumerate(levels) if level is not None]
             yield Comparison(
                 model.name,
@@ -98,25 +98,25 @@ def compare_models(
 def _changes(
     value: Any, lower: Any, upper: Any
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """Estimates with the lower and upper ends of their intervals."""
+    """Returns estimates with the lower and upper ends of their intervals."""
     found = (entries.numbers(ends) for ends in (value, lower, upper))
     return list(zip(*found, strict=True))
 
 
 def _open(
-    model: int, families: Sequence[Grouping], withheld: Withheld
+    model: int, families: Sequence[Grouping], suppressed: Suppressed
 ) -> Sequence[Grouping]:
-    """The families without the groups whose AUROC is withheld in either model."""
-    if withheld.overall_ranking[0] or withheld.overall_ranking[model]:
+    """Returns groupings without groups whose AUROC is suppressed in either model."""
+    if suppressed.overall_ranking[0] or suppressed.overall_ranking[model]:
         return ()
-    return [without(f, np.array(_hidden(model, f, withheld))) for f in families]
+    return [without(f, np.array(_hidden(model, f, suppressed))) for f in families]
 
 
-def _hidden(model: int, family: Grouping, withheld: Withheld | None) -> list[bool]:
-    """The groups whose AUROC is withheld in the model or the baseline."""
-    if withheld is None:
+def _hidden(model: int, family: Grouping, suppressed: Suppressed | None) -> list[bool]:
+    """Returns the groups whose AUROC is suppressed in the model or the baseline."""
+    if suppressed is None:
         return [False] * len(family.levels)
-    ranking = withheld.ranking
+    ranking = suppressed.ranking
     return (ranking[0][family.name] | ranking[model][family.name]).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Curves by group, and rates at every threshold, of one model in one family."""
+"""Curves by group, and rates at every threshold, of one model in one grouping."""
 
 import functools
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from fairjax import metrics
 from fairjax.audit.measure._estimates import Rows
 
 THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
-# Where a gap's interval is simulated, so that a coarser grid is enough.
+# A coarser grid, because the interval of a gap is simulated at each threshold.
 SENSITIVITY_THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 _ROC_POINTS = 101
 
@@ -21,8 +21,8 @@ class Curves(NamedTuple):
     """ROC and decision curves of all groups.
 
     Attributes:
-      roc: On an even grid of false positive rates.
-      decision: At `THRESHOLDS`.
+      roc: ROC curves on an even grid of false positive rates.
+      decision: Decision curves at `THRESHOLDS`.
     """
 
     roc: metrics.RocCurve
@@ -31,7 +31,7 @@ class Curves(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="num_groups")
 def curves(rows: Rows, codes: Int[Array, " n"], *, num_groups: int) -> Curves:
-    """Curves of all groups."""
+    """Computes the curves of all groups."""
     table = (rows.labels, rows.scores, codes)
     return Curves(
         metrics.roc_curve_at(*table, num_groups=num_groups, num_points=_ROC_POINTS),
@@ -42,18 +42,18 @@ def curves(rows: Rows, codes: Int[Array, " n"], *, num_groups: int) -> Curves:
 def rates_at_thresholds(
     rows: Rows, codes: np.ndarray, *, num_groups: int
 ) -> np.ndarray:
-    """The groups' rates at each of `SENSITIVITY_THRESHOLDS`, had it been the threshold.
+    """Computes the rates of all groups at each of `SENSITIVITY_THRESHOLDS`.
 
     Args:
-      rows: The model's.
-      codes: ``[n]``, each row's group; -1 for none.
-      num_groups: Number of groups, padded.
+      rows: Rows of the model.
+      codes: ``[n]``, group of each row; -1 for none.
+      num_groups: Number of groups, with padding.
 
     Returns:
       ``[thresholds, 2, G]``, false positive rates, then true positive rates.
     """
     steps = len(SENSITIVITY_THRESHOLDS)
-    # Rows by the number of thresholds that their score reaches, counted once.
+    # Counts rows by the number of thresholds that their score reaches.
     reached = np.searchsorted(SENSITIVITY_THRESHOLDS, rows.scores, side="right")
     cell = (codes * 2 + np.asarray(rows.labels)) * (steps + 1) + reached
     table = np.bincount(cell[codes >= 0], minlength=num_groups * 2 * (steps + 1))

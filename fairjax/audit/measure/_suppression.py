@@ -1,4 +1,4 @@
-"""Takes what is withheld out of an audit: of what is compared, then of its document."""
+"""Removal of suppressed values from comparisons, and then from the document."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -10,7 +10,7 @@ from fairjax.audit import schema
 from fairjax.audit.measure import _pointwise
 from fairjax.audit.measure._comparisons import Odds, Support
 from fairjax.audit.measure._estimates import Measured, shrunken
-from fairjax.audit.measure._withheld import Withheld, count
+from fairjax.audit.measure._small_cells import Suppressed, count
 from fairjax.audit.reading.data import AuditData
 from fairjax.groups import LEVEL_JOINT, Grouping
 
@@ -25,15 +25,15 @@ def masked(
     odds: Odds,
     hidden: Callable[[str], np.ndarray],
 ) -> tuple[Measured, Support, Odds]:
-    """What is compared, without the groups of which it is withheld.
+    """Removes suppressed groups from comparisons.
 
-    Rates are drawn towards those of groups that are shown.
+    Shrunken rates only depend on the rates of groups that are shown.
 
     Args:
-      measured: The family's metrics.
-      supported: Who is compared.
-      odds: What equalized odds are of.
-      hidden: Metric -> which groups do not show it.
+      measured: Metrics of the grouping.
+      supported: The groups that are compared.
+      odds: The rates of equalized odds.
+      hidden: Metric -> groups whose metric is suppressed.
     """
     masks = hidden("selection_rate"), hidden("auroc")
     padding = 0, odds.rates.shape[-1] - len(masks[0])
@@ -49,18 +49,18 @@ def masked(
 
 def suppress(
     document: schema.Document,
-    withheld: Withheld,
+    suppressed: Suppressed,
     families: Sequence[Grouping],
     data: AuditData,
 ) -> schema.Document:
-    """The document with what may be shown.
+    """Returns the document without suppressed values.
 
-    Names stay, so that a group is seen to be withheld.
+    Names of suppressed groups stay, so that readers see the suppression.
 
     Args:
-      document: All that was found.
-      withheld: What is not shown.
-      families: The groups, with the rows of withheld ones in none.
+      document: The document with all values.
+      suppressed: The suppressed groups and metrics.
+      families: The groupings, with rows of suppressed groups in no group.
       data: The rows.
     """
     models = {model.name: place for place, model in enumerate(data.models)}
@@ -74,38 +74,38 @@ def suppress(
 
     def group(entry: schema.Group) -> schema.Group:
         where = entry.attribute, models[entry.model], entry.metric
-        return shown(entry, withheld.hidden(*where))
+        return shown(entry, suppressed.hidden(*where))
 
     def cohort(entry: schema.Cohort) -> schema.Cohort:
-        if entry.attribute in withheld.shared:
-            # Beside the total they would tell how many patients are in several groups.
+        if entry.attribute in suppressed.shared:
+            # With the total, the counts reveal how many patients are in several groups.
             entry = replace(entry, patients=None)
-        return shown(entry, withheld.groups[entry.attribute])
+        return shown(entry, suppressed.groups[entry.attribute])
 
     def overall(entry: schema.Overall) -> schema.Overall:
-        if not withheld.hidden_overall(models[entry.model], entry.metric):
+        if not suppressed.hidden_overall(models[entry.model], entry.metric):
             return entry
         return replace(entry, estimate=None, lower=None, upper=None)
 
     def found(entry: schema.Discovery) -> bool:
-        """Whether the group is one of the tables' and has its decisions."""
+        """Returns whether the tables show the group and its decisions."""
         model = models[entry.model]
-        if withheld.overall[model]:
+        if suppressed.overall[model]:
             return False
         for family in families:
             if set(family.attributes) == set(entry.attributes):
                 level = LEVEL_JOINT.join(entry.attributes[a] for a in family.attributes)
                 place = family.levels.index(level)
-                return not withheld.decisions[model][family.name][place]
+                return not suppressed.decisions[model][family.name][place]
         return False
 
-    # Rows without an attribute are a group of it.
+    # Rows without a value of an attribute are a group.
     attributes = {attribute.name for attribute in data.attributes}
     missing = {
         name: None if name in attributes else rows
         for name, rows in document.data.missing.items()
     }
-    # A bin's rows are not the number of its patients.
+    # The rows of a bin are not its number of patients.
     repeated = data.num_patients is not None and data.num_patients < len(data.labels)
     bins = [] if repeated else document.curves.calibration
     groups = [group(entry) for entry in document.groups]
@@ -115,13 +115,13 @@ def suppress(
         cohort=[cohort(entry) for entry in document.cohort],
         overall=[overall(entry) for entry in document.overall],
         groups=groups,
-        # At every threshold the others would tell a group's patients apart by scores.
+        # ROC and decision curves would reveal the scores of a group's patients.
         curves=schema.Curves(
-            [], [_close_bins(curve, withheld.floor) for curve in bins], []
+            [], [_close_bins(curve, suppressed.floor) for curve in bins], []
         ),
         sensitivity=[
             _close_thresholds(
-                sweep, groups, withheld.floor, by_name[sweep.attribute], data
+                sweep, groups, suppressed.floor, by_name[sweep.attribute], data
             )
             for sweep in document.sensitivity
         ],
@@ -130,7 +130,7 @@ def suppress(
 
 
 def _close_bins(curve: schema.Calibration, floor: int) -> schema.Calibration:
-    """Empties bins with few events or non-events, and enough others to hide them."""
+    """Empties bins with few events or non-events, and further bins to protect them."""
     rows = np.array(curve.rows, float)
     events = np.round(rows * np.array(curve.observed, float))
     cells = np.stack([events, rows - events], axis=1)
@@ -151,7 +151,7 @@ def _close_thresholds(
     family: Grouping,
     data: AuditData,
 ) -> schema.Sensitivity:
-    """Leaves thresholds out at which a group compared has a small cell."""
+    """Leaves out thresholds at which a compared group has a small cell."""
     (scores,) = (model.scores for model in data.models if model.name == sweep.model)
     compared = {
         group.group
@@ -175,7 +175,7 @@ def _close_thresholds(
 
 
 def _without(entry: Any, names: Sequence[str], hidden: np.ndarray) -> Any:
-    """The entry with the hidden points of some series as None."""
+    """Returns the entry with hidden points of some series as None."""
     series = {
         name: [
             None if gone else value

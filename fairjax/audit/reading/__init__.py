@@ -1,1 +1,1 @@
-"""From a table to the rows that are audited: sources, columns, checks, findings."""
+"""Reading a table into audited rows: sources, columns, checks and findings."""

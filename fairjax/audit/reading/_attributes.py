@@ -1,11 +1,11 @@
-"""Columns of attributes to levels: as they are, as declared, or of numbers cut."""
+"""Conversion of columns to categories: as they are, as declared, or cut numbers."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from fairjax.audit._errors import AuditError, listed, near_miss, row_count, share, where
+from fairjax.audit._errors import AuditError, among, listed, near_miss, row_count, where
 from fairjax.audit.options import MAX_LEVELS, Options
 from fairjax.audit.reading import _quality
 from fairjax.audit.reading._columns import Codes
@@ -23,12 +23,18 @@ def attribute(
     audited: np.ndarray,
     findings: list[Finding],
 ) -> Grouping:
-    """Returns an attribute's levels; what should be known of them joins `findings`.
+    """Returns the categories of an attribute, and appends to `findings`.
 
-    Quantiles are those of the audited rows, bool [n].
+    Args:
+        name: Name of the attribute.
+        column: Values of all rows, [n].
+        options: The options of the audit.
+        audited: Rows that quantiles are computed from, bool [n].
+        findings: List that findings on the attribute are appended to.
 
     Raises:
-        AuditError: If the levels are too many, not as declared, or missing.
+        AuditError: If there are too many categories, categories that are not declared,
+            or missing values that the options refuse.
     """
     what = f"attribute {name!r}"
     binned = None
@@ -39,8 +45,8 @@ def attribute(
         elif len(levels) > MAX_LEVELS:
             number_hint = f", or cut it with --bins {name}=quantile:4"
             raise AuditError(
-                f"{what} has {len(levels):,} levels in {row_count(len(codes))}, more "
-                f"than {MAX_LEVELS}: merge rare ones in the table"
+                f"{what} must have at most {MAX_LEVELS} categories; got "
+                f"{len(levels):,} in {row_count(len(codes))}. Merge rare categories"
                 + (number_hint if column.numeric else ", or leave identifiers out")
             )
         findings += _quality.of_levels(name, levels)
@@ -52,8 +58,8 @@ def attribute(
     if missing.any():
         if options.missing == "refuse":
             raise AuditError(
-                f"{what} is missing in {where(missing)}; --missing level makes that a "
-                "level of its own"
+                f"{what} is missing in {where(missing)}; --missing level makes missing "
+                "values a category"
             )
         if MISSING not in levels:
             levels = (*levels, MISSING)
@@ -62,17 +68,17 @@ def attribute(
 
 
 def too_many(name: str) -> str:
-    """Returns the end of a message about values that are no categories."""
+    """Returns the end of a message about values that are not categories."""
     return (
-        f", far more than the {MAX_LEVELS} levels that can be compared; cut numbers "
-        f"with --bins {name}=quantile:4, and leave identifiers out"
+        f", far more than the {MAX_LEVELS} categories that can be compared; cut "
+        f"numbers with --bins {name}=quantile:4, and leave identifiers out"
     )
 
 
 def _declared(
     name: str, column: Codes, declared: tuple[str, ...]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The codes among the levels that were declared."""
+    """Returns the codes of a column among its declared categories."""
     counts = np.bincount(column.codes + 1, minlength=len(column.values) + 1)[1:]
     strays = [
         (value, int(count))
@@ -83,13 +89,13 @@ def _declared(
         total = sum(count for _, count in strays)
         values = [value for value, _ in strays]
         raise AuditError(
-            f"attribute {name!r} has levels that --levels does not declare in "
-            f"{share(total, len(column.codes))}: {listed(values)}; declared are "
+            f"attribute {name!r} has values that --levels does not declare in "
+            f"{among(total, len(column.codes))}: {listed(values)}; --levels declares "
             f"{listed(declared)}"
         )
-    place = {level: i for i, level in enumerate(declared)}
-    places = [place.get(value, -1) for value in column.values]
-    return np.array([*places, -1], np.int32)[column.codes], declared
+    index = {level: i for i, level in enumerate(declared)}
+    indices = [index.get(value, -1) for value in column.values]
+    return np.array([*indices, -1], np.int32)[column.codes], declared
 
 
 def _binned(
@@ -110,12 +116,12 @@ def _binned(
         edges = quantile_edges(values[audited], bins)
         if not edges and not np.isnan(values[audited]).all():
             raise AuditError(
-                f"{what} cannot be cut into quantiles: it is "
-                f"{number(np.nanmin(values[audited]))} wherever it is known"
+                f"{what} cannot be cut into quantiles, because all its values are "
+                f"{number(np.nanmin(values[audited]))}"
             )
         made = len(edges) + 1
         words = f"{made} quantile groups, cut at "
-        # Values that many rows share are not parted.
+        # Rows with equal values stay in one group.
         if made < bins:
             facts = {"name": name, "asked": bins, "made": made}
             findings.append(_quality.finding("fewer_quantiles", **facts))
@@ -127,14 +133,14 @@ def _binned(
 
 
 def check_named_levels(options: Options, attributes: Sequence[Grouping]) -> None:
-    """Raises AuditError if a rule names a level that there is not."""
+    """Raises AuditError if a rule names a category that does not exist."""
     levels = {attribute.name: attribute.levels for attribute in attributes}
     for rule in options.rules:
-        # A rule without levels is about every group.
+        # A rule without categories applies to every group.
         for name, level in zip(rule.attributes, rule.levels, strict=False):
             if level not in levels[name]:
                 raise AuditError(
-                    f"the rule {rule.text!r} names {level!r}, which is no level of "
-                    f"{name!r}{near_miss(level, levels[name])}; it has "
+                    f"the rule {rule.text!r} names {level!r}, which is not a category "
+                    f"of {name!r}{near_miss(level, levels[name])}; {name!r} has "
                     f"{listed(levels[name])}"
                 )

@@ -1,8 +1,8 @@
-"""Columns gathered batch by batch into compact arrays.
+"""Readers that collect a column batch by batch in compact arrays.
 
-A column is read as numbers, as codes among its distinct values, or as keys that only
-say which rows have the same value. Each reader takes Arrow arrays in the order of the
-rows; nothing here loops over rows.
+A column is read as numbers, as codes of its distinct values, or as keys that only show
+which rows have equal values. Each reader takes Arrow arrays in the order of the rows,
+and does not loop over rows.
 """
 
 import re
@@ -13,21 +13,21 @@ import pandas as pd
 from jaxtyping import Float64, Int32
 
 from fairjax._levels import display
-from fairjax.audit._errors import AuditError, row_count, share, shown
+from fairjax.audit._errors import AuditError, among, row_count, shown
 from fairjax.audit.reading._sources import is_bytes, is_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Bounds the memory and the time of a column that is no category after all.
+# Limits memory and time for a column that is not categorical.
 _MAX_VALUES = 10_000
 
 
 class Codes(NamedTuple):
-    """A column as positions among its distinct values.
+    """A column as indices of its distinct values.
 
     Attributes:
-        codes: Position of each row's value, [n]; -1 where it is missing.
+        codes: Index of each row's value, [n]; -1 if missing.
         values: The distinct values as text, in order.
         numeric: Whether every value is a number.
     """
@@ -40,8 +40,8 @@ class Codes(NamedTuple):
 class _Rows:
     """An array that grows by batches of rows.
 
-    It doubles into memory that the system does not hand out before it is written to,
-    and one large array, unlike many small ones, is given back when it is let go.
+    The array doubles into memory that the system allocates only on writing. One large
+    array, unlike many small arrays, is returned to the system when it is freed.
     """
 
     def __init__(self, dtype: type) -> None:
@@ -67,10 +67,10 @@ class _Rows:
 
 
 class NumberReader:
-    """Reads a column of numbers; text is parsed with the decimal mark given.
+    """A reader of numbers; text is parsed with the given decimal mark.
 
-    What is no number is counted, not raised at once, so that the message can say in
-    how many rows of the whole table.
+    Values that are not numbers are counted, and `finish` raises an error, so that the
+    message has the number of rows in the whole table.
     """
 
     def __init__(self, what: str, decimal: str = ".") -> None:
@@ -80,7 +80,7 @@ class NumberReader:
         self._first: tuple[int, Any] = (0, None)
 
     def add(self, array: "pa.Array") -> None:
-        """Takes the next rows."""
+        """Adds the next rows."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -92,7 +92,7 @@ class NumberReader:
                 numbers = pc.cast(array, pa.float64(), safe=False)
             except pa.ArrowException:
                 raise AuditError(
-                    f"{self._what} holds {array.type}, not numbers"
+                    f"{self._what} must be numbers; got {array.type}"
                 ) from None
             numbers = _floats(numbers)
             if pa.types.is_float32(array.type):
@@ -105,16 +105,16 @@ class NumberReader:
         """Returns the numbers, NaN where missing.
 
         Raises:
-            AuditError: If a row holds something that is no number.
+            AuditError: If a value is not a number.
         """
         if self._bad:
             row, value = self._first
             hint = ""
             if self._commas:
-                hint = "; if a comma is the decimal mark, say so with --decimal ,"
+                hint = "; if a comma is the decimal mark, add --decimal ,"
             elif self._decimal == "," and "." in str(value):
-                hint = "; --decimal , was given, but here a point is the decimal mark"
-            where = share(self._bad, len(self._numbers))
+                hint = "; --decimal , was given, but the decimal mark here is a point"
+            where = among(self._bad, len(self._numbers))
             raise AuditError(
                 f"{self._what} is not a number in {where}, "
                 f"first in data row {row:,}: {shown(value)}{hint}"
@@ -129,7 +129,7 @@ class NumberReader:
         blank = pc.call_function("equal", [texts, ""])
         texts = pc.call_function("if_else", [blank, None, texts])
         if self._decimal == ",":
-            # A point would group thousands: 1.234 is not 1,234.
+            # A point would separate thousands: 1.234 is not 1,234.
             point, swap = pc.MatchSubstringOptions("."), pc.ReplaceSubstringOptions
             grouped = pc.call_function("match_substring", [texts], point)
             texts = pc.call_function("replace_substring", [texts], swap(",", "."))
@@ -153,11 +153,10 @@ class NumberReader:
 
 
 class CodeReader:
-    """Reads a column of categories: few distinct values, of any type.
+    """A reader of categories: few distinct values, of any type.
 
-    Whole numbers are named without a fraction, ``1.0`` as ``1``, because a column of
-    whole numbers with missing values is often written so; text that is blank is
-    missing.
+    Integers are named without a fraction, ``1.0`` as ``1``, because a column of
+    integers with missing values is often stored as floats. Blank text is missing.
     """
 
     def __init__(self, what: str, hint: str, decimal: str = ".") -> None:
@@ -167,10 +166,11 @@ class CodeReader:
         self._codes = _Rows(np.int32)
 
     def add(self, array: "pa.Array") -> None:
-        """Takes the next rows.
+        """Adds the next rows.
 
         Raises:
-            AuditError: If the values are far too many, or of a type that has none.
+            AuditError: If there are far too many values, or their type cannot be
+                categories.
         """
         import pyarrow as pa
 
@@ -180,7 +180,7 @@ class CodeReader:
                 array = array.dictionary_encode()
             except pa.ArrowException:
                 raise AuditError(
-                    f"{self._what} holds {array.type}, which cannot be categories"
+                    f"{self._what} must be categories; got {array.type}"
                 ) from None
         if len(array.dictionary) > _MAX_VALUES:
             self._refuse(len(array.dictionary), len(array))
@@ -203,7 +203,7 @@ class CodeReader:
         )
 
     def finish(self) -> Codes:
-        """Returns the codes; the values are sorted, numbers by size."""
+        """Returns the codes of the sorted values; numbers are sorted by size."""
         codes = self._codes.all()
         texts = [self._text(value) for value in self._index]
         names = list(dict.fromkeys(text for text in texts if text is not None))
@@ -214,7 +214,7 @@ class CodeReader:
             numeric = False
             names.sort()
         place = {name: i for i, name in enumerate(names)}
-        # The last entry is the missing value's, which is where code -1 points.
+        # The last entry is for missing values: code -1 indexes it.
         lookup = [-1 if text is None else place[text] for text in texts]
         return Codes(np.array([*lookup, -1], np.int32)[codes], tuple(names), numeric)
 
@@ -227,7 +227,7 @@ class CodeReader:
 
 
 class KeyReader:
-    """Reads a column of identifiers, however many: who is the same, not who it is."""
+    """A reader of identifiers: shows which rows are of one patient, not the patient."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -235,7 +235,7 @@ class KeyReader:
         self._missing = self._first = 0
 
     def add(self, array: "pa.Array") -> None:
-        """Takes the next rows."""
+        """Adds the next rows."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -244,13 +244,13 @@ class KeyReader:
                 numbers = array.to_numpy(zero_copy_only=False)
                 self._keys.add(numbers.astype(np.int64).view(np.uint64))
                 return
-            # Bytes are who they are, text or not.
+            # Bytes can be identifiers even if they are not text.
             if not is_text(array.type) and not is_bytes(array.type):
                 try:
                     array = array.cast(pa.string())
                 except pa.ArrowException:
                     raise AuditError(
-                        f"{self._what} holds {array.type}, which cannot be identifiers"
+                        f"{self._what} must be identifiers; got {array.type}"
                     ) from None
             array = array.dictionary_encode()
         texts = array.dictionary
@@ -258,10 +258,10 @@ class KeyReader:
         if is_text(texts.type):
             trimmed = pc.call_function("utf8_trim_whitespace", [texts])
             blank = pc.call_function("equal", [trimmed, ""])
-        # 64 bits: ten million patients share a key with a chance of 3 in a million.
+        # 64 bits: two of ten million patients get one key with probability 3e-6.
         objects = texts.to_numpy(zero_copy_only=False).astype(object)
         keys = pd.util.hash_array(objects, categorize=False)
-        # The last entry is the missing value's.
+        # The last entry is for missing values.
         gone = np.append(np.asarray(blank), True)
         positions = array.indices.fill_null(len(keys)).to_numpy(zero_copy_only=False)
         missing = gone[positions]
@@ -271,15 +271,15 @@ class KeyReader:
         self._keys.add(np.append(keys, np.uint64(0))[positions])
 
     def finish(self) -> np.ndarray:
-        """Returns the keys, uint64 [n], equal where the identifiers are.
+        """Returns the keys, uint64 [n], which are equal if the identifiers are equal.
 
         Raises:
             AuditError: If an identifier is missing.
         """
         if self._missing:
             raise AuditError(
-                f"{self._what} is missing in {share(self._missing, len(self._keys))}, "
-                f"first in data row {self._first:,}; every row needs its patient"
+                f"{self._what} is missing in {among(self._missing, len(self._keys))}, "
+                f"first in data row {self._first:,}; every row must have an identifier"
             )
         return self._keys.all()
 
@@ -287,11 +287,11 @@ class KeyReader:
 def _as_written(
     numbers: Float64[np.ndarray, " n"], kept_as: type[np.floating]
 ) -> Float64[np.ndarray, " n"]:
-    """Numbers kept in few digits as the short decimals that they stand for.
+    """Returns numbers of low precision as the short decimals that they represent.
 
-    0.7 saved in single precision is 0.699999988, which a threshold of 0.7 would leave
-    out. Numbers of up to six digits (three in half precision) are as they were written,
-    others as they are.
+    0.7 saved in single precision is 0.699999988, which is below a threshold of 0.7.
+    Numbers with up to six digits (three in half precision) become these digits; other
+    numbers stay unchanged.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         places = np.finfo(kept_as).precision - 1 - np.floor(np.log10(np.abs(numbers)))
@@ -306,7 +306,7 @@ def _floats(array: "pa.Array") -> np.ndarray:
 
 
 def _text_of_bytes(array: Any, what: str) -> "pa.Array":
-    """The array; text where it is of bytes, as some programs write text to Parquet."""
+    """Returns an array with bytes as text: some programs write text to Parquet so."""
     import pyarrow as pa
 
     coded = isinstance(array, pa.DictionaryArray)
@@ -316,7 +316,7 @@ def _text_of_bytes(array: Any, what: str) -> "pa.Array":
     try:
         values = values.cast(pa.large_binary()).cast(pa.large_string())
     except pa.ArrowException:
-        raise AuditError(f"{what} holds bytes that are no UTF-8 text") from None
+        raise AuditError(f"{what} must be UTF-8 text; got other bytes") from None
     return pa.DictionaryArray.from_arrays(array.indices, values) if coded else values
 
 

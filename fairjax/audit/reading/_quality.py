@@ -1,4 +1,4 @@
-"""Findings: what can be audited, but should be known to whoever reads the report."""
+"""Findings: unusual data that readers of the report should know."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
@@ -6,29 +6,29 @@ from typing import Any, Final, cast
 import numpy as np
 import pandas as pd
 
-from fairjax.audit._errors import share
+from fairjax.audit._errors import among
 from fairjax.audit._templates import titled
 from fairjax.audit.reading._columns import Codes
 from fairjax.audit.reading.data import AuditData, Finding, Model
 from fairjax.groups import Grouping
 
-# A share of positives beyond these makes most metrics of small groups noise.
+# Beyond this fraction of either outcome, most metrics of small groups are noise.
 _RARE: Final = 0.01
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def finding(code: str, rows: int | None = None, **facts: Any) -> Finding:
-    """Returns what ``words/findings.txt`` says under a code, filled with the facts."""
+    """Returns the finding of a code, with its text from ``words/findings.txt``."""
     severity, template = titled("findings")[code]
     return Finding(cast(Any, severity), code, template.render(facts), rows)
 
 
 def of_levels(name: str, levels: Sequence[str]) -> Iterator[Finding]:
-    """Yields what is odd about the names of an attribute's levels."""
-    alike: dict[str, list[str]] = {}
+    """Yields findings on the names of an attribute's categories."""
+    similar: dict[str, list[str]] = {}
     for level in levels:
-        alike.setdefault(" ".join(level.split()).casefold(), []).append(level)
-    for same in alike.values():
+        similar.setdefault(" ".join(level.split()).casefold(), []).append(level)
+    for same in similar.values():
         if len(same) > 1:
             yield finding("similar_levels", name=name, levels=same)
     formulas = [level for level in levels if level.startswith(_FORMULA_STARTS)]
@@ -44,9 +44,16 @@ def of_split(
     patients: np.ndarray | None,
     floor: int,
 ) -> Iterator[Finding]:
-    """Yields what the rows to audit share with those that chose the threshold.
+    """Yields findings on the audited rows and the rows that chose the threshold.
 
-    With `floor`, the smallest count that may be told, no number of a split is.
+    Args:
+        validation: Column and value of the rows that chose the threshold.
+        split: The values of this column.
+        chosen_on: Rows that chose the threshold, bool [n].
+        keep: Rows with outcome and scores, bool [n].
+        patients: Key of each row's patient, [n]; None if unknown.
+        floor: The smallest count that may be shown. If above 0, findings have no
+            numbers of rows.
     """
     column, value = validation
     audited = keep & ~chosen_on
@@ -73,15 +80,15 @@ def of_split(
 
 
 def of_data(data: AuditData, suppress_below: int) -> Iterator[Finding]:
-    """Yields what is notable about the rows to audit.
+    """Yields findings on the audited rows.
 
-    With `suppress_below`, no number of rows or patients of a group is told: which of
-    them are withheld is not known yet.
+    If `suppress_below` is above 0, findings have no numbers of rows or patients of a
+    group, because the suppressed groups are not known yet.
     """
     rows = len(data.labels)
     for why, count in data.rows_left_out.items():
         severity = "warning" if why.endswith("missing") else "info"
-        message = f"{share(count, data.rows_read)} left out: {why}."
+        message = f"Left out: {among(count, data.rows_read)} ({why})."
         yield Finding(severity, "rows_left_out", message, count)
     positives = int(np.count_nonzero(data.labels))
     if not _RARE <= positives / rows <= 1 - _RARE:
@@ -122,14 +129,14 @@ def _of_attribute(
     # Labels are 0 and 1, so that a weighted count is exact.
     positives = np.bincount(attribute.codes[data.labels > 0], minlength=len(levels))
 
-    def told(code: str, number: int, **facts: Any) -> Finding:
-        """What says nothing of how many rows there are, where that is hidden."""
+    def counted(code: str, number: int, **facts: Any) -> Finding:
+        """Returns a finding without its number of rows if counts are hidden."""
         rows = None if hidden else number
         return finding(code, rows, name=name, hidden=hidden, **facts)
 
     lacking = int(counts[levels.index("missing")]) if "missing" in levels else 0
     if lacking:
-        yield told("missing_attribute", lacking, lacking=lacking, of=rows)
+        yield counted("missing_attribute", lacking, lacking=lacking, of=rows)
     if np.count_nonzero(counts) < 2:
         level = levels[int(np.argmax(counts))]
         yield finding("single_group", rows, name=name, level=level)
@@ -144,13 +151,13 @@ def _of_attribute(
         concerned = int(counts[which].sum())
         if concerned:
             facts = {"with": wording, "levels": [levels[i] for i in which]}
-            yield told("one_class_groups", concerned, **facts)
+            yield counted("one_class_groups", concerned, **facts)
     changing = data.varying(attribute)
     if changing.any():
         concerned = int(np.count_nonzero(changing[data.patients]))
         number = int(np.count_nonzero(changing))
         facts = {"changing": number, "patients": data.num_patients}
-        yield told("inconsistent_attribute", concerned, **facts)
+        yield counted("inconsistent_attribute", concerned, **facts)
 
 
 def _of_repetition(data: AuditData) -> Iterator[Finding]:
@@ -166,8 +173,8 @@ def _of_repetition(data: AuditData) -> Iterator[Finding]:
     rest = [data.labels, *(attribute.codes for attribute in data.attributes)]
     if data.patients is not None:
         rest.append(data.patients)
-    # Without an identifier, rows alike are repeated ones only if scores are fine
-    # enough that two patients seldom share one.
+    # Without an identifier, equal rows are repeats only if scores are so fine that two
+    # patients seldom have equal scores.
     elif 2 * _distinct(predicted) < rows:
         return
     repeats = rows - _distinct([*predicted, *rest])
@@ -176,6 +183,6 @@ def _of_repetition(data: AuditData) -> Iterator[Finding]:
 
 
 def _distinct(columns: Sequence[np.ndarray]) -> int:
-    """Returns how many different rows the columns have; NaN equals NaN."""
+    """Returns the number of distinct rows of the columns; NaN equals NaN."""
     rows = pd.DataFrame(dict(enumerate(columns)))
     return len(rows) - int(rows.duplicated().sum())

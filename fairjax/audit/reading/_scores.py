@@ -1,4 +1,4 @@
-"""Scores to probabilities and decisions, and the rows that have what it takes."""
+"""Conversion of scores to probabilities and decisions, and rows with values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -18,12 +18,19 @@ DEFAULT_THRESHOLD: Final = 0.5
 def complete(
     options: Options, labels: np.ndarray, scores: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Returns which rows have an outcome and all scores, and why how many have not.
+    """Returns the rows with an outcome and all scores, and counts the others.
 
-    A row that lacks several is counted once.
+    Args:
+        options: The options of the audit.
+        labels: Labels, [n], -1 if missing.
+        scores: Column -> scores, [n], NaN if missing.
+
+    Returns:
+        The rows to keep, bool [n]; and reason -> number of rows left out. A row with
+        several reasons counts once.
 
     Raises:
-        AuditError: If a row lacks what the options refuse to miss.
+        AuditError: If a value is missing and the options refuse missing values.
     """
     keep = np.ones(len(labels), bool)
     left_out: dict[str, int] = {}
@@ -36,8 +43,8 @@ def complete(
             continue
         if drop[role] == "refuse":
             raise AuditError(
-                f"{what} is missing in {where(missing)}; {option} drop leaves such "
-                "rows out"
+                f"{what} is missing in {where(missing)}; {option} drop leaves out such "
+                "rows"
             )
         left_out[f"{what} missing"] = int(np.count_nonzero(missing & keep))
         keep &= ~missing
@@ -47,10 +54,10 @@ def complete(
 def probabilities(
     name: str, values: np.ndarray, options: Options, findings: list[Finding]
 ) -> np.ndarray:
-    """Returns scores in [0, 1], NaN where missing.
+    """Returns scores in [0, 1], NaN if missing.
 
     Raises:
-        AuditError: If a score is infinite, or outside [0, 1] and not log-odds.
+        AuditError: If a score is infinite, or outside [0, 1] without ``logits``.
     """
     what = f"score {name!r}"
     infinite = np.isinf(values)
@@ -60,12 +67,12 @@ def probabilities(
     if options.logits:
         if not outside.any():
             findings.append(_quality.finding("logits_in_unit_interval", name=name))
-        # Never an exponential of a large number.
+        # The exponential of a large number would overflow.
         small = np.exp(-np.abs(values))
         return np.where(values >= 0, 1.0, small) / (1.0 + small)
     if outside.any():
         raise AuditError(
-            f"{what} is outside [0, 1] in {where(outside)}: "
+            f"{what} must be in [0, 1]; got values outside in {where(outside)}: "
             f"{values[np.argmax(outside)]:g}; {_scale_hint(values)}"
         )
     return values
@@ -74,14 +81,14 @@ def probabilities(
 def _scale_hint(values: np.ndarray) -> str:
     low, high = np.nanmin(values), np.nanmax(values)
     if low >= 0 and 1 < high <= 100:
-        return f"it reaches {high:g}: percentages must be divided by 100"
-    return "if these are log-odds, say so with --logits"
+        return f"the largest score is {high:g}: divide percentages by 100"
+    return "if the scores are log-odds, add --logits"
 
 
 def validation_rows(
     validation: tuple[str, str], split: Codes, keep: np.ndarray
 ) -> np.ndarray:
-    """Returns which rows the threshold is chosen on, bool [n].
+    """Returns the rows that choose the threshold, bool [n].
 
     Raises:
         AuditError: If the column has no such value.
@@ -90,7 +97,7 @@ def validation_rows(
     if value not in split.values:
         raise AuditError(
             f"--validation: no row has {value!r} in column {column!r}"
-            f"{near_miss(value, split.values)}; it has {listed(split.values)}"
+            f"{near_miss(value, split.values)}; {column!r} has {listed(split.values)}"
         )
     return (split.codes == split.values.index(value)) & keep
 
@@ -101,10 +108,10 @@ def thresholds(
     scores: Sequence[np.ndarray],
     validation: np.ndarray | None,
 ) -> list[tuple[float | None, str]]:
-    """Returns each model's threshold, None for decisions, and where it comes from.
+    """Returns the threshold of each model, None for decisions, and its origin.
 
     Raises:
-        AuditError: If the validation rows lack a class.
+        AuditError: If the validation rows have only one class.
     """
     if options.decisions:
         return [(None, f"decisions of column {name!r}") for name in options.decisions]
@@ -124,6 +131,6 @@ def thresholds(
         ]
     if not options.cuts:
         return [(DEFAULT_THRESHOLD, "default")] * len(scores)
-    # One threshold serves all models.
+    # A single threshold applies to all models.
     given = options.cuts * (len(scores) // len(options.cuts))
     return [(threshold, "given") for threshold in given]

@@ -1,10 +1,10 @@
-"""Where a table comes from: CSV, Parquet or pandas, as batches of Arrow columns.
+"""Sources of tables: CSV, Parquet or pandas, as batches of Arrow columns.
 
-Only the columns that are asked for are read, a batch at a time. CSV is read by Arrow
-and not by pandas, whose parser fills a row that is too short with missing values and,
-when it reads some columns only, cuts a row that is too long: a table with an unquoted
-comma would be audited with its columns shifted. Every CSV column arrives as text, so
-that an identifier such as ``007`` stays what it is.
+Only the requested columns are read, one batch at a time. Arrow reads CSV, not pandas:
+the parser of pandas fills short rows with missing values, and cuts long rows if it
+reads only some columns. A table with an unquoted comma would then be audited with
+shifted columns. Every CSV column is read as text, so that an identifier such as ``007``
+is unchanged.
 """
 
 import abc
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairjax._levels import display
-from fairjax.audit._errors import AuditError, listed, require, share
+from fairjax.audit._errors import AuditError, among, listed, require
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What a CSV field may hold instead of a value. "None" is not among them: it is a
-# level of attributes such as insurance.
+# Texts of a missing value in CSV. "None" is not one of them, because it is a category
+# of attributes such as insurance.
 _MISSING_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "<NA>")
 _CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 _PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -42,9 +42,10 @@ class Source(abc.ABC):
 
     Attributes:
         name: The file's name without its folder, or ``"DataFrame"``.
-        sha256: Of the file's bytes; None for a DataFrame.
-        columns: The columns' names as they stand, duplicates included.
-        categories: Column -> the levels that a categorical type declares, in order.
+        sha256: Hash of the file's bytes; None for a DataFrame.
+        columns: The columns' names, including duplicates.
+        categories: Column -> the categories that its categorical type declares, in
+            order.
     """
 
     name: str
@@ -54,14 +55,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, wanted: Sequence[str]) -> "Iterator[Mapping[str, pa.Array]]":
-        """Yields the wanted columns of some rows, in the order of the rows."""
+        """Yields batches of the wanted columns, in the order of the rows."""
 
 
 def open_source(table: Any, separator: str | None = None) -> Source:
     """Returns the source of a path or a DataFrame.
 
     Raises:
-        AuditError: If it is neither, or the file cannot be read as its suffix says.
+        AuditError: If the table is neither, or the file does not match its suffix.
     """
     require("pyarrow")
     if isinstance(table, pd.DataFrame):
@@ -71,7 +72,7 @@ def open_source(table: Any, separator: str | None = None) -> Source:
     except TypeError:
         kind = type(table).__name__
         raise AuditError(
-            f"a table must be the path of a file or a pandas DataFrame, not {kind}"
+            f"a table must be the path of a file or a pandas DataFrame; got {kind}"
         ) from None
     try:
         if path.is_dir():
@@ -90,8 +91,8 @@ def open_source(table: Any, separator: str | None = None) -> Source:
         suffix = suffixes[-2] if len(suffixes) > 1 else ""
     if suffix not in _CSV_SUFFIXES and (packed or suffix not in _PARQUET_SUFFIXES):
         raise AuditError(
-            f"cannot tell what {path.name!r} is: a table must be .csv, .tsv, .txt "
-            "(.gz too) or .parquet; save a spreadsheet as CSV UTF-8"
+            f"a table must be .csv, .tsv, .txt (also .gz) or .parquet; got "
+            f"{path.name!r}. Save a spreadsheet as CSV UTF-8"
         )
     if not start:
         raise AuditError(f"{path.name!r} is empty: it has no header and no rows")
@@ -103,7 +104,7 @@ def open_source(table: Any, separator: str | None = None) -> Source:
         start.startswith((b"PAR1", b"PK\x03\x04"))
         or (start[:2] == b"\x1f\x8b") > packed
     ):
-        raise AuditError(f"{path.name!r} is not text, whatever its suffix says")
+        raise AuditError(f"{path.name!r} must be text, as its suffix says")
     if separator is None:
         separator = "\t" if suffix == ".tsv" else ","
     return _Csv(path, digest, separator, packed)
@@ -148,7 +149,7 @@ class _Parquet(Source):
         except (pa.ArrowException, OSError) as error:
             raise AuditError(f"{path.name!r} is not a Parquet file: {error}") from None
         self.columns = schema.names
-        # Text arrives as positions among its distinct values: less to hold and hash.
+        # Reads text as indices of its distinct values, which need less memory.
         self._texts = [f.name for f in schema if is_text(f.type)]
 
     def batches(self, wanted: Sequence[str]) -> "Iterator[Mapping[str, pa.Array]]":
@@ -167,7 +168,7 @@ class _Parquet(Source):
 
 
 class _Csv(Source):
-    """A file of separated values; its header is its first line that is not empty."""
+    """A file of separated values, whose header is the first line that is not empty."""
 
     def __init__(self, path: Path, digest: str, separator: str, packed: bool) -> None:
         self.name = path.name
@@ -196,7 +197,7 @@ class _Csv(Source):
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
-        # Positions are unique, which the header's names need not be.
+        # Positions are unique; names in the header may not be.
         position = {name: str(self.columns.index(name)) for name in wanted}
         try:
             reader = arrow_csv.open_csv(
@@ -231,14 +232,14 @@ class _Csv(Source):
                     quotes += block.count(b'"')
         except (OSError, EOFError, zlib.error) as error:
             raise AuditError(f"cannot read {self.name!r}: {error}") from None
-        # An odd one may also stand within a value: the strict parser knows, slowly.
+        # A single quote may also be part of a value; the slow, strict parser decides.
         if quotes % 2:
             for _ in self._records(strict=True):
                 pass
 
     def _records(self, *, strict: bool = False) -> Generator[list[str], None, None]:
-        """Yields the rows as the standard library's parser sees them."""
-        # A byte that is no UTF-8 matters only in a column that is asked for.
+        """Yields the rows of the parser of the standard library."""
+        # Bytes that are not UTF-8 matter only in requested columns.
         how: dict[str, Any] = {
             "encoding": "utf-8-sig",
             "errors": "replace",
@@ -259,7 +260,7 @@ class _Csv(Source):
             csv.field_size_limit(limit)
 
     def _explained(self, message: str) -> AuditError:
-        """An error of Arrow's parser in the user's words."""
+        """Returns an error of Arrow's parser in plain words."""
         not_text = re.search(r"In CSV column #(\d+): .*invalid UTF8", message)
         if not_text:
             column = self.columns[int(not_text[1])]
@@ -270,14 +271,14 @@ class _Csv(Source):
         width, rows, bad, first = len(self.columns), 0, 0, (0, 0)
         for record in self._records():
             rows += bool(record)
-            # The header is counted too, so rows - 1 is the number of the data row.
+            # Rows include the header, so rows - 1 is the number of the data row.
             if record and len(record) != width:
                 first = first if bad else (rows - 1, len(record))
                 bad += 1
         if bad:
             return AuditError(
                 f"{self.name!r} has {width} columns, but more or fewer fields in "
-                f"{share(bad, rows - 1)}; the first is data row {first[0]:,} with "
+                f"{among(bad, rows - 1)}; the first is data row {first[0]:,} with "
                 f"{first[1]}. Is a value that holds the separator {self._separator!r} "
                 "not quoted, or a quote not closed?"
             )
@@ -302,14 +303,14 @@ def _is_any(kind: "pa.DataType", *names: str) -> bool:
 
 
 def _from_pandas(column: pd.Series) -> "pa.Array":
-    """A column of any type as Arrow; objects of mixed types become text."""
+    """Converts a column of any type to Arrow; mixed types become text."""
     import pyarrow as pa
 
     kind = column.dtype
     if isinstance(kind, pd.CategoricalDtype):
         kind = kind.categories.dtype
     if isinstance(kind, pd.IntervalDtype | pd.PeriodDtype):
-        # Arrow has no such values, or takes them for numbers.
+        # Arrow has no such types, or converts their values to numbers.
         column = column.astype(object).map(display, na_action="ignore")
     try:
         array = pa.Array.from_pandas(column)

@@ -1,4 +1,4 @@
-"""Numbers into levels: age 67 into "65 and over"."""
+"""Conversion of numbers to categories: age 67 to "65 and over"."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-_DIGITS = 4  # significant digits of a quantile in a level's name
+_DIGITS = 4  # significant digits of a quantile in a category's name
 
 
 def cut(
     values: Float[np.ndarray, " n"], edges: Sequence[float | int]
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
-    """Levels of numbers between the edges: an edge belongs to the level above it.
+    """Cuts numbers into categories at the edges.
 
-    ``k`` edges make ``k + 1`` levels, ``x < e_1``, ``e_1 <= x < e_2``, ...,
-    ``e_k <= x``, and each keeps its place even if no row is in it. Where edges and
-    values are whole numbers, so are the names: ages cut at 18 and 40 are "under 18",
-    "18 to 39" and "40 and over", not "18 to under 40".
+    ``k`` edges make ``k + 1`` categories, ``x < e_1``, ``e_1 <= x < e_2``, ...,
+    ``e_k <= x``, including empty categories. If edges and values are integers, the
+    names have integers: ages cut at 18 and 40 are "under 18", "18 to 39" and "40 and
+    over", not "18 to under 40".
 
     Args:
-        values: ``[n]``; NaN where missing.
-        edges: ``[k]``, ascending.
+        values: Numbers, ``[n]``; NaN if missing.
+        edges: Edges, ``[k]``, ascending; each edge belongs to the category above.
 
     Returns:
-        The level of each row, ``[n]``, -1 where it is missing; and the levels' names.
+        The category of each row, ``[n]``, -1 if missing; and the categories' names.
 
     Example:
         >>> import numpy as np
@@ -35,7 +35,7 @@ def cut(
     codes = np.searchsorted(np.asarray(edges, float), values, side="right")
     missing = np.isnan(values)
     codes = np.where(missing, -1, codes).astype(np.int32)
-    # NaN is no whole number, but has no say.
+    # Missing values may be among integers.
     whole = all(float(edge).is_integer() for edge in edges) and bool(
         np.all((np.floor(values) == values) | missing)
     )
@@ -53,18 +53,18 @@ def cut(
 def quantile_edges(
     values: Float[np.ndarray, " n"], num_levels: int
 ) -> tuple[float, ...]:
-    """Edges that cut values into levels of about as many rows each.
+    """Returns edges that cut values into categories of about equal numbers of rows.
 
-    The edges are values that occur, rounded to four significant digits unless that
-    would make two of them one. Where many rows share a value there are fewer edges
-    than ``num_levels - 1``: rows of one value are never parted.
+    The edges are values that occur, rounded to four significant digits unless rounding
+    makes two edges equal. If many rows have equal values, there are fewer edges than
+    ``num_levels - 1``, because rows with equal values stay in one category.
 
     Args:
-        values: ``[n]``; NaN where missing, which counts for nothing.
-        num_levels: Levels asked for, 2 or more.
+        values: Numbers, ``[n]``; NaN, for missing, is ignored.
+        num_levels: Number of categories, at least 2.
 
     Returns:
-        At most ``num_levels - 1`` edges, ascending; none if all values are one.
+        At most ``num_levels - 1`` edges, ascending; none if all values are equal.
 
     Example:
         >>> import numpy as np
@@ -76,13 +76,13 @@ def quantile_edges(
     present = values[~np.isnan(values)]
     if not present.size:
         return ()
-    shares = np.arange(1, num_levels) / num_levels
-    # Level k holds the rows of ranks k·n/levels and up, counted from 0.
-    ranks = np.minimum((shares * present.size).astype(int), present.size - 1)
+    fractions = np.arange(1, num_levels) / num_levels
+    # Category k has the rows of ranks k·n/num_levels and up, counted from 0.
+    ranks = np.minimum((fractions * present.size).astype(int), present.size - 1)
     lowest = present.min()
     exact = np.unique(np.partition(present, ranks)[ranks])
     exact = exact[exact > lowest]
-    # A value with many rows may hide behind the lowest: then it is the next one up.
+    # If all ranks have the lowest value, the edge is the next higher value.
     if not exact.size and present.max() > lowest:
         exact = np.array([present[present > lowest].min()])
     rounded = [float(f"{edge:.{_DIGITS}g}") for edge in exact]
@@ -91,7 +91,7 @@ def quantile_edges(
 
 
 def number(value: float | int) -> str:
-    """A number as a level's name has it: no trailing zeros, no exponent if whole.
+    """Formats a number for a category: no trailing zeros, no exponent for integers.
 
     Example:
         >>> number(18.0), number(0.25), number(1500000.0)

@@ -1,4 +1,4 @@
-"""What reading a table yields, and every analysis starts from."""
+"""Types of a table that was read, the input of every analysis."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,13 +10,14 @@ from fairjax.groups import Grouping
 
 
 class Finding(NamedTuple):
-    """Something about the data that a reader of the report should know.
+    """A finding on the data that readers of the report should know.
 
     Attributes:
-        severity: ``"warning"`` where it may change what the results mean.
-        code: A short name of the kind of finding, the same in every audit.
-        message: In a sentence.
-        rows: How many rows it is about; None if it is not about rows.
+        severity: ``"warning"`` if the finding may change the meaning of the results.
+        code: A short name of the kind of finding, equal in every audit.
+        message: The finding in a sentence.
+        rows: Number of rows that the finding concerns; None if it does not concern
+            rows.
     """
 
     severity: Literal["info", "warning"]
@@ -30,12 +31,13 @@ class Model:
     """A model's predictions.
 
     Attributes:
-        name: What the report calls it.
-        column: The column of its scores.
+        name: Name of the model in the report.
+        column: Column of the scores.
         scores: ``[n]`` in [0, 1].
-        threshold: Scores at or above it are flagged; None if decisions were given.
-        threshold_source: Where it comes from, in words.
-        decisions: ``[n]``, which rows are flagged.
+        threshold: Scores at or above the threshold are selected; None if decisions
+            were given.
+        threshold_source: Origin of the threshold, in words.
+        decisions: ``[n]``, the selected rows.
     """
 
     name: str
@@ -52,19 +54,19 @@ class AuditData:
 
     Attributes:
         source: The file's name without its folder, or ``"DataFrame"``.
-        sha256: Of the file's bytes; None for a DataFrame.
-        rows_read: Rows of the table.
-        rows_left_out: Reason -> rows that were read and are not audited.
-        missing: Column -> rows read that lack its value; of the outcome, the scores and
-            the attributes.
-        outcome: The outcome's column.
-        positive: Its value that counts as 1.
+        sha256: Hash of the file's bytes; None for a DataFrame.
+        rows_read: Number of rows of the table.
+        rows_left_out: Reason -> number of rows that were read but are not audited.
+        missing: Column of the outcome, a score or an attribute -> number of rows read
+            without a value.
+        outcome: Column of the outcome.
+        positive: Value of the outcome that counts as 1.
         labels: ``[n]``, 0 or 1.
         models: The models; the first is the baseline.
-        attributes: The attributes, in the order that they were named.
-        patients: ``[n]``, whose row it is, 0 and up; None if not known.
-        num_patients: How many patients there are; None if not known.
-        findings: What a reader of the report should know of the data.
+        attributes: The attributes, in the order of the options.
+        patients: ``[n]``, index of each row's patient; None if unknown.
+        num_patients: Number of patients; None if unknown.
+        findings: Findings on the data.
     """
 
     source: str
@@ -82,7 +84,10 @@ class AuditData:
     findings: tuple[Finding, ...]
 
     def varying(self, attribute: Grouping) -> Bool[np.ndarray, " patients"]:
-        """Which patients have rows with different levels; none without patients."""
+        """Returns which patients have rows with different categories of an attribute.
+
+        Returns an empty array if patients are unknown.
+        """
         if self.patients is None or self.num_patients is None:
             return np.zeros(0, bool)
         any_of = np.zeros(self.num_patients, np.int32)

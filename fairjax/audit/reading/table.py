@@ -1,7 +1,7 @@
-"""A table of predictions to compact arrays, or to one message of what is wrong.
+"""Reading of a table of predictions into compact arrays.
 
-Only the columns that the options name are read. What cannot be audited is refused;
-what can, but should be known to whoever reads the report, becomes a finding.
+Only the columns in the options are read. Data that cannot be audited raise an error;
+unusual data that readers of the report should know become findings.
 """
 
 import dataclasses
@@ -23,18 +23,18 @@ __all__ = ["AuditData", "Finding", "Model", "read"]
 
 
 def read(options: Options, table: Any = None) -> AuditData:
-    """Reads the table that the options describe, and checks it.
+    """Reads and checks the table that the options describe.
 
     Args:
-        options: What is in which column, and what to do about it.
+        options: The columns of the table, and how to treat them.
         table: A DataFrame, or a path; ``options.table`` if None.
 
     Returns:
         The rows to audit.
 
     Raises:
-        AuditError: If the table cannot be audited: what is wrong, in which column, and
-            in how many rows of how many.
+        AuditError: If the table cannot be audited. The message says what is wrong, in
+            which column, and in how many rows.
 
     Example:
         >>> import pandas as pd
@@ -59,7 +59,7 @@ def read(options: Options, table: Any = None) -> AuditData:
     rows = len(outcome.codes)
     if rows < 2:
         raise AuditError(
-            f"{source.name!r} has {row_count(rows)}; an audit compares groups of them"
+            f"{source.name!r} has {row_count(rows)}; an audit needs at least 2 rows"
             if rows
             else f"{source.name!r} has no rows"
         )
@@ -68,8 +68,8 @@ def read(options: Options, table: Any = None) -> AuditData:
         for role in ("outcome", "score", "attribute")
         for name, column in columns[role].items()
     }
-    # What was read is let go as soon as it is turned into what is kept: a table may
-    # take most of the memory.
+    # Columns are freed as soon as they are converted: a table may need most of the
+    # memory.
     findings: list[Finding] = []
     labels, positive = _labels.labels(options.outcome, outcome, options.positive)
     keep, left_out = _scores.complete(options, labels, columns["score"])
@@ -98,7 +98,7 @@ def read(options: Options, table: Any = None) -> AuditData:
         left_out["used to choose the threshold"] = int(np.count_nonzero(validation))
     if not keep.any():
         reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
-        raise AuditError(f"no row is left of {rows:,}: {reasons}")
+        raise AuditError(f"no row of {rows:,} is left to audit: {reasons}")
     attributes = [
         _attributes.attribute(
             name, columns["attribute"].pop(name), options, keep, findings
@@ -108,7 +108,7 @@ def read(options: Options, table: Any = None) -> AuditData:
     _attributes.check_named_levels(options, attributes)
     del columns, outcome, split
 
-    # Nothing is copied where no row is left out.
+    # Avoids copies if no row is left out.
     kept = slice(None) if keep.all() else keep
     num_patients = None
     if patients is not None:
@@ -135,7 +135,7 @@ def read(options: Options, table: Any = None) -> AuditData:
     )
     _check_classes(data)
     findings += _quality.of_data(data, options.suppress_below)
-    # Warnings first, otherwise in the order in which they were found.
+    # Warnings first; the order within a severity does not change.
     findings.sort(key=lambda finding: finding.severity != "warning")
     return dataclasses.replace(data, findings=tuple(findings))
 
@@ -150,7 +150,7 @@ def _models(
     def model(i: int) -> Model:
         threshold, origin = thresholds[i]
         values = scores[i][kept]
-        # Without a threshold there are decisions.
+        # A model without a threshold has decisions.
         chosen = decisions[i][kept] if threshold is None else decide(values, threshold)
         column = options.scores[i]
         return Model(options.names[i], column, values, threshold, origin, chosen)
@@ -159,8 +159,8 @@ def _models(
 
 
 def _read_columns(options: Options, source: Source) -> dict[str, dict[str, Any]]:
-    """Reads the columns that are named, all at once: role -> name -> all rows."""
-    decimal, two = options.decimal, "; it must have two"
+    """Reads the columns of the options in one pass: role -> name -> all rows."""
+    decimal, two = options.decimal, "; it must have two values"
 
     def codes(role: str, name: str, hint: str = two) -> CodeReader:
         return CodeReader(f"{role} {name!r}", hint, decimal)
@@ -213,7 +213,7 @@ def _check_columns(names: Sequence[str], source: Source) -> None:
         if times > 1:
             raise AuditError(
                 f"{source.name!r} ({_size(source)}) has {times} columns named "
-                f"{name!r}; which is meant cannot be told"
+                f"{name!r}; the name must be unique"
             )
         if times:
             continue
@@ -223,18 +223,18 @@ def _check_columns(names: Sequence[str], source: Source) -> None:
                 mark = "tab" if guess[0] == "\t" else repr(guess[0])
                 raise AuditError(
                     f"{source.name!r} has the single column {shown(source.columns[0])};"
-                    f" are its fields separated by {mark}? Then add --separator {mark}"
+                    f" if {mark} separates its fields, add --separator {mark}"
                 )
         hint = near_miss(name, source.columns)
         if not hint and source.columns:
-            hint = f": it has {listed(source.columns)}"
+            hint = f"; its columns are {listed(source.columns)}"
         raise AuditError(
             f"{source.name!r} ({_size(source)}) has no column {name!r}{hint}"
         )
 
 
 def _size(source: Source) -> str:
-    """Rows and columns, for a message; the rows are counted for it."""
+    """Returns the numbers of rows and columns, for a message."""
     columns = len(source.columns)
     words = f"{columns:,} {'column' if columns == 1 else 'columns'}"
     if len(set(source.columns)) < columns or not columns:
@@ -247,12 +247,12 @@ def _size(source: Source) -> str:
 def _in_declared_order(
     column: np.ndarray | Codes, declared: Sequence[str] | None
 ) -> np.ndarray | Codes:
-    """The codes in the order of a categorical type, whose every level is kept."""
+    """Returns codes in the order of a categorical type, with all its categories."""
     if declared is None or not isinstance(column, Codes):
         return column
     order = tuple(dict.fromkeys((*declared, *column.values)))
-    place = np.array([*(order.index(value) for value in column.values), -1], np.int32)
-    return Codes(place[column.codes], order, column.numeric)
+    index = np.array([*(order.index(value) for value in column.values), -1], np.int32)
+    return Codes(index[column.codes], order, column.numeric)
 
 
 def _check_classes(data: AuditData) -> None:

@@ -1,8 +1,8 @@
-"""Where a score becomes a decision: a threshold given, or chosen on validation rows.
+"""Thresholds of scores: given, or chosen on validation rows.
 
-A decision is positive where ``score >= threshold``. A threshold that is chosen on the
-rows it is then judged on makes every rate look better than it will be, so that
-`choose_threshold` is only ever given rows that the audit leaves out.
+A decision is positive if ``score >= threshold``. A threshold that is chosen on the
+audited rows makes every rate look too good, so `choose_threshold` only gets rows that
+the audit leaves out.
 """
 
 import re
@@ -15,17 +15,20 @@ from fairjax.audit._errors import AuditError, row_count
 
 _PLAIN: Final = {
     "youden": "Youden's index",
-    "prevalence": "as many flagged as have the outcome",
+    "prevalence": "as many selected as have the outcome",
     "f1": "the largest F1 score",
 }
 _SENSITIVITY = re.compile(r"sensitivity:(\d*\.?\d+)")
 
 
 def parse_threshold_rule(text: str) -> tuple[str, float | None]:
-    """The name of a rule and, for a sensitivity, how large it must be.
+    """Returns the name of a rule and its sensitivity, or None for other rules.
+
+    Args:
+        text: ``"youden"``, ``"prevalence"``, ``"f1"`` or ``"sensitivity:S"``.
 
     Raises:
-        AuditError: If there is no such rule.
+        AuditError: If the rule is unknown.
 
     Example:
         >>> parse_threshold_rule("sensitivity:0.9")
@@ -40,12 +43,12 @@ def parse_threshold_rule(text: str) -> tuple[str, float | None]:
         return "sensitivity", float(match[1])
     raise AuditError(
         f"--threshold-rule must be youden, prevalence, f1 or sensitivity:S with S "
-        f"above 0 and at most 1, such as sensitivity:0.9, not {text!r}"
+        f"above 0 and at most 1, such as sensitivity:0.9; got {text!r}"
     )
 
 
 def describe_threshold_rule(text: str) -> str:
-    """A rule in plain words, for the report.
+    """Describes a rule in words, for the report.
 
     Example:
         >>> describe_threshold_rule("sensitivity:0.9")
@@ -60,24 +63,24 @@ def describe_threshold_rule(text: str) -> str:
 def choose_threshold(
     rule: str, labels: Int8[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]
 ) -> float:
-    """The threshold that a rule picks among the scores of validation rows.
+    """Chooses a threshold among the scores of validation rows.
 
-    With the true and false positive rates TPR and FPR at a threshold: ``youden`` has
-    the largest TPR − FPR (Youden 1950), ``f1`` the largest 2TP / (2TP + FP + FN),
-    ``prevalence`` a share flagged nearest to the share of positives, and
-    ``sensitivity:S`` is the highest with TPR >= S. Of equally good thresholds the
-    highest is taken, which flags fewest.
+    TPR and FPR are the true and false positive rates at a threshold. ``youden``
+    maximises TPR − FPR (Youden 1950). ``f1`` maximises 2TP / (2TP + FP + FN).
+    ``prevalence`` selects a fraction nearest to the fraction of positives.
+    ``sensitivity:S`` is the highest threshold with TPR >= S. Ties go to the highest
+    threshold, which selects the fewest rows.
 
     Args:
-        rule: One of the above.
-        labels: ``[n]``, 0 or 1.
-        scores: ``[n]``, without NaN.
+        rule: ``"youden"``, ``"prevalence"``, ``"f1"`` or ``"sensitivity:S"``.
+        labels: Labels, ``[n]``, 0 or 1.
+        scores: Scores, ``[n]``, without NaN.
 
     Returns:
-        One of the scores.
+        The threshold, which is one of the scores.
 
     Raises:
-        AuditError: If the rule is unknown, or a class has no row.
+        AuditError: If the rule is unknown, or a class has no rows.
 
     Example:
         >>> import numpy as np
@@ -93,16 +96,16 @@ def choose_threshold(
     negatives = len(labels) - positives
     if not positives or not negatives:
         raise AuditError(
-            f"a threshold cannot be chosen on {row_count(len(labels))} of validation: "
-            f"{positives:,} have the outcome and {negatives:,} do not; both are needed"
+            "validation rows must include rows with and without the outcome; got "
+            f"{positives:,} with and {negatives:,} without in {row_count(len(labels))}"
         )
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    # The last row of each run of equal scores: a threshold takes all of them or none.
+    # The last row of each run of equal scores: a threshold selects all of them or none.
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     hits = np.cumsum(labels[order], dtype=np.int64)[ends]
     flagged = ends + 1
-    # All in whole numbers, so that ties are ties and not a matter of rounding.
+    # Uses integers, so that rounding does not break ties.
     if name == "youden":
         best = np.argmax(hits * negatives - (flagged - hits) * positives)
     elif name == "prevalence":
@@ -118,7 +121,7 @@ def choose_threshold(
 def decide(
     scores: Float64[np.ndarray, " n"], threshold: float
 ) -> Bool[np.ndarray, " n"]:
-    """Which rows are flagged: those with a score at the threshold or above.
+    """Returns the selected rows: rows with a score at or above the threshold.
 
     Example:
         >>> import numpy as np

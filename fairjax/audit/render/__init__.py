@@ -1,1 +1,1 @@
-"""What the page and its figures are drawn with."""
+"""Rendering of the page, its tables and its figures."""

@@ -1,4 +1,4 @@
-"""What all figures of an audit share: palette, layout in inches, SVG of fixed bytes."""
+"""Common parts of all figures: palette, layout in inches, reproducible SVG."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from fairjax.audit.formats import Number
 
-# Okabe and Ito's palette: told apart by readers with any colour vision.
+# Okabe and Ito's palette: readers with any colour vision can distinguish it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = (
@@ -35,10 +35,10 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "svg.hashsalt": "fairjax",
-    # A name such as "$11,000 to $25,000" is no formula.
+    # A name such as "$11,000 to $25,000" is not a formula.
     "text.parse_math": False,
 }
-# Text stays text, so that a name in any script shows in a font that the reader has.
+# Text stays text, so that the reader's fonts can show a name in any script.
 AUDIT_STYLE: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "axes.axisbelow": True}
 INK, FAINT, BAND = "#1a1a1a", "#5f6368", "#f2f4f7"
 
@@ -49,12 +49,12 @@ class Drawing(NamedTuple):
     Attributes:
       kind: "forest", "roc", "calibration", "decision", "sensitivity", "gaps" or
         "quadrant".
-      model: Name of the model, or "" where the figure shows several.
-      attribute: Name of the attribute, or "" likewise.
-      slug: The file's name without suffix.
-      title: Its caption.
-      alt: What is seen, for who cannot see it.
-      svg: The picture.
+      model: Name of the model, or "" if the figure shows several.
+      attribute: Name of the attribute, or "" if the figure shows several.
+      slug: Name of the file without suffix.
+      title: Caption of the figure.
+      alt: Alternative text.
+      svg: The image.
     """
 
     kind: str
@@ -67,11 +67,11 @@ class Drawing(NamedTuple):
 
 
 def render(figure: Figure) -> bytes:
-    """The figure as SVG; the same figure gives the same bytes."""
+    """Returns the figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with warnings.catch_warnings():
-        # The bundled font measures text only; the reader's fonts show it.
+        # The bundled font only measures text; the reader's fonts show the text.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure.savefig(buffer, format="svg", metadata=metadata)
     return buffer.getvalue()
@@ -80,14 +80,14 @@ def render(figure: Figure) -> bytes:
 def panel(
     figure: Figure, left: float, top: float, width: float, height: float, **options: Any
 ) -> Axes:
-    """Axes placed by inches from the figure's left and top edges."""
+    """Adds axes at a position in inches from the left and top edges of the figure."""
     across, down = figure.get_size_inches()
     box = (left / across, 1 - (top + height) / down, width / across, height / down)
     return figure.add_axes(box, **options)
 
 
 def sheet(figure: Figure) -> Axes:
-    """Invisible axes over the whole figure whose data are inches from the top left."""
+    """Adds invisible axes over the figure, with coordinates in inches from top left."""
     across, down = figure.get_size_inches()
     axes = panel(figure, 0.0, 0.0, across, down)
     axes.set_axis_off()
@@ -99,12 +99,12 @@ def sheet(figure: Figure) -> Axes:
 def write(
     page: Axes, x: float, y: float, text: str, size: float = 8, **options: Any
 ) -> None:
-    """Writes text, centred on a height and in ink unless the options say otherwise."""
+    """Writes text, vertically centred and in ink unless options change this."""
     page.text(x, y, text, **{"va": "center", "color": INK, "fontsize": size} | options)
 
 
 class Sign(NamedTuple):
-    """What a legend explains: a line, a marker or a band, and its name."""
+    """An entry of a legend: a line, a marker or a band, and its name."""
 
     name: str
     colour: str
@@ -115,7 +115,7 @@ class Sign(NamedTuple):
 
 
 def legend(page: Axes, left: float, y: float, signs: Iterable[Sign]) -> None:
-    """Explains signs in a row, in inches from the top left of a sheet."""
+    """Draws a legend in a row, at a position in inches from the top left of a sheet."""
     for sign in signs:
         middle = [left, left + 0.3]
         if sign.band:
@@ -138,7 +138,7 @@ def legend(page: Axes, left: float, y: float, signs: Iterable[Sign]) -> None:
 
 
 def titled(svg: bytes, title: str) -> bytes:
-    """The drawing with its title above it, as a file of its own wants it.
+    """Returns the drawing with its title above the image.
 
     Example:
       >>> drawn = b'<svg height="9pt" viewBox="0 0 80 9" width="80pt"><g/></svg>'
@@ -166,17 +166,17 @@ def titled(svg: bytes, title: str) -> bytes:
 
 
 def plain(text: str) -> str:
-    """The text on one line, without characters that do not print.
+    """Returns the text on one line, without characters that do not print.
 
-    Control characters would make the SVG ill-formed, and others turn text around.
+    Control characters would make the SVG ill-formed, and others reverse text.
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def wrap(text: str, width: int, lines: int = 3) -> list[str]:
-    """The text broken into lines of about ``width`` letters, cut after ``lines``.
+    """Returns the text in lines of about ``width`` letters, cut after ``lines``.
 
-    Words longer than a line are broken too; wide letters count double.
+    Breaks words that are longer than a line. Wide letters count double.
     """
     found, line, used = [], "", 0
     for word in plain(text).split(" "):
@@ -206,7 +206,7 @@ def _width(text: str) -> int:
 def limits(
     values: Sequence[Number], *, bounded: bool, least: float = 0.1
 ) -> tuple[Number, Number]:
-    """Range of an axis with room around all values, within 0 and 1 if bounded."""
+    """Returns the range of an axis around all values, about [0, 1] if bounded."""
     low, high = min(values), max(values)
     room = max(0.06 * (high - low), (least - (high - low)) / 2, 0.01)
     low, high = low - room, high + room

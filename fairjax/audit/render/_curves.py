@@ -26,7 +26,7 @@ from fairjax.audit.render._canvas import (
 
 _DOTTED = (0, (2, 2))
 _SIDE, _GAP, _LEFT, _TOP = 1.95, 0.32, 0.62, 0.42
-# One more than the palette has, for eight curves in one plot.
+# One more than in the palette, for eight curves in one plot.
 _COLOURS, _MARKERS = (*COLOURS, "#7f7f7f"), (*MARKERS, "*")
 
 
@@ -35,10 +35,10 @@ def roc(
     aurocs: Mapping[str, Number | None],
     points: Mapping[str, tuple[Number, Number]],
 ) -> bytes:
-    """ROC curves laid over each other, with each group's operating point.
+    """Draws the ROC curves of all groups in one plot, with their operating points.
 
     Args:
-      curves: Entries of the document, at most eight.
+      curves: The document's entries, at most eight.
       aurocs: Group -> AUROC, for the legend.
       points: Group -> false and true positive rate at the threshold.
     """
@@ -73,7 +73,7 @@ def roc(
 
 
 def calibration(curves: Sequence[Any], confidence: float) -> bytes:
-    """A panel for each group: observed share against mean score."""
+    """Draws a panel for each group: observed fraction against mean score."""
     values = [
         v
         for curve in curves
@@ -82,7 +82,7 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
         if v is not None
     ]
     top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
-    figure, panels = _grid(curves, "Mean score", "Observed share of the outcome")
+    figure, panels = _grid(curves, "Mean score", "Observed fraction with the outcome")
     for n, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
         axes.plot([0, top], [0, top], color=FAINT, linewidth=0.8, linestyle=_DOTTED)
         x, y, lower, upper = (
@@ -94,7 +94,7 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
         axes.set_ylim(-0.01 * top, 1.01 * top)
         known = [r for r in curve.rows if r is not None]
         rows = f"n = {count(int(sum(known)))}"
-        rows = rows if len(known) == len(x) else "some bins withheld"
+        rows = rows if len(known) == len(x) else "some bins suppressed"
         _title(axes, curve.group, rows)
         _ticks(axes, n)
     _legend(
@@ -106,7 +106,7 @@ def calibration(curves: Sequence[Any], confidence: float) -> bytes:
 
 
 def decision(curves: Sequence[Any]) -> bytes:
-    """A panel for each group: net benefit of the model, of all and of none."""
+    """Draws a panel for each group: net benefit of the model, of all and of none."""
     model = np.concatenate([_numbers(c.net_benefit) for c in curves])
     every = np.concatenate([_numbers(c.treat_all) for c in curves])
     top = max(np.nanmax(model, initial=0.01), np.nanmax(every, initial=0.01))
@@ -136,7 +136,7 @@ def sensitivity(
     titles: Mapping[str, str],
     thresholds: Mapping[str, Number | None],
 ) -> bytes:
-    """A panel for each metric: the gap against the threshold, a line for each model.
+    """Draws a panel for each metric: the gaps of each model against the threshold.
 
     Args:
       entries: Of one attribute.
@@ -179,7 +179,7 @@ def sensitivity(
 
 
 def quadrant(entries: Sequence[Any]) -> bytes:
-    """Overall gain in AUROC against the least group's, a point per attribute."""
+    """Draws the overall gain in AUROC against the smallest gain of a group."""
     figure = Figure(figsize=(7.4, 4.2))
     axes = panel(figure, 0.75, 0.2, 3.7, 3.4)
     page = sheet(figure)
@@ -220,19 +220,19 @@ def quadrant(entries: Sequence[Any]) -> bytes:
         page.text(4.9, y - 0.07, "\n".join(lines), va="top", fontsize=8, color=INK)
         y += 0.16 * len(lines) + 0.12
     note = (
-        "Green: the whole gains, and no group loses\nmore than the margin (dashed).\n"
+        "Green: overall gain, and no group loses\nmore than the margin (dashed).\n"
         "Red: a group loses more than the margin."
     )
     page.text(4.7, y + 0.1, note, va="top", fontsize=7.5, color=FAINT)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_xlabel("Change of the overall AUROC")
-    axes.set_ylabel("Least change of a group's AUROC")
+    axes.set_ylabel("Smallest change of a group's AUROC")
     return render(figure)
 
 
 def _legend(figure: Figure, *signs: Sign) -> None:
-    """Explains signs at the foot of a grid."""
+    """Draws a legend at the foot of a grid."""
     legend(sheet(figure), _LEFT, figure.get_size_inches()[1] - 0.14, signs)
 
 
@@ -279,7 +279,7 @@ def _numbers(values: Sequence[Number | None]) -> np.ndarray:
 
 
 def _drawn(x: Sequence[Number | None], y: Sequence[Number | None]) -> Any:
-    """The curve's points, fewer of them where the eye could not tell."""
+    """Returns at most 200 points of the curve, which look the same as all points."""
     points = np.stack([_numbers(x), _numbers(y)])
     if points.shape[1] <= 200:
         return points

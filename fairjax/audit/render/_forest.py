@@ -1,4 +1,4 @@
-"""Forest plots: estimates with intervals in rows, and the numbers beside them."""
+"""Forest plots: rows of estimates with intervals, and their numbers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ _LINE, _HEAD, _FOOT, _LEGEND = 0.155, 0.42, 0.34, 0.26
 
 
 class Row(NamedTuple):
-    """A row: its name, its counts, and an entry for each column or None."""
+    """A row: its name, its counts, and an entry or None for each column."""
 
     name: str
     counts: tuple[str, ...]
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A panel: heading, whether values lie within 0 and 1, and a reference line."""
+    """A panel: heading, whether values are in [0, 1], and a reference line."""
 
     title: str
     bounded: bool = True
@@ -54,11 +54,16 @@ def forest(
     heading: str = "Group",
     reference: str = "over all patients",
 ) -> bytes:
-    """The SVG of a forest plot.
+    """Returns the SVG of a forest plot.
 
-    A cell is an entry with ``estimate``, ``lower``, ``upper`` and, if they are to be
-    drawn, ``corrected`` and ``noise_floor``. ``reference`` says what the columns'
-    reference line is.
+    Args:
+      rows: The rows. A cell of a row is an entry with ``estimate``, ``lower``,
+        ``upper`` and optionally ``corrected`` and ``noise_floor``.
+      columns: The panels, one for each cell of a row.
+      counts: Headings of the counts.
+      confidence: Confidence of the intervals, for their heading.
+      heading: Heading of the rows.
+      reference: Name of the reference lines, for the legend.
     """
     names = [wrap(row.name, 25) for row in rows]
     heights = [_LINE * len(lines) + 0.11 for lines in names]
@@ -68,7 +73,7 @@ def forest(
     figure = Figure(figsize=(width, height))
     page = sheet(figure)
     tops = [_HEAD + sum(heights[:n]) for n in range(len(rows))]
-    # Where the columns of counts end.
+    # Right edges of the columns of counts.
     edges = [_EDGE + _NAMES + _COUNT * (k + 1) - 0.06 for k in range(len(counts))]
     for n, (row, lines) in enumerate(zip(rows, names, strict=True)):
         if n % 2 == 0:
@@ -99,7 +104,7 @@ def forest(
 def _signs(
     rows: Sequence[Row], columns: Sequence[Column], reference: str
 ) -> Iterator[Sign]:
-    """What the panels' signs mean, of those that are drawn."""
+    """Yields the legend of the signs that occur in the panels."""
     cells = [
         (row, cell)
         for row in rows
@@ -110,9 +115,9 @@ def _signs(
     if any(row.status != "ok" for row, _ in cells):
         yield Sign("too few for other metrics", COLOURS[0], "-", "o", hollow=True)
     if any(getattr(cell, "corrected", None) is not None for _, cell in cells):
-        yield Sign("less what chance adds", COLOURS[1], "", "D", hollow=True)
+        yield Sign("corrected for chance", COLOURS[1], "", "D", hollow=True)
     if any(getattr(cell, "noise_floor", None) is not None for _, cell in cells):
-        yield Sign("what chance alone gives", "#9aa0a6", band=True)
+        yield Sign("noise floor (chance alone)", "#9aa0a6", band=True)
     if any(column.reference is not None for column in columns):
         yield Sign(reference, FAINT, (0, (4, 2)))
 
@@ -145,7 +150,7 @@ def _column(
         if None not in ends:
             axes.plot(ends, [middle] * 2, color=COLOURS[0], linewidth=1.4)
         marker, size = ("s", 5.0) if row.bold else ("o", 4.5)
-        # Hollow where the group is too small for its status to be "ok".
+        # Hollow if the group is too small for some metrics.
         inside = COLOURS[0] if row.status == "ok" else "white"
         style = {"color": COLOURS[0], "markersize": size, "markerfacecolor": inside}
         axes.plot(cell.estimate, middle, marker, **style)
@@ -164,7 +169,7 @@ def _column(
 
 
 def _beside(page: Axes, row: Row, cell: Any, right: float, middle: float) -> None:
-    """Writes a cell's numbers, or why there are none."""
+    """Writes the numbers of a cell, or the reason why it has none."""
     if cell is not None and cell.estimate is not None:
         text = number(cell.estimate)
         if cell.lower is not None or cell.upper is not None:

@@ -1,4 +1,4 @@
-"""The report's tables: what stands in each cell, and what it is sorted by."""
+"""Tables of the report: the text of each cell, and its value for sorting."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from fairjax.audit.wording import explain, judge
 
 
 class Cell(NamedTuple):
-    """A cell: its text, a second line, what it is sorted by, and its kind."""
+    """A cell: its text, a second line, its value for sorting, and its CSS class."""
 
     text: str
     under: str = ""
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; the first cell of a row names it, the first rows may be pinned."""
+    """A table; a row's first cell is its header, and ``pinned`` rows stay first."""
 
     caption: str
     headers: tuple[str, ...]
@@ -45,7 +45,7 @@ _ORDER = {name: n for n, name in enumerate(METRICS)}
 def table(
     caption: str, headers: Sequence[str], rows: Iterable[list[Cell]], pinned: int = 0
 ) -> Table:
-    """A table whose columns are numbers where any of their cells is one."""
+    """Returns a table; a column is numeric if one of its cells has a value."""
     rows = list(rows)
     numeric = tuple(
         any(row[k].value is not None for row in rows) for k in range(len(headers))
@@ -56,28 +56,28 @@ def table(
 def columns(
     caption: str, entries: Iterable[Any], cells: Mapping[str, Callable[[Any], Cell]]
 ) -> Table:
-    """A table of entries: its columns' headings, and what makes their cells."""
+    """Returns a table of entries from headings and functions that make cells."""
     rows = [[cell(entry) for cell in cells.values()] for entry in entries]
     return table(caption, tuple(cells), rows)
 
 
 def figure(value: Number | None, digits: int = 3) -> Cell:
-    """A number."""
+    """Returns a cell with a number."""
     return Cell(number(value, digits), value=value, kind="none" * (value is None))
 
 
 def chance(value: Number | None) -> Cell:
-    """A p-value."""
+    """Returns a cell with a p-value."""
     return Cell(p_value(value), value=value)
 
 
 def tally(value: Number | None) -> Cell:
-    """A count."""
+    """Returns a cell with a count."""
     return Cell(count(value), value=value, kind="none" * (value is None))
 
 
 def estimate(entry: Any) -> Cell:
-    """An estimate above its interval, or why there is none."""
+    """Returns a cell with an estimate above its interval, or why it has none."""
     status = getattr(entry, "status", "ok")
     if entry is None or entry.estimate is None:
         return Cell(NONE, STATUS.get(status, ""), kind="none")
@@ -91,7 +91,7 @@ def estimate(entry: Any) -> Cell:
 
 
 def cohort(document: Document, attribute: str) -> Table:
-    """Counts and prevalence of an attribute's groups."""
+    """Returns a table of counts and prevalence of an attribute's groups."""
     return columns(
         f"Cohort by {attribute}",
         select(document.cohort, attribute=attribute),
@@ -102,7 +102,7 @@ def cohort(document: Document, attribute: str) -> Table:
             "Positives": lambda c: tally(c.positives),
             "Negatives": lambda c: tally(c.negatives),
             "Prevalence": _prevalence,
-            "Status": lambda c: Cell(STATUS[c.status] or "judged"),
+            "Status": lambda c: Cell(STATUS[c.status] or "assessed"),
         },
     )
 
@@ -116,7 +116,7 @@ def _prevalence(member: Cohort) -> Cell:
 
 
 def performance(document: Document, model: str, attribute: str) -> list[Table]:
-    """Metrics by group: those of the score, then those of the decision."""
+    """Returns tables of metrics by group: metrics of the score, then of decisions."""
     entries = select(document.groups, model=model, attribute=attribute)
     cells = {(e.group, e.metric): e for e in entries}
     overall = {e.metric: e for e in select(document.overall, model=model)}
@@ -143,7 +143,7 @@ def performance(document: Document, model: str, attribute: str) -> list[Table]:
 def details(
     document: Document, model: str, attribute: str, metrics: Sequence[str]
 ) -> Table:
-    """A forest plot's numbers, with denominators, shrunken values and methods."""
+    """Returns a table of a forest plot's numbers, with denominators and methods."""
     mine = select(document.groups, model=model, attribute=attribute)
     return columns(
         f"Numbers of the figure, {attribute}, {model}",
@@ -163,7 +163,7 @@ def details(
 
 
 def gaps(document: Document, model: str) -> Table:
-    """Every gap of a model, with its test and what may be said of it."""
+    """Returns a table of a model's gaps, with their tests and interpretation."""
     confidence = document.settings["confidence"]
     return columns(
         f"Gaps between groups, {model}",
@@ -180,7 +180,7 @@ def gaps(document: Document, model: str) -> Table:
                 NONE if g.highest is None else g.highest,
                 NONE if g.lowest is None else g.lowest,
             ),
-            "Reading": lambda g: Cell(
+            "Interpretation": lambda g: Cell(
                 explain(g, confidence), kind=judge(g, confidence)
             ),
         },
@@ -188,7 +188,7 @@ def gaps(document: Document, model: str) -> Table:
 
 
 def discovery(document: Document) -> Table:
-    """What the search over intersections found."""
+    """Returns a table of the groups that the search found."""
     return columns(
         "Most disadvantaged groups found by search",
         document.discovery,
@@ -208,7 +208,7 @@ def discovery(document: Document) -> Table:
 
 
 def comparison(document: Document) -> Table:
-    """Each model against the baseline, by attribute."""
+    """Returns a table that compares each model with the baseline, by attribute."""
     return columns(
         "Models compared with the first",
         document.comparison,
@@ -216,8 +216,8 @@ def comparison(document: Document) -> Table:
             "Attribute": lambda e: Cell(e.attribute),
             "Models": lambda e: Cell(f"{e.model} against {e.baseline}"),
             "Overall AUROC change": lambda e: estimate(e.gain),
-            "Least group's change": lambda e: estimate(e.worst),
-            "Of": lambda e: Cell(e.worst.group or NONE),
+            "Smallest change of a group": lambda e: estimate(e.worst),
+            "Group": lambda e: Cell(e.worst.group or NONE),
             "Not compared": lambda e: Cell(some([*e.left_out, *e.withheld]) or NONE),
             "Margin": lambda e: figure(e.margin),
             "Verdict": lambda e: Cell(e.verdict, kind=e.verdict.replace(" ", "-")),
@@ -226,7 +226,7 @@ def comparison(document: Document) -> Table:
 
 
 def gate(document: Document) -> Table:
-    """The rules and their results."""
+    """Returns a table of the rules and their results."""
     return columns(
         "Gate rules",
         document.gate,
@@ -240,7 +240,7 @@ def gate(document: Document) -> Table:
 
 
 def quality(document: Document) -> Table:
-    """Findings on the data."""
+    """Returns a table of the findings on the data."""
     return columns(
         "Data quality findings",
         document.quality,
@@ -254,7 +254,7 @@ def quality(document: Document) -> Table:
 
 
 def roc(curves: Sequence[Any]) -> Table:
-    """True positive rates of ROC curves where they reach round false positive rates."""
+    """Returns a table of true positive rates at round false positive rates."""
     grid = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     rows = [
         [Cell(c.group), *(figure(_reached(c.fpr, c.tpr, at)) for at in grid)]
@@ -262,12 +262,12 @@ def roc(curves: Sequence[Any]) -> Table:
     ]
     headers = ("Group", *(f"TPR at FPR {at:g}" for at in grid))
     return table(
-        "Highest true positive rate within a false positive rate", headers, rows
+        "Highest true positive rate up to a false positive rate", headers, rows
     )
 
 
 def calibration(curves: Sequence[Any]) -> Table:
-    """All bins of calibration curves."""
+    """Returns a table of all bins of calibration curves."""
     rows = [
         [Cell(c.group), Cell(str(k), value=k), *map(figure, point), tally(number_of)]
         for c in curves
@@ -280,7 +280,7 @@ def calibration(curves: Sequence[Any]) -> Table:
 
 
 def decision(curves: Sequence[Any]) -> Table:
-    """Points of decision curves, about ten each."""
+    """Returns a table of about ten points of each decision curve."""
     rows = []
     for c in curves:
         points = list(zip(c.threshold, c.net_benefit, c.treat_all, strict=True))
@@ -291,7 +291,7 @@ def decision(curves: Sequence[Any]) -> Table:
 
 
 def sensitivity(entries: Sequence[Any]) -> Table:
-    """Gaps at each threshold."""
+    """Returns a table of the gaps at each threshold."""
     rows = [
         [Cell(describe(e.metric).title), Cell(e.model), figure(at, 2), estimate(gap)]
         for e in entries

@@ -1,6 +1,6 @@
 "use strict";
-// Everything is readable without this: it makes tables sortable, and opens what is
-// folded before printing.
+// The page is readable without this script, which sorts tables and opens folded
+// tables before printing.
 const collator = new Intl.Collator("en", { numeric: true });
 
 function key(row, column) {
@@ -9,7 +9,7 @@ function key(row, column) {
   return cell.dataset.value === "" ? NaN : Number(cell.dataset.value);
 }
 
-// Missing values come last whichever way; equal ones keep their order.
+// Missing values are last in both orders; equal values keep their order.
 function sort(body, column, sign) {
   const rows = [...body.rows].filter((row) => !row.classList.contains("pinned"));
   const keyed = rows.map((row) => [key(row, column), row]);

@@ -1,9 +1,9 @@
-"""Which groups are withheld because their counts are small, and what protects them.
+"""Suppression of groups with small counts, and of groups that would reveal them.
 
-It is decided from counts alone, before anything is measured. A group with a small cell
-is withheld whole. So is what the sums in the report would give it back by: a report
-holds every attribute, its intersections and the total, and a group is the sum of its
-own intersections.
+The suppression depends on counts alone, before any metric is computed. A group with a
+small cell is suppressed completely. Further groups are suppressed if sums in the report
+would reveal the group: the report has every attribute, its intersections and the total,
+and a group is the sum of its intersections.
 """
 
 import itertools
@@ -18,27 +18,29 @@ from fairjax.audit.glossary import RANKING
 from fairjax.audit.reading.data import AuditData
 from fairjax.groups import Grouping
 
-# What may be left, for rounding, of a group that is a combination of the others.
+# Tolerance of rounding for a group that is a linear combination of other groups.
 _TOLERANCE = 1e-6
-# A group whose scores take so few values tells how many of its patients have each, by
-# its AUROC, its Brier score and its calibration.
+# If scores of a group have at most this number of values, its AUROC, Brier score and
+# calibration reveal the number of patients with each value.
 _FEW_VALUES = 20
 
 
-class Withheld(NamedTuple):
-    """What is not shown.
+class Suppressed(NamedTuple):
+    """The groups and metrics that are suppressed.
 
     Attributes:
       floor: The smallest count that may be shown.
-      groups: Family -> ``[G]``, of which nothing is shown.
-      decisions: For each model, family -> ``[G]``, of which nothing is shown that rests
-        on decisions; the groups that are withheld whole are among them.
-      overall: For each model, whether its decisions over all rows are withheld.
-      ranking: For each model, family -> ``[G]``, of which nothing is shown that rests
-        on the score itself: the groups, and those where it takes few values and few
-        have one of them, or whose decisions are withheld.
-      overall_ranking: For each model, whether that is withheld over all rows.
-      shared: Families in which a patient has rows in several groups.
+      groups: Grouping -> ``[G]``, groups that are suppressed completely.
+      decisions: For each model, grouping -> ``[G]``, groups whose metrics of decisions
+        are suppressed; includes groups that are suppressed completely.
+      overall: For each model, whether its decisions over all rows are suppressed.
+      ranking: For each model, grouping -> ``[G]``, groups whose metrics of the score
+        are suppressed. Includes groups that are suppressed completely. A group whose
+        scores have few values is suppressed if few patients have one of the values, or
+        if the decisions are suppressed.
+      overall_ranking: For each model, whether metrics of the score over all rows are
+        suppressed.
+      shared: Groupings in which a patient has rows in several groups.
     """
 
     floor: int
@@ -50,34 +52,34 @@ class Withheld(NamedTuple):
     shared: frozenset[str]
 
     def hidden(self, family: str, model: int, metric: str) -> np.ndarray:
-        """``[G]``, which groups of a family do not show a model's metric."""
+        """Returns ``[G]``, the groups of a grouping whose metric is suppressed."""
         return (self.ranking if metric in RANKING else self.decisions)[model][family]
 
     def hidden_overall(self, model: int, metric: str) -> bool:
-        """Whether a model's metric over all rows is withheld."""
+        """Returns whether a model's metric over all rows is suppressed."""
         return (self.overall_ranking if metric in RANKING else self.overall)[model]
 
 
-def withhold(families: Sequence[Grouping], data: AuditData, floor: int) -> Withheld:
-    """Decides what is withheld: cells of labels, then of labels by decisions.
+def decide(families: Sequence[Grouping], data: AuditData, floor: int) -> Suppressed:
+    """Decides what is suppressed, from cells of labels and of labels by decisions.
 
-    Where patients are known, a cell counts patients and not rows.
+    If patients are known, cells count patients instead of rows.
 
     Args:
-      families: Each attribute, then their crossings, fewer attributes first.
+      families: The groupings: attributes, then their crossings, fewer attributes first.
       data: The rows.
       floor: The smallest count that may be shown.
 
     Raises:
-      AuditError: All rows together have too few with the outcome, or without it.
+      AuditError: If too few of all rows have the outcome, or are without the outcome.
     """
     labels = data.labels.astype(np.int64)
     everyone = Grouping("", ("",), np.zeros(len(labels), np.int32))
     total = count(everyone, labels, 2, data.patients)
     if _small(total, floor).any():
         raise AuditError(
-            f"of {row_count(len(labels))} fewer than {floor:,} have the outcome, or "
-            "are without it: nothing could be shown with --suppress-below"
+            f"at least {floor:,} of {row_count(len(labels))} must be with the outcome, "
+            "and as many without; lower --suppress-below to show anything"
         )
 
     shared = _shared(families, data)
@@ -86,7 +88,7 @@ def withhold(families: Sequence[Grouping], data: AuditData, floor: int) -> Withh
         cell: np.ndarray, number: int, besides: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
         tables = {f.name: count(f, cell, number, data.patients) for f in families}
-        return withheld(families, tables, floor, besides, shared)
+        return suppressed_groups(families, tables, floor, besides, shared)
 
     groups = hide(labels, 2)
     cells = [2 * labels + model.decisions for model in data.models]
@@ -99,21 +101,21 @@ def withhold(families: Sequence[Grouping], data: AuditData, floor: int) -> Withh
     for model, gone, all_gone in zip(data.models, decisions, overall, strict=True):
         value = np.unique(model.scores, return_inverse=True)[1]
 
-        def told(family: Grouping, value: np.ndarray = value) -> _Told:
-            return _told(family, labels, value, data.patients, floor)
+        def values_of(family: Grouping, value: np.ndarray = value) -> _Values:
+            return _few_values(family, labels, value, data.patients, floor)
 
         tables, besides = {}, {}
         for family in families:
-            found = told(family)
-            # A group counts 1 that must be hidden, and enough where it need not be.
+            found = values_of(family)
+            # Counts 1 in a group that must be hidden, and enough in other groups.
             some = np.where(found.small, 1, np.where(found.occurs, floor, 0))
             cells = count(family, labels, 2, data.patients)
             tables[family.name] = np.column_stack([cells, some])
             besides[family.name] = groups[family.name] | (found.few & gone[family.name])
-        ranking.append(withheld(families, tables, floor, besides, shared))
-        whole = told(everyone)
+        ranking.append(suppressed_groups(families, tables, floor, besides, shared))
+        whole = values_of(everyone)
         overall_ranking.append(bool((whole.small | (whole.few & all_gone)).any()))
-    return Withheld(
+    return Suppressed(
         floor,
         groups,
         decisions,
@@ -124,12 +126,12 @@ def withhold(families: Sequence[Grouping], data: AuditData, floor: int) -> Withh
     )
 
 
-class _Told(NamedTuple):
-    """What the score alone tells of the groups.
+class _Values(NamedTuple):
+    """What the values of a score reveal about the groups.
 
     Attributes:
-      few: ``[G]``, whether it takes few values in the group.
-      small: ``[G]``, whether moreover one of them, with one outcome, is had by few.
+      few: ``[G]``, whether the score has few values in the group.
+      small: ``[G]``, whether also few patients with one outcome have one of the values.
       occurs: ``[G]``, whether the group has rows.
     """
 
@@ -138,14 +140,14 @@ class _Told(NamedTuple):
     occurs: np.ndarray
 
 
-def _told(
+def _few_values(
     family: Grouping,
     labels: np.ndarray,
     value: np.ndarray,
     patients: np.ndarray | None,
     floor: int,
-) -> _Told:
-    """Finds groups of few values from rows coded by value."""
+) -> _Values:
+    """Finds groups whose scores have few values, from index of each row's value."""
     size, values = len(family.levels), int(value.max()) + 1
     pairs = np.unique(family.codes.astype(np.int64) * values + value)
     number = np.bincount(pairs // values, minlength=size)
@@ -158,18 +160,18 @@ def _told(
     cells, counts = np.unique(place, return_counts=True)
     small = np.zeros(size, bool)
     small[cells[counts < floor] // (2 * values)] = True
-    return _Told(few, small, number > 0)
+    return _Values(few, small, number > 0)
 
 
 def _shared(families: Sequence[Grouping], data: AuditData) -> frozenset[str]:
-    """Families in which a patient has rows in several groups."""
+    """Returns the groupings in which a patient has rows in several groups."""
     varying = {a.name for a in data.attributes if data.varying(a).any()}
     return frozenset(f.name for f in families if varying & set(f.attributes))
 
 
 def without(family: Grouping, hidden: np.ndarray) -> Grouping:
-    """The family with the rows of withheld groups in no group, code -1."""
-    # The last entry is where code -1 points.
+    """Returns the grouping with rows of hidden groups in no group, code -1."""
+    # Code -1 indexes the last entry.
     kept = np.append(np.where(hidden, -1, np.arange(len(hidden))), -1)
     return replace(family, codes=kept[family.codes].astype(np.int32))
 
@@ -177,7 +179,7 @@ def without(family: Grouping, hidden: np.ndarray) -> Grouping:
 def count(
     family: Grouping, cells: np.ndarray, number: int, patients: np.ndarray | None
 ) -> np.ndarray:
-    """Rows, or distinct patients, of each group in each of K cells: ``[G, K]``."""
+    """Counts rows, or distinct patients, of each group in each cell: ``[G, K]``."""
     place = family.codes.astype(np.int64) * number + cells
     if patients is not None:
         place = _once(place, patients)
@@ -186,35 +188,38 @@ def count(
 
 
 def _once(place: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """The places of rows, those of one patient in one place but once."""
+    """Returns the cells of rows, with each patient once in each cell."""
     several = int(patients.max(initial=0)) + 1
     return np.unique(place * several + patients) // several
 
 
-def withheld(
+def suppressed_groups(
     families: Sequence[Grouping],
     cells: Mapping[str, np.ndarray],
     floor: int,
     besides: Mapping[str, np.ndarray] | None = None,
     shared: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Which groups of each family are withheld.
+    """Returns the groups of each grouping that are suppressed.
 
-    A group with 1 to ``floor - 1`` in any of its cells is. Where groups of a crossing
-    add up to a group that is shown, either none of them is withheld, or two and more
-    that have no small cell together; where they add up to one that is withheld, all of
-    them are. Last, no group with a small cell is a sum or difference of shown groups,
-    of whatever families.
+    A group with 1 to ``floor - 1`` in any cell is suppressed. Further groups are
+    suppressed until these conditions hold:
+
+    - If groups of a crossing add up to a group that is shown, none or at least two of
+      them are suppressed. The suppressed groups have no small cell together.
+    - If groups of a crossing add up to a suppressed group, all of them are suppressed.
+    - A group with a small cell is not a sum or difference of shown groups of any
+      groupings.
 
     Args:
-      families: Each attribute, then their crossings, fewer attributes first.
-      cells: Family -> ``[G, K]`` counts.
+      families: The groupings: attributes, then their crossings, fewer attributes first.
+      cells: Grouping -> ``[G, K]`` counts.
       floor: The smallest count that may be shown.
-      besides: Family -> ``[G]``, what is withheld for another reason.
-      shared: Families whose groups may share patients, whose numbers do not add up.
+      besides: Grouping -> ``[G]``, groups that are suppressed for other reasons.
+      shared: Groupings whose groups may share patients, so that counts do not add up.
 
     Returns:
-      Family -> ``[G]``.
+      Grouping -> ``[G]``.
     """
     small = {
         name: np.asarray(_small(table, floor).any(axis=1))
@@ -248,7 +253,7 @@ def _close(
     floor: int,
     shared: bool,
 ) -> None:
-    """Withholds more of a family until what adds up to shown groups hides enough."""
+    """Suppresses further groups until suppressed groups in shown ones hide enough."""
     mine, table = hidden[family.name], cells[family.name]
     filled = np.asarray(table.any(axis=1))
     lines = [] if family.intersection else [np.arange(len(mine))]
@@ -270,7 +275,7 @@ def _close(
         for line in lines:
             inside = line[mine[line] & filled[line]]
             shown = line[~mine[line] & filled[line]]
-            # Groups that share patients have together at least those of the largest.
+            # Groups that share patients have together at least the largest count.
             together = table[inside].max(axis=0, initial=0)
             if not shared:
                 together = table[inside].sum(axis=0)
@@ -280,11 +285,11 @@ def _close(
 
 
 class _Sums:
-    """Which groups are sums and differences of which.
+    """Groups as sums and differences of other groups.
 
-    Unknown to a reader is the count of every combination of levels that occurs; a group
-    is the sum of those that it holds. Its count can be had from shown ones exactly
-    where its indicator over combinations is a linear combination of theirs.
+    The unknowns of a reader are the counts of the combinations of categories that
+    occur. A group is a sum of combinations. Shown groups reveal its count if and only
+    if its indicator over combinations is a linear combination of their indicators.
     """
 
     def __init__(self, families: Sequence[Grouping]) -> None:
@@ -295,11 +300,11 @@ class _Sums:
                 code = combination * len(family.levels) + family.codes
                 combination = np.unique(code, return_inverse=True)[1]
         first = np.unique(combination, return_index=True)[1]
-        # The last of them all is everyone, who is always shown.
+        # The last group is all rows, which are always shown.
         sizes = [*(len(family.levels) for family in families), 1]
         codes = [*(family.codes[first] for family in families), np.zeros_like(first)]
         starts = np.cumsum([0, *sizes])
-        # How many combinations two groups share.
+        # Number of combinations that two groups share.
         self._shared = np.zeros((starts[-1], starts[-1]))
         for i, j in itertools.product(range(len(sizes)), repeat=2):
             pairs = np.bincount(
@@ -319,7 +324,7 @@ class _Sums:
         hidden: Mapping[str, np.ndarray],
         cells: Mapping[str, np.ndarray],
     ) -> list[tuple[str, int]]:
-        """Of each group that shown ones give back, the smallest that this needs."""
+        """Returns the smallest shown group behind each small group that is revealed."""
         secret = np.flatnonzero([small[name][g] for name, g in self._names])
         shown = np.array([not hidden[name][g] for name, g in self._names])
         known = np.flatnonzero([*(shown & (self._shared.diagonal()[:-1] > 0)), True])
