@@ -36,7 +36,6 @@ RATE_METRICS: Final = tuple(
 )
 # and metrics that compare the groups of an attribute.
 GAP_METRICS: Final = tuple(sorted(AUDITED))
-# Separators of attributes, and of categories, in the names of intersections.
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BEYOND = {">": gt, ">=": ge, "<": lt, "<=": le}
