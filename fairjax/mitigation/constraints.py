@@ -248,10 +248,10 @@ def _bounds(difference, ratio, slack) -> tuple[float, float]:
         if slack != 0:
             raise ValueError("ratio_slack is of a ratio_bound, which is not given.")
         difference = _DIFFERENCE if difference is None else difference
-        _patients.check_share("difference_bound", difference)
+        _patients.check_fraction("difference_bound", difference)
         return 1.0, float(difference)
-    _patients.check_share("ratio_bound", ratio, above=True)
-    _patients.check_share("ratio_slack", slack)
+    _patients.check_fraction("ratio_bound", ratio, above=True)
+    _patients.check_fraction("ratio_slack", slack)
     return float(ratio), float(slack)
 
 
@@ -259,7 +259,7 @@ def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:
     """``[C]``: each cell's share of all weights."""
     _patients.check_lengths(labels=labels, groups=groups, weights=weights)
     cell = _patients.group_ids(groups, num_groups) * 2 + _patients.binary(labels)
-    weights = _patients.near_one(_patients.own_weights(weights, len(labels)))
+    weights = _patients.near_one(_patients.as_weights(weights, len(labels)))
     if not weights.any():
         raise ValueError("there are no patients, or their weights are all 0.")
     return np.bincount(cell, weights / weights.sum(), 2 * num_groups)

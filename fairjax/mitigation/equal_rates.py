@@ -170,11 +170,11 @@ def equal_rate_rules(
       0.25
     """
     check_choice("constraint", constraint, *get_args(Constraint))
-    _patients.check_share("tolerance", tolerance)
+    _patients.check_fraction("tolerance", tolerance)
     _patients.check_lengths(
         labels=labels, scores=scores, groups=groups, weights=weights
     )
-    weights = _patients.own_weights(weights, len(labels))
+    weights = _patients.as_weights(weights, len(labels))
     rows = _Rows(
         _patients.binary(labels),
         _patients.finite("scores", scores),

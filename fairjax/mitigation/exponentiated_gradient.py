@@ -11,7 +11,7 @@ import numpy as np
 from fairjax._extra import extra
 from fairjax.mitigation import _fairlearn_reduction
 from fairjax.mitigation._passing import settings_for
-from fairjax.mitigation._patients import own_weights
+from fairjax.mitigation._patients import as_weights
 from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation._sensitive import check_not_among
 from fairjax.mitigation._stored_mixtures import read_fitted, write_fitted
@@ -200,7 +200,7 @@ class ExponentiatedGradient(
             # Of an earlier fit, it may be with the other back end.
             self.__dict__.pop(name, None)
         if native:
-            weighed = own_weights(weights, len(labels))
+            weighed = as_weights(weights, len(labels))
             self._fit_flax(features, 2 * codes + labels, weighed, constraints)
         else:
             _fairlearn_reduction.fit(self, features, labels, codes, constraints)

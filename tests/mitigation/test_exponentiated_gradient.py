@@ -589,11 +589,11 @@ def test_a_group_without_positives(patients):
             {"constraint": "fairness"},
             "constraint must be '.* or '.*; got '(parity|fairness)'",
         ),
-        ({"difference_bound": 2.0}, r"lies in \[0, 1\]"),
+        ({"difference_bound": 2.0}, r"must lie in \[0, 1\]; got 2.0"),
         ({"estimator": LogisticRegression}, "an estimator is needed"),
         ({"estimator": LinearRegression()}, "a classifier, not LinearRegression"),
         ({"ratio_slack": 0.1}, "ratio_slack is of a ratio_bound"),
-        ({"costs": (0.0, 0.0)}, "costs of 0 for both"),
+        ({"costs": (0.0, 0.0)}, r"must not both be 0; got \(0.0, 0.0\)"),
         *(
             ({"estimator": learner, name: value}, words)
             for learner in (FLAX, SKLEARN)
@@ -661,11 +661,11 @@ def test_features_of_the_other_back_end(patients):
 def test_weights_that_cannot_be(fitted, patients):
     x, labels, groups = patients
     fair = fitted["flax"]
-    with pytest.raises(ValueError, match="finite and at least 0"):
+    with pytest.raises(ValueError, match="finite and at least 0; got -1.0"):
         fair.expected_counts(
             x, labels, sensitive_features=groups, sample_weight=-np.ones(600)
         )
-    with pytest.raises(ValueError, match="differ in length"):
+    with pytest.raises(ValueError, match="columns must have equal lengths; got"):
         fair.expected_counts(x, labels[:9], sensitive_features=groups)
     with pytest.raises(ValueError, match="Negative values"):
         fair.score(x, labels, sample_weight=-np.ones(600))
@@ -694,7 +694,7 @@ def test_a_group_whose_patients_all_weigh_nothing(patients):
     x, labels, groups = patients
     weights = (groups != "b").astype(float)
     fits = [ExponentiatedGradient(FLAX), EqualizedOdds(LogisticRegression())]
-    words = r"groups without patients: \['b'\]; patients of weight 0 are none"
+    words = r"must have patients of positive weight; got none in \['b'\]"
     for fair in fits:
         with pytest.raises(ValueError, match=words):
             fair.fit(x, labels, sensitive_features=groups, sample_weight=weights)
