@@ -197,7 +197,7 @@ def test_a_group_without_positives_is_named_and_has_the_others_rate():
     y = np.where((WHO.sex == "f") & (WHO.old == 1), "alive", Y)
     fair = EqualizedOdds(LogisticRegression())
     with pytest.warns(
-        UserWarning, match=r"groups without positives: \['sex=f, old=1'\]\. They"
+        UserWarning, match=r"groups without positives: \['sex=f, old=1'\]\. A rate of"
     ):
         fair.fit(X, y, sensitive_features=WHO)
     assert fair.lacking_groups_ == ("sex=f, old=1",)
@@ -276,7 +276,7 @@ def test_labels_of_other_classes_are_refused():
 def test_what_cannot_be_is_refused(settings, change, words):
     fair = EqualizedOdds(**({"estimator": LogisticRegression()} | settings))
     given = {"X": X, "y": Y, "sensitive_features": WHO} | change
-    words = words or "no group has patients of both classes"
+    words = words or "needs groups with patients of both classes; got none"
     with pytest.raises(ValueError, match=words):
         fair.fit(**given)
 

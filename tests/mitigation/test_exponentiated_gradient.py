@@ -573,7 +573,7 @@ def test_a_group_without_positives(patients):
     fair = ExponentiatedGradient(
         FLAX, constraint="true_positive_rate_parity", random_state=0
     )
-    with pytest.warns(UserWarning, match=r"groups \['c'\] lack"):
+    with pytest.warns(UserWarning, match=r"groups \['c'\] lack positives"):
         fair.fit(x, labels, sensitive_features=groups)
     rates = fair.report()["true_positive_rate"]
     assert np.isnan(rates["c"])
@@ -592,17 +592,21 @@ def test_a_group_without_positives(patients):
         ({"difference_bound": 2.0}, r"must lie in \[0, 1\]; got 2.0"),
         ({"estimator": LogisticRegression}, "an estimator is needed"),
         ({"estimator": LinearRegression()}, "a classifier, not LinearRegression"),
-        ({"ratio_slack": 0.1}, "ratio_slack is of a ratio_bound"),
+        ({"ratio_slack": 0.1}, "ratio_slack needs a ratio_bound; got only 0.1"),
         ({"costs": (0.0, 0.0)}, r"must not both be 0; got \(0.0, 0.0\)"),
         *(
             ({"estimator": learner, name: value}, words)
             for learner in (FLAX, SKLEARN)
             for name, value, words in (
                 ("max_iterations", 0, "max_iterations is at least 1"),
-                ("gap_tolerance", -1.0, "gap_tolerance must be 0 or more"),
-                ("gap_tolerance", np.nan, "gap_tolerance must be 0 or more"),
-                ("learning_rate", 0.0, "learning_rate must be above 0"),
-                ("multiplier_bound", -1.0, "multiplier_bound must be above 0"),
+                ("gap_tolerance", -1.0, "gap_tolerance must be 0 or more; got -1.0"),
+                ("gap_tolerance", np.nan, "gap_tolerance must be 0 or more; got nan"),
+                ("learning_rate", 0.0, "learning_rate must be finite and above 0; got"),
+                (
+                    "multiplier_bound",
+                    -1.0,
+                    "multiplier_bound must be finite and above 0; got",
+                ),
             )
         ),
         ({"estimator": FlaxClassifier(steps=0)}, "steps is at least 1"),
