@@ -129,8 +129,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         if self.info.file_format == tfds.core.FileFormat.PARQUET:
             raise ValueError(
-                "file_format must not be 'parquet', which silently loses rows; got "
-                "'parquet'. Set 'array_record'."
+                "file_format must be 'array_record'; got 'parquet', which loses rows."
             )
         folder = Path(dl_manager.manual_dir)
         files = split_files(self._folder(folder))

@@ -89,8 +89,7 @@ def by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
         if metric.parity is not None:
             if grouping.reference is None:
                 raise ValueError(
-                    f"{name} needs a reference group of {grouping.name!r}; got none. "
-                    "Give references to cohort()."
+                    f"{name} needs references[{grouping.name!r}]; got no reference."
                 )
             summarised[grouping.reference] = False
         values = metric.of(sample.counts(grouping), grouping.reference or 0)

@@ -116,8 +116,7 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise ValueError(
-            f"metric_names must be some of {', '.join(KNOWN)}; got "
-            f"{', '.join(unknown)}."
+            f"metric_names must be among {', '.join(KNOWN)}; got {', '.join(unknown)}."
         )
     return tuple(dict.fromkeys(names))
 

@@ -201,8 +201,7 @@ def _check_rows(label: np.ndarray, **columns: np.ndarray | None) -> None:
     for name, column in columns.items():
         if column is not None and len(column) != len(label):
             raise ValueError(
-                f"{name} must have the {len(label):,} rows of labels; got "
-                f"{len(column):,}."
+                f"{name} must have {len(label):,} rows, as labels; got {len(column):,}."
             )
 
 

@@ -56,8 +56,7 @@ def takes_weights(estimator: Any) -> bool:
         return True
     raise ValueError(
         f"estimator.fit must take sample_weight; got {type(estimator).__name__}. Leave "
-        "sample_weight out, or wrap a fitted estimator in FrozenEstimator, to weight "
-        "only the rules."
+        "weights out, or wrap a fitted one in FrozenEstimator to weight only the rules."
     )
 
 

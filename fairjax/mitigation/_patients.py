@@ -27,6 +27,19 @@ def check_lengths(**columns: Any) -> None:
         raise ValueError(f"columns must have equal lengths; got {sizes}.")
 
 
+def check_each(values: np.ndarray, valid: Any, must: str) -> None:
+    """Checks that all values are valid; the message shows the first other value.
+
+    Raises:
+      ValueError: If a value is not.
+
+    Example:
+      >>> check_each(np.array([0.5, 1.0]), np.array([True, True]), "x must be positive")
+    """
+    if not valid.all():
+        raise ValueError(f"{must}; got {values[~valid].flat[0]}.")
+
+
 def binary(labels: Any) -> np.ndarray:
     """Returns labels as int64.
 
@@ -38,9 +51,7 @@ def binary(labels: Any) -> np.ndarray:
       array([0, 1])
     """
     labels = np.asarray(labels)
-    odd = labels[~np.isin(labels, (0, 1))]
-    if odd.size:
-        raise ValueError(f"labels must be 0 or 1; got {odd[0]}. Recode them.")
+    check_each(labels, np.isin(labels, (0, 1)), "labels must be 0 or 1")
     return labels.astype(np.int64)
 
 
@@ -55,9 +66,7 @@ def finite(what: str, values: Any) -> np.ndarray:
       array([1., 2.])
     """
     values = np.asarray(values, np.float64)
-    odd = values[~np.isfinite(values)]
-    if odd.size:
-        raise ValueError(f"{what} must be finite; got {odd[0]}. Leave such values out.")
+    check_each(values, np.isfinite(values), f"{what} must be finite")
     return values
 
 
@@ -104,9 +113,8 @@ def group_ids(groups: Any, num_groups: int, *, least: int = 0) -> np.ndarray:
     groups = np.asarray(groups)
     if groups.dtype.kind not in "biuf" or (groups != np.floor(groups)).any():
         raise ValueError(
-            f"groups must be integers in 0 .. {num_groups - 1}; got "
-            f"{groups.ravel()[:3]}. Number them, as by numpy.unique(groups, "
-            "return_inverse=True)."
+            f"groups must be integers in 0 .. {num_groups - 1}; got {groups.flat[:3]}"
+            ". Number them, as by numpy.unique(groups, return_inverse=True)."
         )
     if groups.size and (groups.min() < least or groups.max() >= num_groups):
         none = ", or be -1 for a row in no group" if least < 0 else ""
@@ -136,15 +144,12 @@ def as_weights(weights: Any, rows: int) -> np.ndarray:
         weights = weights.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"weights must be numbers; got {weights.dtype}.") from None
-    odd = weights[~(np.isfinite(weights) & (weights >= 0))]
-    if odd.size:
-        raise ValueError(f"weights must be finite and at least 0; got {odd[0]}.")
+    valid = np.isfinite(weights) & (weights >= 0)
+    check_each(weights, valid, "weights must be finite and at least 0")
     with np.errstate(over="ignore"):
         total = weights.sum()
     if not np.isfinite(total):
-        raise ValueError(
-            f"weights must have a finite sum; got {total}. Divide them by the largest."
-        )
+        raise ValueError(f"weights must have a finite sum; got {total}. Rescale them.")
     return weights
 
 

@@ -102,9 +102,7 @@ class RandomisedMixin:
         if weights is not None:
             weights = _check_sample_weight(weights, selected, ensure_non_negative=True)
             if not weights.any():
-                raise ValueError(
-                    "Sample weights must contain at least one non-zero number."
-                )
+                raise ValueError("Sample weights need at least one non-zero number.")
         right = np.where(positive, selected, 1 - selected)
         return float(np.average(right, weights=weights))
 

@@ -211,8 +211,7 @@ def _framed(given: Any) -> tuple[pd.DataFrame, bool]:
     array = given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
     if array.ndim not in (1, 2):
         raise ValueError(
-            "sensitive_features must be [n] or [n, attributes]; got shape "
-            f"{array.shape}."
+            f"sensitive_features must be [n] or [n, attributes]; got {array.shape}."
         )
     columns = ["group"] if array.ndim == 1 else range(array.shape[1])
     return pd.DataFrame(array, columns=list(columns)), False

@@ -55,9 +55,6 @@ def wrong_costs(
     """
     check_objective(objective, costs)
     if objective == "balanced_error" and not totals.all():
-        raise ValueError(
-            "the balanced error needs patients of both outcomes; got only one. Set "
-            "objective='error'."
-        )
+        raise ValueError("balanced_error needs patients of both outcomes; got one.")
     total = totals.sum() if objective == "error" else 2 * totals
     return np.asarray(costs, np.float64) / total

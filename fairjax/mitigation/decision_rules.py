@@ -119,9 +119,7 @@ def expected_counts(
     kept = groups >= 0
     probability, weights = np.asarray(probability)[kept], weights[kept]
     within = (probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)
-    if not within.all():
-        odd = probability[~within][0]
-        raise ValueError(f"probability must lie in [0, 1]; got {odd}.")
+    _patients.check_each(probability, within, "probability must lie in [0, 1]")
     probability = np.clip(probability, 0, 1)
     cell = groups[kept] * 2 + _patients.binary(np.asarray(labels)[kept])
     selected, total = (

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairjax._extra import extra
 from fairjax.mitigation._passing import requested, settings_for, takes_weights
+from fairjax.mitigation._patients import check_each
 from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
@@ -260,12 +261,8 @@ class EqualizedOdds(
         if name == "predict":
             return (scores == self.classes_[1]).astype(np.float64)
         scores = scores[:, 1] if scores.ndim == 2 else scores
-        odd = scores[~np.isfinite(scores)]
-        if odd.size:
-            raise ValueError(
-                f"{type(self.estimator_).__name__}.{name} must give finite scores; got "
-                f"{odd[0]}."
-            )
+        gives = f"{type(self.estimator_).__name__}.{name} must give finite scores"
+        check_each(scores, np.isfinite(scores), gives)
         return scores
 
 

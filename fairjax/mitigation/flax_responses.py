@@ -211,8 +211,7 @@ class FlaxResponses:
         params = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise ValueError(
-                "the models' parameters must be finite; got NaN or infinity. Lower the "
-                "learning rate of the optimizer."
+                "parameters must be finite; got NaN or inf. Lower the learning rate."
             )
         return Mixture(params, chances[used], self._center, self._scale)
 

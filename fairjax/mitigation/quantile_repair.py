@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from fairjax.mitigation import _positions
+from fairjax.mitigation import _ranks
 from fairjax.types import Scalar, check_choice, check_whole, is_known
 
 Scale: TypeAlias = Literal["value", "rank"]
@@ -246,8 +246,8 @@ def _learn(
     features: Float[Array, "N d"],
     groups: Int[Array, " N"],
     discrete: Bool[Array, " d"],
-    number: _positions.Count,
-    limit: _positions.Count,
+    number: _ranks.Count,
+    limit: _ranks.Count,
     *,
     num_groups: int,
     size: int,
@@ -283,16 +283,10 @@ def _learn(
         low = knot * (last // steps) + over // steps
         fraction = jnp.where(whole, 0, (over % steps).astype(both.dtype) / steps)
         lower, upper = (
-            _positions.pick(both, starts + at_)
-            for at_ in (low, jnp.minimum(low + 1, last))
+            _ranks.pick(both, starts + at_) for at_ in (low, jnp.minimum(low + 1, last))
         )
-        knots = _positions.between(lower, upper, fraction)
-        knots = jnp.where(count > 0, knots, jnp.nan)
-        return (
-            knots,
-            _lower_median(knots[:-1]),
-            _positions.distinct(together, most, limit),
-        )
+        knots = jnp.where(count > 0, _ranks.between(lower, upper, fraction), jnp.nan)
+        return knots, _lower_median(knots[:-1]), _ranks.distinct(together, most, limit)
 
     parts = (by_group, jnp.sort(columns, axis=1), observed, discrete)
     knots, target, values = jax.lax.map(of_feature, parts)
@@ -312,7 +306,7 @@ def _move(
     groups: Int[Array, " n"],
     rows: Array | None,
     learnt: GroupQuantiles,
-    number: _positions.Count,
+    number: _ranks.Count,
     level: Scalar,
     key: Array | None,
     *,
@@ -335,35 +329,32 @@ def _move(
     def of_feature(part: tuple[Array, ...]) -> Array:
         given, knots, target, observed, whole, tied = part
         values = given.astype(dtype)
-        position = _positions.position_in_group(knots, groups, values, last, tied)
-        position = jnp.where(whole, jnp.round(position), position)
-        aim = _positions.at(target, position, last)
+        rank = _ranks.rank_in_group(knots, groups, values, last, tied)
+        rank = jnp.where(whole, jnp.round(rank), rank)
+        aim = _ranks.at(target, rank, last)
         end = len(observed) - 1
 
-        def to_observed(position: Array) -> Array:
-            return _positions.at(observed, _positions.nearest(position), end)
+        def to_observed(rank: Array) -> Array:
+            return _ranks.at(observed, _ranks.nearest(rank), end)
 
         if scale == "value":
             repaired = values + jnp.where(aim == values, 0, level * (aim - values))
             repaired = jax.lax.cond(
                 whole,
-                lambda x: to_observed(_positions.position(observed, x)),
+                lambda x: to_observed(_ranks.rank(observed, x)),
                 lambda x: x,
                 repaired,
             )
         else:
+            start, stop = _ranks.rank(observed, values), _ranks.rank(observed, aim)
             start, stop = (
-                _positions.position(observed, values),
-                _positions.position(observed, aim),
-            )
-            start, stop = (
-                jnp.where(whole, _positions.nearest(x), x) for x in (start, stop)
+                jnp.where(whole, _ranks.nearest(x), x) for x in (start, stop)
             )
             way = level * (stop - start)
             there = start + jnp.where(whole, jnp.round(way), way)
             there = jnp.clip(there, jnp.minimum(start, stop), jnp.maximum(start, stop))
             repaired = jnp.where(
-                whole, to_observed(there), _positions.at(observed, there, end)
+                whole, to_observed(there), _ranks.at(observed, there, end)
             )
         # Rounding may miss the end of the way, so the end is set exactly.
         repaired = jnp.where(level == 1, aim, repaired)

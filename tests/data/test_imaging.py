@@ -423,7 +423,7 @@ def test_parquet_is_refused(tmp_path):
     manual = archives.write(tmp_path / "raw", archives.fairvlmed)
     builder = FairVLMed(data_dir=tmp_path, file_format="parquet")
     config = tfds.download.DownloadConfig(manual_dir=manual)
-    with pytest.raises(ValueError, match="must not be 'parquet', .*; got 'parquet'"):
+    with pytest.raises(ValueError, match="must be 'array_record'; got 'parquet'"):
         builder.download_and_prepare(download_config=config)
 
 
@@ -463,7 +463,7 @@ def test_what_is_not_recorded(value):
     ],
 )
 def test_codings_that_cannot_be_read_back(arguments):
-    with pytest.raises(ValueError, match="levels .*; got"):
+    with pytest.raises(ValueError, match="levels.*; got"):
         Coding(*arguments)
 
 

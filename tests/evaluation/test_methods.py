@@ -109,7 +109,7 @@ NAN = np.where(np.arange(80) == 3, np.nan, BLIND)
         (
             GOOD,
             {"metric_names": ["roc"]},
-            "metric_names must be some of auroc, .*; got roc",
+            "metric_names must be among auroc, .*; got roc",
         ),
         (GOOD, {"weights": np.ones(3)}, r"must have the shape \(80,\), .*; got \(3,\)"),
         (GOOD, {"num_bootstrap": 1}, "num_bootstrap must be 2 or more; got 1"),
@@ -169,8 +169,8 @@ def test_a_cohort_has_groups_references_and_patients():
     ("change", "words"),
     [
         ({"labels": LABELS + 1}, r"0s and 1s; got .* \[1, 2\]"),
-        ({"labels": LABELS[:-1]}, "attributes must have the 79 rows of labels; got 80"),
-        ({"patients": [1] * 79}, "patients must have the 80 rows of labels; got 79"),
+        ({"labels": LABELS[:-1]}, "attributes must have 79 rows, as labels; got 80"),
+        ({"patients": [1] * 79}, "patients must have 80 rows, as labels; got 79"),
         ({"patients": [None] + [1.0] * 79}, "each row's patient; got 1 missing"),
         (
             {"folds": LABELS - 1},

@@ -445,7 +445,7 @@ def test_weights_that_are_none(weights, words):
 
 def test_a_metric_that_there_is_not():
     splits = splits_of(np.tile([0, 1], 40), sex=np.repeat(["f", "m"], 40))
-    with pytest.raises(ValueError, match="must be some of auroc, .*; got roc"):
+    with pytest.raises(ValueError, match="names must be among auroc, .*; got roc"):
         evaluate(splits, np.zeros(80), metric_names=("auroc", "roc"))
 
 

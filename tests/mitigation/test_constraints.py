@@ -184,7 +184,7 @@ def test_a_group_without_positives_is_not_bound_by_their_rate():
         ({"costs": (1.0, -1.0)}, r"finite numbers of at least 0.*; got \(1.0, -1.0\)"),
         (
             {"objective": "balanced_error", "labels": np.zeros(4, int)},
-            "needs patients of both outcomes; got only one",
+            "balanced_error needs patients of both outcomes; got one",
         ),
         ({"weights": np.zeros(4)}, "patients of positive weight are needed; got none"),
         ({"weights": np.array([1.0, -1, 1, 1])}, "finite and at least 0; got -1.0"),

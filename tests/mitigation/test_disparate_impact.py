@@ -413,7 +413,7 @@ SOUND, WHO = table()
         (
             {},
             {"sensitive_features": np.zeros((90, 1, 1))},
-            r"must be \[n\] or \[n, attributes\]; got shape",
+            r"must be \[n\] or \[n, attributes\]; got \(90, 1, 1\)",
         ),
         (
             {},

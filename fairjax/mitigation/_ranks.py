@@ -1,6 +1,6 @@
-"""Fractional positions of numbers in sorted rows, and numbers at such positions.
+"""Fractional ranks of numbers in sorted rows, and numbers at such ranks.
 
-A position between two entries of a row is interpolated linearly. Rows may be padded
+A rank between two entries of a row is interpolated linearly. Rows may be padded
 with infinity.
 """
 
@@ -30,20 +30,20 @@ def between(lower: Array, upper: Array, fraction: Array) -> Array:
     return lower + fraction * way
 
 
-def nearest(position: Array) -> Array:
-    """Returns the nearest integer position, the lower of two equally near."""
-    return jnp.ceil(position - 0.5)
+def nearest(rank: Array) -> Array:
+    """Returns the nearest integer rank, the lower of two equally near."""
+    return jnp.ceil(rank - 0.5)
 
 
-def at(values: Float[Array, " U"], position: Array, last: Count) -> Array:
-    """Returns the number at a position, which is at most the last."""
-    low = jnp.floor(jnp.nan_to_num(position)).astype(jnp.int32)
+def at(values: Float[Array, " U"], rank: Array, last: Count) -> Array:
+    """Returns the number at a rank, which is at most the last."""
+    low = jnp.floor(jnp.nan_to_num(rank)).astype(jnp.int32)
     high = jnp.minimum(low + 1, last)
-    return between(pick(values, low), pick(values, high), position - low)
+    return between(pick(values, low), pick(values, high), rank - low)
 
 
-def position(values: Float[Array, " U"], wanted: Array) -> Array:
-    """Returns the positions of numbers in a sorted row, interpolated linearly."""
+def rank(values: Float[Array, " U"], wanted: Array) -> Array:
+    """Returns the ranks of numbers in a sorted row, interpolated linearly."""
     number = len(values)
     above = count_below(lambda p: pick(values, p), wanted, number, strict=True)
     above = jnp.clip(above, 0, number - 1)
@@ -54,14 +54,14 @@ def position(values: Float[Array, " U"], wanted: Array) -> Array:
     return below + jnp.clip(fraction, 0, above - below)
 
 
-def position_in_group(
+def rank_in_group(
     knots: Float[Array, "G Q"],
     groups: Int[Array, " n"],
     values: Float[Array, " n"],
     last: Count,
     fraction: Float[Array, "..."],
 ) -> Array:
-    """Returns the positions of values among their group's ``last + 1`` knots.
+    """Returns the ranks of values among their group's ``last + 1`` knots.
 
     A value that equals several knots lies a fraction of the way through these knots.
     """
@@ -87,8 +87,8 @@ def count_below(
 ) -> Int[Array, " n"]:
     """Counts a sorted row's numbers below each wanted number, or at most equal."""
 
-    def is_below(position: Array) -> Array:
-        value = value_at(position)
+    def is_below(rank: Array) -> Array:
+        value = value_at(rank)
         return value < wanted if strict else value <= wanted
 
     low = jnp.zeros(wanted.shape, jnp.int32)
