@@ -167,8 +167,8 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
         """Returns an image or volume as uint8; None where the array is empty.
 
         Raises:
-          ValueError: If the key is absent, the array has another number of axes, or its
-            values are not integers in 0 to 255, such as an image scaled to [0, 1].
+          ValueError: If the key is absent; if the array has another number of axes; if
+            its values are not integers in 0 to 255, such as an image scaled to [0, 1].
         """
         if key not in self._arrays.files:
             raise ValueError(self._lacks([key]))

@@ -5,8 +5,8 @@ Each metric is a function of a `Sample` that returns values ``[B]`` under weight
 metric of a grouping has one name for each attribute, ``metric/attribute``, and one for
 the crossed attributes where intersections are compared. Two summaries are over the
 attributes alone: ``metric/mean``, and ``metric/worst``, the worst attribute's value.
-(Crossed groups are finer than any attribute's groups, so intersections would always be
-the worst.) A metric of each group has a name for each, ``metric/attribute=level``, and
+Crossed groups are finer than any attribute's groups, so intersections would always be
+the worst. A metric of each group has a name for each, ``metric/attribute=level``, and
 the same summaries over the groups.
 
 Decisions are bool, or probabilities of a positive decision. With probabilities every

@@ -106,9 +106,9 @@ def cohort(
       min_support: Fewest rows of each outcome for a group to be compared.
 
     Raises:
-      ValueError: If labels are not 0 or 1, a column has another length, a fold is
-        negative, an attribute has the name of a summary, a grouping has fewer than two
-        comparable groups, or a reference is not a comparable group.
+      ValueError: If labels are not 0 or 1; if a column has another length; if a fold
+        is negative; if an attribute has the name of a summary; if a grouping has fewer
+        than two comparable groups; if a reference is not a comparable group.
 
     Example:
       >>> found = cohort([0, 1] * 40, {"sex": ["f", "m", "m", "f"] * 20})

@@ -101,17 +101,17 @@ def compare_methods(
 
     Args:
       cohort: From :func:`cohort`.
-      scores: Method -> its scores, of NumPy, JAX or PyTorch on the CPU: ``[n]`` of one
-        repeat, ``[R, n]`` pooled out of fold, or ``[R, folds, n]``, from which each
-        row takes the score of its test fold (:func:`out_of_fold`). Scores are higher
-        for patients who are more likely to have the outcome; the Brier score needs
-        probabilities.
+      scores: Method -> its scores, of NumPy, JAX or PyTorch on the CPU. The shape is
+        ``[n]`` for one repeat, ``[R, n]`` pooled out of fold, or ``[R, folds, n]``;
+        then each row takes the score of its test fold (:func:`out_of_fold`). Scores
+        are higher for patients who are more likely to have the outcome; the Brier score
+        needs probabilities.
       baseline: The method that all other methods are compared with.
       key: A random key or seed, of resamples and shuffles.
-      thresholds: Scores at or above the threshold are decided as 1. One number, or an
-        array of the scores' leading axes, such as ``[R, folds]``, or of all axes; or a
-        mapping from method to either. A threshold must not come from the patients that
-        the threshold is applied to.
+      thresholds: Scores at or above the threshold are decided as 1. Thresholds are one
+        number, an array of the scores' leading axes, such as ``[R, folds]``, or of all
+        axes, or a mapping from method to either. A threshold must not come from the
+        patients that the threshold is applied to.
       metric_names: The metrics; the error of an unknown name lists all metrics.
       weights: ``[n]``, the number of patients that each row represents; 1 by default.
       num_bootstrap: Resamples of patients, at least 2.
@@ -119,10 +119,10 @@ def compare_methods(
         the floors of cohorts with several rows per patient are too low.
 
     Raises:
-      ValueError: If there are fewer than two methods, ``baseline`` is not a method,
-        scores or thresholds have a wrong shape, rows have no score, scores for a Brier
-        score are outside [0, 1], a metric is unknown, or weights are not ``[n]``,
-        finite, at least 0 and not all 0.
+      ValueError: If there are fewer than two methods; if ``baseline`` is not a method;
+        if scores or thresholds have a wrong shape; if rows have no score; if scores for
+        a Brier score are outside [0, 1]; if a metric is unknown; if weights are not
+        ``[n]``, finite, at least 0 and not all 0.
 
     Example:
       >>> from fairjax import evaluation

@@ -73,8 +73,8 @@ def parity_constraints(
 ) -> ParityConstraints:
     r"""Builds the linear constraints of a notion of parity.
 
-    With :math:`u_{g,e}` the mean utility of group g in an event e, and :math:`u_e` the
-    mean utility of all groups in e, each g and e has a pair of rows,
+    Let :math:`u_{g,e}` be the mean utility of group g in an event e, and :math:`u_e`
+    the mean utility of all groups in e. Each g and e has a pair of rows,
 
     .. math:: \rho u_{g,e} - u_e \le \epsilon, \qquad
        \rho u_e - u_{g,e} \le \epsilon.
@@ -108,9 +108,9 @@ def parity_constraints(
       rate without positives, does not constrain the group; a warning names the group.
 
     Raises:
-      ValueError: If columns differ in length, labels are not 0 or 1, groups or weights
-        are out of range, a group has no patients of positive weight, or a setting is
-        out of range.
+      ValueError: If columns differ in length; if labels are not 0 or 1; if groups,
+        weights or a setting are out of range; if a group has no patients of positive
+        weight.
 
     References:
       Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair

@@ -99,9 +99,9 @@ def expected_counts(
       Counts ``[G, 2, 2]``, float64, for every rate and gap of :mod:`fairjax.metrics`.
 
     Raises:
-      ValueError: If columns differ in length, groups are out of range, weights are not
-        finite numbers of at least 0, or a counted row has a label other than 0 and 1
-        or a probability outside [0, 1].
+      ValueError: If columns differ in length; if groups are out of range; if weights
+        are not finite numbers of at least 0; if a counted row has a label other than 0
+        and 1, or a probability outside [0, 1].
 
     Example:
       >>> import numpy as np

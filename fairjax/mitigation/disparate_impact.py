@@ -135,9 +135,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
           The fitted transformer itself.
 
         Raises:
-          ValueError: If a setting is out of range, features are not numbers or so large
-            that differences overflow, or sensitive features are missing, of another
-            length, or among the features.
+          ValueError: If a setting is out of range; if features are not numbers, or so
+            large that differences overflow; if sensitive features are missing, of
+            another length, or among the features.
         """
         del y
         self._check()

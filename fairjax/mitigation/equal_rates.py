@@ -154,10 +154,10 @@ def equal_rate_rules(
       defined rate, false or true positive. A shared rule serves all groups.
 
     Raises:
-      ValueError: If columns differ in length, labels are not 0 or 1, scores are not
-        finite, groups or weights are out of range, a group has no patients of positive
-        weight, no group has the constrained rates, an outcome has no patients (for the
-        balanced error), or a setting is out of range.
+      ValueError: If columns differ in length; if labels are not 0 or 1; if scores are
+        not finite; if groups, weights or a setting are out of range; if a group has no
+        patients of positive weight; if no group has the constrained rates; for the
+        balanced error, if an outcome has no patients.
 
     References:
       Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning*,

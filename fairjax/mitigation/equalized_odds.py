@@ -70,8 +70,8 @@ class EqualizedOdds(
         published method; ``"auto"`` for the first available of ``predict_proba``,
         ``decision_function`` and ``predict``.
       random_state: Random state of :meth:`predict`. With an integer every call draws
-        the same numbers: patients decided one by one then share one draw, a fixed
-        threshold on their probability, which is no longer fair. Give a
+        the same numbers. Patients decided one by one then share one draw, which is a
+        fixed threshold on their probability and no longer fair. Give a
         ``numpy.random.RandomState`` for such patients.
 
     Attributes:

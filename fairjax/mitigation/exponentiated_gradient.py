@@ -95,9 +95,9 @@ class ExponentiatedGradient(
         ``set_fit_request(sample_weight=True)``.
       random_state: Random state of :meth:`predict`, and of the Flax models' initial
         parameters and batches. With an integer every call of ``predict`` draws the same
-        numbers: patients decided one by one then share one draw, a fixed threshold on
-        their probability, which is no longer fair. Give a ``numpy.random.RandomState``
-        for such patients.
+        numbers. Patients decided one by one then share one draw, which is a fixed
+        threshold on their probability and no longer fair. Give a
+        ``numpy.random.RandomState`` for such patients.
 
     Attributes:
       classes_: The two classes; the second is the positive one.
@@ -171,9 +171,9 @@ class ExponentiatedGradient(
         Raises:
           TypeError: If features are sparse.
           ValueError: As ``parity_constraints``; if a setting of the game is out of
-            range, the outcome does not have two classes, sensitive features are missing
-            or among the features, or ``estimator`` is not a classifier that takes
-            sample weights.
+            range; if the outcome does not have two classes; if sensitive features are
+            missing or among the features; if ``estimator`` is not a classifier that
+            takes sample weights.
         """
         native = isinstance(self.estimator, FlaxClassifier)
         if not native:

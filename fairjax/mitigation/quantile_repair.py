@@ -3,9 +3,9 @@ r"""Quantile repair: every group's values moved towards one common distribution.
 This module holds the mathematics of :class:`fairjax.mitigation.DisparateImpactRemover`
 as functions of arrays. A group's distribution of a feature is stored as its quantiles
 at Q equally spaced probabilities ("knots"). Features are repaired one by one. Tables
-that are not traced are padded to a few sizes and repaired in blocks, so the folds of a
-cross-validation share compiled programs and memory is bounded. Padding and blocks do
-not change the results.
+that are not traced are padded to a few sizes and repaired in blocks. The folds of a
+cross-validation then share compiled programs, and memory is bounded. Padding and blocks
+do not change the results.
 """
 
 import functools
@@ -170,8 +170,8 @@ def repair(
       value in their group are unchanged.
 
     Raises:
-      ValueError: If the level is outside [0, 1], the scale or treatment of ties is
-        unknown, ties are random without a key, or groups are out of range.
+      ValueError: If the level is outside [0, 1]; if the scale or treatment of ties is
+        unknown; if ties are random without a key; if groups are out of range.
 
     References:
       Feldman et al., *Certifying and Removing Disparate Impact*, KDD 2015.

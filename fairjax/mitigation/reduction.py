@@ -81,13 +81,13 @@ def solve_reduction(
     .. math:: L(Q, \lambda) = \mathrm{cost}(Q) +
        \lambda^\top (M \mu(Q) + k - \epsilon).
 
-    Each iteration answers :data:`LANES` multipliers at once: the exponentiated
-    gradient's :math:`\lambda_t = B e^{\theta_t} / (1 + \sum_j e^{\theta_{t,j}})`, the
-    multipliers of the linear programme over the classifiers found, the programme's
-    multipliers near the best :math:`\lambda` so far, and multiples of the best. The
-    best :math:`\lambda` maximises the lowest Lagrangian of the classifiers found. Its
-    gap to a mixture is :math:`\max(L - \min_h L(h, \lambda), \max_{\lambda'} L(Q,
-    \lambda') - L)`, over all classifiers found.
+    Each iteration answers :data:`LANES` multipliers at once. The first are the
+    exponentiated gradient's, :math:`\lambda_t = B e^{\theta_t} / (1 + \sum_j
+    e^{\theta_{t,j}})`, the second solve a linear programme over the classifiers found.
+    The others are the programme's near the best :math:`\lambda` so far, and multiples
+    of the best. The best :math:`\lambda` maximises the lowest Lagrangian of the
+    classifiers found. Its gap to a mixture is :math:`\max(L - \min_h L(h, \lambda),
+    \max_{\lambda'} L(Q, \lambda') - L)`, over all classifiers found.
 
     Args:
       constraints: From :func:`fairjax.mitigation.parity_constraints`.
