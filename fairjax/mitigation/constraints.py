@@ -144,11 +144,11 @@ def parity_constraints(
         within = np.isin(outcome, event)
         everyone = _mean_of(within, mass)
         for g in range(num_groups):
-            own = _mean_of(within & (group == g), mass)
-            if own is None or everyone is None:
+            mean = _mean_of(within & (group == g), mass)
+            if mean is None or everyone is None:
                 lacking.add(g)
                 continue
-            for row in (ratio * own - everyone, ratio * everyone - own):
+            for row in (ratio * mean - everyone, ratio * everyone - mean):
                 rows.append(row * slope)
                 offsets.append(row @ level)
     if lacking:

@@ -301,19 +301,19 @@ def _for_everyone(
     width = max(2, owned.thresholds.shape[1])
     thresholds = np.full((number, width), np.inf)
     chances, turned = np.zeros((number, width)), np.zeros((number, width), bool)
-    for all_, own in zip((thresholds, chances, turned), owned, strict=True):
-        all_[taking_part, : own.shape[1]] = own
+    for all_, part in zip((thresholds, chances, turned), owned, strict=True):
+        all_[taking_part, : part.shape[1]] = part
     for group in range(number):
-        own = rows.of(group)
-        outcome = int(own.labels[0])
-        if (own.labels != outcome).any():
+        members = rows.of(group)
+        outcome = int(members.labels[0])
+        if (members.labels != outcome).any():
             continue
         rate = reached[outcome, group]
         if np.isnan(rate):
             known = reached[outcome][~np.isnan(reached[outcome])]
             # Where no group has that rate, no decision is wrong.
             rate = known.mean() if len(known) else float(outcome)
-        marks, rates = _curve(own)
+        marks, rates = _curve(members)
         passed = rates[outcome]
         above = min(int(np.searchsorted(passed, rate)), len(passed) - 1)
         below = max(above - 1, 0)
@@ -418,8 +418,8 @@ def _inner_thresholds(rows: _Rows) -> np.ndarray:
     every = np.unique(scores)
     if len(every) <= _SHARED:
         return every[1:]
-    own = [scores[labels == outcome] for outcome in (0, 1)]
-    fewest = min(map(len, own))
+    both = [scores[labels == outcome] for outcome in (0, 1)]
+    fewest = min(map(len, both))
     rarer = min(fewest, _SHARED // 2)
     negatives, positives = (
         np.quantile(
@@ -427,7 +427,7 @@ def _inner_thresholds(rows: _Rows) -> np.ndarray:
             np.linspace(0, 1, rarer if len(each) == fewest else _SHARED - rarer),
             method="nearest",
         )
-        for each in own
+        for each in both
     )
     # A threshold equals a positive's score, or lies just above a negative's.
     above = np.append(every, np.inf)[np.searchsorted(every, negatives, side="right")]

@@ -200,8 +200,8 @@ class EqualizedOdds(
             codes = np.zeros(len(scores), np.int64)
         else:
             codes = self._groups.known(sensitive_features, rows=len(scores))
-        chance = selection_probability(scores, codes, self.rules_)
-        return np.stack([1 - chance, chance], axis=1)
+        selected = selection_probability(scores, codes, self.rules_)
+        return np.stack([1 - selected, selected], axis=1)
 
     def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Draws decisions ``[n]`` with the probabilities of :meth:`predict_proba`.

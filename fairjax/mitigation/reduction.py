@@ -33,7 +33,7 @@ LANES = 2 + len(_NEAR) + len(_MULTIPLES)
 
 _PRECISION = 1e-8
 # The step is shortened where the gap has hardly shrunk between two checks.
-_FIRST_LOOK, _LOOKS_APART, _HARDLY, _SHORTER = 5, 1.6, 0.8, 0.8
+_FIRST_CHECK, _CHECK_RATIO, _HARDLY, _SHORTER = 5, 1.6, 0.8, 0.8
 _EARLIEST = 5
 
 
@@ -128,20 +128,20 @@ def solve_reduction(
     rate = learning_rate / multiplier_bound
     played: list[int] = []
     gaps: list[float] = []
-    last_look, last_gap = _FIRST_LOOK, np.inf
-    kept = None
+    last_check, last_gap = _FIRST_CHECK, np.inf
+    least = None
     for t in range(max_iterations):
-        now = _softmax(exponents, multiplier_bound)
         distance = np.abs(ideal - best).max(initial=0.0)
-        lanes = [
-            now,
+        asked = [
+            _softmax(exponents, multiplier_bound),
             ideal,
-            *(game.solved_near(best, share * distance) for share in _NEAR),
+            *(game.solved_near(best, fraction * distance) for fraction in _NEAR),
             *(multiple * best for multiple in _MULTIPLES),
         ]
-        answers = game.answer(respond, np.stack(lanes), t)
+        answers = game.answer(respond, np.stack(asked), t)
         if gap_tolerance is None:
             gap_tolerance = game.noise(num_patients)
+        # The gradient's play averages its answers; the programme mixes all classifiers.
         played.append(answers[0])
         average = np.bincount(played, minlength=game.size) / len(played)
         mixture, ideal = game.solved()
@@ -149,17 +149,18 @@ def solve_reduction(
         chances = min((mixture, average), key=lambda q: game.gap(q, best))
         gap = game.gap(chances, best)
         gaps.append(gap)
-        if kept is None or gap <= kept[0] + _PRECISION:
-            kept = gap, t, chances, best
+        # Equal gaps, up to precision, go to the later iteration.
+        if least is None or gap <= least[0] + _PRECISION:
+            least = gap, t, chances, best
         if gap <= gap_tolerance and t >= _EARLIEST:
             break
-        if t >= last_look * _LOOKS_APART:
+        if t >= last_check * _CHECK_RATIO:
             if min(gaps) > last_gap * _HARDLY:
                 rate *= _SHORTER
-            last_look, last_gap = t, min(gaps)
+            last_check, last_gap = t, min(gaps)
         exponents = exponents + rate * game.violated[answers[0]]
-    assert kept is not None
-    gap, iteration, chances, multipliers = kept
+    assert least is not None
+    gap, iteration, chances, multipliers = least
     chances = np.pad(chances, (0, game.size - len(chances)))
     return Reduction(
         chances,
@@ -227,17 +228,17 @@ class _Game:
                 f"got shape {found.shape}, from {found.min()} to {found.max()}."
             )
         best = []
-        for lane, selected in enumerate(found):
+        for row, selected in enumerate(found):
             cost = float(expected_cost(self.constraints, selected))
             violated = violations(self.constraints, selected)
-            value = cost + violated @ multipliers[lane]
-            known = self._values(multipliers[lane])
+            value = cost + violated @ multipliers[row]
+            known = self._values(multipliers[row])
             if len(known) and not value < known.min() - _PRECISION:
                 best.append(int(known.argmin()))
                 continue
             best.append(self.size)
             self.selected.append(selected)
-            self.places.append((t, lane))
+            self.places.append((t, row))
             self._costs.append(cost)
             self.violated.append(violated)
         return best
