@@ -1,8 +1,8 @@
-"""Data on their way to a model: imaging data sets, buckets of lengths, prefetching.
+"""Data for models: imaging data sets, batches by length, and prefetching.
 
-The data sets need the extra ``data`` (``pip install 'fairjax[data]'``), and are
-imported when they are first used; :mod:`fairjax.data.buckets` and
-:mod:`fairjax.data.prefetch` need nothing more than fairjax does.
+The data sets need the extra ``data`` (``pip install 'fairjax[data]'``) and are imported
+at first use. The modules :mod:`fairjax.data.buckets` and :mod:`fairjax.data.prefetch`
+need no extra.
 """
 
 import importlib

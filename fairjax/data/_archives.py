@@ -1,4 +1,4 @@
-"""Folders of one ``.npz`` file a subject: splits, tables beside them, arrays."""
+"""Readers of folders with one ``.npz`` file per subject: splits, tables and arrays."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ SPLITS = {
     "validation": ("validation", "val"),
     "test": ("test", "testing"),
 }
-"""How releases spell the folder of each split, in lower case."""
+"""The names of each split's folder in releases, in lower case."""
 
 _UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile)
 
@@ -29,127 +29,128 @@ Table = dict[str, Row]
 
 
 def subfolder(folder: Path, name: str) -> Path:
-    """The folder of a name within another, whatever its case.
+    """Returns the folder of a name within another, in any case.
 
     Raises:
-      ValueError: There is none.
+      ValueError: If there is no such folder.
     """
-    found = [p for p in _folders(folder) if p.name.casefold() == name.casefold()]
-    if not found:
+    named = [p for p in _folders(folder) if p.name.casefold() == name.casefold()]
+    if not named:
         seen = sorted(path.name for path in _folders(folder))
-        raise ValueError(f"{folder} has no folder {name!r}; its folders are {seen}.")
-    return found[0]
+        raise ValueError(f"{folder} must have a folder {name!r}; got {seen}.")
+    return named[0]
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split, sorted by name.
+    """Returns the files of each split, sorted by name.
 
     Raises:
-      ValueError: A split without a folder, with two, or without files; a folder with
-        files that is no split's; a subject in two splits.
+      ValueError: If a split has no folder, two folders or no files, another folder
+        holds files, or a subject is in two splits.
     """
     folders: dict[str, Path] = {}
     for path in _folders(folder):
         split = _split(path.name)
         if split is None and _visible(path, "*.npz"):
             raise ValueError(
-                f"{path} holds .npz files but is no split's folder; those are "
-                f"{_spellings()}, in any case."
+                f"folders of .npz files must be {_spellings()}, in any case; got {path}"
+                ". Rename or move that folder."
             )
         if split in folders:
             raise ValueError(
-                f"{folders[split]} and {path} are both the {split} split; keep one."
+                f"the {split} split must have one folder; got {folders[split]} and "
+                f"{path}. Keep one."
             )
         if split is not None:
             folders[split] = path
     absent = [split for split in SPLITS if split not in folders]
     if absent:
         raise ValueError(
-            f"{folder} has no folder for {', '.join(absent)}; the splits' folders are "
-            f"{_spellings()}, in any case."
+            f"{folder} must have the folders {_spellings()}, in any case; got none for "
+            f"{', '.join(absent)}."
         )
     files = {split: _visible(folders[split], "*.npz") for split in SPLITS}
-    for split, found in files.items():
-        if not found:
-            raise ValueError(f"{folders[split]} holds no .npz file.")
+    for split, paths in files.items():
+        if not paths:
+            raise ValueError(f"{folders[split]} must hold .npz files; got none.")
     seen: dict[str, Path] = {}
-    for path in (path for found in files.values() for path in found):
+    for path in (path for paths in files.values() for path in paths):
         subject = path.stem.casefold()
         if subject in seen:
             raise ValueError(
-                f"The subject {path.stem!r} is in two splits, {seen[subject]} and "
-                f"{path}: what is learnt from a patient must not be tested on them."
+                f"each subject must be in one split, so that tests are on new patients;"
+                f" got {path.stem!r} in {seen[subject]} and {path}. Remove one."
             )
         seen[subject] = path
     return files
 
 
 def read_table(path: Path, filename_column: str) -> Table:
-    """A CSV table's rows, by the subject that each names; empty if there is no file.
+    """Returns a CSV table's rows by subject; empty if there is no file.
 
     Raises:
-      ValueError: No column of file names, or a file that two rows name.
+      ValueError: If there is no column of file names, or two rows name one file.
     """
     if not path.exists():
         return {}
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if filename_column not in frame.columns:
         raise ValueError(
-            f"{path} has no column {filename_column!r}; its columns are "
-            f"{list(frame.columns)}."
+            f"{path} must have a column {filename_column!r}; got {list(frame.columns)}."
         )
     subjects = [Path(name.strip()).stem for name in frame[filename_column]]
     table = dict(zip(subjects, frame.to_dict("records"), strict=True))
     if len(table) < len(subjects):
         twice = next(name for name in table if subjects.count(name) > 1)
-        raise ValueError(f"{path} has two rows of {twice!r}.")
+        raise ValueError(f"{path} must have one row per file; got two of {twice!r}.")
     return {subject: {str(k): v for k, v in r.items()} for subject, r in table.items()}
 
 
 class Archive(contextlib.AbstractContextManager["Archive"]):
-    """A subject's file, and the subject's ``row`` of a table for what it lacks."""
+    """A subject's file, and the subject's ``row`` of a table for values not in it."""
 
     def __init__(self, path: Path, row: Row | None = None):
-        """Open the file.
+        """Opens the file.
 
         Raises:
-          ValueError: It cannot be read, or only by unpickling, which runs code.
+          ValueError: If the file cannot be read, or only by unpickling, which runs
+            code.
         """
         self.path = path
         self.row = row or {}
-        # Opened here, because NumPy leaves a file open that it cannot read.
+        # Opened here, because NumPy does not close a file that fails to load.
         self._file = path.open("rb")
         try:
             arrays = np.load(self._file, allow_pickle=False)
         except _UNREADABLE as error:
             self._file.close()
             raise ValueError(
-                f"{path} is no .npz archive of arrays ({error}). Pickles are not read, "
-                "because reading one runs whatever code it holds."
+                f"{path} must be a .npz archive of arrays; got {error}. Pickles are not"
+                " read, because unpickling runs code in the file."
             ) from error
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             self._file.close()
-            raise ValueError(f"{path} is a single array, no .npz archive.")
+            raise ValueError(f"{path} must be a .npz archive; got a single array.")
         self._arrays = arrays
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._arrays.close()
         self._file.close()
 
     def scalar(self, keys: Sequence[str], meaning: Callable[[Any], Any]) -> Any:
-        """What the value of the first of the keys means.
+        """Returns the meaning of the value under the first present key.
 
         Raises:
-          ValueError: None of the keys is there, the value is no single one, or it means
-            nothing.
+          ValueError: If no key is present, the value is not a single value, or the
+            value has no meaning.
         """
         key = next((k for k in keys if k in self._arrays.files), None)
         if key is not None:
             value = self._array(key)
             if value.size != 1:
                 raise ValueError(
-                    f"{self.path}: {key!r} has shape {value.shape}, but is one value."
+                    f"{self.path}: {key!r} must be one value; got shape {value.shape}."
                 )
             value = value.reshape(()).item()
         else:
@@ -163,12 +164,11 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
             raise ValueError(f"{self.path}: {key!r}: {error}.") from error
 
     def pixels(self, key: str, ndim: int) -> np.ndarray | None:
-        """An image or volume as uint8; None where it is empty, so not taken.
+        """Returns an image or volume as uint8; None where the array is empty.
 
         Raises:
-          ValueError: The key is not there, or its array has another shape or values
-            that are no grey levels: those outside 0 to 255, or no whole numbers, such
-            as those of an image that was scaled to [0, 1].
+          ValueError: If the key is absent; if the array has another number of axes; if
+            its values are not integers in 0 to 255, such as an image scaled to [0, 1].
         """
         if key not in self._arrays.files:
             raise ValueError(self._lacks([key]))
@@ -177,23 +177,22 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
             return None
         if array.ndim != ndim:
             raise ValueError(
-                f"{self.path}: {key!r} has shape {array.shape}, but {ndim} axes are "
-                "expected."
+                f"{self.path}: {key!r} must have {ndim} axes; got shape {array.shape}."
             )
         if array.dtype == np.uint8:
             return array
         grey = array.dtype.kind in "uif" and bool(((array >= 0) & (array <= 255)).all())
         if not grey:
             raise ValueError(
-                f"{self.path}: {key!r} holds {array.dtype} values that are no grey "
-                "levels from 0 to 255."
+                f"{self.path}: {key!r} must hold grey values from 0 to 255; got other "
+                f"{array.dtype} values."
             )
-        # Rounded, an image that was scaled to [0, 1] would be of two levels.
+        # Rounding would leave two values of an image that was scaled to [0, 1].
         if not bool((array == np.rint(array)).all()):
             raise ValueError(
-                f"{self.path}: {key!r} holds {array.dtype} values from {array.min()} "
-                f"to {array.max()} that are no whole numbers, and so no grey levels "
-                "from 0 to 255: write the image as it was before it was scaled."
+                f"{self.path}: {key!r} must hold integer grey values from 0 to 255; got"
+                f" {array.dtype} values with fractions, from {array.min()} to "
+                f"{array.max()}. Store the image as it was before scaling."
             )
         return array.astype(np.uint8)
 
@@ -202,20 +201,20 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
             return self._arrays[key]
         except _UNREADABLE as error:
             raise ValueError(
-                f"{self.path}: {key!r} cannot be read ({error}). Objects are not "
-                "unpickled, because that runs whatever code they hold."
+                f"{self.path}: {key!r} must be an array of numbers or text; got "
+                f"{error}. Objects are not unpickled, because unpickling runs code."
             ) from error
 
     def _lacks(self, keys: Sequence[str]) -> str:
-        columns = f", and its table the columns {sorted(self.row)}" * bool(self.row)
+        columns = f", and in its table {sorted(self.row)}" * bool(self.row)
         return (
-            f"{self.path} has no {' or '.join(map(repr, keys))}; it has the keys "
+            f"{self.path} must have the key {' or '.join(map(repr, keys))}; got "
             f"{sorted(self._arrays.files)}{columns}."
         )
 
 
 def png(image: np.ndarray) -> bytes:
-    """A two-dimensional uint8 image as the bytes of a PNG file."""
+    """Returns a two-dimensional uint8 image as the bytes of a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
@@ -226,9 +225,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:
-    """What is not hidden, such as the ``._*.npz`` that macOS puts beside files."""
-    found = sorted(folder.glob(pattern))
-    return [path for path in found if not path.name.startswith(".")]
+    """Returns paths that are not hidden, unlike the ``._*.npz`` files of macOS."""
+    paths = sorted(folder.glob(pattern))
+    return [path for path in paths if not path.name.startswith(".")]
 
 
 def _split(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What the builders of both imaging data sets share."""
+"""The base class of the builders of both imaging data sets."""
 
 import abc
 import dataclasses
@@ -39,21 +39,21 @@ ATTRIBUTES: Mapping[str, Coding] = {
     "language": LANGUAGE,
     "marital_status": MARITAL_STATUS,
 }
-"""The attributes that both data sets record, as their authors number them."""
+"""The attributes of both data sets, with the codes of the data sets' authors."""
 
 NO_GLAUCOMA = Coding(("glaucoma",), ("no glaucoma", "glaucoma"))
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ArchiveConfig(tfds.core.BuilderConfig):
-    """Which values are read from a subject's file, under which keys.
+    """The values to read from a subject's file, and their keys.
 
     Attributes:
-      label: The outcome.
-      attributes: Sensitive attributes by the name that a record has them under.
-      age_keys: Under which the age in years lies; none leaves it not recorded.
-      image_key: Under which the fundus image lies.
-      filename_column: Of tables beside the files: the column that names the file.
+      label: The coding of the outcome.
+      attributes: Codings of sensitive attributes, by their names in a record.
+      age_keys: Keys of the age in years; without keys ages are not recorded.
+      image_key: Key of the fundus image.
+      filename_column: Column of file names in tables beside the files.
     """
 
     label: Coding = NO_GLAUCOMA
@@ -66,40 +66,40 @@ class ArchiveConfig(tfds.core.BuilderConfig):
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds records from one ``.npz`` file a subject, in a folder of each split."""
+    """A builder of records from one ``.npz`` file per subject, by folders of splits."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside the code for checksums of downloads, of which there are none, by
-    # way of a package that it does not install.
+    # TFDS would look beside the code for checksums of downloads, with a package that
+    # TFDS does not install; these data sets have no checksums.
     code_path = None
     PAGE = ""
     CITATION = ""
 
     def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        """Make a builder; see ``tfds.core.DatasetBuilder`` for the other arguments.
+        """Makes a builder; see ``tfds.core.DatasetBuilder`` for the other arguments.
 
         Raises:
-          ValueError: The prepared files were made with other settings.
+          ValueError: If the prepared files were made with other settings.
         """
         super().__init__(file_format=file_format, **kwargs)
         made = dict(self.info.metadata or {}).get("settings")
         if made != self._settings():
             raise ValueError(
-                f"{self.data_dir} was prepared with other settings of the config "
-                f"{self._config.name!r}, {made}; give the config another name."
+                f"the config {self._config.name!r} must have the settings that prepared"
+                f" {self.data_dir}, {made}; got others. Give the config another name."
             )
 
     @property
     def _config(self) -> Any:
-        """The config, with what is its builder's own."""
+        """The config, with the fields of its builder."""
         return self.builder_config
 
     def _settings(self) -> dict[str, Any]:
-        # As JSON has them, to be compared with those that were saved.
+        # Converted as by JSON, to compare with the saved settings.
         fields = dataclasses.asdict(self._config)
-        known = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-        own = {name: value for name, value in fields.items() if name not in known}
-        return json.loads(json.dumps(own))
+        base = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+        ours = {name: value for name, value in fields.items() if name not in base}
+        return json.loads(json.dumps(ours))
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self._config
@@ -129,20 +129,20 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         if self.info.file_format == tfds.core.FileFormat.PARQUET:
             raise ValueError(
-                "file_format='parquet' loses rows without a word; use 'array_record'."
+                "file_format must be 'array_record'; got 'parquet', which loses rows."
             )
         folder = Path(dl_manager.manual_dir)
         files = split_files(self._folder(folder))
         table = self._table(folder)
-        names = {path.stem for found in files.values() for path in found}
+        names = {path.stem for paths in files.values() for path in paths}
         if table and not names & table.keys():
             raise ValueError(
-                f"The table in {folder} names none of the files, but such as "
-                f"{next(iter(table))!r}."
+                f"the table in {folder} must name the subjects' files; got names such "
+                f"as {next(iter(table))!r}, and none of the files."
             )
         return {
-            split: self._generate_examples(split, found, table)
-            for split, found in files.items()
+            split: self._generate_examples(split, paths, table)
+            for split, paths in files.items()
         }
 
     def _generate_examples(
@@ -155,7 +155,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 image = archive.pixels(config.image_key, 2)
                 label = archive.scalar(config.label.keys, config.label.level)
                 if label == NOT_RECORDED:
-                    raise ValueError(f"{path} has no label: it is not recorded.")
+                    raise ValueError(f"{path} must have a label; got {label!r}.")
                 years = archive.scalar(config.age_keys, age) if config.age_keys else -1
                 example = {
                     "id": path.stem,
@@ -178,22 +178,22 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         counts["absent"][split] = absent
 
     def _folder(self, manual: Path) -> Path:
-        """Where the splits' folders lie."""
+        """Returns the folder that holds the splits' folders."""
         return manual
 
     @abc.abstractmethod
     def _table(self, manual: Path) -> Table:
-        """Rows of a table for what the files lack."""
+        """Returns the rows of a table for values that are not in the files."""
 
     @abc.abstractmethod
     def _own_features(self) -> dict[str, Any]:
-        """Features beside those that both data sets have."""
+        """Returns the features that only this data set has."""
 
     @abc.abstractmethod
     def _own_values(self, archive: Archive) -> tuple[dict[str, Any], dict[str, bool]]:
-        """Their values, and which of their modalities a subject has."""
+        """Returns a subject's values of these features, and present modalities."""
 
 
 def image_feature(doc: str | None = None) -> Any:
-    """A grey image of any size, kept as PNG."""
+    """Returns the feature of a grey image of any size, stored as PNG."""
     return tfds.features.Image(shape=(None, None, 1), encoding_format="png", doc=doc)

@@ -1,4 +1,4 @@
-"""Sequences of unequal lengths in batches of few shapes, with the least padding."""
+"""Batches of few shapes from sequences of unequal lengths, with the least padding."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from fairjax.types import check_whole
 
 
 class BucketBatch(NamedTuple):
-    """Rows that are padded to one length.
+    """Rows to pad to one length.
 
     Attributes:
-      rows: ``[B]``, positions in the data.
-      mask: ``[B]``, false where a row only fills up the last batch of its bucket.
-      length: What the rows are padded to.
+      rows: ``[B]``, indices of rows in the data.
+      mask: ``[B]``, false for rows that only pad the last batch of a bucket.
+      length: The length to pad rows to.
     """
 
     rows: Int[np.ndarray, " B"]
@@ -25,11 +25,11 @@ class BucketBatch(NamedTuple):
 
 
 class Padded(NamedTuple):
-    """Sequences as one array.
+    """Padded sequences as one array.
 
     Attributes:
       values: ``[B, length, *features]``.
-      mask: ``[B, length]``, true where a value is a sequence's own.
+      mask: ``[B, length]``, true for values of a sequence, false for padding.
     """
 
     values: np.ndarray
@@ -37,22 +37,22 @@ class Padded(NamedTuple):
 
 
 def bucket_boundaries(lengths: Any, num_buckets: int) -> Int[np.ndarray, " buckets"]:
-    """The lengths to pad to that waste least.
+    """Computes the lengths to pad to that need the least padding.
 
-    Of all choices of at most ``num_buckets`` lengths ``b``, it is one that minimises
-    the padded total ``Σ_i min{b_j : b_j ≥ length_i}``, by dynamic programming over the
-    distinct lengths: exact, in time ``num_buckets × distinct lengths²``.
+    The at most ``num_buckets`` lengths ``b`` minimise the padded total
+    ``Σ_i min{b_j : b_j ≥ length_i}``. Dynamic programming over the distinct lengths is
+    exact, in time ``num_buckets × distinct lengths²``.
 
     Args:
-      lengths: ``[n]``, whole numbers, 0 or more. Length 0 is padded to 1.
-      num_buckets: At most as many lengths, which is as many compiled programs.
+      lengths: ``[n]``, integers, 0 or more. Length 0 is padded to 1.
+      num_buckets: The most lengths, and so the most compiled programs.
 
     Returns:
-      Ascending, the last the greatest length; fewer than ``num_buckets`` if there are
-      fewer distinct lengths.
+      Ascending lengths, the last the greatest of ``lengths``; fewer than
+      ``num_buckets`` if there are fewer distinct lengths.
 
     Raises:
-      ValueError: No lengths, or some that are no whole numbers of 0 or more.
+      ValueError: If there are no lengths, or lengths are not integers of 0 or more.
 
     Example:
       >>> from fairjax.data.buckets import bucket_boundaries
@@ -62,7 +62,7 @@ def bucket_boundaries(lengths: Any, num_buckets: int) -> Int[np.ndarray, " bucke
     check_whole("num_buckets", num_buckets)
     sizes, counts = np.unique(np.maximum(_lengths(lengths), 1), return_counts=True)
     rows = np.concatenate([[0], np.cumsum(counts)])
-    # Distinct lengths 0 to j in one bucket; in more, the last holds start to j.
+    # One bucket holds distinct lengths 0 to j; the last of several holds start to j.
     totals = sizes * rows[1:]
     starts = []
     for used in range(1, min(num_buckets, len(sizes))):
@@ -83,17 +83,18 @@ def bucket_boundaries(lengths: Any, num_buckets: int) -> Int[np.ndarray, " bucke
 
 
 def padding_share(lengths: Any, boundaries: Any) -> float:
-    """The share of padded positions that no sequence fills.
+    """Computes the fraction of positions that are padding.
 
     Args:
-      lengths: ``[n]``, whole numbers, 0 or more.
+      lengths: ``[n]``, integers, 0 or more.
       boundaries: ``[buckets]``, ascending.
 
     Returns:
-      From 0, where each sequence fills its bucket's length, to 1, where all are empty.
+      A fraction from 0, if each sequence fills its bucket's length, to 1, if all
+      sequences are empty.
 
     Raises:
-      ValueError: Lengths or boundaries that are no such numbers; a length beyond the
+      ValueError: If lengths or boundaries are not as described, or a length exceeds the
         last boundary.
 
     Example:
@@ -108,19 +109,20 @@ def padding_share(lengths: Any, boundaries: Any) -> float:
 
 
 def pad(sequences: Sequence[Any], length: int, value: Any = 0) -> Padded:
-    """Sequences of unequal lengths as one array, filled up at their ends.
+    """Pads sequences of unequal lengths at their ends to one array.
 
     Args:
       sequences: ``B`` arrays ``[length_i, *features]``.
-      length: What they are padded to.
-      value: What they are padded with.
+      length: The length to pad to.
+      value: The value of padding.
 
     Returns:
       Values ``[B, length, *features]`` and their mask ``[B, length]``.
 
     Raises:
-      ValueError: No sequences, one longer than ``length``, features that differ, or a
-        value that the sequences' type does not hold, such as NaN among integers.
+      ValueError: If there are no sequences, a sequence is longer than ``length``,
+        features differ in shape, or the sequences' type cannot hold ``value``, such as
+        NaN among integers.
 
     Example:
       >>> from fairjax.data.buckets import pad
@@ -131,29 +133,29 @@ def pad(sequences: Sequence[Any], length: int, value: Any = 0) -> Padded:
     check_whole("length", length)
     arrays = [np.asarray(sequence) for sequence in sequences]
     if not arrays:
-        raise ValueError("There are no sequences to pad.")
+        raise ValueError("sequences must hold one or more; got none.")
     if any(
         not array.ndim or array.shape[1:] != arrays[0].shape[1:] for array in arrays
     ):
         raise ValueError(
-            "The sequences' features differ: their shapes are "
+            "sequences must be [length, *features], with equal features; got shapes "
             f"{sorted({array.shape for array in arrays})}."
         )
     longest = max(len(array) for array in arrays)
     if longest > length:
-        raise ValueError(f"A sequence has length {longest}, more than {length}.")
-    # An empty list is of floats, and should not make all of them so.
+        raise ValueError(f"sequences must be {length} long or less; got {longest}.")
+    # NumPy makes an empty list float, which must not decide the common type.
     kind = np.result_type(*[array for array in arrays if array.size] or arrays)
     with np.errstate(invalid="ignore"):
-        held = np.asarray(value).astype(kind)
-    # Floats may round the value; other types would hold another one.
-    if kind.kind in "iub" and not np.array_equal(held, value):
+        filling = np.asarray(value).astype(kind)
+    # Floats may round the value; other types would hold a different value.
+    if kind.kind in "iub" and not np.array_equal(filling, value):
         raise ValueError(
-            f"sequences of {kind} cannot hold the value {value!r}; pass sequences of a "
-            "type that can, such as sequence.astype(float)."
+            f"value must be one that sequences of {kind} can hold; got {value!r}. "
+            "Convert the sequences, as by sequence.astype(float)."
         )
     shape = (len(arrays), length, *arrays[0].shape[1:])
-    values = np.full(shape, held, kind)
+    values = np.full(shape, filling, kind)
     for i, array in enumerate(arrays):
         values[i, : len(array)] = array
     ends = np.array([len(array) for array in arrays])
@@ -167,26 +169,26 @@ def num_batches(
     *,
     drop_remainder: bool = False,
 ) -> int:
-    r"""How many batches an epoch of :func:`batches` has.
+    r"""Counts the batches of an epoch of :func:`batches`.
 
     .. math::
         \sum_b \lceil n_b / s_b \rceil,
 
     with ``n_b`` rows in bucket ``b`` and batches of ``s_b``; with ``drop_remainder``
-    it is rounded down.
+    quotients are rounded down.
 
     Args:
-      lengths: ``[n]``, whole numbers, 0 or more.
+      lengths: ``[n]``, integers, 0 or more.
       boundaries: ``[buckets]``, ascending.
       batch_size: Rows of a batch; or one number for each bucket.
-      drop_remainder: Whether the last, incomplete batch of a bucket is left out.
+      drop_remainder: Whether to leave out the last, incomplete batch of a bucket.
 
     Returns:
-      Their number.
+      The number of batches.
 
     Raises:
-      ValueError: Lengths, boundaries or sizes that are no such numbers; a length
-        beyond the last boundary; with ``drop_remainder``, a bucket of fewer rows than a
+      ValueError: If lengths, boundaries or sizes are not as described, a length exceeds
+        the last boundary, or, with ``drop_remainder``, a bucket has fewer rows than a
         batch.
 
     Example:
@@ -208,32 +210,32 @@ def batches(
     start: int = 0,
     drop_remainder: bool = False,
 ) -> Iterator[BucketBatch]:
-    """Batches of rows of one bucket each, shuffled anew in every epoch.
+    """Returns batches of rows of one bucket each, reshuffled in every epoch.
 
-    A row goes to the bucket of the smallest boundary that is not below its length. In
-    an epoch every row comes exactly once; the last batch of a bucket is filled up with
-    rows that ``mask`` rules out, so that a bucket has one shape. Which rows come in
-    which step depends on ``seed`` and the step alone: with ``start=n`` the iterator
-    goes on as one that has given ``n`` batches.
+    A row goes to the bucket of the smallest boundary that is not below its length. An
+    epoch has every row exactly once. The last batch of a bucket is padded with rows
+    that ``mask`` excludes, so that a bucket has one shape. A step's rows depend on
+    ``seed`` and the step alone: with ``start=n`` the iterator continues after ``n``
+    batches.
 
     Args:
-      lengths: ``[n]``, whole numbers, 0 or more.
-      boundaries: ``[buckets]``, ascending, such as :func:`bucket_boundaries` gives.
+      lengths: ``[n]``, integers, 0 or more.
+      boundaries: ``[buckets]``, ascending, such as from :func:`bucket_boundaries`.
       batch_size: Rows of a batch; or one number for each bucket, to give long
         sequences smaller batches.
-      seed: Of the shuffling.
-      num_epochs: How often to go through the rows; None for ever.
-      start: Steps to leave out, those of whole epochs included.
-      drop_remainder: Leave out the last, incomplete batch of a bucket, with other rows
-        in every epoch.
+      seed: Seed of the shuffling.
+      num_epochs: Number of passes over the rows; None for endless passes.
+      start: Steps to skip, including the steps of whole epochs.
+      drop_remainder: Whether to leave out the last, incomplete batch of a bucket, which
+        has other rows in every epoch.
 
     Returns:
       An iterator of :class:`BucketBatch`.
 
     Raises:
-      ValueError: Lengths, boundaries, sizes or steps that are no such numbers; a length
-        beyond the last boundary; with ``drop_remainder``, a bucket of fewer rows than a
-        batch, which would never be seen.
+      ValueError: If lengths, boundaries, sizes or steps are not as described, a length
+        exceeds the last boundary, or, with ``drop_remainder``, a bucket has fewer rows
+        than a batch and would never be seen.
 
     Example:
       >>> from fairjax.data.buckets import batches
@@ -281,15 +283,15 @@ def _count(rows: np.ndarray, size: int, drop_remainder: bool) -> int:
 def _members(
     lengths: Any, boundaries: Any, batch_size: Any, drop_remainder: bool
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Each bucket's rows, and the size of its batches."""
+    """Returns each bucket's rows, and the size of its batches."""
     lengths, boundaries = _lengths(lengths), _boundaries(boundaries)
     number = len(boundaries)
     sizes = np.atleast_1d(np.asarray(batch_size))
-    whole = sizes.dtype.kind in "iu" and sizes.ndim == 1 and bool((sizes >= 1).all())
-    if not whole or len(sizes) not in (1, number):
+    valid = sizes.dtype.kind in "iu" and sizes.ndim == 1 and bool((sizes >= 1).all())
+    if not valid or len(sizes) not in (1, number):
         raise ValueError(
-            "batch_size is a whole number of 1 or more, or one for each of the "
-            f"{number} buckets, not {batch_size!r}."
+            "batch_size must be an integer of 1 or more, or one for each of the "
+            f"{number} buckets; got {batch_size!r}."
         )
     sizes = np.broadcast_to(sizes, number).tolist()
     bucket = _buckets(lengths, boundaries)
@@ -297,8 +299,8 @@ def _members(
     for rows, size, length in zip(members, sizes, boundaries, strict=True):
         if drop_remainder and 0 < len(rows) < size:
             raise ValueError(
-                f"The bucket of length {length} has {len(rows)} rows, fewer than "
-                f"batch_size={size}: with drop_remainder they would never be seen."
+                f"with drop_remainder the bucket of length {length} must have "
+                f"batch_size={size} rows or more; got {len(rows)}. Lower batch_size."
             )
     return members, sizes
 
@@ -306,7 +308,8 @@ def _members(
 def _buckets(lengths: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
     if lengths.max() > boundaries[-1]:
         raise ValueError(
-            f"Length {lengths.max()} is beyond the last boundary, {boundaries[-1]}."
+            f"lengths must be at most the last boundary, {boundaries[-1]}; got "
+            f"{lengths.max()}. Add a boundary."
         )
     return np.searchsorted(boundaries, lengths)
 
@@ -314,19 +317,17 @@ def _buckets(lengths: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
 def _lengths(lengths: Any) -> np.ndarray:
     array = np.asarray(lengths)
     if array.ndim != 1 or not array.size:
-        raise ValueError(
-            f"lengths are one or more, in one axis, not of shape {array.shape}."
-        )
+        raise ValueError(f"lengths must be [n], one or more; got shape {array.shape}.")
     if array.dtype.kind not in "iu" or array.min() < 0:
-        raise ValueError("lengths are whole numbers, 0 or more.")
+        raise ValueError(f"lengths must be integers, 0 or more; got {array[:3]}.")
     return array.astype(np.int64)
 
 
 def _boundaries(boundaries: Any) -> np.ndarray:
     array = np.asarray(boundaries)
-    whole = array.ndim == 1 and array.size > 0 and array.dtype.kind in "iu"
-    if not whole or array[0] < 1 or (np.diff(array.astype(np.int64)) <= 0).any():
+    valid = array.ndim == 1 and array.size > 0 and array.dtype.kind in "iu"
+    if not valid or array[0] < 1 or (np.diff(array.astype(np.int64)) <= 0).any():
         raise ValueError(
-            f"boundaries are ascending whole numbers of 1 or more, not {boundaries!r}."
+            f"boundaries must be ascending integers of 1 or more; got {boundaries!r}."
         )
     return array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the codes of a data set's files mean: one value under several spellings."""
+"""Meanings of the codes in a data set's files: one value in several spellings."""
 
 import math
 import numbers
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOT_RECORDED = "not recorded"
-"""The level of whoever has none on record."""
+"""The category of subjects without a recorded value."""
 
 _MISSING = frozenset({"-1", "nan", "none", "", "unknown", "unavailable", NOT_RECORDED})
 
 
 @dataclass(frozen=True)
 class Coding:
-    """Where a value is found in a subject's file, and which level each code stands for.
+    """The keys of a value in a subject's file, and the category of each code.
 
-    Releases of one data set write a value as a number, a float or a word, under one key
-    or another. A value is a level if it is the level's number, its name, or one of its
-    further spellings, whatever the case. −1, NaN, an empty text and ``unknown`` are not
-    recorded.
+    Releases of a data set store a value as an integer, a float or a word, under
+    different keys. A value stands for a category if the value equals the category's
+    number, name or a further spelling, in any case. −1, NaN, an empty text and
+    ``unknown`` mean that the value is not recorded.
 
     Attributes:
-      keys: Under which it may lie; the first that a file has counts.
+      keys: Possible keys; the first key that a file has is used.
       levels: Names of codes 0, 1, 2, ...
       spellings: Further words and the code of each.
 
@@ -38,19 +38,20 @@ class Coding:
     spellings: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses codings that could not be read back.
+        """Checks that the coding is unambiguous.
 
         Raises:
-          ValueError: No key, no level, repeated levels, or a spelling of no level.
+          ValueError: If there is no key or no level, levels repeat or include
+            ``"not recorded"``, or a spelling's code has no level.
         """
         names = [plain(level) for level in self.levels]
         if not self.keys or not names or len(set(names)) < len(names):
             raise ValueError(
-                f"A coding has one key or more and levels that differ, not keys "
+                "a coding must have keys and different levels; got the keys "
                 f"{self.keys} and levels {self.levels}."
             )
         if NOT_RECORDED in names:
-            raise ValueError(f"{NOT_RECORDED!r} is a level of every coding already.")
+            raise ValueError(f"levels must not include {NOT_RECORDED!r}; got {names}.")
         beyond = {
             word: code
             for word, code in self.spellings.items()
@@ -58,11 +59,11 @@ class Coding:
         }
         if beyond:
             raise ValueError(
-                f"The spellings {beyond} have no level among {self.levels}."
+                f"spellings must have codes of the levels {self.levels}; got {beyond}."
             )
 
     def level(self, value: Any) -> str:
-        """The level that a value of a file stands for.
+        """Returns the category of a value in a file.
 
         Args:
           value: A number or a text.
@@ -71,7 +72,7 @@ class Coding:
           One of ``levels``, or ``"not recorded"``.
 
         Raises:
-          ValueError: A value that no level has.
+          ValueError: If the value stands for no category.
         """
         word = plain(value)
         if word in _MISSING:
@@ -84,20 +85,21 @@ class Coding:
         }
         if word not in codes:
             raise ValueError(
-                f"{value!r} is none of the codes 0 to {len(self.levels) - 1}, "
-                f"of the levels {self.levels} or of {tuple(spellings)}"
+                f"the value must be a code from 0 to {len(self.levels) - 1}, or one of "
+                f"{(*self.levels, *spellings)}; got {value!r}"
             )
         return self.levels[codes[word]]
 
 
 def plain(value: Any) -> str:
-    """A value as a word: whole numbers without decimals, texts in lower case.
+    """Converts a value to a word: integers without decimals, texts in lower case.
 
     Args:
       value: A number, a text or its bytes.
 
     Returns:
-      The word, without white space around it. A text that spells a number is one.
+      The word, without surrounding white space. A text that spells a number is treated
+      as the number.
 
     Example:
       >>> plain(1.0), plain(" White "), plain("2.0"), plain(0.5)
@@ -118,16 +120,17 @@ def plain(value: Any) -> str:
 
 
 def age(value: Any) -> float:
-    """An age in years; NaN where it is not recorded.
+    """Returns an age in years; NaN for an age that is not recorded.
 
     Args:
-      value: A number, or a text that spells one.
+      value: A number, or a text that spells a number.
 
     Returns:
       Years, 0 or more, or NaN.
 
     Raises:
-      ValueError: No number, or one below 0 other than −1, which stands for none.
+      ValueError: If the value is not a number, or is below 0 other than −1, which means
+        not recorded.
 
     Example:
       >>> age("63.5"), age(-1)
@@ -141,5 +144,5 @@ def age(value: Any) -> float:
     except ValueError:
         years = -math.inf
     if not 0 <= years < math.inf:
-        raise ValueError(f"{value!r} is no age in years")
+        raise ValueError(f"an age must be years, 0 or more; got {value!r}")
     return years

@@ -1,4 +1,4 @@
-"""A record of the imaging data sets as arrays that a model takes."""
+"""Conversion of a record of the imaging data sets to arrays for a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +14,17 @@ with extra("data", needed_by="reading the imaging data sets"):
 
 
 def decode(record: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """A record's images resized and standardised, its other values as arrays.
+    """Resizes and standardises a record's images, and makes arrays of other values.
 
-    An image ``x`` becomes ``(x − mean(x)) / sd(x)``, and so does each slice of a volume
-    by its own mean and standard deviation; a slice of one grey level, such as that of
-    an absent modality, becomes 0. Resizing is bilinear, over all pixels that fall on a
-    pixel of the result where it shrinks.
+    An image ``x`` becomes ``(x − mean(x)) / sd(x)``. Each slice of a volume is
+    standardised by its own mean and standard deviation. A constant slice, as of an
+    absent modality, becomes 0. Resizing is bilinear; where an image shrinks, all pixels
+    that fall on a pixel of the result contribute.
 
     Args:
       record: One record of ``FairVision`` or ``FairVLMed``: ``image`` uint8
         ``[H, W, 1]``, ``volume`` uint8 ``[N, h, w, 1]``, and numbers.
-      image_size: Side ``S`` of the result.
+      image_size: Side ``S`` of the result in pixels.
 
     Returns:
       The record with ``image`` float32 ``[S, S, 1]``, ``volume`` float32
@@ -32,7 +32,7 @@ def decode(record: Mapping[str, Any], image_size: int) -> dict[str, Any]:
       bool; texts stay texts.
 
     Raises:
-      ValueError: ``image_size`` is no whole number of 1 or more.
+      ValueError: If ``image_size`` is not an integer of 1 or more.
 
     Example:
       >>> import numpy as np
@@ -59,7 +59,7 @@ def _standardized(image: Any, size: int) -> Float[np.ndarray, "size size 1"]:
     pixels = np.asarray(plane, np.float64)
     deviation = pixels.std()
     centred = pixels - pixels.mean()
-    # One grey level has no deviation but that of rounding.
+    # The deviation of a constant image is rounding error.
     scaled = centred / deviation if deviation > 1e-6 else np.zeros_like(pixels)
     return scaled.astype(np.float32)[..., None]
 

@@ -21,8 +21,8 @@ with extra("data", needed_by="reading the imaging data sets"):
     import tensorflow_datasets as tfds
 
 AMD_STAGE = Coding(
-    # The description of the files gives AMD's condition the key of diabetic
-    # retinopathy; code that reads them uses a key of its own.
+    # The files' description gives AMD's condition the key of diabetic retinopathy; the
+    # authors' code reads another key.
     ("amd_condition", "dr_subtype"),
     ("no AMD", "early", "intermediate", "late"),
     {
@@ -53,7 +53,7 @@ THREATENING_DR = Coding(
 )
 """Vision-threatening diabetic retinopathy, as published."""
 
-# The folder of each disease, which its config and its table are named after.
+# The folder of each disease, which names its config and its table.
 _DISEASES = (
     ("Glaucoma", NO_GLAUCOMA, "Glaucoma, or none."),
     ("AMD", AMD_STAGE, "Stage of age-related macular degeneration."),
@@ -63,15 +63,14 @@ _DISEASES = (
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class FairVisionConfig(ArchiveConfig):
-    """One disease of FairVision, and what is read of it.
+    """One disease of FairVision, and the values to read.
 
     Attributes:
       folder: The disease's folder, in any case.
-      num_slices: How many slices of the volume to keep: the middles of as many equal
-        parts of it.
-      volume_key: Under which the volume lies.
-      table: A CSV file beside the diseases' folders, for values that the subjects'
-        files lack; it need not exist.
+      num_slices: Number of slices of the volume to keep, the middles of equal parts.
+      volume_key: Key of the volume.
+      table: An optional CSV file beside the diseases' folders, for values that are not
+        in the subjects' files.
 
     Example:
       >>> from fairjax.data import FairVision, FairVisionConfig
@@ -92,18 +91,19 @@ class FairVisionConfig(ArchiveConfig):
 class FairVision(ArchiveBuilder):
     """Harvard-FairVision: 10,000 subjects each of glaucoma, AMD and DR.
 
-    Configs ``glaucoma`` (the default), ``amd`` and ``dr``. A record has ``id``,
+    The configs are ``glaucoma`` (the default), ``amd`` and ``dr``. A record has ``id``,
     ``image`` (the fundus, uint8 ``[H, W, 1]``), ``volume`` (slices of the OCT,
     ``[num_slices, H, W, 1]``), ``label``, ``age``, ``attributes`` (codes of sex, race,
     ethnicity, language and marital status; the last code is "not recorded") and
-    ``present``, which modalities the subject has. Those that are absent are one black
-    pixel; ``builder.info.metadata["absent"]`` counts them by split.
+    ``present``, the modalities of the subject. Absent modalities are one black pixel;
+    ``builder.info.metadata["absent"]`` counts absent modalities by split.
 
-    Nothing is downloaded: the files are given out by the authors, for research that is
-    not commercial, and lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
+    Nothing is downloaded. The authors provide the files for non-commercial research.
+    The files must lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
 
     Raises:
-      ValueError: While preparing: a folder or file that is not as described, named.
+      ValueError: While preparing, if a folder or file is not as described; the message
+        names the path.
 
     References:
       Luo et al. (2023), "FairVision: Equitable Deep Learning for Eye Disease Screening
@@ -164,8 +164,8 @@ class FairVision(ArchiveBuilder):
             slices = [BLACK] * number
         elif len(volume) < number:
             raise ValueError(
-                f"{archive.path}: the volume has {len(volume)} slices, fewer than "
-                f"num_slices={number}."
+                f"{archive.path}: the volume must have num_slices={number} slices or "
+                f"more; got {len(volume)}. Lower num_slices."
             )
         else:
             middles = (2 * np.arange(number) + 1) * len(volume) // (2 * number)

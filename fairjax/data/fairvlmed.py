@@ -16,12 +16,12 @@ _NO_NOTE = frozenset({"", "nan", "none"})
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class FairVLMedConfig(ArchiveConfig):
-    """Which note of FairVLMed is read, and from where.
+    """The note of FairVLMed to read, and its source.
 
     Attributes:
-      note_keys: Under which the note lies; the first that is there counts.
-      note_table: A CSV file in ``manual_dir`` whose columns they are; if empty, they
-        are keys of the subjects' files.
+      note_keys: Possible keys of the note; the first present key is used.
+      note_table: A CSV file in ``manual_dir`` with ``note_keys`` as columns; if empty,
+        ``note_keys`` are keys of the subjects' files.
 
     Example:
       >>> from fairjax.data import FairVLMed, FairVLMedConfig
@@ -40,19 +40,20 @@ class FairVLMedConfig(ArchiveConfig):
 class FairVLMed(ArchiveBuilder):
     """Harvard-FairVLMed: fundus images and clinical notes of 10,000 subjects.
 
-    Configs ``original_notes`` (the default), which lie in the subjects' files, and
-    ``summaries`` by GPT-4, in ``data_summary.csv``. A record has ``id``, ``image`` (the
-    fundus, uint8 ``[H, W, 1]``), ``note``, ``label``, ``age``, ``attributes`` (codes of
-    sex, race, ethnicity, language and marital status; the last code is "not recorded")
-    and ``present``, which modalities the subject has. A note that is absent is an empty
-    text, an image one black pixel; ``builder.info.metadata["absent"]`` counts them by
-    split.
+    The config ``original_notes`` (the default) reads the notes in the subjects' files;
+    ``summaries`` reads summaries by GPT-4 in ``data_summary.csv``. A record has ``id``,
+    ``image`` (the fundus, uint8 ``[H, W, 1]``), ``note``, ``label``, ``age``,
+    ``attributes`` (codes of sex, race, ethnicity, language and marital status; the last
+    code is "not recorded") and ``present``, the modalities of the subject. An absent
+    note is an empty text, an absent image one black pixel;
+    ``builder.info.metadata["absent"]`` counts absent modalities by split.
 
-    Nothing is downloaded: the files are given out by the authors, for research that is
-    not commercial, and lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
+    Nothing is downloaded. The authors provide the files for non-commercial research.
+    The files must lie in the ``manual_dir`` of ``tfds.download.DownloadConfig``.
 
     Raises:
-      ValueError: While preparing: a folder or file that is not as described, named.
+      ValueError: While preparing, if a folder or file is not as described; the message
+        names the path.
 
     References:
       Luo et al. (2024), "FairCLIP: Harnessing Fairness in Vision-Language Learning",
@@ -98,12 +99,12 @@ class FairVLMed(ArchiveBuilder):
             return {}
         table = read_table(path, config.filename_column)
         if not table:
-            raise ValueError(f"{path}, which the notes are read from, has no rows.")
+            raise ValueError(f"{path} must hold rows with the notes; got none.")
         columns = list(next(iter(table.values())))
         if not set(config.note_keys) & set(columns):
             raise ValueError(
-                f"{path} has no column {' or '.join(map(repr, config.note_keys))}; its "
-                f"columns are {columns}."
+                f"{path} must have a column "
+                f"{' or '.join(map(repr, config.note_keys))}; got {columns}."
             )
         return table
 

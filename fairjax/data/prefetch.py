@@ -1,4 +1,4 @@
-"""Batches loaded and put on the device ahead of the step that takes them."""
+"""Prefetching: batches are loaded and put on the device ahead of their step."""
 
 import contextlib
 import queue
@@ -12,14 +12,14 @@ from jaxtyping import PyTree
 
 from fairjax.types import check_whole
 
-# How long closing waits for a batch that is being made, in seconds.
+# The time that closing waits for a batch in progress, in seconds.
 _PATIENCE = 2.0
 
 
 class _Shared(NamedTuple):
-    """What the thread and its consumers share.
+    """The state shared by the thread and its consumers.
 
-    Room is counted apart from the queue, so that nobody ever waits to put something.
+    A semaphore counts the room of the queue, so that putting an item never blocks.
     """
 
     ready: "queue.SimpleQueue[Any]"
@@ -28,15 +28,15 @@ class _Shared(NamedTuple):
 
 
 class _End(NamedTuple):
-    """What comes after the last batch: nothing, or what the loader failed with."""
+    """The item after the last batch, with the loader's error or None."""
 
     error: BaseException | None
 
 
 class Prefetched(Iterator[PyTree], contextlib.AbstractContextManager["Prefetched"]):
-    """An iterator of batches that a thread makes ready; see :func:`prefetch`.
+    """An iterator of batches that a thread prepares; see :func:`prefetch`.
 
-    It is a context manager too, which closes it.
+    The iterator is a context manager that closes itself.
 
     Example:
       >>> import itertools
@@ -51,12 +51,12 @@ class Prefetched(Iterator[PyTree], contextlib.AbstractContextManager["Prefetched
     """
 
     def __init__(self, loader: Iterator[PyTree], size: int, sharding: Any):
-        """Start the thread."""
+        """Starts the thread."""
         self._shared = _Shared(
             queue.SimpleQueue(), threading.Semaphore(size), threading.Event()
         )
-        # The thread must not hold this object, whose end is also the thread's. It is a
-        # daemon, so that the program's end is not put off before that of this object.
+        # The thread must not hold a reference to this object, because the thread ends
+        # with it. A daemon thread does not delay the end of the program.
         worker = threading.Thread(
             target=_load,
             args=(loader, self._shared, sharding),
@@ -67,56 +67,56 @@ class Prefetched(Iterator[PyTree], contextlib.AbstractContextManager["Prefetched
         worker.start()
 
     def __next__(self) -> PyTree:
-        """The next batch, waited for if it is not ready."""
+        """Returns the next batch, after waiting if necessary."""
         if not self._finish.alive:
             raise StopIteration
         item = self._shared.ready.get()
         if not isinstance(item, _End):
             self._shared.room.release()
             return item
-        # For whoever waits, too.
+        # Other waiting consumers end too.
         self._shared.ready.put(_End(None))
         self.close()
         raise StopIteration if item.error is None else item.error
 
     def close(self) -> None:
-        """End the thread, once the batch that it is making is done; lose the others.
+        """Ends the thread after the batch in progress, and drops prepared batches.
 
-        A loader that takes longer than two seconds over that batch is not waited for.
+        Closing waits at most two seconds for the batch in progress.
         """
         self._finish()
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Closes the iterator."""
         self.close()
 
 
 def prefetch(
     iterator: Iterable[PyTree], size: int = 2, sharding: Any = None
 ) -> Prefetched:
-    """A loader's batches in their order, made ready while the step before runs.
+    """Returns a loader's batches in order, prepared while the previous step runs.
 
     A thread takes batches from the loader and puts them on the device. Several threads
-    may share the iterator, each batch going to one of them. The thread ends with the
-    last batch, or when the iterator is closed or let go of, as by ``break``; then the
-    batches that were made ready are lost, and the loader stands up to ``size + 1``
-    batches further. Whatever the loader raises is raised where its batch would have
-    come, with the loader's traceback.
+    may share the iterator; each batch goes to one thread. The loading thread ends after
+    the last batch, or when the iterator is closed or garbage-collected, as after
+    ``break``. Prepared batches are then lost, and the loader is up to ``size + 1``
+    batches ahead. An error of the loader is raised in place of its batch, with the
+    loader's traceback.
 
     Args:
-      iterator: Gives batches, pytrees of arrays that it does not write to again: on a
-        CPU the device may use them where they are. Only the thread calls it, where
-        settings of the caller's own thread, such as ``jax.default_device(...)`` as a
-        context, do not hold.
-      size: How many batches wait at most, beside the one that is being made.
-      sharding: Where a batch goes: what ``jax.device_put`` takes, one for all or a
-        pytree of them; None for the default device.
+      iterator: An iterable of batches, pytrees of arrays. The loader must not write to
+        these arrays again, because on a CPU the device may use their memory. Only the
+        thread calls the iterable, so settings of the caller's thread, such as the
+        context ``jax.default_device(...)``, do not apply.
+      size: The most batches that wait, besides the batch in progress.
+      sharding: The placement of a batch, as for ``jax.device_put``: one for all arrays,
+        or a pytree; None for the default device.
 
     Returns:
       An iterator of batches whose leaves are ``jax.Array``, with ``close()``.
 
     Raises:
-      ValueError: ``size`` is no whole number of 1 or more.
+      ValueError: If ``size`` is not an integer of 1 or more.
 
     Example:
       >>> import numpy as np
@@ -133,7 +133,7 @@ def prefetch(
 
 
 def _load(loader: Iterator[PyTree], shared: _Shared, where: Any) -> None:
-    """What the thread does."""
+    """Loads batches to the device, in the thread."""
     error = None
     try:
         for batch in loader:

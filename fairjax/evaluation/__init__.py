@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of several methods to intervals, noise floors and tests."""
+"""Evaluation of out-of-fold predictions: intervals, noise floors and paired tests."""
 
 from fairjax.evaluation._level_measures import BY_LEVEL, limits
 from fairjax.evaluation.cohorts import (

@@ -1,11 +1,11 @@
-"""The metrics of each group of an attribute, most of them against a reference.
+"""Metrics of each group of an attribute, most of them against a reference group.
 
-They are functions of (expected) counts. Each has a name for every group,
-``metric/attribute=level``, and two summaries over the groups that are compared,
-``metric/mean`` and ``metric/worst``. One that has a parity also has the distance of
-every group but the reference from it, ``metric/distance attribute=level``, of which
-these are the summaries: taken in every repeat and resample, so that differences of
-opposite signs do not cancel in their means.
+The metrics are functions of (expected) counts. Each metric has a name for every group,
+``metric/attribute=level``, and two summaries over the compared groups, ``metric/mean``
+and ``metric/worst``. A metric with a parity value also has the distance from parity of
+every group but the reference, ``metric/distance attribute=level``; its summaries are
+over these distances. Distances are computed in every repeat and resample, so
+differences of opposite signs do not cancel in their means.
 """
 
 import math
@@ -33,10 +33,11 @@ class LevelMetric(NamedTuple):
     """A metric of each group of an attribute.
 
     Attributes:
-      of: ``of(counts, reference) -> [B, G]``.
-      parity: What the reference has of a metric that measures groups against it; the
-        summaries are of the distance from it. None where more is better.
-      limits: Ends of its range.
+      of: ``of(counts, reference) -> [B, G]``, the metric's values.
+      parity: The reference group's value of a metric against the reference. Summaries
+        are over the distances from parity. None for a metric whose larger values are
+        better.
+      limits: Ends of the metric's range.
     """
 
     of: Callable[[GroupCounts, int], jax.Array]
@@ -45,7 +46,7 @@ class LevelMetric(NamedTuple):
 
 
 def _group_rate(name: str) -> LevelMetric:
-    """A rate of each group."""
+    """Returns the metric of a rate of each group."""
     return LevelMetric(lambda counts, _: metrics.group_rate(counts, name), None)
 
 
@@ -54,7 +55,7 @@ def _against(
     parity: float = 0.0,
     limits: tuple[float, float] = (-1.0, 1.0),
 ) -> LevelMetric:
-    """A gap of each group from the reference."""
+    """Returns the metric of each group's gap from the reference."""
     return LevelMetric(
         lambda counts, reference: gap(counts, reference=reference), parity, limits
     )
@@ -74,30 +75,33 @@ BY_LEVEL: Mapping[str, LevelMetric] = {
 
 
 def by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
-    """A metric of each group that is compared, its distances and its summaries.
+    """Computes a metric of each compared group, its distances and its summaries.
 
-    The summaries of a metric that has a parity are of the distance from it, and the
-    reference, whose distance is 0, is left out.
+    Summaries of a metric with a parity value are over the distances from parity. The
+    reference, whose distance is 0, is left out of summaries.
+
+    Raises:
+      ValueError: If a metric with a parity value has no reference group.
     """
     metric, found, chosen = BY_LEVEL[name], {}, []
     for grouping in sample.cohort.attributes:
-        kept = grouping.compared.copy()
+        summarised = grouping.compared.copy()
         if metric.parity is not None:
             if grouping.reference is None:
                 raise ValueError(
-                    f"{name} needs a reference among the groups of {grouping.name}."
+                    f"{name} needs references[{grouping.name!r}]; got no reference."
                 )
-            kept[grouping.reference] = False
+            summarised[grouping.reference] = False
         values = metric.of(sample.counts(grouping), grouping.reference or 0)
-        summed = values
+        distances = values
         if metric.parity is not None:
-            summed = jnp.abs(values - metric.parity)
+            distances = jnp.abs(values - metric.parity)
         for g in np.flatnonzero(grouping.compared):
-            level = f"{grouping.name}={grouping.levels[g]}"
-            found[f"{name}/{level}"] = values[:, g]
-            if metric.parity is not None and kept[g]:
-                found[f"{name}/{DISTANCE} {level}"] = summed[:, g]
-        chosen.append(summed[:, np.flatnonzero(kept)])
+            group = f"{grouping.name}={grouping.levels[g]}"
+            found[f"{name}/{group}"] = values[:, g]
+            if metric.parity is not None and summarised[g]:
+                found[f"{name}/{DISTANCE} {group}"] = distances[:, g]
+        chosen.append(distances[:, np.flatnonzero(summarised)])
     every = jnp.concatenate(chosen, axis=1)
     worst = every.min(axis=1) if metric.parity is None else every.max(axis=1)
     summaries = {f"{name}/mean": every.mean(axis=1), f"{name}/worst": worst}
@@ -105,7 +109,7 @@ def by_level(name: str, sample: Sample) -> dict[str, jax.Array]:
 
 
 def limits(metric: str) -> tuple[float, float]:
-    """The ends of a metric's range, by its full name.
+    """Returns the ends of a metric's range, by its full name.
 
     Example:
       >>> limits("statistical_parity_difference/sex=f"), limits("auroc")

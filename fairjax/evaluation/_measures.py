@@ -1,15 +1,16 @@
-"""The metrics that can be evaluated, of predictions under any weights.
+"""The available metrics, of predictions under any weights.
 
-Each is a function of a `Sample` and gives values ``[B]`` under weights ``[B, n]``, so
-that resamples, and patients who stand for several, cost no code of their own. A metric
-of groups has one name for each attribute, ``metric/attribute``, one for the attributes
-crossed where these are compared too, and two summaries over the attributes alone:
-``metric/mean``, and ``metric/worst``, the worst attribute's. (Crossed groups are finer
-than any attribute's, so they would always be the worst.) A metric of each group has a
-name for each, ``metric/attribute=level``, and the same summaries over the groups.
+Each metric is a function of a `Sample` that returns values ``[B]`` under weights
+``[B, n]``. Resamples and weighted patients therefore need no code of their own. A
+metric of a grouping has one name for each attribute, ``metric/attribute``, and one for
+the crossed attributes where intersections are compared. Two summaries are over the
+attributes alone: ``metric/mean``, and ``metric/worst``, the worst attribute's value.
+Crossed groups are finer than any attribute's groups, so intersections would always be
+the worst. A metric of each group has a name for each, ``metric/attribute=level``, and
+the same summaries over the groups.
 
-Decisions are yes or no, or chances of a yes, of which every metric is then computed in
-expectation: nothing is drawn.
+Decisions are bool, or probabilities of a positive decision. With probabilities every
+metric is an expectation, without a draw.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ class GroupMetric(NamedTuple):
     """A metric of the groups of one attribute.
 
     Attributes:
-      of: Its values ``[B]``.
+      of: The function of a sample and a grouping that returns values ``[B]``.
       worst: The worst of several attributes' values, along the first axis.
     """
 
@@ -41,7 +42,7 @@ class GroupMetric(NamedTuple):
 
 
 def rate_gap(metric: str, grouping: Grouping) -> Callable[[GroupCounts], jax.Array]:
-    """A gap of rates, over the compared groups alone, as a function of the counts."""
+    """Returns a gap of rates over the compared groups, as a function of counts."""
     valid = jnp.asarray(grouping.compared)
 
     def gap(counts):
@@ -66,7 +67,7 @@ def _equity_scaled(sample: Sample, grouping: Grouping) -> jax.Array:
 
 
 def _rate(name: str) -> Callable[[Sample], jax.Array]:
-    """A rate of everyone."""
+    """Returns the function that computes a rate of all patients."""
     return lambda sample: metrics.group_rate(sample.counts(), name)[:, 0]
 
 
@@ -76,12 +77,12 @@ def _brier(sample: Sample) -> jax.Array:
 
 
 def _worst_group_auroc(sample: Sample) -> jax.Array:
-    """The lowest over intersections with enough of both outcomes."""
+    """Returns the lowest AUROC of intersections with enough of both outcomes."""
     weights, labels = sample.weights, sample.cohort.labels
 
     def one(rows):
         order = metrics.score_order(sample.scores[rows])
-        # Rows of -1 fill up: they are the last patient's, without weight.
+        # Padding rows, -1, index the last patient, with a weight of 0.
         mass = jnp.where(rows < 0, 0, weights[:, rows])
         auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
         return auroc(order, labels[rows], mass)
@@ -107,21 +108,21 @@ KNOWN = (*OVERALL, *BY_GROUP, *BY_LEVEL, GROUP_AUROC)
 
 
 def checked(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, once each.
+    """Returns the names without repetition.
 
     Raises:
-      ValueError: A metric that there is not.
+      ValueError: If a metric is unknown.
     """
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise ValueError(
-            f"there is no metric {', '.join(unknown)}; there are: {', '.join(KNOWN)}."
+            f"metric_names must be among {', '.join(KNOWN)}; got {', '.join(unknown)}."
         )
     return tuple(dict.fromkeys(names))
 
 
 def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
-    """The named metrics of a sample, ``[B]`` each, under their full names."""
+    """Computes the named metrics of a sample, ``[B]`` each, by full name."""
     found = {name: OVERALL[name](sample) for name in names if name in OVERALL}
     for name in names:
         if name in BY_GROUP:
@@ -132,8 +133,8 @@ def measure(names: Sequence[str], sample: Sample) -> dict[str, jax.Array]:
         for grouping in sample.cohort.groupings:
             aurocs = sample.group_aurocs(grouping)
             for g in np.flatnonzero(grouping.compared):
-                level = f"{grouping.name}={grouping.levels[g]}"
-                found[f"{GROUP_AUROC}/{level}"] = aurocs[:, g]
+                group = f"{grouping.name}={grouping.levels[g]}"
+                found[f"{GROUP_AUROC}/{group}"] = aurocs[:, g]
     return found
 
 

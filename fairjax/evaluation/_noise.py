@@ -1,10 +1,11 @@
-"""Noise floors: what gaps would be if the attributes meant nothing, and gaps less it.
+"""Noise floors of gaps, where the attributes have no effect, and corrected gaps.
 
-Groups exchange their members and nothing else changes: members of the same outcome for
-gaps of error rates and of AUROC, which are about patients of either outcome; any two
-members for demographic parity, which is not. Unweighted counts are shuffled without
-touching the patients. Else patients are shuffled, all attributes of a patient together,
-and each keeps the own weight; weights that depend on the group make that approximate.
+Groups exchange their members, and nothing else changes. Gaps of error rates and of
+AUROC are conditional on the outcome, so members of equal outcomes are exchanged. Any
+two members are exchanged for demographic parity. Unweighted counts are shuffled without
+patients. Otherwise patients are shuffled, all attributes of a patient together, and
+each patient keeps its weight. Weights that depend on the group make such floors
+approximate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,20 +23,20 @@ from fairjax.evaluation.names import GAP, IMPACT, PARITY, STATISTICAL_PARITY, SU
 from fairjax.metrics import CorrectedGap
 
 _RATE_GAPS = (GAP, PARITY)
-# They are about all patients, whatever their outcome.
+# Metrics of all patients, whatever their outcome.
 _OF_SELECTION = (PARITY, IMPACT, STATISTICAL_PARITY)
-# Numbers held at a time where many shuffles are made at once.
+# How many numbers are held at a time where many shuffles run at once.
 _AT_ONCE = 2**22
 
 
 class Noise(NamedTuple):
-    """What noise does to the metrics of groups, each by its full name.
+    """Noise floors, corrected gaps and p-values of metrics of groups, by full name.
 
     Attributes:
-      floor: The mean where the attributes mean nothing.
+      floor: The mean of the metric under shuffled attributes.
       corrected: The gap less its bias; NaN for weighted rates and for AUROCs, which
         have no parametric bootstrap here.
-      p_value: One-sided, of no more than noise.
+      p_value: The one-sided p-value of the hypothesis that attributes have no effect.
     """
 
     floor: dict[str, jax.Array]
@@ -44,7 +45,7 @@ class Noise(NamedTuple):
 
 
 class _Null(NamedTuple):
-    """The value observed, and those of the shuffles ``[P]``."""
+    """The observed value, and the values of the shuffles ``[P]``."""
 
     observed: jax.Array
     null: jax.Array
@@ -60,14 +61,14 @@ def noise(
     weights: jax.Array | None,
     num_permutations: int,
 ) -> Noise:
-    """The noise in one repeat's metrics.
+    """Computes the noise in one repeat's metrics.
 
-    The summaries over attributes are of each draw: the worst is the worst of a draw.
+    The summaries over attributes are taken in each shuffle.
 
     Args:
       key: A random key.
       scores: float32 ``[n]``.
-      decisions: bool ``[n]``, or the chances of a yes.
+      decisions: bool ``[n]``, or probabilities of a positive decision.
       names: The metrics; those of groups have noise floors.
       cohort: The patients.
       weights: float32 ``[n]``, or None for equal weights.
@@ -83,34 +84,34 @@ def noise(
         nulls, gaps = _from_counts(key, metric, predictions, num_permutations)
         _add(found, metric, nulls, cohort, _corrected(cohort, gaps))
     rest = [name for name in chosen if name not in counted]
-    levels = [
+    by_group = [
         name for name, of in BY_LEVEL.items() if name in names and of.parity is not None
     ]
-    kinds = ((rest, _of_attributes), (levels, _of_levels))
+    kinds = ((rest, _of_attributes), (by_group, _of_groups))
     strata = (cohort.labels, jnp.zeros_like(cohort.labels))
-    fold = len(_RATE_GAPS) * len(cohort.groupings)
+    stream = len(_RATE_GAPS) * len(cohort.groupings)
     for some, measure in kinds:
         for everyone, stratum in enumerate(strata):
             asked = [m for m in some if (m in _OF_SELECTION) == bool(everyone)]
             if asked:
-                own = jax.random.fold_in(key, fold)
+                shuffle_key = jax.random.fold_in(key, stream)
                 shuffled = _from_patients(
-                    own, asked, measure, predictions, stratum, num_permutations
+                    shuffle_key, asked, measure, predictions, stratum, num_permutations
                 )
                 for metric, nulls in shuffled.items():
                     _add(found, metric, nulls, cohort)
-            fold += 1
+            stream += 1
     return found
 
 
 def _of_attributes(metric: str, sample: Sample) -> dict[str, jax.Array]:
-    """A metric's value for each grouping."""
+    """Returns a metric's value for each grouping."""
     groupings = sample.cohort.groupings
     return {g.name: BY_GROUP[metric].of(sample, g)[0] for g in groupings}
 
 
-def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
-    """The summaries of a metric of each group."""
+def _of_groups(metric: str, sample: Sample) -> dict[str, jax.Array]:
+    """Returns the summaries of a metric of each group."""
     every = by_level(metric, sample)
     return {part: every[f"{metric}/{part}"][0] for part in SUMMARIES}
 
@@ -118,10 +119,10 @@ def _of_levels(metric: str, sample: Sample) -> dict[str, jax.Array]:
 def _from_counts(
     key: jax.Array, metric: str, sample: Sample, number: int
 ) -> tuple[dict[str, _Null], dict[str, CorrectedGap]]:
-    """A gap of unweighted rates: shuffled, and redrawn at shrunken rates."""
+    """Shuffles a gap of unweighted rates, and redraws counts at shrunken rates."""
     nulls, gaps, groupings = {}, {}, sample.cohort.groupings
-    # Everyone is of one label where it does not matter: the selection rate is then the
-    # rate of that label, and its bias is found in the same way.
+    # All patients have one label where outcomes do not matter: the selection rate is
+    # then the rate of that label, and its bias is computed in the same way.
     labels = sample.cohort.labels
     asked = labels if metric == GAP else jnp.ones_like(labels)
     for n, grouping in enumerate(groupings, _RATE_GAPS.index(metric) * len(groupings)):
@@ -142,16 +143,16 @@ def _from_counts(
 def _corrected(
     cohort: Cohort, gaps: Mapping[str, CorrectedGap]
 ) -> dict[str, jax.Array]:
-    """Corrected gaps, and those of the summaries."""
-    own = [gaps[grouping.name] for grouping in cohort.attributes]
+    """Returns the corrected gaps of the groupings and of the summaries."""
+    each = [gaps[grouping.name] for grouping in cohort.attributes]
     raw, at_rates = (
-        jnp.stack([getattr(g, kind) for g in own]) for kind in ("raw", "at_rates")
+        jnp.stack([getattr(g, kind) for g in each]) for kind in ("raw", "at_rates")
     )
-    redrawn = jnp.stack([g.replicates for g in own])
+    redrawn = jnp.stack([g.replicates for g in each])
     bias = redrawn.max(axis=0).mean() - at_rates.max()
     return {
         **{name: gap.corrected for name, gap in gaps.items()},
-        "mean": jnp.stack([g.corrected for g in own]).mean(),
+        "mean": jnp.stack([g.corrected for g in each]).mean(),
         "worst": jnp.maximum(raw.max() - bias, 0),
     }
 
@@ -164,14 +165,14 @@ def _from_patients(
     stratum: jax.Array,
     number: int,
 ) -> dict[str, dict[str, _Null]]:
-    """Metrics of patients who exchange their attributes within strata."""
-    place = jnp.argsort(stratum, stable=True)
+    """Computes metrics of patients who exchange their attributes within strata."""
+    order = jnp.argsort(stratum, stable=True)
     everyone = jnp.arange(stratum.size)
 
     def shuffle(shuffle_key: jax.Array) -> jax.Array:
         bits = jax.random.bits(shuffle_key, stratum.shape)
         _, _, drawn = jax.lax.sort((stratum, bits, everyone), num_keys=2)
-        return jnp.zeros_like(everyone).at[place].set(drawn)
+        return jnp.zeros_like(everyone).at[order].set(drawn)
 
     def values(rows: jax.Array) -> dict[str, dict[str, jax.Array]]:
         cohort = sample.cohort.exchanged(rows)
@@ -181,7 +182,7 @@ def _from_patients(
     shuffles = jax.vmap(shuffle)(jax.random.split(key, number))
     groups = sum(grouping.size for grouping in sample.cohort.groupings)
     batch = max(1, _AT_ONCE // (4 * groups * stratum.size))
-    # First as they are.
+    # The observed order comes first.
     found = jax.lax.map(
         values,
         jnp.concatenate([everyone[None], shuffles]),
@@ -202,21 +203,21 @@ def _add(
 ) -> None:
     """Adds one metric's noise: of each grouping, and of the attributes' summaries.
 
-    Of a metric of each group there are only the summaries, which were shuffled as such.
+    A metric of each group has only summaries, which were shuffled themselves.
     """
     rows, sign = dict(nulls), 1
     if metric in BY_GROUP:
-        own = [nulls[grouping.name] for grouping in cohort.attributes]
-        observed = jnp.stack([null.observed for null in own])
-        shuffled = jnp.stack([null.null for null in own])
+        each = [nulls[grouping.name] for grouping in cohort.attributes]
+        observed = jnp.stack([null.observed for null in each])
+        shuffled = jnp.stack([null.null for null in each])
         worst = BY_GROUP[metric].worst
         rows["mean"] = _Null(observed.mean(), shuffled.mean(axis=0))
         rows["worst"] = _Null(worst(observed), worst(shuffled, axis=0))
-        # Of a score the low values are the bad ones.
+        # Low values of a score are bad.
         sign = -1 if worst is jnp.min else 1
     for name, (value, null) in rows.items():
         full = f"{metric}/{name}"
-        # A shuffle in which a group's metric is undefined is left out.
+        # Shuffles in which a group's metric is undefined are ignored.
         found.floor[full] = jnp.nanmean(null) if name in nulls else null.mean()
         found.p_value[full] = metrics.permutation_p_value(sign * value, sign * null)
         found.corrected[full] = (corrected or {}).get(name, jnp.array(jnp.nan))

@@ -1,4 +1,4 @@
-"""Predictions under any weights, and what many metrics of them have in common."""
+"""Predictions under any weights, and the quantities that many metrics share."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from fairjax.metrics import GroupCounts
 
 
 class Sample:
-    """One repeat's predictions under ``B`` weightings; shared parts are made once."""
+    """One repeat's predictions under ``B`` weightings, with shared parts cached."""
 
     def __init__(
         self,
@@ -19,9 +19,9 @@ class Sample:
         decisions: jax.Array,
         weights: jax.Array,
     ):
-        """Scores and decisions are ``[n]``, weights ``[B, n]``.
+        """Stores scores ``[n]``, decisions ``[n]`` and weights ``[B, n]``.
 
-        Decisions are bool, or floats in [0, 1]: the chance of a yes.
+        Decisions are bool, or floats in [0, 1]: probabilities of a positive decision.
         """
         self.cohort = cohort
         self.scores = scores
@@ -35,31 +35,32 @@ class Sample:
         self._whole = Grouping("", ("",), everyone)
 
     def auroc(self) -> jax.Array:
-        """``[B]``."""
+        """Returns the AUROC of all patients, ``[B]``."""
         if self._auroc is None:
             self._auroc = self._ranked(self.weights)
         return self._auroc
 
     def group_aurocs(self, grouping: Grouping) -> jax.Array:
-        """``[B, G]``; NaN for groups that are not compared."""
+        """Returns each group's AUROC, ``[B, G]``; NaN for groups not compared."""
         if grouping.name not in self._group_aurocs:
             members = grouping.codes == jnp.arange(grouping.size)[:, None]
-            # Sorted once, and others' weights made 0: what is sorted by group too is
+            # Sorted once, with weights of 0 for other groups: a sort by group too is
             # slow to compile.
-            found = jax.lax.map(lambda own: self._ranked(self.weights * own), members).T
+            found = jax.lax.map(lambda one: self._ranked(self.weights * one), members).T
             enough = jnp.asarray(grouping.compared)
             self._group_aurocs[grouping.name] = jnp.where(enough, found, jnp.nan)
         return self._group_aurocs[grouping.name]
 
     def _ranked(self, weights: jax.Array) -> jax.Array:
-        """AUROCs ``[B]`` under weights ``[B, n]``."""
+        """Returns AUROCs ``[B]`` under weights ``[B, n]``."""
         auroc = jax.vmap(metrics.auroc_from_order, in_axes=(None, None, 0))
         return auroc(self._order, self.cohort.labels, weights)
 
     def counts(self, grouping: Grouping | None = None) -> GroupCounts:
-        """``[B, G, 2, 2]``, as one matrix product; of everyone without a grouping.
+        """Returns counts ``[B, G, 2, 2]``, or of all patients without a grouping.
 
-        Expected counts where decisions are chances.
+        Counts are expectations where decisions are probabilities. A single matrix
+        product computes all counts.
         """
         chosen = grouping or self._whole
         if chosen.name not in self._counts:

@@ -1,6 +1,7 @@
-"""Cohorts: the patients' outcome, and their groups that are large enough to compare.
+"""Cohorts: the patients' outcomes, and the groups that are large enough to compare.
 
-A cohort is settled once, from all patients: no method and no resample changes it.
+A cohort is built once from all patients, so methods and resamples do not change its
+groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +22,16 @@ WORST_GROUP_SUPPORT = 50
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """The patients as the metrics see them.
+    """The outcomes and groups of patients, as metrics use them.
 
     Attributes:
-      labels: int32 ``[n]``.
-      attributes: One grouping an attribute, in order.
-      crossed: That of all attributes together, where it is asked for.
-      judged: int32 ``[J, m]``, rows of the intersections that may be the worst group,
-        filled up by -1.
-      patients: int32 ``[n]``, each row's patient; None where every row is another.
+      labels: int32 ``[n]``, the outcomes.
+      attributes: One grouping per attribute, in order.
+      crossed: The grouping by all attributes together, if requested.
+      judged: int32 ``[J, m]``, rows of the intersections assessed as the worst group,
+        padded with -1.
+      patients: int32 ``[n]``, each row's patient; None where all rows are different
+        patients.
       folds: int ``[R, n]``, the fold in which each row is tested in each repeat, or
         None.
     """
@@ -43,13 +45,13 @@ class Cohort:
 
     @property
     def groupings(self) -> tuple[Grouping, ...]:
-        """The attributes', and the crossed one where there is one."""
+        """The groupings of the attributes, and the crossed grouping if present."""
         return self.attributes + (() if self.crossed is None else (self.crossed,))
 
     def exchanged(self, rows: jax.Array) -> "Cohort":
-        """The cohort in which patient i has all attributes of patient ``rows[i]``."""
-        own = [replace(g, codes=g.codes[rows]) for g in self.groupings]
-        *attributes, crossed = own if self.crossed is not None else [*own, None]
+        """Returns a cohort where patient i has the attributes of ``rows[i]``."""
+        each = [replace(g, codes=g.codes[rows]) for g in self.groupings]
+        *attributes, crossed = each if self.crossed is not None else [*each, None]
         return replace(self, attributes=tuple(attributes), crossed=crossed)
 
 
@@ -63,26 +65,26 @@ def cohort(
     references: Mapping[str, str] | None = None,
     min_support: int = MIN_SUPPORT,
 ) -> Cohort:
-    """Returns the cohort of a table of patients.
+    """Builds the cohort of a table of patients.
 
     Args:
       labels: ``[n]``, 0 or 1.
       attributes: Sensitive attributes as :func:`fairjax.partition` takes them: a data
         frame, or a mapping from name to ``n`` values. Missing values are a group.
       patients: ``[n]``, identifiers of the patients, where a patient may have several
-        rows: resamples draw patients. By default every row is another patient.
+        rows: resamples draw patients. By default every row is a different patient.
       folds: Integers ``[n]`` or ``[R, n]``, the fold in which each row is tested (in
         each of R repeats of the cross-validation). Needed for scores by fold only.
-      intersections: Compare the intersections of all attributes too, as if they were
-        one more attribute. One attribute is crossed with nothing.
-      references: Attribute -> the level that its others are measured against, for the
-        metrics of :data:`fairjax.evaluation.BY_LEVEL` that need one.
+      intersections: Whether to compare the intersections of all attributes too, as an
+        additional attribute. A single attribute has no intersections.
+      references: Attribute -> its reference category, for the metrics of
+        :data:`fairjax.evaluation.BY_LEVEL` that need a reference.
       min_support: Fewest rows of each outcome for a group to be compared.
 
     Raises:
-      ValueError: Labels other than 0 and 1; a column of another length; negative
-        folds; an attribute named as a summary; a grouping with fewer than two groups
-        that can be compared; a reference that is not one of them.
+      ValueError: If labels are not 0 or 1; if a column has another length; if a fold
+        is negative; if an attribute has the name of a summary; if a grouping has fewer
+        than two comparable groups; if a reference is not a comparable group.
 
     Example:
       >>> found = cohort([0, 1] * 40, {"sex": ["f", "m", "m", "f"] * 20})
@@ -94,8 +96,8 @@ def cohort(
     taken = [name for name in cells.attributes if name in SUMMARIES]
     if taken:
         raise ValueError(
-            f"no attribute may be named {taken[0]!r}: summaries over the attributes "
-            "have that name. Rename the column."
+            f"attributes must not be named as a summary, {' or '.join(SUMMARIES)}; got "
+            f"{taken[0]!r}. Rename the column."
         )
     row_cells = cells.encode(attributes)
     numbers = None if patients is None else _numbered(patients)
@@ -126,20 +128,20 @@ def cohort(
 
 
 def filled_up(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Row numbers of each part, int32 ``[parts, longest]``, -1 at the end.
+    """Stacks row numbers of parts, int32 ``[parts, longest]``, padded with -1.
 
     Example:
       >>> filled_up([np.array([2, 5]), np.array([7])]).tolist()
       [[2, 5], [7, -1]]
     """
     rows = np.full((len(parts), max(map(len, parts), default=0)), -1, np.int32)
-    for row, own in zip(rows, parts, strict=True):
-        row[: len(own)] = own
+    for row, part in zip(rows, parts, strict=True):
+        row[: len(part)] = part
     return rows
 
 
 def left_out(cohort: Cohort) -> dict[str, list[str]]:
-    """Grouping -> its groups that are too small to be compared, where there are any.
+    """Returns grouping -> its groups that are too small to compare, if any.
 
     Example:
       >>> groups = {"site": ["a", "a", "b", "b"] * 10 + ["c"]}
@@ -169,7 +171,7 @@ def _numbered(patients: Any) -> np.ndarray:
     missing = int((numbers < 0).sum())
     if missing:
         raise ValueError(
-            f"patients must name each row's patient; {missing:,} rows have none."
+            f"patients must name each row's patient; got {missing:,} missing names."
         )
     return numbers.astype(np.int32)
 
@@ -178,7 +180,7 @@ def _check_rows(label: np.ndarray, **columns: np.ndarray | None) -> None:
     for name, column in columns.items():
         if column is not None and len(column) != len(label):
             raise ValueError(
-                f"labels have {len(label):,} rows, but {name} have {len(column):,}."
+                f"{name} must have {len(label):,} rows, as labels; got {len(column):,}."
             )
 
 
@@ -193,8 +195,8 @@ def _checked_folds(folds: Any, rows: int) -> np.ndarray:
     if len(untested):
         repeat, row = untested[0].tolist()
         raise ValueError(
-            f"{len(untested):,} rows are in no test fold, row {row} of repeat {repeat} "
-            "first; every row must be tested once in each repeat."
+            "folds must test every row once in each repeat; got "
+            f"{len(untested):,} negative folds, row {row} of repeat {repeat} first."
         )
     return found
 
@@ -210,14 +212,14 @@ def _reference(
     name = crossed_name(attributes)
     if compared.sum() < 2:
         raise ValueError(
-            f"attribute {name!r} has {compared.sum()} levels with {support} "
-            "patients of each outcome or more; a gap needs two."
+            f"attribute {name!r} must have two groups of {support} rows or more of "
+            f"each outcome; got {compared.sum()}. Lower min_support or merge groups."
         )
     able = [level for level, enough in zip(levels, compared, strict=True) if enough]
     if reference is not None and reference not in able:
         raise ValueError(
             f"the reference of {name!r} must be one of its groups with {support} "
-            f"patients of each outcome or more, {', '.join(able)}; not {reference}."
+            f"rows of each outcome or more, {', '.join(able)}; got {reference}."
         )
     return None if reference is None else levels.index(reference)
 
@@ -225,9 +227,9 @@ def _reference(
 def _members(
     cells: Partition, row_cells: np.ndarray, attributes: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    """Each patient's group; the groups' names without the attributes', and levels."""
+    """Returns each row's group, and the groups' names and levels."""
     _, members = cells.membership(attributes)
-    # The cell that each group is named after.
+    # The first cell of each group gives the group's name.
     first = members.argmax(axis=1)
     columns = [cells.attributes.index(attribute) for attribute in attributes]
     places = cells.codes[first][:, columns]
@@ -241,6 +243,6 @@ def _members(
 def _enough(
     label: np.ndarray, codes: np.ndarray, size: int, support: int
 ) -> np.ndarray:
-    """Which groups have so many patients of each outcome, bool ``[G]``."""
+    """Returns whether each group has enough rows of each outcome, bool ``[G]``."""
     counts = np.bincount(2 * codes + label, minlength=2 * size)
     return np.all(counts.reshape(-1, 2) >= support, axis=1)

@@ -1,7 +1,7 @@
 """Evaluations of methods with intervals, and paired tests between methods.
 
-Patients are resampled jointly for all methods and repeats, so that differences are
-paired and patients who are in every repeat are not counted as new ones.
+Patients are resampled jointly for all methods and repeats. Differences are therefore
+paired, and a patient in every repeat is not counted as several patients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ class Evaluation:
     Attributes:
       repeats: metric -> ``[R]``.
       bootstrap: metric -> ``[B]``, means over repeats for each resample of patients.
-      null: metric -> its noise floor, its mean where the attributes mean nothing.
+      null: metric -> its noise floor, the mean where the attributes have no effect.
       corrected: metric -> the bias-corrected gap; NaN where no correction is defined.
-      p_noise: metric -> p-value of no more than noise.
+      p_noise: metric -> p-value of the hypothesis that the attributes have no effect.
 
     Example:
       >>> one = Evaluation(
@@ -42,11 +42,11 @@ class Evaluation:
     p_noise: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
-        """Mean over repeats."""
+        """Returns the mean over repeats."""
         return float(np.mean(self.repeats[metric]))
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """95 % interval over patients and over repeats, within the metric's range."""
+        """Returns the 95 % interval over patients and repeats, clipped to the range."""
         test = _test(self.repeats[metric], self.bootstrap[metric])
         low, high = limits(metric)
         return max(test.low, low), min(test.high, high)
@@ -54,7 +54,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference: its interval and its p-value, before and after Holm."""
+    """A paired difference, its 95 % interval, and p-values before and after Holm."""
 
     difference: float
     low: float
@@ -69,11 +69,12 @@ Tests = Mapping[str, Mapping[str, Comparison]]
 
 
 def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison:
-    """The method's metric less the baseline's, paired over patients and repeats.
+    """Compares a method's metric with the baseline's, paired by patient and repeat.
 
-    The interval and the p-value are Student's, of the variance of the differences over
-    resamples of patients plus that over repeats, divided by their number
-    (:func:`fairjax.metrics.paired_test`). One repeat has no p-value.
+    The interval and the p-value are Student's. The variance of the difference is its
+    variance over resamples of patients plus its variance over repeats divided by the
+    number of repeats (:func:`fairjax.metrics.paired_test`). The p-value of a single
+    repeat is NaN.
 
     Example:
       >>> drawn, two = np.array([0.0, 0.1]), np.array([0.0, 0.02])
@@ -88,9 +89,10 @@ def compare(method: Evaluation, baseline: Evaluation, metric: str) -> Comparison
 def contrast(
     evaluations: Sequence[Evaluation], coefficients: Sequence[float | int], metric: str
 ) -> Comparison:
-    """A sum of methods' metrics with coefficients, paired over patients and repeats.
+    """Tests a linear combination of methods' metrics, paired by patient and repeat.
 
-    The effect of a factor in a grid of methods, say, or an interaction of two.
+    The combination may be the effect of a factor in a grid of methods, or an
+    interaction of two factors.
 
     Example:
       >>> made = [Evaluation({"f1": x}, {"f1": x}) for x in np.eye(2)]
@@ -106,7 +108,7 @@ def contrast(
 def compare_all(
     evaluations: Mapping[str, Evaluation], baseline: str, metric: str
 ) -> dict[str, Comparison]:
-    """Each method against the baseline, Holm-corrected over the methods.
+    """Compares each method with the baseline, Holm-corrected over the methods.
 
     Example:
       >>> made = {n: Evaluation({"f1": x}, {"f1": x}) for n, x in zip("ab", np.eye(2))}
@@ -122,7 +124,7 @@ def compare_all(
 
 
 def holm(found: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
-    """The comparisons with p-values adjusted for their number, by Holm's method.
+    """Adjusts the p-values of comparisons for their number, by Holm's method.
 
     Example:
       >>> found = holm({"a": Comparison(0.1, 0.0, 0.2, 0.02)})
@@ -141,10 +143,10 @@ def holm(found: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
 def front_area(
     points: Sequence[Evaluation], reference: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hypervolume of (AUROC, mean gap) points: by repeat, and by resample.
+    """Computes the hypervolume of (AUROC, mean gap) points, by repeat and by resample.
 
     Args:
-      points: The settings of a family.
+      points: The evaluations of a method's settings.
       reference: The worst AUROC and the largest gap of interest.
 
     Example:
@@ -173,7 +175,7 @@ def compare_fronts(
     other: Sequence[Evaluation],
     reference: tuple[float, float],
 ) -> Comparison:
-    """How much more area one family's front dominates than another's.
+    """Compares the areas that the fronts of two methods' settings dominate.
 
     Example:
       >>> def front(auroc):
@@ -190,8 +192,8 @@ def compare_fronts(
 
 
 def _test(repeats: np.ndarray, bootstrap: np.ndarray) -> Comparison:
-    # One repeat says nothing of the variance between repeats: the interval is then one
-    # over patients only, and there is no test.
+    # One repeat has no variance between repeats: the interval is then over patients
+    # only, and the p-value is NaN.
     once = len(repeats) == 1
     differences = np.repeat(repeats, 2) if once else repeats
     test = metrics.paired_test(jnp.asarray(differences), jnp.asarray(bootstrap))

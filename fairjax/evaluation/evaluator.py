@@ -1,6 +1,6 @@
-"""From out-of-fold predictions to metrics, their resamples and their noise floors.
+"""Metrics, resamples and noise floors of out-of-fold predictions.
 
-Every metric of a method is the mean over repeats of that of the pooled predictions.
+A method's metric is the mean over repeats of the metric of the pooled predictions.
 """
 
 import functools
@@ -22,7 +22,7 @@ from fairjax.keys import as_key
 
 
 class Evaluator:
-    """Evaluates methods on one cohort, with resamples that all of them share."""
+    """An evaluator of methods on one cohort, with resamples that all methods share."""
 
     def __init__(
         self,
@@ -35,28 +35,29 @@ class Evaluator:
         weights: Any = None,
         compiler_options: Mapping[str, Any] | None = None,
     ):
-        """Draw the resamples that all methods share.
+        """Draws the resamples that all methods share.
 
         Args:
-          cohort: The patients, and which of their groups are compared.
+          cohort: The patients and their compared groups.
           num_bootstrap: Resamples of the patients.
           num_permutations: Shuffles for the noise floors.
-          key: A key, or a seed, of both.
-          metric_names: The metrics; an unknown name lists those that there are.
-          weights: float32 ``[n]``, how many patients each stands for, such as the
-            inverse probability of having been followed up. They multiply the weights
-            of the resamples. Groups are large enough by the patients that there are.
-          compiler_options: Of ``jax.jit``; the programs run for every method.
+          key: A random key or seed, of resamples and shuffles.
+          metric_names: The metrics; the error of an unknown name lists all metrics.
+          weights: float32 ``[n]``, the number of patients that each row represents,
+            such as the inverse probability of follow-up. Weights multiply the weights
+            of the resamples. Minimal group sizes count rows, not weights.
+          compiler_options: Options of ``jax.jit``, for the programs of every method.
 
         Raises:
-          ValueError: An unknown metric, or weights that are none.
+          ValueError: If a metric is unknown, or weights are not ``[n]``, finite, at
+            least 0 and not all 0.
         """
         self.cohort = cohort
         self.num_permutations = num_permutations
         self.key = as_key(key)
         self._names = _measures.checked(metric_names)
         rows = len(cohort.labels)
-        self._own = None if weights is None else _checked_weights(weights, rows)
+        self._given = None if weights is None else _checked_weights(weights, rows)
         patients = np.arange(rows) if cohort.patients is None else cohort.patients
         drawn = metrics.patient_bootstrap_weights(
             jax.random.fold_in(self.key, 0),
@@ -64,14 +65,14 @@ class Evaluator:
             num_patients=int(patients.max()) + 1,
             num_replicates=num_bootstrap,
         ).astype(jnp.float32)
-        self._weights = drawn if self._own is None else drawn * self._own
+        self._weights = drawn if self._given is None else drawn * self._given
         options: Any = compiler_options
         self._measure = jax.jit(self._measure_repeat, compiler_options=options)
         repeat = functools.partial(
             noise,
             names=self._names,
             cohort=cohort,
-            weights=self._own,
+            weights=self._given,
             num_permutations=num_permutations,
         )
         self._noise = jax.jit(repeat, compiler_options=options)
@@ -79,13 +80,13 @@ class Evaluator:
     def evaluate(
         self, scores: np.ndarray | jax.Array, decisions: np.ndarray | jax.Array
     ) -> Evaluation:
-        """Returns all metrics of one method.
+        """Computes all metrics of one method.
 
         Args:
           scores: float32 ``[R, n]``, of R repeats.
-          decisions: bool ``[R, n]``; or float32, probabilities of decisions that are
-            drawn, and metrics are then exact expectations over the draws. No threshold
-            may come from the patients that it is applied to.
+          decisions: bool ``[R, n]``; or float32, probabilities of randomised decisions,
+            whose metrics are exact expectations over the draws. A threshold must not
+            come from the patients that the threshold is applied to.
         """
         points, samples, noises = [], [], []
         for repeat in range(len(scores)):
@@ -110,10 +111,10 @@ class Evaluator:
         )
 
     def _measure_repeat(self, scores, decisions):
-        """The metrics of one repeat, and of its resamples ``[B]``."""
+        """Returns the metrics of one repeat, and of its resamples ``[B]``."""
         everyone = jnp.ones((1, scores.shape[0]), jnp.float32)
-        if self._own is not None:
-            everyone = everyone * self._own
+        if self._given is not None:
+            everyone = everyone * self._given
         point, sample = (
             _measures.measure(self._names, Sample(self.cohort, scores, decisions, mass))
             for mass in (everyone, self._weights)
@@ -128,20 +129,20 @@ def measure(
     decisions: jax.Array | np.ndarray,
     weights: jax.Array | np.ndarray,
 ) -> dict[str, jax.Array]:
-    """Returns the metrics of one repeat's predictions under B weightings.
+    """Computes the metrics of one repeat's predictions under B weightings.
 
     Args:
       cohort: The patients.
       metric_names: As for :class:`Evaluator`.
       scores: float32 ``[n]``.
-      decisions: bool ``[n]``, or probabilities of a yes.
+      decisions: bool ``[n]``, or probabilities of a positive decision.
       weights: float32 ``[B, n]``, such as 1 for the rows of a split and 0 for others.
 
     Returns:
       Full name of a metric -> ``[B]``.
 
     Raises:
-      ValueError: An unknown metric.
+      ValueError: If a metric is unknown.
 
     Example:
       >>> from fairjax import evaluation
@@ -159,14 +160,14 @@ def _checked_weights(weights: Any, rows: int) -> jax.Array:
     given = np.asarray(weights, np.float32)
     if given.shape != (rows,):
         raise ValueError(
-            f"there must be a weight for each of {rows:,} patients, not an array of "
-            f"shape {given.shape}."
+            f"weights must have the shape ({rows},), one for each row; got "
+            f"{given.shape}."
         )
     bad = int((~np.isfinite(given) | (given < 0)).sum())
     if bad or not given.any():
         raise ValueError(
-            f"weights must be finite, at least 0 and not all 0; {bad} of {rows:,} are "
-            "negative or not finite."
+            f"weights must be finite, at least 0 and not all 0; got {bad:,} of "
+            f"{rows:,} that are negative or not finite."
         )
     return jnp.asarray(given)
 

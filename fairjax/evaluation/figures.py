@@ -25,15 +25,13 @@ def gaps(
     title: str,
     label: str,
 ) -> Figure:
-    """Draws gaps with their intervals, beside their noise floors.
-
-    A metric without a noise floor is drawn without one.
+    """Draws gaps with intervals, and noise floors where defined.
 
     Args:
       evaluations: Method -> its evaluation, one row each.
       panels: Heading of a panel -> the gap's full name.
-      title: Of the figure.
-      label: What the gaps are.
+      title: Title of the figure.
+      label: Label of the horizontal axes.
 
     Example:
       >>> values = {"auroc": np.array([0.8, 0.9])}
@@ -84,6 +82,6 @@ def gaps(
 
 
 def _reach(evaluation: Evaluation, metric: str) -> np.ndarray:
-    """Distances ``[2, 1]`` from the mean down and up to the interval's ends."""
+    """Returns distances ``[2, 1]`` from the mean down and up to the interval's ends."""
     mean, (low, high) = evaluation.mean(metric), evaluation.interval(metric)
     return np.maximum(np.array([[mean - low], [high - mean]]), 0.0)

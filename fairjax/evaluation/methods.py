@@ -1,4 +1,4 @@
-"""Methods compared on one cohort, from their out-of-fold scores to tables."""
+"""Comparison of methods on one cohort, from their out-of-fold scores to tables."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,22 @@ _DIFFERENCES = ("difference", "lower", "upper", "p_value", "adjusted_p_value")
 
 @dataclass(frozen=True, eq=False)
 class MethodComparison:
-    """Methods on one cohort: their metrics, gaps and differences from a baseline.
+    """Metrics, gaps and differences from a baseline of methods on one cohort.
 
     All tables are indexed by metric and method; intervals are 95 %.
 
     Attributes:
-      baseline: The method that the others are compared with.
+      baseline: The method that all other methods are compared with.
       evaluations: Method -> its evaluation.
       metrics: Columns ``value``, ``lower`` and ``upper``.
       gaps: The metrics of groups that have a noise floor. Columns ``value``, ``lower``,
-        ``upper``; ``noise_floor``, the mean where the attributes mean nothing;
+        ``upper``; ``noise_floor``, the mean where the attributes have no effect;
         ``corrected``, the value less its bias; ``p_noise``, the one-sided p-value of
-        no more than noise. ``corrected`` is NaN for weighted rates and for AUROCs.
+        the hypothesis that the attributes have no effect. ``corrected`` is NaN for
+        weighted rates and for AUROCs.
       differences: Every other method less the baseline. Columns ``difference``,
-        ``lower``, ``upper``, ``p_value`` and ``adjusted_p_value``, Holm's over the
-        methods, for each metric on its own; p-values of one repeat are NaN.
+        ``lower``, ``upper``, ``p_value`` and ``adjusted_p_value``, by Holm over the
+        methods of each metric; p-values of a single repeat are NaN.
     """
 
     baseline: str
@@ -47,15 +48,15 @@ class MethodComparison:
         """Draws metrics of all methods with intervals and noise floors.
 
         Args:
-          metric_names: Full names, a panel each; by default all gaps with a noise
+          metric_names: Full names, one panel each; by default all gaps with a noise
             floor.
 
         Returns:
           A Matplotlib figure.
 
         Raises:
-          ModuleNotFoundError: Matplotlib is missing (extra ``audit``).
-          ValueError: A metric that was not evaluated, or none at all.
+          ModuleNotFoundError: If Matplotlib is missing (extra ``audit``).
+          ValueError: If a metric was not evaluated, or no metric is given.
         """
         from fairjax.evaluation import figures
 
@@ -86,40 +87,42 @@ def compare_methods(
     num_bootstrap: int = 1000,
     num_permutations: int = 1000,
 ) -> MethodComparison:
-    r"""Compares methods by their out-of-fold scores, whatever made these.
+    r"""Compares methods by their out-of-fold scores, of any models.
 
-    A metric is the mean over repeats of that of the scores pooled over folds. Its
-    variance is that over resamples of patients, who are drawn once for all methods
-    and repeats, plus that over repeats divided by their number,
+    A metric is the mean over repeats of the metric of the scores pooled over folds. Its
+    variance is the variance over resamples of patients, drawn once for all methods and
+    repeats, plus the variance over repeats divided by the number of repeats,
 
     .. math:: \sigma^2 = \sigma_\text{patients}^2 + \sigma_\text{repeats}^2 / R,
 
     and intervals and paired tests are Student's with Satterthwaite's degrees of
-    freedom. A noise floor is the mean of a gap where groups exchange their rows within
-    an outcome (any two rows for demographic parity).
+    freedom. A noise floor is the mean of a gap after groups exchange rows of equal
+    outcomes (any two rows for demographic parity).
 
     Args:
       cohort: From :func:`cohort`.
-      scores: Method -> its scores, NumPy, JAX or CPU PyTorch: ``[n]`` of one repeat,
-        ``[R, n]`` pooled out of fold, or ``[R, folds, n]``, of which each row's are
-        taken in its test fold (:func:`out_of_fold`). Higher for patients who are more
-        likely to have the outcome; probabilities for the Brier score.
-      baseline: The method that the others are compared with.
-      key: A key, or a seed, of resamples and shuffles.
-      thresholds: Scores of at least this are decided as 1. One number, or an array of
-        the scores' leading axes, such as ``[R, folds]``, or of all of them; or a
-        mapping from method to either. A threshold must not come from the patients that
-        it is applied to.
-      metric_names: The metrics; an unknown name lists those that there are.
-      weights: ``[n]``, how many patients each row stands for; 1 by default.
+      scores: Method -> its scores, of NumPy, JAX or PyTorch on the CPU. The shape is
+        ``[n]`` for one repeat, ``[R, n]`` pooled out of fold, or ``[R, folds, n]``;
+        then each row takes the score of its test fold (:func:`out_of_fold`). Scores
+        are higher for patients who are more likely to have the outcome; the Brier score
+        needs probabilities.
+      baseline: The method that all other methods are compared with.
+      key: A random key or seed, of resamples and shuffles.
+      thresholds: Scores at or above the threshold are decided as 1. Thresholds are one
+        number, an array of the scores' leading axes, such as ``[R, folds]``, or of all
+        axes, or a mapping from method to either. A threshold must not come from the
+        patients that the threshold is applied to.
+      metric_names: The metrics; the error of an unknown name lists all metrics.
+      weights: ``[n]``, the number of patients that each row represents; 1 by default.
       num_bootstrap: Resamples of patients, at least 2.
-      num_permutations: Shuffles of the noise floors. They shuffle rows, so the floors
-        of cohorts with several rows a patient are too low.
+      num_permutations: Shuffles of the noise floors, at least 2. Rows are shuffled, so
+        the floors of cohorts with several rows per patient are too low.
 
     Raises:
-      ValueError: Fewer than two methods; a baseline that is not one of them; scores of
-        a wrong shape, or none for some rows; thresholds of a wrong shape; scores
-        outside [0, 1] for a Brier score; an unknown metric; weights that are none.
+      ValueError: If there are fewer than two methods; if ``baseline`` is not a method;
+        if scores or thresholds have a wrong shape; if rows have no score; if scores for
+        a Brier score are outside [0, 1]; if a metric is unknown; if weights are not
+        ``[n]``, finite, at least 0 and not all 0.
 
     Example:
       >>> from fairjax import evaluation
@@ -195,12 +198,12 @@ def compare_methods(
 
 
 def out_of_fold(scores: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Returns each row's score of the fold that tests it, ``[..., R, n]``.
+    """Returns the score of each row from its test fold, ``[..., R, n]``.
 
     Args:
-      scores: ``[..., R, folds, n]``, of each repeat's and fold's model; rows that a
-        fold does not test may be NaN.
-      folds: Integers ``[R, n]``, the fold that tests a row in each repeat.
+      scores: ``[..., R, folds, n]``, scores by the model of each repeat and fold; rows
+        that a fold does not test may be NaN.
+      folds: Integers ``[R, n]``, the test fold of each row in each repeat.
 
     Example:
       >>> scores = np.array([[[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]]])
@@ -218,14 +221,14 @@ def _pooled(
     thresholds: Any,
     metric_names: Collection[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A method's scores and decisions, ``[R, n]`` both."""
+    """Returns a method's scores and decisions, ``[R, n]`` both."""
     rows = len(cohort.labels)
     scores = np.atleast_2d(np.asarray(given, np.float64))
     folds = cohort.folds
     if scores.ndim == 3 and folds is None:
         raise ValueError(
-            f"scores of {name!r} are by fold, of shape {scores.shape}; give the cohort "
-            "folds, or pool the scores to [repeats, rows]."
+            f"scores of {name!r} must be [repeats, rows] without folds; got shape "
+            f"{scores.shape}. Give the cohort folds, or pool the scores."
         )
     by_fold = (0, 0) if folds is None else (len(folds), int(folds.max()) + 1)
     if scores.shape[-1] != rows or (
@@ -244,9 +247,9 @@ def _pooled(
     if len(absent):
         repeat, row = absent[0].tolist()
         raise ValueError(
-            f"{name!r} has no score for {len(absent):,} of {scores.size:,} rows, row "
-            f"{row} of repeat {repeat} first: no fold predicted it, or the score is "
-            "NaN or infinite. Predict every row once in each repeat."
+            f"scores of {name!r} must be finite for every row; got NaN or infinity for "
+            f"{len(absent):,} of {scores.size:,}, row {row} of repeat {repeat} first. "
+            "Predict every row once in each repeat."
         )
     if "brier" in metric_names and (scores.min() < 0 or scores.max() > 1):
         raise ValueError(
@@ -258,12 +261,12 @@ def _pooled(
 
 
 def _thresholds(name: str, scores: np.ndarray, given: Any) -> np.ndarray:
-    """Thresholds that scores can be compared with."""
+    """Returns thresholds that broadcast against scores."""
     if isinstance(given, Mapping):
         if name not in given:
             raise ValueError(
-                f"thresholds must have every method; there is none for {name!r}, only "
-                f"for {', '.join(given) or 'none'}."
+                f"thresholds must have every method, also {name!r}; got thresholds of "
+                f"{', '.join(given) or 'none'}."
             )
         given = given[name]
     found = np.asarray(given, np.float64)

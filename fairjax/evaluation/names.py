@@ -1,4 +1,4 @@
-"""Names of metrics, as evaluations and their tables have them."""
+"""Names of metrics in evaluations and tables."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,19 @@ IMPACT = "disparate_impact"
 STATISTICAL_PARITY = "statistical_parity_difference"
 OPPORTUNITY = "equal_opportunity_difference"
 AVERAGE_ODDS = "average_odds_difference"
-# One value a group, and no summary: `worst_group_auroc` is one of the intersections.
+# One value per group, without summaries: `worst_group_auroc` is over intersections.
 GROUP_AUROC = "group_auroc"
-# Of the groups, on average.
+# The mean over groups.
 F1 = "group_f1_score/mean"
 SUMMARIES = ("mean", "worst")
-# Before the name of a group.
+# The prefix of a group's name.
 DISTANCE = "distance"
-# What is evaluated where nothing else is asked for.
+# The default metrics.
 STANDARD = ("auroc", "worst_group_auroc", "balanced_accuracy", "brier", GAP)
 
 
 def full_names(metric: str, attributes: Sequence[str]) -> tuple[str, ...]:
-    """A group metric's names: each attribute's, their mean, and the worst.
+    """Returns a group metric's names: each attribute's, the mean and the worst.
 
     Example:
       >>> full_names("auroc_gap", ("sex",))
@@ -32,7 +32,7 @@ def full_names(metric: str, attributes: Sequence[str]) -> tuple[str, ...]:
 
 
 def gap_metrics(attributes: Sequence[str]) -> tuple[str, ...]:
-    """The names of the equalized-odds gaps.
+    """Returns the names of the equalized-odds gaps.
 
     Example:
       >>> gap_metrics(("sex",))[0]

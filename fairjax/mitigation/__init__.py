@@ -1,9 +1,9 @@
 """Mitigation before, in and after training, for scikit-learn and for JAX.
 
 The estimators need the extra ``mitigation`` (``pip install 'fairjax[mitigation]'``) and
-are imported when they are first used; quantile repair, reweighing and thresholds
+are imported at first use. Quantile repair, reweighing and thresholds
 (:mod:`fairjax.mitigation.quantile_repair`, :mod:`fairjax.mitigation.reweighing`,
-:mod:`fairjax.mitigation.thresholds`) need nothing more than fairjax does.
+:mod:`fairjax.mitigation.thresholds`) need no extra.
 """
 
 import importlib

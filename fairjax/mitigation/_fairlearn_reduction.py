@@ -1,4 +1,4 @@
-"""The reduction around a scikit-learn estimator: fairlearn's."""
+"""Fairlearn's reduction around a scikit-learn estimator."""
 
 import warnings
 from typing import Any
@@ -16,39 +16,40 @@ with extra("mitigation", needed_by="mitigation"):
 
 
 def check_learner(estimator: Any, weights: str) -> None:
-    """Refuse what fairlearn's reduction cannot be put around.
+    """Checks that fairlearn's reduction can use an estimator.
 
     Args:
       estimator: The learner.
-      weights: What its ``fit`` calls sample weights.
+      weights: The argument of its ``fit`` for sample weights.
 
     Raises:
-      ValueError: No estimator, no classifier, or one whose ``fit`` takes no weights.
+      ValueError: If ``estimator`` is not an estimator, is not a classifier, or its
+        ``fit`` does not take weights.
     """
     if estimator is None or isinstance(estimator, type):
         raise ValueError(
-            "an estimator is needed: a scikit-learn classifier, or a FlaxClassifier, "
-            f"not {estimator!r}."
+            "estimator must be an instance of a scikit-learn classifier or of "
+            f"FlaxClassifier; got {estimator!r}."
         )
     name = type(estimator).__name__
     if not hasattr(estimator, "fit") or not is_classifier(estimator):
-        raise ValueError(f"the estimator is a classifier, not {name}.")
+        raise ValueError(f"estimator must be a classifier; got {name}.")
     if fit_takes(estimator, weights):
         return
     routing = sklearn.get_config()["enable_metadata_routing"]
     if "__" in weights and not routing:
-        # Of a pipeline's step, which sees to it.
+        # The pipeline's step checks the weights.
         return
-    how = "give sample_weight_name='<step>__sample_weight'"
+    how = "set sample_weight_name='<step>__sample_weight'"
     if routing:
         how = (
-            "sample_weight_name is 'sample_weight' while metadata routing is enabled; "
-            "have its classifier ask by set_fit_request(sample_weight=True), and other "
-            "steps that take weights decline by set_fit_request(sample_weight=False)"
+            "and metadata routing, set sample_weight_name='sample_weight', call "
+            "set_fit_request(sample_weight=True) on its classifier, and "
+            "set_fit_request(sample_weight=False) on other steps that take weights"
         )
     raise ValueError(
-        f"{name}.fit takes no {weights!r}, by which the reduction tells an estimator "
-        f"what it wants. For a pipeline {how}."
+        f"estimator.fit must take {weights!r}, the weights of the reduction; got {name}"
+        f", which does not. For a pipeline {how}."
     )
 
 
@@ -59,17 +60,16 @@ def fit(
     groups: np.ndarray,
     constraints: ParityConstraints,
 ) -> None:
-    """Fit fairlearn's reduction, and keep of it what both back ends have.
+    """Fits fairlearn's reduction, and sets the attributes that both back ends have.
 
     Args:
       settings: A :class:`fairjax.mitigation.ExponentiatedGradient`.
-      X: As the estimator takes it.
+      X: Features, as the estimator takes them.
       labels: ``[n]``, 0 or 1.
-      groups: ``[n]``, numbers.
-      constraints: Of these patients; what wrong decisions cost is read of them.
-
+      groups: ``[n]``, integers.
+      constraints: The patients' constraints, which hold the costs of wrong decisions.
     """
-    # equalized_odds is EqualizedOdds there, and so on.
+    # Fairlearn's moment for equalized_odds is EqualizedOdds, and so on.
     moment = getattr(reductions, settings.constraint.title().replace("_", ""))
     bounds = moment(
         difference_bound=settings.difference_bound,
@@ -77,7 +77,7 @@ def fit(
         ratio_bound_slack=settings.ratio_slack,
     )
     false_positive, false_negative = constraints.wrong[:2].tolist()
-    found = reductions.ExponentiatedGradient(
+    reduction = reductions.ExponentiatedGradient(
         settings.estimator,
         bounds,
         objective=reductions.ErrorRate(
@@ -90,23 +90,21 @@ def fit(
         sample_weight_name=settings.sample_weight_name,
     )
     with warnings.catch_warnings():
-        # What newer releases of pandas say of fairlearn is not for our users.
+        # Newer releases of pandas warn of fairlearn's code, not of our users' code.
         warnings.filterwarnings("ignore", "Setting a", DeprecationWarning)
-        found.fit(X, labels, sensitive_features=groups)
-    chances = found.weights_.sort_index()
+        reduction.fit(X, labels, sensitive_features=groups)
+    chances = reduction.weights_.sort_index()
     used = chances[chances > 0]
-    settings.predictors_ = [found.predictors_[i] for i in used.index]
+    settings.predictors_ = [reduction.predictors_[i] for i in used.index]
     settings.chances_ = used.to_numpy(np.float64)
-    settings.best_gap_ = float(found.best_gap_)
-    settings.iterations_ = int(found.last_iter_) + 1
-    multipliers = found.lambda_vecs_EG_.to_numpy(np.float64)
-    settings.multipliers_ = multipliers[:, : found.best_iter_ + 1].mean(axis=1)
+    settings.best_gap_ = float(reduction.best_gap_)
+    settings.iterations_ = int(reduction.last_iter_) + 1
+    multipliers = reduction.lambda_vecs_EG_.to_numpy(np.float64)
+    settings.multipliers_ = multipliers[:, : reduction.best_iter_ + 1].mean(axis=1)
 
 
-def selection_chance(fitted: Any, X: Any) -> np.ndarray:
-    """``[n]``: the chance that the mixture selects each patient."""
-    chance = sum(
-        share * (np.asarray(predictor.predict(X)) == 1)
-        for share, predictor in zip(fitted.chances_, fitted.predictors_, strict=True)
-    )
-    return np.clip(chance, 0.0, 1.0)
+def selection_probability(fitted: Any, X: Any) -> np.ndarray:
+    """Returns the probability that the mixture selects each patient, ``[n]``."""
+    models = zip(fitted.chances_, fitted.predictors_, strict=True)
+    selected = sum(q * (np.asarray(model.predict(X)) == 1) for q, model in models)
+    return np.clip(selected, 0.0, 1.0)

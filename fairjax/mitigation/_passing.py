@@ -1,4 +1,4 @@
-"""What a wrapped estimator is given of a table's groups and weights."""
+"""Routing of groups and weights to a wrapped estimator."""
 
 import inspect
 from typing import Any
@@ -14,7 +14,7 @@ with extra("mitigation", needed_by="mitigation"):
 
 
 def requested(estimator: Any, method: str, sensitive_features: Any) -> dict[str, Any]:
-    """Sensitive features, for a method that metadata routing says takes them.
+    """Returns the sensitive features if metadata routing says a method takes them.
 
     Example:
       >>> from sklearn.linear_model import LogisticRegression
@@ -40,10 +40,10 @@ def settings_for(function: Any, estimator: Any) -> dict[str, Any]:
 
 
 def takes_weights(estimator: Any) -> bool:
-    """Whether fit takes sample weights; one that is fitted already need not.
+    """Checks that fit takes sample weights; a fitted estimator returns False.
 
     Raises:
-      ValueError: It takes none.
+      ValueError: If fit does not.
 
     Example:
       >>> from sklearn.linear_model import LogisticRegression
@@ -55,16 +55,16 @@ def takes_weights(estimator: Any) -> bool:
     if fit_takes(estimator, "sample_weight"):
         return True
     raise ValueError(
-        f"{type(estimator).__name__} takes no sample_weight: leave it out, or wrap a "
-        "fitted one in FrozenEstimator, so that only the rules are weighted."
+        f"estimator.fit must take sample_weight; got {type(estimator).__name__}. Leave "
+        "weights out, or wrap a fitted one in FrozenEstimator to weight only the rules."
     )
 
 
 def fit_takes(estimator: Any, weights: str) -> bool:
-    """Whether fit takes sample weights under a name, or hands them on.
+    """Returns whether fit takes sample weights under a name, or forwards them.
 
-    Searches and ensembles hand them on to all that they are made of; a pipeline does
-    only where metadata routing is enabled.
+    Searches and ensembles forward weights to all their estimators. A pipeline forwards
+    weights only where metadata routing is enabled.
 
     Example:
       >>> from sklearn.linear_model import LogisticRegression
@@ -90,7 +90,7 @@ def fit_takes(estimator: Any, weights: str) -> bool:
 
 
 def asks(estimator: Any, method: str, name: str) -> bool:
-    """Whether metadata routing is on, and hands a method what is called so.
+    """Returns whether metadata routing is enabled and gives a method an argument.
 
     Example:
       >>> from sklearn.linear_model import LogisticRegression
@@ -100,6 +100,6 @@ def asks(estimator: Any, method: str, name: str) -> bool:
     if not sklearn.get_config()["enable_metadata_routing"]:
         return False
     if isinstance(estimator, FrozenEstimator) and method != "fit":
-        # It hands on what its own estimator asks for, but does not say so.
+        # It forwards what its estimator requests, without a request of its own.
         estimator = estimator.estimator
     return bool(get_routing_for_object(estimator).consumes(method, [name]))

@@ -1,4 +1,4 @@
-"""What classifiers that decide by chance share: outcomes, draws, expectations."""
+"""The base class of randomised classifiers: outcomes, draws and expectations."""
 
 from abc import abstractmethod
 from typing import Any
@@ -26,10 +26,10 @@ _RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_
 
 
 class RandomisedMixin:
-    """Expected counts and rates of a classifier with chances.
+    """Expected counts and rates of a randomised classifier.
 
-    Once fitted it has ``classes_``, ``group_names_`` and ``counts_``, and its groups as
-    ``_groups``.
+    A fitted classifier has ``classes_``, ``group_names_`` and ``counts_``, and its
+    groups as ``_groups``.
     """
 
     classes_: np.ndarray
@@ -39,7 +39,7 @@ class RandomisedMixin:
     _groups: Groups
 
     def _begin(self, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Outcomes as 0 and 1 and the group of each row, both ``[n]``, at fit."""
+        """Returns outcomes as 0 and 1 and the group of each row, both ``[n]``."""
         labels, self.classes_ = two_classes(y)
         self._groups, codes = Groups.read(sensitive_features, rows=len(labels))
         self.group_names_ = self._groups.names
@@ -48,25 +48,26 @@ class RandomisedMixin:
     def expected_counts(
         self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
     ) -> GroupCounts:
-        """Confusion counts ``[G, 2, 2]`` expected of other rows, with no draw.
-
-        Every rate and gap of :mod:`fairjax.metrics` reads them.
+        """Computes the expected confusion counts of other rows, without a draw.
 
         Args:
           X: ``[n, d]``.
           y: ``[n]``, of the classes seen at fit.
-          sensitive_features: As at fit, also where deciding needs none.
+          sensitive_features: As at fit, also where decisions do not need them.
           sample_weight: ``[n]``, at least 0.
 
+        Returns:
+          Counts ``[G, 2, 2]``, for every rate and gap of :mod:`fairjax.metrics`.
+
         Raises:
-          ValueError: Other columns, classes or groups than at fit.
+          ValueError: If columns, classes or groups are not those of the fit.
         """
         labels = self._positive(y).astype(np.int64)
-        chance = self._chance(X, sensitive_features)
+        probability = self._probability(X, sensitive_features)
         return expected_counts(
             labels,
-            chance,
-            self._groups.known(sensitive_features, rows=len(chance)),
+            probability,
+            self._groups.known(sensitive_features, rows=len(probability)),
             num_groups=len(self.group_names_),
             weights=sample_weight,
         )
@@ -78,54 +79,55 @@ class RandomisedMixin:
         return pd.DataFrame(rates, index=pd.Index(self.group_names_, name="group"))
 
     @abstractmethod
-    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
-        """``[n]``, of the second class."""
+    def _probability(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
+        """Returns the probability of the second class, ``[n]``."""
 
     def _drawn(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
-        """Draws decisions; a random state that is a number begins anew each time."""
-        chance = self._chance(X, sensitive_features)
-        draws = check_random_state(self.random_state).random_sample(len(chance))
-        return self.classes_[(draws < chance).astype(int)]
+        """Draws decisions; an integer random state draws the same numbers each time."""
+        probability = self._probability(X, sensitive_features)
+        draws = check_random_state(self.random_state).random_sample(len(probability))
+        return self.classes_[(draws < probability).astype(int)]
 
     def _accuracy(
         self, X: Any, y: Any, weights: Any, sensitive_features: Any = None
     ) -> float:
-        """Returns the mean chance of the right decision.
+        """Returns the mean probability of the right decision.
 
         Raises:
-          ValueError: Columns of other lengths, or weights that are negative, not finite
+          ValueError: If columns differ in length, or weights are negative, not finite
             or all 0.
         """
-        positive, chance = self._positive(y), self._chance(X, sensitive_features)
-        check_consistent_length(positive, chance)
+        positive, selected = self._positive(y), self._probability(X, sensitive_features)
+        check_consistent_length(positive, selected)
         if weights is not None:
-            weights = _check_sample_weight(weights, chance, ensure_non_negative=True)
+            weights = _check_sample_weight(weights, selected, ensure_non_negative=True)
             if not weights.any():
-                raise ValueError("Sample weights hold at least one non-zero number.")
-        right = np.where(positive, chance, 1 - chance)
+                raise ValueError("Sample weights need at least one non-zero number.")
+        right = np.where(positive, selected, 1 - selected)
         return float(np.average(right, weights=weights))
 
     def _positive(self, y: Any) -> np.ndarray:
         """Returns whether each outcome is of the second class, bool ``[n]``.
 
         Raises:
-          ValueError: An outcome of neither class.
+          ValueError: If an outcome is of neither class.
         """
         check_is_fitted(self, "counts_")
         y = column_or_1d(_plain(y))
         if not np.isin(y, self.classes_).all():
             raise ValueError(
-                f"labels are of the classes seen at fit, {self.classes_.tolist()}; "
-                f"found {np.setdiff1d(y, self.classes_).tolist()} too."
+                f"labels must be of the classes seen at fit, {self.classes_.tolist()}; "
+                f"got {np.setdiff1d(y, self.classes_).tolist()} too."
             )
         return y == self.classes_[1]
 
 
 def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The outcome as 0 and 1, ``[n]``, and its two classes.
+    """Returns the outcome as 0 and 1, ``[n]``, and its two classes.
 
     Raises:
-      ValueError: No outcome, one that is no class, or other than two classes.
+      ValueError: If the outcome is missing, is not categorical, or does not have two
+        classes.
 
     Example:
       >>> two_classes(["no", "yes", "no"])
@@ -140,17 +142,17 @@ def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
     classes = np.asarray(encoder.classes_)
     if len(classes) != 2:
         raise ValueError(
-            f"Only binary classification is supported: the outcome has {len(classes)} "
-            "classes."
+            "Only binary classification is supported: y must have 2 classes; got "
+            f"{len(classes)}."
         )
     return np.asarray(encoder.transform(y)), classes
 
 
 def _plain(y: Any) -> Any:
-    """An outcome in one of pandas' own types as NumPy has it.
+    """Returns an outcome of a pandas extension type as NumPy has it.
 
     Raises:
-      ValueError: Missing values.
+      ValueError: If values are missing.
     """
     if not isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
         return y

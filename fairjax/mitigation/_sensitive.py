@@ -1,4 +1,4 @@
-"""Sensitive features as scikit-learn users give them, to groups by name."""
+"""Conversion of scikit-learn users' sensitive features to named groups."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,22 @@ from fairjax._levels import quote
 
 _MISSING = "missing"
 
-# A level as JSON holds it; None is a missing value.
+# A category as JSON holds it; None is a missing value.
 Level: TypeAlias = str | bool | int | float | None
 Cell: TypeAlias = tuple[Level, ...]
 
 
 class Groups:
-    """The groups of a table, one for each observed combination of levels.
+    """The groups of a table, one for each observed combination of categories.
 
-    Levels are told apart by what they are, not by how they are written: 1, 1.0 and True
-    are one level, ``"1"`` is another. All missing values are one level, ``missing``.
+    Categories are compared by value, not by spelling: 1, 1.0 and True are one category,
+    ``"1"`` is another. All missing values are one category, ``missing``.
 
     Attributes:
-      columns: Names of the attributes; numbers where they came without names.
-      named: Whether they came with names.
-      cells: The levels of each group.
-      names: Of the groups, for readers.
+      columns: Names of the attributes; positions where attributes have no names.
+      named: Whether attributes have names.
+      cells: The categories of each group.
+      names: Names of the groups, for readers.
 
     Example:
       >>> import pandas as pd
@@ -45,7 +45,7 @@ class Groups:
         self.cells: tuple[Cell, ...] = tuple(map(tuple, cells))
         names = [self._name(cell) for cell in self.cells]
         times = Counter(names)
-        # Two that read alike are written as Python writes them.
+        # Equal names of different groups are replaced by Python's representations.
         self.names = tuple(
             name if times[name] == 1 else self._name(cell, repr)
             for name, cell in zip(names, self.cells, strict=True)
@@ -53,11 +53,11 @@ class Groups:
 
     @classmethod
     def of(cls, sensitive_features: Any, *, rows: int) -> "Groups":
-        """Those that a table has.
+        """Returns the groups of a table.
 
         Raises:
-          ValueError: No sensitive features, not one for each row, or levels that are no
-            single values.
+          ValueError: If sensitive features are missing, do not have one row per row of
+            the table, or hold categories that are not single values.
         """
         table, named = _table(sensitive_features, rows)
         columns, (cells, _) = list(map(str, table.columns)), _cells(table)
@@ -68,7 +68,7 @@ class Groups:
     def read(
         cls, sensitive_features: Any, *, rows: int
     ) -> tuple["Groups", Int64[np.ndarray, " n"]]:
-        """The groups that a table has, and the group of each of its rows.
+        """Returns the groups of a table, and the group of each row.
 
         Raises:
           ValueError: As :meth:`of`.
@@ -77,45 +77,46 @@ class Groups:
         return groups, groups.known(sensitive_features, rows=rows)
 
     def codes(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
-        """The group of each row; -1 for a combination that there is no group of.
+        """Returns the group of each row; -1 for a new combination.
 
         Raises:
-          ValueError: No sensitive features, not one for each row, or other columns.
+          ValueError: If sensitive features are missing, do not have one row per row of
+            the table, or have other columns.
         """
         return self._codes(sensitive_features, rows)[0]
 
     def known(self, sensitive_features: Any, *, rows: int) -> Int64[np.ndarray, " n"]:
-        """The group of each row, each of which has one.
+        """Returns the group of each row, and refuses new groups.
 
         Raises:
-          ValueError: As :meth:`codes`; rows of groups that fitting did not see.
+          ValueError: As :meth:`codes`; if a row's group is new since fit.
         """
         codes, new = self._codes(sensitive_features, rows)
         if new:
             raise ValueError(
-                f"{(codes < 0).sum()} rows are of groups that were not there at fit: "
-                f"{quote([self._name(cell) for cell in new])}. Known are "
-                f"{', '.join(map(repr, self.names))}."
+                f"groups must be those seen at fit, {', '.join(map(repr, self.names))};"
+                f" got {quote([self._name(cell) for cell in new])} in "
+                f"{(codes < 0).sum()} rows. Fit on a table that has them."
             )
         return codes
 
     def _codes(
         self, sensitive_features: Any, rows: int
     ) -> tuple[np.ndarray, list[Cell]]:
-        """The group of each row, and the combinations that are none."""
+        """Returns the group of each row, and the new combinations."""
         table, named = _table(sensitive_features, rows)
         columns = tuple(map(str, table.columns))
         other = named and self.named and columns != self.columns
         if other or len(columns) != len(self.columns):
             raise ValueError(
-                f"the sensitive features are {list(columns)}; at fit they were "
-                f"{list(self.columns)}."
+                f"sensitive_features must have the columns seen at fit, "
+                f"{list(self.columns)}; got {list(columns)}."
             )
         cells, which = _cells(table)
-        places = {cell: place for place, cell in enumerate(self.cells)}
-        found = np.array([places.get(cell, -1) for cell in cells], np.int64)
-        new = [cell for cell in cells if cell not in places]
-        return found[which], sorted(new, key=str)
+        code_of = {cell: code for code, cell in enumerate(self.cells)}
+        codes = np.array([code_of.get(cell, -1) for cell in cells], np.int64)
+        new = [cell for cell in cells if cell not in code_of]
+        return codes[which], sorted(new, key=str)
 
     def _name(self, cell: Cell, write: Callable[[Any], str] = str) -> str:
         parts = [_MISSING if level is None else write(level) for level in cell]
@@ -127,7 +128,10 @@ class Groups:
 
 
 def check_not_among(features: Any, groups: Groups) -> None:
-    """Refuse a table whose features include a sensitive column, by its name.
+    """Checks that a table's features do not include a sensitive column, by name.
+
+    Raises:
+      ValueError: If a sensitive column is among the features.
 
     Example:
       >>> sex = Groups(("sex",), True, [("f",)])
@@ -137,31 +141,31 @@ def check_not_among(features: Any, groups: Groups) -> None:
     both = [name for name in groups.columns if groups.named and name in there]
     if both:
         raise ValueError(
-            f"the sensitive features {both} are among the features; leave them out, "
-            "they are given as sensitive_features."
+            f"X must not include the sensitive features; got {both} among its columns. "
+            "Give these columns as sensitive_features only."
         )
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[Cell], np.ndarray]:
-    """The observed combinations, and which of them each row is."""
+    """Returns the observed combinations, and the combination of each row."""
     which = np.zeros(len(table), np.int64)
-    for place in range(table.shape[1]):
+    for name, column in table.items():
         try:
-            own, levels = pd.factorize(table.iloc[:, place])
+            codes, levels = pd.factorize(column)
         except TypeError as error:
             raise ValueError(
-                "levels of sensitive features are single values, such as text, numbers "
-                f"and dates; {str(table.columns[place])!r} holds others."
+                "sensitive features must hold single values, such as text, numbers and "
+                f"dates; got others in {str(name)!r}."
             ) from error
-        # Numbered anew with each column: combinations are never more than rows.
-        _, which = np.unique(which * (len(levels) + 1) + own + 1, return_inverse=True)
+        # Renumbered with each column, so that combinations never exceed rows.
+        _, which = np.unique(which * (len(levels) + 1) + codes + 1, return_inverse=True)
     _, first, which = np.unique(which, return_index=True, return_inverse=True)
     rows = table.iloc[first].itertuples(index=False, name=None)
     cells = [tuple(map(_level, row)) for row in rows]
-    # Levels that are written in several ways are one.
-    distinct = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    places = np.array([distinct[cell] for cell in cells], np.int64)
-    return list(distinct), places[which]
+    # Categories of several spellings are one.
+    distinct = {cell: code for code, cell in enumerate(dict.fromkeys(cells))}
+    codes = np.array([distinct[cell] for cell in cells], np.int64)
+    return list(distinct), codes[which]
 
 
 def _level(value: Any) -> Level:
@@ -179,19 +183,19 @@ def _level(value: Any) -> Level:
 
 
 def _table(given: Any, rows: int) -> tuple[pd.DataFrame, bool]:
-    """The sensitive features as a table, and whether its columns have names."""
+    """Returns the sensitive features as a table, and whether columns have names."""
     if given is None:
         raise ValueError(
-            "sensitive_features are needed: the groups to be served alike, one row "
-            "each for the rows of X."
+            "sensitive_features must be given, one row for each row of X; got None. "
+            "They say each patient's group."
         )
     table, named = _framed(given)
     if len(table) != rows:
         raise ValueError(
-            f"there are sensitive features of {len(table)} rows; X has {rows}."
+            f"sensitive_features must have the {rows} rows of X; got {len(table)} rows."
         )
     if not table.shape[1]:
-        raise ValueError("the sensitive features have no column.")
+        raise ValueError("sensitive_features must have a column or more; got none.")
     return table, named
 
 
@@ -203,11 +207,11 @@ def _framed(given: Any) -> tuple[pd.DataFrame, bool]:
     if isinstance(given, pd.Series):
         named = given.name is not None
         return given.to_frame(given.name if named else "group"), named
-    # A list that mixes text with what is missing would else be all text.
+    # NumPy would turn missing values among text into text.
     array = given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
     if array.ndim not in (1, 2):
         raise ValueError(
-            f"sensitive features are [n] or [n, attributes], not {array.shape}."
+            f"sensitive_features must be [n] or [n, attributes]; got {array.shape}."
         )
     columns = ["group"] if array.ndim == 1 else range(array.shape[1])
     return pd.DataFrame(array, columns=list(columns)), False

@@ -1,9 +1,9 @@
 r"""Parity of groups as linear constraints on the cells' mean decisions.
 
 A *cell* is a group and an outcome, c = 2 g + y. Every parity constraint, and the error,
-is linear in the mean decisions :math:`\mu_c` of the cells: so a classifier is told to
-the reduction by 2 G numbers, and a price of each cell tells the reduction's wishes to a
-learner, however many patients there are.
+is linear in the cells' mean decisions :math:`\mu_c`. A reduction therefore sees a
+classifier as 2 G numbers, and asks a learner for one by a price of each cell, however
+many patients there are.
 """
 
 import warnings
@@ -25,7 +25,7 @@ Parity: TypeAlias = Literal[
     "error_rate_parity",
 ]
 
-# Constraint -> the outcomes of the patients that each of its rates is taken of.
+# Constraint -> the outcomes of the patients in each of its rates' denominators.
 _EVENTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "demographic_parity": ((0, 1),),
     "equalized_odds": ((0,), (1,)),
@@ -33,20 +33,20 @@ _EVENTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "false_positive_rate_parity": ((0,),),
     "error_rate_parity": ((0, 1),),
 }
-# What is left unbounded is bounded by as much, as in the reference implementation.
+# The default difference bound, as in the reference implementation.
 _DIFFERENCE = 0.01
 
 
 class ParityConstraints(NamedTuple):
-    r""":math:`M \mu + k \le \epsilon` for the cells' mean decisions :math:`\mu` [C].
+    r"""Constraints :math:`M \mu + k \le \epsilon` on mean decisions :math:`\mu` [C].
 
     Attributes:
       matrix: ``[J, C]``, M.
       offset: ``[J]``, k.
       bound: :math:`\epsilon`.
-      mass: ``[C]``, each cell's share of all patients.
-      wrong: ``[C]``, what a wrong decision costs.
-      lacking: Groups that a constrained rate is not defined for.
+      mass: ``[C]``, the fraction of all patients in each cell.
+      wrong: ``[C]``, the cost of a wrong decision in each cell.
+      lacking: Groups in which a constrained rate is not defined.
     """
 
     matrix: Float[np.ndarray, "J C"]
@@ -71,21 +71,21 @@ def parity_constraints(
     weights: Real[np.ndarray, " n"] | None = None,
     names: Sequence[str] | None = None,
 ) -> ParityConstraints:
-    r"""The constraints of a notion of parity.
+    r"""Builds the linear constraints of a notion of parity.
 
-    With :math:`u_{g,e}` the mean utility of group g in an event e, and :math:`u_e` that
-    of all groups, a pair of rows for each g and e,
+    Let :math:`u_{g,e}` be the mean utility of group g in an event e, and :math:`u_e`
+    the mean utility of all groups in e. Each g and e has a pair of rows,
 
     .. math:: \rho u_{g,e} - u_e \le \epsilon, \qquad
        \rho u_e - u_{g,e} \le \epsilon.
 
-    The utility is the decision; for ``"error_rate_parity"`` it is the error. Events are
-    everyone (``"demographic_parity"``, ``"error_rate_parity"``), those with the outcome
-    (``"true_positive_rate_parity"``), those without (``"false_positive_rate_parity"``)
-    or both of the latter (``"equalized_odds"``). A *difference* bound has
-    :math:`\rho = 1`; groups then are within :math:`\epsilon` of all, and so within
-    :math:`2 \epsilon` of each other. A *ratio* bound is :math:`\rho`, with the slack as
-    :math:`\epsilon`.
+    The utility is the decision, or the error for ``"error_rate_parity"``. The event of
+    ``"demographic_parity"`` and ``"error_rate_parity"`` holds all patients. The event
+    of ``"true_positive_rate_parity"`` holds the positives, the event of
+    ``"false_positive_rate_parity"`` the negatives; ``"equalized_odds"`` has both
+    events. A *difference* bound has :math:`\rho = 1`: groups are within
+    :math:`\epsilon` of all patients, and so within :math:`2 \epsilon` of each other. A
+    *ratio* bound is :math:`\rho`, with the slack as :math:`\epsilon`.
 
     Args:
       labels: ``[n]``, 0 or 1.
@@ -95,22 +95,22 @@ def parity_constraints(
       difference_bound: :math:`\epsilon` in [0, 1]; .01 where neither bound is given.
       ratio_bound: :math:`\rho` in (0, 1]; instead of a difference bound.
       ratio_slack: :math:`\epsilon` of a ratio bound, in [0, 1].
-      objective: What is to be small under the constraints: ``"error"``, or
+      objective: What to minimise under the constraints: ``"error"``, or
         ``"balanced_error"``, the mean of the false positive and the false negative rate
         of all patients.
-      costs: Of a false positive and of a false negative, at least 0; they multiply the
-        objective's parts.
+      costs: Costs of a false positive and of a false negative, at least 0; each
+        multiplies its part of the objective.
       weights: ``[n]``, at least 0; ones by default.
-      names: ``[G]``, what messages call the groups; their numbers by default.
+      names: ``[G]``, names of the groups for messages; numbers by default.
 
     Returns:
-      The constraints. A group that an event has no patients of (no positives, for the
-      true positive rate) is not constrained in it; a warning names it.
+      The constraints. An event without patients of a group, such as the true positive
+      rate without positives, does not constrain the group; a warning names the group.
 
     Raises:
-      ValueError: Columns of other lengths; labels other than 0 and 1; groups or weights
-        out of range; a group without patients, or whose patients all have a weight of
-        0; a setting out of its range.
+      ValueError: If columns differ in length; if labels are not 0 or 1; if groups,
+        weights or a setting are out of range; if a group has no patients of positive
+        weight.
 
     References:
       Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
@@ -144,18 +144,18 @@ def parity_constraints(
         within = np.isin(outcome, event)
         everyone = _mean_of(within, mass)
         for g in range(num_groups):
-            own = _mean_of(within & (group == g), mass)
-            if own is None or everyone is None:
+            mean = _mean_of(within & (group == g), mass)
+            if mean is None or everyone is None:
                 lacking.add(g)
                 continue
-            for row in (ratio * own - everyone, ratio * everyone - own):
+            for row in (ratio * mean - everyone, ratio * everyone - mean):
                 rows.append(row * slope)
                 offsets.append(row @ level)
     if lacking:
         warnings.warn(
-            f"groups {[known[g] for g in sorted(lacking)]} lack the patients that "
-            f"{constraint} is a rate of (positives or negatives): the constraint does "
-            "not bind them there.",
+            f"groups {[known[g] for g in sorted(lacking)]} lack positives or negatives "
+            f"for a rate of {constraint}; the constraint does not bind these groups in "
+            "that rate.",
             stacklevel=2,
         )
     matrix = np.array(rows).reshape(-1, 2 * num_groups)
@@ -167,11 +167,11 @@ def parity_constraints(
 def violations(
     constraints: ParityConstraints, selected: Float[np.ndarray, "*batch C"]
 ) -> Float[np.ndarray, "*batch J"]:
-    r"""By how much each constraint is broken: :math:`M \mu + k - \epsilon`.
+    r"""Computes how far each constraint is exceeded: :math:`M \mu + k - \epsilon`.
 
     Args:
       constraints: The constraints.
-      selected: ``[..., C]``, the cells' mean decisions (or chances of one).
+      selected: ``[..., C]``, the cells' mean decisions, or probabilities of selection.
 
     Returns:
       ``[..., J]``, at most 0 where a constraint holds.
@@ -190,7 +190,9 @@ def violations(
 def expected_cost(
     constraints: ParityConstraints, selected: Float[np.ndarray, "*batch C"]
 ) -> Float[np.ndarray, "*batch"]:
-    r"""The objective: :math:`\sum_c m_c \, w_c \, |\mu_c - y_c|`, the error by default.
+    r"""Computes the objective, :math:`\sum_c m_c \, w_c \, |\mu_c - y_c|`.
+
+    The objective is the error by default.
 
     Args:
       constraints: The constraints, which hold the masses m and the costs w.
@@ -211,13 +213,13 @@ def expected_cost(
 def cell_prices(
     constraints: ParityConstraints, multipliers: Float[np.ndarray, "*batch J"]
 ) -> Float[np.ndarray, "*batch C"]:
-    r"""What selecting a patient costs under multipliers, by cell.
+    r"""Computes the price of selecting a patient under multipliers, by cell.
 
     .. math:: p_c = (1 - 2 y_c) w_c + \frac{(\lambda^\top M)_c}{m_c}, \qquad
        L(h, \lambda) = \text{const} + \sum_c m_c \, p_c \, \mu_c(h)
 
-    The best response to :math:`\lambda` selects where the price is negative: it is the
-    classifier of weights :math:`|p_c|` and of labels :math:`[p_c < 0]`.
+    The best response to :math:`\lambda` selects where the price is negative: the best
+    classifier under weights :math:`|p_c|` and labels :math:`[p_c < 0]`.
 
     Args:
       constraints: The constraints.
@@ -241,31 +243,31 @@ def cell_prices(
 
 
 def _bounds(difference, ratio, slack) -> tuple[float, float]:
-    """The ratio and the bound."""
+    """Returns the ratio and the bound."""
     if difference is not None and ratio is not None:
-        raise ValueError("give a difference bound or a ratio bound, not both.")
+        raise ValueError("give difference_bound or ratio_bound; got both.")
     if ratio is None:
         if slack != 0:
-            raise ValueError("ratio_slack is of a ratio_bound, which is not given.")
+            raise ValueError(f"ratio_slack needs a ratio_bound; got only {slack!r}.")
         difference = _DIFFERENCE if difference is None else difference
-        _patients.check_share("difference_bound", difference)
+        _patients.check_fraction("difference_bound", difference)
         return 1.0, float(difference)
-    _patients.check_share("ratio_bound", ratio, above=True)
-    _patients.check_share("ratio_slack", slack)
+    _patients.check_fraction("ratio_bound", ratio, above=True)
+    _patients.check_fraction("ratio_slack", slack)
     return float(ratio), float(slack)
 
 
 def _masses(labels, groups, weights, num_groups: int) -> np.ndarray:
-    """``[C]``: each cell's share of all weights."""
+    """Returns the fraction of all weights in each cell, ``[C]``."""
     _patients.check_lengths(labels=labels, groups=groups, weights=weights)
     cell = _patients.group_ids(groups, num_groups) * 2 + _patients.binary(labels)
-    weights = _patients.near_one(_patients.own_weights(weights, len(labels)))
+    weights = _patients.near_one(_patients.as_weights(weights, len(labels)))
     if not weights.any():
-        raise ValueError("there are no patients, or their weights are all 0.")
+        raise ValueError("patients of positive weight are needed; got none.")
     return np.bincount(cell, weights / weights.sum(), 2 * num_groups)
 
 
 def _mean_of(cells: np.ndarray, mass: np.ndarray) -> np.ndarray | None:
-    """The mean over some cells, as a row; None without patients in them."""
+    """Returns the mean over some cells, as a row; None without patients in them."""
     total = mass[cells].sum()
     return np.where(cells, mass, 0.0) / total if total > 0 else None

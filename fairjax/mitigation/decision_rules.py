@@ -1,4 +1,4 @@
-"""Decisions by chance: thresholds drawn for each group, and what to expect of them."""
+"""Randomised decisions: thresholds drawn for each group, and their expected counts."""
 
 from typing import Any, NamedTuple
 
@@ -8,19 +8,17 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from fairjax.metrics import GroupCounts
 from fairjax.mitigation import _patients
 
-# By which a sum of chances may be beyond 1.
+# A sum of probabilities may exceed 1 by as much.
 _ROUNDING = 1e-6
 
 
 class DecisionRules(NamedTuple):
-    """One rule for each group: which thresholds, and with what chance.
-
-    A pytree of arrays.
+    """One rule for each group, its thresholds and their probabilities; a pytree.
 
     Attributes:
-      thresholds: ``[G, V]``; a score of at least that is selected.
-      chances: ``[G, V]``, the chance of each threshold; rows sum to 1. Groups of fewer
-        thresholds are filled up with a chance of 0.
+      thresholds: ``[G, V]``; a rule selects scores at or above its threshold.
+      chances: ``[G, V]``, the probability of each threshold; rows sum to 1. Groups of
+        fewer thresholds are padded with a probability of 0.
       reversed: ``[G, V]``, whether a score *below* the threshold is selected instead.
     """
 
@@ -34,12 +32,12 @@ def selection_probability(
     groups: Int[Array | np.ndarray, " n"],
     rules: DecisionRules,
 ) -> Float[np.ndarray, " n"]:
-    r"""The chance with which a group's rule selects each patient.
+    r"""Computes the probability with which a group's rule selects each patient.
 
     .. math:: \Pr(\hat Y_i = 1) = \sum_v q_{g_i,v} [s_i \ge t_{g_i,v}]
 
-    It is a decision's expectation: what is linear in decisions (rates, error) is exact
-    when computed from it, and no draw is needed.
+    This probability is a decision's expectation. Rates and errors are linear in
+    decisions, so they are exact when computed from the probability, without a draw.
 
     Args:
       scores: ``[n]``.
@@ -50,8 +48,8 @@ def selection_probability(
       ``[n]``, in [0, 1], float64.
 
     Raises:
-      ValueError: A score that is NaN: it is on no side of a threshold; a group that
-        there is no rule of.
+      ValueError: If a score is NaN, which lies on no side of a threshold, or a group
+        has no rule.
 
     Example:
       >>> import numpy as np
@@ -64,7 +62,7 @@ def selection_probability(
     _patients.check_lengths(scores=scores, groups=groups)
     scores = np.asarray(scores)
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN.")
+        raise ValueError(f"scores must not be NaN; got {np.isnan(scores).sum()} NaN.")
     thresholds, chances, reverse = map(np.asarray, rules)
     groups = _patients.group_ids(groups, len(thresholds))
     probability = np.zeros(len(scores))
@@ -83,17 +81,17 @@ def expected_counts(
     num_groups: int,
     weights: Real[np.ndarray, " n"] | None = None,
 ) -> GroupCounts:
-    r"""Confusion counts in expectation over random decisions.
+    r"""Computes confusion counts in expectation over random decisions.
 
     .. math:: N_{g,y,1} = \sum_i w_i [g_i = g] [y_i = y] \Pr(\hat Y_i = 1)
 
-    True and false positive rates, selection rates and accuracies of them are expected
-    values; predictive values and F1 are ratios of expectations.
+    True and false positive rates, selection rates and accuracies of these counts are
+    expected values; predictive values and F1 are ratios of expectations.
 
     Args:
       labels: ``[n]``, 0 or 1.
-      probability: ``[n]``, of selection, in [0, 1].
-      groups: ``[n]``, in ``0 .. G − 1``; -1 is counted nowhere.
+      probability: ``[n]``, the probability of selection, in [0, 1].
+      groups: ``[n]``, in ``0 .. G − 1``; rows of -1 are not counted.
       num_groups: G.
       weights: ``[n]``, at least 0; ones by default.
 
@@ -101,9 +99,9 @@ def expected_counts(
       Counts ``[G, 2, 2]``, float64, for every rate and gap of :mod:`fairjax.metrics`.
 
     Raises:
-      ValueError: Columns of other lengths; of the rows that count, labels other than 0
-        and 1 or probabilities outside [0, 1]; groups out of range; weights that are not
-        finite numbers of at least 0.
+      ValueError: If columns differ in length; if groups are out of range; if weights
+        are not finite numbers of at least 0; if a counted row has a label other than 0
+        and 1, or a probability outside [0, 1].
 
     Example:
       >>> import numpy as np
@@ -117,11 +115,11 @@ def expected_counts(
         labels=labels, probability=probability, groups=groups, weights=weights
     )
     groups = _patients.group_ids(groups, num_groups, least=-1)
-    weights = _patients.own_weights(weights, len(groups))
+    weights = _patients.as_weights(weights, len(groups))
     kept = groups >= 0
     probability, weights = np.asarray(probability)[kept], weights[kept]
-    if not ((probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)).all():
-        raise ValueError("probabilities lie in [0, 1]; some do not.")
+    within = (probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)
+    _patients.check_each(probability, within, "probability must lie in [0, 1]")
     probability = np.clip(probability, 0, 1)
     cell = groups[kept] * 2 + _patients.binary(np.asarray(labels)[kept])
     selected, total = (

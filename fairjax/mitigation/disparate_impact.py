@@ -1,4 +1,4 @@
-r"""Pre-processing: features that tell less of the group a patient belongs to."""
+r"""Pre-processing: features from which a patient's group is harder to predict."""
 
 import dataclasses
 import warnings
@@ -27,72 +27,72 @@ with extra("mitigation", needed_by="mitigation"):
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
 
-# Half of what float64 holds.
+# Half of float64's largest number.
 _LARGEST = float(np.finfo(np.float64).max) / 2
 Unseen = Literal["error", "together", "keep"]
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    r"""Moves the groups' distributions of each feature together: Feldman's repair.
+    r"""A transformer that equalises the groups' distributions of each feature.
 
-    Each value is moved towards the one that has its rank in a distribution common to
-    all groups (:func:`fairjax.mitigation.quantile_repair.repair`), a share
-    ``repair_level`` of the way, so that a model can tell less of the group from any
-    one feature. Within a group the order of patients is kept. A feature of many values
-    ends with the same distribution in every group.
+    Feldman's repair moves each value the fraction ``repair_level`` of the way to the
+    value of its rank in a distribution common to all groups
+    (:func:`fairjax.mitigation.quantile_repair.repair`). A model can then predict the
+    group less well from any one feature. Repair keeps the order of patients within a
+    group. A feature of many values ends with the same distribution in every group.
 
-    Of a feature of few values that cannot be, unless patients who are alike are parted
-    by chance: all who share a value move together. A binary feature is left as it is,
-    or becomes constant in some groups, which may part them more than before;
-    ``ties="random"`` makes it alike. See :meth:`report`.
+    A feature of few values can only do so if ties are broken at random, because
+    patients of equal values otherwise move together. A binary feature is then unchanged
+    or becomes constant in some groups, which may increase the distance between groups.
+    ``ties="random"`` makes its distributions equal. See :meth:`report`.
 
-    What it does *not* do: it never sees labels, so that the disparate impact of labels
-    stays as it was; only what a model makes of the features changes. It treats
-    features one by one: several together may still tell the group. :meth:`report`
-    says how far apart the groups' distributions are, before and after.
+    The repair never sees labels, so the disparate impact of labels does *not* change;
+    only a model's use of the features does. Features are repaired one by one, so
+    several features together may still predict the group. :meth:`report` returns the
+    distances between the groups' distributions before and after repair.
 
-    It differs from the implementation in BlackBoxAuditing, which AIF360 calls, in
-    that it
+    The implementation in BlackBoxAuditing, which AIF360 calls, differs as follows:
 
-    - learns from one table and repairs another, where theirs repairs the table at hand,
-      patients of the test set moving each other's values;
-    - takes quantiles over patients and interpolates between them; theirs takes them
-      over a group's distinct values, as many as the group has that has fewest, and
-      gives all patients of a quantile one value;
-    - has a rule for groups that it has not seen, for missing values (they stay
-      missing) and for values outside the learnt range (they take its ends);
-    - moves values, by default, along the feature's own scale (geometric repair).
-      ``scale="rank"`` moves them along the distinct values, as theirs does; theirs
-      gives observed values only, which here ``discrete`` asks for;
-    - takes groups as they are given; theirs puts a numeric attribute into bins first.
+    - This class learns from one table and repairs another. BlackBoxAuditing repairs the
+      table at hand, so patients of the test set move each other's values.
+    - This class takes quantiles over patients and interpolates between quantiles.
+      BlackBoxAuditing takes quantiles over a group's distinct values, as many as the
+      fewest of any group, and gives all patients of a quantile one value.
+    - This class has a rule for new groups, for missing values (which stay missing) and
+      for values outside the learnt range (which take the range's ends).
+    - This class moves values along the feature's own scale by default (geometric
+      repair). ``scale="rank"`` moves values along the distinct values, as
+      BlackBoxAuditing does; BlackBoxAuditing returns observed values only, as
+      ``discrete`` does here.
+    - This class takes groups as given; BlackBoxAuditing first bins a numeric attribute.
 
-    On groups of one size without ties, all features discrete and ``scale="rank"``, the
-    two agree exactly.
+    On groups of one size without ties, all features discrete and ``scale="rank"``, both
+    agree exactly.
 
     Args:
-      repair_level: :math:`\lambda` in [0, 1]; 0 changes nothing. It is read when a
-        table is transformed, and may be set anew without another fit.
-      scale: ``"value"`` or ``"rank"``; they are the same at ``repair_level=1``.
-      ties: ``"middle"``: equal values of a group stay equal, so that a binary feature
-        is changed for all or for none of its patients. ``"random"``: they are spread
-        over the values that their ranks have, which makes distributions of discrete
-        features equal at the price of chance. The draw depends on the key and on who
-        the patient is, by ``patients`` or else by the row's features, so that it does
-        not matter who else is in the table. Rows with the same features share a draw
-        unless ``patients`` tell them apart.
-      discrete: Features that are given values observed in training only: their
-        positions or names; ``"auto"`` for those of whole numbers alone.
-      num_quantiles: The most quantiles that are kept of each group; no more than the
-        largest group has patients.
-      unseen: A group that fitting did not see, or saw no value of a feature in:
-        ``"error"``, or ranked among all groups ``"together"``, or ``"keep"``: left as
-        it is.
-      key: Of random ties.
+      repair_level: :math:`\lambda` in [0, 1]; 0 changes nothing. The level is read when
+        a table is transformed, and may be changed without another fit.
+      scale: ``"value"`` or ``"rank"``, which are equal at ``repair_level=1``.
+      ties: ``"middle"``: equal values of a group stay equal, so a binary feature
+        changes for all or none of a group's patients with a value. ``"random"``: equal
+        values are spread over the values of their ranks, so the distributions of
+        discrete features become equal, but the repair is random. A draw depends on the
+        key and on the patient alone, by ``patients`` or else by the row's features, and
+        not on other rows of the table. Rows of equal features share a draw unless
+        ``patients`` separates them.
+      discrete: Positions or names of features whose repaired values must be values
+        observed in training; ``"auto"`` for the features that hold only integers.
+      num_quantiles: The most quantiles kept of each group; at most the number of
+        patients of the largest group.
+      unseen: How to treat a group that is new since fit, or had no value of a feature
+        at fit: ``"error"``; ``"together"``, ranked among all groups together; or
+        ``"keep"``, unchanged.
+      key: A random key or seed, for random ties.
 
     Attributes:
       group_names_: Names of the groups.
-      quantiles_: What was learnt, a
+      quantiles_: The learnt quantiles, a
         :class:`~fairjax.mitigation.quantile_repair.GroupQuantiles`.
       n_features_in_: Number of features.
       feature_names_in_: Their names, if they had any.
@@ -123,7 +123,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     def fit(
         self, X: Any, y: Any = None, *, sensitive_features: Any = None
     ) -> "DisparateImpactRemover":
-        """Learn the groups' distributions, and the one common to them.
+        """Learns the groups' distributions and the common distribution.
 
         Args:
           X: ``[n, d]``, numbers; NaN is a missing value.
@@ -132,12 +132,12 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             series or a data frame; each observed combination is a group.
 
         Returns:
-          Itself.
+          The fitted transformer itself.
 
         Raises:
-          ValueError: A setting out of range; features that are no numbers, or so large
-            that differences of two overflow; sensitive features that are missing, of
-            other length, or among the features.
+          ValueError: If a setting is out of range; if features are not numbers, or so
+            large that differences overflow; if sensitive features are missing, of
+            another length, or among the features.
         """
         del y
         self._check()
@@ -161,7 +161,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     def transform(
         self, X: Any, *, sensitive_features: Any = None, patients: Any = None
     ) -> np.ndarray | pd.DataFrame:
-        """The repaired features.
+        """Repairs features.
 
         Args:
           X: ``[n, d]``, of the columns seen at fit.
@@ -173,9 +173,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
           ``[n, d]``; as a data frame after ``set_output(transform="pandas")``.
 
         Raises:
-          ValueError: As :meth:`fit`; other columns; with ``unseen="error"``, a group
-            that fitting did not see, or a value of a feature that fitting saw no value
-            of in that group.
+          ValueError: As :meth:`fit`; if columns are not those of the fit; or, with
+            ``unseen="error"``, if a group is new since fit, or had no value of a
+            feature at fit.
         """
         check_is_fitted(self)
         self._check()
@@ -185,15 +185,15 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         new = np.where(codes < 0, len(self.group_names_), codes)
         drawn = self._drawn_by(values, patients) if self.ties == "random" else None
         repaired = self._repaired(values, new, drawn)
-        # To a feature that fitting saw no value of in a group, the group is new.
+        # A group without values of a feature at fit is new to the feature.
         unlearnt = np.isnan(self.quantiles_.knots[new, 0]) & ~np.isnan(values)
         if unlearnt.any() and self.unseen == "error":
             row, column = np.argwhere(unlearnt)[0]
             names = np.asarray(self.get_feature_names_out())
             raise ValueError(
-                f"{unlearnt.sum()} values are of features that had no value in their "
-                f"group at fit, such as {names[column]!r} of "
-                f"{self.group_names_[codes[row]]!r}: fit on a table that has some, or "
+                "each feature must have had values in its group at fit; got "
+                f"{unlearnt.sum()} that had not, such as {names[column]!r} of "
+                f"{self.group_names_[codes[row]]!r}. Fit on a table that has some, or "
                 "set unseen to 'together' or 'keep'."
             )
         if unlearnt.any() and self.unseen == "together":
@@ -212,7 +212,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         sensitive_features: Any = None,
         patients: Any = None,
     ) -> np.ndarray | pd.DataFrame:
-        """The repaired features of the table learnt from; see :meth:`fit`."""
+        """Fits to a table, and returns its repaired features; see :meth:`fit`."""
         fitted = self.fit(X, y, sensitive_features=sensitive_features)
         return fitted.transform(
             X, sensitive_features=sensitive_features, patients=patients
@@ -221,21 +221,20 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     def report(
         self, X: Any, *, sensitive_features: Any = None, patients: Any = None
     ) -> pd.DataFrame:
-        """How far apart the groups' distributions are, before and after repair.
+        """Computes distances of the groups' distributions before and after repair.
 
-        These are distances of features. The disparate impact of labels is not among
-        them, since no repair of features moves it.
+        The distances are of features. The disparate impact of labels is not included,
+        because repair of features does not change it.
 
         Args:
-          X: ``[n, d]``, of the columns seen at fit; rows held out tell more than those
-            learnt from.
+          X: ``[n, d]``, of the columns seen at fit; use rows that fitting did not see.
           sensitive_features: As at fit.
           patients: As :meth:`transform`.
 
         Returns:
-          A row a feature: the largest Kolmogorov-Smirnov and Wasserstein distance of
-          two groups, as ``distances.distribution_distances`` has them, the
-          second of them in standard deviations of the table at hand.
+          One row per feature: the largest Kolmogorov-Smirnov and Wasserstein distances
+          of two groups, by ``distances.distribution_distances``. Wasserstein distances
+          are in standard deviations of the given table.
 
         Raises:
           ValueError: As :meth:`transform`.
@@ -259,7 +258,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         return pd.DataFrame(table, self.get_feature_names_out(), columns)
 
     def __sklearn_tags__(self) -> Any:
-        """Missing values are welcome."""
+        """Tells scikit-learn that missing values are allowed."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -268,9 +267,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         names = pd.Index(getattr(X, "columns", ()))
         if not names.is_unique:
             twice = names[names.duplicated()].unique().tolist()
-            raise ValueError(f"several features are named {twice}: rename them.")
+            raise ValueError(f"feature names must be unique; got {twice} repeatedly.")
         try:
-            found = validate_data(
+            values = validate_data(
                 self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset
             )
         except (TypeError, ValueError) as error:
@@ -282,13 +281,14 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             if not words:
                 raise
             raise ValueError(
-                f"the features {words} are no numbers: encode them or leave them out."
+                f"features must be numbers; got others in {words}. Encode these "
+                "features or leave them out."
             ) from error
-        values = np.asarray(found)
+        values = np.asarray(values)
         if (np.abs(values) > _LARGEST).any():
             raise ValueError(
-                f"features lie within {_LARGEST:.3g}, so that differences of two do "
-                "not overflow: give them in another unit."
+                f"features must lie within {_LARGEST:.3g}, so that differences do not "
+                f"overflow; got {np.nanmax(np.abs(values)):.3g}. Change the unit."
             )
         return values
 
@@ -307,22 +307,22 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             return np.array(repaired)
 
     def _drawn_by(self, values: np.ndarray, patients: Any) -> jax.Array:
-        """``[n, 2]``, the words that identify each row's patient, or its features."""
+        """Returns 32-bit words of each row's patient, or else features, ``[n, 2]``."""
         if patients is None:
-            # Adding zero makes −0 the 0 that it equals.
+            # Adding zero turns −0 into 0, which have different bits.
             table = pd.DataFrame(values + 0.0)
             same = int(table.duplicated().sum())
             if same:
                 warnings.warn(
-                    f"{same} rows repeat another row's features, and share its random "
-                    "draw: give patients, which tell them apart.",
+                    f"{same} rows repeat another row's features and share its random "
+                    "draw. Give patients to separate equal rows.",
                     stacklevel=3,
                 )
         else:
             table = pd.DataFrame({"patient": np.asarray(patients)})
             if len(table) != len(values):
                 raise ValueError(
-                    f"there are patients of {len(table)} rows; X has {len(values)}."
+                    f"patients must have the {len(values)} rows of X; got {len(table)}."
                 )
         words = pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64)
         halves = words[:, None] >> np.array([0, 32], np.uint64)
@@ -337,7 +337,7 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         if self.discrete is None or isinstance(self.discrete, str):
             if self.discrete != "auto":
                 raise ValueError(
-                    "discrete is 'auto', or the positions or names of features, not "
+                    "discrete must be 'auto', or positions or names of features; got "
                     f"{self.discrete!r}."
                 )
             whole = np.isnan(values) | (values == np.round(values))
@@ -349,8 +349,8 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             mask = isinstance(feature, bool | np.bool_)
             if mask or (feature not in names and feature not in positions):
                 raise ValueError(
-                    f"discrete names no feature: {feature!r}; it lists positions or "
-                    "names."
+                    "discrete must list positions or names of features; got "
+                    f"{feature!r}."
                 )
             chosen[names.index(feature) if feature in names else feature] = True
         return chosen

@@ -1,4 +1,4 @@
-"""How far apart the groups' distributions of features are."""
+"""Distances between the groups' distributions of features."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 
 from fairjax.mitigation._patients import near_one
 
-# Groups times distinct values that are looked at together.
+# Groups times distinct values that are processed together.
 _CELLS = 2**20
 
 
@@ -16,7 +16,7 @@ def distribution_distances(
     *,
     num_groups: int,
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    r"""How far apart the groups' distributions of each feature are.
+    r"""Computes two distances between the groups' distributions of each feature.
 
     - Kolmogorov-Smirnov: the largest :math:`\sup_x |F_g(x) - F_h(x)|` of two groups, in
       [0, 1].
@@ -24,12 +24,12 @@ def distribution_distances(
       standard deviation of all values, 0 or more; 0 for a constant feature.
 
     Args:
-      features: ``[n, d]``; NaN is a missing value and counts for nothing.
+      features: ``[n, d]``; NaN is a missing value and is ignored.
       groups: ``[n]``, in ``0 .. G − 1``.
       num_groups: G.
 
     Returns:
-      Both, ``[d]``; NaN where fewer than two groups have values.
+      Both distances, ``[d]``; NaN where fewer than two groups have values.
 
     References:
       Feldman et al., KDD 2015; Villani, *Optimal Transport*, 2009, for the second.
@@ -58,15 +58,16 @@ def distribution_distances(
 
 
 def _apart(values: np.ndarray, groups: np.ndarray, number: int) -> tuple[float, float]:
-    """Both distances, the second in the unit of `near_one`; each group has values.
+    """Computes both distances, the second in the unit of `near_one`.
 
-    Distinct values are taken some at a time: memory is that of the pairs of groups.
+    Each group must have values. Distinct values are processed in blocks, so that memory
+    does not exceed that of the pairs of groups.
     """
     of, which = np.unique(values, return_inverse=True)
     order = np.argsort(which, kind="stable")
     groups, which = groups[order], which[order]
     sizes = np.bincount(groups, minlength=number)[:, None]
-    # After the last value there is no gap: all are below it.
+    # There is no gap after the last value.
     gaps = np.append(np.diff(near_one(of)), 0.0)
     largest, before = 0.0, np.zeros((number, 1), np.int64)
     between = np.zeros(number * (number - 1) // 2)
@@ -78,7 +79,7 @@ def _apart(values: np.ndarray, groups: np.ndarray, number: int) -> tuple[float, 
         counts = np.bincount(cell, minlength=number * width).reshape(number, width)
         counts = before + np.cumsum(counts, axis=1)
         below, before = counts / sizes, counts[:, -1:]
-        # Of the two groups that are furthest apart at a value.
+        # The two groups that are furthest apart at a value.
         largest = max(largest, float(np.max(below.max(axis=0) - below.min(axis=0))))
         between += pdist(below * gaps[first : first + width], "cityblock")
     return largest, float(between.max())

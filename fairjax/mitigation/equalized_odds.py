@@ -9,6 +9,7 @@ import numpy as np
 
 from fairjax._extra import extra
 from fairjax.mitigation._passing import requested, settings_for, takes_weights
+from fairjax.mitigation._patients import check_each
 from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.decision_rules import selection_probability
@@ -34,43 +35,44 @@ _SCORES = ("predict_proba", "decision_function", "predict")
 class EqualizedOdds(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
-    r"""Decides with thresholds drawn for each group so that groups have equal rates.
+    r"""A classifier with randomised thresholds by group, so that rates are equal.
 
     The rules solve a linear programme (:func:`fairjax.mitigation.equal_rate_rules`):
-    of all rules under which the groups' true and false positive rates differ by at most
-    a tolerance, those of least error or cost. Fit it on patients that the classifier
-    was not trained on: rates on training rows flatter it.
+    the least error or cost under which the groups' true and false positive rates differ
+    by at most a tolerance. Fit the rules on patients that the classifier was not
+    trained on, because rates on training rows are too good.
 
-    Two warnings that belong to the method:
+    The method has two drawbacks:
 
-    - *The group must be known to decide.* With ``shared=True`` one rule serves
-      everyone and it need not be; that costs accuracy, and with a tolerance of 0 often
-      all of it.
-    - *Decisions are drawn.* Two patients alike may be decided differently.
-      :meth:`predict_proba` gives the chance, which is what expected rates are exactly
-      computed from, :meth:`score` too.
+    - *Decisions need the patient's group.* With ``shared=True`` one rule serves all
+      groups and decisions do not need the group. A shared rule costs accuracy, with a
+      tolerance of 0 often all of the accuracy.
+    - *Decisions are drawn.* Two equal patients may get different decisions.
+      :meth:`predict_proba` returns the probability, from which expected rates and
+      :meth:`score` are exactly computed.
 
     The classifier is given sensitive features only where scikit-learn's metadata
-    routing is enabled and it, or a step of its pipeline, requests them.
+    routing is enabled and the classifier, or a step of its pipeline, requests them.
 
     Args:
-      estimator: A classifier of two classes; it is cloned and fitted on the same rows.
-        Wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator`.
-      constraint: Which rates are to be equal: ``"equalized_odds"``,
+      estimator: A classifier of two classes, which is cloned and fitted on the same
+        rows. Wrap a fitted classifier in :class:`sklearn.frozen.FrozenEstimator`.
+      constraint: Which rates must be equal: ``"equalized_odds"``,
         ``"true_positive_rate_parity"``, ``"false_positive_rate_parity"`` or
         ``"demographic_parity"``.
       objective: ``"error"`` or ``"balanced_error"``.
-      costs: Of a false positive and of a false negative, at least 0.
+      costs: Costs of a false positive and of a false negative, at least 0.
       tolerance: The largest difference between groups allowed, in [0, 1].
-      shared: One rule for all groups. Its thresholds are chosen among 1000 at most, so
-        that the cost is within a little of the least.
+      shared: One rule for all groups. At most 1000 candidate thresholds are tried, so
+        the cost is only close to the least.
       reverse: Whether scores below a threshold may be selected.
       response: Which method gives scores; ``"predict"`` for hard decisions, as in the
-        published method; ``"auto"``: the first that there is of ``predict_proba``,
+        published method; ``"auto"`` for the first available of ``predict_proba``,
         ``decision_function`` and ``predict``.
-      random_state: Of :meth:`predict`. With a number every call draws alike: patients
-        who are decided one by one then share one draw, which is a fixed threshold on
-        their chance and no longer fair. For those give a ``numpy.random.RandomState``.
+      random_state: Random state of :meth:`predict`. With an integer every call draws
+        the same numbers. Patients decided one by one then share one draw, which is a
+        fixed threshold on their probability and no longer fair. Give a
+        ``numpy.random.RandomState`` for such patients.
 
     Attributes:
       estimator_: The fitted classifier.
@@ -78,12 +80,12 @@ class EqualizedOdds(
       rules_: The rules, :class:`fairjax.mitigation.DecisionRules`.
       group_names_: Names of the groups, in the rules' order.
       counts_: Expected confusion counts ``[G, 2, 2]`` of the rows of the fit.
-      cost_: The objective's value there, of all rows.
-      lacking_groups_: Names of the groups without the patients that a constrained rate
-        is taken of, positives or negatives. They took no part, and have the others'
-        mean rate.
-      n_features_in_: The classifier's, where it has it.
-      feature_names_in_: Likewise.
+      cost_: The objective's value over all rows of the fit.
+      lacking_groups_: Names of the groups without the positives or negatives of a
+        constrained rate. The programme left these groups out, and their rules have the
+        other groups' mean rate.
+      n_features_in_: The classifier's number of features, where defined.
+      feature_names_in_: The classifier's feature names, where defined.
 
     References:
       Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning*,
@@ -131,18 +133,18 @@ class EqualizedOdds(
           sample_weight: ``[n]``, at least 0.
 
         Returns:
-          Itself.
+          The fitted estimator itself.
 
         Raises:
-          ValueError: As ``equal_rate_rules``, for a group whose patients all have a
-            weight of 0 too; no classifier, or a fitted one of other classes; an outcome
-            of other than two; no sensitive features; weights for a classifier that
-            takes none.
+          ValueError: As ``equal_rate_rules``; if ``estimator`` is not a classifier, or
+            is a fitted classifier of other classes; the outcome does not have two
+            classes; sensitive features are missing; or weights are given to a
+            classifier that does not take weights.
         """
         check_choice("response", self.response, *get_args(Scores))
         if not hasattr(self.estimator, "fit") or not is_classifier(self.estimator):
             raise ValueError(
-                f"the estimator is a classifier, not {type(self.estimator).__name__}."
+                f"estimator must be a classifier; got {type(self.estimator).__name__}."
             )
         labels, codes = self._begin(y, sensitive_features)
         check_consistent_length(X, labels)
@@ -156,19 +158,19 @@ class EqualizedOdds(
         estimator: Any = clone(self.estimator)
         self.estimator_ = estimator.fit(X, y, **given)
         for name in ("n_features_in_", "feature_names_in_"):
-            # Of an earlier fit's classifier.
+            # An earlier fit may have set the attribute.
             self.__dict__.pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         theirs = getattr(self.estimator_, "classes_", self.classes_)
         if not np.array_equal(theirs, self.classes_):
             raise ValueError(
-                f"the classifier's classes are {np.asarray(theirs).tolist()}; those of "
-                f"the outcome are {self.classes_.tolist()}."
+                f"the classifier must have the classes of y, {self.classes_.tolist()}; "
+                f"got {np.asarray(theirs).tolist()}. Fit both on the same classes."
             )
         scores = self._scores(X, sensitive_features)
         if not self.shared:
-            _tell_that_groups_are_needed()
+            _warn_that_groups_are_needed()
         fitted = equal_rate_rules(
             labels,
             scores,
@@ -183,14 +185,14 @@ class EqualizedOdds(
         return self
 
     def predict_proba(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
-        """The chance of each decision, ``[n, 2]``: exact, no draw.
+        """Returns the exact probability of each decision, ``[n, 2]``, without a draw.
 
         Args:
           X: ``[n, d]``.
           sensitive_features: As at fit; not needed with ``shared=True``.
 
         Raises:
-          ValueError: No sensitive features, or a group that fitting did not see.
+          ValueError: If sensitive features are missing, or a group is new since fit.
         """
         check_is_fitted(self)
         scores = self._scores(X, sensitive_features)
@@ -198,11 +200,11 @@ class EqualizedOdds(
             codes = np.zeros(len(scores), np.int64)
         else:
             codes = self._groups.known(sensitive_features, rows=len(scores))
-        chance = selection_probability(scores, codes, self.rules_)
-        return np.stack([1 - chance, chance], axis=1)
+        selected = selection_probability(scores, codes, self.rules_)
+        return np.stack([1 - selected, selected], axis=1)
 
     def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
-        """Decisions ``[n]``, drawn with the chances of :meth:`predict_proba`.
+        """Draws decisions ``[n]`` with the probabilities of :meth:`predict_proba`.
 
         Args:
           X: ``[n, d]``.
@@ -221,7 +223,7 @@ class EqualizedOdds(
         *,
         sensitive_features: Any = None,
     ) -> float:
-        """Expected accuracy, exact: the mean chance of the right decision.
+        """Returns the expected accuracy, the exact mean probability of being right.
 
         Args:
           X: ``[n, d]``.
@@ -235,7 +237,7 @@ class EqualizedOdds(
         return self._accuracy(X, y, sample_weight, sensitive_features)
 
     def __sklearn_tags__(self) -> Any:
-        """Two classes, of the tables that the classifier takes."""
+        """Tells scikit-learn: two classes, and the tables that the classifier takes."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         taken = get_tags(self.estimator).input_tags
@@ -243,7 +245,7 @@ class EqualizedOdds(
             setattr(tags.input_tags, name, getattr(taken, name))
         return tags
 
-    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
+    def _probability(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
         return self.predict_proba(X, sensitive_features=sensitive_features)[:, 1]
 
     def _scores(self, X: Any, sensitive_features: Any) -> np.ndarray:
@@ -251,26 +253,24 @@ class EqualizedOdds(
         name = next((n for n in names if hasattr(self.estimator_, n)), None)
         if name is None:
             raise ValueError(
-                f"{type(self.estimator_).__name__} has no {' or '.join(names)}."
+                f"estimator must have {' or '.join(names)}; got "
+                f"{type(self.estimator_).__name__}. Choose another response."
             )
         given = requested(self.estimator_, name, sensitive_features)
-        found = np.asarray(getattr(self.estimator_, name)(X, **given))
+        scores = np.asarray(getattr(self.estimator_, name)(X, **given))
         if name == "predict":
-            return (found == self.classes_[1]).astype(np.float64)
-        found = found[:, 1] if found.ndim == 2 else found
-        if not np.isfinite(found).all():
-            raise ValueError(
-                f"{type(self.estimator_).__name__}.{name} gives scores that are not "
-                "finite."
-            )
-        return found
+            return (scores == self.classes_[1]).astype(np.float64)
+        scores = scores[:, 1] if scores.ndim == 2 else scores
+        gives = f"{type(self.estimator_).__name__}.{name} must give finite scores"
+        check_each(scores, np.isfinite(scores), gives)
+        return scores
 
 
 @functools.cache
-def _tell_that_groups_are_needed() -> None:
-    """Warns, but once: not for every fold of a search."""
+def _warn_that_groups_are_needed() -> None:
+    """Warns once, rather than for every fold of a search."""
     warnings.warn(
-        "These rules need each patient's group to decide: predict asks for "
-        "sensitive_features. With shared=True they do not.",
+        "These rules need each patient's group to decide, so predict requires "
+        "sensitive_features. Set shared=True for one rule for all groups.",
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-r"""In-processing: a mixture of classifiers under parity constraints."""
+r"""In-processing: a randomised classifier under parity constraints."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ import numpy as np
 from fairjax._extra import extra
 from fairjax.mitigation import _fairlearn_reduction
 from fairjax.mitigation._passing import settings_for
-from fairjax.mitigation._patients import own_weights
+from fairjax.mitigation._patients import as_weights
 from fairjax.mitigation._randomised import RandomisedMixin
 from fairjax.mitigation._sensitive import check_not_among
 from fairjax.mitigation._stored_mixtures import read_fitted, write_fitted
@@ -42,7 +42,7 @@ with extra("mitigation", needed_by="mitigation"):
         validate_data,
     )
 
-# As far as a fitted mixture may miss its bound without a word.
+# A fitted mixture that exceeds its bound by more is warned of.
 _MISSED = 1e-3
 
 
@@ -50,67 +50,70 @@ _MISSED = 1e-3
 class ExponentiatedGradient(
     RandomisedMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
-    r"""A random choice of classifiers whose rates are alike in all groups.
+    r"""A randomised classifier that minimises cost under parity constraints.
 
-    Of all mixtures of the learner's classifiers it is, nearly, the one of least cost
-    under the constraints (:func:`~fairjax.mitigation.parity_constraints`). It is found
-    by answering prices of groups and outcomes with classifiers of weighted labels
-    (:func:`~fairjax.mitigation.solve_reduction`). The group is needed to fit, not
-    to predict.
+    The classifier mixes the learner's classifiers at approximately the least cost under
+    the constraints (:func:`~fairjax.mitigation.parity_constraints`; Agarwal et al.
+    2018). A game answers prices of groups and outcomes with classifiers of weighted
+    labels (:func:`~fairjax.mitigation.solve_reduction`). Fitting needs the groups;
+    predicting does not.
 
-    Two back ends, chosen by the estimator:
+    The estimator chooses one of two back ends:
 
     - a :class:`~fairjax.mitigation.FlaxClassifier`: trained here, eight multipliers at
-      a time in one compiled program, each from where its place was left;
+      a time in one compiled program, each starting from its model of the iteration
+      before;
     - any scikit-learn estimator whose ``fit`` takes sample weights: fairlearn's
       ``ExponentiatedGradient``.
 
-    Both minimise a surrogate of the error, so that the gap tells how far the mixture is
-    from the best one of the classifiers *found*.
+    Both back ends minimise a surrogate of the error, so the gap is the distance from
+    the best mixture of the classifiers *found*.
 
     Args:
-      estimator: See above; it is cloned.
+      estimator: A Flax learner or a scikit-learn estimator, which is cloned.
       constraint: ``"demographic_parity"``, ``"equalized_odds"``,
         ``"true_positive_rate_parity"``, ``"false_positive_rate_parity"`` or
         ``"error_rate_parity"``.
-      difference_bound: How far a group's rate may be from all patients', in [0, 1];
-        .01 where neither bound is given.
+      difference_bound: The largest distance of a group's rate from the rate of all
+        patients, in [0, 1]; .01 where neither bound is given.
       ratio_bound: The least ratio of the two rates, in (0, 1]; instead of a difference.
         Two groups may be further apart than each is from all patients.
-      ratio_slack: What a ratio bound may be missed by.
+      ratio_slack: The largest miss of a ratio bound.
       objective: ``"error"``, or ``"balanced_error"``, the mean of the false positive
-        and the false negative rate. By the plain error a rare outcome leaves hardly
-        anyone selected.
-      costs: Of a false positive and of a false negative.
-      max_iterations: Of the game.
-      gap_tolerance: The gap at which it ends; None: half the standard error of the
-        unconstrained classifier's cost.
-      learning_rate: Of the multipliers.
+        and the false negative rate. With a rare outcome, the plain error selects hardly
+        any patients.
+      costs: Costs of a false positive and of a false negative.
+      max_iterations: The most iterations of the game.
+      gap_tolerance: The gap at which the game ends; None: half the standard error of
+        the unconstrained classifier's cost.
+      learning_rate: Learning rate of the multipliers.
       multiplier_bound: The multipliers' largest sum, B. A violation of less than about
         1 / B may stay.
-      sample_weight_name: What ``fit`` of a scikit-learn estimator calls its weights;
-        for a pipeline ``"<step>__sample_weight"``, but where metadata routing is
-        enabled ``"sample_weight"``, and its classifier has
+      sample_weight_name: The argument for weights of a scikit-learn estimator's
+        ``fit``; for a pipeline ``"<step>__sample_weight"``. Where metadata routing is
+        enabled, use ``"sample_weight"`` and a classifier with
         ``set_fit_request(sample_weight=True)``.
-      random_state: Of :meth:`predict`, and of the Flax models' beginnings and batches.
-        With a number every call of ``predict`` draws alike: patients who are decided
-        one by one then share one draw, which is a fixed threshold on their chance and
-        no longer fair. For those give a ``numpy.random.RandomState``.
+      random_state: Random state of :meth:`predict`, and of the Flax models' initial
+        parameters and batches. With an integer every call of ``predict`` draws the same
+        numbers. Patients decided one by one then share one draw, which is a fixed
+        threshold on their probability and no longer fair. Give a
+        ``numpy.random.RandomState`` for such patients.
 
     Attributes:
       classes_: The two classes; the second is the positive one.
       group_names_: Names of the groups.
-      chances_: ``[H]``, of the mixture's classifiers, each above 0.
+      chances_: ``[H]``, probabilities of the mixture's classifiers, each above 0.
       best_gap_: The duality gap that was reached.
-      iterations_: How many there were.
-      multipliers_: ``[J]``, of the constraints' rows, at the end; those of fairlearn in
-        its own order.
+      iterations_: Number of iterations.
+      multipliers_: ``[J]``, final multipliers of the constraints' rows, for a
+        scikit-learn learner in fairlearn's order.
       cost_: The objective's expected value in the rows of the fit.
-      violation_: By how much the worst constraint is missed there; at most 0 if none.
-      counts_: Expected confusion counts there, ``[G, 2, 2]``.
-      mixture_: The :class:`~fairjax.mitigation.flax_responses.Mixture`, of a Flax
+      violation_: The largest violation of a constraint in the rows of the fit; at most
+        0 where all constraints hold.
+      counts_: Expected confusion counts of the rows of the fit, ``[G, 2, 2]``.
+      mixture_: The :class:`~fairjax.mitigation.flax_responses.Mixture`, for a Flax
         learner.
-      predictors_: The classifiers, of a scikit-learn learner.
+      predictors_: The classifiers, for a scikit-learn learner.
 
     References:
       Agarwal, Beygelzimer, Dudík, Langford and Wallach, *A Reductions Approach to Fair
@@ -152,7 +155,7 @@ class ExponentiatedGradient(
         sensitive_features: Any = None,
         sample_weight: Any = None,
     ) -> "ExponentiatedGradient":
-        """Find the mixture.
+        """Fits the mixture.
 
         Args:
           X: ``[n, d]``; numbers, for a Flax learner.
@@ -163,14 +166,14 @@ class ExponentiatedGradient(
             reduction has no weights of patients.
 
         Returns:
-          Itself.
+          The fitted estimator itself.
 
         Raises:
-          TypeError: Sparse features.
-          ValueError: As ``parity_constraints``, for a group whose patients all have a
-            weight of 0 too; a setting of the game out of its range; other than two
-            classes; sensitive features that are missing or among the features; an
-            estimator that is no classifier or takes no sample weights.
+          TypeError: If features are sparse.
+          ValueError: As ``parity_constraints``; if a setting of the game is out of
+            range; if the outcome does not have two classes; if sensitive features are
+            missing or among the features; if ``estimator`` is not a classifier that
+            takes sample weights.
         """
         native = isinstance(self.estimator, FlaxClassifier)
         if not native:
@@ -184,8 +187,8 @@ class ExponentiatedGradient(
         if sample_weight is not None:
             if not native:
                 raise ValueError(
-                    "fairlearn's reduction takes no weights of patients: leave "
-                    "sample_weight out, or use a FlaxClassifier."
+                    "sample_weight must be None for a scikit-learn estimator; got "
+                    "weights. Leave sample_weight out, or use a FlaxClassifier."
                 )
             weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         constraints = parity_constraints(
@@ -197,43 +200,42 @@ class ExponentiatedGradient(
             **settings_for(parity_constraints, self),
         )
         for name in ("mixture_", "predictors_"):
-            # Of an earlier fit, it may be with the other back end.
+            # An earlier fit may have used the other back end.
             self.__dict__.pop(name, None)
         if native:
-            weighed = own_weights(weights, len(labels))
+            weighed = as_weights(weights, len(labels))
             self._fit_flax(features, 2 * codes + labels, weighed, constraints)
         else:
             _fairlearn_reduction.fit(self, features, labels, codes, constraints)
-        chance = self._chance(X)
-        self.counts_ = expected_counts(
-            labels, chance, codes, num_groups=len(self.group_names_), weights=weights
-        )
-        self._judge(constraints)
+        probability = self._probability(X)
+        groups: Any = {"num_groups": len(self.group_names_), "weights": weights}
+        self.counts_ = expected_counts(labels, probability, codes, **groups)
+        self._assess(constraints)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The chance of each decision, ``[n, 2]``: exact, no draw.
+        """Returns the exact probability of each decision, ``[n, 2]``, without a draw.
 
         Args:
           X: ``[n, d]``, of the columns seen at fit.
 
         Raises:
-          ValueError: Other columns than at fit.
+          ValueError: If the columns are not those of the fit.
         """
         check_is_fitted(self, "chances_")
         features = self._features(X, reset=False)
         if isinstance(self.estimator, FlaxClassifier):
-            chance = mixture_probability(self.estimator, self.mixture_, features)
+            selected = mixture_probability(self.estimator, self.mixture_, features)
         else:
-            chance = _fairlearn_reduction.selection_chance(self, features)
-        return np.stack([1 - chance, chance], axis=1)
+            selected = _fairlearn_reduction.selection_probability(self, features)
+        return np.stack([1 - selected, selected], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Decisions, drawn with the chances of :meth:`predict_proba`."""
+        """Draws decisions with the probabilities of :meth:`predict_proba`."""
         return self._drawn(X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Expected accuracy, exact: the mean chance of the right decision.
+        """Returns the expected accuracy, the exact mean probability of being right.
 
         Args:
           X: ``[n, d]``.
@@ -241,27 +243,27 @@ class ExponentiatedGradient(
           sample_weight: ``[n]``, at least 0.
 
         Raises:
-          ValueError: Other columns or classes than at fit.
+          ValueError: If the columns or classes are not those of the fit.
         """
         return self._accuracy(X, y, sample_weight)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the mixture of a Flax learner to one ``.npz`` file, without pickle.
+        """Writes the mixture of a Flax learner to one ``.npz`` file, without pickle.
 
-        It is whole or not there. The model's code is not in it, nor a random state that
-        is not a number.
+        The file is written whole or not at all. The file does not hold the model's
+        code, nor a random state other than an integer.
 
         Args:
-          path: Of the file.
+          path: Path of the file.
 
         Raises:
-          ValueError: A scikit-learn learner, which has no form but pickle's.
+          ValueError: If the learner is of scikit-learn, whose models only pickle.
         """
         check_is_fitted(self, "chances_")
         if not isinstance(self.estimator, FlaxClassifier):
             raise ValueError(
-                "only a mixture of Flax models is saved; scikit-learn's are pickles, "
-                "for which there is skops."
+                "estimator must be a FlaxClassifier to be saved; got "
+                f"{type(self.estimator).__name__}. Save it with skops."
             )
         write_fitted(Path(path), self)
 
@@ -269,51 +271,54 @@ class ExponentiatedGradient(
     def load(
         cls, path: str | os.PathLike[str], estimator: FlaxClassifier
     ) -> "ExponentiatedGradient":
-        """A saved mixture, ready to predict.
+        """Reads a saved mixture, ready to predict.
 
-        The model's code is not in the file: only the shapes of its parameters are
-        compared, and another model of the same shapes predicts otherwise.
+        The model's code is not in the file. Only the shapes of its parameters are
+        compared: another model of the same shapes loads, and predicts otherwise.
 
         Args:
-          path: Of the file.
-          estimator: The learner that it was fitted with.
+          path: Path of the file.
+          estimator: The learner that the mixture was fitted with.
+
+        Returns:
+          The fitted estimator.
 
         Raises:
-          FileNotFoundError: No such file.
-          ValueError: No Flax learner; a file that is damaged, of something else, or of
-            another model.
+          FileNotFoundError: If there is no such file.
+          ValueError: If ``estimator`` is not a Flax learner, or the file is damaged,
+            does not hold a mixture, or is of another model.
         """
         return read_fitted(Path(path), cls, estimator)
 
     def __sklearn_tags__(self) -> Any:
-        """Two classes; of a Flax learner plain tables of finite numbers."""
+        """Tells scikit-learn: two classes, and for a Flax learner finite numbers."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         if hasattr(self.estimator, "fit"):
             tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
         return tags
 
-    def _chance(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
+    def _probability(self, X: Any, sensitive_features: Any = None) -> np.ndarray:
         del sensitive_features  # Needed to fit, not to predict.
         return self.predict_proba(X)[:, 1]
 
     def _features(self, X: Any, *, reset: bool) -> Any:
-        """The features: numbers for a Flax learner, as they are for any other."""
+        """Returns the features: numbers for a Flax learner, else unchanged."""
         if isinstance(self.estimator, FlaxClassifier):
             return np.asarray(validate_data(self, X, dtype=np.float64, reset=reset))
         if issparse(X):
             raise TypeError(
-                "sparse features are not supported by fairlearn's reduction: use "
-                "toarray()."
+                "features must be dense for fairlearn's reduction; got a sparse "
+                "matrix. Convert X with X.toarray()."
             )
-        found: Any = X if hasattr(X, "shape") else np.asarray(X)
-        if len(found.shape) != 2:
+        features: Any = X if hasattr(X, "shape") else np.asarray(X)
+        if len(features.shape) != 2:
             raise ValueError(
-                f"Expected 2D array, the features of each row; got {found.shape}. "
+                f"Expected 2D array, the features of each row; got {features.shape}. "
                 "Reshape your data."
             )
-        validate_data(self, found, skip_check_array=True, reset=reset)
-        return found
+        validate_data(self, features, skip_check_array=True, reset=reset)
+        return features
 
     def _fit_flax(
         self,
@@ -343,8 +348,8 @@ class ExponentiatedGradient(
         self.best_gap_, self.iterations_ = found.best_gap, found.iterations
         self.multipliers_ = found.multipliers
 
-    def _judge(self, constraints: ParityConstraints) -> None:
-        """Cost and violation in the rows of the fit; a warning where it is missed."""
+    def _assess(self, constraints: ParityConstraints) -> None:
+        """Sets cost and violation in the rows of the fit; warns of a violation."""
         counts = np.asarray(self.counts_.counts)
         total = counts.sum(axis=-1)
         selected = (counts[..., 1] / np.where(total > 0, total, 1)).reshape(-1)
@@ -353,9 +358,9 @@ class ExponentiatedGradient(
         self.violation_ = float(np.max(missed, initial=-constraints.bound))
         if self.violation_ > _MISSED:
             warnings.warn(
-                f"no mixture of the learner's classifiers that was found meets the "
-                f"bound of {constraints.bound:g}: it is missed by "
-                f"{self.violation_:.3g}. The bound may be out of the learner's reach; "
+                f"no mixture of the learner's classifiers found so far meets the bound "
+                f"{constraints.bound:g}; the mixture exceeds it by "
+                f"{self.violation_:.3g}. The learner may be unable to meet the bound; "
                 "otherwise raise max_iterations or multiplier_bound.",
                 stacklevel=3,
             )

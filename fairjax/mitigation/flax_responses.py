@@ -1,4 +1,4 @@
-r"""Best responses that are Flax models, several trained side by side in one program."""
+r"""Best responses by Flax models, several trained side by side in one program."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from fairjax.keys import as_key
 from fairjax.models import MLP, functional
 from fairjax.types import Params, check_nonnegative, check_whole
 
-# Rows whose decisions are made at once, so that memory does not grow with them.
+# The number of rows that are decided at once, to bound memory.
 _ROWS = 65_536
-# A feature that varies by less, of its largest value, is constant but for rounding.
+# A feature that varies by a smaller fraction of its largest value is constant.
 _ROUNDING = 1e-13
 
 
 def logistic(num_inputs: int, rngs: nnx.Rngs) -> nnx.Module:
-    """A linear model of one output.
+    """Makes a linear model of one output.
 
     Example:
       >>> import jax.numpy as jnp
@@ -38,35 +38,36 @@ def logistic(num_inputs: int, rngs: nnx.Rngs) -> nnx.Module:
 
 @dataclasses.dataclass(frozen=True)
 class FlaxClassifier:
-    r"""A Flax model, and how it is trained on weighted labels.
+    r"""A Flax model and the settings of its training on weighted labels.
 
-    For :class:`fairjax.mitigation.ExponentiatedGradient`, which asks for several
-    classifiers at a time. They are trained side by side by one compiled program, each
-    from where its place was left, on
+    :class:`fairjax.mitigation.ExponentiatedGradient` asks the learner for several
+    classifiers at a time. One compiled program trains all classifiers side by side,
+    each starting from its parameters of the request before, on
 
     .. math:: \frac{1}{n} \Big( \sum_i w_i \, \mathrm{BCE}(f(x_i), y'_i) +
        \frac{\text{penalty}}{2} \|K\|^2 \Big), \qquad \sum_i w_i = n
 
-    with K the model's kernels: parameters of two or more axes. It is a record of
-    settings, no scikit-learn estimator: a search over them chooses among several of
-    these as ``estimator``. The default is logistic
-    regression with scikit-learn's default penalty, by L-BFGS on all rows.
+    with K the model's kernels: parameters of two or more axes. The learner is a record
+    of settings, not a scikit-learn estimator: to search over settings, search over
+    several learners as ``estimator``. The default is logistic regression with
+    scikit-learn's default penalty, by L-BFGS on all rows.
 
-    It pickles if its functions do: ``model`` a function of a module, no lambda, and
-    ``optimizer`` one that makes the transformation, such as
-    ``functools.partial(optax.adam, 1e-2)``; transformations themselves do not.
+    A learner pickles if its functions do. ``model`` must then be a function of a
+    module, not a lambda. ``optimizer`` must be a function that makes a transformation,
+    such as ``functools.partial(optax.adam, 1e-2)``, because optax's transformations do
+    not pickle.
 
     Attributes:
       model: ``model(num_inputs, rngs)`` makes the module, from inputs ``[b, d]`` to
         logits ``[b]`` or ``[b, 1]``.
-      optimizer: An optax transformation, or a function without arguments that makes
-        one; None: ``optax.lbfgs`` with a line search of a few points at most, which
-        needs all rows at once.
-      steps: Of each response.
-      batch_size: Patients of a step, drawn with replacement; None: all.
-      penalty: At least 0.
-      standardize: Give the model features of mean 0 and standard deviation 1 in the
-        rows of the fit.
+      optimizer: An optax transformation, or a function without arguments that makes a
+        transformation. None: ``optax.lbfgs`` with a line search of a few points at
+        most, which needs all rows at once.
+      steps: Number of training steps of each response.
+      batch_size: Patients of a step, drawn with replacement; None: all patients.
+      penalty: Weight of the kernels' squares, at least 0.
+      standardize: Whether to give the model features of mean 0 and standard deviation 1
+        in the rows of the fit.
 
     Example:
       >>> import optax
@@ -89,36 +90,36 @@ class FlaxClassifier:
     standardize: bool = True
 
     def __deepcopy__(self, memo: Any) -> "FlaxClassifier":
-        """Itself, which never changes: clones share what was compiled for it."""
+        """Returns the learner itself, so that clones share compiled programs."""
         return self
 
     def check(self) -> None:
-        """Refuse settings out of range.
+        """Checks that the settings are in range.
 
         Raises:
-          ValueError: A number of steps or patients that is not whole or too small, a
-            negative penalty, or batches without an optimizer for them.
+          ValueError: If a number of steps or patients is not an integer of at least 1,
+            the penalty is negative, or batches have no optimizer.
         """
         check_whole("steps", self.steps)
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size)
             if self.optimizer is None:
                 raise ValueError(
-                    "with a batch_size give an optimizer for batches, such as "
-                    "optax.adam(1e-2); the default, L-BFGS, needs all rows."
+                    "optimizer must suit batches if batch_size is set; got None, for "
+                    "L-BFGS on all rows. Give one such as optax.adam(1e-2)."
                 )
         check_nonnegative("penalty", self.penalty)
 
 
 class Mixture(NamedTuple):
-    """Some trained models, each with a chance; a pytree of arrays.
+    """Trained models and their probabilities; a pytree of arrays.
 
     Attributes:
-      params: ``[H, *param]``.
-      chances: ``[H]``, summing to 1.
-      center: ``[d]``, taken from the features; float64, as large numbers that differ
-        by little need.
-      scale: ``[d]``, that they are then divided by; float64.
+      params: ``[H, *param]``, parameters of the models.
+      chances: ``[H]``, probabilities of the models, summing to 1.
+      center: ``[d]``, subtracted from the features; float64, for large numbers of small
+        differences.
+      scale: ``[d]``, by which centred features are divided; float64.
     """
 
     params: Params
@@ -128,7 +129,7 @@ class Mixture(NamedTuple):
 
 
 class FlaxResponses:
-    """Answers prices of cells with models, and keeps those that it has trained.
+    """A learner that answers prices of cells with models, and stores all models.
 
     Example:
       >>> import numpy as np
@@ -151,7 +152,7 @@ class FlaxResponses:
         lanes: int,
         key: Array | int,
     ) -> None:
-        """Put the patients on the device, and begin the models.
+        """Puts the patients on the device, and initialises the models.
 
         Args:
           learner: The model and its training.
@@ -159,12 +160,12 @@ class FlaxResponses:
           cells: ``[n]``, in ``0 .. num_cells − 1``.
           weights: ``[n]``, at least 0, not all 0.
           num_cells: C.
-          lanes: K, how many models are trained at once.
-          key: Of the models' beginnings and the batches.
+          lanes: K, the number of models trained at once.
+          key: Random key of the models' initial parameters and the batches.
 
         Raises:
-          ValueError: A setting of the learner out of range, or features beyond single
-            precision.
+          ValueError: If a setting of the learner is out of range, or features exceed
+            single precision.
         """
         learner.check()
         self._programs = _programs(learner, features.shape[1])
@@ -185,7 +186,7 @@ class FlaxResponses:
         self._kept: list[Any] = []
 
     def __call__(self, prices: Float[np.ndarray, "K C"]) -> Float[np.ndarray, "K C"]:
-        """The models' mean decisions ``[K, C]``, in answer to prices ``[K, C]``."""
+        """Trains models on prices ``[K, C]``; returns mean decisions ``[K, C]``."""
         key = jax.random.fold_in(self._key, len(self._kept) + 1)
         self._now, selected = self._programs.respond(
             self._now, jnp.asarray(prices, jnp.float32), self._data, key
@@ -193,15 +194,15 @@ class FlaxResponses:
         self._kept.append(jax.device_get(self._now))
         seen = self._mass > 0
         means = np.asarray(selected, np.float64) / np.where(seen, self._mass, 1.0)
-        # The sums are of weights divided by their mean, in float32.
+        # The summed weights were divided by their mean, in float32.
         means *= self._mass.sum() / len(self._data[2])
         return np.clip(np.where(seen, means, 0.0), 0.0, 1.0)
 
     def mixture(self, places: np.ndarray, chances: np.ndarray) -> Mixture:
-        """The models of some places ``[H, 2]``, iteration and lane, that have a chance.
+        """Returns models of positive probability, by iteration and row ``[H, 2]``.
 
         Raises:
-          ValueError: A model whose parameters are not finite.
+          ValueError: If a model's parameters are not finite.
         """
         used = np.flatnonzero(chances > 0)
         models = [
@@ -211,7 +212,7 @@ class FlaxResponses:
         params = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise ValueError(
-                "the models' parameters are not finite: lower the learning rate."
+                "parameters must be finite; got NaN or inf. Lower the learning rate."
             )
         return Mixture(params, chances[used], self._center, self._scale)
 
@@ -219,18 +220,18 @@ class FlaxResponses:
 def mixture_probability(
     learner: FlaxClassifier, mixture: Mixture, features: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, " n"]:
-    r"""The chance that a mixture selects each patient: :math:`\sum_h q_h [f_h \ge 0]`.
+    r"""Computes patients' probability of selection, :math:`\sum_h q_h [f_h \ge 0]`.
 
     Args:
-      learner: That the mixture was made of.
-      mixture: The models and their chances.
+      learner: The learner of the mixture's models.
+      mixture: The models and their probabilities.
       features: ``[n, d]``.
 
     Returns:
       ``[n]``, in [0, 1], float64.
 
     Raises:
-      ValueError: Features beyond single precision.
+      ValueError: If features exceed single precision.
 
     Example:
       >>> import numpy as np
@@ -243,17 +244,17 @@ def mixture_probability(
     """
     decide = _programs(learner, features.shape[1]).decide
     chances = np.asarray(mixture.chances, np.float64)
-    found = [np.zeros(0)]
+    parts = [np.zeros(0)]
     for start in range(0, len(features), _ROWS):
         part = np.asarray(features[start : start + _ROWS], np.float64)
         rows = _rows(part, mixture.center, mixture.scale)
         chosen = np.asarray(decide(mixture.params, rows))
-        found.append(chances @ chosen)
-    return np.clip(np.concatenate(found), 0.0, 1.0)
+        parts.append(chances @ chosen)
+    return np.clip(np.concatenate(parts), 0.0, 1.0)
 
 
 def parameter_shapes(learner: FlaxClassifier, num_inputs: int) -> Any:
-    """The shapes of a model's parameters, as the model holds them.
+    """Returns the shapes of a model's parameters, as the model holds them.
 
     Example:
       >>> parameter_shapes(FlaxClassifier(), 3)["layers"][0]["kernel"].shape
@@ -263,7 +264,7 @@ def parameter_shapes(learner: FlaxClassifier, num_inputs: int) -> Any:
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation ``[d]``, of numbers of any size."""
+    """Returns mean and standard deviation ``[d]``, without overflow."""
     _, exponents = np.frexp(np.abs(features).max(axis=0))
     near_one = np.ldexp(features, -exponents)
     mean, deviation = near_one.mean(axis=0), near_one.std(axis=0)
@@ -271,18 +272,18 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(features: np.ndarray, center: Any, scale: Any) -> Array:
-    """The features as models have them, in single precision.
+    """Returns scaled features in single precision.
 
     Raises:
-      ValueError: They are beyond it.
+      ValueError: If features exceed single precision.
     """
     with np.errstate(over="ignore"):
         rows = ((features - center) / scale).astype(np.float32)
     if not np.isfinite(rows).all():
         column = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
         raise ValueError(
-            f"the feature at position {column} has values beyond single precision, "
-            "which models are trained in: give it in another unit."
+            "features must fit single precision once centred and scaled; got values "
+            f"beyond it at position {column}. Change that feature's unit."
         )
     return jnp.asarray(rows)
 
@@ -294,14 +295,14 @@ class _Programs(NamedTuple):
 
 
 def _lbfgs() -> optax.GradientTransformation:
-    # Lanes wait for the one that searches longest: once arrived, to the end.
+    # All models wait for the longest line search, so its length is bounded.
     search = optax.scale_by_backtracking_linesearch(
         max_backtracking_steps=4, store_grad=True
     )
     return optax.lbfgs(linesearch=search)
 
 
-# Compiled once for each learner, however many are fitted.
+# Programs are compiled once for each learner, for any number of fits.
 @functools.lru_cache(maxsize=32)
 def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
     apply, _ = functional(learner.model(num_inputs, nnx.Rngs(0)))
@@ -314,8 +315,8 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
 
     def loss(params: Params, batch: Any, opt_state: Any) -> tuple[Array, dict]:
         del opt_state
-        found = logits(params, batch["rows"])
-        each = optax.sigmoid_binary_cross_entropy(found, batch["labels"])
+        scores = logits(params, batch["rows"])
+        each = optax.sigmoid_binary_cross_entropy(scores, batch["labels"])
         kernels = [x for x in jax.tree.leaves(params) if x.ndim > 1]
         squares = sum((jnp.sum(x**2) for x in kernels), jnp.zeros(()))
         penalty = 0.5 * learner.penalty / batch["patients"] * squares
@@ -334,9 +335,9 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
     )
 
     def respond_one(params: Params, prices: Array, data: Any, key: Array):
-        rows, cells, own = data
+        rows, cells, given = data
         price = prices[cells]
-        weights = own * jnp.abs(price)
+        weights = given * jnp.abs(price)
         asked = {
             "rows": rows,
             "labels": (price < 0).astype(rows.dtype),
@@ -346,7 +347,7 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
         run = training.start(training.init_state(params, transform, key=key))
         run, _ = loop(run, asked)
         params = run.state.params
-        selected = (logits(params, rows) >= 0) * own
+        selected = (logits(params, rows) >= 0) * given
         return params, jax.ops.segment_sum(selected, cells, prices.shape[0])
 
     @jax.jit
@@ -357,7 +358,7 @@ def _programs(learner: FlaxClassifier, num_inputs: int) -> _Programs:
         )
 
     def begin(key: Array, lanes: int) -> Params:
-        # The same beginning for all lanes: they differ in what they are asked.
+        # All models have equal initial parameters; their prices differ.
         _, params = functional(learner.model(num_inputs, nnx.Rngs(key)))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), params)
 

@@ -1,10 +1,11 @@
 r"""Quantile repair: every group's values moved towards one common distribution.
 
-The mathematics of :class:`fairjax.mitigation.DisparateImpactRemover`, as functions of
-arrays. A group's distribution of a feature is held as its quantiles at Q equally spaced
-levels ("knots"); features are repaired one by one. Tables that are not traced are
-padded to a few sizes and repaired in blocks, so that the folds of a cross-validation
-share their programs and memory is bounded; results depend on neither.
+This module holds the mathematics of :class:`fairjax.mitigation.DisparateImpactRemover`
+as functions of arrays. A group's distribution of a feature is stored as its quantiles
+at Q equally spaced probabilities ("knots"). Features are repaired one by one. Tables
+that are not traced are padded to a few sizes and repaired in blocks. The folds of a
+cross-validation then share compiled programs, and memory is bounded. Padding and blocks
+do not change the results.
 """
 
 import functools
@@ -15,29 +16,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from fairjax.mitigation import _places
+from fairjax.mitigation import _ranks
 from fairjax.types import Scalar, check_choice, check_whole, is_known
 
 Scale: TypeAlias = Literal["value", "rank"]
 Ties: TypeAlias = Literal["middle", "random"]
 
-# Of more quantiles the square leaves the whole numbers of 32 bits.
+# The square of a larger number of quantiles overflows integers of 32 bits.
 _MOST_QUANTILES = 46_341
-# Rows that are repaired at once.
+# The number of rows that are repaired at once.
 _BLOCK = 16_384
 
 
 class GroupQuantiles(NamedTuple):
-    """What quantile repair learns of a table.
+    """The quantiles and values that quantile repair learns from a table.
 
     Attributes:
       knots: ``[G + 1, Q, d]``, quantiles of each group's observed values, rising along
-        the second axis; NaN where a group has no value of a feature. The last row is of
-        all groups together.
+        the second axis; NaN where a group has no value of a feature. The last row is
+        for all groups together.
       target: ``[Q, d]``, the quantiles of the common distribution.
-      values: ``[U, d]``, distinct values of all groups in rising order, at most G Q of
-        them, evenly thinned where there are more; filled up with infinity.
-      discrete: ``[d]``, whether a feature is given observed values only.
+      values: ``[U, d]``, distinct values of all groups in rising order, evenly thinned
+        to at most G Q values and padded with infinity.
+      discrete: ``[d]``, whether a feature's repaired values are observed values only.
     """
 
     knots: Float[Array | np.ndarray, "G1 Q d"]
@@ -54,29 +55,32 @@ def group_quantiles(
     num_quantiles: int,
     discrete: Bool[Array, " d"] | None = None,
 ) -> GroupQuantiles:
-    r"""Learn each group's quantiles of each feature, and those of the common one.
+    r"""Computes each group's quantiles of each feature, and the common quantiles.
 
-    With :math:`F_g^{-1}(p)` the p-quantile of group g, the common distribution is the
-    one whose p-quantile is the *lower median* over groups,
+    With :math:`F_g^{-1}(p)` the p-quantile of group g, the p-quantile of the common
+    distribution is the *lower median* over groups,
 
     .. math:: T(p) = \operatorname{median}_g F_g^{-1}(p),
 
-    over the groups that have values. Quantiles are taken at p = k / (Q − 1). They are
-    linear between order statistics, of a discrete feature the order statistic below.
+    over the groups that have values. Quantiles are taken at p = k / (Q − 1). Quantiles
+    are linear between order statistics; a discrete feature takes the order statistic
+    below.
 
     Args:
-      features: ``[n, d]``; NaN is a missing value and counts for nothing.
+      features: ``[n, d]``; NaN is a missing value and is ignored.
       groups: ``[n]``, in ``0 .. G − 1``.
       num_groups: G.
-      num_quantiles: Q, from 2 to 46,341. A group of Q rows has its values as knots;
-        of a discrete feature every value is a knot where Q is at least the rows.
-      discrete: ``[d]``, features that are given observed values only. None: none.
+      num_quantiles: Q, from 2 to 46,341. The knots of a group of Q rows are its values.
+        Every value of a discrete feature is a knot where Q is at least the rows.
+      discrete: ``[d]``, features whose repaired values are observed values only; none
+        by default.
 
     Returns:
       The quantiles.
 
     Raises:
-      ValueError: A number that is not whole, too small or too large.
+      ValueError: If a number is not an integer, or is too small or too large, or groups
+        are out of range.
 
     References:
       Feldman et al., *Certifying and Removing Disparate Impact*, KDD 2015.
@@ -92,14 +96,14 @@ def group_quantiles(
     check_whole("num_quantiles", num_quantiles, 2)
     if num_quantiles > _MOST_QUANTILES:
         raise ValueError(
-            f"num_quantiles is at most {_MOST_QUANTILES}, not {num_quantiles}."
+            f"num_quantiles must be {_MOST_QUANTILES} or less; got {num_quantiles}."
         )
     _check_groups(groups, num_groups - 1)
     rows, columns = features.shape
     discrete = jnp.zeros(columns, bool) if discrete is None else jnp.asarray(discrete)
     filled, size = _filled(rows), _power_of_two(num_quantiles)
     most = min(num_quantiles * num_groups, rows)
-    # Filled up with a group more, which no quantile is taken of.
+    # Padding rows form an additional group, which is ignored.
     knots, target, values, _ = _learn(
         _widened(features, filled, np.nan),
         _widened(groups, filled, num_groups),
@@ -129,45 +133,45 @@ def repair(
     key: Array | None = None,
     patients: Integer[Array, " n"] | Integer[Array, "n words"] | None = None,
 ) -> Float[Array, "n d"]:
-    r"""Move each value towards the one that has its rank in the common distribution.
+    r"""Moves each value towards the value of its rank in the common distribution.
 
-    A value x of group g at the level :math:`p = F_g(x)` has the target T(p); with the
-    repair level :math:`\lambda` it becomes
+    A value x of group g at the probability :math:`p = F_g(x)` has the target T(p). The
+    repair level :math:`\lambda` moves the value to
 
     - ``scale="value"`` (geometric repair): :math:`(1 - \lambda) x + \lambda T(p)`;
-    - ``scale="rank"`` (combinatorial repair): the value whose place among the distinct
-      values of all groups is that share of the way from x's place to T(p)'s. Places
-      between two distinct values are in proportion.
+    - ``scale="rank"`` (combinatorial repair): the value at the fraction
+      :math:`\lambda` of the way from x to T(p) in positions among the distinct values
+      of all groups. Positions between two distinct values are interpolated linearly.
 
-    Of a discrete feature the nearest distinct value is taken, on the scale of ranks
-    the way being rounded to whole places, half to even. :math:`\lambda = 0` changes
-    nothing, and with :math:`\lambda = 1` the groups' quantiles are those of T, up to
-    ties and to the number of knots. Within a group the order of values is kept.
+    A discrete feature takes the nearest distinct value; on the scale of ranks the way
+    is rounded to an integer, half to even. :math:`\lambda = 0` changes nothing. With
+    :math:`\lambda = 1` the groups' quantiles are the quantiles of T, up to ties and to
+    the number of knots. Repair keeps the order of values within a group.
 
     Args:
-      features: ``[n, d]``; a missing value, NaN, stays missing. Values beyond those
-        that a group was learnt from take its lowest or highest place.
+      features: ``[n, d]``; a missing value, NaN, stays missing. Values outside the
+        learnt range of a group are treated as its lowest or highest value.
       groups: ``[n]``, in ``0 .. G − 1``; G stands for all groups together.
       learnt: From :func:`group_quantiles`.
       level: :math:`\lambda` in [0, 1]; may be traced.
-      scale: See above.
-      ties: Where a value stands for several levels p, as those of discrete features
-        do: ``"middle"`` takes the middle, so that equal values of a group stay equal;
-        ``"random"`` draws one of them, so that the groups' distributions become equal
-        even so.
-      key: Of ``ties="random"``.
-      patients: ``[n]``, or ``[n, words]``, numbers of 32 bits that identify a patient:
-        what is drawn for a patient depends on the key and on them alone. None: the
-        row's place in this call, so that patients who arrive one at a time all share
-        the draw of place 0.
+      scale: ``"value"`` or ``"rank"``, as above.
+      ties: Which p a value takes that has several, as in discrete features.
+        ``"middle"`` takes the middle p, so that equal values of a group stay equal.
+        ``"random"`` draws a p, so that the groups' distributions become equal despite
+        ties.
+      key: A random key, for ``ties="random"``.
+      patients: ``[n]``, or ``[n, words]``, 32-bit numbers that identify a patient: a
+        patient's draw depends on the key and these numbers alone. None: the row's
+        index in this call, so that patients who arrive one at a time all share the
+        draw of index 0.
 
     Returns:
-      The repaired features, in the features' type. A group that had no value of a
-      feature keeps what it now has.
+      The repaired features, in the features' type. Values of a feature that had no
+      value in their group are unchanged.
 
     Raises:
-      ValueError: A level outside [0, 1], an unknown scale or treatment of ties, random
-        ties without a key, or groups out of range.
+      ValueError: If the level is outside [0, 1]; if the scale or treatment of ties is
+        unknown; if ties are random without a key; if groups are out of range.
 
     References:
       Feldman et al., *Certifying and Removing Disparate Impact*, KDD 2015.
@@ -184,7 +188,7 @@ def repair(
     """
     check_repair(level, scale, ties)
     if ties == "random" and key is None:
-        raise ValueError("ties are broken at random only with a key.")
+        raise ValueError("ties='random' needs a key; got None.")
     number, size = learnt.knots.shape[1], len(features)
     _check_groups(groups, learnt.knots.shape[0] - 1)
     if ties == "middle":
@@ -201,38 +205,37 @@ def repair(
     known = is_known(given)
     if known:
         given = jax.tree.map(np.asarray, given)
-    # A traced table is one part.
+    # A traced table is a single block.
     block = min(_filled(size), _BLOCK) if known else max(size, 1)
     parts = [given[0][:0]]
     for start in range(0, size, block):
         stop = min(start + block, size)
         part = jax.tree.map(lambda x, rows=slice(start, stop): x[rows], given)
-        # What fills a part up has no value and counts for nothing.
+        # Padding rows are missing values, which stay missing.
         rows = _widened(part[0], block, np.nan)
         who = jax.tree.map(lambda x: _widened(x, block, 0), part[1:])
-        found = _move(rows, *who, wide, number, level, key, scale=scale, ties=ties)
-        parts.append(_narrowed(found, stop - start))
+        moved = _move(rows, *who, wide, number, level, key, scale=scale, ties=ties)
+        parts.append(_narrowed(moved, stop - start))
     together = np.concatenate if is_known(parts) else jnp.concatenate
     return jnp.asarray(together(parts))
 
 
 def check_repair(level: Any, scale: str, ties: str) -> None:
-    """Refuse settings of :func:`repair` that cannot be.
+    """Checks the settings of :func:`repair`.
 
     Raises:
-      ValueError: A level outside [0, 1], an unknown scale or treatment of ties.
+      ValueError: If the level is outside [0, 1], or the scale or treatment of ties is
+        unknown.
 
     Example:
       >>> check_repair(0.5, "value", "middle")
       >>> check_repair(1.5, "value", "middle")
       Traceback (most recent call last):
         ...
-      ValueError: the repair level lies in [0, 1], not 1.5.
+      ValueError: the repair level must be a number in [0, 1]; got 1.5.
     """
-    if isinstance(level, str) or level is None:
-        raise ValueError(f"the repair level is a number in [0, 1], not {level!r}.")
-    if is_known(level) and not 0 <= level <= 1:
-        raise ValueError(f"the repair level lies in [0, 1], not {level}.")
+    if isinstance(level, str | None) or (is_known(level) and not 0 <= level <= 1):
+        raise ValueError(f"the repair level must be a number in [0, 1]; got {level!r}.")
     check_choice("scale", scale, *get_args(Scale))
     check_choice("ties", ties, *get_args(Ties))
 
@@ -242,23 +245,23 @@ def _learn(
     features: Float[Array, "N d"],
     groups: Int[Array, " N"],
     discrete: Bool[Array, " d"],
-    number: _places.Whole,
-    limit: _places.Whole,
+    number: _ranks.Count,
+    limit: _ranks.Count,
     *,
     num_groups: int,
     size: int,
     most: int,
 ) -> GroupQuantiles:
-    """The quantiles of a table, whose rows may be filled up with a group more.
+    """Computes the quantiles of a table, whose padding rows are an additional group.
 
-    Q and the most distinct values that are kept may be traced: knots are filled up to
-    ``size`` with the last, distinct values to ``most`` with infinity.
+    Q and the limit of distinct values may be traced: knots are padded to ``size`` with
+    the last knot, distinct values to ``most`` with infinity.
     """
     seen = (~jnp.isnan(features)).astype(jnp.int32)
     sizes = jax.ops.segment_sum(jnp.ones(len(groups), jnp.int32), groups, num_groups)
     observed = jax.ops.segment_sum(seen, groups, num_groups).T
     starts = jnp.append(jnp.cumsum(sizes) - sizes, len(groups))[:, None]
-    # What is missing comes last, in a group and in all.
+    # Missing values come last, in each group and in all groups together.
     columns = features.T
     codes = jnp.broadcast_to(groups, columns.shape)
     by_group = jax.lax.sort((codes, columns), dimension=1, num_keys=2)[1]
@@ -267,23 +270,22 @@ def _learn(
 
     def of_feature(part: tuple[Array, ...]) -> tuple[Array, Array, Array]:
         by_group, together, observed, whole = part
-        # Order leaves the sign of zeros open.
+        # Sorting does not determine the sign of zeros.
         by_group, together = (jnp.where(x == 0, 0, x) for x in (by_group, together))
-        # All groups together are one group more.
+        # All groups together are an additional group.
         both = jnp.concatenate([by_group, together])
         count = jnp.append(observed, jnp.sum(observed))[:, None]
         last = jnp.maximum(count - 1, 0)
-        # knot * last / steps in whole numbers, so that no order statistic is missed by
-        # a rounding; taken apart so that none overflows.
+        # knot * last / steps in integers, so that rounding does not miss an order
+        # statistic; split in two terms, so that the product does not overflow.
         over = knot * (last % steps)
         low = knot * (last // steps) + over // steps
-        share = jnp.where(whole, 0, (over % steps).astype(both.dtype) / steps)
+        fraction = jnp.where(whole, 0, (over % steps).astype(both.dtype) / steps)
         lower, upper = (
-            _places.pick(both, starts + at_)
-            for at_ in (low, jnp.minimum(low + 1, last))
+            _ranks.pick(both, starts + at_) for at_ in (low, jnp.minimum(low + 1, last))
         )
-        knots = jnp.where(count > 0, _places.between(lower, upper, share), jnp.nan)
-        return knots, _lower_median(knots[:-1]), _places.distinct(together, most, limit)
+        knots = jnp.where(count > 0, _ranks.between(lower, upper, fraction), jnp.nan)
+        return knots, _lower_median(knots[:-1]), _ranks.distinct(together, most, limit)
 
     parts = (by_group, jnp.sort(columns, axis=1), observed, discrete)
     knots, target, values = jax.lax.map(of_feature, parts)
@@ -303,83 +305,86 @@ def _move(
     groups: Int[Array, " n"],
     rows: Array | None,
     learnt: GroupQuantiles,
-    number: _places.Whole,
+    number: _ranks.Count,
     level: Scalar,
     key: Array | None,
     *,
     scale: Scale,
     ties: Ties,
 ) -> Float[Array, "n d"]:
-    """Repair a part of a table, feature by feature.
+    """Repairs a block of a table, feature by feature.
 
-    Knots and values may be filled up with infinity, the target with anything; Q, the
-    number of knots that are not, may be traced.
+    Knots and values may be padded with infinity, the target with any value. Q, the
+    number of knots without padding, may be traced.
     """
     dtype, last = learnt.knots.dtype, number - 1
     level = jnp.asarray(level, dtype)
     columns = features.T
-    # How far through the levels that a value stands for.
-    shares = jnp.full(len(columns), 0.5, dtype)
+    # The fraction of the way through a value's several probabilities.
+    through = jnp.full(len(columns), 0.5, dtype)
     if ties == "random":
-        shares = _draws(key, rows, len(columns), dtype)
+        through = _draws(key, rows, len(columns), dtype)
 
     def of_feature(part: tuple[Array, ...]) -> Array:
-        given, knots, target, observed, whole, share = part
+        given, knots, target, observed, whole, tied = part
         values = given.astype(dtype)
-        position = _places.place_in_group(knots, groups, values, last, share)
-        position = jnp.where(whole, jnp.round(position), position)
-        aim = _places.at(target, position, last)
+        rank = _ranks.rank_in_group(knots, groups, values, last, tied)
+        rank = jnp.where(whole, jnp.round(rank), rank)
+        aim = _ranks.at(target, rank, last)
         end = len(observed) - 1
 
-        def to_observed(place_: Array) -> Array:
-            return _places.at(observed, _places.nearest(place_), end)
+        def to_observed(rank: Array) -> Array:
+            return _ranks.at(observed, _ranks.nearest(rank), end)
 
         if scale == "value":
             repaired = values + jnp.where(aim == values, 0, level * (aim - values))
             repaired = jax.lax.cond(
                 whole,
-                lambda x: to_observed(_places.place(observed, x)),
+                lambda x: to_observed(_ranks.rank(observed, x)),
                 lambda x: x,
                 repaired,
             )
         else:
-            start, stop = _places.place(observed, values), _places.place(observed, aim)
+            start, stop = _ranks.rank(observed, values), _ranks.rank(observed, aim)
             start, stop = (
-                jnp.where(whole, _places.nearest(x), x) for x in (start, stop)
+                jnp.where(whole, _ranks.nearest(x), x) for x in (start, stop)
             )
             way = level * (stop - start)
             there = start + jnp.where(whole, jnp.round(way), way)
             there = jnp.clip(there, jnp.minimum(start, stop), jnp.maximum(start, stop))
             repaired = jnp.where(
-                whole, to_observed(there), _places.at(observed, there, end)
+                whole, to_observed(there), _ranks.at(observed, there, end)
             )
-        # At its ends the way need not lead there to the last digit.
+        # Rounding may miss the end of the way, so the end is set exactly.
         repaired = jnp.where(level == 1, aim, repaired)
         known = ~jnp.isnan(knots[groups, 0]) & ~jnp.isnan(values)
         return jnp.where(known & (level > 0), repaired.astype(given.dtype), given)
 
     knots = jnp.moveaxis(learnt.knots, 2, 0)
-    parts = (columns, knots, learnt.target.T, learnt.values.T, learnt.discrete, shares)
+    parts = (columns, knots, learnt.target.T, learnt.values.T, learnt.discrete, through)
     return jax.lax.map(of_feature, parts).T
 
 
 def _draws(key: Any, rows: Any, columns: int, dtype: Any) -> Array:
-    """``[d, n]`` in [0, 1): of each row by its own key."""
+    """Draws numbers ``[d, n]`` in [0, 1), with a key for each row."""
 
     def of_row(words: Array) -> Array:
-        own = functools.reduce(jax.random.fold_in, words, key)
-        return jax.random.uniform(own, (columns,), dtype)
+        row_key = functools.reduce(jax.random.fold_in, words, key)
+        return jax.random.uniform(row_key, (columns,), dtype)
 
     return jax.vmap(of_row, out_axes=1)(rows.reshape(len(rows), -1))
 
 
 def _check_groups(groups: Any, last: int) -> None:
-    """Refuses groups out of range, which would count as others, where known now."""
+    """Checks that groups are in range, if they are not traced.
+
+    Other numbers would count as another group's.
+    """
     if is_known(groups) and len(groups):
         least, most = int(np.min(groups)), int(np.max(groups))
         if least < 0 or most > last:
             raise ValueError(
-                f"groups must lie in 0 .. {last}; got {least} to {most}: leave out "
+                f"groups must lie in 0 .. {last}; got {least} to {most}. Leave out "
                 "rows that are in no group."
             )
 
@@ -389,7 +394,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _filled(rows: int) -> int:
-    """A power of two, or so many blocks."""
+    """Returns the padded number of rows, a power of two or a multiple of blocks."""
     if rows <= _BLOCK:
         return _power_of_two(rows)
     return -(-rows // _BLOCK) * _BLOCK
@@ -398,7 +403,7 @@ def _filled(rows: int) -> int:
 def _widened(array: Any, size: int, fill: float | int, *, axis: int = 0) -> Array:
     missing = [(0, 0)] * np.ndim(array)
     missing[axis] = (0, size - np.shape(array)[axis])
-    # NumPy's is not compiled for each shape.
+    # NumPy's pad is not compiled for each shape.
     pad = np.pad if is_known(array) else jnp.pad
     return jnp.asarray(pad(array, missing, constant_values=fill))
 

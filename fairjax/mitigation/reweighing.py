@@ -10,7 +10,7 @@ from fairjax.types import check_whole
 def reweighing(
     labels: Real[np.ndarray, " n"], groups: Int[np.ndarray, " n"], *, num_groups: int
 ) -> Float32[np.ndarray, " n"]:
-    r"""Weighs patients so that label and group are independent.
+    r"""Computes weights of patients under which label and group are independent.
 
     .. math:: w_i = \frac{P(g_i) \, P(y_i)}{P(g_i, y_i)}
 
@@ -27,8 +27,8 @@ def reweighing(
       ``[n]``, float32, with mean 1.
 
     Raises:
-      ValueError: Columns of other lengths; labels other than 0 and 1; groups out of
-        range, −1 too: leave out rows that are in no group.
+      ValueError: If columns differ in length, labels are not 0 or 1, or groups are out
+        of range. Leave out rows that are in no group: −1 is out of range.
 
     References:
       Kamiran and Calders, *Data preprocessing techniques for classification without

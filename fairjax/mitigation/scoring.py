@@ -15,13 +15,12 @@ _RESPONSES = ("predict", "predict_proba", "decision_function")
 
 
 class RoutedScorer(BaseEstimator):
-    """Scores an estimator that needs sensitive features to predict.
+    """A scorer of an estimator that needs sensitive features to predict.
 
-    Where metadata routing is enabled, scikit-learn's own scorers give ``predict`` no
-    metadata, so that a pipeline with a
-    :class:`~fairjax.mitigation.DisparateImpactRemover` fails and is scored NaN
-    (scikit-learn issue 27977). This one hands the sensitive features to each method
-    that requests them.
+    Where metadata routing is enabled, scikit-learn's scorers do not pass metadata to
+    ``predict``. A pipeline with a :class:`~fairjax.mitigation.DisparateImpactRemover`
+    then fails and is scored NaN (scikit-learn issue 27977). A routed scorer gives the
+    sensitive features to each method that requests them.
 
     Args:
       scoring: A scorer, or the name of one, such as ``"roc_auc"``.
@@ -35,7 +34,7 @@ class RoutedScorer(BaseEstimator):
     """
 
     def __init__(self, scoring: Any) -> None:
-        """Keep the settings; see the class."""
+        """Keeps the settings; see the class."""
         self.scoring = scoring
 
     def get_metadata_routing(self) -> MetadataRequest:
@@ -47,7 +46,7 @@ class RoutedScorer(BaseEstimator):
     def __call__(
         self, estimator: Any, X: Any, y: Any, *, sensitive_features: Any = None
     ) -> float:
-        """The score.
+        """Returns the score.
 
         Args:
           estimator: A fitted estimator.
@@ -60,19 +59,19 @@ class RoutedScorer(BaseEstimator):
 
 
 class _Routed:
-    """The estimator, whose methods are given the sensitive features they request."""
+    """An estimator whose methods are given the sensitive features they request."""
 
     def __init__(self, estimator: Any, sensitive_features: Any) -> None:
         self._estimator, self._given = estimator, sensitive_features
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._estimator, name)
+        method = getattr(self._estimator, name)
         if name not in _RESPONSES:
-            return found
+            return method
         given = requested(self._estimator, name, self._given)
 
-        @functools.wraps(found)
+        @functools.wraps(method)
         def routed(X: Any) -> Any:
-            return found(X, **given)
+            return method(X, **given)
 
         return routed

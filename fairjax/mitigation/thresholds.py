@@ -1,4 +1,4 @@
-r"""Decision thresholds that serve best on validation patients: one, or one a group."""
+r"""Decision thresholds tuned on validation patients: one for all, or one per group."""
 
 import functools
 from collections.abc import Callable
@@ -20,12 +20,13 @@ GRID = np.arange(10, 90) / 100
 
 
 class Thresholds(NamedTuple):
-    """Tuned thresholds.
+    """Tuned thresholds, and the metric at each.
 
     Attributes:
       values: ``[G]``, float64; select where ``score >= values[group]``.
-      reached: ``[G]``, the metric of each group there, or of all groups together where
-        one threshold serves all; NaN where it is defined at no threshold.
+      reached: ``[G]``, each group's metric at its threshold, or the metric of all
+        groups together where one threshold serves all; NaN where the metric is defined
+        at no threshold.
     """
 
     values: Float[np.ndarray, " groups"]
@@ -42,20 +43,20 @@ def threshold_counts(
     num_groups: int,
     weights: Real[Array | np.ndarray, " rows"] | None = None,
 ) -> GroupCounts:
-    r"""Confusion counts of every group at every threshold, in one pass over the rows.
+    r"""Counts every group's confusion at every threshold, in one pass over the rows.
 
     .. math:: N_{t,g,y,1} = \sum_i w_i [g_i = g] [y_i = y] [s_i \ge t]
 
     Args:
-      labels: ``[rows]``, 0 or 1; other values are counted nowhere.
-      scores: ``[rows]``; NaN is counted nowhere.
-      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; -1 is counted nowhere.
+      labels: ``[rows]``, 0 or 1; rows of other values are not counted.
+      scores: ``[rows]``; rows of NaN are not counted.
+      groups: ``[rows]``, ids in ``0 .. num_groups - 1``; rows of -1 are not counted.
       thresholds: ``[T]``, in any order.
       num_groups: Number of groups declared, ``G``.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      Counts ``[T, G, 2, 2]``, which every rate of :mod:`fairjax.metrics` reads.
+      Counts ``[T, G, 2, 2]``, for every rate of :mod:`fairjax.metrics`.
 
     Raises:
       ValueError: If ``num_groups`` is below 1 or the columns differ in length.
@@ -75,7 +76,7 @@ def threshold_counts(
     thresholds = jnp.asarray(thresholds)
     number = thresholds.size
     rank = jnp.argsort(thresholds)
-    # How many of the thresholds a score is at or above.
+    # The number of thresholds that a score reaches.
     passed = jnp.searchsorted(thresholds[rank], scores, side="right")
     known = ((labels == 0) | (labels == 1)) & ~jnp.isnan(scores)
     value = jnp.where(known, (labels == 1) * (number + 1) + passed, -1)
@@ -98,14 +99,14 @@ def tune_thresholds(
     by_group: bool = True,
     weights: Real[Array | np.ndarray, " rows"] | pd.Series | None = None,
 ) -> Thresholds:
-    r"""The threshold of a grid at which a metric is largest, for each group or for all.
+    r"""Finds the threshold of a grid that maximises a metric, by group or for all.
 
     .. math:: t_g = \arg\max_{t \in \text{grid}} \text{metric}(N_{t,g})
 
-    Give it patients that the model was not trained on, and evaluate it on others
-    again. Thresholds by group need each patient's group to decide, and in small groups
-    follow chance; ``by_group=False`` gives every group the threshold that is best for
-    all patients together.
+    Tune on patients that the model was not trained on, and evaluate on further
+    patients. Thresholds by group need each patient's group at the decision, and are
+    noisy in small groups. ``by_group=False`` gives every group the threshold that is
+    best for all patients together.
 
     Args:
       labels: ``[rows]``, 0 or 1.
@@ -114,21 +115,22 @@ def tune_thresholds(
       num_groups: Number of groups declared, ``G``.
       metric: From counts ``[..., G, 2, 2]`` to ``[..., G]``, larger being better: a
         rate of :mod:`fairjax.metrics` such as ``f1_score`` or ``balanced_accuracy``.
-      grid: ``[T]``; .10, .11 to .89 by default. Of equally good ones the first.
-      by_group: Whether each group has a threshold of its own.
+      grid: ``[T]``; .10, .11 to .89 by default. The first of equally good thresholds
+        is taken.
+      by_group: Whether each group has its own threshold.
       weights: ``[rows]``, at least 0; ones by default.
 
     Returns:
-      The thresholds. A group that lacks positives or negatives has the threshold of
-      all patients together, and so has one whose metric is the same at all thresholds,
-      or defined at none: nothing could be tuned there.
+      The thresholds. Some groups cannot be tuned: groups without positives or
+      negatives, and groups whose metric is constant or undefined over the grid. Such a
+      group has the threshold of all patients together.
 
     Raises:
-      ValueError: Labels other than 0 and 1; scores or thresholds that are not finite;
-        groups or weights out of range, weights too large or too small for counts in
-        single precision among them; an empty grid; columns of other lengths; a metric
-        that does not give one number for each threshold and group; one that is defined
-        at no threshold even for all patients.
+      ValueError: If labels are not 0 or 1; scores or thresholds are not finite; groups
+        or weights are out of range; weights are too large or too small for counts in
+        single precision; the grid is empty; columns differ in length; or ``metric``
+        does not give one number for each threshold and group, or is defined at no
+        threshold even for all patients.
 
     Example:
       >>> import jax.numpy as jnp
@@ -141,43 +143,43 @@ def tune_thresholds(
     """
     grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or not grid.size:
-        raise ValueError(f"the grid is a list of thresholds, not {grid.shape}.")
+        raise ValueError(f"grid must be a list of thresholds; got shape {grid.shape}.")
     check_sizes(num_groups=num_groups)
     _patients.check_lengths(
         labels=labels, scores=scores, groups=groups, weights=weights
     )
-    grid = _patients.finite("the grid's thresholds", grid)
+    grid = _patients.finite("grid", grid)
     scores = _patients.finite("scores", scores)
     if weights is not None:
         _patients.check_single(weights)
-    # Thresholds and scores by their places, which float32 holds exactly.
+    # Ranks stand for thresholds and scores, because float32 holds ranks exactly.
     rank = np.argsort(grid, kind="stable")
-    places = np.empty(grid.size, np.int32)
-    places[rank] = np.arange(1, grid.size + 1)
+    ranks = np.empty(grid.size, np.int32)
+    ranks[rank] = np.arange(1, grid.size + 1)
     counts = threshold_counts(
         _patients.binary(labels),
         np.searchsorted(grid[rank], scores, side="right").astype(np.int32),
         _patients.group_ids(groups, num_groups, least=-1),
-        places,
+        ranks,
         num_groups=num_groups,
         weights=None if weights is None else np.asarray(weights),
     )
-    # All patients together are one group more, the last.
+    # All patients together are an additional last group.
     total = counts.counts.sum(axis=1, keepdims=True)
     values = np.asarray(metric(GroupCounts(jnp.append(counts.counts, total, axis=1))))
     if values.shape != (grid.size, num_groups + 1):
         raise ValueError(
-            f"the metric gives {values.shape} numbers for {grid.size} thresholds, "
-            f"{num_groups} groups and all together."
+            f"metric must give {(grid.size, num_groups + 1)} numbers, for thresholds "
+            f"and for groups and all patients together; got {values.shape}."
         )
-    place = np.argmax(np.where(np.isnan(values), -np.inf, values), axis=0)
-    if np.isnan(values[place[-1], -1]):
-        raise ValueError("the metric is defined at no threshold of the grid.")
+    best = np.argmax(np.where(np.isnan(values), -np.inf, values), axis=0)
+    if np.isnan(values[best[-1], -1]):
+        raise ValueError("metric must be defined at a threshold of grid; got only NaN.")
     if not by_group:
-        reached = np.repeat(values[place[-1], -1], num_groups)
-        return Thresholds(np.repeat(grid[place[-1]], num_groups), reached)
+        reached = np.repeat(values[best[-1], -1], num_groups)
+        return Thresholds(np.repeat(grid[best[-1]], num_groups), reached)
     differs = np.nanmax(values, axis=0, initial=-np.inf)
     differs = differs > np.nanmin(values, axis=0, initial=np.inf)
     both = (counts.counts[0].sum(axis=-1) > 0).all(axis=-1)
-    place = np.where(differs[:-1] & both, place[:-1], place[-1])
-    return Thresholds(grid[place], values[place, np.arange(num_groups)])
+    best = np.where(differs[:-1] & both, best[:-1], best[-1])
+    return Thresholds(grid[best], values[best, np.arange(num_groups)])

@@ -141,28 +141,55 @@ def test_an_empty_bucket_gives_no_batch():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: buckets.bucket_boundaries([], 2), "one or more, in one axis"),
-        (lambda: buckets.bucket_boundaries([[1]], 2), "one or more, in one axis"),
-        (lambda: buckets.bucket_boundaries([1.5], 2), "whole numbers, 0 or more"),
-        (lambda: buckets.bucket_boundaries([-1], 2), "whole numbers, 0 or more"),
+        (
+            lambda: buckets.bucket_boundaries([], 2),
+            r"must be \[n\], .*; got shape \(0,\)",
+        ),
+        (
+            lambda: buckets.bucket_boundaries([[1]], 2),
+            r"must be \[n\], .*; got shape \(1, 1\)",
+        ),
+        (
+            lambda: buckets.bucket_boundaries([1.5], 2),
+            r"integers, 0 or more; got \[1.5\]",
+        ),
+        (
+            lambda: buckets.bucket_boundaries([-1], 2),
+            r"integers, 0 or more; got \[-1\]",
+        ),
         (lambda: buckets.bucket_boundaries([1], 0), "num_buckets is at least 1"),
-        (lambda: buckets.padding_share([5], [4]), "Length 5 is beyond the last"),
-        (lambda: buckets.padding_share([1], [4, 4]), "ascending whole numbers"),
-        (lambda: buckets.padding_share([1], [0, 4]), "ascending whole numbers"),
-        (lambda: buckets.pad([], 4), "no sequences"),
-        (lambda: buckets.pad([[1, 2]], 1), "length 2, more than 1"),
-        (lambda: buckets.pad([[[1, 2]], [[1]]], 3), "features differ"),
-        (lambda: buckets.pad([[1, 2]], 3, np.nan), "int64 cannot hold the value nan"),
-        (lambda: buckets.pad([[1, 2]], 3, 0.5), "int64 cannot hold the value 0.5"),
-        (lambda: buckets.pad([np.ones(2, "u1")], 3, -1), "uint8 cannot hold the value"),
-        (lambda: buckets.pad([[True]], 3, 2), "bool cannot hold the value 2"),
-        (lambda: buckets.batches([1], [1], 0, seed=0), "batch_size is a whole number"),
-        (lambda: buckets.batches([1], [1], [1, 1], seed=0), "each of the 1 buckets"),
+        (
+            lambda: buckets.padding_share([5], [4]),
+            "at most the last boundary, 4; got 5",
+        ),
+        (
+            lambda: buckets.padding_share([1], [4, 4]),
+            r"ascending integers .*; got \[4, 4\]",
+        ),
+        (
+            lambda: buckets.padding_share([1], [0, 4]),
+            r"ascending integers .*; got \[0, 4\]",
+        ),
+        (lambda: buckets.pad([], 4), "sequences must hold one or more; got none"),
+        (lambda: buckets.pad([[1, 2]], 1), "sequences must be 1 long or less; got 2"),
+        (lambda: buckets.pad([[[1, 2]], [[1]]], 3), "with equal features; got shapes"),
+        (lambda: buckets.pad([[1, 2]], 3, np.nan), "int64 can hold; got nan"),
+        (lambda: buckets.pad([[1, 2]], 3, 0.5), "int64 can hold; got 0.5"),
+        (lambda: buckets.pad([np.ones(2, "u1")], 3, -1), "uint8 can hold; got -1"),
+        (lambda: buckets.pad([[True]], 3, 2), "bool can hold; got 2"),
+        (
+            lambda: buckets.batches([1], [1], 0, seed=0),
+            "batch_size must be an integer .*; got 0",
+        ),
+        (
+            lambda: buckets.batches([1], [1], [1, 1], seed=0),
+            r"each of the 1 buckets; got \[1, 1\]",
+        ),
         (lambda: buckets.batches([1], [1], 1, seed=-1), "seed is at least 0"),
         (lambda: buckets.batches([1], [1], 1, seed=0, start=-1), "start is at least 0"),
         (
             lambda: buckets.batches([1], [1], 2, seed=0, drop_remainder=True),
-            "they would never be seen",
+            "must have batch_size=2 rows or more; got 1",
         ),
     ],
 )

@@ -273,7 +273,9 @@ def test_settings_go_with_their_name(fairvision, tmp_path):
     np.testing.assert_array_equal(middles, volume[[2, 6, 10]])
     assert np.isnan(record["age"])
     assert "attributes" not in record or record["attributes"] == {}
-    with pytest.raises(ValueError, match="prepared with other settings"):
+    with pytest.raises(
+        ValueError, match="must have the settings that prepared .*; got others"
+    ):
         FairVision(config=named(three, num_slices=4), data_dir=tmp_path / "prepared")
 
 
@@ -297,10 +299,13 @@ def cut(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (write_pickle, "'slo_fundus' cannot be read .*not unpickled"),
-        (write_bare_pickle, "no .npz archive of arrays .*Pickles are not read"),
-        (write_single_array, "is a single array"),
-        (cut, "no .npz archive of arrays"),
+        (write_pickle, "'slo_fundus' must be an array .*; got .*not unpickled"),
+        (
+            write_bare_pickle,
+            "must be a .npz archive of arrays; got .*Pickles are not read",
+        ),
+        (write_single_array, "must be a .npz archive; got a single array"),
+        (cut, "must be a .npz archive of arrays; got"),
     ],
 )
 def test_files_that_cannot_be_read(spoil, message, tmp_path):
@@ -315,37 +320,46 @@ def test_files_that_cannot_be_read(spoil, message, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"race": None}, "has no 'race'; it has the keys .*'oct_bscans', 'slo_fundus'"),
-        ({"slo_fundus": None}, "has no 'slo_fundus'; it has the keys"),
-        ({"glaucoma": None}, "has no 'glaucoma'; it has the keys"),
-        ({"male": None}, "has no 'male' or 'gender' or 'sex'; it has"),
-        ({"age": None}, "has no 'age'; it has the keys"),
+        ({"race": None}, "must have the key 'race'; got .*'oct_bscans', 'slo_fundus'"),
+        ({"slo_fundus": None}, "must have the key 'slo_fundus'; got"),
+        ({"glaucoma": None}, "must have the key 'glaucoma'; got"),
+        ({"male": None}, "must have the key 'male' or 'gender' or 'sex'; got"),
+        ({"age": None}, "must have the key 'age'; got"),
         (
             {"slo_fundus": np.ones((2, 2, 3), np.uint8)},
-            "shape \\(2, 2, 3\\), but 2 axes",
+            r"must have 2 axes; got shape \(2, 2, 3\)",
         ),
-        ({"oct_bscans": np.ones((2, 2), np.uint8)}, "shape \\(2, 2\\), but 3 axes"),
+        (
+            {"oct_bscans": np.ones((2, 2), np.uint8)},
+            r"must have 3 axes; got shape \(2, 2\)",
+        ),
         (
             {"oct_bscans": np.ones((9, 2, 2), np.uint8)},
-            "9 slices, fewer than num_slices=10",
+            "must have num_slices=10 slices or more; got 9",
         ),
-        ({"slo_fundus": np.full((2, 2), 256)}, "int64 values that are no grey"),
-        ({"slo_fundus": np.full((2, 2), np.nan)}, "float64 values that are no grey"),
+        (
+            {"slo_fundus": np.full((2, 2), 256)},
+            "must hold grey values .*; got other int64",
+        ),
+        (
+            {"slo_fundus": np.full((2, 2), np.nan)},
+            "must hold grey values .*; got other float64",
+        ),
         (
             {"slo_fundus": np.array([[0, 0.25], [1, 0.75]], np.float32)},
-            "'slo_fundus' holds float32 values from 0.0 to 1.0 that are no whole",
+            "'slo_fundus' must hold integer .* float32 .*, from 0.0 to 1.0",
         ),
         (
             {"oct_bscans": np.full((12, 2, 2), 254.5)},
-            "'oct_bscans' holds float64 values from 254.5 to 254.5 that are no whole",
+            "'oct_bscans' must hold integer .* float64 .*, from 254.5 to 254.5",
         ),
-        ({"race": np.arange(2)}, "'race' has shape \\(2,\\), but is one value"),
-        ({"race": 7}, "'race': 7 is none of the codes 0 to 2"),
-        ({"race": 0.5}, "'race': 0.5 is none of the codes"),
-        ({"race": "Martian"}, "'race': 'Martian' is none of the codes .*'Asian'"),
-        ({"age": -3}, "'age': -3 is no age in years"),
-        ({"age": "old"}, "'age': 'old' is no age in years"),
-        ({"glaucoma": -1}, "has no label: it is not recorded"),
+        ({"race": np.arange(2)}, "'race' must be one value; got shape \\(2,\\)"),
+        ({"race": 7}, "'race': the value must be a code from 0 to 2, .*; got 7"),
+        ({"race": 0.5}, "'race': the value must be a code .*; got 0.5"),
+        ({"race": "Martian"}, "'race': the value must be .*'Asian'.*; got 'Martian'"),
+        ({"age": -3}, "'age': an age must be years, 0 or more; got -3"),
+        ({"age": "old"}, "'age': an age must be years, 0 or more; got 'old'"),
+        ({"glaucoma": -1}, "must have a label; got 'not recorded'"),
     ],
 )
 def test_arrays_that_are_not_as_described(changes, message, tmp_path):
@@ -365,21 +379,21 @@ def test_folders_that_are_not_as_described(tmp_path):
         with pytest.raises(ValueError, match=message):
             prepare(FairVision, tmp_path, manual, config)
 
-    refuses("has no folder 'AMD'; its folders are \\['Glaucoma'\\]", "amd")
+    refuses("must have a folder 'AMD'; got \\['Glaucoma'\\]", "amd")
     (glaucoma / "Holdout").mkdir()
     np.savez(glaucoma / "Holdout" / "data_1.npz", x=1)
-    refuses("Holdout holds .npz files but is no split's folder; those are train or")
+    refuses("must be train or .*; got .*Holdout. Rename")
     (glaucoma / "Holdout").rename(manual / "Holdout")
     (glaucoma / "testing").mkdir()
-    refuses("are both the test split; keep one")
+    refuses("the test split must have one folder; got .*. Keep one")
     (glaucoma / "Test").rename(manual / "Test")
-    refuses("testing holds no .npz file")
+    refuses("testing must hold .npz files; got none")
     (glaucoma / "testing").rename(manual / "testing")
-    refuses("has no folder for test; the splits' folders are train or training,")
+    refuses("must have the folders train or training, .*; got none for test")
     (manual / "Test").rename(glaucoma / "Test")
     twin = glaucoma / "Test" / "data_00003.npz"
     twin.write_bytes((glaucoma / "Training" / "data_00003.npz").read_bytes())
-    refuses("The subject 'data_00003' is in two splits, .*Training.* and .*Test")
+    refuses("must be in one split.*got 'data_00003' in .*Training.* and .*Test")
 
 
 def test_notes_that_are_not_as_described(tmp_path):
@@ -390,18 +404,18 @@ def test_notes_that_are_not_as_described(tmp_path):
         with pytest.raises(ValueError, match=message):
             prepare(FairVLMed, tmp_path, manual, "summaries")
 
-    refuses("data_summary.csv, which the notes are read from, has no rows")
+    refuses("data_summary.csv must hold rows with the notes; got none")
     table.write_text("file,note\ndata_00000.npz,a\n")
-    refuses("has no column 'filename'; its columns are \\['file', 'note'\\]")
+    refuses("must have a column 'filename'; got \\['file', 'note'\\]")
     table.write_text("filename,text\ndata_00000.npz,a\n")
-    refuses("has no column 'gpt4_summary' or 'note'; its columns are")
+    refuses("must have a column 'gpt4_summary' or 'note'; got")
     table.write_text("filename,note\nscan_1.npz,a\n")
-    refuses("names none of the files, but such as 'scan_1'")
+    refuses("must name the subjects' files; got names such as 'scan_1'")
     table.write_text("filename,note\ndata_00000.npz,a\ndata_00000.npz,b\n")
-    refuses("two rows of 'data_00000'")
+    refuses("must have one row per file; got two of 'data_00000'")
     without = changed(archives.fairvlmed, note=None)
     manual = archives.write(tmp_path / "other", without)
-    with pytest.raises(ValueError, match="has no 'note'; it has the keys"):
+    with pytest.raises(ValueError, match="must have the key 'note'; got"):
         prepare(FairVLMed, tmp_path, manual)
 
 
@@ -409,7 +423,7 @@ def test_parquet_is_refused(tmp_path):
     manual = archives.write(tmp_path / "raw", archives.fairvlmed)
     builder = FairVLMed(data_dir=tmp_path, file_format="parquet")
     config = tfds.download.DownloadConfig(manual_dir=manual)
-    with pytest.raises(ValueError, match="'parquet' loses rows"):
+    with pytest.raises(ValueError, match="must be 'array_record'; got 'parquet'"):
         builder.download_and_prepare(download_config=config)
 
 
@@ -449,7 +463,7 @@ def test_what_is_not_recorded(value):
     ],
 )
 def test_codings_that_cannot_be_read_back(arguments):
-    with pytest.raises(ValueError, match="levels? "):
+    with pytest.raises(ValueError, match="levels.*; got"):
         Coding(*arguments)
 
 

@@ -89,21 +89,29 @@ NAN = np.where(np.arange(80) == 3, np.nan, BLIND)
         (
             GOOD | {"b": [BLIND, NAN]},
             {},
-            "'b' has no score for 1 of 160 rows, row 3 of repeat 1 first: no fold",
+            "'b' must be finite .*; got .* for 1 of 160, row 3 of repeat 1 first",
         ),
         (
             GOOD,
             {"thresholds": [0.1, 0.2, 0.3]},
             r"leading axes \(2, 80\).*shape \(3,\)",
         ),
-        (GOOD, {"thresholds": {"a": 0.5}}, "none for 'b', only for a"),
+        (
+            GOOD,
+            {"thresholds": {"a": 0.5}},
+            "every method, also 'b'; got thresholds of a",
+        ),
         (
             GOOD | {"b": np.array(GOOD["b"]) * 20 - 5},
             {"metric_names": ["brier"]},
             r"probabilities in \[0, 1\].*got -3 to 13",
         ),
-        (GOOD, {"metric_names": ["roc"]}, "no metric roc; there are: auroc, "),
-        (GOOD, {"weights": np.ones(3)}, "a weight for each of 80 patients"),
+        (
+            GOOD,
+            {"metric_names": ["roc"]},
+            "metric_names must be among auroc, .*; got roc",
+        ),
+        (GOOD, {"weights": np.ones(3)}, r"must have the shape \(80,\), .*; got \(3,\)"),
         (GOOD, {"num_bootstrap": 1}, "num_bootstrap must be 2 or more; got 1"),
     ],
 )
@@ -115,7 +123,7 @@ def test_what_cannot_be_compared(cohort, scores, options, words):
 
 def test_scores_by_fold_need_folds():
     plain = evaluation.cohort(LABELS, {"site": SITES})
-    with pytest.raises(ValueError, match="give the cohort folds, or pool the scores"):
+    with pytest.raises(ValueError, match=r"got shape \(1, 2, 80\)\. Give the cohort"):
         evaluation.compare_methods(
             plain, {"a": PERFECT, "b": np.ones((1, 2, 80))}, baseline="a", key=0
         )
@@ -161,14 +169,20 @@ def test_a_cohort_has_groups_references_and_patients():
     ("change", "words"),
     [
         ({"labels": LABELS + 1}, r"0s and 1s; got .* \[1, 2\]"),
-        ({"labels": LABELS[:-1]}, "labels have 79 rows, but attributes have 80"),
-        ({"patients": [1] * 79}, "labels have 80 rows, but patients have 79"),
-        ({"patients": [None] + [1.0] * 79}, "1 rows have none"),
-        ({"folds": LABELS - 1}, "40 rows are in no test fold, row 0 of repeat 0"),
+        ({"labels": LABELS[:-1]}, "attributes must have 79 rows, as labels; got 80"),
+        ({"patients": [1] * 79}, "patients must have 80 rows, as labels; got 79"),
+        ({"patients": [None] + [1.0] * 79}, "each row's patient; got 1 missing"),
+        (
+            {"folds": LABELS - 1},
+            "once in each repeat; got 40 negative folds, row 0 of repeat 0",
+        ),
         ({"folds": LABELS[:3]}, r"folds must be integers \[80\]"),
-        ({"attributes": {"mean": SITES}}, "no attribute may be named 'mean'"),
-        ({"min_support": 30}, "'site' has 0 levels with 30 patients of each outcome"),
-        ({"references": {"site": "c"}}, "one of its groups .* a, b; not c"),
+        (
+            {"attributes": {"mean": SITES}},
+            "must not be named as a summary, mean or worst; got 'mean'",
+        ),
+        ({"min_support": 30}, "'site' must have two groups of 30 rows .*; got 0"),
+        ({"references": {"site": "c"}}, "one of its groups .* a, b; got c"),
     ],
 )
 def test_what_is_no_cohort(change, words):

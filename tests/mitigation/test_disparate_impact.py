@@ -198,9 +198,11 @@ def test_rows_that_share_a_draw_are_told():
     remover = DisparateImpactRemover(ties="random").fit(
         x[:, :1], sensitive_features=who
     )
-    with pytest.warns(UserWarning, match="398 rows repeat another row's features"):
+    with pytest.warns(
+        UserWarning, match="398 rows repeat another row's features and share its"
+    ):
         remover.transform(x[:, :1], sensitive_features=who)
-    with pytest.raises(ValueError, match="patients of 3 rows; X has 400"):
+    with pytest.raises(ValueError, match="patients must have the 400 rows of X; got 3"):
         remover.transform(x[:, :1], sensitive_features=who, patients=[1, 2, 3])
 
 
@@ -215,7 +217,9 @@ def test_a_feature_without_values_in_a_group_at_fit():
         )
         for unseen in ("error", "together", "keep")
     }
-    with pytest.raises(ValueError, match="3 values are .* such as 'x0' of 'b': fit on"):
+    with pytest.raises(
+        ValueError, match="got 3 that had not, such as 'x0' of 'b'. Fit on"
+    ):
         fits["error"].transform(new, sensitive_features=who)
     np.testing.assert_array_equal(
         fits["keep"].transform(new, sensitive_features=who)[3:, 0], 50
@@ -239,8 +243,8 @@ def test_groups_not_seen_at_fit():
     }
     with pytest.raises(
         ValueError,
-        match=r"30 rows are of groups that were not there at fit: 'sex=f, site=9', "
-        r"'sex=m, site=9'. Known are 'sex=f, site=1',",
+        match=r"groups must be those seen at fit, 'sex=f, site=1',.*; got "
+        r"'sex=f, site=9', 'sex=m, site=9' in 30 rows\. Fit",
     ):
         fits["error"].transform(x, sensitive_features=new)
     known = fits["error"].transform(x[seen], sensitive_features=who[seen])
@@ -357,48 +361,80 @@ SOUND, WHO = table()
 @pytest.mark.parametrize(
     ("settings", "change", "words"),
     [
-        ({"repair_level": 1.5}, {}, r"the repair level lies in \[0, 1\], not 1.5"),
-        ({"repair_level": "1"}, {}, "the repair level is a number in"),
-        ({"repair_level": None}, {}, "the repair level is a number in"),
-        ({"discrete": None}, {}, "discrete is 'auto', or the positions or names"),
-        ({"discrete": np.ones(2, bool)}, {}, "discrete names no feature: np.True_"),
+        (
+            {"repair_level": 1.5},
+            {},
+            r"the repair level must be a number in \[0, 1\]; got 1.5",
+        ),
+        ({"repair_level": "1"}, {}, "repair level must be a number in .*; got '1'"),
+        ({"repair_level": None}, {}, "repair level must be a number in .*; got None"),
+        ({"discrete": None}, {}, "must be 'auto', or positions or names .*; got None"),
+        (
+            {"discrete": np.ones(2, bool)},
+            {},
+            "must list positions or names of features; got np.True_",
+        ),
         (
             {},
             {"X": SOUND.assign(seen=pd.Timestamp("2020-01-01"))},
-            r"the features \['seen'\] are no numbers",
+            r"features must be numbers; got others in \['seen'\]",
         ),
         ({"scale": "log"}, {}, "scale must be 'value' or 'rank'; got 'log'"),
         ({"ties": "first"}, {}, "ties must be 'middle' or 'random'; got"),
         ({"unseen": "drop"}, {}, "unseen must be .* got 'drop'"),
         ({"num_quantiles": 1}, {}, "num_quantiles is at least 2, not 1"),
-        ({"discrete": "all"}, {}, "discrete is 'auto', or the positions or names"),
-        ({"discrete": ["sex"]}, {}, "discrete names no feature: 'sex'"),
-        ({"discrete": [2]}, {}, "discrete names no feature: 2"),
-        ({"discrete": [True, False]}, {}, "discrete names no feature: True"),
-        ({}, {"sensitive_features": None}, "sensitive_features are needed"),
-        ({}, {"sensitive_features": WHO[:80]}, "features of 80 rows; X has 90"),
-        ({}, {"sensitive_features": WHO[[]]}, "the sensitive features have no column"),
-        ({}, {"sensitive_features": np.zeros((90, 1, 1))}, r"are \[n\] or \[n, attri"),
+        (
+            {"discrete": "all"},
+            {},
+            "must be 'auto', or positions or names .*; got 'all'",
+        ),
+        (
+            {"discrete": ["sex"]},
+            {},
+            "must list positions or names of features; got 'sex'",
+        ),
+        ({"discrete": [2]}, {}, "must list positions or names of features; got 2"),
+        (
+            {"discrete": [True, False]},
+            {},
+            "must list positions or names of features; got True",
+        ),
+        (
+            {},
+            {"sensitive_features": None},
+            "sensitive_features must be given, .*; got None",
+        ),
+        (
+            {},
+            {"sensitive_features": WHO[:80]},
+            "must have the 90 rows of X; got 80 rows",
+        ),
+        ({}, {"sensitive_features": WHO[[]]}, "must have a column or more; got none"),
+        (
+            {},
+            {"sensitive_features": np.zeros((90, 1, 1))},
+            r"must be \[n\] or \[n, attributes\]; got \(90, 1, 1\)",
+        ),
         (
             {},
             {"X": SOUND.assign(sex=0)},
-            r"the sensitive features \['sex'\] are among the features; leave them out",
+            r"must not include the sensitive features; got \['sex'\]",
         ),
         (
             {},
             {"X": SOUND.assign(ward=["east"] * 90)},
-            r"the features \['ward'\] are no numbers: encode them or leave them out",
+            r"must be numbers; got others in \['ward'\]\. Encode",
         ),
         ({}, {"X": SOUND.assign(age=np.inf)}, "Input X contains infinity"),
         (
             {},
             {"X": pd.concat([SOUND, SOUND.assign(age="old")], axis=1)},
-            r"several features are named \['age', 'visits'\]: rename them",
+            r"names must be unique; got \['age', 'visits'\] repeatedly",
         ),
         (
             {},
             {"X": np.array([[1, "old"]] * 90, object)},
-            r"the features \[1\] are no numbers",
+            r"features must be numbers; got others in \[1\]",
         ),
     ],
 )
@@ -419,7 +455,7 @@ def test_tables_of_other_columns_are_refused():
     remover = DisparateImpactRemover().fit(SOUND, sensitive_features=WHO)
     with pytest.raises(ValueError, match="feature names should match"):
         remover.transform(SOUND[["visits", "age"]], sensitive_features=WHO)
-    with pytest.raises(ValueError, match=r"features are \['sex'\]; at fit they were"):
+    with pytest.raises(ValueError, match=r"columns seen at fit, .*; got \['sex'\]"):
         remover.transform(SOUND, sensitive_features=WHO[["sex"]])
 
 

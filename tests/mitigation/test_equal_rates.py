@@ -250,13 +250,13 @@ def test_weights_are_repetitions():
 def test_a_group_without_positives_has_the_others_rate():
     labels, scores, groups = cohort()
     labels = np.where(groups == 1, 0, labels)
-    with pytest.warns(UserWarning, match=r"groups without positives: \[1\]\. They"):
+    with pytest.warns(UserWarning, match=r"groups without positives: \[1\]\. A rate"):
         fitted = equal_rate_rules(labels, scores, groups, num_groups=3)
     assert fitted.lacking == (1,)
     found = fitted.counts.counts[:, 0, 1] / fitted.counts.counts[:, 0].sum(axis=-1)
     np.testing.assert_allclose(found, found[0], atol=1e-8)
     rest = groups != 1
-    with pytest.warns(UserWarning, match=r"groups without negatives: \['b'\]\. They"):
+    with pytest.warns(UserWarning, match=r"groups without negatives: \['b'\]\. A rate"):
         fitted_two = equal_rate_rules(
             np.where(groups == 1, 1, labels),
             scores,
@@ -385,12 +385,12 @@ def test_a_rule_is_of_a_group_that_there_is(group):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"probability": np.array([0.5, 2.0])}, r"lie in \[0, 1\]"),
-        ({"probability": np.array([0.5, np.nan])}, r"lie in \[0, 1\]"),
-        ({"labels": np.array([0, 2])}, "labels are 0 or 1"),
-        ({"groups": np.array([0, 2])}, "or -1 for a row in none; found 0 to 2"),
-        ({"groups": np.array([0, -2])}, "found -2 to 0"),
-        ({"weights": np.array([1e308, 1e308])}, "add up to infinity"),
+        ({"probability": np.array([0.5, 2.0])}, r"must lie in \[0, 1\]; got 2.0"),
+        ({"probability": np.array([0.5, np.nan])}, r"must lie in \[0, 1\]; got nan"),
+        ({"labels": np.array([0, 2])}, "labels must be 0 or 1; got 2"),
+        ({"groups": np.array([0, 2])}, "or be -1 for a row in no group; got 0 to 2"),
+        ({"groups": np.array([0, -2])}, "; got -2 to 0"),
+        ({"weights": np.array([1e308, 1e308])}, "must have a finite sum; got inf"),
     ],
 )
 def test_what_is_no_expectation(change, words):
@@ -427,21 +427,30 @@ def test_a_row_in_no_group_is_counted_nowhere():
             "constraint must be '.* or '.*; got '(parity|fairness)'",
         ),
         ({"objective": "auc"}, "objective must be 'error' or 'balanced_error'; got"),
-        ({"costs": (1.0, -1.0)}, "costs are two numbers of at least 0"),
-        ({"costs": 1}, "costs are two numbers of at least 0"),
-        ({"costs": ("a", "b")}, "costs are two numbers of at least 0"),
-        ({"tolerance": 2.0}, r"tolerance lies in \[0, 1\]"),
-        ({"tolerance": "a"}, r"tolerance lies in \[0, 1\], not 'a'"),
-        ({"tolerance": None}, r"tolerance lies in \[0, 1\], not None"),
-        ({"groups": np.arange(600) % 3 + 0.5}, "groups are whole numbers"),
-        ({"weights": (cohort()[2] != 1) * 1.0}, r"groups without patients: \[1\]"),
-        ({"num_groups": 2}, r"groups lie in 0 .. 1; found 0 to 2"),
-        ({"num_groups": 4}, r"groups without patients: \[3\]"),
-        ({"weights": -np.ones(600)}, "weights are finite and at least 0"),
-        ({"weights": np.ones(5)}, "differ in length"),
-        ({"labels": np.full(600, 2)}, "labels are 0 or 1"),
-        ({"labels": np.zeros(600)}, "no group has patients of both classes"),
-        ({"scores": np.full(600, np.nan)}, "scores are finite"),
+        ({"costs": (1.0, -1.0)}, "costs must be two finite numbers of at least 0"),
+        ({"costs": 1}, "costs must be two finite numbers of at least 0"),
+        ({"costs": ("a", "b")}, "costs must be two finite numbers of at least 0"),
+        ({"tolerance": 2.0}, r"tolerance must lie in \[0, 1\]; got 2.0"),
+        ({"tolerance": "a"}, r"tolerance must lie in \[0, 1\]; got 'a'"),
+        ({"tolerance": None}, r"tolerance must lie in \[0, 1\]; got None"),
+        (
+            {"groups": np.arange(600) % 3 + 0.5},
+            "groups must be integers in 0 .. 2; got",
+        ),
+        (
+            {"weights": (cohort()[2] != 1) * 1.0},
+            r"must have patients .*; got none in \[1\]",
+        ),
+        ({"num_groups": 2}, r"groups must lie in 0 .. 1; got 0 to 2"),
+        ({"num_groups": 4}, r"must have patients .*; got none in \[3\]"),
+        ({"weights": -np.ones(600)}, "weights must be finite and at least 0; got -1.0"),
+        ({"weights": np.ones(5)}, "columns must have equal lengths; got"),
+        ({"labels": np.full(600, 2)}, "labels must be 0 or 1; got 2"),
+        (
+            {"labels": np.zeros(600)},
+            "equalized_odds needs groups with patients of both classes; got",
+        ),
+        ({"scores": np.full(600, np.nan)}, "scores must be finite; got nan"),
     ],
 )
 def test_what_cannot_be_is_refused(change, words):

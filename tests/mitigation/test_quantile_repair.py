@@ -384,12 +384,12 @@ def test_distances_of_one_group_or_no_values_are_not_defined():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"level": 1.5}, "lies in \\[0, 1\\], not 1.5"),
+        ({"level": 1.5}, r"must be a number in \[0, 1\]; got 1.5"),
         ({"scale": "log"}, "scale must be 'value' or 'rank'; got 'log'"),
         ({"ties": "first"}, "ties must be 'middle' or 'random'; got"),
-        ({"ties": "random"}, "only with a key"),
+        ({"ties": "random"}, "ties='random' needs a key; got None"),
         ({"number": 1}, "num_quantiles is at least 2"),
-        ({"number": 50_000}, "num_quantiles is at most 46341, not 50000"),
+        ({"number": 50_000}, "num_quantiles must be 46341 or less; got 50000"),
     ],
 )
 def test_settings_that_cannot_be(options, words):

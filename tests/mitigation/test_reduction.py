@@ -189,9 +189,12 @@ def test_the_tolerance_is_half_the_standard_error_by_default():
     ("options", "words"),
     [
         ({"max_iterations": 0}, "max_iterations is at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"multiplier_bound": np.inf}, "multiplier_bound must be above 0"),
-        ({"gap_tolerance": -1.0}, "gap_tolerance must be 0 or more"),
+        ({"learning_rate": 0.0}, "learning_rate must be finite and above 0; got 0.0"),
+        (
+            {"multiplier_bound": np.inf},
+            "multiplier_bound must be finite and above 0; got inf",
+        ),
+        ({"gap_tolerance": -1.0}, "gap_tolerance must be 0 or more; got -1.0"),
     ],
 )
 @pytest.mark.usefixtures("untyped")
@@ -203,5 +206,7 @@ def test_bad_settings(options, words):
 
 def test_a_learner_that_gives_something_else_is_refused():
     held = parity_constraints(LABELS, GROUPS, num_groups=3)
-    with pytest.raises(ValueError, match=r"must give mean decisions in \[0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"respond must give mean decisions in \[0, 1\] of .*; got"
+    ):
         solve_reduction(held, lambda prices: prices * 0 + 2.0)

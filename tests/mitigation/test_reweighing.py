@@ -45,10 +45,10 @@ def test_label_and_group_are_independent(rows):
 @pytest.mark.parametrize(
     ("labels", "groups", "words"),
     [
-        ([0, 1, 1], [0, 1, -1], "groups lie in 0 .. 1; found -1 to 1"),
-        ([0, 1, 1], [0, 1, 2], "groups lie in 0 .. 1; found 0 to 2"),
-        ([0, 1, 2], [0, 1, 1], "labels are 0 or 1"),
-        ([0, 1], [0, 1, 1], "differ in length"),
+        ([0, 1, 1], [0, 1, -1], "groups must lie in 0 .. 1; got -1 to 1"),
+        ([0, 1, 1], [0, 1, 2], "groups must lie in 0 .. 1; got 0 to 2"),
+        ([0, 1, 2], [0, 1, 1], "labels must be 0 or 1; got 2"),
+        ([0, 1], [0, 1, 1], "columns must have equal lengths; got"),
     ],
 )
 def test_what_it_refuses(labels, groups, words):

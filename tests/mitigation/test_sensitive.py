@@ -89,28 +89,34 @@ def test_many_columns_of_many_levels():
 def test_columns_are_compared_where_both_have_names():
     named = of(pd.Series(["f", "m"], name="sex"))
     np.testing.assert_array_equal(named.known(np.array(["m", "f"]), rows=2), [1, 0])
-    with pytest.raises(ValueError, match=r"are \['age'\]; at fit they were \['sex'\]"):
+    with pytest.raises(ValueError, match=r"seen at fit, \['sex'\]; got \['age'\]"):
         named.codes(pd.Series(["f", "m"], name="age"), rows=2)
-    with pytest.raises(ValueError, match=r"at fit they were \['sex'\]"):
+    with pytest.raises(
+        ValueError, match=r"the columns seen at fit, \['sex'\]; got \['0', '1'\]"
+    ):
         named.codes(np.array([["f", "m"]]), rows=1)
 
 
 @pytest.mark.parametrize("level", [["f"], {"sex": "f"}, {"f"}])
 def test_levels_are_single_values(level):
-    with pytest.raises(ValueError, match="are single values.* 'sex' holds others"):
+    with pytest.raises(
+        ValueError, match="must hold single values.*; got others in 'sex'"
+    ):
         of(pd.Series([level, level], name="sex"))
 
 
 def test_unknown_groups_are_named():
     groups = of({"sex": ["f", "m"]})
-    with pytest.raises(ValueError, match="2 rows are of groups .*'sex=x', 'sex=y'. K"):
+    with pytest.raises(ValueError, match="got 'sex=x', 'sex=y' in 2 rows. Fit"):
         groups.known({"sex": ["x", "f", "y"]}, rows=3)
 
 
 def test_a_sensitive_column_among_the_features():
     for name in ("sex", 2):
         groups = of(pd.DataFrame({name: ["f", "m"]}))
-        with pytest.raises(ValueError, match=f"'{name}'.* are among the features"):
+        with pytest.raises(
+            ValueError, match=f"must not include .*; got .*'{name}'.* among its columns"
+        ):
             check_not_among(pd.DataFrame({name: [0], "age": [1]}), groups)
     # Names that nobody gave are no names.
     check_not_among(pd.DataFrame({"group": [0]}), of(["f", "m"]))

@@ -140,20 +140,32 @@ def test_columns_of_pandas():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_groups": 2}, "or -1 for a row in none; found 0 to 2"),
-        ({"groups": np.full(300, -2)}, "found -2 to -2"),
-        ({"groups": np.arange(300) % 3 + 0.5}, "whole numbers in 0 .. 2"),
-        ({"groups": np.array(["a", "b", "c"] * 100)}, "whole numbers in 0 .. 2"),
-        ({"groups": np.full(300, np.nan)}, "whole numbers in 0 .. 2"),
-        ({"groups": np.zeros(299, int)}, "differ in length"),
+        ({"num_groups": 2}, "or be -1 for a row in no group; got 0 to 2"),
+        ({"groups": np.full(300, -2)}, "; got -2 to -2"),
+        ({"groups": np.arange(300) % 3 + 0.5}, "must be integers in 0 .. 2; got"),
+        (
+            {"groups": np.array(["a", "b", "c"] * 100)},
+            "must be integers in 0 .. 2; got",
+        ),
+        ({"groups": np.full(300, np.nan)}, "must be integers in 0 .. 2; got"),
+        ({"groups": np.zeros(299, int)}, "columns must have equal lengths; got"),
         ({"num_groups": 0}, "num_groups must be at least 1"),
-        ({"weights": np.full(300, np.nan)}, "finite and at least 0"),
-        ({"weights": np.full(300, np.inf)}, "finite and at least 0"),
-        ({"weights": np.append(np.ones(299), -1)}, "finite and at least 0"),
-        ({"weights": np.full(300, 1e37)}, "beyond what counts can hold"),
-        ({"weights": np.full(300, 1e-50)}, "beyond what counts can hold"),
-        ({"weights": np.full(300, 10**8)}, "beyond what counts can hold"),
-        ({"weights": np.full(300, "1")}, "weights are numbers"),
+        ({"weights": np.full(300, np.nan)}, "finite and at least 0; got nan"),
+        ({"weights": np.full(300, np.inf)}, "finite and at least 0; got inf"),
+        ({"weights": np.append(np.ones(299), -1)}, "finite and at least 0; got -1"),
+        (
+            {"weights": np.full(300, 1e37)},
+            r"suit counts of 32 bits; got weights up to 1e\+37",
+        ),
+        (
+            {"weights": np.full(300, 1e-50)},
+            "suit counts of 32 bits; got weights up to 1e-50",
+        ),
+        (
+            {"weights": np.full(300, 10**8)},
+            r"suit counts of 32 bits; got weights up to 1e\+08",
+        ),
+        ({"weights": np.full(300, "1")}, "weights must be numbers; got <U1"),
     ],
 )
 def test_groups_and_weights_that_cannot_be(change, words):
@@ -166,13 +178,13 @@ def test_groups_and_weights_that_cannot_be(change, words):
 def test_what_cannot_be_is_refused():
     labels, scores, groups = cohort()
     options = {"num_groups": 3}
-    with pytest.raises(ValueError, match="labels are 0 or 1"):
+    with pytest.raises(ValueError, match="labels must be 0 or 1; got -1"):
         tune_thresholds(2 * labels - 1, scores, groups, **options)
-    with pytest.raises(ValueError, match="scores are finite"):
+    with pytest.raises(ValueError, match="scores must be finite; got nan"):
         tune_thresholds(labels, np.full(300, np.nan), groups, **options)
-    with pytest.raises(ValueError, match="list of thresholds"):
+    with pytest.raises(ValueError, match=r"a list of thresholds; got shape \(0,\)"):
         tune_thresholds(labels, scores, groups, grid=np.zeros(0), **options)
-    with pytest.raises(ValueError, match=r"gives \(80,\) numbers for 80 thresholds"):
+    with pytest.raises(ValueError, match=r"must give \(80, 4\) numbers.*; got \(80,\)"):
         tune_thresholds(
             labels,
             scores,
@@ -180,7 +192,9 @@ def test_what_cannot_be_is_refused():
             metric=metrics.demographic_parity_difference,
             **options,
         )
-    with pytest.raises(ValueError, match="defined at no threshold"):
+    with pytest.raises(
+        ValueError, match="must be defined at a threshold of grid; got only NaN"
+    ):
         tune_thresholds(
             np.zeros(300), scores, groups, metric=metrics.true_positive_rate, **options
         )
