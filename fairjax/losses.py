@@ -293,7 +293,7 @@ def _gap(
     check_choice("penalty", penalty, "absolute", "squared")
     check_choice("reduction", reduction, "mean", "max", "smooth_max")
     if is_known(temperature) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}.")
+        raise ValueError(f"temperature must be positive; got {temperature}.")
 
     def value(means, counts):
         total = jnp.zeros((), means[statistic].dtype)

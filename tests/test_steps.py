@@ -239,7 +239,7 @@ class TestBalanceMagnitudes:
             ({"mode": "loss_ratio"}, {}, "needs the losses"),
             ({"strength": [1.0, 2.0]}, {}, r"one number or 3, one a row; not \(2,\)"),
             ({"reference": 3}, {}, "reference row 3 does not exist: there are 3"),
-            ({"reference": -1}, {}, "reference is at least 0, not -1"),
+            ({"reference": -1}, {}, "reference must be at least 0; got -1"),
         ],
     )
     def test_arguments_that_do_not_fit(self, options, extra, message):

@@ -216,7 +216,7 @@ def balance_magnitudes(
     """
     check_choice("mode", mode, "equal_norms", "loss_ratio", "none")
     if is_known(strength) and not np.all(np.asarray(strength) >= 0):
-        raise ValueError(f"strength must be 0 or more, not {strength}.")
+        raise ValueError(f"strength must be 0 or more; got {strength}.")
     if clamp is not None and is_known(clamp) and not 0 <= clamp[0] <= clamp[1]:
         raise ValueError(
             f"clamp is the least and the greatest factor, 0 or more, not {clamp}."

@@ -145,7 +145,7 @@ def test_an_empty_bucket_gives_no_batch():
         (lambda: buckets.bucket_boundaries([[1]], 2), "one or more, in one axis"),
         (lambda: buckets.bucket_boundaries([1.5], 2), "whole numbers, 0 or more"),
         (lambda: buckets.bucket_boundaries([-1], 2), "whole numbers, 0 or more"),
-        (lambda: buckets.bucket_boundaries([1], 0), "num_buckets is at least 1"),
+        (lambda: buckets.bucket_boundaries([1], 0), "num_buckets must be at least 1"),
         (lambda: buckets.padding_share([5], [4]), "Length 5 is beyond the last"),
         (lambda: buckets.padding_share([1], [4, 4]), "ascending whole numbers"),
         (lambda: buckets.padding_share([1], [0, 4]), "ascending whole numbers"),
@@ -158,8 +158,11 @@ def test_an_empty_bucket_gives_no_batch():
         (lambda: buckets.pad([[True]], 3, 2), "bool cannot hold the value 2"),
         (lambda: buckets.batches([1], [1], 0, seed=0), "batch_size is a whole number"),
         (lambda: buckets.batches([1], [1], [1, 1], seed=0), "each of the 1 buckets"),
-        (lambda: buckets.batches([1], [1], 1, seed=-1), "seed is at least 0"),
-        (lambda: buckets.batches([1], [1], 1, seed=0, start=-1), "start is at least 0"),
+        (lambda: buckets.batches([1], [1], 1, seed=-1), "seed must be at least 0"),
+        (
+            lambda: buckets.batches([1], [1], 1, seed=0, start=-1),
+            "start must be at least 0",
+        ),
         (
             lambda: buckets.batches([1], [1], 2, seed=0, drop_remainder=True),
             "they would never be seen",

@@ -387,7 +387,7 @@ def test_distances_of_one_group_or_no_values_are_not_defined():
         ({"scale": "log"}, "scale must be 'value' or 'rank'; got 'log'"),
         ({"ties": "first"}, "ties must be 'middle' or 'random'; got"),
         ({"ties": "random"}, "only with a key"),
-        ({"number": 1}, "num_quantiles is at least 2"),
+        ({"number": 1}, "num_quantiles must be at least 2"),
         ({"number": 50_000}, "num_quantiles is at most 46341, not 50000"),
     ],
 )
