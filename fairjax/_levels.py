@@ -160,9 +160,8 @@ def fit_levels(
     strays = sum(count_of[value] for value in undeclared)
     if undeclared and policy.unseen == "error":
         raise ValueError(
-            f"column {name!r} has {rows(strays)} with levels that are not declared: "
-            f"{quote(undeclared)}; declared are {quote(own)}. Declare all levels, or "
-            'pass unseen="other" or "missing".'
+            f"column {name!r} has {rows(strays)} with undeclared levels, "
+            f"{quote(undeclared)}; declared: {quote(own)}. Declare all, or set unseen."
         )
     missing_count = int(column.counts[-1])
     if policy.unseen == "missing":
@@ -219,7 +218,7 @@ def rows(counts: Any) -> str:
 def unseen_advice(unseen: str) -> str:
     """Returns how to give rows of unseen levels a cell, as the end of a message."""
     other = 'with unseen="other", and min_count or min_level_count to pool rare rows.'
-    return f'Under unseen="{unseen}" they have no cell: make the partition {other}'
+    return f'Under unseen="{unseen}" such rows have no cell: make the partition {other}'
 
 
 def _read_column(name: str, values: Any) -> Column:

@@ -24,7 +24,7 @@ from fairjax._levels import (
     rows,
     unseen_advice,
 )
-from fairjax.types import check_choice
+from fairjax.types import check_choice, check_nonnegative
 
 # Bounds the memory of the lookup, and catches identifiers and unbinned numbers.
 _MAX_COMBINATIONS = 1_000_000
@@ -210,9 +210,9 @@ def partition(
       min_count: Cells with fewer rows, empty cells included, are pooled into one cell
         named ``other``, which comes last. The pooled cell stays even if it has fewer
         rows itself; its count shows that.
-      min_level_count: Levels of an attribute with fewer rows, including empty levels
-        and the level of missing values, are first merged into a level of that attribute
-        named ``other``.
+      min_level_count: Levels of an attribute with fewer rows are first merged into a
+        level of the attribute named ``other``. Empty levels and the level of missing
+        values count as levels too.
       other: Name of the pooled cell and of each attribute's merged level.
       missing: ``"level"`` gives each attribute with missing values a level for them;
         ``"error"`` raises.
@@ -251,9 +251,8 @@ def partition(
     check_choice("missing", missing, "level", "error")
     check_choice("unseen", unseen, "error", "other", "missing")
     check_choice("single_level", single_level, "error", "allow")
-    if min(min_count, min_level_count) < 0:
-        got = f"{min_count} and {min_level_count}"
-        raise ValueError(f"min_count and min_level_count must be 0 or more; got {got}.")
+    check_nonnegative("min_count", min_count)
+    check_nonnegative("min_level_count", min_level_count)
     columns = read_columns(attributes)
     names = tuple(column.name for column in columns)
     if not len(columns[0].codes):
