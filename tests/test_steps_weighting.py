@@ -151,7 +151,7 @@ class TestNashMTL:
         with pytest.raises(ValueError, match="max_norm must be positive; got 0"):
             steps.nash_mtl(max_norm=0.0)
         step = steps.nash_mtl(update_every=2)
-        with pytest.raises(ValueError, match="keeps 3 weights; there are 2 rows"):
+        with pytest.raises(ValueError, match="keeps 3 weights; got 2 rows"):
             step.update(CHAINED, LENGTHS, step.init(3))
 
 
@@ -212,7 +212,7 @@ class TestGradVac:
         assert len(seen) == 8
 
     def test_bad_options(self, untyped):
-        with pytest.raises(ValueError, match=r"beta lies in \[0, 1\], not 2"):
+        with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\]; got 2"):
             steps.gradvac(beta=2.0)
         with pytest.raises(ValueError, match="'numbered' or numbers; got 'sorted'"):
             steps.gradvac(order="sorted")

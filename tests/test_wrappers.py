@@ -194,16 +194,16 @@ class TestPerLabel:
         [
             (
                 {"trunk": {"w": "shared"}, "head": "own"},
-                r"miss parameter \['trunk'\]\['b'\] of shape \(2,\)",
+                r"labels have none for parameter \['trunk'\]\['b'\] of shape \(2,\)",
             ),
-            ({"trunk": "shared"}, r"miss parameter \['head'\] of shape \(3,\)"),
+            ({"trunk": "shared"}, r"none for parameter \['head'\] of shape \(3,\)"),
             (
                 {"trunk": "shared", "head": "heads"},
                 r"parameter \['head'\] of shape \(3,\) has the label 'heads'.*'own'",
             ),
             (
                 {"trunk": "shared", "head": "own", "tail": "own"},
-                r"label 'own' at \['tail'\] is of no parameter",
+                r"label 'own' at \['tail'\] has no parameter",
             ),
         ],
     )
