@@ -1,4 +1,4 @@
-"""Bisection, elementwise: of intervals of floats, or of positions in sorted rows."""
+"""Elementwise bisection of intervals of floats, or of positions in sorted rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,19 +14,18 @@ def bisect(
     high: Real[Array, "..."],
     steps: int,
 ) -> tuple[Real[Array, "..."], Real[Array, "..."]]:
-    """Halves intervals until little is left of them.
+    """Halves intervals a given number of times.
 
     Args:
-      is_below: Whether points lie below what is sought: True for all that do, and False
-        for all others.
-      low: Any shape, lower ends.
-      high: The same shape, upper ends. Of positions they are one past the last, which
-        ``is_below`` is also asked about, where the interval is empty.
-      steps: How often to halve. Positions ask for the bit length of their number.
+      is_below: Returns whether points lie below the point that is sought.
+      low: Lower ends, of any shape; floats, or integers for positions.
+      high: Upper ends, of the same shape. For positions, one past the last position;
+        ``is_below`` must accept it, since empty intervals evaluate it.
+      steps: Number of halvings. For positions, the bit length of their number suffices.
 
     Returns:
-      The ends that are left, which enclose what is sought; of positions, both the first
-      that is not below.
+      The last ends, which enclose the point that is sought. For positions, both ends
+      are the first position that is not below.
 
     Example:
       >>> low, high = bisect(lambda x: x**2 < 2, jnp.array(0.0), jnp.array(2.0), 20)
@@ -36,16 +35,16 @@ def bisect(
       >>> bisect(lambda i: row[i] < 15, jnp.array(0), jnp.array(3), 2)[0].item()
       1
     """
-    whole = jnp.issubdtype(low.dtype, jnp.integer)
+    positions = jnp.issubdtype(low.dtype, jnp.integer)
 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
-        middle = (low + high) // 2 if whole else (low + high) / 2
+        middle = (low + high) // 2 if positions else (low + high) / 2
         below = is_below(middle)
-        if whole:
+        if positions:
             below &= low < high
         return (
-            jnp.where(below, middle + 1 if whole else middle, low),
+            jnp.where(below, middle + 1 if positions else middle, low),
             jnp.where(below, high, middle),
         )
 

@@ -1,4 +1,4 @@
-"""What an extra installs, asked for in words where it is missing."""
+"""Imports of optional dependencies, with an error that says how to install them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def extra(name: str, *, needed_by: str) -> Iterator[None]:
-    """Imports within it that fail say how to install what is missing.
+    """Makes failing imports in its context say how to install the missing extra.
 
     Args:
-      name: Of the extra.
-      needed_by: What needs it, as the message's subject.
+      name: Name of the extra.
+      needed_by: The part of fairjax that needs the extra, as a subject in the message.
 
     Raises:
-      ModuleNotFoundError: A module is missing, with the command that installs it.
+      ModuleNotFoundError: A module is missing; the message has the command that
+        installs it.
 
     Example:
       >>> with extra("mitigation", needed_by="mitigation"):

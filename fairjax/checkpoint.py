@@ -1,4 +1,4 @@
-"""Checkpoints of any pytree of arrays, with Orbax: whole or not there at all."""
+"""Atomic checkpoints of any pytree of arrays, written with Orbax."""
 
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,10 @@ from jaxtyping import PyTree
 
 
 class Checkpoints:
-    """A folder of checkpoints that a killed run resumes from, to the same bits.
+    """A folder of checkpoints, from which a killed run resumes bit for bit.
 
-    A checkpoint is written beside its final name and renamed when it is complete, so
-    a process killed at any moment leaves the one before untouched.
+    A checkpoint is written under a temporary name and renamed when it is complete. A
+    process killed at any moment therefore leaves the previous checkpoint untouched.
 
     Example:
       >>> import tempfile, jax.numpy as jnp
@@ -28,11 +28,11 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
-        """Open the folder, making it if need be.
+        """Opens the folder, and makes it if it does not exist.
 
         Args:
-          folder: Where the checkpoints lie, one folder for each step.
-          keep: How many of the latest are kept.
+          folder: The folder of the checkpoints, with one folder for each step.
+          keep: Number of the latest checkpoints to keep.
         """
         self.folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(
@@ -44,10 +44,10 @@ class Checkpoints:
         )
 
     def save(self, step: int, tree: PyTree) -> None:
-        """Write ``tree`` as the checkpoint of ``step``; returns when it is whole.
+        """Writes ``tree`` as the checkpoint of ``step``; returns when it is complete.
 
         Raises:
-          ValueError: A step that is not after the latest checkpoint's.
+          ValueError: The step is not after the latest checkpoint's step.
         """
         if not self._manager.save(step, args=ocp.args.StandardSave(tree)):
             raise ValueError(
@@ -57,19 +57,19 @@ class Checkpoints:
             )
 
     def latest(self) -> int | None:
-        """The step of the latest whole checkpoint, or None where there is none."""
+        """Returns the step of the latest complete checkpoint, or None without one."""
         return self._manager.latest_step()
 
     def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
-        """The latest step and its tree, or None where there is none.
+        """Returns the latest step and its tree, or None without a checkpoint.
 
         Args:
-          like: A tree of the same structure, shapes and kinds of number; its shardings
-            and widths (float32, bfloat16) are given to what is read.
+          like: A tree of the same structure, shapes and kinds of number. The restored
+            arrays get its shardings and its dtypes, such as float32 or bfloat16.
 
         Raises:
-          ValueError: A checkpoint that cannot be read, or that was saved from another
-            tree; the error names its folder, and the first leaf that differs.
+          ValueError: The checkpoint cannot be read, or was saved from another tree.
+            The error names its folder, and the first leaf that differs.
         """
         step = self.latest()
         if step is None:
@@ -88,11 +88,11 @@ class Checkpoints:
         return step, tree
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finishes pending writes and closes the folder."""
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
-        """Itself."""
+        """Returns itself."""
         return self
 
     def __exit__(
@@ -101,7 +101,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Closes the folder."""
         self.close()
 
 
@@ -113,8 +113,8 @@ def _damaged(path: Path) -> ValueError:
 
 
 def _leaves(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Path -> shape and dtype; a key's are those of its data, as they are saved."""
-    found = {}
+    """Returns path -> shape and dtype, which for a random key describe its data."""
+    leaves = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not hasattr(leaf, "shape"):
             leaf = np.asarray(leaf)
@@ -123,8 +123,8 @@ def _leaves(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
             data = jax.eval_shape(jax.random.key_data, leaf)
             shape, dtype = data.shape, data.dtype
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        found[name] = (shape, np.dtype(dtype))
-    return found
+        leaves[name] = (shape, np.dtype(dtype))
+    return leaves
 
 
 def _check_same(
@@ -132,11 +132,10 @@ def _check_same(
     wanted: dict[str, tuple[tuple[int, ...], np.dtype]],
     path: Path,
 ) -> None:
-    """Raise where a checkpoint was saved from another tree."""
+    """Checks that a checkpoint was saved from a tree like the one wanted."""
     for name in sorted(saved.keys() | wanted.keys()):
         if name not in saved or name not in wanted:
-            where = "has no" if name not in saved else "has, beside what is asked for,"
-            difference = f"it {where} {name!r}"
+            difference = f"it {'also has' if name in saved else 'has no'} {name!r}"
         elif saved[name][0] != wanted[name][0]:
             shapes = f"{saved[name][0]}, not {wanted[name][0]}"
             difference = f"its {name!r} has the shape {shapes}"

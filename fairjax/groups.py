@@ -1,8 +1,8 @@
-"""Attributes to cells: the partition of a table's rows that every other room uses.
+"""Partition of a table's rows into cells, the combinations of attribute levels.
 
-Each row lies in exactly one cell, a combination of attribute levels such as
-``sex=female, race=black``. Groups, of one attribute or of several, are unions of
-cells. Everything here is NumPy and pandas on the host: it runs once, before training.
+Each row lies in exactly one cell, such as ``sex=female, race=black``. Groups of one
+attribute, or of several, are unions of cells. This module uses NumPy and pandas on the
+host: it runs once, before training.
 """
 
 import math
@@ -19,12 +19,12 @@ from fairjax._levels import (
     Levels,
     Policy,
     fit_levels,
-    no_place,
     quote,
     read_columns,
     rows,
+    unseen_advice,
 )
-from fairjax.types import check_choice
+from fairjax.types import check_choice, check_nonnegative
 
 ATTRIBUTE_JOINT: Final = " × "
 LEVEL_JOINT: Final = ", "
@@ -128,17 +128,17 @@ def crossed_name(attributes: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The cells into which `partition` divides rows, and how to find a row's cell.
+    """Cells of attribute levels, as made by :func:`partition`; encodes rows as cells.
 
     Attributes:
-        attributes: Names of the ``A`` attributes.
-        levels: Each attribute's level names, in order.
-        names: Names of the ``C`` cells, such as ``"sex=female, race=black"``, in
-            row-major order of the levels; a pooled cell comes last.
-        counts: Rows in each cell of the table that the partition was made from,
-            int64 ``[C]``. An empty cell is kept, with count 0.
-        codes: Level of each attribute in each cell, int32 ``[C, A]``; -1 where a
-            pooled cell may hold rows of different levels.
+      attributes: Names of the ``A`` attributes.
+      levels: Each attribute's level names, in order.
+      names: Names of the ``C`` cells, such as ``"sex=female, race=black"``, in
+        row-major order of the levels; a pooled cell comes last.
+      counts: Number of rows of the partitioned table in each cell, int64 ``[C]``.
+        Empty cells are kept, with count 0.
+      codes: Level of each attribute in each cell, int32 ``[C, A]``; -1 where a
+        pooled cell may hold rows of different levels.
     """
 
     attributes: tuple[str, ...]
@@ -152,7 +152,7 @@ class Partition:
 
     @property
     def num_cells(self) -> int:
-        """Number of cells ``C``."""
+        """The number of cells, ``C``."""
         return len(self.names)
 
     def encode(
@@ -160,21 +160,21 @@ class Partition:
     ) -> Int32[np.ndarray, " n"]:
         """Returns the cell of each row, int32 ``[n]`` in ``[0, C)``.
 
-        Rows follow the policies given to `partition`. A missing value is an unseen
-        level if that attribute has no level for missing values.
+        Missing and unseen values follow the options given to :func:`partition`. Where
+        an attribute has no level for missing values, a missing value is an unseen one.
 
         Args:
-            attributes: The columns that the partition was made from, under the same
-                names; others are ignored. There may be no rows.
+          attributes: The columns that the partition was made from, under the same
+            names. Other columns are ignored. There may be no rows.
 
         Raises:
-            ValueError: If a column is absent or of another length, or if a row fits no
-                cell and the policy gives it none.
+          ValueError: A column is absent, columns differ in length, or a row fits no
+            cell and the options give it none.
 
         Example:
-            >>> cells = partition({"sex": ["f", "m", "m"]})
-            >>> cells.encode({"sex": ["m", "f"]})
-            array([1, 0], dtype=int32)
+          >>> cells = partition({"sex": ["f", "m", "m"]})
+          >>> cells.encode({"sex": ["m", "f"]})
+          array([1, 0], dtype=int32)
         """
         columns = read_columns(attributes, self.attributes)
         combination, unplaced = _cross(
@@ -190,9 +190,9 @@ class Partition:
                 codes = _codes(np.unique(combination[absent]), shape)
                 names = _combination_names(self.attributes, self.levels, codes)
                 raise ValueError(
-                    f"{rows(absent)} have combinations of levels that the partition, "
-                    f"made of the observed ones, does not have: {quote(names)}"
-                    f"{no_place(unseen)}"
+                    f"{rows(absent)} have combinations of levels that no row of the "
+                    f"partition's own table has: {quote(names)}. "
+                    f"{unseen_advice(unseen)}"
                 )
             cells[absent] = self._pooled
         return cells
@@ -202,78 +202,78 @@ class Partition:
     ) -> tuple[tuple[str, ...], Bool[np.ndarray, "G C"]]:
         """Returns groups as unions of cells.
 
-        Sums over cells become sums over groups by one product, ``members @ per_cell``.
+        The product ``members @ per_cell`` turns sums over cells into sums over groups.
 
         Args:
-            attributes: One attribute, whose groups are its levels, empty ones
-                included; or several, whose groups are the combinations of their levels
-                that some cell has.
+          attributes: One attribute, whose groups are its levels, empty levels
+            included; or several, whose groups are the combinations of their levels
+            that occur in at least one cell.
 
         Returns:
-            The names of the ``G`` groups, and bool ``[G, C]``, true where the group
-            contains the cell. Every cell lies in exactly one group.
+          The names of the ``G`` groups, and bool ``[G, C]``, True where the group
+          contains the cell. Every cell lies in exactly one group.
 
         Raises:
-            ValueError: If an attribute is unknown or repeated, or if the pooled cell
-                mixes its levels, so that no union of cells is exact.
+          ValueError: An attribute is unknown or repeated, or the pooled cell mixes
+            its levels, so that the groups are not unions of cells.
 
         Example:
-            >>> cells = partition({"sex": ["f", "m"], "age": ["<65", ">=65"]})
-            >>> names, members = cells.membership("age")
-            >>> names
-            ('age=<65', 'age=>=65')
-            >>> members @ cells.counts
-            array([1, 1])
+          >>> cells = partition({"sex": ["f", "m"], "age": ["<65", ">=65"]})
+          >>> names, members = cells.membership("age")
+          >>> names
+          ('age=<65', 'age=>=65')
+          >>> members @ cells.counts
+          array([1, 1])
         """
         chosen = (attributes,) if isinstance(attributes, str) else tuple(attributes)
         if not chosen:
-            raise ValueError("membership needs one attribute or more")
+            raise ValueError("membership needs at least one attribute; got none.")
         unknown = [name for name in chosen if name not in self.attributes]
         if unknown:
             raise ValueError(
                 f"the partition has no attribute {quote(unknown)}; "
-                f"it has {quote(self.attributes)}"
+                f"its attributes are {quote(self.attributes)}."
             )
         if len(set(chosen)) < len(chosen):
-            raise ValueError(f"an attribute is repeated in {quote(chosen)}")
+            raise ValueError(f"attributes must not be repeated; got {quote(chosen)}.")
         positions = [self.attributes.index(name) for name in chosen]
         mixed = [self.attributes[a] for a in positions if (self.codes[:, a] < 0).any()]
         if mixed:
             raise ValueError(
                 f"cell {self.names[self._pooled]!r} pools rows of different levels of "
-                f"{quote(mixed)}, so the groups are no unions of cells; merge rare "
-                "levels first, with min_level_count, or lower min_count"
+                f"{quote(mixed)}, so the groups are not unions of cells; merge rare "
+                "levels first, with min_level_count, or lower min_count."
             )
         levels = [self.levels[a] for a in positions]
         shape = tuple(len(names) for names in levels)
         group_of_cell = np.asarray(
             np.ravel_multi_index(tuple(self.codes[:, positions].T), shape)
         )
-        # All of one attribute's levels stay, so that an empty group is seen to be so.
+        # One attribute keeps all its levels, so that empty groups are listed too.
         groups = np.arange(shape[0]) if len(chosen) == 1 else np.unique(group_of_cell)
         names = _combination_names(chosen, levels, _codes(groups, shape))
         return tuple(names), groups[:, None] == group_of_cell[None, :]
 
     def names_a_value(self, attribute: str) -> Bool[np.ndarray, " G"]:
-        """Returns which levels of an attribute stand for one value of it.
+        """Returns which levels of an attribute stand for a single value.
 
         Args:
-            attribute: One of the attributes.
+          attribute: One of the attributes.
 
         Returns:
-            Bool ``[G]``, in the order of ``membership(attribute)``: False for the
-            levels of missing and of merged values.
+          Bool ``[G]``, in the order of ``membership(attribute)``: False for the
+          levels of missing and of merged values.
 
         Raises:
-            ValueError: If the attribute is unknown.
+          ValueError: The attribute is unknown.
 
         Example:
-            >>> partition({"died": [0, 1, None]}).names_a_value("died")
-            array([ True,  True, False])
+          >>> partition({"died": [0, 1, None]}).names_a_value("died")
+          array([ True,  True, False])
         """
         names, _ = self.membership(attribute)
         levels = self._attribute_levels[self.attributes.index(attribute)]
-        return np.arange(len(names)) < levels.own
+        return np.arange(len(names)) < levels.num_values
 
 
 def partition(
@@ -291,74 +291,74 @@ def partition(
 ) -> Partition:
     """Divides the rows of a table into cells, the combinations of attribute levels.
 
-    Levels are in the order of a categorical column's categories, else of their values:
-    numbers by size, then strings. The level of missing values and the level of merged
-    ones come after them, in this order.
+    Levels are in the order of a categorical column's categories. In any other column
+    they are in the order of their values: numbers by size, then strings. The level of
+    missing values and then the level of merged values come last.
 
     Args:
-        attributes: A data frame, or a mapping from name to a column of ``n`` values of
-            any type: strings, booleans, numbers, categories, nullable types.
-        levels: Declared values of some attributes, in order. A declared level that no
-            row has stays, with count 0; declare None to keep a level for missing
-            values. The categories of a categorical column count as declared.
-        cells: ``"all"`` keeps every combination of levels, ``"observed"`` only those
-            that some row has.
-        min_count: Every cell with fewer rows, empty ones included, is pooled into one
-            cell named `other`, placed last. If that cell has fewer rows itself it
-            stays, and its count shows it.
-        min_level_count: Every level of an attribute with fewer rows, empty and missing
-            ones included, is first merged into that attribute's own level `other`.
-        other: Name of the pooled cell and of each attribute's merged level.
-        missing: ``"level"`` gives missing values a level of their own in each attribute
-            that has some; ``"error"`` raises.
-        missing_name: Name of the level of missing values.
-        unseen: What happens to a row whose level is not declared or, in `encode`, not
-            known: ``"error"`` raises; ``"other"`` sends it to the attribute's level
-            `other`, else to the pooled cell; ``"missing"`` to the level of missing
-            values. If there is no such level or cell, `encode` raises. Where only
-            observed cells are kept, a row of an unknown combination goes to the pooled
-            cell under ``"other"``, and raises under the others.
-        single_level: Whether an attribute of one level, which can show no gap, is an
-            ``"error"``; else ``"allow"``.
+      attributes: A data frame, or a mapping from name to a column of ``n`` values of
+        any type: strings, booleans, numbers, categories, nullable types.
+      levels: Declared values of some attributes, in order. A declared level without
+        rows stays, with count 0; declare None to keep a level for missing values. The
+        categories of a categorical column count as declared.
+      cells: ``"all"`` keeps every combination of levels; ``"observed"`` keeps those
+        that at least one row has.
+      min_count: Cells with fewer rows, empty cells included, are pooled into one cell
+        named ``other``, which comes last. The pooled cell stays even if it has fewer
+        rows itself; its count shows that.
+      min_level_count: Levels of an attribute with fewer rows are first merged into a
+        level of the attribute named ``other``. Empty levels and the level of missing
+        values count as levels too.
+      other: Name of the pooled cell and of each attribute's merged level.
+      missing: ``"level"`` gives each attribute with missing values a level for them;
+        ``"error"`` raises.
+      missing_name: Name of the level of missing values.
+      unseen: How to treat a row whose level is not declared or, in
+        :meth:`Partition.encode`, not in the partition. ``"error"`` raises. ``"other"``
+        uses the attribute's level ``other`` or, without one, the pooled cell.
+        ``"missing"`` uses the level of missing values. Without such a level or cell,
+        ``encode`` raises. With ``cells="observed"``, a row of an unobserved combination
+        goes to the pooled cell under ``"other"``, and raises otherwise.
+      single_level: ``"error"`` raises where an attribute has a single level, which
+        cannot show a gap; ``"allow"`` does not.
 
     Returns:
-        The partition.
+      The partition.
 
     Raises:
-        ValueError: If the table has no rows, or columns of different lengths; if an
-            attribute is entirely missing, has a single level, or has levels outside
-            its declared ones; if names clash; if all cells would be pooled; or if an
-            option is none of the above.
+      ValueError: The table has no rows, or columns of different lengths; an attribute
+        is missing in every row, has a single level, or has undeclared levels; names
+        clash; all cells would be pooled; or an option is not one of the above.
 
     Example:
-        >>> cells = partition(
-        ...     {"sex": ["f", "f", "f", "m", "m"], "race": ["b", "w", "w", "w", None]},
-        ...     min_count=1,
-        ... )
-        >>> for name, count in zip(cells.names, cells.counts):
-        ...     print(f"{name}: {count}")
-        sex=f, race=b: 1
-        sex=f, race=w: 2
-        sex=m, race=w: 1
-        sex=m, race=missing: 1
-        Other: 0
+      >>> cells = partition(
+      ...     {"sex": ["f", "f", "f", "m", "m"], "race": ["b", "w", "w", "w", None]},
+      ...     min_count=1,
+      ... )
+      >>> for name, count in zip(cells.names, cells.counts):
+      ...     print(f"{name}: {count}")
+      sex=f, race=b: 1
+      sex=f, race=w: 2
+      sex=m, race=w: 1
+      sex=m, race=missing: 1
+      Other: 0
     """
     check_choice("cells", cells, "all", "observed")
     check_choice("missing", missing, "level", "error")
     check_choice("unseen", unseen, "error", "other", "missing")
     check_choice("single_level", single_level, "error", "allow")
-    if min(min_count, min_level_count) < 0:
-        raise ValueError("min_count and min_level_count must not be negative")
+    check_nonnegative("min_count", min_count)
+    check_nonnegative("min_level_count", min_level_count)
     columns = read_columns(attributes)
     names = tuple(column.name for column in columns)
     if not len(columns[0].codes):
-        raise ValueError(f"the table of {quote(names)} has no rows")
+        raise ValueError(f"the table of {quote(names)} has no rows.")
     levels = {} if levels is None else levels
     unknown = [name for name in levels if name not in names]
     if unknown:
         raise ValueError(
             f"levels are declared for {quote(unknown)}, but the table has "
-            f"{quote(names)}"
+            f"{quote(names)}."
         )
     policy = Policy(min_level_count, other, missing, missing_name, unseen, single_level)
     fitted = tuple(fit_levels(c, levels.get(c.name), policy) for c in columns)
@@ -368,7 +368,7 @@ def partition(
         sizes = ", ".join(f"{len(a.names)} of {a.attribute!r}" for a in fitted)
         raise ValueError(
             f"the levels ({sizes}) have {math.prod(shape)} combinations, more than "
-            f"{_MAX_COMBINATIONS}; bin numbers and leave identifiers out"
+            f"{_MAX_COMBINATIONS}; bin numbers and leave identifiers out."
         )
     combination, _ = _cross(fitted, columns, has_pooled=False)
     counts = np.bincount(combination, minlength=math.prod(shape)).astype(np.int64)
@@ -378,8 +378,8 @@ def partition(
     pooled = np.flatnonzero(candidate & (counts < min_count))
     if not kept.size:
         raise ValueError(
-            f"every cell has fewer than min_count={min_count} rows, so none is left to "
-            f"compare; the largest has {counts.max()}"
+            f"every cell has fewer than min_count={min_count} rows, so no cell is left "
+            f"to compare; the largest has {counts.max()}. Lower min_count."
         )
     codes = _codes(kept, shape)
     cell_names = _combination_names(names, level_names, codes)
@@ -387,13 +387,13 @@ def partition(
     cell_of = np.full(len(counts), -1, np.int32)
     cell_of[kept] = np.arange(kept.size)
     if pooled.size:
-        clash = [a.attribute for a in fitted if other in a.names[: a.own]]
+        clash = [a.attribute for a in fitted if other in a.names[: a.num_values]]
         if clash:
             raise ValueError(
                 f"the pooled cell would be named {other!r}, as is a level of "
-                f"{quote(clash)}; choose another name with the argument other"
+                f"{quote(clash)}; choose another name with the argument other."
             )
-        # A row of unknown levels may join the cell later: then no level is certain.
+        # Where rows of unseen levels may join the pooled cell, its levels are unknown.
         may_join = unseen == "other" and (
             cells == "observed" or any(a.other < 0 for a in fitted)
         )
@@ -405,7 +405,7 @@ def partition(
         cell_of[pooled] = kept.size
     if len(set(cell_names)) < len(cell_names):
         repeated = next(name for name in cell_names if cell_names.count(name) > 1)
-        raise ValueError(f"two cells would be named {repeated!r}; rename a level")
+        raise ValueError(f"two cells would be named {repeated!r}; rename a level.")
     codes = codes.astype(np.int32)
     for array in (cell_counts, codes, cell_of):
         array.setflags(write=False)
@@ -424,7 +424,7 @@ def partition(
 def _cross(
     fitted: Sequence[Levels], columns: Sequence[Column], *, has_pooled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Combination of levels of each row, [n], and which rows have none, [n]."""
+    """Returns each row's combination of levels, [n], and which rows have none, [n]."""
     combination = np.zeros(len(columns[0].codes), np.int64)
     unplaced = np.zeros(len(combination), bool)
     for attribute, column in zip(fitted, columns, strict=True):

@@ -1,4 +1,4 @@
-"""Random keys, however a user has them."""
+"""Random keys, from seeds, raw key data or typed keys."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ from jaxtyping import Array, Integer
 
 
 def as_key(key: Array | int) -> Array:
-    """A typed key from a seed, a key's raw data, or a typed key.
+    """Returns a typed key from a seed, a key's raw data, or a typed key.
 
     Raises:
-      ValueError: Neither a number nor a key, such as None; several keys, or a key of
-        another kind than JAX's default, which its data alone could not be told from.
+      ValueError: The argument is neither a number nor a key, such as None; or it is
+        several keys, or a key whose data have another shape than those of JAX's
+        default implementation.
 
     Example:
       >>> import jax
@@ -29,17 +30,18 @@ def as_key(key: Array | int) -> Array:
     words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     if data.shape != words.shape:
         raise ValueError(
-            "key is a seed or one key of JAX's default kind (jax_default_prng_impl), "
-            f"whose data have shape {words.shape}; not {data.shape}."
+            "key must be a seed or one key of JAX's default kind "
+            f"(jax_default_prng_impl), of data shape {words.shape}; got {data.shape}."
         )
     return array if typed else jax.random.wrap_key_data(array)
 
 
 def own_keys(state: Any, number: int | Integer[Array, ""]) -> Any:
-    """A state whose random keys are its own: folded with a number.
+    """Folds a number into all random keys of a state.
 
-    Copies of one state would otherwise draw the same numbers. Keys are leaves of a
-    key's type, and raw data in fields called ``key_data``, ``rng_key`` or ``key``.
+    Without this, copies of one state would draw the same random numbers. Keys are
+    leaves of a key type, and raw data in fields called ``key_data``, ``rng_key`` or
+    ``key``.
 
     Example:
       >>> import jax
@@ -48,7 +50,7 @@ def own_keys(state: Any, number: int | Integer[Array, ""]) -> Any:
       True
     """
 
-    def own(path: tuple[Any, ...], leaf: Any) -> Any:
+    def fold(path: tuple[Any, ...], leaf: Any) -> Any:
         if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
             return jax.random.fold_in(leaf, number)
         name = getattr(path[-1], "name", None) if path else None
@@ -57,4 +59,4 @@ def own_keys(state: Any, number: int | Integer[Array, ""]) -> Any:
         key = jax.random.fold_in(jax.random.wrap_key_data(leaf), number)
         return jax.random.key_data(key)
 
-    return jax.tree_util.tree_map_with_path(own, state)
+    return jax.tree_util.tree_map_with_path(fold, state)

@@ -1,17 +1,16 @@
 r"""Differentiable surrogates of fairness criteria, as functions of cell means.
 
-Each makes a :class:`~fairjax.objectives.CellFunction` from a partition whose
-attributes include the label where the criterion conditions on it. With soft rates
-:math:`r_{y,g}`, the mean of a statistic (usually the score :math:`\sigma(z)`) over the
-examples with label :math:`y` in group :math:`g`, and :math:`r_y` over all examples with
-that label, a gap is
+Each function makes a :class:`~fairjax.objectives.CellFunction` from a partition. Where
+a criterion conditions on the label, the partition's attributes include the label. The
+soft rate :math:`r_{y,g}` is the mean of a statistic, usually the score
+:math:`\sigma(z)`, over the examples with label :math:`y` in group :math:`g`; the rate
+:math:`r_y` is the mean over all examples with label :math:`y`. A gap is
 
 .. math:: L = \sum_y R_g\, \phi(r_{y,g} - r_y),
 
 where :math:`\phi` is the absolute value or the square, and :math:`R_g` the mean, the
-maximum or a smooth maximum over the groups that have examples. The form is our reading
-of what FairGrad (Wang and Yang, 2025) leaves open, which is why each choice is an
-argument.
+maximum or a smooth maximum over groups that have examples. FairGrad (Wang and Yang,
+2025) leaves the form open; this form is our reading, so each choice is an argument.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 from fairjax._levels import display
 from fairjax.groups import Partition
 from fairjax.objectives import CellFunction
-from fairjax.types import Scalar, check_choice, is_known
+from fairjax.types import Scalar, check_choice, check_positive
 
 Penalty = Literal["absolute", "squared"]
 Reduction = Literal["mean", "max", "smooth_max"]
@@ -33,7 +32,7 @@ Level = str | int | float | np.generic
 
 
 def task(partition: Partition, *, statistic: str = "loss") -> CellFunction:
-    r"""The mean of a statistic over all examples: :math:`\sum_c n_c m_c / \sum_c n_c`.
+    r"""Makes a statistic's mean over all examples: :math:`\sum_c n_c m_c / \sum_c n_c`.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -52,20 +51,21 @@ def group_risk(
     *,
     statistic: str = "loss",
 ) -> CellFunction:
-    """The mean of a statistic over one group: that subgroup's loss.
+    """Makes the mean of a statistic over one group, such as the group's loss.
 
     Args:
       partition: The cells.
       attribute: An attribute, or several for an intersectional group.
-      level: The attribute's level, as its name says it or as a number; of several
-        attributes, a level of each.
+      level: The attribute's level, by its name or as a number; for several attributes,
+        one level of each.
       statistic: The statistic to average.
 
     Returns:
-      A cell function; 0, with no gradient, for a batch without anyone in the group.
+      A cell function; its value is 0, with a gradient of 0, for a batch without
+      examples in the group.
 
     Raises:
-      ValueError: An attribute or a level that the partition does not have.
+      ValueError: The partition does not have the attribute or the level.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -80,9 +80,9 @@ def group_risk(
 def group_risks(
     partition: Partition, attribute: str | Sequence[str], *, statistic: str = "loss"
 ) -> Mapping[str, CellFunction]:
-    """One :func:`group_risk` for each group, under the group's name.
+    """Makes one :func:`group_risk` for each group, under the group's name.
 
-    The names are those of ``partition.membership(attribute)``.
+    The names are those that ``partition.membership(attribute)`` returns.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -108,7 +108,7 @@ def risk_parity(
     reduction: Reduction = "mean",
     temperature: Scalar = 0.01,
 ) -> CellFunction:
-    r"""Gap between the groups' losses: :math:`R_g\,\phi(\ell_g - \ell)`.
+    r"""Makes the gap between the groups' losses: :math:`R_g\,\phi(\ell_g - \ell)`.
 
     Args:
       partition: The cells.
@@ -116,8 +116,8 @@ def risk_parity(
       statistic: The statistic whose group means are compared.
       penalty: ``"absolute"`` or ``"squared"``.
       reduction: ``"mean"``, ``"max"`` or ``"smooth_max"`` over the groups present.
-      temperature: Of the smooth maximum, > 0, in units of the penalty; smaller is
-        sharper.
+      temperature: Temperature of the smooth maximum, > 0, in units of the penalty;
+        smaller is sharper.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -139,9 +139,9 @@ def demographic_parity(
     reduction: Reduction = "mean",
     temperature: Scalar = 0.01,
 ) -> CellFunction:
-    r"""Gap between the groups' mean scores: :math:`R_g\,\phi(r_g - r)`.
+    r"""Makes the gap between the groups' mean scores: :math:`R_g\,\phi(r_g - r)`.
 
-    Arguments as in :func:`risk_parity`, of which it is the reading on scores.
+    This is :func:`risk_parity` of the score, and takes the same arguments.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -170,7 +170,7 @@ def equalized_odds(
     reduction: Reduction = "mean",
     temperature: Scalar = 0.01,
 ) -> CellFunction:
-    r"""Soft equalized odds: :math:`\sum_y R_g\,\phi(r_{y,g} - r_y)`.
+    r"""Makes the gap in equalized odds: :math:`\sum_y R_g\,\phi(r_{y,g} - r_y)`.
 
     Args:
       partition: The cells; its attributes include ``label``.
@@ -179,19 +179,20 @@ def equalized_odds(
       statistic: The statistic that is compared, usually the soft score in [0, 1].
       penalty: ``"absolute"`` or ``"squared"``.
       reduction: ``"mean"``, ``"max"`` or ``"smooth_max"`` over the groups present.
-      temperature: Of the smooth maximum, > 0, in units of the penalty; smaller is
-        sharper.
+      temperature: Temperature of the smooth maximum, > 0, in units of the penalty;
+        smaller is sharper.
 
     Returns:
       A cell function, ≥ 0, and 0 at equal soft rates. Groups without an example of
-      a label are left out of that label's sum. Examples whose label is missing, or is
-      among the merged rare ones, take no part.
+      a label are left out of that label's term. Examples whose label is missing, or is
+      a merged rare value, are left out.
 
     Raises:
-      ValueError: An attribute that the partition does not have, or an unknown option.
+      ValueError: The partition does not have an attribute, or an option is unknown.
 
     Example:
-      Positives' rates .2 and .8, negatives' .1 and .1, one example in each cell:
+      The positives' rates are .2 and .8, the negatives' rates .1 and .1, with one
+      example in each cell:
 
       >>> import jax.numpy as jnp, fairjax
       >>> cells = fairjax.partition({"died": [0, 0, 1, 1], "sex": ["f", "m"] * 2})
@@ -218,15 +219,16 @@ def tpr_parity(
     reduction: Reduction = "mean",
     temperature: Scalar = 0.01,
 ) -> CellFunction:
-    r"""Soft equal opportunity: :math:`R_g\,\phi(r_{1,g} - r_1)`, positives only.
+    r"""Makes the gap in true positive rates: :math:`R_g\,\phi(r_{1,g} - r_1)`.
 
-    Arguments as in :func:`equalized_odds`, and ``positive``, the label's positive
-    level. Where none is named it is the second of two levels; those of missing and of
-    merged labels do not count.
+    This is soft equal opportunity: it reads positives only. The arguments are those of
+    :func:`equalized_odds` and ``positive``, the label's positive level. By default
+    ``positive`` is the second of two levels; the levels of missing and of merged labels
+    do not count.
 
     Raises:
-      ValueError: As :func:`equalized_odds`; no ``positive`` named for a label of other
-        than two levels.
+      ValueError: As :func:`equalized_odds`; or the label does not have two levels, and
+        ``positive`` is not given.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -242,8 +244,8 @@ def tpr_parity(
         named = np.flatnonzero(partition.names_a_value(label))
         if len(named) != 2:
             raise ValueError(
-                f"label {label!r} has the levels {', '.join(map(repr, names))}: say "
-                "which one is positive."
+                f"label {label!r} must have two levels, or positive must name one; got "
+                f"the levels {', '.join(map(repr, names))}."
             )
         positives = labels[named[1]]
     else:
@@ -257,7 +259,7 @@ def _group(
     attribute: str | Sequence[str],
     level: Level | Sequence[Level],
 ) -> Bool[np.ndarray, " C"]:
-    """The cells of one group, found by its levels."""
+    """Returns the cells of the group that has these levels."""
     names, groups = partition.membership(attribute)
     attributes = (attribute,) if isinstance(attribute, str) else tuple(attribute)
     alone = isinstance(level, Level | None)
@@ -273,7 +275,7 @@ def _group(
 
 
 def _mean_of(group: Bool[np.ndarray, " C"], statistic: str) -> CellFunction:
-    """The mean of a statistic over a union of cells."""
+    """Makes the mean of a statistic over a union of cells."""
 
     def value(means, counts):
         rates, _ = _group_means(means[statistic], counts, group[None])
@@ -289,11 +291,10 @@ def _gap(
     reduction: Reduction,
     temperature: Scalar,
 ) -> CellFunction:
-    """Sum over strata ``Y`` of the reduced penalty of each group's deviation."""
+    """Makes the sum over strata ``Y`` of the reduced penalties of group deviations."""
     check_choice("penalty", penalty, "absolute", "squared")
     check_choice("reduction", reduction, "mean", "max", "smooth_max")
-    if is_known(temperature) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}.")
+    check_positive("temperature", temperature)
 
     def value(means, counts):
         total = jnp.zeros((), means[statistic].dtype)
@@ -313,7 +314,7 @@ def _gap(
 def _group_means(
     means: Float[Array, " C"], counts: Float[Array, " C"], groups: np.ndarray
 ) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-    """Means over unions of cells ``groups [G, C]``, and which have any example."""
+    """Returns means over unions of cells ``groups [G, C]``, and which have examples."""
     sizes = jnp.sum(jnp.where(groups, counts, 0.0), axis=1)
     sums = jnp.sum(jnp.where(groups, counts * means, 0.0), axis=1)
     present = sizes > 0
@@ -326,7 +327,7 @@ def _reduce(
     reduction: Reduction,
     temperature: Scalar,
 ) -> Float[Array, ""]:
-    """Mean, maximum or smooth maximum over the groups present; 0 where none is."""
+    """Returns the mean, maximum or smooth maximum over the groups present, else 0."""
     number = jnp.maximum(jnp.sum(present), 1)
     if reduction == "mean":
         return jnp.sum(jnp.where(present, sizes, 0.0)) / number

@@ -1,4 +1,4 @@
-"""Each published method as one optax transformation: its steps, chained and named."""
+"""Published methods, each as one optax transformation made of steps."""
 
 from fairjax.reconcilers.bargaining import fairgrad_alpha, nash_mtl
 from fairjax.reconcilers.cones import dualproj, positive_sum, upgrad

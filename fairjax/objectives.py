@@ -1,12 +1,12 @@
 r"""Named objectives, and objectives that are functions of cell means.
 
-Examples are partitioned into cells (sex × race × label, say). A model's per-example
+Examples are partitioned into cells, such as sex × race × label. A model's per-example
 statistics :math:`s_i` have cell means
 
 .. math:: m_{s,c} = \frac{\sum_{i \in c} w_i s_i}{\sum_{i \in c} w_i},
 
-and every objective is a function of them, :math:`L_k = F_k(m)`. That is what makes
-the Jacobian of many objectives cheap: see :mod:`fairjax.jacobian`.
+and every objective is a function of these means, :math:`L_k = F_k(m)`. This form makes
+the Jacobian of many objectives cheap; see :mod:`fairjax.jacobian`.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class CellFunction:
     """One objective as a function of cell means.
 
     Attributes:
-      value: ``value(means, counts) -> scalar`` with ``means`` a mapping from the name
-        of a statistic to its cell means ``[C]`` and ``counts [C]`` the weight of each
-        cell. An empty cell has mean 0 and count 0, and must not influence the value.
+      value: ``value(means, counts) -> scalar``. ``means`` maps the name of a statistic
+        to its cell means ``[C]``; ``counts [C]`` is the weight of each cell. An empty
+        cell has mean 0 and count 0, and must not influence the value.
       statistics: Names of the statistics that ``value`` reads.
-      cells: bool ``[C]``, the cells that ``value`` reads the means of. Static, so
-        that the planner knows which objectives share a cell.
+      cells: bool ``[C]``, the cells whose means ``value`` reads. The array is static,
+        so that the planner knows which objectives share a cell.
     """
 
     value: Callable[
@@ -58,7 +58,7 @@ class RunningMeans(NamedTuple):
 
 
 class CellSums(NamedTuple):
-    """A batch's sums over cells: statistic -> ``[C]``, and weights ``[C]``."""
+    """Sums over each cell of a batch: statistic -> ``[C]``, and weights ``[C]``."""
 
     sums: Mapping[str, Float[Array, " C"]]
     counts: Float[Array, " C"]
@@ -68,9 +68,9 @@ class CellSums(NamedTuple):
 class CellObjectives:
     """Objectives that are functions of cell means; made by :func:`cell_objectives`.
 
-    Called as ``objectives(params, batch)`` it returns the values ``[K]``; with a
-    ``decay`` it is called as ``objectives(params, batch, running)`` and returns
-    ``(values, running)``, to be differentiated with ``has_aux=True``.
+    ``objectives(params, batch)`` returns the values ``[K]``. With a ``decay``, the call
+    is ``objectives(params, batch, running)`` and returns ``(values, running)``;
+    differentiate it with ``has_aux=True``.
     """
 
     statistics_fn: Callable[[Params, Batch], Mapping[str, Array]]
@@ -87,7 +87,7 @@ class CellObjectives:
 
     @property
     def num_objectives(self) -> int:
-        """K."""
+        """The number of objectives, K."""
         return len(self.functions)
 
     @property
@@ -97,22 +97,27 @@ class CellObjectives:
         return tuple(dict.fromkeys(read))
 
     def init_running(self) -> RunningMeans:
-        """Running means that have seen nothing yet."""
-        # Each its own buffer, so that they can be donated.
+        """Returns running means before the first batch."""
+        # Separate buffers, so that the running means can be donated.
         sums = {s: jnp.zeros(self.num_cells, jnp.float32) for s in self.statistics}
         counts = jnp.zeros(self.num_cells, jnp.float32)
         return RunningMeans(sums, counts, jnp.zeros((), jnp.float32))
 
     def per_example(self, params: Params, batch: Batch) -> dict[str, Array]:
-        """The statistics ``[B]`` that the objectives read, checked."""
+        """Returns the statistics ``[B]`` that the objectives read.
+
+        Raises:
+          ValueError: ``statistics_fn`` does not return a statistic that an objective
+            reads, or a statistic does not have one value per example.
+        """
         statistics = self.statistics_fn(params, batch)
         size = jnp.shape(batch["cells"])
         chosen = {}
         for name in self.statistics:
             if name not in statistics:
                 raise ValueError(
-                    f"statistics_fn returned no {name!r}; an objective reads it. "
-                    f"It returned: {', '.join(map(repr, statistics))}."
+                    f"statistics_fn must return {name!r}, which an objective reads; "
+                    f"got {', '.join(map(repr, statistics))}."
                 )
             if jnp.shape(statistics[name]) != size:
                 raise ValueError(
@@ -123,12 +128,12 @@ class CellObjectives:
         return chosen
 
     def cell_sums(self, statistics: Mapping[str, Array], batch: Batch) -> CellSums:
-        """Weighted sums of each statistic over each cell, over every device."""
+        """Returns weighted sums of each statistic over each cell, over all devices."""
         cells = jnp.asarray(batch["cells"])
         inside = (cells >= 0) & (cells < self.num_cells)
         weights = jnp.where(inside, example_weights(batch), 0.0)
         counts = _sum_by_cell(weights, cells, self.num_cells)
-        # Select, then multiply, so that no NaN of an example of weight 0 is counted.
+        # Select, then multiply, so that NaNs of examples of weight 0 are not counted.
         sums = {
             name: _sum_by_cell(
                 jnp.where(weights != 0, weights * value.astype(weights.dtype), 0.0),
@@ -144,7 +149,7 @@ class CellObjectives:
     def values_from_sums(
         self, batch_sums: CellSums, running: RunningMeans | None = None
     ) -> tuple[Values, RunningMeans | None]:
-        """Objectives' values ``[K]`` from a batch's cell sums, and the running means.
+        """Returns objectives ``[K]`` from a batch's cell sums, and the running means.
 
         With running means the value is ``F(m̂)`` at the averaged means ``m̂ = Ŝ/N̂``,
         and its derivative with respect to a batch's sums is ``F'(m̂)/N̂``.
@@ -163,8 +168,8 @@ class CellObjectives:
         return jnp.stack(values), running
 
     def _average(self, batch_sums: CellSums, running: RunningMeans) -> RunningMeans:
-        # A cell whose statistics are not finite counts as empty in this batch: the
-        # averages would never be rid of a NaN.
+        # A cell whose statistics are not finite counts as empty in this batch, since
+        # a NaN would stay in the averages forever.
         finite = jnp.isfinite(batch_sums.counts)
         for total in batch_sums.sums.values():
             finite &= jnp.isfinite(total)
@@ -178,22 +183,27 @@ class CellObjectives:
     def __call__(
         self, params: Params, batch: Batch, running: RunningMeans | None = None
     ) -> Any:
-        """Values ``[K]``; with a ``decay``, ``(values, running)``."""
+        """Returns the values ``[K]``; with a ``decay``, ``(values, running)``."""
         self.check_call(batch, running)
         sums = self.cell_sums(self.per_example(params, batch), batch)
         values, running = self.values_from_sums(sums, running)
         return values if running is None else (values, running)
 
     def check_call(self, batch: Batch, running: RunningMeans | None) -> None:
-        """Raise if the arguments do not fit these objectives."""
+        """Checks that the arguments fit these objectives.
+
+        Raises:
+          ValueError: The batch has no cells; weights or a mask do not have one value
+            per example; or running means are missing, or given without a decay.
+        """
         if "cells" not in batch:
             raise ValueError(
-                "the batch has no 'cells': the cell of each example, as "
-                "partition.encode gives it."
+                "the batch has no 'cells': add the cell of each example, as "
+                "partition.encode returns it."
             )
         if (running is None) != (self.decay is None):
             raise ValueError(
-                "objectives with a decay are called with running means, and those "
+                "objectives with a decay are called with running means, and objectives "
                 "without a decay are not: pass objectives.init_running() at first."
             )
         size = jnp.shape(batch["cells"])
@@ -213,36 +223,36 @@ def cell_objectives(
     decay: Scalar | None = None,
     axis_name: str | None = None,
 ) -> CellObjectives:
-    r"""Objectives :math:`L_k = F_k(m)` over the cell means of per-example statistics.
+    r"""Makes objectives :math:`L_k = F_k(m)` of the cell means of statistics.
 
     Args:
       statistics_fn: ``statistics_fn(params, batch) -> {name: [B]}``, one value per
         example; for example the loss and the soft score ``sigmoid(logit)``.
-      partition: The cells. A batch names each example's cell in ``batch["cells"]``
-        (``[B]``, from ``partition.encode``; −1 lies in no cell), optionally with
+      partition: The cells. A batch holds each example's cell in ``batch["cells"]``
+        (``[B]``, from ``partition.encode``; −1 for no cell). It may also hold
         ``batch["weights"]`` (``[B]``, non-negative) and ``batch["mask"]`` (``[B]``,
-        False for padding). Examples of weight 0 have no influence on the values, but
+        False for padding). Examples of weight 0 do not influence the values, but
         must be finite: the derivative of a NaN is NaN whatever its weight.
       functions: name -> :class:`CellFunction`, as :mod:`fairjax.losses` makes them.
       decay: If given, the means are ratios of exponential moving averages of the
-        batches' cell sums and cell counts, with this decay in [0, 1), which may be
-        traced. A cell whose sums are not finite counts as empty in that batch's
-        averages; objectives that read it are not finite in that step. That steadies
-        gaps of cells of which a batch holds few examples. **Bias**: the averaged
-        means lag: they mix the means at parameters up to about ``1/(1 − decay)``
-        steps old, so a gap that is closing is over-estimated and one that opens is
-        under-estimated; the gradient's direction within a cell stays that of the
-        current batch, divided by the averaged count.
-      axis_name: A mapped axis (``shard_map``, ``vmap``) to sum cells over, so that
-        the means are those of the global batch.
+        batches' cell sums and cell counts. Averages steady the gaps between cells with
+        few examples per batch. The decay lies in [0, 1) and may be traced. A cell whose
+        sums are not finite counts as empty in that batch's averages; objectives that
+        read the cell are not finite in that step. **Bias**: the averaged means lag,
+        because they mix means at parameters up to about ``1/(1 − decay)`` steps old.
+        So a closing gap is over-estimated, and an opening gap is under-estimated. The
+        gradient's direction within a cell stays that of the current batch, divided by
+        the averaged count.
+      axis_name: A mapped axis (``shard_map``, ``vmap``) over which cells are summed,
+        so that the means are those of the global batch.
 
     Returns:
       A :class:`CellObjectives`: call it, or differentiate it with
       :func:`fairjax.value_and_jacobian`.
 
     Raises:
-      ValueError: No functions, a function made for another number of cells, or a
-        decay outside [0, 1).
+      ValueError: There are no functions, a function was made for another number of
+        cells, or the decay lies outside [0, 1).
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -280,7 +290,7 @@ def cell_objectives(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StackedObjectives:
-    """Objectives of any kind under their names; made by :func:`stack_objectives`."""
+    """Named objectives of any form; made by :func:`stack_objectives`."""
 
     functions: Mapping[str, Callable[..., Array]]
 
@@ -291,23 +301,24 @@ class StackedObjectives:
 
     @property
     def num_objectives(self) -> int:
-        """K."""
+        """The number of objectives, K."""
         return len(self.functions)
 
     def __call__(self, params: Params, *args: Any) -> Values:
-        """Values ``[K]``."""
+        """Returns the values ``[K]``."""
         return jnp.stack([f(params, *args) for f in self.functions.values()])
 
 
 def stack_objectives(
     functions: Mapping[str, Callable[..., Array]],
 ) -> StackedObjectives:
-    """Stack scalar functions ``f(params, *args)`` into one ``values [K]``, with names.
+    """Stacks named scalar functions ``f(params, *args)`` into one ``values [K]``.
 
-    For objectives that are no functions of cell means, such as a contrastive loss.
+    Use it for objectives that are not functions of cell means, such as a contrastive
+    loss.
 
     Raises:
-      ValueError: No functions.
+      ValueError: There are no functions.
 
     Example:
       >>> import fairjax
@@ -321,7 +332,7 @@ def stack_objectives(
 
 
 def example_weights(batch: Batch) -> Float[Array, " B"]:
-    """The batch's weights ``[B]``, zero where masked; ones where it names none.
+    """Returns the batch's weights ``[B]``, ones by default, and zero where masked.
 
     Example:
       >>> import jax.numpy as jnp
@@ -333,7 +344,7 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     if weights is None:
         weights = jnp.ones(jnp.shape(batch["cells"]), jnp.float32)
     else:
-        # Counts may come as integers; sums and means of them are not.
+        # Weights may be integers; their sums and means are floats.
         weights = jnp.asarray(weights)
         weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
     mask = batch.get("mask")
@@ -343,7 +354,7 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
 def _sum_by_cell(
     values: Float[Array, " B"], cells: CellIds, num_cells: int
 ) -> Float[Array, " C"]:
-    """Sums of the values over each cell; cells out of range are left out."""
+    """Returns sums of the values over each cell; drops cells out of range."""
     mesh = jax.typeof(values).sharding.mesh
     explicit = not mesh.empty and AxisType.Explicit in mesh.axis_types
     if jax.default_backend() == "cpu" and not explicit:
@@ -352,13 +363,13 @@ def _sum_by_cell(
         return jax.ops.segment_sum(
             values, jnp.where(outside, num_cells, cells), num_cells
         )
-    # Fused into one pass, in the same order every time, where a scatter is atomic;
-    # and the only form that a mesh with explicit axes accepts.
+    # One fused pass sums in the same order every time; a scatter on a GPU is atomic and
+    # does not. A mesh with explicit axes accepts this form only.
     inside = cells[None, :] == jnp.arange(num_cells)[:, None]
     return jnp.sum(jnp.where(inside, values[None, :], 0.0), axis=1)
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
-    """Elementwise quotient, 0 where the denominator is 0, with finite gradients."""
+    """Returns quotients, 0 where the denominator is 0, with finite gradients."""
     safe = jnp.where(denominator > 0, denominator, 1.0)
     return jnp.where(denominator > 0, numerator / safe, 0.0)

@@ -1,4 +1,4 @@
-"""Pure K×K mathematics: the solvers of all families of reconcilers."""
+"""Solvers of all reconcilers: pure functions of K×K matrices."""
 
 from fairjax.reconcilers.bargaining import Bargain
 from fairjax.reconcilers.bargaining import solve_fairgrad_alpha as fairgrad_alpha

@@ -1,4 +1,4 @@
-"""What stacked gradients ``[K, *param]`` are, and what is asked of them at the door."""
+"""Validation of stacked gradients ``[K, *param]``."""
 
 from collections import Counter
 from typing import Any
@@ -11,10 +11,10 @@ from fairjax.types import Jacobian, Params
 
 
 def num_objectives(jacobian: Jacobian) -> int:
-    """K, the length of the leading axis that all leaves share.
+    """Returns K, the common length of the leaves' leading axes.
 
     Raises:
-      ValueError: No leaves, a scalar leaf, or leaves whose leading axes differ.
+      ValueError: There are no leaves, a leaf is a scalar, or leading axes differ.
 
     Example:
       >>> import jax.numpy as jnp
@@ -22,15 +22,15 @@ def num_objectives(jacobian: Jacobian) -> int:
       3
     """
     leaves = jax.tree_util.tree_leaves_with_path(jacobian)
-    found = Counter(jnp.shape(leaf)[:1] for _, leaf in leaves)
-    if len(found) != 1 or () in found:
-        # What most leaves have is likely right: those that differ come first.
-        usual, _ = (found or Counter([()])).most_common(1)[0]
+    lengths = Counter(jnp.shape(leaf)[:1] for _, leaf in leaves)
+    if len(lengths) != 1 or () in lengths:
+        # The most common length is likely right: list leaves of other lengths first.
+        usual, _ = (lengths or Counter([()])).most_common(1)[0]
         leaves.sort(key=lambda named: jnp.shape(named[1])[:1] == usual)
         shown = "; ".join(_named(path, leaf) for path, leaf in leaves[:8])
         raise ValueError(
-            "stacked gradients need one leading axis of the same length on every "
-            f"leaf, [K, *param]. Found: {shown or 'no leaves'}"
+            "stacked gradients must have one leading axis of the same length on every "
+            f"leaf, [K, *param]; got: {shown or 'no leaves'}"
             f"{'; ...' if len(leaves) > 8 else ''}."
         )
     return jnp.shape(leaves[0][1])[0]
@@ -39,11 +39,17 @@ def num_objectives(jacobian: Jacobian) -> int:
 def check_rows(
     updates: Jacobian, expected: int, what: str, params: Params | None = None
 ) -> None:
-    """Refuse gradients that are not stacked, ``[K, *param]``, for this many objectives.
+    """Checks that gradients are stacked, ``[K, *param]``, for this many objectives.
+
+    Args:
+      updates: The gradients.
+      expected: K.
+      what: The part of fairjax that reads the gradients, as a subject in messages.
+      params: The parameters, if they are to be compared with the gradients.
 
     Raises:
-      ValueError: As :func:`num_objectives`; another K; or, where the parameters are
-        known, a leaf without its parameter's shape behind the leading axis.
+      ValueError: As :func:`num_objectives`; K differs; or, where parameters are given,
+        a leaf does not have its parameter's shape behind the leading axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,27 +71,27 @@ def check_rows(
     if jax.tree.structure(params) != jax.tree.structure(updates):
         have = {path for path, _ in leaves}
         for path, param in jax.tree_util.tree_leaves_with_path(params):
-            # Trees of other kinds with as many leaves may name their parts otherwise.
+            # Trees of another kind with as many leaves may use other names.
             if path not in have and len(jax.tree.leaves(params)) > len(leaves):
                 raise ValueError(
-                    f"the gradients miss parameter {jax.tree_util.keystr(path)} of "
-                    f"shape {jnp.shape(param)}."
+                    "the gradients have no leaf for parameter "
+                    f"{jax.tree_util.keystr(path)} of shape {jnp.shape(param)}."
                 )
         return
     for (path, leaf), param in zip(leaves, jax.tree.leaves(params), strict=True):
         if jnp.shape(leaf) != (expected, *jnp.shape(param)):
             raise ValueError(
-                f"gradients are stacked, [K, *param]: {_named(path, leaf)}, and its "
-                f"parameter {jnp.shape(param)}; with {expected} objectives "
+                f"gradients must be stacked, [K, *param]: {_named(path, leaf)}, and "
+                f"its parameter {jnp.shape(param)}; with {expected} objectives "
                 f"{(expected, *jnp.shape(param))} is needed."
             )
 
 
 def check_per_objective(name: str, values: Any, expected: int) -> None:
-    """Refuse an extra argument that has not one value for each objective.
+    """Checks that an extra argument has one value for each objective.
 
     Raises:
-      ValueError: Another shape than ``[K]``.
+      ValueError: The shape is not ``[K]``.
 
     Example:
       >>> check_per_objective("mask", jnp.array([True, False]), 2)
@@ -107,10 +113,10 @@ def taking_part(
     losses: Float[Array, " K"] | None,
     mask: Bool[Array, " K"] | None,
 ) -> tuple[Bool[Array, " K"], Bool[Array, " K"]]:
-    """Which objectives the mask asks for, and which are finite throughout.
+    """Returns which objectives the mask selects, and which are entirely finite.
 
     Raises:
-      ValueError: Losses or a mask without K values.
+      ValueError: Losses or a mask do not have K values.
 
     Example:
       >>> rows = jnp.array([[1.0], [jnp.inf]])
@@ -130,7 +136,7 @@ def taking_part(
 
 
 def as_rows(values: Array, leaf: Array) -> Array:
-    """``[K]`` in the shape that broadcasts against a leaf ``[K, *param]``.
+    """Reshapes ``[K]`` to broadcast against a leaf ``[K, *param]``.
 
     Example:
       >>> (as_rows(jnp.array([1.0, 2.0]), jnp.ones((2, 1, 2))) * jnp.ones(2)).tolist()

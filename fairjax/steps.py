@@ -1,9 +1,9 @@
-r"""Coefficient steps: the algebra of reconciliation.
+r"""Coefficient steps, from which reconcilers are made.
 
-A reconciler never needs the gradients themselves, only which combination of them each
-current row is: a matrix :math:`C` [R, K], at first the identity. A step maps
-:math:`C \to C'`; the rows' own Gram matrix is :math:`C G C^\top`. Steps chain in
-:func:`fairjax.reconcile`.
+A step does not read the gradients themselves. The step reads and returns a matrix
+:math:`C` [R, K]: each row holds the coefficients of one combination of the K gradients.
+At first :math:`C` is the identity. A step maps :math:`C \to C'`; the Gram matrix of the
+combined rows is :math:`C G C^\top`. :func:`fairjax.reconcile` chains steps.
 """
 
 from fairjax.reconcilers._orders import Order

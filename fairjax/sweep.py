@@ -1,8 +1,8 @@
-"""Grids of settings and seeds, trained side by side as one compiled program.
+"""Grids of settings and seeds, trained in parallel by one compiled program.
 
-``vmap`` over H settings of ``vmap`` over L lanes (seeds, or folds of a
-cross-validation) of a scanned training loop: what differs between runs are numbers, so
-the program is compiled once. Lanes are spread over the devices there are.
+The program is a scanned training loop under two ``vmap``: over H settings, and over L
+lanes, which are seeds or folds of a cross-validation. Runs differ in the values of
+arrays only, so the program is compiled once. Lanes are sharded over the devices.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class Trained(NamedTuple):
     """A trained grid.
 
     Attributes:
-      runs: Final runs, leaves ``[H, L, ...]``: ``runs.best.params`` are the parameters
-        to use, the best by ``score`` or else the latest.
+      runs: Final runs, leaves ``[H, L, ...]``. ``runs.best.params`` are the parameters
+        to use: the best by ``score`` or, without a score, the latest.
       settings: Name -> ``[H, ...]``, the settings of the rows.
       history: ``values`` ``[H, steps, L, K]``, the objectives before each step, and
         ``finite`` ``[H, steps, L]``, whether the parameters were finite after it.
@@ -45,10 +45,10 @@ class Trained(NamedTuple):
 
 
 def grid(**values: Sequence[Any]) -> dict[str, jax.Array]:
-    """Returns all combinations of values, name -> ``[H]``; the last name varies first.
+    """Returns all combinations, name -> ``[H]``; the last name varies fastest.
 
     Raises:
-      ValueError: No name, or a name without values.
+      ValueError: There is no name, or a name has no values.
 
     Example:
       >>> grid(strength=[0.1, 1.0], rate=[1.0, 2.0, 3.0])["strength"].shape
@@ -84,33 +84,34 @@ def train(
     """Trains every setting with every seed in one compiled program.
 
     A seed has the same initial parameters and the same batches under every setting, so
-    that settings are compared in pairs.
+    that comparisons of settings are paired.
 
     Args:
       begin: ``begin(key) -> params``, the model's initial parameters.
-      make_step: ``make_step(setting) -> (transform, step)``: the optax transformation
-        and a step with it (:func:`fairjax.training.make_train_step`). The setting's
-        values are traced arrays ``[...]``, not Python numbers.
+      make_step: ``make_step(setting) -> (transform, step)``: the optax transformation,
+        and a step that uses it (:func:`fairjax.training.make_train_step`). The
+        setting's values are traced arrays ``[...]``, not Python numbers.
       sample: ``sample(key, data) -> batch``, as for
         :func:`fairjax.training.make_loop`.
       data: Arrays that all runs read.
       settings: Name -> ``[H, ...]``, as :func:`grid` makes them.
-      num_seeds: L.
-      num_steps: Steps of each run, a multiple of ``steps_per_call``.
-      steps_per_call: Steps between looks at ``score`` and between checkpoints.
-      key: A key, or a seed, from which all seeds' keys are split.
-      objectives: Given if they carry running means.
+      num_seeds: The number of seeds, L.
+      num_steps: Number of steps in each run, a multiple of ``steps_per_call``.
+      steps_per_call: Number of steps between evaluations of ``score``, and between
+        possible checkpoints.
+      key: A key, or a seed, from which the keys of all seeds are split.
+      objectives: The objectives; needed only if they carry running means.
       score: ``score(params, data) -> []``, higher is better: the best parameters are
         kept (:func:`fairjax.training.make_loop`).
-      folder: For checkpoints, from which a killed sweep goes on to the same bits; it
-        must be another for other settings. None keeps no checkpoints.
+      folder: Folder of checkpoints, from which a killed sweep resumes bit for bit; use
+        one folder for each set of settings. None writes no checkpoints.
 
     Returns:
       The runs and their history.
 
     Raises:
-      ValueError: Settings of different lengths, or none; numbers below 1; a number of
-        steps that is not a multiple of ``steps_per_call``.
+      ValueError: Settings differ in length, or there are none; a number is below 1; or
+        the number of steps is not a multiple of ``steps_per_call``.
 
     Example:
       >>> import fairjax
@@ -154,8 +155,8 @@ def train(
         )
         return training.start(state)
 
-    def loop(run, own, setting, shared):
-        del own
+    def loop(run, of_lane, setting, shared):
+        del of_lane
         _, step = make_step(setting)
         one_call = training.make_loop(
             step, sample, steps_per_call=steps_per_call, score=score
@@ -163,9 +164,9 @@ def train(
         run, (infos, _) = one_call(run, shared)
         return run, infos._asdict()
 
-    def by_step(told):
-        # [H, L, steps, ...]; steps come before lanes, as calls are joined along them.
-        return {name: jnp.swapaxes(values, 1, 2) for name, values in told.items()}
+    def by_step(history):
+        # [H, L, steps, ...] -> [H, steps, L, ...], so that calls join along axis 1.
+        return {name: jnp.swapaxes(values, 1, 2) for name, values in history.items()}
 
     first, batches = jax.random.split(as_key(key))
     begun = (
@@ -206,18 +207,19 @@ def compile_grid(
 ) -> tuple[Callable[..., Any], Callable[..., tuple[Any, Any]]]:
     """Compiles the start and the loop of one run over settings and lanes.
 
-    The lower layer of :func:`train`, for loops of one's own.
+    This is the lower layer of :func:`train`, for custom training loops.
 
     Args:
       start: ``start(begun, setting, shared) -> run`` of one setting and one lane.
-      loop: ``loop(run, own, setting, shared) -> (run, told)``, one call of several
-        steps; ``told`` holds arrays.
-      mesh: Of the lanes (:func:`lane_mesh`).
-      summarize: Of what all runs told, leaves ``[H, L, ...]``, within the program.
+      loop: ``loop(run, of_lane, setting, shared) -> (run, history)``, one call of
+        several steps. ``of_lane`` holds the lane's inputs, ``history`` arrays.
+      mesh: The mesh of the lanes (:func:`lane_mesh`).
+      summarize: A function of the history of all runs, leaves ``[H, L, ...]``, which
+        is compiled into the program.
 
     Returns:
-      ``starts(begun [H, L], settings [H], shared)`` and ``loops(runs [H, L], own [L],
-      settings [H], shared)``. The loop donates its runs.
+      ``starts(begun [H, L], settings [H], shared)`` and ``loops(runs [H, L], of_lane
+      [L], settings [H], shared)``. The loop donates its runs.
 
     Example:
       >>> starts, loops = compile_grid(
@@ -233,18 +235,18 @@ def compile_grid(
         lanes = jax.vmap(start, in_axes=(0, None, None))
         return jax.vmap(lanes, in_axes=(0, 0, None))(begun, settings, shared)
 
-    def loops(runs, own, settings, shared):
+    def loops(runs, of_lane, settings, shared):
         lanes = jax.vmap(loop, in_axes=(0, 0, None, None))
         variants = jax.vmap(lanes, in_axes=(0, None, 0, None))
-        runs, told = variants(runs, own, settings, shared)
-        return runs, told if summarize is None else summarize(told)
+        runs, history = variants(runs, of_lane, settings, shared)
+        return runs, history if summarize is None else summarize(history)
 
-    # Named shardings, so that a call's result enters the next without a new compile.
+    # Named shardings, so that one call's result enters the next without recompiling.
     by_lane = lane_sharding(mesh)
-    everyone = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
     return (
         jax.jit(starts, out_shardings=by_lane),
-        jax.jit(loops, donate_argnums=0, out_shardings=(by_lane, everyone)),
+        jax.jit(loops, donate_argnums=0, out_shardings=(by_lane, replicated)),
     )
 
 
@@ -260,18 +262,21 @@ def run_calls(
     """Calls a compiled loop several times, with a checkpoint every few seconds.
 
     Args:
-      loop: ``loop(runs) -> (runs, told)``, leaves of told ``[H, steps, ...]``.
-      runs: Where they start; given to the loop.
-      num_calls: At least 1.
-      folder: Of the checkpoints; calls that it has are not done again. None keeps none.
-      seconds_between_checkpoints: Work that a killed process loses at most.
-      advance: Called after every call.
+      loop: ``loop(runs) -> (runs, history)``, with leaves ``[H, steps, ...]`` in the
+        history.
+      runs: The initial runs.
+      num_calls: Number of calls, at least 1.
+      folder: Folder of checkpoints; calls that are in a checkpoint are not repeated.
+        None writes no checkpoints.
+      seconds_between_checkpoints: Least time between checkpoints, and so about the most
+        work that a killed process loses.
+      advance: A function called after every call.
 
     Returns:
-      The runs, and what all calls told, joined along the axis of steps.
+      The runs, and the history of all calls, joined along the axis of steps.
 
     Raises:
-      ValueError: A damaged checkpoint, or one of other shapes.
+      ValueError: A checkpoint is damaged, or has other shapes.
 
     Example:
       >>> def loop(run):
@@ -279,32 +284,32 @@ def run_calls(
       >>> run_calls(loop, jnp.zeros(1), 3)[1]["run"].tolist()
       [[0.0, 1.0, 2.0]]
     """
-    told: list[History] = []
+    history: list[History] = []
     with contextlib.ExitStack() as opened:
         checkpoints, done = None, 0
         if folder is not None:
             checkpoints = opened.enter_context(Checkpoints(folder, keep=1))
-            runs, told = _restored(checkpoints, loop, runs)
-            done = len(told)
+            runs, history = _restored(checkpoints, loop, runs)
+            done = len(history)
             for _ in range(done):
                 advance()
         saved = time.monotonic()
         for call in range(done, num_calls):
-            runs, seen = loop(runs)
-            told.append({name: np.asarray(leaf) for name, leaf in seen.items()})
+            runs, new = loop(runs)
+            history.append({name: np.asarray(leaf) for name, leaf in new.items()})
             advance()
             overdue = time.monotonic() - saved >= seconds_between_checkpoints
             if checkpoints is not None and overdue and call + 1 < num_calls:
-                stacked = {k: np.stack([t[k] for t in told]) for k in told[0]}
+                stacked = {k: np.stack([h[k] for h in history]) for k in history[0]}
                 checkpoints.save(call + 1, (runs, stacked))
                 saved = time.monotonic()
-    return runs, {k: np.concatenate([t[k] for t in told], axis=1) for k in told[0]}
+    return runs, {k: np.concatenate([h[k] for h in history], 1) for k in history[0]}
 
 
 def _restored(
     checkpoints: Checkpoints, loop: Callable[..., Any], runs: Any
 ) -> tuple[Any, list[Any]]:
-    """Where the latest checkpoint stands, and what each call before it told."""
+    """Returns the runs of the latest checkpoint, and each earlier call's history."""
     number = checkpoints.latest()
     if number is None:
         return runs, []
@@ -313,13 +318,13 @@ def _restored(
         name: np.zeros((number, *leaf.shape), leaf.dtype)
         for name, leaf in shapes.items()
     }
-    # None only where nothing was saved, which is not so here.
+    # restore returns None only without a checkpoint, which the check above excludes.
     _, (runs, stacked) = checkpoints.restore((runs, blank)) or (0, (runs, {}))
     return runs, [{k: v[i] for k, v in stacked.items()} for i in range(number)]
 
 
 def lane_mesh(num_lanes: int) -> jax.sharding.Mesh:
-    """Returns a mesh over as many devices as divide the lanes.
+    """Returns a mesh over the most devices whose number divides that of the lanes.
 
     Example:
       >>> lane_mesh(1).shape["lane"]
@@ -331,7 +336,7 @@ def lane_mesh(num_lanes: int) -> jax.sharding.Mesh:
 
 
 def lane_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Returns the sharding of arrays ``[H, L, ...]``, lanes over the devices.
+    """Returns the sharding of arrays ``[H, L, ...]`` that puts lanes on the devices.
 
     Example:
       >>> tuple(lane_sharding(lane_mesh(1)).spec)

@@ -1,7 +1,7 @@
-"""Training as pure functions of arrays: a state, a step, a scanned loop, a selection.
+"""Training as pure functions of arrays: state, step, scanned loop, model selection.
 
-Nothing here touches disk, clock or host: a whole run is a function that ``jit``
-compiles and ``vmap`` spreads over seeds, folds and hyper-parameters given as arrays.
+Nothing in this module reads the disk, the clock or the host. A whole run is a function
+that ``jit`` compiles and ``vmap`` maps over seeds, folds and hyper-parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]
 
 
 class TrainState(NamedTuple):
-    """What training carries from one step to the next; a pytree of arrays.
+    """State of training between two steps; a pytree of arrays.
 
     Attributes:
       params: The model's parameters.
-      opt_state: The optax state, the reconciler's diagnostics within it.
+      opt_state: The optax state, including the reconciler's diagnostics.
       objective_state: Running means of objectives with a decay; else ``()``.
-      key_data: Raw data of the key that batches are drawn with.
+      key_data: Raw data of the random key from which batches are drawn.
       step: Number of steps taken.
     """
 
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What one step tells: the objectives' values, and whether all was finite.
+    """Output of one step: the objectives, and whether the parameters stayed finite.
 
     Attributes:
       values: ``[K]``, the objectives before the step.
@@ -54,9 +54,9 @@ class Selection(NamedTuple):
     """The best parameters so far by a validation score.
 
     Attributes:
-      score: The best score; −inf before the first finite one.
-      step: The step that it was reached at.
-      params: The parameters then.
+      score: The best score; −inf before the first finite score.
+      step: The step at which the best score was reached.
+      params: The parameters at that step.
     """
 
     score: Float[Array, ""]
@@ -65,7 +65,7 @@ class Selection(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A training run: where it stands, and the best that it has seen."""
+    """A training run: the present state, and the best parameters so far."""
 
     state: TrainState
     best: Selection
@@ -78,13 +78,13 @@ def init_state(
     key: Array | int,
     objectives: Any = None,
 ) -> TrainState:
-    """The state before the first step.
+    """Makes the state before the first step.
 
     Args:
-      params: The model's parameters, as they are at the start.
-      transform: The optax transformation, a reconciler within it.
-      key: A key, or a seed, that batches are drawn with; may be traced.
-      objectives: Given if they carry running means
+      params: The model's initial parameters.
+      transform: The optax transformation, including the reconciler.
+      key: A key, or a seed, from which batches are drawn; may be traced.
+      objectives: The objectives; needed only if they carry running means
         (:func:`fairjax.cell_objectives` with a ``decay``).
 
     Example:
@@ -93,7 +93,8 @@ def init_state(
       >>> int(training.init_state(jnp.zeros(2), optax.sgd(0.1), key=0).step)
       0
     """
-    # A weakly typed parameter would turn strong at the first step, and compile twice.
+    # A weakly typed parameter would turn strongly typed at the first step, so the step
+    # would be compiled twice.
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     return TrainState(
@@ -111,14 +112,15 @@ def make_train_step(
     *,
     strategy: Strategy = "auto",
 ) -> TrainStep:
-    """A step: objectives → Jacobian → reconciler → any optax chain → parameters.
+    """Makes a step: objectives → Jacobian → reconciler → optax chain → parameters.
 
     Args:
       objectives: ``objectives(params, batch) -> values [K]``; or
         :func:`fairjax.cell_objectives`, with or without running means.
-      transform: Takes ``[K, *param]`` to ``[*param]``: a reconciler and what follows
-        it in ``optax.chain``. The values reach it as the extra argument ``losses``,
-        and ``batch["objective_mask"]``, if present, as ``mask``.
+      transform: A transformation of ``[K, *param]`` into ``[*param]``: a reconciler and
+        the rest of its ``optax.chain``. The values reach the transformation as the
+        extra argument ``losses``, and ``batch["objective_mask"]``, if present, as
+        ``mask``.
       strategy: How to compute the Jacobian (:func:`fairjax.value_and_jacobian`).
 
     Returns:
@@ -166,18 +168,18 @@ def make_loss_step(
     loss_fn: Callable[[Params, Batch, Any], tuple[Array, Mapping[str, Any]]],
     transform: optax.GradientTransformation,
 ) -> TrainStep:
-    """A step on one loss that hands the transformation what it needs to see.
+    """Makes a step on one loss, with extra arguments for the transformation.
 
-    For transformations that read more than gradients, such as
+    Use it for transformations that read more than gradients, such as
     :func:`fairjax.modulation.multifair`, and for losses that read the transformation's
-    state, such as :func:`fairjax.modulation.multifair_penalty`.
-    ``optax.lbfgs`` and others that search along a line are handed ``value``, ``grad``
-    and ``value_fn``, as optax names them.
+    state, such as :func:`fairjax.modulation.multifair_penalty`. The transformation also
+    gets ``value``, ``grad`` and ``value_fn``, as optax names them: ``optax.lbfgs`` and
+    other line searches need them.
 
     Args:
       loss_fn: ``loss_fn(params, batch, opt_state) -> (loss, extra)``, with ``extra``
         the extra arguments of ``transform.update``.
-      transform: Takes gradients ``[*param]``.
+      transform: A transformation of gradients ``[*param]``.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure; ``info.values`` is ``[1]``.
@@ -219,7 +221,7 @@ def make_loss_step(
 def _stepped(
     state: TrainState, updates: Params, opt_state: Any, objective_state: Any, values
 ) -> tuple[TrainState, StepInfo]:
-    """The state after an update, and what the step tells."""
+    """Returns the state after an update, and the step's output."""
     params = optax.apply_updates(state.params, updates)
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
     new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
@@ -227,17 +229,17 @@ def _stepped(
 
 
 def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:
-    """``apply_gradients`` for Flax's ``TrainState``, with extra arguments.
+    """Applies stacked gradients to a Flax ``TrainState``, with extra arguments.
 
-    ``flax.training.train_state.TrainState.apply_gradients(grads=...)`` hands a
-    transformation neither losses nor a mask, and takes other keywords for fields of the
-    state. This hands all of them over.
+    ``flax.training.train_state.TrainState.apply_gradients(grads=...)`` passes neither
+    losses nor a mask to the transformation, and takes other keywords for fields of the
+    state. This function passes all keywords to the transformation.
 
     Args:
       state: A Flax ``TrainState``, or any state with ``step``, ``params``, ``tx``,
         ``opt_state`` and ``replace``.
-      jacobian: ``[K, *param]``, what ``state.tx`` takes.
-      **extra: ``losses=[K]``, ``mask=[K]``, and whatever else ``state.tx`` reads.
+      jacobian: ``[K, *param]``, the gradients that ``state.tx`` takes.
+      **extra: ``losses=[K]``, ``mask=[K]``, and other arguments of ``state.tx``.
 
     Returns:
       The state after the step.
@@ -269,21 +271,22 @@ def make_loop(
     score: Callable[[Params, Any], Float[Array, ""]] | None = None,
     observe: Callable[[TrainState], Any] | None = None,
 ) -> Callable[[Run, Any], tuple[Run, tuple[StepInfo, Any]]]:
-    """Several steps in one compiled call, then one look at the validation data.
+    """Makes a loop of several steps, followed by one validation score.
 
     Args:
-      step: From :func:`make_train_step`.
-      sample: ``sample(key, data) -> batch``, pure, drawing a batch on the device.
-      steps_per_call: Steps of a call, run by ``lax.scan``.
-      score: ``score(params, data) -> []``, higher is better: early selection keeps
-        the parameters with the best score so far. None keeps the latest.
-      observe: ``observe(state)``, recorded after every step (the reconciler's
-        diagnostics, say).
+      step: A step, as :func:`make_train_step` makes it.
+      sample: ``sample(key, data) -> batch``, a pure function that draws a batch on the
+        device.
+      steps_per_call: Number of steps in a call, run by ``lax.scan``.
+      score: ``score(params, data) -> []``, higher is better. The run keeps the
+        parameters with the best score so far; with None, the latest parameters.
+      observe: ``observe(state)``, recorded after every step; for example the
+        reconciler's diagnostics.
 
     Returns:
       ``loop(run, data) -> (run, (infos, observations))`` with a leading step axis on
-      infos and observations; pure, to be compiled with ``jax.jit(loop,
-      donate_argnums=0)`` and to be mapped with ``jax.vmap``.
+      infos and observations. The loop is pure: compile it with ``jax.jit(loop,
+      donate_argnums=0)``, and map it with ``jax.vmap``.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, fairjax
@@ -318,7 +321,7 @@ def make_loop(
 
 
 def start(state: TrainState) -> Run:
-    """A run at its first step, with nothing selected yet.
+    """Makes a run before its first step, with no parameters selected yet.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -328,14 +331,14 @@ def start(state: TrainState) -> Run:
       -inf
     """
     nothing = Selection(jnp.array(-jnp.inf, jnp.float32), state.step, state.params)
-    # Copies, so that a donated run donates no buffer twice, nor the caller's own.
+    # Copies, so that donating a run donates each buffer once, and none of the caller's.
     return jax.tree.map(jnp.copy, Run(state, nothing))
 
 
 def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Selection:
-    """The better of the selection so far and the present parameters.
+    """Returns the better of the selection so far and the present parameters.
 
-    A score that is not finite is never selected; on a tie the earlier one stays.
+    A score that is not finite is never selected. On a tie the earlier selection stays.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -358,7 +361,7 @@ def evaluate(
     *,
     batch_size: int,
 ) -> Array:
-    """Outputs for all rows, ``batch_size`` at a time, so that memory stays bounded.
+    """Computes outputs for all rows, ``batch_size`` at a time, to bound the memory.
 
     Example:
       >>> import jax.numpy as jnp

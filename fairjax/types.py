@@ -1,4 +1,4 @@
-"""Array aliases, protocols and checks that the rooms share."""
+"""Array aliases, protocols and checks that all of fairjax shares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -11,13 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Params: TypeAlias = PyTree
-"""Any pytree of floating-point arrays: the parameters of a model."""
+"""A pytree of floating-point arrays: the parameters of a model."""
 
 Jacobian: TypeAlias = PyTree
 """A pytree like ``Params`` with a leading objective axis: ``[K, *param]``."""
 
 Batch: TypeAlias = Mapping[str, Any]
-"""Arrays whose leading axis is the example: ``cells`` and whatever the model reads."""
+"""Arrays whose leading axis is the example: ``cells`` and the model's inputs."""
 
 Scalar: TypeAlias = Float[Array, ""] | Float[np.ndarray, ""] | float | int
 Numbers: TypeAlias = (
@@ -35,7 +35,7 @@ PerExample: TypeAlias = Float[Array, " B"]
 
 
 def is_known(value: Any) -> bool:
-    """Whether a value is known now, rather than traced.
+    """Returns whether a value is concrete, rather than traced.
 
     Example:
       >>> is_known(0.5)
@@ -45,63 +45,78 @@ def is_known(value: Any) -> bool:
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse a setting that shapes depend on, unless it is a whole number known now.
+    """Checks that a setting on which array shapes depend is a static integer.
+
+    Args:
+      name: The setting, for the message.
+      value: The value of the setting.
+      least: The least value allowed.
+
+    Raises:
+      ValueError: The value is not a static integer, or is below ``least``.
 
     Example:
       >>> check_whole("num_objectives", 3)
       >>> check_whole("num_objectives", 0)
       Traceback (most recent call last):
         ...
-      ValueError: num_objectives is at least 1, not 0.
+      ValueError: num_objectives must be at least 1; got 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(
-            f"{name} is a whole number that shapes depend on, so it is no array, not "
-            f"{value!r}; with optax.inject_hyperparams, name it in static_args."
+            f"{name} must be a static Python int, because array shapes depend on it; "
+            f"got {value!r}. With optax.inject_hyperparams, name it in static_args."
         )
     if value < least:
-        raise ValueError(f"{name} is at least {least}, not {value}.")
+        raise ValueError(f"{name} must be at least {least}; got {value}.")
 
 
 def check_nonnegative(name: str, value: Any) -> None:
-    """Refuse a number below 0, or NaN, if it is known now.
+    """Checks that a number is 0 or more; a traced number passes unchecked.
+
+    Raises:
+      ValueError: The number is below 0, or NaN.
 
     Example:
       >>> check_nonnegative("epsilon", 0.0)
       >>> check_nonnegative("epsilon", -1.0)
       Traceback (most recent call last):
         ...
-      ValueError: epsilon must be 0 or more, not -1.0.
+      ValueError: epsilon must be 0 or more; got -1.0.
     """
     if is_known(value) and not value >= 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}.")
+        raise ValueError(f"{name} must be 0 or more; got {value}.")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Refuse a number of 0 or less, or NaN, if it is known now.
+    """Checks that a number is positive; a traced number passes unchecked.
+
+    Raises:
+      ValueError: The number is 0 or less, or NaN.
 
     Example:
       >>> check_positive("alpha", 0.5)
       >>> check_positive("alpha", 0.0)
       Traceback (most recent call last):
         ...
-      ValueError: alpha must be positive, not 0.0.
+      ValueError: alpha must be positive; got 0.0.
     """
     if is_known(value) and not value > 0:
-        raise ValueError(f"{name} must be positive, not {value}.")
+        raise ValueError(f"{name} must be positive; got {value}.")
 
 
 def check_choice(name: str, value: Any, *choices: Any, other: str = "") -> None:
-    """Refuse a setting that is not one of the choices.
+    """Checks that a setting is one of the choices.
 
     Args:
       name: The setting, for the message.
-      value: What it was set to.
-      *choices: What it may be.
-      other: What else it may be, in words, where the caller has ruled that out.
+      value: The value of the setting.
+      *choices: The values allowed.
+      other: A further kind of value for the message, in words, such as ``"weights"``.
+        The caller has already checked that ``value`` is not of this kind.
 
     Raises:
-      ValueError: The value is none of the choices.
+      ValueError: The value is not one of the choices.
 
     Example:
       >>> check_choice("scale", "min", "min", "median")
@@ -116,24 +131,28 @@ def check_choice(name: str, value: Any, *choices: Any, other: str = "") -> None:
 
 
 def check_decay(value: Any) -> None:
-    """Refuse the decay of a moving average outside [0, 1), if it is known now.
+    """Checks that the decay of a moving average lies in [0, 1), unless it is traced.
+
+    Raises:
+      ValueError: The decay lies outside [0, 1), or is NaN.
 
     Example:
       >>> check_decay(0.9)
       >>> check_decay(1.0)
       Traceback (most recent call last):
         ...
-      ValueError: decay must lie in [0, 1), not 1.0.
+      ValueError: decay must lie in [0, 1); got 1.0.
     """
     if is_known(value) and not 0 <= value < 1:
-        raise ValueError(f"decay must lie in [0, 1), not {value}.")
+        raise ValueError(f"decay must lie in [0, 1); got {value}.")
 
 
 def gathered(rows: Any) -> Array:
-    """The array, whole on every device if it lies in parts over explicit axes.
+    """Returns the array, replicated over the mesh if explicit axes shard it.
 
-    A sort, a scatter, or rows compared with rows are an error there; over automatic
-    axes the compiler places the parts by itself.
+    JAX raises an error where a sort, a scatter or a comparison of rows with rows meets
+    an array that explicit axes shard. Over automatic axes the compiler places the
+    shards by itself.
 
     Example:
       >>> gathered([1, 2])
@@ -152,5 +171,5 @@ class ObjectiveFn(Protocol):
     """``objective_fn(params, *args) -> values [K]``."""
 
     def __call__(self, params: Params, /, *args: Any) -> Any:
-        """The values."""
+        """Returns the values."""
         ...

@@ -599,7 +599,9 @@ def bad_gradients(case):
     many = {f"l{number}": jnp.ones((K, 2)) for number in range(100)}
     with pytest.raises(ValueError, match=r"\['l99'\] has shape \(2,\)"):
         update(transform, many | {"l99": jnp.ones(2)}, params=None)
-    with pytest.raises(ValueError, match=r"miss parameter \['head'\] of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"leaf for parameter \['head'\] of shape \(2,\)"
+    ):
         update(transform, {"trunk": ROWS["trunk"]})
     two = jax.tree.map(lambda leaf: leaf[:2], ROWS)
     with pytest.raises(ValueError, match=r"for 3 objectives; .* 2 rows: leaf \['head'"):

@@ -282,7 +282,9 @@ class TestErrors:
 
     def test_positive_level_that_is_not_clear(self):
         cells = fairjax.partition({"stage": [0, 1, 2], "site": ["a", "b", "b"]})
-        with pytest.raises(ValueError, match="'stage=2': say which one is positive"):
+        with pytest.raises(
+            ValueError, match="must have two levels, .*; got .*'stage=2'"
+        ):
             losses.tpr_parity(cells, "site", label="stage")
 
     def test_unknown_options(self, untyped):

@@ -277,7 +277,7 @@ class TestRunningMeans:
     def test_wrong_call(self):
         with pytest.raises(ValueError, match="are called with running means"):
             make(decay=0.5)(self.W, BATCH)
-        with pytest.raises(ValueError, match="those without a decay are not"):
+        with pytest.raises(ValueError, match="objectives without a decay are not"):
             make()(self.W, BATCH, make(decay=0.5).init_running())
 
 
@@ -312,7 +312,7 @@ class TestErrors:
         objectives = dataclasses.replace(
             make(), statistics_fn=lambda w, batch: {"loss": batch["x"]}
         )
-        with pytest.raises(ValueError, match="no 'score'; .* It returned: 'loss'"):
+        with pytest.raises(ValueError, match="must return 'score', .*; got 'loss'"):
             objectives(jnp.array(2.0), BATCH)
 
     @pytest.mark.parametrize("shape", [(), (4, 1), (3,)])

@@ -78,7 +78,8 @@ def test_the_method_takes_the_options_of_the_step():
     assert str(inspect.signature(krum)).startswith(
         "(*, num_objectives: int, byzantine: int = 0) -> "
     )
-    assert "\n  num_objectives: K.\n  byzantine: f:" in krum.__doc__
+    expected = "\n  num_objectives: The number of objectives, K.\n  byzantine: f:"
+    assert expected in krum.__doc__
     with pytest.raises(TypeError, match="unexpected keyword argument 'wrong'"):
         krum(num_objectives=2, wrong=1)
     with pytest.raises(TypeError, match="num_objectives"):

@@ -445,7 +445,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("number", [0, -1])
     def test_no_objectives(self, number):
-        with pytest.raises(ValueError, match=f"at least 1, not {number}"):
+        with pytest.raises(ValueError, match=f"at least 1; got {number}"):
             fairjax.pcgrad(num_objectives=number)
 
     @pytest.mark.parametrize("number", [2, 4])

@@ -247,7 +247,7 @@ class TestPreference:
     @pytest.mark.parametrize("make", [steps.upgrad, steps.dualproj])
     def test_bad_preferences(self, make):
         for bad in ([-1.0, 1.0], [0.0, 0.0]):
-            with pytest.raises(ValueError, match="preference holds one number of 0"):
+            with pytest.raises(ValueError, match="preference must hold one number of"):
                 make(preference=bad)
         with pytest.raises(ValueError, match="each of the 3 rows"):
             weights(make(preference=[1.0, 2.0]), draw(3))
@@ -302,10 +302,10 @@ class TestPositiveSum:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"strength": 1.5}, "strength is a cosine from 0 to 1, not 1.5"),
-            ({"limit": 0.0}, "limit must be above 0"),
-            ({"limit": -1.0}, "limit must be above 0, not -1.0"),
-            ({"reference": 2}, "reference row 2 does not exist"),
+            ({"strength": 1.5}, "strength must be a cosine from 0 to 1; got 1.5"),
+            ({"limit": 0.0}, "limit must be positive; got 0.0"),
+            ({"limit": -1.0}, "limit must be positive; got -1.0"),
+            ({"reference": 2}, "reference must be a row, 0 to 1; got 2"),
             ({"baseline_losses": [0.0, 0.0]}, "needs the losses"),
             (
                 {"baseline_losses": [0.0], "losses": jnp.ones(2)},

@@ -150,12 +150,12 @@ def test_it_scans_and_vmaps():
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        ([[0, 1], [1, 2]], "row 1 stands in levels more than once"),
+        ([[0, 1], [1, 2]], "row 1 must not be repeated in levels"),
         ([[0, 1], [3]], "row 2 is missing from levels"),
-        ([[0, -1], [1]], "number the rows from 0, not -1"),
+        ([[0, -1], [1]], "number the rows from 0; got -1"),
         ([[0, 1], []], "have an empty block"),
         ([], "have an empty block"),
-        ([[0, True]], "hold rows' numbers, not True"),
+        ([[0, True]], "hold row numbers; got True"),
     ],
 )
 def test_levels_that_are_none(levels, message):
@@ -164,11 +164,11 @@ def test_levels_that_are_none(levels, message):
 
 
 def test_steps_and_rows_that_do_not_fit():
-    with pytest.raises(ValueError, match="have 2 levels: .* not 3"):
+    with pytest.raises(ValueError, match="have 2 levels: .*; got 3"):
         steps.by_level([[0, 1], [2]], MEAN, MEAN, MEAN)
-    with pytest.raises(ValueError, match="not 0"):
+    with pytest.raises(ValueError, match="; got 0"):
         steps.by_level([[0, 1], [2]])
-    with pytest.raises(ValueError, match="a level needs at least one step"):
+    with pytest.raises(ValueError, match="each level must have at least one step"):
         steps.by_level([[0, 1], [2]], [])
     step = steps.by_level([[0, 1], [2]], MEAN)
     with pytest.raises(ValueError, match="the rows 0 to 2; there are 4 rows"):

@@ -110,7 +110,7 @@ class TestGroupDRO:
         rows = jnp.array([[1.0, 2.0], [3.0, 4.0]])
         found, _ = step.update(rows, jnp.eye(2), step.init(2), losses=jnp.zeros(2))
         np.testing.assert_allclose(found, [[2.0, 3.0]])
-        with pytest.raises(ValueError, match="step_size must be 0 or more, not -1"):
+        with pytest.raises(ValueError, match="step_size must be 0 or more; got -1"):
             steps.group_dro(-1.0)
 
     def test_great_losses_do_not_overflow(self):
@@ -151,9 +151,9 @@ class TestDWA:
         np.testing.assert_allclose(state.before, [1, 4])
 
     def test_bad_options(self):
-        with pytest.raises(ValueError, match="every is at least 1, not 0"):
+        with pytest.raises(ValueError, match="every must be at least 1; got 0"):
             steps.dwa(every=0)
-        with pytest.raises(ValueError, match="temperature must be positive, not 0"):
+        with pytest.raises(ValueError, match="temperature must be positive; got 0"):
             steps.dwa(temperature=0.0)
 
 

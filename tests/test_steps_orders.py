@@ -39,5 +39,5 @@ def test_permutations_are_equally_likely():
     "order", [[0, 0], [1, 2], [0.0, 1.0], [[0, 1], [1, 1]], [[[0, 1]]], 0]
 )
 def test_an_order_that_is_no_permutation_is_refused(untyped, order):
-    with pytest.raises(ValueError, match="holds each row's number, from 0, once; not"):
+    with pytest.raises(ValueError, match="hold each row's number, from 0, once; got"):
         steps.project_conflicts(order=order)

@@ -146,12 +146,12 @@ class TestNashMTL:
         np.testing.assert_allclose(updates, [0, 0], atol=1e-4)
 
     def test_bad_options(self):
-        with pytest.raises(ValueError, match="update_every is at least 1, not 0"):
+        with pytest.raises(ValueError, match="update_every must be at least 1; got 0"):
             steps.nash_mtl(update_every=0)
-        with pytest.raises(ValueError, match="max_norm must be positive, not 0"):
+        with pytest.raises(ValueError, match="max_norm must be positive; got 0"):
             steps.nash_mtl(max_norm=0.0)
         step = steps.nash_mtl(update_every=2)
-        with pytest.raises(ValueError, match="keeps 3 weights; there are 2 rows"):
+        with pytest.raises(ValueError, match="keeps 3 weights; got 2 rows"):
             step.update(CHAINED, LENGTHS, step.init(3))
 
 
@@ -161,7 +161,7 @@ def test_alpha_may_be_traced():
 
     both = jax.jit(jax.vmap(update))(jnp.array([0.5, 2.0]))
     np.testing.assert_allclose(both[1], update(2.0), rtol=1e-4)
-    with pytest.raises(ValueError, match="alpha must be positive, not 0"):
+    with pytest.raises(ValueError, match="alpha must be positive; got 0"):
         steps.fairgrad_alpha(0.0)
 
 
@@ -171,7 +171,7 @@ def test_preferences_that_do_not_fit():
             make(preference=[1.0, -1.0])
         with pytest.raises(ValueError, match=r"has shape \(2,\); one number for each"):
             run(make(preference=[1.0, 2.0]), LENGTHS)
-        with pytest.raises(ValueError, match="tolerance must be 0 or more, not -1"):
+        with pytest.raises(ValueError, match="tolerance must be 0 or more; got -1"):
             make(tolerance=-1.0)
     found, _ = run(steps.conflict_free(preference=[3.0, 4.0]), jnp.eye(2))
     np.testing.assert_allclose(found, [[0.84, 1.12]], rtol=1e-6)
@@ -212,7 +212,7 @@ class TestGradVac:
         assert len(seen) == 8
 
     def test_bad_options(self, untyped):
-        with pytest.raises(ValueError, match=r"beta lies in \[0, 1\], not 2"):
+        with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\]; got 2"):
             steps.gradvac(beta=2.0)
         with pytest.raises(ValueError, match="'numbered' or numbers; got 'sorted'"):
             steps.gradvac(order="sorted")

@@ -295,7 +295,7 @@ def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
       >>> check_settings(tau=0.04, decay=0.9, mu=-0.3)
       Traceback (most recent call last):
         ...
-      ValueError: mu must be 0 or more, not -0.3.
+      ValueError: mu must be 0 or more; got -0.3.
     """
     for name, value in {"tau": tau, **others}.items():
         check_nonnegative(name, value)

@@ -1,7 +1,8 @@
-"""Reconcilers, a family a file: each holds its solvers, steps and methods.
+"""Reconcilers. Each module holds the solvers, steps and methods of one kind.
 
-Here is what a reconciler of one's own is made of. A step is made by :func:`weighting`,
-:func:`solving` or :func:`make_step`; :func:`transformation` makes a method of it.
+This package exports the functions that make a custom reconciler. :func:`weighting`,
+:func:`solving` or :func:`make_step` makes a step; :func:`transformation` makes a method
+of the step.
 """
 
 from fairjax.reconcilers.core import make_step, solving, transformation, weighting

@@ -1,4 +1,4 @@
-"""In which order a row meets the others."""
+"""Orders in which a row is projected off the other rows."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,7 +14,10 @@ Order = Literal["random", "shared", "numbered"]
 
 
 def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
-    """Refuse an order that is unknown, or in which a row's number is missing.
+    """Checks that an order is known, or holds each row's number once.
+
+    Raises:
+      ValueError: The order is unknown, or is not a permutation of the rows' numbers.
 
     Example:
       >>> check_order([1, 0])
@@ -23,13 +26,13 @@ def check_order(order: Order | Sequence[int] | Int[Array, "R R"]) -> None:
         check_choice("order", order, "random", "shared", "numbered", other="numbers")
     elif not _holds_each_row_once(order):
         raise ValueError(
-            "an order holds each row's number, from 0, once; not "
+            "order must hold each row's number, from 0, once; got "
             f"{np.asarray(order).tolist()}."
         )
 
 
 def is_drawn(order: Order | Sequence[int] | Int[Array, "R R"]) -> bool:
-    """Whether orders are drawn anew at each update.
+    """Returns whether new orders are drawn at each update.
 
     Example:
       >>> is_drawn("random"), is_drawn([1, 0])
@@ -43,7 +46,15 @@ def row_orders(
     rows: int,
     key_data: UInt[Array, " words"] | None,
 ) -> tuple[Int[Array, "R R"], UInt[Array, " words"] | None]:
-    """Each row's own order, and the data of the next key where orders are drawn.
+    """Returns the order of each row, and the data of the next key if orders are drawn.
+
+    Args:
+      order: See :func:`fairjax.steps.project_conflicts`.
+      rows: Number of rows.
+      key_data: Data of the key from which orders are drawn; None for a given order.
+
+    Raises:
+      ValueError: A given order has the wrong shape.
 
     Example:
       >>> row_orders([1, 0], 2, None)
@@ -62,17 +73,18 @@ def row_orders(
         orders = jnp.arange(rows) if numbered else jnp.asarray(order)
         if orders.shape not in ((rows,), (rows, rows)):
             raise ValueError(
-                f"an order for {rows} rows has shape ({rows},) or "
-                f"({rows}, {rows}), not {orders.shape}."
+                f"order must have shape ({rows},) or ({rows}, {rows}) for {rows} rows; "
+                f"got {orders.shape}."
             )
     return jnp.broadcast_to(orders, (rows, rows)), key_data
 
 
 def _permutations(keys: Array, rows: int) -> Int[Array, "R R"]:
-    """One permutation a key, as ``jax.random.permutation`` draws them.
+    """Returns one permutation per key, the same as ``jax.random.permutation`` draws.
 
-    It sorts random bits; here their ranks are counted instead, which costs no more than
-    the projections that follow, and on a CPU a third of so many short sorts.
+    ``jax.random.permutation`` sorts random bits. This function counts the ranks of the
+    bits instead, which costs no more than the projections that follow. On a CPU the
+    count takes a third of the time of so many short sorts.
     """
 
     def draw(key: Array) -> UInt[Array, " R"]:
@@ -88,7 +100,7 @@ def _permutations(keys: Array, rows: int) -> Int[Array, "R R"]:
 
 
 def _holds_each_row_once(order: Any) -> bool:
-    """False for an order, or one of several, that is no permutation."""
+    """Returns whether all orders are permutations; True for traced orders."""
     if not is_known(order):
         return True
     numbers = np.asarray(order)

@@ -1,4 +1,4 @@
-"""What the solvers ask of a Gram matrix before they solve: rows in use, unit rows."""
+"""Preparation of Gram matrices for the solvers: rows in use, unit rows, scaling."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 def usable_rows(
     gramian: Float[Array, "R R"], mask: Bool[Array, " R"] | None
 ) -> Bool[Array, " R"]:
-    """Which rows are neither zero nor masked.
+    """Returns which rows are neither zero nor masked.
 
     Example:
       >>> import jax.numpy as jnp
@@ -22,7 +22,7 @@ def usable_rows(
 def unit_gramian(
     gramian: Float[Array, "R R"], used: Bool[Array, " R"]
 ) -> tuple[Float[Array, "R R"], Float[Array, " R"]]:
-    """Cosines between the rows, and the rows' norms; 0 and 1 for rows out of use.
+    """Returns cosines between the rows, and the rows' norms; 0 and 1 for unused rows.
 
     Example:
       >>> import jax.numpy as jnp
@@ -40,7 +40,7 @@ def unit_gramian(
 def normalised(
     gramian: Float[Array, "R R"], used: Bool[Array, " R"]
 ) -> tuple[Float[Array, "R R"], Float[Array, ""]]:
-    """The Gram matrix of the rows in use over its greatest entry, and that entry.
+    """Divides the used rows' Gram matrix by its greatest entry; returns both.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,5 +55,5 @@ def normalised(
 
 
 def matmul(left: Array, right: Array) -> Array:
-    """The product in full float32, which a TPU does not give unless asked."""
+    """Multiplies in full float32, which is not the default on a TPU."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

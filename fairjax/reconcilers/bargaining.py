@@ -1,16 +1,16 @@
-r"""Nash-MTL and the alpha-fair FairGrad: the update is divided by a bargain.
+r"""Nash-MTL and the alpha-fair FairGrad: weights from a bargain between objectives.
 
-Nash-MTL and the alpha-fair FairGrad ask for positive weights with
-:math:`G w = w^{-p}`, entry by entry: the point where the gradient of
+Both methods need positive weights with :math:`G w = w^{-p}`, entry by entry. At these
+weights the gradient of
 
 .. math:: f(w) = \tfrac12 w^\top G w - \sum_i \varphi_p(w_i),
     \qquad \varphi_p' (w) = w^{-p},\quad p > 0,
 
-is 0. The function is convex on :math:`w > 0`, whatever positive semi-definite
-:math:`G`, and it has a minimum exactly where some direction descends all objectives;
-the gradients need not be independent. Newton's method finds it, in weights relative to
-those of unrelated gradients, :math:`G_{ii}^{-1/(1+p)}`, and with a line search over
-relative steps, which keeps all weights positive.
+is 0. The function is convex on :math:`w > 0` for every positive semi-definite
+:math:`G`. It has a minimum if and only if a direction descends all objectives; the
+gradients may be linearly dependent. Newton's method finds the minimum, in weights
+relative to the weights of orthogonal gradients, :math:`G_{ii}^{-1/(1+p)}`. A line
+search over relative steps keeps all weights positive.
 """
 
 from typing import NamedTuple
@@ -32,23 +32,23 @@ from fairjax.reconcilers.core import (
 from fairjax.types import Scalar, check_positive, check_whole
 
 MAX_ITERATIONS = 64
-"""The most Newton steps that are taken."""
+"""The greatest number of Newton steps."""
 
 _BISECTIONS = 20
-# The greatest relative step, and the share of the way to a weight of 0.
+# The greatest relative step, and the greatest fraction of the way to a weight of 0.
 _LONGEST, _TO_BOUNDARY = 100.0, 0.99
-# Relative steps shorter than this are taken whole: Newton's method converges there.
+# Shorter relative steps need no line search: Newton's method converges there.
 _LOCAL = 0.3
 
 
 class Bargain(NamedTuple):
-    """Weights of a bargain, and how well they keep it.
+    """Weights of a bargain, and the error of the solution.
 
     Attributes:
       weights: ``[R]``; positive for rows in use, else 0.
-      residual: ``[]``, the greatest relative departure from the fixed point,
-        :math:`|(G w)_i / w_i^{-p} - 1|`, over the rows in use, and what rounding in
-        :math:`G w` may add to it; about 1 or more where no bargain exists.
+      residual: ``[]``, the greatest relative error of the fixed point,
+        :math:`|(G w)_i / w_i^{-p} - 1|`, over the rows in use, plus a bound for
+        rounding in :math:`G w`; about 1 or more where no bargain exists.
       iterations: ``[]``, the number of Newton steps.
     """
 
@@ -58,14 +58,16 @@ class Bargain(NamedTuple):
 
 
 class NashMTLState(NamedTuple):
-    """Carried by :func:`nash_mtl`.
+    """State of :func:`nash_mtl`.
 
     Attributes:
-      solution: ``[K]``, the weights last solved for, before the limit of the norm; None
-        where every update solves.
-      count: ``[]``, the number of updates so far; None likewise.
-      residual: ``[]``, of the last solution; see :class:`fairjax.solvers.Bargain`.
-      iterations: ``[]``, likewise.
+      solution: ``[K]``, the last solution, before the limit of the norm; None if every
+        update solves for weights.
+      count: ``[]``, the number of updates since the last solution; None if every update
+        solves for weights.
+      residual: ``[]``, residual of the last solution; see
+        :class:`fairjax.solvers.Bargain`.
+      iterations: ``[]``, number of Newton steps of the last solution.
     """
 
     solution: Float[Array, " K"] | None
@@ -75,7 +77,7 @@ class NashMTLState(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Where a search is: the weights, whether they will do, and the best so far."""
+    """State of a search: current weights, whether they converged, and the best."""
 
     current: Float[Array, " R"]
     converged: Bool[Array, ""]
@@ -88,22 +90,23 @@ class _Search(NamedTuple):
 def solve_nash_mtl(
     gramian: Float[Array, "R R"], *, mask: Bool[Array, " R"] | None = None
 ) -> Bargain:
-    r"""Find the weights of the Nash bargain between the objectives (Nash-MTL).
+    r"""Finds the weights of the Nash bargain between the objectives (Nash-MTL).
 
     .. math:: G w = 1 / w, \qquad w > 0.
 
-    The update :math:`J^\top w` then has the length :math:`\sqrt m` for m rows in use,
-    whatever the lengths of the gradients: scaling one row leaves the update as it is.
+    The update :math:`J^\top w` then has the length :math:`\sqrt m` for m rows in use.
+    Its length does not depend on the gradients' lengths: scaling one row does not
+    change the update.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
-      mask: ``[R]``; a row where it is False gets weight 0.
+      mask: ``[R]``; rows where the mask is False get weight 0.
 
     Returns:
-      A :class:`Bargain`, found in at most ``MAX_ITERATIONS`` steps. Where no direction
-      descends all objectives there is no bargain: the weights stay bounded (by some 10⁴
-      times those of unrelated gradients, in float32), and the residual is about 1 or
-      more.
+      A :class:`Bargain`, found in at most ``MAX_ITERATIONS`` steps. If no direction
+      descends all objectives, there is no bargain. The residual is then about 1 or
+      more, and the weights stay bounded: in float32, by some 10⁴ times the weights of
+      orthogonal gradients.
 
     References:
       Navon et al., *Multi-Task Learning as a Bargaining Game*, ICML 2022.
@@ -124,20 +127,21 @@ def solve_fairgrad_alpha(
     alpha: float | Float[Array, ""] = 1.0,
     mask: Bool[Array, " R"] | None = None,
 ) -> Bargain:
-    r"""Find the weights of the alpha-fair allocation between the objectives.
+    r"""Finds the weights of the alpha-fair allocation between the objectives.
 
     .. math:: G w = w^{-1/\alpha}, \qquad w > 0.
 
-    It maximises :math:`\sum_i (d \cdot g_i)^{1-\alpha} / (1-\alpha)` over directions of
-    one length: :math:`\alpha \to 0` is the plain sum, 1 is Nash-MTL's proportional
-    fairness, 2 minimal potential delay, :math:`\alpha \to \infty` max-min fairness.
-    This is not :func:`fairjax.fairgrad`, which is another method of the same name.
+    The update maximises :math:`\sum_i (d \cdot g_i)^{1-\alpha} / (1-\alpha)` over
+    directions :math:`d` of one length. :math:`\alpha \to 0` is the plain sum, 1 is
+    Nash-MTL's proportional fairness, 2 is minimal potential delay, and
+    :math:`\alpha \to \infty` is max-min fairness. This is not :func:`fairjax.fairgrad`,
+    which is another method of the same name.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
-      alpha: :math:`\alpha > 0`; may be traced. From about ½ to 20 float32 is enough for
-        a residual below 1e-3; below, ever more resolution is needed.
-      mask: ``[R]``; a row where it is False gets weight 0.
+      alpha: :math:`\alpha > 0`; may be traced. From about ½ to 20, float32 is enough
+        for a residual below 1e-3; a smaller :math:`\alpha` needs more precision.
+      mask: ``[R]``; rows where the mask is False get weight 0.
 
     Returns:
       A :class:`Bargain`; see :func:`fairjax.solvers.nash_mtl`.
@@ -176,29 +180,29 @@ def nash_mtl_step(
     max_norm: Scalar | None = None,
     update_every: int = 1,
 ) -> Step:
-    r"""Weigh rows as the objectives would agree on in a Nash bargain (Nash-MTL).
+    r"""Weighs rows by a Nash bargain between the objectives (Nash-MTL).
 
-    :math:`G w = 1 / w` with :math:`w > 0`; see :func:`fairjax.solvers.nash_mtl`, also
-    for what is returned where no bargain exists.
+    The weights solve :math:`G w = 1 / w` with :math:`w > 0`. See
+    :func:`fairjax.solvers.nash_mtl`, also for the case that no bargain exists.
 
     Args:
-      normalize: False, as published, makes every update of m rows :math:`\sqrt m`
-        long, however long the gradients are. True, which is ours, divides :math:`G` by
-        its Frobenius norm first, so that the update grows with the gradients; one
-        objective is then left as it is.
-      max_norm: The greatest length of the update, if any; the authors' code has 1.
-        May be traced.
-      update_every: The weights are solved for at the first of so many updates, and
-        kept for the others (the paper has 1 to 100 by task). A row that was out of
-        use at the first has weight 0 until the next.
+      normalize: False, as published, makes every update of m rows :math:`\sqrt m` long,
+        for gradients of any length. True, which is ours, divides :math:`G` by its
+        Frobenius norm first, so that the update grows with the gradients; a single
+        objective's gradient then stays as it is.
+      max_norm: The greatest length of the update, or None; 1 in the authors' code. May
+        be traced.
+      update_every: The step solves for weights at the first of this number of updates,
+        and keeps the weights for the others. The paper has 1 to 100, by task. A row
+        that is not in use when the step solves has weight 0 until the next solution.
 
     Returns:
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: An ``update_every`` below 1 or a ``max_norm`` that is not positive; at
-        the update, with ``update_every`` above 1, after a step that changed the number
-        of rows.
+      ValueError: ``update_every`` is below 1, or ``max_norm`` is not positive. At the
+        update, with ``update_every`` above 1: a previous step changed the number of
+        rows.
 
     References:
       Navon et al., *Multi-Task Learning as a Bargaining Game*, ICML 2022.
@@ -243,7 +247,7 @@ def nash_mtl_step(
             if state.solution.shape != used.shape:
                 raise ValueError(
                     f"nash_mtl(update_every={update_every}) keeps "
-                    f"{len(state.solution)} weights; there are {len(used)} rows. "
+                    f"{len(state.solution)} weights; got {len(used)} rows. "
                     "Put it before steps that change the number of rows."
                 )
             solution = state.solution.astype(own.dtype)
@@ -265,23 +269,23 @@ def nash_mtl_step(
 
 
 def fairgrad_alpha_step(alpha: Scalar = 1.0, *, normalize: bool = False) -> Step:
-    r"""Weigh rows by an alpha-fair allocation between the objectives.
+    r"""Weighs rows by an alpha-fair allocation between the objectives.
 
-    :math:`G w = w^{-1/\alpha}` with :math:`w > 0`; see
-    :func:`fairjax.solvers.fairgrad_alpha`. The authors call it FairGrad; it is not
-    :func:`fairjax.fairgrad`, which projects fairness gradients and is another method.
+    The weights solve :math:`G w = w^{-1/\alpha}` with :math:`w > 0`; see
+    :func:`fairjax.solvers.fairgrad_alpha`. The authors call this method FairGrad. It
+    differs from :func:`fairjax.fairgrad`, which projects fairness gradients.
 
     Args:
       alpha: :math:`\alpha > 0`; may be traced. 1 is Nash-MTL's bargain.
       normalize: False is as published. True, which is ours, divides :math:`G` by its
-        Frobenius norm first, so that the update grows with the gradients as they do;
-        one objective is then left as it is.
+        Frobenius norm first, so that the update grows in proportion to the gradients; a
+        single objective's gradient then stays as it is.
 
     Returns:
-      A step ``[R, K] -> [1, K]``.
+      A step ``[R, K] -> [1, K]`` with a ``SolverState``.
 
     Raises:
-      ValueError: An alpha that is not positive.
+      ValueError: ``alpha`` is not positive.
 
     References:
       Ban and Ji, *Fair Resource Allocation in Multi-Task Learning*, ICML 2024.
@@ -340,12 +344,12 @@ def _minimise(
     power: Float[Array, ""],
     used: Bool[Array, " R"],
 ) -> _Search:
-    r"""Minimise ½ vᵀAv − Σ c φ(v), where diag(A) = c."""
+    r"""Minimises ½ vᵀAv − Σ c φ(v), where diag(A) = c."""
     dtype = matrix.dtype
     size = matrix.shape[0]
     eps = jnp.asarray(jnp.finfo(dtype).eps, dtype)
-    # So slight that weights a hundred times those of unrelated rows do not feel it, it
-    # bounds them where no bargain exists.
+    # A ridge bounds the weights where no bargain exists. It is too small to affect
+    # weights of up to a hundred times those of orthogonal rows.
     slight = eps / 16
     ridge = jnp.minimum(slight, slight ** ((1.0 + power) / 2)) * shares
 
@@ -389,7 +393,7 @@ def _minimise(
             search.iterations + 1,
         )
 
-    # The best of all equal weights, were there none of the greatest conflicts.
+    # Start at the best equal weights, with a bound against the greatest conflicts.
     total = jnp.maximum(jnp.sum(matrix), 1e-3 * jnp.sum(shares))
     level = (jnp.sum(shares) / total) ** (1.0 / (1.0 + power))
     first = jnp.full(size, 1.0, dtype) * level
@@ -401,12 +405,12 @@ def _minimise(
 def _newton_direction(
     hessian: Float[Array, "R R"], gradient: Float[Array, " R"]
 ) -> Float[Array, " R"]:
-    """Solve with the Hessian in unit scale, a resolution added to its diagonal."""
+    """Solves with the Hessian scaled to a unit diagonal plus a unit of rounding."""
     size = hessian.shape[0]
     eps = jnp.finfo(hessian.dtype).eps
     scale = 1.0 / jnp.sqrt(jnp.diagonal(hessian))
     unit = hessian * scale[:, None] * scale[None, :]
     factor = jnp.linalg.cholesky(unit + size * eps * jnp.eye(size, dtype=unit.dtype))
     solved = scale * jax.scipy.linalg.cho_solve((factor, True), scale * gradient)
-    # A factor that rounding has spoilt is not finite.
+    # Rounding can make the factor not finite; then take the diagonal's direction.
     return jnp.where(jnp.all(jnp.isfinite(solved)), solved, scale**2 * gradient)

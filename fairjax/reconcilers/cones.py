@@ -30,6 +30,7 @@ from fairjax.types import (
     Scalar,
     check_choice,
     check_nonnegative,
+    check_positive,
     check_whole,
     is_known,
 )
@@ -38,14 +39,14 @@ _FEASIBLE = 1e-3
 
 
 class DualCone(NamedTuple):
-    """What :func:`dual_cone` found.
+    """Solution of :func:`dual_cone`.
 
     Attributes:
       weights: ``v [*batch, K]``; the projection is ``Jᵀ v``.
-      residual: ``[*batch]``, the greatest violation of the KKT conditions of rows
-        scaled to about one length, over the greatest inner product of such a row and
-        ``Jᵀ u``.
-      iterations: ``[*batch]``, Newton steps, at most 100.
+      residual: ``[*batch]``, the greatest violation of the KKT conditions, divided by
+        the greatest inner product of a row and ``Jᵀ u``. Rows are scaled to about one
+        length.
+      iterations: ``[*batch]``, number of Newton steps, at most 100.
     """
 
     weights: Float[Array, "*batch K"]
@@ -54,14 +55,14 @@ class DualCone(NamedTuple):
 
 
 class ClosestUpdate(NamedTuple):
-    """What :func:`closest_update` found.
+    """Solution of :func:`closest_update`.
 
     Attributes:
       weights: ``[K]``; the update is ``Jᵀ weights``.
-      residual: ``[]``, as that of :class:`DualCone`.
-      iterations: ``[]``, Newton steps, at most 200.
-      feasible: ``[]``, whether an update with the margins asked for was found; if not,
-        the weights are those for margins of 0.
+      residual: ``[]``, as the residual of :class:`DualCone`.
+      iterations: ``[]``, number of Newton steps, at most 200.
+      feasible: ``[]``, whether an update with the given margins was found; if not, the
+        weights are those for margins of 0.
     """
 
     weights: Float[Array, " K"]
@@ -71,12 +72,12 @@ class ClosestUpdate(NamedTuple):
 
 
 class PositiveSumState(NamedTuple):
-    """Carried by :func:`positive_sum`.
+    """State of :func:`positive_sum`.
 
     Attributes:
-      residual: ``[]``, of the last update.
-      iterations: ``[]``, of the last update.
-      fallbacks: ``[]``, at how many updates the margins contradicted each other.
+      residual: ``[]``, the solver's residual at the last update.
+      iterations: ``[]``, the solver's iterations at the last update.
+      fallbacks: ``[]``, the number of updates at which margins contradicted each other.
     """
 
     residual: Float[Array, ""]
@@ -91,7 +92,7 @@ def dual_cone(
     *,
     mask: Bool[Array, " K"] | None = None,
 ) -> DualCone:
-    r"""Project combinations of gradients onto the dual cone of all of them.
+    r"""Projects combinations of gradients onto the dual cone of all gradients.
 
     .. math:: \min_v\; v^\top G v \quad\text{subject to } v \ge u .
 
@@ -102,18 +103,19 @@ def dual_cone(
     each other, :math:`v` is not.
 
     In float32 the error of :math:`x` is below 1e-4 of :math:`\|J^\top u\|`, and mostly
-    below 1e-6, for rows that depend on each other too. The exception are rows that
-    nearly cancel each other: where a combination of them with weights of about 1 is
-    shorter than about .01 of the rows, the rounding of :math:`G` hides its length, and
-    the error is up to 2e-3 of the rows' lengths. Below 1e-3 the direction of that
-    combination is lost too, and what :math:`x` owes to it. There, a float64
+    below 1e-6, also for linearly dependent rows. Rows that nearly cancel each other are
+    the exception. Suppose that a combination of rows with weights of about 1 is shorter
+    than about .01 of the rows. Then the rounding of :math:`G` hides the combination's
+    length, and the error is up to 2e-3 of the rows' lengths. Below 1e-3 the
+    combination's direction is lost too, and its part in :math:`x`. Then a float64
     ``gramian``, which is solved in float64, or a ridge on its diagonal helps.
 
     Args:
-      gramian: ``G [K, K]`` inner products of the gradients. Their scales may differ.
-      preference: ``u [*batch, K]``, ≥ 0 usually. All are solved side by side.
-      mask: ``[K]``; rows where it is False, and rows that are zero, do not constrain
-        the others and have the weight 0.
+      gramian: ``G [K, K]`` inner products of the gradients. The gradients' scales may
+        differ.
+      preference: ``u [*batch, K]``, ≥ 0 usually. All problems are solved in parallel.
+      mask: ``[K]``; rows where the mask is False, and rows that are zero, do not
+        constrain the others and have the weight 0.
 
     Returns:
       ``v``, the residual and the number of steps of each problem.
@@ -130,7 +132,7 @@ def dual_cone(
       Array([1. , 0.5], dtype=float32)
     """
     rows = scale_rows(gramian, mask)
-    # Divided by the longest, so that squares of the norms do not overflow.
+    # Division by the greatest scale keeps squares of norms from overflowing.
     longest = jnp.max(jnp.where(rows.used, rows.scales, 0.0))
     longest = jnp.where(longest > 0, longest, 1.0)
     scales = jnp.where(rows.used, rows.scales / longest, 0.0)
@@ -157,7 +159,7 @@ def closest_update(
     limit: float | Float[Array, ""] = 1e3,
     mask: Bool[Array, " K"] | None = None,
 ) -> ClosestUpdate:
-    r"""Find the update closest to one gradient that leaves every other a margin.
+    r"""Finds the update closest to one gradient, subject to margins for the others.
 
     With :math:`g_0` the gradient of row ``reference``, and the cosine margins
     :math:`\kappa_k`,
@@ -167,7 +169,7 @@ def closest_update(
         \quad k \ne 0 .
 
     The Lagrangian :math:`\tfrac12\|d - g_0\|^2 - \sum_k \lambda_k (d \cdot g_k - m_k)`
-    is least at :math:`d = g_0 + \sum_k \lambda_k g_k`. Put in, that leaves the dual
+    is least at :math:`d = g_0 + \sum_k \lambda_k g_k`. Substitution leaves the dual
     problem
 
     .. math:: \min_{\lambda \ge 0}\; \tfrac12 \lambda^\top G \lambda
@@ -177,32 +179,32 @@ def closest_update(
     :math:`\lambda_k (d \cdot g_k - m_k) = 0`. The primal problem is strictly convex, so
     :math:`d` is unique.
 
-    With margins of 0 it is always feasible (:math:`d = 0`), and :math:`d` is the
-    projection of :math:`g_0` onto a cone, so that
-    :math:`d \cdot g_0 = \|d\|^2 \ge 0`: the reference is not harmed either. With
-    positive margins :math:`d \cdot g_0 = \|d\|^2 - \sum_k \lambda_k m_k` may be
-    negative, and margins may contradict each other: if and only if some
+    With margins of 0 the problem is always feasible (:math:`d = 0`), and :math:`d` is
+    the projection of :math:`g_0` onto a cone. Then
+    :math:`d \cdot g_0 = \|d\|^2 \ge 0`, so the reference is not harmed either. With
+    positive margins, :math:`d \cdot g_0 = \|d\|^2 - \sum_k \lambda_k m_k` may be
+    negative, and margins may contradict each other. They do if and only if some
     :math:`\lambda \ge 0` has :math:`\sum_k \lambda_k g_k = 0` and
-    :math:`\lambda^\top m > 0` (Farkas), and the dual is then unbounded. The problem is
-    taken as infeasible where a :math:`\lambda_k \|g_k\|` exceeds ``limit``
-    :math:`\|g_0\|` or a margin is missed by a cosine of more than 1e-3, and is solved
-    once more with margins of 0.
+    :math:`\lambda^\top m > 0` (Farkas); the dual is then unbounded. The problem counts
+    as infeasible if a :math:`\lambda_k \|g_k\|` exceeds ``limit`` :math:`\|g_0\|`, or
+    if a margin is missed by a cosine of more than 1e-3. An infeasible problem is solved
+    again with margins of 0.
 
     Args:
       gramian: ``G [K, K]`` inner products of the gradients.
       margins: ``κ [K]``; entry ``reference`` is not read. 0 by default.
       reference: The row of :math:`g_0`.
       limit: See above, > 0.
-      mask: ``[K]``; rows where it is False, and rows that are zero, are left out. If
-        the reference is, all weights are 0.
+      mask: ``[K]``; rows where the mask is False, and rows that are zero, are left out.
+        If the reference is left out, all weights are 0.
 
     Returns:
       Weights 1 for the reference and :math:`\lambda_k` for the others, the residual,
-      the number of steps and whether the margins were feasible.
+      the number of steps, and whether the margins were feasible.
 
     Example:
-      The gradients (1, 0) and (−1, 1): the closest update without harm to the second
-      is (.5, .5).
+      The gradients are (1, 0) and (−1, 1). The closest update that does not harm the
+      second is (.5, .5).
 
       >>> import jax.numpy as jnp
       >>> from fairjax import solvers
@@ -228,7 +230,7 @@ def closest_update(
         met = jnp.all(reached >= (asked - _FEASIBLE) * lengths)
         pulls = first.solution * rows.lengths
         feasible = met & (jnp.max(pulls) <= limit * rows.lengths[reference])
-        # Where feasible there is nothing left to solve, so it takes no steps.
+        # If the margins are feasible, this problem is already solved in 0 steps.
         second = nonnegative_qp(others, jnp.where(feasible, 0.0, inner))
     chosen = jnp.where(feasible, first.solution, second.solution)
     raised = chosen * rows.scales[reference] / rows.scales
@@ -250,30 +252,30 @@ def upgrad_step(
     preference: Numbers | None = None,
     ridge: Scalar = 0.0,
 ) -> Step:
-    r"""Project each row onto the dual cone of all rows, then add up (UPGrad).
+    r"""Projects each row onto the dual cone of all rows, then adds up (UPGrad).
 
     .. math:: w = \sum_i \arg\min_{v \ge u_i} v^\top G v
 
     with :math:`u_i = e_i / m` (``"mean"``, over the :math:`m` rows in use, as
     published), :math:`u_i = e_i` (``"sum"``) or :math:`u_i = p_i e_i` with a
-    ``preference`` :math:`p`. The update conflicts with no row. Where
-    no rows conflict it is their mean, or their sum. See
-    :func:`fairjax.solvers.dual_cone` for what is solved, and how exactly.
+    ``preference`` :math:`p`. The update does not conflict with any row. If no rows
+    conflict with each other, the update is their mean or their sum. See
+    :func:`fairjax.solvers.dual_cone` for the problem and the precision of its solution.
 
     Args:
       reduction: See above; not read with a preference.
-      preference: Weights ≥ 0 of the projected rows, one a row. A row of weight 0 adds
-        nothing, but is not harmed.
-      ridge: Added to the diagonal of G, as a share of its trace, ≥ 0; may be traced. 0
-        is exact. TorchJD's default is 1e-4, which is more stable from one update to the
-        next where rows nearly depend on each other, but leaves a little conflict.
+      preference: Weights ≥ 0 of the projected rows, one for each row. A row of weight 0
+        adds nothing, but is not harmed.
+      ridge: A fraction ≥ 0 of the trace of G, added to the diagonal of G; may be
+        traced. 0 is exact. TorchJD's default is 1e-4, which leaves a little conflict,
+        but is more stable between updates where rows are nearly dependent.
 
     Returns:
-      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+      A step ``[R, K] -> [1, K]`` with a ``SolverState``.
 
     Raises:
-      ValueError: An unknown reduction, a ridge below 0, or a preference that is
-        negative, all 0 or does not fit the rows.
+      ValueError: The reduction is unknown; the ridge is below 0; or the preference is
+        negative, all 0, or does not fit the rows.
 
     References:
       Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization*, 2024.
@@ -298,23 +300,23 @@ def upgrad_step(
 
 
 def dualproj_step(*, preference: Numbers | None = None, ridge: Scalar = 0.0) -> Step:
-    r"""Project the mean of the rows onto their dual cone (DualProj).
+    r"""Projects the mean of the rows onto their dual cone (DualProj).
 
-    .. math:: w = \arg\min_{v \ge 1/m} v^\top G v ,
+    .. math:: w = \arg\min_{v \ge 1/m} v^\top G v .
 
-    so that the update is the closest to the mean, over the :math:`m` rows in use, that
-    conflicts with no row.
+    So the update is closest to the mean, over the :math:`m` rows in use, among the
+    updates that do not conflict with any row.
 
     Args:
-      preference: Weights ≥ 0 of the rows instead of :math:`1/m`, one a row.
+      preference: Weights ≥ 0 of the rows instead of :math:`1/m`, one for each row.
       ridge: As in :func:`fairjax.steps.upgrad`.
 
     Returns:
-      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+      A step ``[R, K] -> [1, K]`` with a ``SolverState``.
 
     Raises:
-      ValueError: A ridge below 0, or a preference that is negative, all 0 or does not
-        fit the rows.
+      ValueError: The ridge is below 0; or the preference is negative, all 0, or does
+        not fit the rows.
 
     References:
       Lopez-Paz and Ranzato, *Gradient Episodic Memory for Continual Learning*, NeurIPS
@@ -345,73 +347,75 @@ def positive_sum_step(
     strength: Scalar = 0.1,
     limit: Scalar = 1e3,
 ) -> Step:
-    r"""Find the update closest to the task's gradient that harms no subgroup. Ours.
+    r"""Finds the update closest to the task's gradient that harms no subgroup.
 
-    With :math:`g_0` the task's gradient, row ``reference``, and a subgroup's in every
-    other row,
+    This method is ours. With :math:`g_0` the task's gradient, row ``reference``, and a
+    subgroup's gradient :math:`g_k` in every other row,
 
     .. math:: \min_d\; \tfrac12 \|d - g_0\|^2
         \quad\text{subject to } d \cdot g_k \ge m_k , \quad k \ne 0 .
 
     A step against :math:`d` lowers the loss of subgroup :math:`k` by
     :math:`d \cdot g_k` for each unit of learning rate, to first order. So with margins
-    :math:`m_k = 0`, the default, no subgroup is harmed, and the task's gradient is
-    changed no more than that takes: where no subgroup conflicts with it, not at all.
+    :math:`m_k = 0`, the default, no subgroup is harmed, and the task's gradient changes
+    as little as possible. If no subgroup conflicts with the task's gradient, it stays
+    as it is.
 
-    With ``baseline_losses``, the subgroups' losses under a model that the new one must
-    not fall behind, a subgroup whose loss is above its baseline has the margin
-    :math:`m_k = \text{strength} \cdot \|g_0\| \|g_k\|`, the others 0: it is not only
-    spared, but helped until it has caught up.
+    ``baseline_losses`` are the subgroups' losses under a model that the new model must
+    not fall behind. A subgroup whose loss is above its baseline has the margin
+    :math:`m_k = \text{strength} \cdot \|g_0\| \|g_k\|`, which lowers its loss until the
+    baseline is reached; the other subgroups have the margin 0.
 
     **Derivation.** The Lagrangian
     :math:`\tfrac12\|d - g_0\|^2 - \sum_k \lambda_k (d \cdot g_k - m_k)` is least at
-    :math:`d = g_0 + \sum_k \lambda_k g_k`. Put in, it leaves the dual problem
+    :math:`d = g_0 + \sum_k \lambda_k g_k`. Substitution leaves the dual problem
 
     .. math:: \min_{\lambda \ge 0}\; \tfrac12 \lambda^\top G \lambda
         + \sum_k \lambda_k (g_0 \cdot g_k - m_k)
 
     over the subgroups' Gram matrix. The KKT conditions, necessary and sufficient, are
     :math:`\lambda_k \ge 0`, :math:`d \cdot g_k \ge m_k` and
-    :math:`\lambda_k (d \cdot g_k - m_k) = 0`: only a subgroup that is held exactly at
-    its margin pulls at the update.
+    :math:`\lambda_k (d \cdot g_k - m_k) = 0`. So only a subgroup exactly at its margin
+    contributes to the update.
 
     **The task.** With margins of 0, :math:`d` is the projection of :math:`g_0` onto a
     cone, and :math:`d \cdot g_0 = \|d\|^2`: the task is not harmed either. With
     positive margins :math:`d \cdot g_0 = \|d\|^2 - \sum_k \lambda_k m_k`, which may be
-    negative: subgroups that are behind may be helped at the task's cost.
+    negative: subgroups above their baselines may be helped at the task's cost.
 
-    **When no such update exists.** With margins of 0 there always is one, if only
+    **When no such update exists.** With margins of 0 an update always exists, at least
     :math:`d = 0`, which means that the task cannot improve without harm. Positive
-    margins may contradict each other. Then they are all taken as 0 in this update,
-    and ``fallbacks`` in the state counts one. They count as contradictory where a
-    :math:`\lambda_k \|g_k\|` exceeds ``limit`` :math:`\|g_0\|`, or a margin is missed
-    by more than .001 of :math:`\|g_0\| \|g_k\|`.
+    margins may contradict each other. The update then uses margins of 0 for all
+    subgroups, and ``fallbacks`` in the state increases by 1. Margins count as
+    contradictory if a :math:`\lambda_k \|g_k\|` exceeds ``limit`` :math:`\|g_0\|`, or
+    if a margin is missed by more than .001 of :math:`\|g_0\| \|g_k\|`.
 
-    A subgroup that is masked, or whose gradient is zero, has no say. If the task's
-    gradient is, the update is zero.
+    A subgroup that is masked, or whose gradient is zero, is left out. If the task is
+    masked, or its gradient is zero, the update is zero.
 
     Args:
       reference: The task's row.
-      baseline_losses: ``[K]``, one for each objective (that of the reference is not
+      baseline_losses: ``[K]``, one for each objective (the reference's value is not
         read); may be traced. Needs ``losses`` at the update.
       strength: The margin as a cosine with the subgroup's gradient, 0 to 1; may be
         traced. Read with ``baseline_losses`` only.
       limit: See above, > 0; may be traced.
 
     Returns:
-      A step ``[R, K] -> [1, K]``, of state ``PositiveSumState``.
+      A step ``[R, K] -> [1, K]`` with a ``PositiveSumState``.
 
     Raises:
-      ValueError: A strength outside 0 to 1, or a limit of 0 or less; at the update, a
-        reference that is no row, or no losses, or losses or baselines other than one
-        for each row.
+      ValueError: The strength lies outside 0 to 1, or the limit is 0 or less. At the
+        update: the reference is not a row; with baselines, there is not one loss and
+        one baseline for each row.
 
     References:
-      Without margins it is the projection of Lopez-Paz and Ranzato, *Gradient Episodic
-      Memory for Continual Learning*, NeurIPS 2017, with subgroups for past tasks.
+      Without margins this is the projection of Lopez-Paz and Ranzato, *Gradient
+      Episodic Memory for Continual Learning*, NeurIPS 2017, with subgroups in place of
+      past tasks.
 
     Example:
-      The task's gradient (1, 0), and a subgroup's, (−1, 1), that conflicts with it:
+      The task's gradient (1, 0), and a subgroup's gradient (−1, 1), which conflict:
 
       >>> import jax.numpy as jnp, fairjax
       >>> step = fairjax.steps.positive_sum()
@@ -429,21 +433,19 @@ def positive_sum_step(
     """
     check_whole("reference", reference, 0)
     if is_known(strength) and not 0 <= strength <= 1:
-        raise ValueError(f"strength is a cosine from 0 to 1, not {strength}.")
-    if is_known(limit) and not limit > 0:
-        raise ValueError(f"limit must be above 0, not {limit}.")
+        raise ValueError(f"strength must be a cosine from 0 to 1; got {strength}.")
+    check_positive("limit", limit)
 
     def init(number: int) -> PositiveSumState:
         del number
-        # Each its own buffer, so that the state can be donated.
+        # Separate buffers, so that the state can be donated.
         return PositiveSumState(*unsolved(), jnp.zeros((), jnp.int32))
 
     def update(rows: CurrentRows, state: Any) -> tuple[Array, PositiveSumState]:
         number, dtype = len(rows.coefficients), rows.gramian.dtype
         if not 0 <= reference < number:
             raise ValueError(
-                f"reference row {reference} does not exist: there are {number} rows, "
-                "from 0."
+                f"reference must be a row, 0 to {number - 1}; got {reference}."
             )
         margins = None
         if baseline_losses is not None:
@@ -484,7 +486,7 @@ def _projected(
     *,
     mean: bool,
 ) -> Step:
-    """A step that projects what a preference spreads to onto the dual cone."""
+    """Makes a step that projects combinations of rows on the dual cone, and adds up."""
     check_nonnegative("ridge", ridge)
     check_preference(preference)
 

@@ -1,14 +1,14 @@
 r"""Gradient reconciliation as optax transformations, made of steps.
 
 A reconciler takes stacked updates ``[K, *param]``, one row for each objective, and
-returns updates ``[*param]``: it stands wherever an optax transformation does, before
-AdamW in a chain, say. It reads the rows twice: once for their Gram matrix, once for
-the weighted sum that the steps arrive at. In between, a step maps coefficients
-:math:`C` [R, K], at first the identity, to :math:`C'`; the rows' own Gram matrix is
-:math:`C G C^\top`.
+returns updates ``[*param]``. It can stand anywhere in an optax chain, for example
+before AdamW. A reconciler reads the rows twice: once for their Gram matrix, and once
+for the weighted sum that the steps determine. In between, a step maps coefficients
+:math:`C` [R, K], at first the identity, to :math:`C'`; the Gram matrix of the combined
+rows is :math:`C G C^\top`.
 
 A published method is one step. :func:`weighting`, :func:`solving` or :func:`make_step`
-makes the step from its mathematics, and :func:`transformation` the method from the
+makes the step from its formula, and :func:`transformation` makes the method from the
 step.
 """
 
@@ -44,8 +44,8 @@ class Step(NamedTuple):
       init: ``init(num_objectives) -> state``.
       update: ``update(coefficients [R, K], gramian [K, K], state, *, losses=None,
         mask=None, **extra) -> (coefficients [R', K], state)``. Row ``r`` of the
-        coefficients says which combination of the ``K`` gradients the current row
-        ``r`` is, so the rows' own Gram matrix is ``C G Cᵀ``.
+        coefficients gives the current row ``r`` as a combination of the ``K``
+        gradients. So the Gram matrix of the current rows is ``C G Cᵀ``.
     """
 
     init: "StepInit"
@@ -56,7 +56,7 @@ class StepInit(Protocol):
     """Makes a step's state from the number of objectives."""
 
     def __call__(self, num_objectives: int, /) -> Any:
-        """The state."""
+        """Returns the state."""
         ...
 
 
@@ -71,24 +71,25 @@ class StepUpdate(Protocol):
         /,
         **extra: Any,
     ) -> tuple[Coefficients, Any]:
-        """The new coefficients, of as many rows as the step leaves, and the state."""
+        """Returns the new coefficients, one row for each row left, and the state."""
         ...
 
 
 class ReconcileState(NamedTuple):
     """State and diagnostics of :func:`reconcile`; read with ``optax.tree.get``.
 
-    All but ``steps``, ``nonfinite`` and ``zero`` describe the last update.
+    All fields but ``steps``, ``nonfinite`` and ``zero`` describe the last update.
 
     Attributes:
-      steps: The steps' own states.
+      steps: The states of the steps.
       weights: ``[K]``, the weight of each objective's gradient in the update.
-      norms: ``[K]``, norms of the gradients that came in; NaN where not finite.
-      cosines: ``[K, K]``, cosines between them; 0 where one is excluded.
-      conflict_share: ``[]``, share of the pairs in use whose cosine is negative.
-      nonfinite: ``[K]``, how often an objective was left out for a gradient (or a
-        loss, where losses are passed) that was not finite.
-      zero: ``[K]``, how often for a gradient that was zero.
+      norms: ``[K]``, norms of the incoming gradients; NaN where not finite.
+      cosines: ``[K, K]``, cosines between the gradients; 0 where one is excluded.
+      conflict_share: ``[]``, fraction of the pairs in use whose cosine is negative.
+      nonfinite: ``[K]``, the number of updates that left an objective out because its
+        gradient or its loss, if passed, was not finite.
+      zero: ``[K]``, the number of updates that left an objective out because its
+        gradient was zero.
     """
 
     steps: tuple[Any, ...]
@@ -101,14 +102,14 @@ class ReconcileState(NamedTuple):
 
 
 class CurrentRows(NamedTuple):
-    """The rows that a step sees: combinations of the K gradients.
+    """The current rows of a step: combinations of the K gradients.
 
     Attributes:
-      coefficients: ``[R, K]``, which combination of the gradients each row is.
+      coefficients: ``[R, K]``, each row as a combination of the gradients.
       gramian: ``[K, K]`` inner products of the gradients.
-      losses: ``[K]``, if ``update`` was given them.
+      losses: ``[K]``, if passed to ``update``.
       mask: ``[K]``, the objectives in use; None for all.
-      extra: What else ``update`` was given, by name.
+      extra: The other arguments of ``update``, by name.
     """
 
     coefficients: Coefficients
@@ -119,28 +120,28 @@ class CurrentRows(NamedTuple):
 
     @property
     def own(self) -> Float[Array, "R R"]:
-        """The rows' own inner products, ``C G Cᵀ``."""
+        """The inner products of the current rows, ``C G Cᵀ``."""
         rows = self.coefficients
         return matmul(matmul(rows, self.gramian), rows.T)
 
     @property
     def used(self) -> Bool[Array, " R"]:
-        """Which rows use at least one objective that is not masked."""
+        """Whether each row uses at least one objective that is not masked."""
         used = self.coefficients != 0
         return jnp.any(used if self.mask is None else used & self.mask, axis=1)
 
     def weighted(self, weights: Float[Array, " R"]) -> Float[Array, "1 K"]:
-        """The rows' weighted sum; a row of weight 0 is left out whatever it holds."""
+        """Returns the rows' weighted sum; rows of weight 0 are left out, even NaNs."""
         kept = jnp.where(weights[:, None] != 0, self.coefficients, 0.0)
         return matmul(weights[None].astype(self.coefficients.dtype), kept)
 
 
 class SolverState(NamedTuple):
-    """How the last update's problem was solved.
+    """Diagnostics of the solver at the last update.
 
     Attributes:
-      residual: ``[]``, how far from optimal, free of scale; see each solver.
-      iterations: ``[]``, how many steps the solver took.
+      residual: ``[]``, scale-free distance from the optimum; see each solver.
+      iterations: ``[]``, number of iterations of the solver.
     """
 
     residual: Float[Array, ""]
@@ -154,7 +155,7 @@ class Method(Protocol):
     def __call__(
         self, *, num_objectives: int, **options: Any
     ) -> optax.GradientTransformationExtraArgs:
-        """The transformation."""
+        """Returns the transformation."""
         ...
 
 
@@ -162,11 +163,11 @@ def make_step(
     update: Callable[[CurrentRows, Any], tuple[Array, Any]],
     init: Callable[[int], Any] = lambda _: optax.EmptyState(),
 ) -> Step:
-    """Makes a step of functions of the current rows.
+    """Makes a step from functions of the current rows.
 
     Args:
       update: ``update(rows, state) -> (coefficients [R', K], state)``.
-      init: ``init(num_objectives) -> state``; without a state by default.
+      init: ``init(num_objectives) -> state``; by default an empty state.
 
     Example:
       >>> import jax.numpy as jnp
@@ -199,7 +200,7 @@ def weighting(
     """Makes a step without state from weights: ``weigh(own, used) -> weights [R]``.
 
     Args:
-      weigh: A function of the rows' own Gram matrix ``[R, R]`` and of which rows
+      weigh: A function of the current rows' Gram matrix ``[R, R]`` and of which rows
         ``[R]`` are in use.
 
     Example:
@@ -216,11 +217,12 @@ def weighting(
 def solving(
     solve: Callable[[Float[Array, "R R"], Bool[Array, " R"]], Any],
 ) -> Step:
-    """Makes a step of state :class:`SolverState`: ``solve(own, used) -> solution``.
+    """Makes a step from a solver; its state is a :class:`SolverState`.
 
     Args:
-      solve: A function of what :func:`weighting` gives its own; the solution has
-        ``weights``, ``residual`` and ``iterations``.
+      solve: ``solve(own, used) -> solution``, with the arguments of ``weigh`` in
+        :func:`weighting`. The solution has ``weights``, ``residual`` and
+        ``iterations``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -241,7 +243,7 @@ def solving(
 
 
 def unsolved() -> SolverState:
-    """Returns the state before the first problem, each part a buffer of its own.
+    """Returns the state before the first problem, with separate buffers.
 
     Example:
       >>> unsolved().iterations
@@ -251,21 +253,25 @@ def unsolved() -> SolverState:
 
 
 def check_preference(preference: Numbers | None) -> None:
-    """Refuses a preference with a negative or no positive entry.
+    """Checks that a preference is not negative, and not all 0; a traced one passes.
+
+    Raises:
+      ValueError: An entry is negative, no entry is positive, or the preference does not
+        have one axis.
 
     Example:
       >>> check_preference([1.0, 2.0])
       >>> check_preference([0.0, 0.0])
       Traceback (most recent call last):
         ...
-      ValueError: preference holds one number of 0 or more for each row, not all 0...
+      ValueError: preference must hold one number of 0 or more for each row, not all...
     """
     if preference is None or not is_known(preference):
         return
     values = np.asarray(preference)
     if values.ndim != 1 or not (values >= 0).all() or not values.any():
         raise ValueError(
-            "preference holds one number of 0 or more for each row, not all 0; not "
+            "preference must hold one number of 0 or more for each row, not all 0; got "
             f"{values.tolist()}."
         )
 
@@ -273,7 +279,10 @@ def check_preference(preference: Numbers | None) -> None:
 def row_preference(
     preference: Numbers | None, own: Float[Array, "R R"]
 ) -> Float[Array, " R"] | None:
-    """Returns the preference as an array, if it fits the rows.
+    """Returns the preference as an array, or None without a preference.
+
+    Raises:
+      ValueError: The preference does not have one number for each row.
 
     Example:
       >>> import jax.numpy as jnp
@@ -299,15 +308,16 @@ def run_steps(
     extra: Mapping[str, Any],
     advice: tuple[str, str] = ("the steps", "finish with steps.combine('sum')"),
 ) -> tuple[Float[Array, " K"], tuple[Any, ...]]:
-    """Runs steps from the identity to one row of weights, and returns their states.
+    """Runs steps, and returns one row of weights and the new states of the steps.
 
     Args:
       steps: The steps, in order; the last leaves one row.
       gramian: ``[K, K]``, 0 where an objective is not used.
-      states: The steps' states.
+      states: The states of the steps.
       used: ``[K]``, the objectives in use; the others get weight 0.
-      extra: What reaches each step's ``update``, by name.
-      advice: Whose steps they are, and what to do where they leave several rows.
+      extra: Extra arguments of each step's ``update``, by name.
+      advice: For the error message: a name for the steps, and what to do if the steps
+        leave several rows.
 
     Raises:
       ValueError: The steps leave several rows.
@@ -337,7 +347,7 @@ def run_steps(
 def reconcile(
     *steps: Step, num_objectives: int
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Chain coefficient steps into one optax transformation.
+    r"""Chains coefficient steps into one optax transformation.
 
     With :math:`J` the stacked gradients and :math:`G = J J^\top`, the steps take
     :math:`C = I` to one row :math:`w^\top`, and the update is :math:`J^\top w`.
@@ -345,22 +355,22 @@ def reconcile(
     Args:
       *steps: Steps of :mod:`fairjax.steps`; the last leaves one row, as
         ``steps.combine`` does.
-      num_objectives: K. State shapes follow from it, so that the transformation scans,
-        vmaps and checkpoints.
+      num_objectives: The number of objectives, K. It determines the shapes of the
+        state, so that the transformation scans, vmaps and checkpoints.
 
     Returns:
-      A transformation of ``[K, *param]`` into ``[*param]``. Its ``update`` accepts
-      the extra arguments ``losses=[K]`` (some steps need them; an objective whose
-      loss is not finite is left out) and ``mask=[K]`` (False leaves an objective
-      out), hands others to the steps and passes over what they do not know.
-      Objectives whose gradient is not finite or is exactly zero are left out and
-      counted. If all are left out the update is zero. Squared norms are float32:
-      gradients longer than about 1e19 count as not finite, and those shorter than
-      about 1e-19 as zero.
+      A transformation of ``[K, *param]`` into ``[*param]``. Its ``update`` accepts the
+      extra arguments ``losses=[K]`` and ``mask=[K]``, and passes other arguments to the
+      steps, which ignore unknown arguments. Some steps need losses. An objective is
+      left out if its mask is False, if its loss or gradient is not finite, or if its
+      gradient is exactly zero; the state counts the last two causes. If all objectives
+      are left out, the update is zero. Squared norms are float32: gradients longer than
+      about 1e19 count as not finite, and gradients shorter than about 1e-19 as zero.
 
     Raises:
-      ValueError: No steps, or ``num_objectives`` below 1; at the update, gradients,
-        losses or a mask without K rows, or steps that do not end in one row.
+      ValueError: There are no steps, or ``num_objectives`` is below 1. At the update:
+        gradients, losses or a mask do not have K rows, or the steps do not end in one
+        row.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -389,7 +399,7 @@ def reconcile(
 
     def init(params: Params) -> ReconcileState:
         del params
-        # Each its own buffer, so that the state can be donated.
+        # Separate buffers, so that the state can be donated.
         return ReconcileState(
             steps=tuple(step.init(num_objectives) for step in steps),
             weights=jnp.zeros(num_objectives, jnp.float32),
@@ -440,15 +450,15 @@ def reconcile(
 
 
 def transformation(step: Callable[..., Step], **defaults: Any) -> Method:
-    """Derives a method, which makes an optax transformation, from a step.
+    """Makes a method, a function that makes an optax transformation, from a step.
 
-    The method takes the step's options by keyword, with their defaults, and
-    ``num_objectives``. Its name is the step's, without a final ``_step``, and its
-    docstring is made from the step's.
+    The method takes ``num_objectives`` and the step's options by keyword, with the
+    step's defaults. Its name is the step's name without a final ``_step``, and its
+    docstring is derived from the step's docstring.
 
     Args:
       step: A function from options to a step that leaves one row.
-      **defaults: Defaults of the method that are not those of the step.
+      **defaults: Defaults of the method that differ from those of the step.
 
     Returns:
       ``method(num_objectives=K, **options)``, which is
@@ -488,11 +498,12 @@ def transformation(step: Callable[..., Step], **defaults: Any) -> Method:
 
 
 def _method_docstring(step: Callable[..., Step]) -> str:
-    """The step's docstring, with the number of objectives and what a method returns."""
+    """Returns the step's docstring, with a method's first argument and return value."""
     head, returns, tail = inspect.cleandoc(step.__doc__ or "").partition("\nReturns:")
     if "\nArgs:\n" not in head:
         head += "\nArgs:\n"
-    head = head.replace("\nArgs:\n", "\nArgs:\n  num_objectives: K.\n")
+    number = "  num_objectives: The number of objectives, K.\n"
+    head = head.replace("\nArgs:\n", f"\nArgs:\n{number}")
     tail = re.sub(
         r"\A\n  A step",
         "\n  A transformation of ``[K, *param]`` into ``[*param]``: "
@@ -505,7 +516,7 @@ def _method_docstring(step: Callable[..., Step]) -> str:
 def _conflicts(
     gram: Gramian, used: Bool[Array, " K"]
 ) -> tuple[Float[Array, "K K"], Float[Array, ""]]:
-    """Cosines between the rows in use, and the share of their pairs in conflict."""
+    """Returns cosines between rows in use, and the fraction of pairs in conflict."""
     norms = jnp.sqrt(jnp.where(used, jnp.diagonal(gram), 1.0))
     cosines = gram / norms[:, None] / norms[None, :]
     pairs = jnp.triu(used[:, None] & used[None, :], k=1)

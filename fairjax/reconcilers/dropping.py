@@ -1,7 +1,7 @@
-r"""Gradient sign dropout: the one method that needs more than the Gram matrix.
+r"""Gradient sign dropout, the one method that needs more than the Gram matrix.
 
-It decides at each coordinate, by the signs of the gradients there, so it is no step:
-:math:`K \times K` inner products do not hold what it asks.
+The method drops gradients at each coordinate, by their signs at that coordinate. It is
+not a step, because :math:`K \times K` inner products do not contain these signs.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from fairjax.types import Jacobian, Numbers, Params, Scalar, check_whole, is_kno
 
 
 class GradDropState(NamedTuple):
-    """Carried by :func:`graddrop`.
+    """State of :func:`graddrop`.
 
     Attributes:
       key_data: The data of the key from which the next signs are drawn.
-      nonfinite: ``[K]``, how often an objective was left out for a gradient (or a
-        loss, where losses are passed) that was not finite.
+      nonfinite: ``[K]``, the number of updates that left an objective out because its
+        gradient or its loss, if passed, was not finite.
     """
 
     key_data: UInt[Array, " words"]
@@ -35,7 +35,7 @@ def graddrop(
     leak: Scalar | Numbers = 0.0,
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""GradDrop: at each coordinate keep the gradients of one sign, drawn at random.
+    r"""Keeps, at each coordinate, the gradients of one random sign (GradDrop).
 
     With :math:`g_k` the gradients and :math:`\ell_k` their leaks, at each coordinate
 
@@ -43,16 +43,17 @@ def graddrop(
         d = \sum_k \big(\ell_k + (1 - \ell_k)\, [\operatorname{sign} g_k = s]\big)\, g_k
 
     where the sign :math:`s` is + with probability :math:`P`, else −. The paper drops
-    gradients of activations; this drops those of parameters, as TorchJD does.
+    gradients of activations; this function drops gradients of parameters, as TorchJD
+    does.
 
-    It reads every coordinate of every gradient and draws a number for each parameter,
-    so its cost grows with the parameters rather than with K×K, and no step can follow
-    or precede it; optax transformations can.
+    The method reads every coordinate of every gradient, and draws a number for each
+    parameter. So its cost grows with the number of parameters rather than with K×K, and
+    steps cannot follow or precede the method; optax transformations can.
 
     Args:
-      num_objectives: K.
-      leak: What part of a dropped gradient stays, one number or one for each
-        objective, 0 to 1; may be traced. 1 is the plain sum.
+      num_objectives: The number of objectives, K.
+      leak: The fraction of a dropped gradient that stays, 0 to 1: one number, or one
+        for each objective; may be traced. 1 gives the plain sum.
       key: A key, or a seed; may be traced.
 
     Returns:
@@ -61,9 +62,9 @@ def graddrop(
       out.
 
     Raises:
-      ValueError: A leak outside 0 to 1 or not one for each objective;
-        ``num_objectives`` below 1; at the update, gradients, losses or a mask without K
-        rows.
+      ValueError: A leak lies outside 0 to 1, or there is not one for each objective;
+        ``num_objectives`` is below 1. At the update: gradients, losses or a mask do not
+        have K rows.
 
     References:
       Chen et al., *Just Pick a Sign: Optimizing Deep Multitask Models with Gradient
@@ -83,13 +84,13 @@ def graddrop(
     shape = jnp.shape(jnp.asarray(leak))
     if shape not in ((), (num_objectives,)):
         raise ValueError(
-            f"leak is one number or {num_objectives}, one for each objective; not "
-            f"{shape}."
+            f"leak must be one number or {num_objectives}, one for each objective; got "
+            f"shape {shape}."
         )
     if is_known(leak):
         least, greatest = jnp.min(jnp.asarray(leak)), jnp.max(jnp.asarray(leak))
         if not (least >= 0 and greatest <= 1):
-            raise ValueError(f"leak lies in [0, 1], not {leak}.")
+            raise ValueError(f"leak must lie in [0, 1]; got {leak}.")
 
     def init(params: Params) -> GradDropState:
         del params

@@ -1,9 +1,9 @@
 r"""IMTL-G, Aligned-MTL and ConFIG: weights in closed form, from the gradients' angles.
 
-IMTL-G and ConFIG solve with the Gram matrix of the unit gradients, Aligned-MTL with
-the eigenvalues of the gradients' own. Directions whose eigenvalue is at most a
-tolerance times the greatest are left out, so that linearly dependent gradients are no
-exception: a pseudo-inverse, from one symmetric eigen-decomposition.
+IMTL-G and ConFIG use a pseudo-inverse of the Gram matrix of the unit gradients.
+Aligned-MTL uses the eigenvalues of the Gram matrix of the gradients. Each needs one
+symmetric eigen-decomposition. Directions whose eigenvalue is at most a tolerance times
+the greatest eigenvalue are left out, so that gradients may be linearly dependent.
 """
 
 import functools
@@ -36,30 +36,30 @@ def solve_imtl_g(
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Find weights that give equal projections on each unit row (IMTL-G).
+    r"""Finds weights that give equal projections on each unit row (IMTL-G).
 
     With :math:`U` the Gram matrix of the unit rows :math:`u_i = g_i / \|g_i\|`,
 
     .. math:: w_i \propto \frac{(U^{+} \mathbf 1)_i}{\|g_i\|}, \qquad
         \sum_i w_i = 1 \ (\text{or } \textstyle\sum_i |w_i| = 1),
 
-    so that :math:`d = \sum_i w_i g_i` has the same :math:`d \cdot u_i` for all rows,
-    where their unit vectors allow it; otherwise in the least-squares sense.
+    so that :math:`d = \sum_i w_i g_i` has the same :math:`d \cdot u_i` for all rows, if
+    their unit vectors allow it, and otherwise in the least-squares sense.
 
-    The weights may be negative, and so may be their sum. Divided by a negative sum, as
-    published, the update ascends every objective; near a sum of 0 it is very long.
-    ``"absolute"`` keeps the direction of common descent, and the length bounded.
+    The weights and their sum may be negative. Divided by a negative sum, as published,
+    the update ascends every objective; near a sum of 0 the update is very long.
+    ``"absolute"`` keeps the direction of common descent, and bounds the length.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
       normalization: ``"sum"`` divides by :math:`\sum_i w_i`, as published;
-        ``"absolute"`` by :math:`\sum_i |w_i|`.
-      tolerance: Eigenvalues of :math:`U` at most this share of the greatest count as
-        0; the number of rows times the dtype's resolution if None.
-      mask: ``[R]``; a row where it is False gets weight 0.
+        ``"absolute"`` divides by :math:`\sum_i |w_i|`.
+      tolerance: Eigenvalues of :math:`U` up to this fraction of the greatest count as
+        0. None is the number of rows times the dtype's resolution.
+      mask: ``[R]``; rows where the mask is False get weight 0.
 
     Returns:
-      ``[R]``; zeros where the sum is 0 up to rounding, or no row is in use.
+      ``[R]``; zeros if the sum is 0 up to rounding, or if no row is in use.
 
     References:
       Liu et al., *Towards Impartial Multi-task Learning*, ICLR 2021.
@@ -90,25 +90,25 @@ def solve_aligned_mtl(
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Find weights that give all principal components one length (Aligned-MTL).
+    r"""Finds weights that give all principal components one length (Aligned-MTL).
 
-    With :math:`G = V \Lambda V^\top` and :math:`\sigma^2` the least, the (lower) median
-    or the mean of the eigenvalues that are not 0,
+    With :math:`G = V \Lambda V^\top`, and with :math:`\sigma^2` the least, the (lower)
+    median or the mean of the eigenvalues that are not 0,
 
     .. math:: w = \sigma\, V \Lambda^{-1/2} V^\top p.
 
     The aligned rows :math:`\sigma V \Lambda^{-1/2} V^\top J` are orthogonal to each
-    other, so that no aligned row conflicts with another; the update may still conflict
-    with a row as it was. ``"min"`` is as the paper has it, and fades with the least
-    eigenvalue: nearly dependent gradients give a short update.
+    other, so aligned rows do not conflict. The update may still conflict with an
+    original row. ``"min"`` is as published, and shrinks with the least eigenvalue:
+    nearly dependent gradients give a short update.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
       scale: ``"min"``, ``"median"`` or ``"rmse"``, the root of the mean.
-      preference: ``[R]``, :math:`p`; equal shares 1/m of the rows in use if None.
-      tolerance: Eigenvalues at most this share of the greatest count as 0; the number
-        of rows times the dtype's resolution if None.
-      mask: ``[R]``; a row where it is False gets weight 0.
+      preference: ``[R]``, :math:`p`; by default 1/m for each of the m rows in use.
+      tolerance: Eigenvalues up to this fraction of the greatest count as 0. None is the
+        number of rows times the dtype's resolution.
+      mask: ``[R]``; rows where the mask is False get weight 0.
 
     Returns:
       ``[R]``; zeros if no row is in use.
@@ -134,10 +134,10 @@ def solve_aligned_mtl(
     if scale == "rmse":
         level = jnp.sum(jnp.where(kept, values, 0.0)) / jnp.maximum(rank, 1)
     else:
-        # Ascending, those kept last: the least is at R − rank.
-        place = gramian.shape[0] - rank
-        place = place + (rank - 1) // 2 if scale == "median" else place
-        level = values[jnp.clip(place, 0, gramian.shape[0] - 1)]
+        # Eigenvalues ascend, so the least one kept is at R − rank.
+        position = gramian.shape[0] - rank
+        position = position + (rank - 1) // 2 if scale == "median" else position
+        level = values[jnp.clip(position, 0, gramian.shape[0] - 1)]
     roots = jnp.where(kept, jnp.sqrt(level / jnp.where(kept, values, 1.0)), 0.0)
     asked = jnp.where(used, preference, 0.0).astype(gramian.dtype)
     weights = matmul(vectors, roots * matmul(vectors.T, asked))
@@ -151,7 +151,7 @@ def solve_conflict_free(
     tolerance: Scalar | None = None,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, " R"]:
-    r"""Find the weights of the conflict-free update of the unit rows (ConFIG).
+    r"""Finds the weights of the conflict-free update of the unit rows (ConFIG).
 
     With unit rows :math:`u_i` stacked in :math:`\hat J`, and :math:`U = \hat J
     \hat J^\top`,
@@ -159,18 +159,18 @@ def solve_conflict_free(
     .. math:: \hat d \propto \hat J^{+} p = \hat J^\top U^{+} p, \qquad
         d = \Big(\sum_i g_i \cdot \hat d\Big)\, \hat d, \qquad \|\hat d\| = 1.
 
-    With :math:`p = \mathbf 1` the direction is IMTL-G's; the length is the sum of the
-    rows' projections on it.
+    With :math:`p = \mathbf 1` the direction is IMTL-G's. The length is the sum of the
+    rows' projections on the direction.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
       preference: ``[R]``, :math:`p`; ones if None. Only its proportions matter.
-      tolerance: Eigenvalues of :math:`U` at most this share of the greatest count as
-        0; the number of rows times the dtype's resolution if None.
-      mask: ``[R]``; a row where it is False gets weight 0.
+      tolerance: Eigenvalues of :math:`U` up to this fraction of the greatest count as
+        0. None is the number of rows times the dtype's resolution.
+      mask: ``[R]``; rows where the mask is False get weight 0.
 
     Returns:
-      ``[R]``; zeros where the unit rows allow no such direction, or none is in use.
+      ``[R]``; zeros if the unit rows allow no such direction, or if no row is in use.
 
     References:
       Liu, Chu and Thuerey, *ConFIG: Towards Conflict-free Training of Physics Informed
@@ -207,22 +207,22 @@ def imtl_g_step(
     normalization: Normalization = "sum",
     tolerance: Scalar | None = None,
 ) -> Step:
-    r"""Weigh rows so that projections on all unit rows are equal (IMTL-G).
+    r"""Weighs rows so that projections on all unit rows are equal (IMTL-G).
 
-    See :func:`fairjax.solvers.imtl_g` for the formula, and for what a negative sum of
-    weights does.
+    See :func:`fairjax.solvers.imtl_g` for the formula, and for the effect of a negative
+    sum of weights.
 
     Args:
       normalization: ``"sum"`` (as published) makes the weights sum to 1;
-        ``"absolute"`` their absolute values.
-      tolerance: The share of the greatest eigenvalue up to which others count as 0;
-        rounding's if None.
+        ``"absolute"`` makes their absolute values sum to 1.
+      tolerance: Eigenvalues up to this fraction of the greatest count as 0. None
+        excludes eigenvalues that are 0 up to rounding.
 
     Returns:
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: An unknown normalization, or a tolerance below 0.
+      ValueError: The normalization is unknown, or the tolerance is below 0.
 
     References:
       Liu et al., *Towards Impartial Multi-task Learning*, ICLR 2021.
@@ -250,23 +250,24 @@ def aligned_mtl_step(
     preference: Numbers | None = None,
     tolerance: Scalar | None = None,
 ) -> Step:
-    r"""Combine the rows' principal components at one length (Aligned-MTL).
+    r"""Combines the rows' principal components at one length (Aligned-MTL).
 
     See :func:`fairjax.solvers.aligned_mtl` for the formula.
 
     Args:
-      scale: ``"min"``, ``"median"`` or ``"rmse"``: which eigenvalue is everyone's.
-      preference: Weights ≥ 0 of the aligned rows, one a row; the mean of the rows in
-        use if None.
-      tolerance: The share of the greatest eigenvalue up to which others count as 0;
-        rounding's if None. The least of those that do not sets the update's length.
+      scale: ``"min"``, ``"median"`` or ``"rmse"``: the eigenvalue that sets the length.
+      preference: Weights ≥ 0 of the aligned rows, one for each row; the mean of the
+        rows in use if None.
+      tolerance: Eigenvalues up to this fraction of the greatest count as 0. None
+        excludes eigenvalues that are 0 up to rounding. With ``scale="min"``, the least
+        eigenvalue above the tolerance sets the update's length.
 
     Returns:
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: An unknown scale, a negative preference or tolerance; at the update, a
-        preference that does not fit the rows.
+      ValueError: The scale is unknown; the preference or the tolerance is negative. At
+        the update: the preference does not fit the rows.
 
     References:
       Senushkin et al., *Independent Component Alignment for Multi-Task Learning*, CVPR
@@ -294,22 +295,23 @@ def aligned_mtl_step(
 def conflict_free_step(
     *, preference: Numbers | None = None, tolerance: Scalar | None = None
 ) -> Step:
-    r"""Find a row that conflicts with no unit row, of the projections' length (ConFIG).
+    r"""Finds an update that does not conflict with any unit row (ConFIG).
 
-    See :func:`fairjax.solvers.conflict_free` for the formula.
+    Its length is the sum of the rows' projections. See
+    :func:`fairjax.solvers.conflict_free` for the formula.
 
     Args:
-      preference: The proportions ≥ 0 of the projections on the unit rows, one a row;
-        equal if None.
-      tolerance: The share of the greatest eigenvalue up to which others count as 0;
-        rounding's if None.
+      preference: The proportions ≥ 0 of the projections on the unit rows, one for each
+        row; equal if None.
+      tolerance: Eigenvalues up to this fraction of the greatest count as 0. None
+        excludes eigenvalues that are 0 up to rounding.
 
     Returns:
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: A negative preference or tolerance; at the update, a preference that
-        does not fit the rows.
+      ValueError: The preference or the tolerance is negative. At the update: the
+        preference does not fit the rows.
 
     References:
       Liu, Chu and Thuerey, *ConFIG: Towards Conflict-free Training of Physics Informed
@@ -338,7 +340,7 @@ conflict_free = transformation(conflict_free_step)
 
 
 def _renamed(function: F, name: str) -> F:
-    """The function under its old name, for one release."""
+    """Returns the function under its old name, for one release, with a warning."""
 
     @functools.wraps(function)
     def old(*args: Any, **options: Any) -> Any:
@@ -378,7 +380,7 @@ def _spectrum(
     tolerance: Scalar | None,
     used: Bool[Array, " R"],
 ) -> tuple[Float[Array, " R"], Float[Array, "R R"], Bool[Array, " R"]]:
-    """Eigenvalues in ascending order, eigenvectors, and which are not 0."""
+    """Returns ascending eigenvalues, eigenvectors, and which eigenvalues are not 0."""
     values, vectors = jnp.linalg.eigh(matrix)
     if tolerance is None:
         tolerance = jnp.sum(used) * jnp.finfo(matrix.dtype).eps
@@ -391,7 +393,7 @@ def _pseudo_solve(
     tolerance: Scalar | None,
     used: Bool[Array, " R"],
 ) -> Float[Array, " R"]:
-    """The pseudo-inverse of a symmetric matrix, times a vector."""
+    """Multiplies the pseudo-inverse of a symmetric matrix by a vector."""
     values, vectors, kept = _spectrum(matrix, tolerance, used)
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
     return matmul(vectors, inverse * matmul(vectors.T, target))

@@ -1,7 +1,8 @@
-r"""The only code that touches every parameter: Gram matrix and combination of rows.
+r"""Gram matrix and combination of stacked gradients: the passes over all parameters.
 
-Reconciling reads the stacked gradients :math:`J` [K, P] twice, once for
-:math:`G = J J^\top` and once for :math:`W J`; everything between sees K×K numbers only.
+A reconciler reads the stacked gradients :math:`J` [K, P] twice: once for
+:math:`G = J J^\top`, and once for :math:`W J`. All code between these two passes reads
+K×K numbers only.
 """
 
 import jax
@@ -14,17 +15,17 @@ from fairjax.types import Gramian, Jacobian, Params
 
 
 def gramian(jacobian: Jacobian) -> Gramian:
-    r"""Inner products of the objectives' gradients: :math:`G_{ij} = g_i \cdot g_j`.
+    r"""Computes inner products of gradients: :math:`G_{ij} = g_i \cdot g_j`.
 
     Args:
       jacobian: Pytree of ``[K, *param]`` floating arrays of any dtype and sharding.
 
     Returns:
-      ``[K, K]``, summed over all leaves, accumulated in float32 (in float64 for
-      float64 leaves), replicated over the mesh, if any.
+      ``[K, K]``, summed over all leaves. The sums are accumulated in float32, or in
+      float64 for float64 leaves, and replicated over the mesh, if there is one.
 
     Raises:
-      ValueError: No leaves, or leaves whose leading axes differ.
+      ValueError: There are no leaves, or the leaves' leading axes differ.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -43,10 +44,10 @@ def gramian(jacobian: Jacobian) -> Gramian:
 def combine(
     weights: Float[Array, " K"] | Float[Array, "R K"], jacobian: Jacobian
 ) -> Params | Jacobian:
-    r"""Weighted sums of the rows: :math:`d_r = \sum_k w_{rk}\, g_k`.
+    r"""Computes weighted sums of the rows: :math:`d_r = \sum_k w_{rk}\, g_k`.
 
-    A row whose weight is exactly 0 in every sum is left out, so that a row that is
-    not finite does no harm once its weight is 0.
+    A row whose weight is exactly 0 is left out of the sum. So values that are not
+    finite do not spread from rows of weight 0.
 
     Args:
       weights: ``[K]`` for one sum, or ``[R, K]`` for several.
@@ -54,10 +55,10 @@ def combine(
 
     Returns:
       Pytree of ``[*param]``, or of ``[R, *param]``, in the leaves' dtypes and with the
-      parameters' sharding; accumulated in float32 at least.
+      parameters' sharding. The sums are accumulated in float32 at least.
 
     Raises:
-      ValueError: Weights that do not fit the number of rows.
+      ValueError: The weights do not fit the number of rows.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -92,8 +93,8 @@ def _leaf_gramian(leaf: Array) -> Gramian:
 
 def _weighted_sum(weights: Float[Array, " K"], leaf: Array) -> Array:
     # One fused pass over the rows. A matrix product would read the rows as fast, but
-    # would first need a copy of them with the excluded rows set to 0, and on a mesh
-    # with explicit axes an output sharding that only the caller knows.
+    # would need a copy of the rows with excluded rows set to 0. On a mesh with explicit
+    # axes it would also need an output sharding, which only the caller knows.
     wide = _accumulator(leaf)
     weights = weights.astype(wide).reshape((-1,) + (1,) * (leaf.ndim - 1))
     rows = jnp.where(weights != 0, weights * leaf.astype(wide), 0)
@@ -105,7 +106,7 @@ def _accumulator(leaf: Array) -> jnp.dtype:
 
 
 def _replicated(leaf: Array) -> NamedSharding | None:
-    """The output sharding that a contraction over explicit mesh axes must name."""
+    """Returns the output sharding that a contraction over explicit axes must name."""
     sharding = jax.typeof(leaf).sharding
     mesh = sharding.mesh
     if mesh.empty or AxisType.Explicit not in mesh.axis_types:

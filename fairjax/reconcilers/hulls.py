@@ -1,4 +1,4 @@
-r"""MGDA and CAGrad: convex combinations of gradients, from problems on the simplex."""
+r"""MGDA and CAGrad: combinations of gradients from problems on the simplex."""
 
 from typing import Any, NamedTuple
 
@@ -17,21 +17,21 @@ from fairjax.reconcilers.quadratic import (
 from fairjax.types import Scalar, check_nonnegative
 
 MAX_SEARCHES = 40
-# By how much the radius of CAGrad's ball may be missed, as a share of it.
+# Tolerance of the radius of CAGrad's ball, as a fraction of the radius.
 _RADIUS_TOLERANCE = 1e-5
-# Where CAGrad's search for a margin gives up: 0 is then in the gradients' hull, or so
-# near that float32 does not tell.
+# CAGrad's search for a margin stops here: 0 is then in the gradients' hull, or so near
+# that float32 does not show a difference.
 _MOST = 1e4
 
 
 class SimplexPoint(NamedTuple):
-    """What the solvers over the simplex found.
+    """Solution of a problem over the simplex.
 
     Attributes:
       weights: ``[K]``; the update is ``Jᵀ weights``.
-      simplex: ``w [K]``, ≥ 0 and of sum 1: the point of the simplex.
-      residual: ``[]``, how far from optimal, free of scale; see each solver.
-      iterations: ``[]``, Newton steps in all.
+      simplex: ``w [K]``, the point of the simplex: ≥ 0, with sum 1.
+      residual: ``[]``, scale-free distance from the optimum; see each solver.
+      iterations: ``[]``, total number of Newton steps.
     """
 
     weights: Float[Array, " K"]
@@ -44,23 +44,24 @@ class SimplexPoint(NamedTuple):
 def min_norm(
     gramian: Float[Array, "K K"], *, mask: Bool[Array, " K"] | None = None
 ) -> SimplexPoint:
-    r"""Find the shortest convex combination of gradients (MGDA).
+    r"""Finds the shortest convex combination of gradients (MGDA).
 
     .. math:: \min_w\; w^\top G w \quad\text{subject to } w \ge 0,\; 1^\top w = 1 .
 
     For any :math:`\rho > 0`, the minimum of
     :math:`z^\top G z + \rho (1^\top z - 1)^2` over :math:`z \ge 0` is a multiple of
-    the minimum over the simplex: with the sum held at :math:`t` the first term is
-    :math:`t^2` times its least value there. So the simplex needs no solver of its own.
+    the minimum over the simplex: with the sum held at :math:`t`, the first term is
+    :math:`t^2` times its least value on the simplex. So the solver of non-negative
+    problems solves this problem too.
 
     At the optimum every gradient has :math:`g_i \cdot g_w \ge \|g_w\|^2`. The residual
-    is by how much one of them misses that, as a share of :math:`\|g_i\|` times the
+    is the greatest violation of this inequality, divided by :math:`\|g_i\|` times the
     length of the shortest gradient.
 
     Args:
       gramian: ``G [K, K]`` inner products of the gradients.
-      mask: ``[K]``; rows where it is False, and rows that are zero, are left out and
-        have the weight 0. If none is left all weights are 0.
+      mask: ``[K]``; rows where the mask is False, and rows that are zero, are left out
+        and have the weight 0. If no row is left, all weights are 0.
 
     References:
       Désidéri, *Multiple-gradient descent algorithm*, 2012; Sener and Koltun,
@@ -93,7 +94,7 @@ def conflict_averse(
     *,
     mask: Bool[Array, " K"] | None = None,
 ) -> SimplexPoint:
-    r"""Find the best worst case within a ball around the mean gradient (CAGrad).
+    r"""Finds the best worst case within a ball around the mean gradient (CAGrad).
 
     .. math:: \max_d \min_i\; g_i \cdot d
         \quad\text{subject to } \|d - \bar g\| \le c \|\bar g\| .
@@ -102,25 +103,25 @@ def conflict_averse(
     the simplex, with :math:`g_w = J^\top w`, and
     :math:`d = \bar g + c \|\bar g\|\, g_{w^*} / \|g_{w^*}\|`.
 
-    Solved through margins: the largest :math:`\mu` such that the point closest to
-    :math:`\bar g` with :math:`g_i \cdot d \ge \mu` for all :math:`i` is in the ball.
-    That point is :math:`\bar g + J^\top z` with :math:`z \ge 0` minimising
-    :math:`\tfrac12 z^\top G z + z^\top (G 1/m - \mu)`, and its distance grows with
-    :math:`\mu`, so :math:`\mu` is found by bracketing. To have a minimum for every
-    :math:`\mu`, it enters through a penalty :math:`\tfrac12 (1^\top z - s)^2`, of which
-    :math:`\mu = s - 1^\top z`. Where the gradients have 0 in their convex hull, the
-    published formula divides by :math:`\|g_{w^*}\| = 0`; here the update is then the
-    projection of :math:`\bar g` onto the dual cone, if that is in the ball.
+    The solver searches for the largest margin :math:`\mu` such that the point closest
+    to :math:`\bar g` with :math:`g_i \cdot d \ge \mu` for all :math:`i` is in the ball.
+    This point is :math:`\bar g + J^\top z` with :math:`z \ge 0` minimising
+    :math:`\tfrac12 z^\top G z + z^\top (G 1/m - \mu)`. Its distance grows with
+    :math:`\mu`, so :math:`\mu` is found by bracketing. A penalty
+    :math:`\tfrac12 (1^\top z - s)^2` replaces :math:`\mu`, so that every problem has a
+    minimum; then :math:`\mu = s - 1^\top z`. If the gradients have 0 in their convex
+    hull, the published formula divides by :math:`\|g_{w^*}\| = 0`. The update is then
+    the projection of :math:`\bar g` onto the dual cone, if it is in the ball.
 
     At the optimum every gradient has :math:`g_i \cdot d \ge \sum_j w_j\, g_j \cdot d`.
-    The residual is by how much one of them misses that, as a share of
+    The residual is the greatest violation of this inequality, divided by
     :math:`\|g_i\| \|\bar g\|`.
 
     Args:
       gramian: ``G [K, K]`` inner products of the gradients.
       c: ``c`` ≥ 0, below 1 for convergence to a stationary point of the mean loss.
-      mask: ``[K]``; rows where it is False, and rows that are zero, are left out of
-        the mean too, and have the weight 0.
+      mask: ``[K]``; rows where the mask is False, and rows that are zero, are left out,
+        also of the mean, and have the weight 0.
 
     References:
       Liu et al., *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS
@@ -149,7 +150,7 @@ def conflict_averse(
     def closest(s: Array, start: Array) -> NonnegativeQP:
         return nonnegative_qp(matrix, towards - s * shares, start)
 
-    # At this s, no row needs anything and the distance is 0.
+    # At this s, all margins are met and the distance is 0.
     ratio = jnp.where(rows.used, towards / jnp.where(rows.used, shares, 1.0), jnp.inf)
     low = jnp.min(ratio)
     low = jnp.where(jnp.isfinite(low), low, 0.0)
@@ -158,8 +159,8 @@ def conflict_averse(
     def search(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         (count, steps), (low, high, below, above), z, _, _, side = carry
         bracketed = jnp.isfinite(above)
-        # Until the radius is passed, ever further; then false position, halving the
-        # weight of an end that stays (the Illinois rule).
+        # Expand until the distance exceeds the radius; then use false position, and
+        # halve the weight of an end that stays (the Illinois rule).
         slope = (radius - below) / jnp.maximum(above - below, jnp.finfo(dtype).tiny)
         inside = low + jnp.clip(slope, 0.01, 0.99) * (high - low)
         s = jnp.where(bracketed, inside, high)
@@ -190,7 +191,7 @@ def conflict_averse(
     start = (zero, zero), ends, jnp.zeros_like(mean), nothing, radius <= 0, zero
     found = jax.lax.while_loop(unfinished, search, start)
     (_, steps), (_, _, _, above), z, distance, _, _ = found
-    # Exactly on the ball, where its surface was reached at all.
+    # Scale to exactly the radius, if the ball's surface was reached.
     reached = jnp.isfinite(above) & (distance > 0)
     z = jnp.where(reached, z * radius / jnp.where(reached, distance, 1.0), z)
     simplex = _to_simplex(z * shares)
@@ -199,23 +200,23 @@ def conflict_averse(
     gap = _gap(rows, margin / rows.scales, inner) / jnp.where(length > 0, length, 1.0)
     weights = jnp.where(rows.used, 1 / number + z * longest / rows.scales, 0.0)
     gap = jnp.where(radius <= 0, 0.0, gap)
-    # A comparison with NaN is false, so that NaN would pass for a solution.
+    # A comparison with NaN is False, so NaN would count as a solution.
     gap = jnp.where(jnp.isfinite(length + jnp.sum(z)), gap, jnp.nan)
     return SimplexPoint(weights, simplex, gap, steps)
 
 
 def mgda_step() -> Step:
-    r"""Find the shortest convex combination of the rows (MGDA).
+    r"""Finds the shortest convex combination of the rows (MGDA).
 
     .. math:: w = \arg\min_w w^\top G w
         \quad\text{subject to } w \ge 0,\; 1^\top w = 1 .
 
-    It conflicts with no row, is zero where the rows are Pareto-stationary, and is at
-    most as long as the shortest row: one objective near its optimum slows all. See
-    :func:`fairjax.solvers.min_norm`.
+    The update does not conflict with any row, and is zero where the rows are
+    Pareto-stationary. It is at most as long as the shortest row, so one objective near
+    its optimum slows all objectives. See :func:`fairjax.solvers.min_norm`.
 
     Returns:
-      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+      A step ``[R, K] -> [1, K]`` with a ``SolverState``.
 
     References:
       Désidéri, *Multiple-gradient descent algorithm*, 2012; Sener and Koltun,
@@ -240,23 +241,25 @@ def mgda_step() -> Step:
 
 
 def cagrad_step(c: Scalar = 0.5, *, rescale: bool = False) -> Step:
-    r"""Find the best worst case in a ball around the mean of the rows (CAGrad).
+    r"""Finds the best worst case in a ball around the mean of the rows (CAGrad).
 
     .. math:: d = \arg\max_d \min_i\; g_i \cdot d
         \quad\text{subject to } \|d - \bar g\| \le c \|\bar g\| .
 
-    With ``c=0`` it is the mean of the rows in use. A single row :math:`g` becomes
-    :math:`(1 + c) g`, as published. See :func:`fairjax.solvers.conflict_averse`.
+    With ``c=0`` the update is the mean of the rows in use. A single row :math:`g`
+    becomes :math:`(1 + c) g`, as published. See
+    :func:`fairjax.solvers.conflict_averse`.
 
     Args:
-      c: ≥ 0; may be traced. Below 1, the mean of the losses converges.
+      c: The ball's radius relative to the mean's length, ≥ 0; may be traced. Below 1,
+        the mean of the losses converges.
       rescale: Whether to divide by :math:`1 + c^2`, as the authors' code does.
 
     Returns:
-      A step ``[R, K] -> [1, K]``, of state ``SolverState``.
+      A step ``[R, K] -> [1, K]`` with a ``SolverState``.
 
     Raises:
-      ValueError: A ``c`` below 0.
+      ValueError: ``c`` is below 0.
 
     References:
       Liu et al., *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS
@@ -294,20 +297,20 @@ cagrad = transformation(cagrad_step)
 
 
 def _shares(rows: Rows) -> tuple[Array, Array]:
-    """Each row's 1/scale as a share of the greatest, and the least scale."""
+    """Returns each row's 1/scale as a fraction of the greatest, and the least scale."""
     shortest = jnp.min(jnp.where(rows.used, rows.scales, jnp.inf))
     shortest = jnp.where(jnp.isfinite(shortest), shortest, 1.0)
     return jnp.where(rows.used, shortest / rows.scales, 0.0), shortest
 
 
 def _gap(rows: Rows, margin: Array, inner: Array) -> Array:
-    """By how much a row in use misses the margin that the combination reaches."""
+    """Returns the greatest shortfall of a row in use from the combination's margin."""
     missed = (margin - inner) / rows.lengths
     return jnp.max(jnp.where(rows.used, missed, 0.0), initial=0.0)
 
 
 def _penalised(rows: Rows, shares: Array) -> Array:
-    """The matrix of ``zᵀ G z + (shares · z)²``."""
+    """Returns the matrix of ``zᵀ G z + (shares · z)²``."""
     return rows.gramian + shares[:, None] * shares[None, :]
 
 
@@ -317,6 +320,6 @@ def _to_simplex(weights: Array) -> Array:
 
 
 def _norm(rows: Rows, weights: Array) -> Array:
-    """The length of a combination of the rows of length one."""
+    """Returns the length of a combination of the scaled rows."""
     square = jnp.sum(weights * matmul(rows.gramian, weights))
     return jnp.sqrt(jnp.maximum(square, 0.0))

@@ -1,4 +1,4 @@
-"""Reconciling blocks of objectives first, and then the blocks."""
+"""Reconciliation by levels: first within blocks of objectives, then between them."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias, Union
@@ -12,40 +12,41 @@ from fairjax.reconcilers._units import matmul
 from fairjax.reconcilers.core import CurrentRows, Step, make_step, run_steps
 
 Levels: TypeAlias = Sequence[Union[int, "Levels"]]
-"""Rows' numbers, nested: ``[[0, 1, 2], [3, 4]]`` are two blocks."""
+"""Nested row numbers: ``[[0, 1, 2], [3, 4]]`` are two blocks."""
 
 
 def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
-    r"""Reconcile the rows of each block into one, then the blocks' rows, and so on.
+    r"""Reconciles each block's rows into one row, then the blocks' rows, and so on.
 
-    ``by_level([[0, 1, 2], [3, 4]], inner, outer)`` reconciles rows 0, 1 and 2 into one
-    row by ``inner``, rows 3 and 4 into another, and the two by ``outer``: groups within
-    a modality, say, then modalities. Blocks may be of any size and nested to any depth,
-    and a block may hold numbers beside blocks.
+    In ``by_level([[0, 1, 2], [3, 4]], inner, outer)``, the step ``inner`` reconciles
+    rows 0, 1 and 2 into one row, and rows 3 and 4 into another row. Then ``outer``
+    reconciles these two rows. Blocks may be, for example, the groups of a modality.
+    Blocks may have any size and any depth. A block may hold both numbers and blocks.
 
     A block's rows are combinations :math:`C_b` of the gradients, with the inner
-    products :math:`C_b G C_b^\top`. Its step sees these as if they were all there is:
-    as many objectives as the block has rows, and leaves weights :math:`w_b`, so that
-    the block's one row is :math:`w_b C_b`. Nothing but :math:`G` is ever read.
+    products :math:`C_b G C_b^\top`. The block's step sees these rows only, as if each
+    row were an objective. The step returns weights :math:`w_b`, and the block's one row
+    is :math:`w_b C_b`. All steps read :math:`G` only, not the gradients.
 
     Args:
-      levels: The rows' numbers, nested. Each number from 0 stands once.
-      *steps: One for each level, from the finest to the coarsest; or one for all. Each
-        is a step, or a sequence of steps, that leaves one row. A block's level is that
-        of its deepest block, plus one: in ``[[0, 1], [[2, 3], 4]]`` blocks
-        ``[0, 1]`` and ``[2, 3]`` are of the finest level.
+      levels: The row numbers, nested. Each number from 0 occurs once.
+      *steps: One step for each level, from the finest to the coarsest; or one step for
+        all levels. Each is a step, or a sequence of steps, that leaves one row. A
+        block's level is the level of its deepest block, plus one: in
+        ``[[0, 1], [[2, 3], 4]]`` blocks ``[0, 1]`` and ``[2, 3]`` have the finest
+        level.
 
     Returns:
-      A step ``[R, K] -> [1, K]``. Its state is the tuple of the blocks' states, a block
-      after those inside it, from the left. Random steps keep their key's data in
-      ``key_data``, and each block gets a key of its own. Masked, zero and cancelled-out
-      rows are masked in their block. The loss of a block is the mean of the losses of
-      its rows in use; other extra arguments reach every step as they are.
+      A step ``[R, K] -> [1, K]``. Its state is the tuple of the blocks' states, from
+      the left, each block after the blocks inside it. Random steps keep their key's
+      data in ``key_data``, and each block gets a different key. Masked, zero and
+      cancelled-out rows are masked in their block. The loss of a block is the mean of
+      the losses of its rows in use. Other extra arguments reach every step unchanged.
 
     Raises:
-      ValueError: An empty block, a number that is negative, missing or stands twice, or
-        a number of steps that fits no level; at the update, another number of rows, or
-        steps that do not leave one row.
+      ValueError: A block is empty; a number is negative, missing or repeated; or the
+        number of steps is neither 1 nor the number of levels. At the update: the number
+        of rows differs, or steps do not leave one row.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -60,23 +61,23 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
     depth = _level(levels)
     if len(steps) not in (1, depth):
         raise ValueError(
-            f"levels {_shown(levels)} have {depth} levels: by_level takes one step for "
-            f"each, from the finest, or one for all; not {len(steps)}."
+            f"levels {_shown(levels)} have {depth} levels: give by_level one step for "
+            f"each, from the finest, or one for all; got {len(steps)}."
         )
     chains = [(s,) if isinstance(s, Step) else tuple(s) for s in steps]
     chains = chains * depth if len(chains) == 1 else chains
     if not all(chains):
-        raise ValueError("a level needs at least one step.")
+        raise ValueError("each level must have at least one step; got none.")
     blocks = _blocks(levels)
     rows = len(_numbers(levels))
 
     def init(number: int) -> tuple[Any, ...]:
         _check_rows(rows, number)
         states = []
-        for place, block in enumerate(blocks):
+        for position, block in enumerate(blocks):
             chain = chains[_level(block) - 1]
-            own = tuple(step.init(len(block)) for step in chain)
-            states.append(own_keys(own, place))
+            fresh = tuple(step.init(len(block)) for step in chain)
+            states.append(own_keys(fresh, position))
         return tuple(states)
 
     def update(current: CurrentRows, state: Any) -> tuple[Array, tuple[Any, ...]]:
@@ -90,19 +91,19 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
         states = []
 
         def reconcile(block: Any) -> tuple[Array, Array | None, Array]:
-            """The one row of a number or a block, its loss, and whether it is used."""
+            """Returns the row of a number or a block, its loss, and if it is used."""
             if not isinstance(block, Sequence):
                 row = current.coefficients[block]
                 loss = None if losses is None else losses[block]
                 return row, loss, current._replace(coefficients=row[None]).used[0]
-            found = [reconcile(child) for child in block]
-            inside = jnp.stack([row for row, _, _ in found])
+            parts = [reconcile(child) for child in block]
+            inside = jnp.stack([row for row, _, _ in parts])
             gram = current._replace(coefficients=inside).own
-            used = jnp.stack([use for _, _, use in found])
+            used = jnp.stack([use for _, _, use in parts])
             used &= jnp.diagonal(gram) > 0
             own_losses = loss = None
             if losses is not None:
-                own_losses = jnp.stack([jnp.asarray(loss) for _, loss, _ in found])
+                own_losses = jnp.stack([jnp.asarray(loss) for _, loss, _ in parts])
                 total = jnp.sum(jnp.where(used, own_losses, 0.0))
                 loss = total / jnp.maximum(jnp.sum(used), 1)
             weights, after = run_steps(
@@ -124,7 +125,7 @@ def by_level(levels: Levels, *steps: Step | Sequence[Step]) -> Step:
 
 
 def _blocks(levels: Levels) -> list[Levels]:
-    """All blocks, each after those inside it."""
+    """Returns all blocks, each after the blocks inside it."""
     inside = [
         b for child in levels if isinstance(child, Sequence) for b in _blocks(child)
     ]
@@ -138,7 +139,7 @@ def _numbers(levels: Any) -> list[Any]:
 
 
 def _level(levels: Any) -> int:
-    """How many levels there are in a block, itself included; 0 for a number."""
+    """Returns the number of levels in a block, itself included; 0 for a number."""
     if not isinstance(levels, Sequence):
         return 0
     return 1 + max(_level(child) for child in levels)
@@ -147,18 +148,18 @@ def _level(levels: Any) -> int:
 def _check_levels(levels: Any) -> None:
     if not isinstance(levels, Sequence) or isinstance(levels, str):
         raise ValueError(
-            f"levels is a nested sequence of rows' numbers, not {_shown(levels)}."
+            f"levels must be a nested sequence of row numbers; got {_shown(levels)}."
         )
     _check_filled(levels, levels)
     numbers = _numbers(levels)
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise ValueError(f"levels hold rows' numbers, not {number!r}.")
+            raise ValueError(f"levels must hold row numbers; got {number!r}.")
         if number < 0:
-            raise ValueError(f"levels number the rows from 0, not {number}.")
+            raise ValueError(f"levels must number the rows from 0; got {number}.")
     repeated = sorted({number for number in numbers if numbers.count(number) > 1})
     if repeated:
-        raise ValueError(f"row {repeated[0]} stands in levels more than once.")
+        raise ValueError(f"row {repeated[0]} must not be repeated in levels.")
     missing = sorted(set(range(max(numbers) + 1)) - set(numbers))
     if missing:
         raise ValueError(

@@ -1,4 +1,4 @@
-r"""Pairwise projection of gradients: PCGrad, FairGrad, and GradVac, from their Gram."""
+r"""PCGrad, FairGrad and GradVac: pairwise projections of gradients."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -28,27 +28,27 @@ PCGRAD_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "torchjd": MappingProxyType({}),
     }
 )
-"""Options of :func:`pcgrad` under which it does what a published version does.
+"""Options of :func:`pcgrad` that reproduce published versions.
 
 ``fairjax.pcgrad(num_objectives=3, **fairjax.PCGRAD_VARIANTS["libmtl"])``.
 
-- ``"paper"``: algorithm 1 of Yu et al. (2020): a random order for each objective, the
-  objective itself left out, the sum. The defaults.
-- ``"tensorflow"``: the authors' code (github.com/tianheyu927/PCGrad, commit 56b661f).
-  It shuffles, but drops the result, so that objectives are met in the order of their
-  numbers; each also meets its own gradient; the sum.
+- ``"paper"``: algorithm 1 of Yu et al. (2020), which is the default: a random order for
+  each objective, without the objective itself; the sum.
+- ``"tensorflow"``: the authors' code (github.com/tianheyu927/PCGrad, commit 56b661f):
+  the order of the objectives' numbers, because the code shuffles but drops the result;
+  each objective also meets its own gradient; the sum.
 - ``"pytorch"``: github.com/WeiChengTseng/Pytorch-PCGrad (commit 7b8860f): random orders
-  with the objective itself among them; the mean.
-- ``"libmtl"``: LibMTL's ``PCGrad`` (commit 2d842d6): likewise, but the sum.
+  that include the objective itself; the mean.
+- ``"libmtl"``: LibMTL's ``PCGrad`` (commit 2d842d6): as ``"pytorch"``, but the sum.
 - ``"torchjd"``: TorchJD 0.18's ``PCGrad``: as the paper.
 
-From three objectives on, a row that has been projected can conflict with the gradient
-that it started as, so ``include_self`` changes a few updates.
+With three objectives or more, a projected row can conflict with the original gradient
+of the same row, so ``include_self`` changes a few updates.
 """
 
 
 class ProjectConflictsState(NamedTuple):
-    """Carried by :func:`project_conflicts`.
+    """State of :func:`project_conflicts`.
 
     Attributes:
       key_data: The data of the key from which the next order is drawn.
@@ -58,10 +58,10 @@ class ProjectConflictsState(NamedTuple):
 
 
 class GradVacState(NamedTuple):
-    """Carried by :func:`gradvac`.
+    """State of :func:`gradvac`.
 
     Attributes:
-      targets: ``[K, K]``, the cosine that row ``i`` is to have with row ``j``; at
+      targets: ``[K, K]``, the target of the cosine between row ``i`` and row ``j``; at
         first 0.
       key_data: The data of the key from which the next order is drawn; None where the
         order is given.
@@ -81,32 +81,33 @@ def solve_project_conflicts(
     epsilon: float | Float[Array, ""] = 0.0,
     mask: Bool[Array, " R"] | None = None,
 ) -> Float[Array, "R R"]:
-    r"""Project each row off the rows that it conflicts with (PCGrad).
+    r"""Projects each row off the rows that conflict with it (PCGrad).
 
-    For each row :math:`i`, start from :math:`\tilde g_i = g_i` and go through the
-    other rows :math:`j` in row :math:`i`'s own order:
+    Each row :math:`i` starts from :math:`\tilde g_i = g_i`, and meets the other rows
+    :math:`j` in the order given for row :math:`i`:
 
     .. math:: \tilde g_i \leftarrow \tilde g_i
         - \frac{\tilde g_i \cdot g_j}{\|g_j\|^2 + \epsilon}\, g_j
         \quad\text{if } \tilde g_i \cdot g_j < 0,
 
-    with :math:`g_j` as it was at the start. Only inner products enter, so the result
+    with the original :math:`g_j`. The formula needs inner products only, so the result
     is a matrix :math:`T` with :math:`\tilde g_i = \sum_j T_{ij} g_j`. The rows are
-    projected side by side, so R steps of vector work do the R² projections.
+    projected in parallel, so that R vectorised steps do the R² projections.
 
-    With three rows or more the result may still conflict with a row: a later
-    projection can undo an earlier one.
+    With three rows or more the result may still conflict with a row, because a later
+    projection can undo an earlier projection.
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
-      order: ``[R, R]``; row ``i`` names the order in which the others are met. The
-        row itself is passed over wherever it stands, unless ``include_self``.
+      order: ``[R, R]``; row ``i`` holds the order in which row ``i`` meets the others.
+        The row's own number is ignored, unless ``include_self``.
       condition: ``"conflict"`` projects where the inner product is negative;
         ``"always"`` projects off every other row.
-      include_self: Whether a row also meets itself, as it was at the start: once
-        projected, it may conflict with that. Some published code does so.
-      epsilon: Added to the squared norm that is divided by.
-      mask: ``[R]``; a row where it is False is neither projected nor projected off.
+      include_self: Whether a row also meets its own original gradient, as in some
+        published code. A projected row may conflict with its original gradient.
+      epsilon: Added to the squared norm in the denominator.
+      mask: ``[R]``; rows where the mask is False are neither projected nor projected
+        off.
 
     Returns:
       ``T [R, R]``: row ``i`` holds the coefficients of the projected row ``i``.
@@ -115,7 +116,7 @@ def solve_project_conflicts(
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020, algorithm 1.
 
     Example:
-      Rows (1, 0) and (−1, −1) become (.5, −.5) and (0, −1):
+      The rows (1, 0) and (−1, −1) become (.5, −.5) and (0, −1):
 
       >>> import jax.numpy as jnp
       >>> from fairjax import solvers
@@ -160,11 +161,11 @@ def solve_gradvac(
     beta: float | Float[Array, ""] = 0.01,
     mask: Bool[Array, " R"] | None = None,
 ) -> tuple[Float[Array, "R R"], Float[Array, "R R"]]:
-    r"""Raise each row's cosines with the others to targets that follow them (GradVac).
+    r"""Raises each row's cosines with the other rows to moving targets (GradVac).
 
-    For each row :math:`i`, start from :math:`\tilde g_i = g_i` and go through the
-    other rows :math:`j` in row :math:`i`'s own order. With :math:`\phi` the cosine
-    between :math:`\tilde g_i` and :math:`g_j`, where :math:`\phi < \hat\phi_{ij}`
+    Each row :math:`i` starts from :math:`\tilde g_i = g_i`, and meets the other rows
+    :math:`j` in the order given for row :math:`i`. With :math:`\phi` the cosine between
+    :math:`\tilde g_i` and :math:`g_j`, where :math:`\phi < \hat\phi_{ij}`
 
     .. math:: \tilde g_i \leftarrow \tilde g_i
         + \frac{\|\tilde g_i\| \left(\hat\phi_{ij} \sqrt{1 - \phi^2}
@@ -177,22 +178,22 @@ def solve_gradvac(
 
     Args:
       gramian: ``[R, R]`` inner products of the rows.
-      order: ``[R, R]``; row ``i`` names the order in which the others are met.
+      order: ``[R, R]``; row ``i`` holds the order in which row ``i`` meets the others.
       targets: ``[R, R]`` in (−1, 1): :math:`\hat\phi`; at first zeros.
       beta: The weight of the newest cosine in its target, in [0, 1]; may be traced.
-      mask: ``[R]``; a row where it is False is left alone and out, and its targets
-        stay.
+      mask: ``[R]``; rows where the mask is False are left out and unchanged, and keep
+        their targets.
 
     Returns:
-      ``T [R, R]``, whose row ``i`` holds the coefficients of the new row ``i``, and the
-      targets for the next time.
+      ``T [R, R]``, whose row ``i`` holds the coefficients of the new row ``i``; and the
+      targets for the next update.
 
     References:
       Wang et al., *Gradient Vaccine: Investigating and Improving Multi-task
       Optimization in Massively Multilingual Models*, ICLR 2021, algorithm 1.
 
     Example:
-      Rows of the lengths 1 and 4 with a cosine of −½: projected, at first.
+      Rows of the lengths 1 and 4, with a cosine of −½. At first both are projected:
 
       >>> import jax.numpy as jnp
       >>> from fairjax import solvers
@@ -210,7 +211,7 @@ def solve_gradvac(
     row = jnp.arange(rows)
     used = usable_rows(gramian, mask)
     norms = jnp.sqrt(jnp.where(used, jnp.diagonal(gramian), 1.0))
-    # A cosine of 1 would take endlessly much of the other row.
+    # A cosine of 1 would need an infinite multiple of the other row.
     most = 1.0 - jnp.finfo(gramian.dtype).eps
 
     def raise_cosines(step, carry):
@@ -230,7 +231,7 @@ def solve_gradvac(
         share = jnp.where(applies, share, 0.0)
         coefficients = coefficients.at[row, other].add(share)
         products = products + share[:, None] * gramian[other]
-        # What is orthogonal to the other row stays, and is aside_then of the whole.
+        # The part orthogonal to the other row stays; its fraction is now aside_then.
         lengths = jnp.where(applies, lengths * aside / aside_then, lengths)
         followed = jnp.where(meets, wanted + beta * (cosines - wanted), wanted)
         expected = expected.at[row, other].set(followed)
@@ -254,31 +255,30 @@ def project_conflicts(
     epsilon: Scalar = 0.0,
     key: Array | int = 0,
 ) -> Step:
-    r"""Project each row off the rows that it conflicts with.
+    r"""Projects each row off the rows that conflict with it.
 
     See :func:`fairjax.solvers.project_conflicts` for the formula.
 
     Args:
-      condition: ``"conflict"`` (the default, as PCGrad) or ``"always"``.
-      order: In which order a row meets the others. ``"random"`` (default) draws one
-        for each row, ``"shared"`` one for all rows; ``"numbered"`` is from
-        row 0 on; a sequence of the rows' numbers is an order for all rows; ``[R, R]``
-        gives each row its own.
-      include_self: Whether a row also meets itself, as it was at the start. Not so in
-        the paper, but in some of its implementations.
-      epsilon: A share ε ≥ 0 of the greatest squared norm among the rows in use, added
-        to the squared norms that are divided by; may be traced. A row that is short
-        beside the others (a fairness gradient near parity is mostly noise) is then
-        projected off in part only, and the step stays equivariant to scale.
+      condition: ``"conflict"`` (the default, as in PCGrad) or ``"always"``.
+      order: The order in which a row meets the others. ``"random"`` (the default) draws
+        an order for each row, ``"shared"`` one order for all rows. ``"numbered"``
+        starts at row 0. A sequence of row numbers is an order for all rows; ``[R, R]``
+        gives an order for each row.
+      include_self: Whether a row also meets its own original gradient, as in some
+        implementations, but not in the paper.
+      epsilon: A fraction ε ≥ 0 of the greatest squared norm among the rows in use,
+        added to the squared norms in the denominators; may be traced. Rows are then
+        projected only in part off a much shorter row, such as a fairness gradient near
+        parity, which is mostly noise. The step stays equivariant to scale.
       key: A key, or a seed, from which random orders are drawn; may be traced.
 
     Returns:
       A step ``[R, K] -> [R, K]``.
 
     Raises:
-      ValueError: An unknown condition; an order that is unknown, or in which a row's
-        number is missing; an epsilon below 0; at the update, an order of another
-        length.
+      ValueError: The condition or the order is unknown; a given order is not a
+        permutation; epsilon is below 0. At the update: the order has another length.
 
     References:
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
@@ -328,15 +328,15 @@ def gradvac_step(
     order: Order | Sequence[int] | Int[Array, "R R"] = "random",
     key: Array | int = 0,
 ) -> Step:
-    r"""Raise each row's cosines with the others to a running mean of them (GradVac).
+    r"""Raises each row's cosines with the other rows to their running means (GradVac).
 
-    See :func:`fairjax.solvers.gradvac` for the formula. Like PCGrad it leaves as many
-    rows as there were: ``steps.combine`` adds them up.
+    See :func:`fairjax.solvers.gradvac` for the formula. Like PCGrad, the step keeps the
+    number of rows; ``steps.combine`` adds the rows up.
 
     Args:
       beta: The weight of the newest cosine in its running mean, in [0, 1]; may be
         traced. With 0 the targets stay 0, which is PCGrad.
-      order: In which order a row meets the others; see
+      order: The order in which a row meets the others; see
         :func:`fairjax.steps.project_conflicts`.
       key: A key, or a seed, from which random orders are drawn; may be traced.
 
@@ -344,8 +344,8 @@ def gradvac_step(
       A step ``[K, K] -> [K, K]``. Rows that are zero or masked keep their targets.
 
     Raises:
-      ValueError: A beta outside [0, 1], or an order that is unknown or misses a row; at
-        the update, after a step that changed the number of rows.
+      ValueError: beta lies outside [0, 1]; the order is unknown, or is not a
+        permutation. At the update: a previous step changed the number of rows.
 
     References:
       Wang et al., *Gradient Vaccine: Investigating and Improving Multi-task
@@ -364,7 +364,7 @@ def gradvac_step(
              [-0.25,  0.  ]], dtype=float32)
     """
     if is_known(beta) and not 0 <= beta <= 1:
-        raise ValueError(f"beta lies in [0, 1], not {beta}.")
+        raise ValueError(f"beta must lie in [0, 1]; got {beta}.")
     check_order(order)
 
     def init(number: int) -> GradVacState:
@@ -398,11 +398,12 @@ def pcgrad(
     epsilon: Scalar = 0.0,
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient surgery: project conflicting gradients off each other, then add up.
+    """Projects conflicting gradients off each other, then adds them up (PCGrad).
 
-    ``reconcile(steps.project_conflicts(...), steps.combine(reduction))``; for the
-    formula, the arguments and the errors see :func:`fairjax.steps.project_conflicts`.
-    Published implementations differ; :data:`fairjax.PCGRAD_VARIANTS` has their options.
+    This is ``reconcile(steps.project_conflicts(...), steps.combine(reduction))``. For
+    the formula, the arguments and the errors see
+    :func:`fairjax.steps.project_conflicts`. Published implementations differ;
+    :data:`fairjax.PCGRAD_VARIANTS` has their options.
 
     References:
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
@@ -414,7 +415,7 @@ def pcgrad(
       >>> tx.update(rows, tx.init(jnp.zeros(2)))[0]
       Array([ 0.5, -1.5], dtype=float32)
     """
-    # Without a strength FairGrad is the same chain of steps.
+    # Without a strength, FairGrad is the same chain of steps.
     return fairgrad(
         num_objectives=num_objectives,
         reduction=reduction,
@@ -438,35 +439,38 @@ def fairgrad(
     epsilon: Scalar = 0.0,
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""FairGrad: reconcile the task's gradient with one of each sensitive attribute.
+    r"""Reconciles the task's gradient with fairness gradients (FairGrad).
 
-    Objective 0 is the task's loss, the others fairness losses, such as
-    :func:`fairjax.losses.equalized_odds` of each attribute. Every gradient is projected
-    onto the orthogonal plane of the others (:func:`fairjax.pcgrad`), and they are added
-    up. With a ``strength`` :math:`\beta`, each fairness gradient is first scaled to
-    :math:`\beta` times the length of the task's gradient, by a factor of ``limit`` at
-    most: that is ours, not the paper's. It keeps a fairness gradient whose surrogate
-    happens to be small from being lost, and one that is large from taking over; the
-    limit keeps the noise that is left near parity from being scaled up to a gradient.
+    Objective 0 is the task's loss. The other objectives are fairness losses, such as
+    :func:`fairjax.losses.equalized_odds` of each sensitive attribute. Each gradient is
+    projected onto the orthogonal planes of the others (:func:`fairjax.pcgrad`); then
+    the gradients are added up.
 
-    The paper leaves the condition, the order and the reduction open; ours are
-    arguments, with PCGrad's as defaults.
+    With a ``strength`` :math:`\beta`, each fairness gradient is first scaled to
+    :math:`\beta` times the length of the task's gradient. The factor is at most
+    ``limit``. This scaling is ours, not the paper's. Without scaling, the gradient of a
+    small surrogate would be lost, and the gradient of a large surrogate would dominate.
+    Near parity a fairness gradient is mostly noise; the limit keeps this noise from
+    being scaled up.
+
+    The paper leaves the condition, the order and the reduction open. Here they are
+    arguments, with PCGrad's choices as defaults.
 
     Args:
-      num_objectives: K: the task and K − 1 fairness losses.
+      num_objectives: The number of objectives, K: the task and K − 1 fairness losses.
       strength: None (as published) or :math:`\beta` ≥ 0; may be traced.
-      limit: The greatest factor that a fairness gradient is scaled by, if any; with a
-        strength only; may be traced.
+      limit: The greatest factor by which a fairness gradient is scaled, or None; needs
+        a strength; may be traced.
       reduction: ``"sum"`` or ``"mean"``.
       condition: ``"conflict"`` or ``"always"`` (unconditional projection).
       order: See :func:`fairjax.steps.project_conflicts`.
-      include_self: Likewise.
-      epsilon: Likewise.
-      key: Likewise.
+      include_self: See :func:`fairjax.steps.project_conflicts`.
+      epsilon: See :func:`fairjax.steps.project_conflicts`.
+      key: See :func:`fairjax.steps.project_conflicts`.
 
     Raises:
-      ValueError: A negative strength or limit, a limit without a strength, and as the
-        steps do.
+      ValueError: The strength or the limit is negative; there is a limit without a
+        strength; and as :func:`fairjax.steps.project_conflicts`.
 
     References:
       Wang and Yang, *Balancing Fairness and Performance in Healthcare AI: A Gradient
@@ -491,7 +495,7 @@ def fairgrad(
         combine(reduction),
     ]
     if strength is None and limit is not None:
-        raise ValueError("a limit is of what a strength scales: give a strength too.")
+        raise ValueError("limit bounds the scaling by strength: give a strength too.")
     if strength is not None:
         clamp = None if limit is None else (0.0, limit)
         balance = balance_magnitudes(reference=0, strength=strength, clamp=clamp)
@@ -507,10 +511,10 @@ def gradvac(
     reduction: Literal["sum", "mean"] = "sum",
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """GradVac: raise the gradients' cosines to running means of them, then add up.
+    """Raises the gradients' cosines to their running means, then adds up (GradVac).
 
-    ``reconcile(steps.gradvac(...), steps.combine(reduction))``; for the formula, the
-    arguments and the errors see :func:`fairjax.steps.gradvac`.
+    This is ``reconcile(steps.gradvac(...), steps.combine(reduction))``. For the
+    formula, the arguments and the errors see :func:`fairjax.steps.gradvac`.
 
     References:
       Wang et al., *Gradient Vaccine: Investigating and Improving Multi-task

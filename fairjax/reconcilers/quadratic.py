@@ -1,11 +1,11 @@
 r"""Quadratic programs over the non-negative orthant, from a Gram matrix alone.
 
-Every method of this package that solves a constrained problem comes down to
+Every method of this package that solves a constrained problem reduces to
 
 .. math:: \min_{z \ge 0} \tfrac12 z^\top G z + q^\top z
 
-with a Gram matrix :math:`G` that may be singular and, rounded to float32, may even have
-slightly negative eigenvalues.
+with a Gram matrix :math:`G`. The matrix may be singular and, rounded to float32, may
+have slightly negative eigenvalues.
 """
 
 from typing import NamedTuple
@@ -18,24 +18,25 @@ from jaxtyping import Array, Bool, Float, Int
 from fairjax.reconcilers._units import matmul, usable_rows
 
 MAX_ITERATIONS = 100
-# Newton directions are shortened by one of these. They reach far down, since on
-# dependent rows a direction may be a million times too long.
+# Factors that shorten Newton directions. The least is very small, since on dependent
+# rows a direction may be a million times too long.
 _SHARES = 2.0 ** -np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 22])
 # Iterations without a decrease of the objective before the solver gives up.
 _PATIENCE = 6
-# Problems that take more steps are degenerate: the residual need not be as small,
+# Problems that take more steps are degenerate, and may stop at a greater residual.
 _EXACT = 8
-# and from here on their steps are damped more.
+# From this step on, steps of degenerate problems are damped more.
 _EASY = 12
 
 
 class NonnegativeQP(NamedTuple):
-    """What :func:`nonnegative_qp` found.
+    """Solution of :func:`nonnegative_qp`.
 
     Attributes:
       solution: ``z [K]``, ≥ 0.
-      residual: ``[]``, the greatest ``|min(z, G z + q)|`` over the greatest ``|q|``.
-      iterations: ``[]``, Newton steps taken, at most 100.
+      residual: ``[]``, the greatest ``|min(z, G z + q)|``, divided by the greatest
+        ``|q|``.
+      iterations: ``[]``, number of Newton steps, at most 100.
     """
 
     solution: Float[Array, " K"]
@@ -44,14 +45,14 @@ class NonnegativeQP(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A Gram matrix brought to rows of about one length.
+    """A Gram matrix of rows scaled to about one length.
 
     Attributes:
       gramian: ``[K, K]`` inner products of the scaled rows, whose lengths are from 1/2
-        to 1; an unused row has length one and is orthogonal to all others.
-      lengths: ``[K]``, of the scaled rows.
-      scales: ``[K]``, powers of two, by which rows were divided; 1 for an unused row.
-      used: ``[K]``, rows that are neither masked nor zero.
+        to 1. An unused row has length 1 and is orthogonal to all others.
+      lengths: ``[K]``, lengths of the scaled rows.
+      scales: ``[K]``, the powers of two that divided the rows; 1 for an unused row.
+      used: ``[K]``, whether a row is neither masked nor zero.
     """
 
     gramian: Float[Array, "K K"]
@@ -63,11 +64,11 @@ class Rows(NamedTuple):
 def scale_rows(
     gramian: Float[Array, "K K"], mask: Bool[Array, " K"] | None = None
 ) -> Rows:
-    """Scale the rows behind a Gram matrix to about one length, without rounding.
+    """Scales the rows of a Gram matrix to about one length, without rounding.
 
-    Scaling ``z`` likewise leaves a problem over ``z ≥ 0`` what it is, and makes it
-    about as well conditioned as a scaling can. Division by the rows' norms would round
-    the inner products, and where rows nearly cancel each other that is another problem.
+    With ``z`` scaled accordingly, a problem over ``z ≥ 0`` stays the same, and is about
+    as well conditioned as scaling can make it. Division by the rows' norms would round
+    the inner products, which changes the problem where rows nearly cancel each other.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,26 +92,26 @@ def nonnegative_qp(
     linear: Float[Array, " K"],
     start: Float[Array, " K"] | None = None,
 ) -> NonnegativeQP:
-    r"""Minimise :math:`\tfrac12 z^\top G z + q^\top z` over :math:`z \ge 0`.
+    r"""Minimises :math:`\tfrac12 z^\top G z + q^\top z` over :math:`z \ge 0`.
 
-    Projected Newton steps (Bertsekas): with :math:`w = G z + q`, coordinates at zero
-    whose :math:`w` is positive stay there, the others move by
-    :math:`-(G + \delta I)^{-1} w`, and of twelve lengths of the step, each projected,
-    the one of the least objective is taken. The damping :math:`\delta` grows while
-    steps are cut short and shrinks again to a few units of rounding, as in
-    Levenberg and Marquardt's method. It damps the step, not the solution: at the end
-    :math:`w` is that of :math:`G` itself, computed with the error of a product in
-    about twice the precision, so that the steps also refine the solution.
+    The solver takes projected Newton steps (Bertsekas). With :math:`w = G z + q`,
+    coordinates at zero whose :math:`w` is positive stay at zero, and the others move by
+    :math:`-(G + \delta I)^{-1} w`. A step tries twelve lengths, each projected, and
+    takes the length with the least objective. The damping :math:`\delta` grows while
+    steps are shortened, and shrinks again to a few units of rounding, as in Levenberg
+    and Marquardt's method. The damping affects the step, not the solution: :math:`w` is
+    computed from the undamped :math:`G`, in about twice the precision, so that the
+    steps also refine the solution.
 
-    The optimum exists where :math:`q` is ``G u`` or :math:`G` is positive definite.
-    Elsewhere the objective may have no minimum; ``z`` then grows, and the residual
-    says so.
+    The optimum exists if :math:`q` is ``G u`` or :math:`G` is positive definite.
+    Otherwise the objective may have no minimum; ``z`` then grows, and the residual
+    stays large.
 
     Args:
-      gramian: ``G [K, K]``, symmetric, of diagonal at most about 1; see
+      gramian: ``G [K, K]``, symmetric, with a diagonal of at most about 1; see
         :func:`scale_rows`.
       linear: ``q [K]``.
-      start: ``[K]``, ≥ 0, where to start; zero by default.
+      start: ``[K]``, ≥ 0, the starting point; zero by default.
 
     Returns:
       ``z``, its residual, and the number of steps.
@@ -154,7 +155,7 @@ def nonnegative_qp(
         direction = jnp.where(free, newton, -jnp.maximum(w, z))
         direction = jnp.where(solved, direction, 0.0)
         moves = jnp.maximum(z + shares[:, None] * direction, 0.0) - z
-        # The damping in the objective keeps rounding from being followed downhill.
+        # Damping in the objective, so that the search does not descend along rounding.
         change = jnp.sum(
             moves * (w + matmul(moves, gramian) / 2 + least_damping * moves / 2),
             axis=1,
@@ -183,12 +184,12 @@ def nonnegative_qp(
     zero = jnp.zeros((), jnp.int32)
     first = zero, z, w, residual, damping, zero, z, residual
     last = jax.lax.while_loop(unfinished, step, first)
-    # On a matrix that rounding made indefinite the last iterate may be a worse one.
+    # The last iterate may be worse, if rounding made the matrix indefinite.
     return NonnegativeQP(last[6] * scale, last[7], last[0])
 
 
 def _solve(matrix: Array, vector: Array) -> Array:
-    """NaN where the matrix is not positive definite."""
+    """Solves a linear system; returns NaNs if the matrix is not positive definite."""
     factor = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
     half = jax.lax.linalg.triangular_solve(
         factor, vector[:, None], left_side=True, lower=True
@@ -199,12 +200,12 @@ def _solve(matrix: Array, vector: Array) -> Array:
 
 
 def _slice_bits(size: int, dtype: np.dtype) -> int:
-    """How many bits a slice may have for sums of products of slices to be exact."""
+    """Returns the most bits of slices whose sums of products are exact."""
     return max((jnp.finfo(dtype).nmant + 1 - max(size - 1, 1).bit_length()) // 2, 1)
 
 
 def _slices(array: Array, bits: int) -> list[Array]:
-    """Addends of ``array``, |entries| ≲ 1: three of so many bits, and what is left."""
+    """Splits an array, |entries| ≲ 1, into three slices of ``bits`` and a rest."""
     parts = []
     for number in range(1, 4):
         scale = 2.0 ** (bits * number)
@@ -214,9 +215,9 @@ def _slices(array: Array, bits: int) -> list[Array]:
 
 
 def _product(parts: Array, vector: Array, bits: int) -> Array:
-    """``G v`` in about twice the precision, from slices of ``G`` (Ozaki's scheme)."""
+    """Multiplies slices of ``G`` by ``v`` in about twice the precision (Ozaki)."""
     largest = jnp.max(jnp.abs(vector))
-    # A power of two, exactly, or the division would round.
+    # An exact power of two, so that the division does not round.
     scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1])
     others = _slices(vector / scale, bits)
     # All products of slices at once: [slices of G, K, slices of v].

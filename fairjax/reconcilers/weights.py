@@ -1,4 +1,4 @@
-"""Weights of the objectives: given, random, from lengths, or from the losses."""
+"""Weights of the objectives: fixed, random, from gradient norms, or from losses."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -28,23 +28,23 @@ from fairjax.types import (
 
 Likelihood = Literal["regression", "classification"]
 
-# FAMO's losses are at least this much above their minimum.
+# FAMO clips losses to at least this much above their minimum.
 _FLOOR = 1e-8
 
 
 class BalanceMagnitudesState(NamedTuple):
-    """Carried by :func:`balance_magnitudes` in mode ``"loss_ratio"``.
+    """State of :func:`balance_magnitudes` in mode ``"loss_ratio"``.
 
     Attributes:
-      initial_losses: ``[K]``, the first finite positive loss seen of each objective;
-        0 until then.
+      initial_losses: ``[K]``, the first finite positive loss of each objective; 0
+        until there is one.
     """
 
     initial_losses: Float[Array, " K"]
 
 
 class RandomWeightingState(NamedTuple):
-    """Carried by :func:`random_weighting`.
+    """State of :func:`random_weighting`.
 
     Attributes:
       key_data: The data of the key from which the next weights are drawn.
@@ -54,24 +54,24 @@ class RandomWeightingState(NamedTuple):
 
 
 class GroupDROState(NamedTuple):
-    """Carried by :func:`group_dro`.
+    """State of :func:`group_dro`.
 
     Attributes:
-      shares: ``[K]``, the groups' weights; they sum to 1.
+      shares: ``[K]``, the groups' weights, which sum to 1.
     """
 
     shares: Float[Array, " K"]
 
 
 class DWAState(NamedTuple):
-    """Carried by :func:`dwa`.
+    """State of :func:`dwa`.
 
     Attributes:
-      sums: ``[K]``, the losses of the present period, added up.
-      counts: ``[K]``, how many of them there are.
+      sums: ``[K]``, sums of the losses in the present period.
+      counts: ``[K]``, the number of losses in each sum.
       last: ``[K]``, the mean losses of the last period; 0 where there are none.
-      before: ``[K]``, of the period before.
-      updates: ``[]``, the updates of the present period so far.
+      before: ``[K]``, the mean losses of the period before the last.
+      updates: ``[]``, the number of updates so far in the present period.
     """
 
     sums: Float[Array, " K"]
@@ -82,21 +82,21 @@ class DWAState(NamedTuple):
 
 
 class UncertaintyWeightingState(NamedTuple):
-    """Carried by :func:`uncertainty_weighting`.
+    """State of :func:`uncertainty_weighting`.
 
     Attributes:
-      log_variances: ``[K]``, at first 0.
+      log_variances: ``[K]``, the log-variance of each objective, at first 0.
     """
 
     log_variances: Float[Array, " K"]
 
 
 class FAMOState(NamedTuple):
-    """Carried by :func:`famo`.
+    """State of :func:`famo`.
 
     Attributes:
-      logits: ``[K]``, at first 0.
-      optimizer: The state of the logits' own Adam.
+      logits: ``[K]``, the logits of the weights, at first 0.
+      optimizer: The state of Adam on the logits.
       losses: ``[K]``, the losses of the last update; NaN where there was none.
     """
 
@@ -106,12 +106,12 @@ class FAMOState(NamedTuple):
 
 
 class GradNormState(NamedTuple):
-    """Carried by :func:`gradnorm`.
+    """State of :func:`gradnorm`.
 
     Attributes:
-      shares: ``[K]``, the objectives' weights; they sum to K.
-      initial_losses: ``[K]``, the first finite positive loss seen of each objective;
-        0 until then.
+      shares: ``[K]``, the objectives' weights, which sum to K.
+      initial_losses: ``[K]``, the first finite positive loss of each objective; 0
+        until there is one.
     """
 
     shares: Float[Array, " K"]
@@ -121,7 +121,7 @@ class GradNormState(NamedTuple):
 def combine(
     reduction: Literal["sum", "mean"] | Numbers = "sum",
 ) -> Step:
-    r"""Add the rows up into the one row that becomes the update.
+    r"""Adds the rows up into one row, the update.
 
     ``"sum"`` is :math:`\sum_i g_i`; ``"mean"`` divides by the number of rows in use;
     weights ``[R]`` give :math:`\sum_i w_i g_i`.
@@ -130,8 +130,8 @@ def combine(
       A step ``[R, K] -> [1, K]``.
 
     Raises:
-      ValueError: An unknown reduction, a weight that is negative or not finite (where
-        it is known, rather than traced), or weights that do not fit the rows.
+      ValueError: The reduction is unknown; a weight is negative or not finite (traced
+        weights are not checked); or there is not one weight for each row.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -147,8 +147,8 @@ def combine(
         bad = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
         if given.ndim == 1 and bad.size:
             raise ValueError(
-                f"weights are finite and 0 or more; that of row {bad[0]} is "
-                f"{given[bad[0]]}, which would ascend its objective."
+                f"weights must be finite and 0 or more; got {given[bad[0]]} for row "
+                f"{bad[0]}, which would ascend its objective."
             )
 
     def update(rows: CurrentRows, state: Any) -> tuple[Array, Any]:
@@ -158,7 +158,7 @@ def combine(
             weights = jnp.asarray(reduction, coefficients.dtype)
             if weights.shape != used.shape:
                 raise ValueError(
-                    f"combine needs {len(used)} weights, one a row; not "
+                    f"combine needs {len(used)} weights, one for each row; got shape "
                     f"{weights.shape}."
                 )
             used = used * weights
@@ -176,32 +176,33 @@ def balance_magnitudes(
     strength: Scalar | Numbers = 1.0,
     clamp: tuple[Scalar, Scalar] | None = None,
 ) -> Step:
-    r"""Scale each row by a positive factor, so that no objective drowns another.
+    r"""Scales each row by a positive factor, so that no objective dominates.
 
     - ``"equal_norms"``: :math:`\alpha_i = \beta_i\, \nu / \|g_i\|`, where :math:`\nu`
       is the reference norm: the mean, least or greatest norm of the rows in use, or
-      the norm of row ``reference``. That row itself keeps its length, so with
-      ``reference=0, strength=0.3`` every other gradient gets 0.3 of the first's norm;
-      where it is zero or masked there is no length to take, and all keep theirs.
+      the norm of row ``reference``. The reference row keeps its length, so with
+      ``reference=0, strength=0.3`` every other gradient gets 0.3 of the first
+      gradient's norm. If the reference row is zero or masked, all rows keep their
+      lengths.
     - ``"loss_ratio"``: :math:`\alpha_i = \beta_i\, r_i / \bar r` with
       :math:`r_i = \ell_i / \ell_i^0`: objectives whose loss has fallen less get more
       weight (the relative inverse training rate of GradNorm). Needs ``losses``.
     - ``"none"``: :math:`\alpha_i = \beta_i`.
 
     Args:
-      mode: One of the above.
+      mode: One of the modes above.
       reference: See above; read in mode ``"equal_norms"`` only.
       strength: :math:`\beta`, one number or one for each row, ≥ 0; may be traced.
-      clamp: The least and the greatest factor allowed, if any; may be traced.
+      clamp: The least and the greatest factor allowed, or None; may be traced.
 
     Returns:
       A step ``[R, K] -> [R, K]``. Zero and masked rows keep the factor 1.
 
     Raises:
-      ValueError: An unknown mode or reference; a negative strength, or limits that
-        are negative or exchanged; at the update, mode ``"loss_ratio"``
-        without losses, after a step that changed the number of rows, or a strength or
-        reference that does not fit the number of rows.
+      ValueError: The mode or the reference is unknown; a strength is negative; the
+        limits are negative or exchanged. At the update: mode ``"loss_ratio"`` gets no
+        losses, or follows a step that changed the number of rows; or the strength or
+        the reference does not fit the number of rows.
 
     References:
       Chen et al., *GradNorm*, ICML 2018, for the ratio.
@@ -216,10 +217,10 @@ def balance_magnitudes(
     """
     check_choice("mode", mode, "equal_norms", "loss_ratio", "none")
     if is_known(strength) and not np.all(np.asarray(strength) >= 0):
-        raise ValueError(f"strength must be 0 or more, not {strength}.")
+        raise ValueError(f"strength must be 0 or more; got {strength}.")
     if clamp is not None and is_known(clamp) and not 0 <= clamp[0] <= clamp[1]:
         raise ValueError(
-            f"clamp is the least and the greatest factor, 0 or more, not {clamp}."
+            f"clamp must be the least and the greatest factor, 0 or more; got {clamp}."
         )
     if isinstance(reference, str):
         other = "a row's number"
@@ -237,7 +238,8 @@ def balance_magnitudes(
         beta = jnp.asarray(strength, rows.coefficients.dtype)
         if beta.shape not in ((), used.shape):
             raise ValueError(
-                f"strength is one number or {len(used)}, one a row; not {beta.shape}."
+                f"strength must be one number or {len(used)}, one for each row; got "
+                f"shape {beta.shape}."
             )
         factors = jnp.broadcast_to(beta, used.shape)
         if mode == "equal_norms":
@@ -263,7 +265,7 @@ def balance_magnitudes(
 
 
 def random_weighting_step(*, key: Array | int = 0) -> Step:
-    r"""Weigh the rows by random shares, drawn anew at each update.
+    r"""Weighs the rows by random weights, drawn at each update.
 
     .. math:: w = \operatorname{softmax}(z), \qquad z_i \sim \mathcal N(0, 1).
 
@@ -271,7 +273,7 @@ def random_weighting_step(*, key: Array | int = 0) -> Step:
       key: A key, or a seed; may be traced.
 
     Returns:
-      A step ``[R, K] -> [1, K]``. The rows in use share a weight of 1.
+      A step ``[R, K] -> [1, K]``. The weights of the rows in use sum to 1.
 
     References:
       Lin et al., *Reasonable Effectiveness of Random Weighting: A Litmus Test for
@@ -293,7 +295,7 @@ def random_weighting_step(*, key: Array | int = 0) -> Step:
     """
 
     def update(rows: CurrentRows, state: RandomWeightingState) -> tuple[Array, Any]:
-        # Zero gradients are told from the diagonal alone: no product of K×K matrices.
+        # The diagonal shows zero gradients, without a product of K×K matrices.
         present = jnp.diagonal(rows.gramian) > 0
         mask = present if rows.mask is None else present & rows.mask
         used = rows._replace(mask=mask).used
@@ -308,30 +310,31 @@ def random_weighting_step(*, key: Array | int = 0) -> Step:
 
 
 def gradnorm_step(*, alpha: Scalar = 1.5, learning_rate: Scalar = 0.025) -> Step:
-    r"""Learn weights that give slow objectives longer gradients (GradNorm).
+    r"""Learns weights that give slow objectives longer gradients (GradNorm).
 
-    With :math:`r_k` the objective's loss over its first, over the mean of these, the
-    weights descend
+    Let :math:`r_k` be the ratio of the objective's loss to its first loss, divided by
+    the mean of these ratios. The weights descend
 
     .. math:: \sum_k \Big| \frac{w_k \|g_k\| - \bar G\, r_k^{\alpha}}{\bar G} \Big|,
         \qquad \bar G = \operatorname{mean}_k w_k \|g_k\|,
 
-    with :math:`\bar G` held fixed, and are then scaled to sum to K. The division is
-    ours, so that the learning rate does not depend on the gradients' scale; so is a
-    weight's least value, 0. The paper takes the norms in the last shared layer; ours
-    are those of the gradients that are reconciled. Today's weights make today's update.
+    with :math:`\bar G` held fixed, and are then scaled to sum to K. The division by
+    :math:`\bar G` is ours, so that the learning rate does not depend on the gradients'
+    scale; the lower bound 0 of the weights is ours too. The paper uses norms in the
+    last shared layer; this step uses norms of the gradients that are reconciled. The
+    weights before the descent make the update.
 
     Args:
-      alpha: :math:`\alpha` ≥ 0: 0 asks for equal norms; may be traced.
-      learning_rate: Of the weights; may be traced.
+      alpha: :math:`\alpha` ≥ 0; 0 asks for equal norms; may be traced.
+      learning_rate: Learning rate of the weights; may be traced.
 
     Returns:
       A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. A masked objective adds
       nothing and keeps its weight.
 
     Raises:
-      ValueError: A negative alpha or learning rate; at the update, no losses, or not
-        one a row.
+      ValueError: ``alpha`` or the learning rate is negative. At the update: there is
+        not one loss for each row.
 
     References:
       Chen et al., *GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
@@ -373,7 +376,7 @@ def gradnorm_step(*, alpha: Scalar = 1.5, learning_rate: Scalar = 0.025) -> Step
         mean = jnp.where(mean > 0, mean, 1.0)
         slopes = norms / mean * jnp.sign(lengths / mean - ratios**alpha)
         moved = jnp.maximum(state.shares - learning_rate * slopes, 0.0)
-        # Those known share what they had, so that absence costs nothing.
+        # The known objectives keep their total weight, so that absence costs nothing.
         share = jnp.sum(jnp.where(known, state.shares, 0.0))
         total = jnp.sum(jnp.where(known, moved, 0.0))
         moved = moved * (share / jnp.where(total > 0, total, 1.0))
@@ -391,7 +394,7 @@ def famo_step(
     weight_decay: Scalar = 1e-5,
     minimum: Scalar | Numbers = 0.0,
 ) -> Step:
-    r"""Let all losses fall at one relative rate (FAMO).
+    r"""Weighs objectives so that all losses fall at one relative rate (FAMO).
 
     With logits :math:`\xi`, :math:`z = \operatorname{softmax}(\xi)` and losses
     :math:`\ell` above their minimum :math:`b`,
@@ -402,25 +405,27 @@ def famo_step(
     and Adam moves the logits along :math:`(\partial z / \partial \xi)^\top \delta` with
     :math:`\delta = \log(\ell^{\text{before}} - b) - \log(\ell^{\text{after}} - b)`.
 
-    Which losses are compared: the paper evaluates one batch before and after its
-    update. A step sees one evaluation an update, so :math:`\ell^{\text{before}}` are
-    the losses of the last update, and :math:`\ell^{\text{after}}` those of this one,
-    another batch perhaps, which adds noise to :math:`\delta`. For the paper's
-    comparison pass ``replayed_losses [K]`` to ``update``: the last update's batch
-    evaluated with today's parameters; they are then :math:`\ell^{\text{after}}`.
+    The paper compares losses of one batch before and after the update on this batch. A
+    step gets one evaluation for each update. So :math:`\ell^{\text{before}}` are the
+    losses at the last update, and :math:`\ell^{\text{after}}` the losses at the present
+    update; if these are on different batches, :math:`\delta` is noisier. For the
+    paper's comparison pass ``replayed_losses [K]`` to ``update``: the losses of the
+    last update's batch at the present parameters. They then serve as
+    :math:`\ell^{\text{after}}`.
 
     Args:
-      learning_rate: Of the logits' Adam; may be traced.
-      weight_decay: Of the logits, added to their gradient; may be traced.
-      minimum: :math:`b`, one number or one for each objective; losses count as 1e-8
-        above it at least. May be traced.
+      learning_rate: Learning rate of Adam on the logits; may be traced.
+      weight_decay: Weight decay of the logits, added to their gradient; may be traced.
+      minimum: :math:`b`, one number or one for each objective; may be traced. Losses
+        below ``minimum + 1e-8`` count as ``minimum + 1e-8``.
 
     Returns:
       A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. The weights of the
-      objectives in use sum to 1; a masked one keeps its logit.
+      objectives in use sum to 1; masked objectives keep their logits.
 
     Raises:
-      ValueError: A negative rate or decay; at the update, no losses, or not one a row.
+      ValueError: The learning rate or the weight decay is negative. At the update:
+        there is not one loss for each row.
 
     References:
       Liu et al., *FAMO: Fast Adaptive Multitask Optimization*, NeurIPS 2023. The
@@ -462,7 +467,7 @@ def famo_step(
             shape = () if given is None else jnp.asarray(given).shape
             if shape not in ((), losses.shape):
                 raise ValueError(
-                    f"famo needs one {name} for each row: {len(losses)} rows, not the "
+                    f"famo needs one {name} for each of the {len(losses)} rows; got "
                     f"shape {shape}."
                 )
         after = losses if replayed is None else replayed
@@ -482,7 +487,7 @@ def famo_step(
 def uncertainty_weighting_step(
     *, learning_rate: Scalar = 0.01, likelihood: Likelihood = "classification"
 ) -> Step:
-    r"""Weigh losses by learned variances: homoscedastic uncertainty.
+    r"""Weighs losses by learned variances (homoscedastic uncertainty).
 
     With log-variances :math:`s_k`, the objective is
     :math:`\sum_k c\, e^{-s_k} \ell_k + \tfrac12 s_k`, where :math:`c` is 1 for
@@ -491,14 +496,14 @@ def uncertainty_weighting_step(
     .. math:: w_k = c\, e^{-s_k}, \qquad
         s_k \leftarrow s_k - \eta \left(\tfrac12 - c\, e^{-s_k} \ell_k\right).
 
-    In the paper the model's optimiser learns the log-variances. Here they are the
-    step's own state, which a plain gradient step of its own updates from the same
-    losses, after the weights have been taken: they do not feel the model's schedule,
-    momentum or weight decay.
+    In the paper the model's optimiser learns the log-variances. Here the log-variances
+    are state of the step. After the weights are computed, one plain gradient step on
+    the same losses updates the log-variances. So the model's schedule, momentum and
+    weight decay do not affect the log-variances.
 
     Args:
       learning_rate: :math:`\eta` ≥ 0; may be traced. Keep it below the inverse of the
-        losses: a longer step overshoots.
+        losses, since a longer step overshoots.
       likelihood: ``"classification"`` or ``"regression"``.
 
     Returns:
@@ -506,8 +511,8 @@ def uncertainty_weighting_step(
       nothing, and keeps its log-variance.
 
     Raises:
-      ValueError: An unknown likelihood or a negative learning rate; at the update, no
-        losses, or not one a row.
+      ValueError: The likelihood is unknown, or the learning rate is negative. At the
+        update: there is not one loss for each row.
 
     References:
       Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses
@@ -550,29 +555,29 @@ def uncertainty_weighting_step(
 
 
 def dwa_step(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
-    r"""Weigh objectives by how slowly their losses fall (dynamic weight average).
+    r"""Weighs objectives by how slowly their losses fall (dynamic weight average).
 
     With :math:`L_k(t)` the mean loss of period :math:`t`,
 
     .. math:: r_k = \frac{L_k(t-1)}{L_k(t-2)}, \qquad
         w_k = m\, \frac{e^{r_k / T}}{\sum_i e^{r_i / T}}
 
-    for m objectives in use; 1 each during the first two periods, in which the ratio is
-    not yet known.
+    for m objectives in use. All weights are 1 during the first two periods, in which
+    the ratio is not yet known.
 
     Args:
-      every: The updates of a period: in the paper, those of an epoch. Over single
-        batches the ratios are mostly noise.
+      every: The number of updates in a period; in the paper, a period is an epoch.
+        Ratios of single batches are mostly noise.
       temperature: :math:`T > 0`; large for nearly equal weights; may be traced.
 
     Returns:
       A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. A masked objective adds
-      nothing to the update or to its mean. One without two usable means, positive ones,
-      has the ratio 1.
+      nothing to the update or to its mean. An objective without two positive means has
+      the ratio 1.
 
     Raises:
-      ValueError: An ``every`` below 1 or a temperature that is not positive; at the
-        update, no losses, or not one a row.
+      ValueError: ``every`` is below 1, or the temperature is not positive. At the
+        update: there is not one loss for each row.
 
     References:
       Liu, Johns and Davison, *End-to-End Multi-Task Learning with Attention*, CVPR
@@ -600,7 +605,7 @@ def dwa_step(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
     check_positive("temperature", temperature)
 
     def init(number: int) -> DWAState:
-        # Each its own buffer, so that the state can be donated.
+        # Separate buffers, so that the state can be donated.
         return DWAState(
             sums=jnp.zeros(number, jnp.float32),
             counts=jnp.zeros(number, jnp.int32),
@@ -635,7 +640,7 @@ def dwa_step(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
 
 
 def group_dro_step(step_size: Scalar) -> Step:
-    r"""Weigh the groups' losses by exponentiated ascent on the worst-case loss.
+    r"""Weighs groups by exponentiated ascent on the worst-case loss (group DRO).
 
     .. math:: q_k \propto q_k\, e^{\eta\, \ell_k}, \qquad d = \sum_k q_k\, g_k.
 
@@ -643,11 +648,12 @@ def group_dro_step(step_size: Scalar) -> Step:
       step_size: :math:`\eta` ≥ 0; may be traced. 0 gives equal weights.
 
     Returns:
-      A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. Masked groups (those
-      without an example in the batch) keep their weight and add nothing.
+      A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. Masked groups, such as
+      groups without an example in the batch, keep their weight and add nothing.
 
     Raises:
-      ValueError: A negative step size; at the update, no losses, or not one a row.
+      ValueError: The step size is negative. At the update: there is not one loss for
+        each row.
 
     References:
       Sagawa et al., *Distributionally Robust Neural Networks for Group Shifts*, ICLR
@@ -672,10 +678,10 @@ def group_dro_step(step_size: Scalar) -> Step:
     def update(rows: CurrentRows, state: GroupDROState) -> tuple[Array, GroupDROState]:
         losses, present = usable_losses("group_dro", rows)
         exponents = step_size * jnp.where(present, losses, 0.0)
-        # Only what would overflow is moved; the shares are the same.
+        # A shift of all exponents, only against overflow: the weights stay the same.
         exponents -= jnp.maximum(jnp.max(exponents) - 60.0, 0.0)
         grown = state.shares * jnp.exp(exponents)
-        # Only the weights present share what they had, so that absence costs nothing.
+        # The groups present keep their total weight, so that absence costs nothing.
         share = jnp.sum(jnp.where(present, state.shares, 0.0))
         total = jnp.sum(jnp.where(present, grown, 0.0))
         scale = share / jnp.where(total > 0, total, 1.0)
@@ -690,13 +696,14 @@ def group_dro_step(step_size: Scalar) -> Step:
 def scalarize(
     *, num_objectives: int, reduction: Literal["sum", "mean"] | Numbers = "sum"
 ) -> optax.GradientTransformationExtraArgs:
-    """Linear scalarisation: the gradient of a weighted sum of the objectives.
+    """Computes the gradient of a weighted sum of the objectives (scalarisation).
 
-    ``reconcile(steps.combine(reduction))``; see :func:`fairjax.steps.combine`. With
-    weights that were chosen on validation data it is the baseline that every other
-    method has to beat (Xin et al. 2022). Weights may be traced, so that a grid of
-    them trains side by side under ``vmap``. It is cheaper without stacked gradients;
-    here it is a method among others, with the same diagnostics.
+    This is ``reconcile(steps.combine(reduction))``; see :func:`fairjax.steps.combine`.
+    With weights that were chosen on validation data, linear scalarisation is the
+    baseline that every other method has to beat (Xin et al. 2022). Weights may be
+    traced, so that a grid of weights trains in parallel under ``vmap``. Without stacked
+    gradients, scalarisation is cheaper; this method gives it the diagnostics of other
+    methods.
 
     References:
       Xin et al., *Do Current Multi-Task Optimization Methods in Deep Learning Even
@@ -720,10 +727,10 @@ def equal_norms(
     clamp: tuple[Scalar, Scalar] | None = None,
     reduction: Literal["sum", "mean"] | Numbers = "sum",
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradients scaled to one length, then added up.
+    """Scales gradients to one length, then adds them up.
 
-    ``reconcile(steps.balance_magnitudes("equal_norms", ...), steps.combine(...))``; for
-    the formula, the arguments and the errors see
+    This is ``reconcile(steps.balance_magnitudes("equal_norms", ...),
+    steps.combine(...))``. For the formula, the arguments and the errors see
     :func:`fairjax.steps.balance_magnitudes`.
 
     Example:
@@ -753,7 +760,7 @@ def usable_losses(
     """Returns the rows' losses, and which rows are in use and have a finite loss.
 
     Raises:
-      ValueError: No losses, or another number of rows than of losses.
+      ValueError: There is not one loss for each row.
 
     Example:
       >>> import jax.numpy as jnp
@@ -778,7 +785,10 @@ def loss_ratios(
     initial: Float[Array, " K"],
     used: Bool[Array, " K"],
 ) -> tuple[Float[Array, " K"], Float[Array, " K"], Bool[Array, " K"]]:
-    """Losses over the first usable ones, over the mean; those first; which are known.
+    """Returns relative loss ratios, the first usable losses, and which are known.
+
+    A ratio is a loss divided by the objective's first usable loss, and by the mean of
+    these quotients.
 
     Example:
       >>> import jax.numpy as jnp
@@ -801,8 +811,7 @@ def _reference_norm(
     if not isinstance(reference, str):
         if not 0 <= reference < norms.shape[0]:
             raise ValueError(
-                f"reference row {reference} does not exist: there are "
-                f"{norms.shape[0]} rows, from 0."
+                f"reference must be a row, 0 to {norms.shape[0] - 1}; got {reference}."
             )
         return norms[reference]
     if reference == "min":
@@ -818,7 +827,7 @@ def _move_logits(
     falls: Float[Array, " K"],
     known: Bool[Array, " K"],
 ) -> tuple[Float[Array, " K"], Any]:
-    """One step of Adam for the logits of objectives whose fall is known, if any."""
+    """Takes a step of Adam on the logits of objectives with a known fall, if any."""
     shares = jax.nn.softmax(state.logits, where=known)
     shares = jnp.where(known, shares, 0.0)
     slopes = shares * (falls - jnp.sum(shares * falls))

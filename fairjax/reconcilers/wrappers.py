@@ -1,4 +1,4 @@
-"""Wrappers that fit optax transformations and stacked gradients to each other."""
+"""Wrappers that apply optax transformations to stacked gradients."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from fairjax.types import Jacobian, Params, check_whole
 
 
 class AccumulateState(NamedTuple):
-    """Carried by :func:`accumulate`.
+    """State of :func:`accumulate`.
 
     Attributes:
-      sums: ``[K, *param]``, the gradients since the last update, added up.
-      losses: ``[K]``, the losses likewise.
-      counts: ``[K]``, how many of them there are.
-      micro_step: ``[]``, how many calls there have been since the last update.
-      skipped: ``[K]``, how often an objective was left out of the sums, for a gradient
-        or a loss that was not finite.
+      sums: ``[K, *param]``, sums of the gradients since the last update.
+      losses: ``[K]``, sums of the losses since the last update.
+      counts: ``[K]``, the number of gradients in each sum.
+      micro_step: ``[]``, the number of calls since the last update.
+      skipped: ``[K]``, the number of calls that left an objective out of the sums
+        because its gradient or loss was not finite.
       inner: The state of the transformation.
     """
 
@@ -37,22 +37,23 @@ class AccumulateState(NamedTuple):
 def per_objective(
     transform: optax.GradientTransformation, *, num_objectives: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Run an optax transformation on each objective's row by itself.
+    """Applies an optax transformation to each objective's row separately.
 
-    ``optax.clip_by_global_norm`` on stacked gradients clips all rows as one vector;
-    ``per_objective`` of it clips each row. Each row has its own state, and where that
-    holds a random key (``optax.add_noise``), a key of its own.
+    ``optax.clip_by_global_norm`` on stacked gradients clips all rows as one vector; the
+    same transformation in ``per_objective`` clips each row. Each row has a separate
+    state. Where a state holds a random key (``optax.add_noise``), rows have different
+    keys.
 
     Args:
-      transform: Any optax transformation of ``[*param]``.
-      num_objectives: K.
+      transform: An optax transformation of ``[*param]``.
+      num_objectives: The number of objectives, K.
 
     Returns:
-      A transformation of ``[K, *param]`` into ``[K, *param]``, to stand before a
-      reconciler. Extra arguments reach ``transform`` as they are.
+      A transformation of ``[K, *param]`` into ``[K, *param]``, for use before a
+      reconciler. Extra arguments reach ``transform`` unchanged.
 
     Raises:
-      ValueError: At the update, gradients without K rows.
+      ValueError: At the update, the gradients do not have K rows.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -87,33 +88,33 @@ def per_objective(
 def accumulate(
     transform: optax.GradientTransformation, *, every: int, num_objectives: int
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Average stacked gradients over several calls, and only then reconcile them.
+    r"""Averages stacked gradients over several calls, and then reconciles them.
 
-    Reconciling each micro-batch and averaging the updates, as ``optax.MultiSteps``
-    after a reconciler does, is another algorithm: conflicts are then settled between
-    noisier gradients. ``MultiSteps`` around a reconciler fails, because its sums have
-    the shape of the parameters.
+    ``optax.MultiSteps`` after a reconciler averages updates instead, each reconciled on
+    one micro-batch. That is another algorithm, which reconciles noisier gradients.
+    ``MultiSteps`` around a reconciler fails, because its sums have the shape of the
+    parameters.
 
-    An objective's gradient is the mean over the calls in which it took part: where its
-    mask was set, and its gradient and loss were finite. One that took part in none is
-    masked. The mean over micro-batches is the whole batch's gradient where objectives
-    are means over equally many examples; of ratios, such as equalized odds, and of
-    groups of varying size it is an estimate (:func:`fairjax.cell_objectives` with a
-    ``decay`` carries cell means over batches instead).
+    An objective's gradient is the mean over the calls in which its mask was True and
+    its gradient and loss were finite. An objective without such a call is masked. If
+    objectives are means over equally many examples, the mean over micro-batches is the
+    gradient on the whole batch. For ratios, such as equalized odds, and for groups of
+    varying size, the mean is an estimate; for these, :func:`fairjax.cell_objectives`
+    with a ``decay`` carries cell means over batches.
 
     Args:
-      transform: A reconciler, and what follows it in ``optax.chain``.
-      every: Calls for one update, ≥ 1.
-      num_objectives: K.
+      transform: A reconciler, and the rest of its ``optax.chain``.
+      every: Number of calls for one update, ≥ 1.
+      num_objectives: The number of objectives, K.
 
     Returns:
-      A transformation of ``[K, *param]`` into ``[*param]``: zero but at every
-      ``every``-th call. ``losses=[K]`` and ``mask=[K]`` are those of the call; means
-      reach ``transform``. Other extra arguments reach it as they are at the last call.
-      Gradients are added up in float32 at least.
+      A transformation of ``[K, *param]`` into ``[*param]``. The update is zero except
+      at every ``every``-th call. ``losses=[K]`` and ``mask=[K]`` are those of the call;
+      their means reach ``transform``. Other extra arguments reach ``transform`` with
+      the values of the last call. Gradients are added up in float32 at least.
 
     Raises:
-      ValueError: An ``every`` below 1; at the update, gradients without K rows.
+      ValueError: ``every`` is below 1. At the update: the gradients do not have K rows.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -207,25 +208,25 @@ def per_label(
     transforms: Mapping[Hashable, optax.GradientTransformation],
     labels: Any | Callable[[Params], Any],
 ) -> optax.GradientTransformationExtraArgs:
-    """Give parts of the parameters reconcilers of their own, by label.
+    """Applies a different reconciler to each labelled part of the parameters.
 
-    ``optax.partition``, checked: a shared trunk is reconciled and heads are summed up,
-    or each layer is reconciled for itself, from its own gradients alone.
+    This is ``optax.partition`` with checks. For example, reconcile a shared trunk and
+    sum up the heads' gradients, or reconcile each layer from its own gradients.
 
     Args:
       transforms: A transformation of ``[K, *param]`` into ``[*param]`` for each label.
-      labels: A tree of labels like the parameters' tree, or a prefix of it; or a
-        function that makes one from the parameters.
+      labels: A tree of labels like the parameters' tree, or a prefix of this tree; or a
+        function that makes such a tree from the parameters.
 
     Returns:
-      A transformation of ``[K, *param]`` into ``[*param]``. Diagnostics are found in
+      A transformation of ``[K, *param]`` into ``[*param]``. Diagnostics are in
       ``state.inner_states[label].inner_state``.
 
     Raises:
-      ValueError: At ``init``, a parameter without a label, a label of no parameter,
-        or a label without a transformation; at the update, a transformation that leaves
-        stacked gradients (chain ``optax.set_to_zero()`` after ``fairjax.scalarize`` to
-        freeze a part).
+      ValueError: At ``init``: a parameter has no label, a label has no parameter, or a
+        label has no transformation. At the update: a transformation leaves stacked
+        gradients. (To freeze a part, chain ``optax.set_to_zero()`` after
+        ``fairjax.scalarize``.)
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -262,7 +263,7 @@ def per_label(
                 raise ValueError(
                     f"the transformation of {jax.tree_util.keystr(path)} leaves the "
                     f"shape {jnp.shape(after)} of stacked gradients {jnp.shape(leaf)}: "
-                    "each label needs a reconciler, fairjax.scalarize at least."
+                    "each label needs a reconciler, such as fairjax.scalarize."
                 )
         return found, state
 
@@ -273,18 +274,18 @@ def _check_labels(tree: Any, params: Params, transforms: Mapping[Any, Any]) -> N
     named = jax.tree_util.tree_leaves_with_path(tree)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in leaves:
-        # A label of a whole branch is that of each parameter in it.
+        # A label of a branch is the label of each parameter in the branch.
         found = [label for start, label in named if path[: len(start)] == start]
         name = f"parameter {jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)}"
         if not found:
-            raise ValueError(f"the labels miss {name}.")
+            raise ValueError(f"the labels have none for {name}.")
         if found[0] not in transforms:
             raise ValueError(
-                f"{name} has the label {found[0]!r}, for which there is no "
-                f"transformation; there are {', '.join(map(repr, transforms))}."
+                f"{name} has the label {found[0]!r}, which has no transformation; "
+                f"labels with one are {', '.join(map(repr, transforms))}."
             )
     for start, label in named:
         if not any(path[: len(start)] == start for path, _ in leaves):
             raise ValueError(
-                f"label {label!r} at {jax.tree_util.keystr(start)} is of no parameter."
+                f"label {label!r} at {jax.tree_util.keystr(start)} has no parameter."
             )

@@ -157,7 +157,7 @@ def test_an_empty_bucket_gives_no_batch():
             lambda: buckets.bucket_boundaries([-1], 2),
             r"integers, 0 or more; got \[-1\]",
         ),
-        (lambda: buckets.bucket_boundaries([1], 0), "num_buckets is at least 1"),
+        (lambda: buckets.bucket_boundaries([1], 0), "num_buckets must be at least 1"),
         (
             lambda: buckets.padding_share([5], [4]),
             "at most the last boundary, 4; got 5",
@@ -185,8 +185,11 @@ def test_an_empty_bucket_gives_no_batch():
             lambda: buckets.batches([1], [1], [1, 1], seed=0),
             r"each of the 1 buckets; got \[1, 1\]",
         ),
-        (lambda: buckets.batches([1], [1], 1, seed=-1), "seed is at least 0"),
-        (lambda: buckets.batches([1], [1], 1, seed=0, start=-1), "start is at least 0"),
+        (lambda: buckets.batches([1], [1], 1, seed=-1), "seed must be at least 0"),
+        (
+            lambda: buckets.batches([1], [1], 1, seed=0, start=-1),
+            "start must be at least 0",
+        ),
         (
             lambda: buckets.batches([1], [1], 2, seed=0, drop_remainder=True),
             "must have batch_size=2 rows or more; got 1",

@@ -490,10 +490,10 @@ def test_decoding_is_jaxs_resizing_standardised(fairvision, size):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (0, "image_size is at least 1, not 0"),
-        (2.5, "image_size is a whole number .* not 2.5"),
-        ("8", "image_size is a whole number .* not '8'"),
-        (True, "image_size is a whole number .* not True"),
+        (0, "image_size must be at least 1; got 0"),
+        (2.5, "image_size must be a static Python int, .*; got 2.5"),
+        ("8", "image_size must be a static Python int, .*; got '8'"),
+        (True, "image_size must be a static Python int, .*; got True"),
     ],
 )
 def test_sizes_that_no_image_has(size, message, untyped):

@@ -244,5 +244,5 @@ def test_batches_are_laid_over_devices():
 
 
 def test_sizes_are_checked_at_once():
-    with pytest.raises(ValueError, match="size is at least 1, not 0"):
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
         prefetch([], size=0)

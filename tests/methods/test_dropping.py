@@ -56,7 +56,7 @@ def test_each_update_draws_anew():
 
 @pytest.mark.parametrize("leak", [-0.1, 1.5, [0.5, 2.0]])
 def test_bad_leaks(leak):
-    with pytest.raises(ValueError, match=r"leak lies in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"leak must lie in \[0, 1\]"):
         fairjax.graddrop(num_objectives=2, leak=leak)
     with pytest.raises(ValueError, match="one number or 3"):
         fairjax.graddrop(num_objectives=3, leak=[0.1, 0.2])

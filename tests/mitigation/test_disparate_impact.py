@@ -382,7 +382,7 @@ SOUND, WHO = table()
         ({"scale": "log"}, {}, "scale must be 'value' or 'rank'; got 'log'"),
         ({"ties": "first"}, {}, "ties must be 'middle' or 'random'; got"),
         ({"unseen": "drop"}, {}, "unseen must be .* got 'drop'"),
-        ({"num_quantiles": 1}, {}, "num_quantiles is at least 2, not 1"),
+        ({"num_quantiles": 1}, {}, "num_quantiles must be at least 2; got 1"),
         (
             {"discrete": "all"},
             {},

@@ -615,7 +615,7 @@ def test_a_group_without_positives(patients):
             ({"estimator": learner, name: value}, words)
             for learner in (FLAX, SKLEARN)
             for name, value, words in (
-                ("max_iterations", 0, "max_iterations is at least 1"),
+                ("max_iterations", 0, "max_iterations must be at least 1"),
                 ("gap_tolerance", -1.0, "gap_tolerance must be 0 or more; got -1.0"),
                 ("gap_tolerance", np.nan, "gap_tolerance must be 0 or more; got nan"),
                 ("learning_rate", 0.0, "learning_rate must be finite and above 0; got"),
@@ -626,7 +626,7 @@ def test_a_group_without_positives(patients):
                 ),
             )
         ),
-        ({"estimator": FlaxClassifier(steps=0)}, "steps is at least 1"),
+        ({"estimator": FlaxClassifier(steps=0)}, "steps must be at least 1"),
         (
             {"estimator": FlaxClassifier(batch_size=8)},
             "optimizer must suit batches .*; got None",

@@ -388,7 +388,7 @@ def test_distances_of_one_group_or_no_values_are_not_defined():
         ({"scale": "log"}, "scale must be 'value' or 'rank'; got 'log'"),
         ({"ties": "first"}, "ties must be 'middle' or 'random'; got"),
         ({"ties": "random"}, "ties='random' needs a key; got None"),
-        ({"number": 1}, "num_quantiles is at least 2"),
+        ({"number": 1}, "num_quantiles must be at least 2"),
         ({"number": 50_000}, "num_quantiles must be 46341 or less; got 50000"),
     ],
 )

@@ -188,7 +188,7 @@ def test_the_tolerance_is_half_the_standard_error_by_default():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_iterations": 0}, "max_iterations is at least 1"),
+        ({"max_iterations": 0}, "max_iterations must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be finite and above 0; got 0.0"),
         (
             {"multiplier_bound": np.inf},

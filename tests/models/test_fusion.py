@@ -374,8 +374,13 @@ def test_jacobian_by_cells_over_seeds():
         ({"labs": 4}, {"notes": 4}, {}, "modalities 'labs', and widths of 'notes'"),
         ({"labs": 4}, {}, {}, "widths of none; they must be the same"),
         ({"items": 4}, {"items": 4}, {}, "cannot be called 'items'"),
-        ({"labs": 4}, {"labs": 0}, {}, "the width of 'labs' is at least 1"),
-        ({"labs": 4}, {"labs": 4}, {"num_outputs": 0}, "num_outputs is at least 1"),
+        ({"labs": 4}, {"labs": 0}, {}, "the width of 'labs' must be at least 1"),
+        (
+            {"labs": 4},
+            {"labs": 4},
+            {"num_outputs": 0},
+            "num_outputs must be at least 1",
+        ),
         ({"labs": 4}, {"labs": 4}, {"width": 6}, "4 heads do not divide 6"),
     ],
 )

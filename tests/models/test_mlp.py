@@ -110,10 +110,10 @@ def test_dropout_in_a_multimodal_classifier_draws_where_there_are_keys_only():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((0, (4,), 1), "num_inputs is at least 1, not 0"),
-        ((3, (4, 0), 1), "the width of a hidden layer is at least 1, not 0"),
-        ((3, (4.5,), 1), "the width of a hidden layer is a whole number"),
-        ((3, (4,), 0), "num_outputs is at least 1, not 0"),
+        ((0, (4,), 1), "num_inputs must be at least 1; got 0"),
+        ((3, (4, 0), 1), "the width of a hidden layer must be at least 1; got 0"),
+        ((3, (4.5,), 1), "the width of a hidden layer must be a static Python int"),
+        ((3, (4,), 0), "num_outputs must be at least 1; got 0"),
     ],
 )
 def test_wrong_sizes(sizes, message, untyped):

@@ -63,7 +63,7 @@ def test_wrong_sizes():
     message = r"features have the shape \(3, 3\); \[examples, 4\] is needed"
     with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, X[:, :3])
-    with pytest.raises(ValueError, match="num_inputs is at least 1"):
+    with pytest.raises(ValueError, match="num_inputs must be at least 1"):
         TabularEncoder(0, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
 
 

@@ -131,8 +131,8 @@ def test_activation_and_hidden_units_are_those_given():
     ("sizes", "message"),
     [
         ((8, 1, 3), "3 heads do not divide 8"),
-        ((8, 0, 2), "depth is at least 1"),
-        ((8, 1, 0), "num_heads is at least 1"),
+        ((8, 0, 2), "depth must be at least 1"),
+        ((8, 1, 0), "num_heads must be at least 1"),
     ],
 )
 def test_wrong_sizes(sizes, message):
@@ -169,5 +169,5 @@ def test_summaries_of_other_shapes(shape, untyped):
 
 @pytest.mark.parametrize("rows", [0, -1, 1.5])
 def test_rows_that_no_answer_has(rows, untyped):
-    with pytest.raises(ValueError, match="num_rows is"):
+    with pytest.raises(ValueError, match="num_rows must be"):
         APPLY(PARAMS, TOKENS, num_rows=rows)

@@ -122,17 +122,17 @@ INPUTS = jnp.ones((4, 3))
             lambda: modulation.fairness_factors(
                 jnp.full((2, 2), 0.7), jnp.ones(2) / 2, strength=-3, threshold=0.04
             ),
-            "strength must be 0 or more, not -3",
+            "strength must be 0 or more; got -3",
         ),
         (
             lambda: modulation.fairness_factors(
                 jnp.full((2, 2), 0.7), jnp.ones(2) / 2, strength=0.3, threshold=-1
             ),
-            "threshold must be 0 or more, not -1",
+            "threshold must be 0 or more; got -1",
         ),
         (
             lambda: modulation.contribution_balance(jnp.ones(2), alpha=-1),
-            "alpha must be 0 or more, not -1",
+            "alpha must be 0 or more; got -1",
         ),
         (
             lambda: modulation.multifair_penalty(
@@ -146,7 +146,7 @@ INPUTS = jnp.ones((4, 3))
         ),
         (
             lambda: modulation.balance_groups(LABELS, NAMES, num_groups=2.0),
-            "num_groups is a whole number",
+            "num_groups must be a static Python int",
         ),
         (
             lambda: modulation.multifair(LABELS, NAMES, num_groups=2, mode="code"),
@@ -240,15 +240,15 @@ INPUTS = jnp.ones((4, 3))
         ),
         (
             lambda: modulation.dual_level(num_modalities=0, num_groups=2),
-            "num_modalities is at least 1, not 0",
+            "num_modalities must be at least 1; got 0",
         ),
         (
             lambda: modulation.dual_level(num_modalities=2, num_groups=1.5),
-            "num_groups is a whole number",
+            "num_groups must be a static Python int",
         ),
         (
             lambda: modulation.dual_level(num_modalities=2, num_groups=2, limit=-1.0),
-            "limit must be 0 or more, not -1.0",
+            "limit must be 0 or more; got -1.0",
         ),
         (
             lambda: modulation.dual_level(num_modalities=2, num_groups=2, order="any"),
@@ -276,12 +276,12 @@ def test_gradients_that_are_not_of_every_modality_and_group():
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        ("balance_modalities", {"rho": -1.0}, "rho must be 0 or more, not -1"),
+        ("balance_modalities", {"rho": -1.0}, "rho must be 0 or more; got -1"),
         ("balance_modalities", {"limit": -2.0}, "limit must be 0 or more"),
-        ("balance_groups", {"mu": -0.3}, "mu must be 0 or more, not -0.3"),
-        ("balance_groups", {"tau": float("nan")}, "tau must be 0 or more, not nan"),
-        ("balance_groups", {"decay": 1.0}, r"decay must lie in \[0, 1\), not 1.0"),
-        ("multifair", {"decay": 2.0}, r"decay must lie in \[0, 1\), not 2.0"),
+        ("balance_groups", {"mu": -0.3}, "mu must be 0 or more; got -0.3"),
+        ("balance_groups", {"tau": float("nan")}, "tau must be 0 or more; got nan"),
+        ("balance_groups", {"decay": 1.0}, r"decay must lie in \[0, 1\); got 1.0"),
+        ("multifair", {"decay": 2.0}, r"decay must lie in \[0, 1\); got 2.0"),
         ("ogm_ge", {"alpha": -0.1}, "alpha must be 0 or more"),
         ("ogm_ge", {"noise": -0.1}, "noise must be 0 or more"),
     ],
@@ -301,7 +301,7 @@ def test_the_penaltys_averages_need_a_decay_below_1():
         "group_auc": jnp.full((2, 2), 0.5),
         "group_seen": jnp.zeros((2, 2), bool),
     }
-    with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), not 1.0"):
+    with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\); got 1.0"):
         modulation.multifair_penalty(**arguments, decay=1.0)
 
 
@@ -429,8 +429,8 @@ def test_padding_of_minus_1_is_no_coding():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_groups": 2.0}, "num_groups is a whole number"),
-        ({"num_groups": 0}, "num_groups is at least 1, not 0"),
+        ({"num_groups": 2.0}, "num_groups must be a static Python int"),
+        ({"num_groups": 0}, "num_groups must be at least 1; got 0"),
     ],
 )
 def test_numbers_of_groups_that_cannot_be(arguments, message):
