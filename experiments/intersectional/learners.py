@@ -1,4 +1,4 @@
-"""The classifiers that the pipeline is built around, and fairness put on top of one."""
+"""The classifiers around which the pipeline is built."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ LearnerName = Literal["xgboost", "logistic", "boosting"]
 
 
 def check_learner(name: str) -> None:
-    """Refuse a learner whose package is not there, before any work is done.
+    """Refuses a learner whose package is not installed, before any work is done.
 
     Raises:
-      ModuleNotFoundError: XGBoost is not installed.
+      ModuleNotFoundError: If XGBoost is needed and not installed.
     """
     if name == "xgboost" and importlib.util.find_spec("xgboost") is None:
         raise ModuleNotFoundError(
@@ -52,5 +52,5 @@ DESCRIBED: Mapping[str, str] = {
 
 
 def make_learner(name: str, seed: int) -> Any:
-    """A scikit-learn classifier that takes sample weights."""
+    """Makes a scikit-learn classifier that takes sample weights."""
     return _MAKERS[name](seed)
