@@ -134,7 +134,7 @@ def _find_rates(
 
 
 def _below_parity(counts: GroupCounts) -> jax.Array:
-    """How far the ratio of true positive rates is below 1."""
+    """Computes how far the ratio of true positive rates is below 1."""
     return 1 - metrics.ratio(metrics.true_positive_rate(counts))
 
 

@@ -2,7 +2,7 @@
 
 The model is a copy of :mod:`experiments.bench.modulation_steps`, with parameters of the
 same names and shapes. As in the released code, scikit-learn computes the AUCs for B and
-the gate on the CPU, a loop over modalities and groups computes their AUCs, and every
+the gate on the CPU. A loop computes the AUCs of modalities within groups, and every
 state is a Python number. Terms that are constants to the optimiser there (see
 :func:`fairjax.modulation.multifair_penalty`) are left out, which saves their time.
 """

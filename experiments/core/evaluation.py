@@ -62,9 +62,9 @@ class Evaluator(evaluation.Evaluator):
           **options: Further options of `fairjax.evaluation.Evaluator`.
 
         Raises:
-          ValueError: If a metric is unknown, the weights cannot be used, an attribute
-            has fewer than two groups that can be compared, or a reference is not one
-            of these groups.
+          ValueError: If a metric is unknown or the weights cannot be used. Also if an
+            attribute has fewer than two groups that can be compared, or a reference is
+            not one of these groups.
         """
         super().__init__(
             cohort(splits, crossed=crossed, references=references),

@@ -52,7 +52,7 @@ def encoder(features: pd.DataFrame) -> ColumnTransformer:
     """Returns an unfitted encoder whose output width depends on the table alone.
 
     A numeric column is filled with the training median, clipped to the 1st and 99th
-    training percentile and standardised to z, and gives two outputs, z and z²
+    training percentile and standardised to z. Its two outputs are z and z²
     (standardised again). The risk is seldom monotone in a vital sign or a lab: a low
     and a high temperature are both bad. Each numeric column with a missing value
     anywhere in the table also gives a 0/1 indicator. A categorical column is one-hot

@@ -73,7 +73,7 @@ def nafld() -> MultimodalTable:
       are used, which lie within the records of all but 5 % of the patients. The
       weighted fraction of patients with a measurement is .73 in the five years,
       against .75 among all patients.
-    - Only a quarter of the patients was followed for ten years or died before. Of this
+    - Only a quarter of the patients was followed for ten years or died before. In this
       quarter 24 % died, but 11 % of all patients by Kaplan-Meier. `weights` correct for
       this difference by inverse probability of censoring within sex and age band.
 

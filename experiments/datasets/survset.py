@@ -86,10 +86,10 @@ def support2() -> ClinicalTable:
 
     The prediction is made at the end of the third day of study, when the vital signs
     and labs were taken; all patients were alive then. A zero heart rate, breathing rate
-    or blood pressure (103 patients, 62 of them with two or three zeros) is kept, since
-    it is the worst value of the day, and two thirds of these patients died. The day's
-    physiology score is kept too, as a published covariate, although its weights were
-    fitted to deaths among part of these patients.
+    or blood pressure is kept, since it is the worst value of the day. 103 patients have
+    such a zero, 62 of them two or three zeros, and two thirds of the 103 died. The
+    day's physiology score is kept too, as a published covariate, although its weights
+    were fitted to deaths among part of the study's patients.
 
     Returns:
         A table of 9,105 patients, of whom 46.8 % died; nobody was lost to follow-up

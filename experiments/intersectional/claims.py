@@ -54,7 +54,7 @@ def claims(
       evaluations: Name of a configuration -> its evaluation.
       titles: Name -> its name for readers.
       folds: Name of a configuration -> metric -> values in single test folds.
-      setting: Of the thresholds of the configurations that are decided by any.
+      setting: Kind of thresholds of the configurations with thresholds.
     """
     chosen = {
         name: f"{name}[{setting}]" if f"{name}[{setting}]" in evaluations else name
@@ -228,10 +228,10 @@ def _of_balance(
     Args:
       text: The claim.
       known: All evaluations.
-      name: Of the configuration.
+      name: Name of the configuration.
       titles: Names for readers.
-      best: The verdict where it is above all others beyond noise.
-      beaten: Where another is above it beyond noise.
+      best: The verdict if the configuration is above all others beyond noise.
+      beaten: The verdict if another configuration is above it beyond noise.
     """
     measured = (
         f"its balance less that of each of the seven others; the claim {best} if it is "

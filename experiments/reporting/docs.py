@@ -11,7 +11,7 @@ verdicts on the claims of a system's paper, on every data set, are marked
     <!-- claims: intersectional -->
     <!-- end -->
 
-If the folder of a run, such as ``results/fairgrad/support2``, is an argument, the
+An argument may be the folder of a run, such as ``results/fairgrad/support2``. Then the
 command first copies the files of the run for the documents, with tables compressed.
 """
 

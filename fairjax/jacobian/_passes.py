@@ -1,12 +1,12 @@
 """The backward passes that give the Jacobian of objectives over cells.
 
 The objectives are functions of the cell sums ``S[s, c]`` of statistics ``s``, so
-``∂L_k/∂θ = Σ_s Σ_c A[k, s, c] ∂S[s, c]/∂θ`` with ``A = ∂L/∂S``. Where one objective
-alone reads a pair ``(s, c)``, ``A`` enters the cotangent of the examples in the cell,
-and all of the objective's pairs make one segment. A pair that several objectives read
-is a segment by itself, and such segments are mixed by ``A`` afterwards. One backward
-pass computes several segments that share no cell, since each example then contributes
-to one segment.
+``∂L_k/∂θ = Σ_s Σ_c A[k, s, c] ∂S[s, c]/∂θ`` with ``A = ∂L/∂S``. If a single objective
+reads a pair ``(s, c)``, ``A`` enters the cotangent of the examples in the cell. All
+such pairs of the objective make one segment. A pair that several objectives read is a
+segment by itself, and such segments are mixed by ``A`` afterwards. One backward pass
+computes several segments that share no cell, since each example then contributes to
+one segment.
 
 The passes are static: they follow from what the objectives declare to read.
 """

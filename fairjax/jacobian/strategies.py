@@ -2,10 +2,10 @@ r"""The Jacobian of several objectives, by four strategies or by the cheapest of
 
 Reverse-mode differentiation of ``K`` objectives costs ``1 + 2K`` forward passes in
 general. Objectives that are functions of cell means (:mod:`fairjax.objectives`) need
-two forward passes for each statistic, however many objectives and cells there are,
-because each example lies in one cell. Static sizes decide which strategy is the
-cheapest, by the cost model of ``fairjax/jacobian/_costs.py``; :func:`explain` returns
-the choice.
+two forward passes for each statistic. This number does not depend on the numbers of
+objectives and cells, because each example lies in one cell. Static sizes decide which
+strategy is the cheapest, by the cost model of ``fairjax/jacobian/_costs.py``;
+:func:`explain` returns the choice.
 """
 
 import dataclasses

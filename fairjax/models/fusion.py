@@ -114,9 +114,9 @@ class MultimodalClassifier(nnx.Module):
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: If there is no encoder, ``widths`` has other modalities, a name
-            cannot be used, a size is not an integer above 0, the heads do not divide
-            the width, or ``pool`` is unknown.
+          ValueError: If ``encoders`` is empty, ``widths`` has other modalities, a name
+            cannot be used, or ``pool`` is unknown. Also if a size is not an integer
+            above 0, or the heads do not divide the width.
         """
         names = tuple(encoders)
         _check_names(names, widths)
@@ -157,8 +157,8 @@ class MultimodalClassifier(nnx.Module):
 
         Raises:
           ValueError: If a modality is missing or unknown, ``present`` has another
-            shape, the inputs have unequal lengths or are not in a tuple or mapping, or
-            an encoder does not return the number of features in ``widths``.
+            shape, or the inputs have unequal lengths or are not in a tuple or mapping.
+            Also if an encoder does not return the number of features in ``widths``.
         """
         self._check(inputs, present)
         if present is not None:

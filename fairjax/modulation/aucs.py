@@ -72,8 +72,8 @@ def group_aucs(
 
     Raises:
       ValueError: If ``kind`` is unknown, ``num_groups`` is below 1, shapes do not fit,
-        or groups are not integers. Where the values are not traced, also if labels are
-        1 and −1, or 1 and 2, or text, and if groups are G or more, or all negative.
+        or groups are not integers. Where values are not traced, also if labels are 1
+        and −1, 1 and 2, or text. Likewise if groups are G or more, or all negative.
 
     References:
       Gao and Zhou, *On the Consistency of AUC Pairwise Optimization*, IJCAI 2015, for
@@ -129,7 +129,7 @@ def _worth_of_pairs(
     groups: Array,
     kind: Kind,
 ) -> Float[Array, "M n"]:
-    """Sums, for each row of the more frequent class, over the row's pairs in its group.
+    """Sums over the pairs, in its group, of each row of the more frequent class.
 
     Each row is in one group only, so one sum serves all groups.
     """

@@ -39,8 +39,8 @@ def last_layer_gradient(
 
     Raises:
       ValueError: If the logits have a single column or shapes do not fit. Where values
-        are not traced, also if labels of a sigmoid are 1 and −1 or 1 and 2, or if rows
-        that count have labels that are not classes of the softmax.
+        are not traced, also if labels of a sigmoid are 1 and −1 or 1 and 2. Likewise if
+        rows that count have labels that are not classes of the softmax.
 
     References:
       Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
@@ -107,10 +107,11 @@ def direction_loss(
 ) -> Float[Array, ""]:
     r"""Computes MultiFair's :math:`L_{gm}`, the misalignment of the fused gradient.
 
-    :math:`\frac1M \left[\sum_m |B_m| - \sum_m B_m \cos(\nabla L, \nabla L_m)\right]`,
-    with :math:`\nabla L` the fused loss's and :math:`\nabla L_m` a unimodal loss's
-    gradient, both for the last layers of their heads. The modalities' gradients and the
-    balance are targets, and no derivative passes through them.
+    The loss is :math:`\frac1M \left[\sum_m |B_m| - \sum_m B_m \cos(\nabla L,
+    \nabla L_m)\right]`. Here :math:`\nabla L` is the fused loss's and
+    :math:`\nabla L_m` a unimodal loss's gradient, both for the last layers of their
+    heads. The modalities' gradients and the balance are targets, and no derivative
+    passes through them.
 
     Args:
       fused: ``[*layer]``, the fused loss's gradient.

@@ -79,10 +79,11 @@ def contribution_balance(
     r"""Computes OGM-GE's :math:`k_m`, which slows modalities that contribute more.
 
     A modality's contribution :math:`s_m` is the sum of the probabilities that it gives
-    the true classes, and :math:`\rho_m = s_m / \bar s_{-m}` compares the contribution
-    with the mean of the other modalities. Then :math:`k_m = 1 - \tanh(\alpha \rho_m)`
-    where :math:`\rho_m > 1`, and 1 elsewhere. With two modalities this is the published
-    method. Its authors leave more than two open, and the mean is our reading.
+    the true classes. The ratio :math:`\rho_m = s_m / \bar s_{-m}` compares the
+    contribution with the mean of the other modalities. Then
+    :math:`k_m = 1 - \tanh(\alpha \rho_m)` where :math:`\rho_m > 1`, and 1 elsewhere.
+    With two modalities this is the published method. Its authors leave more than two
+    open, and the mean is our reading.
 
     Args:
       contributions: ``[M]``, not negative.

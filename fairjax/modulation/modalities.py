@@ -80,10 +80,10 @@ def balance_modalities(
       otherwise the replicas diverge.
 
     Raises:
-      ValueError: If there are no modalities or a name occurs twice, a setting is below
-        0, or the labels do not fit the modalities or the parameters. At the update, if
-        an argument is missing or has another shape, or, where labels are not traced,
-        if they are 1 and −1 or 1 and 2.
+      ValueError: If ``modalities`` is empty or repeats a name, a setting is below 0, or
+        the labels do not fit the modalities or the parameters. At the update, if an
+        argument is missing or has another shape. Where labels are not traced, also if
+        they are 1 and −1 or 1 and 2.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
