@@ -184,6 +184,5 @@ def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
         if even or size == 1:
             return size, calls.tolist()
     raise ValueError(
-        f"{budget.steps} steps cannot be divided among phases with the shares "
-        f"{list(shares)}."
+        f"the phases' fractions must divide {budget.steps} steps; got {list(shares)}."
     )

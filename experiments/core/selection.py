@@ -55,13 +55,13 @@ def select(
     )
     lane = np.arange(splits.num_lanes)[:, None]
 
-    def judged(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def assessed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Padding is NaN, which is sorted behind all scores, and has no weight.
         valid = np.where(real, scores[lane, rows], np.nan)
-        return _judge(splits.partition, splits.attributes, valid, *columns)
+        return _auroc_and_gap(splits.partition, splits.attributes, valid, *columns)
 
-    best, _ = judged(baseline)
-    found = [judged(scores) for scores in logits]
+    best, _ = assessed(baseline)
+    found = [assessed(scores) for scores in logits]
     loss = np.stack([best - auroc for auroc, _ in found])
     gaps = np.stack([gap for _, gap in found])
     within = loss <= tolerance
@@ -96,7 +96,7 @@ def choose(
 
 # One compiled function for the settings of all methods.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _judge(
+def _auroc_and_gap(
     partition: Partition,
     attributes: tuple[str, ...],
     logits: jax.Array,

@@ -20,9 +20,9 @@ def check_learner(name: str) -> None:
     """
     if name == "xgboost" and importlib.util.find_spec("xgboost") is None:
         raise ModuleNotFoundError(
-            "the package xgboost is not installed: pip install xgboost-cpu (xgboost "
-            "where there is no Linux), or choose --learner boosting or --learner "
-            "logistic.",
+            "--learner xgboost must have the package xgboost, which is not installed. "
+            "Run pip install xgboost-cpu (on Linux; elsewhere xgboost), or choose "
+            "--learner boosting or --learner logistic.",
             name="xgboost",
         )
 

@@ -20,7 +20,7 @@ CALLS = frozenset(
 )
 
 
-OWN_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
+CUSTOM_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
 def trace_flat(
@@ -31,7 +31,7 @@ def trace_flat(
     Rematerialisation is inlined as well. A function with a custom derivative stays an
     equation, so that the derivative is kept, unless ``differentiable`` is False.
     """
-    inlined = CALLS if differentiable else CALLS | OWN_DERIVATIVES
+    inlined = CALLS if differentiable else CALLS | CUSTOM_DERIVATIVES
     closed = jax.make_jaxpr(function)(*args)
     flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
         # Abstract values keep the mesh axes that the arguments vary over.

@@ -108,14 +108,14 @@ def check_any_size(
         a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
         for a, b in zip(whole.consts, other.consts, strict=True)
     )
-    if not same_consts or not _alike(whole.jaxpr, other.jaxpr, size, length):
+    if not same_consts or not _equal(whole.jaxpr, other.jaxpr, size, length):
         raise CoupledError(
             "parameters enter a loop, and the statistics depend on the number of "
             "examples in the batch"
         )
 
 
-def _alike(a: Any, b: Any, size: int, length: int) -> bool:
+def _equal(a: Any, b: Any, size: int, length: int) -> bool:
     """Checks whether two parts of jaxprs differ only in the number of examples."""
     if isinstance(a, ClosedJaxpr):
         a, b = a.jaxpr, b.jaxpr  # Since JAX 0.12, each returns itself.
@@ -124,23 +124,23 @@ def _alike(a: Any, b: Any, size: int, length: int) -> bool:
             one.primitive is other.primitive
             and one.params.keys() == other.params.keys()
             and all(
-                _alike(v, other.params[k], size, length) for k, v in one.params.items()
+                _equal(v, other.params[k], size, length) for k, v in one.params.items()
             )
             and all(
-                _alike_atoms(*atoms)
+                _equal_atoms(*atoms)
                 for atoms in zip(one.invars, other.invars, strict=True)
             )
             for one, other in zip(a.eqns, b.eqns, strict=True)
         )
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return len(a) == len(b) and all(
-            _alike(x, y, size, length) for x, y in zip(a, b, strict=True)
+            _equal(x, y, size, length) for x, y in zip(a, b, strict=True)
         )
     # A function among the parameters is not part of the derivative, which is traced.
     return (a, b) == (size, length) or callable(a) or bool(np.all(a == b))
 
 
-def _alike_atoms(a: Any, b: Any) -> bool:
+def _equal_atoms(a: Any, b: Any) -> bool:
     literals = isinstance(a, Literal), isinstance(b, Literal)
     if not any(literals):
         return True

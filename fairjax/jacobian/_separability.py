@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from fairjax.jacobian._jaxprs import (
     CALLS,
-    OWN_DERIVATIVES,
+    CUSTOM_DERIVATIVES,
     aval,
     evaluate,
     inner_jaxpr,
@@ -76,7 +76,7 @@ def analyse(jaxpr: Jaxpr, in_kinds: Sequence[Kind], size: int) -> Analysis:
         if all(kind.axis is None for kind in operands):
             found = _without_examples(eqn, operands)
         else:
-            verdict = _judge(Equation(eqn, operands, size, follow))
+            verdict = _verdict(Equation(eqn, operands, size, follow))
             verdicts[index] = verdict
             positional |= verdict.positional
             found = [Kind(None if a is None else int(a)) for a in verdict.axes]
@@ -121,7 +121,7 @@ def _uniform_axes(eqn: JaxprEqn, operands: Sequence[Kind], rank: int) -> frozens
     return frozenset()
 
 
-def _judge(e: Equation) -> Verdict:
+def _verdict(e: Equation) -> Verdict:
     rule = _RULES.get(e.eqn.primitive.name)
     if rule is None:
         raise CoupledError(f"{e.title} is not known to keep examples apart")
@@ -148,7 +148,7 @@ def _call(e: Equation) -> Verdict:
     return Verdict(inside.axes, opaque=e.has_params, positional=inside.positional)
 
 
-def _own_derivative(e: Equation) -> Verdict:
+def _custom_derivative(e: Equation) -> Verdict:
     """Follows a function with a custom derivative, which must keep examples apart."""
     if e.has_params:
         raise CoupledError(f"{e.title} has a custom derivative by parameters")
@@ -256,7 +256,7 @@ def _cond(e: Equation) -> Verdict:
 _RULES: Mapping[str, Rule] = {
     **OPERATIONS,
     **dict.fromkeys(CALLS, _call),
-    **dict.fromkeys(OWN_DERIVATIVES, _own_derivative),
+    **dict.fromkeys(CUSTOM_DERIVATIVES, _custom_derivative),
     "scan": _scan,
     "while": _while,
     "cond": _cond,
