@@ -12,6 +12,7 @@ from fairjax.types import is_known
 
 
 def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Returns the modalities' names, after checks."""
     names = tuple(modalities)
     if isinstance(modalities, str) or not names or len(set(names)) < len(names):
         raise ValueError(
@@ -26,12 +27,14 @@ def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
 
 
 def needed(who: str, name: str, value: Array | None) -> Array:
+    """Returns an argument of an update, and refuses None."""
     if value is None:
         raise ValueError(f"{who} needs {name}: pass {name}=... to update.")
     return value
 
 
 def unimodal(who: str, scores: Array | None, names: Sequence[str]) -> Array:
+    """Returns unimodal scores ``[n, M]``, after checks."""
     scores = jnp.asarray(needed(who, "unimodal_scores", scores))
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(
@@ -42,6 +45,7 @@ def unimodal(who: str, scores: Array | None, names: Sequence[str]) -> Array:
 
 
 def fused(who: str, scores: Array | None, rows: int) -> Array:
+    """Returns fused scores ``[n]``, after checks."""
     scores = jnp.asarray(needed(who, "scores", scores))
     check_shape("scores", scores, (rows,), "one for each row of unimodal_scores")
     return scores
