@@ -1,4 +1,4 @@
-"""AIF360's mitigation, as its users call it, on the arrays that ours are given."""
+"""AIF360's mitigation, as its users call it, on the same arrays as ours."""
 
 import contextlib
 import io
@@ -14,15 +14,15 @@ from experiments.bench import timing
 
 
 def installed() -> bool:
-    """Say whether AIF360 is, and the package that its impact remover calls."""
+    """Checks whether AIF360 and the package for its impact remover are installed."""
     return timing.installed("aif360", "BlackBoxAuditing")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings of the extras that AIF360 misses and of what pandas is to drop.
+    """Silences warnings about AIF360's missing extras and pandas' deprecations.
 
-    It logs the former as it is imported.
+    AIF360 logs the missing extras when it is imported.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 
 def repair(values: np.ndarray, groups: np.ndarray) -> Callable[[], np.ndarray]:
-    """A call of the disparate impact remover: it gives the repaired features.
+    """Makes a call of the disparate impact remover, which returns repaired features.
 
     Args:
       values: ``[n, d]``.
@@ -58,10 +58,11 @@ def repair(values: np.ndarray, groups: np.ndarray) -> Callable[[], np.ndarray]:
 def equal_odds(
     labels: np.ndarray, decisions: np.ndarray, groups: np.ndarray
 ) -> Callable[[], float]:
-    """A call of the fit of equalized odds to two groups.
+    """Makes a call of the fit of equalized odds to two groups.
 
-    It gives the mean of the false positive and false negative rate, which its objective
-    is four times of, less two: the sum over both groups of FPR − TPR, equal in both.
+    The call returns the mean of the false positive and false negative rate. AIF360's
+    objective is four times this mean, less two: the sum over both groups of FPR − TPR,
+    equal in both groups.
 
     Args:
       labels: ``[n]``, 0 or 1.

@@ -1,8 +1,8 @@
-"""What a whole audit costs: the command, from a table on disk to a report on disk.
+"""Measures a whole audit by the command, from a table on disk to a report on disk.
 
-Run ``python -m experiments.bench.audit --help`` for the options. Each audit is a
-process of its own, as a user starts it: importing, reading, compiling and drawing are
-in its time, and its peak memory is its own.
+Run ``python -m experiments.bench.audit --help`` for the options. Each audit runs in a
+new process, as a user starts it: importing, reading, compiling and drawing are in the
+time, and the peak memory is that process's memory.
 """
 
 import os
@@ -32,12 +32,13 @@ class Options(timing.Options):
     """Time whole audits of simulated tables.
 
     Attributes:
-      rows: Rows of the CSV table; those of CheXpert's by default.
-      patients: Patients of the CSV table where it is audited by patient; CheXpert's.
-      large_rows: Rows of the Parquet table; 0 for none.
+      rows: Rows of the CSV table; by default as many as CheXpert has.
+      patients: Patients of the CSV table in audits by patient; by default as many as
+        CheXpert has.
+      large_rows: Rows of the Parquet table; 0 for no such table.
       runs: How often the CSV table is audited; the Parquet table is audited once.
-      seed: Of the tables.
-      quick: Small tables, once.
+      seed: Seed of the tables.
+      quick: Audit small tables, once.
     """
 
     rows: int = 223_414
@@ -52,14 +53,14 @@ class Row(timing.Row):
     """Audits of one table.
 
     Attributes:
-      table: Its format.
-      rows: Its rows.
-      patients: Whose rows they are; 0 where each is taken for a patient.
-      groups: Groups of single attributes.
-      crossed: Groups of their intersection.
+      table: Format of the table.
+      rows: Number of rows.
+      patients: Number of patients; 0 if each row counts as a patient.
+      groups: Number of groups of single attributes.
+      crossed: Number of groups of the intersection.
       wall: Seconds of each audit.
-      cpu: Processor seconds of each.
-      peak: Gigabytes of memory at most.
+      cpu: Processor seconds of each audit.
+      peak: Peak memory, in gigabytes.
     """
 
     table: Annotated[str, Cell("table")]
@@ -80,7 +81,7 @@ class Row(timing.Row):
 
 
 def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Predictions of a model that underrates the risk of one group."""
+    """Makes predictions of a model that underestimates the risk of one group."""
     patient = rng.integers(0, patients, rows)
     race = rng.choice(len(RACES), patients, p=[0.1, 0.2, 0.1, 0.6])[patient]
     sex = rng.integers(0, 2, patients)[patient]
@@ -99,12 +100,12 @@ def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def write_csv(path: Path, rows: int, patients: int, seed: int) -> None:
-    """The table as CSV."""
+    """Writes the table as CSV."""
     cohort(rows, patients, np.random.default_rng(seed)).to_csv(path, index=False)
 
 
 def write_parquet(path: Path, rows: int, seed: int) -> None:
-    """The table as Parquet, some rows at a time."""
+    """Writes the table as Parquet, some rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -122,13 +123,13 @@ def write_parquet(path: Path, rows: int, seed: int) -> None:
 def audit(
     table: Path, output: Path, *, by_patient: bool = False
 ) -> tuple[float, float, float]:
-    """Audits a table in a process of its own.
+    """Audits a table in a new process.
 
     Returns:
-      Seconds on the clock, processor seconds, and gigabytes of memory at most.
+      Wall-clock seconds, processor seconds, and gigabytes of peak memory.
 
     Raises:
-      ValueError: The audit failed.
+      ValueError: If the audit fails.
     """
     arguments = [
         *("audit", str(table), "--outcome", "died", "--score", "risk"),
@@ -137,14 +138,14 @@ def audit(
         *(("--patient-id", "patient") if by_patient else ()),
     ]
     start = time.perf_counter()
-    # What an audit says goes to its report; here only its resources count.
+    # Only the audit's resources are measured; its output is discarded.
     process = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, *arguments], stdout=subprocess.DEVNULL
     )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise ValueError(f"The audit of {table} ended with {process.returncode}.")
+        raise ValueError(f"the audit of {table} ended with {process.returncode}.")
     wall = time.perf_counter() - start
     return wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
 
@@ -152,7 +153,7 @@ def audit(
 def measure(
     name: str, table: Path, rows: int, patients: int, runs: int, folder: Path
 ) -> Row:
-    """Audits of one table, one after another."""
+    """Audits one table several times, one audit after another."""
     output = folder / f"audit-{name}"
     found = [audit(table, output, by_patient=patients > 0) for _ in range(runs)]
     wall, cpu, peaks = zip(*found, strict=True)
@@ -161,14 +162,15 @@ def measure(
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used, or an audit that failed.
+      ValueError: If an option or a folder cannot be used, or an audit fails.
     """
     if min(options.rows, options.patients, options.runs) < 1 or options.large_rows < 0:
         raise ValueError(
-            "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more."
+            "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more; "
+            f"got {options}."
         )
     options, about = timing.begin(
         options, rows=5000, patients=2000, large_rows=20_000, runs=1

@@ -1,9 +1,9 @@
-"""Do the intervals and tests hold? Coverage and errors where the truth is known.
+"""Simulates coverage and errors of intervals and tests where the truth is known.
 
 Run ``python -m experiments.bench.inference --help`` for the options. Data are drawn
-from groups with known rates; each method's interval either holds the truth or does not,
-and claims a gap or does not. fairlearn's percentile interval is among the methods,
-computed from counts (a test compares it with fairlearn's own).
+from groups with known rates. Each method's interval either covers the truth or does
+not, and either claims a gap or does not. fairlearn's percentile interval is among the
+methods, computed from counts (a test compares it with fairlearn's interval).
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from experiments.core.files import write_text
 
 DOCUMENT = Path("docs/inference.md")
 _SLACK = 1e-6
-"""Of single precision, at an end that is the truth itself."""
+"""Tolerance for single precision, for interval ends that are equal to the truth."""
 
 RATES = [(n, rate) for n in (10, 25, 100) for rate in (0.05, 0.3, 0.75)]
 AUROCS = [(n, area) for n in (10, 25, 100) for area in (0.75, 0.9, 0.97)]
@@ -72,14 +72,14 @@ class Options(timing.Options):
     """Simulate coverage and errors of the intervals and tests.
 
     Attributes:
-      runs: Data sets for each line; the standard error of a share of 95 % is
-        .0049 with 2,000.
-      replicates: Bootstrap replicates of each.
-      permutations: Shuffles of each.
-      draws: Size of the simulation of a gap's quantile.
-      seed: Of everything.
+      runs: Data sets for each line; the standard error of a coverage of 95 % is .0049
+        with 2,000.
+      replicates: Bootstrap replicates of each data set.
+      permutations: Shuffles of each data set.
+      draws: Draws in the simulation of a gap's quantile.
+      seed: Seed of all simulations.
       docs: Also copy the tables to docs/inference.md.
-      quick: A tenth of the runs.
+      quick: Use a tenth of the runs.
     """
 
     runs: int = 2000
@@ -90,20 +90,20 @@ class Options(timing.Options):
 
     @property
     def sizes(self) -> Sizes:
-        """What each run computes."""
+        """The sizes of each run's computations."""
         return Sizes(self.replicates, self.permutations, self.draws)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: what was simulated, shares and widths, mean intervals."""
+    """A line of a table: the setting, fractions and widths, mean intervals."""
 
     setting: tuple[str, ...]
     found: tuple[float, ...]
     ends: tuple[tuple[float, float], ...] = ()
 
     def cells(self) -> list[str]:
-        """As shown in the table."""
+        """Returns the cells as the table shows them."""
         found = [_three_digits(value) for value in self.found]
         ends = [f"[{lower:.3f}, {upper:.3f}]" for lower, upper in self.ends]
         return [*self.setting, *found, *ends]
@@ -114,7 +114,7 @@ def _three_digits(value: float) -> str:
 
 
 def many(one: Callable[..., Any], options: Options, truth: Any, *settings: Any) -> Any:
-    """A run ``one(key, truth, *settings)`` for every key; arrays ``[runs, ...]``."""
+    """Runs ``one(key, truth, *settings)`` for every key; returns ``[runs, ...]``."""
     keys = jax.random.split(jax.random.key(options.seed), options.runs)
     truth = jnp.asarray(truth, float)
     return jax.tree.map(np.asarray, _mapped(one, keys, truth, settings))
@@ -127,23 +127,23 @@ def _mapped(one, keys, truth, settings):
 
 
 def covers(intervals: np.ndarray, truth: float | np.ndarray) -> float:
-    """The share of intervals ``[..., 2]`` that hold the truth."""
+    """Computes the fraction of intervals ``[..., 2]`` that cover the truth."""
     lower, upper = intervals[..., 0], intervals[..., 1]
     return float(np.mean((lower <= truth + _SLACK) & (upper >= truth - _SLACK)))
 
 
 def width(intervals: np.ndarray) -> float:
-    """The mean width of intervals ``[..., 2]``."""
+    """Computes the mean width of intervals ``[..., 2]``."""
     return float(np.mean(intervals[..., 1] - intervals[..., 0]))
 
 
 def claims(intervals: np.ndarray) -> float:
-    """The share of intervals ``[..., 2]`` that lie above 0."""
+    """Computes the fraction of intervals ``[..., 2]`` that lie above 0."""
     return float(np.mean(intervals[..., 0] > _SLACK))
 
 
 def rate_line(options: Options, trials: int, rate: float) -> Line:
-    """Intervals of one rate."""
+    """Simulates intervals of one rate."""
     found = many(single_rate, options, (trials, rate), options.replicates)
     shares = [covers(found[:, method], rate) for method in range(3)]
     widths = [width(found[:, method]) for method in range(3)]
@@ -151,14 +151,14 @@ def rate_line(options: Options, trials: int, rate: float) -> Line:
 
 
 def auroc_line(options: Options, positives: int, area: float) -> Line:
-    """Intervals of one AUROC."""
+    """Simulates intervals of one AUROC."""
     found = many(single_auroc, options, area, positives)
     shares = [covers(found[:, method], area) for method in range(2)]
     return Line((str(positives), f"{area:g}"), tuple(shares))
 
 
 def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
-    """Intervals and the permutation test of a gap."""
+    """Simulates intervals and the permutation test of a gap."""
     found = many(find, options, gap, scenario, options.sizes)
     low, high = min(scenario.positives), max(scenario.positives)
     truth = scenario.truth(gap)
@@ -188,7 +188,7 @@ def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
 
 
 def cluster_line(options: Options, scenario: Clusters, gap: float) -> Line:
-    """Intervals where patients have several rows."""
+    """Simulates intervals where patients have several rows."""
     found = many(find_clustered, options, gap, scenario, options.draws)
     values = np.asarray(spread(jnp.asarray(gap), scenario.groups))
     setting = (
@@ -247,10 +247,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Options], list[Line]]]] = {
 
 
 def main(options: Options) -> dict[str, list[Line]]:
-    """Simulate, print and save.
+    """Simulates, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     enough = dict.fromkeys(("runs", "replicates", "permutations", "draws"), 10)
     timing.check_numbers(options, least={**enough, "seed": 0})

@@ -1,8 +1,8 @@
-"""What a Jacobian costs: each strategy against a plain step, and against PyTorch.
+"""Measures Jacobians: each strategy against a plain step, and against PyTorch.
 
 Run ``python -m experiments.bench.jacobian --help`` for the options. Times are ratios to
-a plain single-loss step of the same model, taken in turns with it, so that other work
-on the machine disturbs both alike.
+a plain single-loss step of the same model. Both steps are run in turns, so that other
+work on the machine affects both equally.
 """
 
 import functools
@@ -51,7 +51,7 @@ class Options(timing.MemoryOptions):
 
 @dataclass(frozen=True)
 class Row(timing.Row):
-    """One measured, or left out, step."""
+    """One step that was measured or left out."""
 
     SHORT = (
         ("width", ("256",)),
@@ -106,14 +106,14 @@ class Problem:
         return cls(params, jax.tree.map(jnp.asarray, data), objectives)
 
     def rows(self, strategy: Strategy) -> Callable[..., Any]:
-        """Make the objectives' gradients ``[K, *param]``, of parameters and batch."""
+        """Makes a function from parameters and batch to gradients ``[K, *param]``."""
         run = fairjax.value_and_jacobian(self.objectives, strategy=strategy)
         return lambda params, batch: run(params, batch)[1]
 
     def step(
         self, gradient: Callable[..., Any], transform: optax.GradientTransformation
     ) -> tuple[Callable[..., Any], Any]:
-        """Make a step, ``(params, state, batch) -> (params, state)``, and its state."""
+        """Makes a step ``(params, state, batch) -> (params, state)``, and its state."""
 
         def run(params, state, batch):
             updates, state = transform.update(gradient(params, batch), state, params)
@@ -123,7 +123,7 @@ class Problem:
 
 
 def statistics(params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The network's cross-entropy, one value an example."""
+    """Computes the network's cross-entropy, one value for each example."""
     hidden = batch["x"]
     for weights, bias in params[:-1]:
         hidden = jax.nn.relu(hidden @ weights + bias)
@@ -133,7 +133,7 @@ def statistics(params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
 
 
 def mean_of_rows(jacobian: Any) -> Any:
-    """The simplest use of all rows, and a cheap one: the rows are what is timed."""
+    """Averages the rows, a cheap use of all rows, so that the rows are timed."""
 
     def one(leaf):
         weights = jnp.full(leaf.shape[0], 1 / leaf.shape[0])
@@ -143,7 +143,7 @@ def mean_of_rows(jacobian: Any) -> Any:
 
 
 def jax_steps(problem: Problem) -> dict[str, tuple[Callable[..., Any], Any]]:
-    """Make each step, ``(params, state, batch) -> (params, state)``, and its state."""
+    """Makes each step, ``(params, state, batch) -> (params, state)``, and its state."""
     adamw = optax.adamw(LEARNING_RATE)
     groups = problem.objectives.num_objectives
     pcgrad = optax.chain(fairjax.pcgrad(num_objectives=groups), adamw)
@@ -164,7 +164,7 @@ def jax_steps(problem: Problem) -> dict[str, tuple[Callable[..., Any], Any]]:
 
 
 def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
-    """Measure all steps of one size."""
+    """Measures all steps of one size."""
     problem = Problem.make(groups, width, batch)
     plan = explain(problem.objectives)(problem.params, problem.batch)
     row = functools.partial(Row, groups, width, batch)
@@ -220,7 +220,7 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
 
 
 def torch_calls(problem: Problem, groups: int) -> dict[str, Callable[[], Any]]:
-    """Make PyTorch's steps, on the same weights and batch."""
+    """Makes PyTorch's steps, on the same weights and batch."""
     from experiments.bench import torch_pcgrad
 
     params, batch = jax.tree.map(np.array, (problem.params, problem.batch))
@@ -231,10 +231,10 @@ def torch_calls(problem: Problem, groups: int) -> dict[str, Callable[[], Any]]:
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     some = ("groups", "widths", "batches")
     timing.check_numbers(options, least={"groups": 2}, some=some)

@@ -1,4 +1,4 @@
-"""Rates with bootstrap intervals: ours, and fairlearn's MetricFrame."""
+"""Rates with bootstrap intervals, by our library and by fairlearn's MetricFrame."""
 
 import functools
 import time
@@ -17,7 +17,7 @@ RATES = {
     "false_positive_rate": metrics.false_positive_rate,
 }
 TAIL = 0.025
-"""Of the intervals' ends."""
+"""Tail probability at each end of the intervals."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cohort:
 
     @classmethod
     def make(cls, rows: int, groups: int, seed: int = 0) -> "Cohort":
-        """Scores that rank every group somewhat differently."""
+        """Makes scores whose ranking differs somewhat between groups."""
         rng = np.random.default_rng(seed)
         group = rng.integers(0, groups, rows, dtype=np.int32)
         labels = rng.random(rows, dtype=np.float32) < 0.1 + 0.02 * group
@@ -42,7 +42,7 @@ class Cohort:
 
 
 def summaries(rates: jax.Array, overall: jax.Array) -> dict[str, jax.Array]:
-    """What MetricFrame makes of a rate: ``[..., G]`` and ``[...]`` of all rows."""
+    """Computes MetricFrame's summaries of rates ``[..., G]`` and overall ``[...]``."""
     least, most = jnp.nanmin(rates, axis=-1), jnp.nanmax(rates, axis=-1)
     from_overall = rates / overall[..., None]
     return {
@@ -60,7 +60,7 @@ def summaries(rates: jax.Array, overall: jax.Array) -> dict[str, jax.Array]:
 
 
 def all_summaries(counts: metrics.GroupCounts) -> dict[str, dict[str, jax.Array]]:
-    """Of every rate."""
+    """Computes the summaries of every rate."""
     everyone = metrics.GroupCounts(jnp.sum(counts.counts, axis=-3, keepdims=True))
     return {
         name: summaries(rate(counts), rate(everyone)[..., 0])
@@ -78,9 +78,9 @@ def rates_with_intervals(
     num_groups: int,
     num_replicates: int,
 ) -> tuple[Any, Any, Any]:
-    """Rates, gaps and ratios, their intervals, and the replicates of these."""
+    """Computes rates, gaps and ratios, their intervals and their replicates."""
     counts = metrics.group_counts(labels, predictions, groups, num_groups=num_groups)
-    # As fairlearn does: rows are resampled without regard to groups.
+    # As in fairlearn, rows are resampled without regard to groups.
     drawn = metrics.multinomial_bootstrap(
         key, counts, num_replicates=num_replicates, within="table"
     )
@@ -93,7 +93,7 @@ def rates_with_intervals(
 
 
 def metric_frame(cohort: Cohort, replicates: int) -> tuple[float, Any]:
-    """Fairlearn's seconds, and its frame."""
+    """Computes fairlearn's frame, and measures the seconds."""
     import fairlearn.metrics
 
     start = time.perf_counter()
@@ -112,10 +112,10 @@ def metric_frame(cohort: Cohort, replicates: int) -> tuple[float, Any]:
 def compared(
     estimates: Any, replicates: Any, frame: Any, num_replicates: int
 ) -> tuple[float, float]:
-    """How far the estimates differ, and the normal scores of the intervals' ends.
+    """Computes the estimates' largest difference, and the ends' largest normal score.
 
-    An end's score is in standard deviations of what the same quantile is in draws of as
-    many of our replicates as fairlearn had.
+    The score of an interval's end is in standard deviations of the same quantile, in
+    draws of as many of our replicates as fairlearn had.
     """
     pairs = {
         "overall": (frame.overall, frame.overall_ci),

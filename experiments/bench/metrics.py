@@ -1,7 +1,7 @@
-"""What metrics with intervals cost: against fairlearn and scikit-learn, and at size.
+"""Measures metrics with intervals: against fairlearn and scikit-learn, and at scale.
 
 Run ``python -m experiments.bench.metrics --help`` for the options. Both sides get the
-same NumPy columns, and what they compute is compared.
+same NumPy columns, and their results are compared.
 """
 
 import dataclasses
@@ -28,16 +28,17 @@ from fairjax import metrics
 
 @dataclass(frozen=True)
 class Options(timing.MemoryOptions):
-    """Time metrics with intervals against other libraries, and at size.
+    """Time metrics with intervals against other libraries, and at scale.
 
     Attributes:
       sizes: Numbers of rows for the comparison with fairlearn.
       groups: Number of groups.
-      replicates: Bootstrap replicates of ours, to which the others are extrapolated.
-      fairlearn_replicates: Replicates that fairlearn is timed with.
+      replicates: Our bootstrap replicates; other libraries' times are extrapolated to
+        this number.
+      fairlearn_replicates: Replicates with which fairlearn is timed.
       auroc_rows: Rows for the bootstrap of the AUROC.
-      auroc_replicates: Its replicates.
-      sklearn_replicates: Replicates that scikit-learn is timed with.
+      auroc_replicates: Replicates of the bootstrap of the AUROC.
+      sklearn_replicates: Replicates with which scikit-learn is timed.
       delong_rows: Rows for DeLong's covariance of two models.
       count_rows: Rows to count.
       rounds: Times that each of our calls is made, after the first.
@@ -75,7 +76,7 @@ class Row(timing.Row):
 
 
 def clocked(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Time a call: the fields of a row."""
+    """Times a call, and returns the fields of a row."""
     found, _ = timing.clocked(call, None, rounds)
     return {
         "milliseconds": found["milliseconds"],
@@ -84,13 +85,13 @@ def clocked(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
 
 
 def against(name: str, seconds: float, ours: dict[str, Any]) -> dict[str, Any]:
-    """Compare with another library's time: the fields of a row."""
+    """Compares with another library's time, and returns the fields of a row."""
     ratio = 1e3 * seconds / ours["milliseconds"]
     return {"against": name, "their_seconds": seconds, "ratio": ratio}
 
 
 def measure_rates(options: Options, rows: int) -> Row:
-    """Measure rates with intervals, against fairlearn."""
+    """Measures rates with intervals, against fairlearn."""
     cohort = Cohort.make(rows, options.groups)
     run = functools.partial(
         rates_with_intervals,
@@ -110,8 +111,8 @@ def measure_rates(options: Options, rows: int) -> Row:
     seconds, frame = metric_frame(cohort, number)
     estimates, _, replicates = run()
     difference, score = compared(estimates, replicates, frame, number)
-    # Of a hundred ends, the largest of a normal score's is seldom above 4; the ends of
-    # few replicates have a longer tail.
+    # Among a hundred ends, the largest normal score is seldom above 4; with few
+    # replicates the ends have a longer tail.
     note = f"{number} replicates took {seconds:.1f} s; "
     note += f"largest normal score of an end {score:.1f}"
     if difference > 1e-6:
@@ -124,7 +125,7 @@ def measure_rates(options: Options, rows: int) -> Row:
 
 
 def measure_auroc(options: Options) -> Row:
-    """Measure the AUROC's bootstrap by group, against a loop over scikit-learn's."""
+    """Measures the AUROC's bootstrap by group, against a loop over scikit-learn's."""
     cohort = Cohort.make(options.auroc_rows, options.groups)
     columns = (cohort.labels, cohort.scores, cohort.groups)
     number, timed = options.auroc_replicates, options.sklearn_replicates
@@ -164,7 +165,7 @@ def measure_auroc(options: Options) -> Row:
 
 
 def measure_delong(options: Options) -> Row:
-    """Measure two models' AUROCs and their covariance in every group."""
+    """Measures two models' AUROCs and their covariance in every group."""
     rows, groups = options.delong_rows, options.groups
     cohort = Cohort.make(rows, groups)
     other = cohort.scores + Cohort.make(rows, 2, seed=1).scores
@@ -175,7 +176,7 @@ def measure_delong(options: Options) -> Row:
 
 
 def measure_counts(options: Options, groups: int) -> Row:
-    """Measure how long rows are counted by group, label and prediction."""
+    """Measures how long it takes to count rows by group, label and prediction."""
     cohort = Cohort.make(options.count_rows, groups)
     columns = (cohort.labels, cohort.predictions, cohort.groups)
     run = functools.partial(metrics.group_counts, *columns, num_groups=groups)
@@ -186,10 +187,10 @@ def measure_counts(options: Options, groups: int) -> Row:
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     timing.check_numbers(options, some=("sizes",))
     options, about = timing.begin(

@@ -1,7 +1,7 @@
-"""What mitigation costs: each stage against AIF360 or fairlearn, and all at scale.
+"""Measures mitigation: each stage against AIF360 or fairlearn, and all at scale.
 
 Run ``python -m experiments.bench.mitigation --help`` for the options. Both sides get
-the same arrays, are called in turns, and what they achieve is compared.
+the same arrays and are called in turns, and their results are compared.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ class Options(timing.MemoryOptions):
     """Time mitigation against AIF360 and fairlearn.
 
     Attributes:
-      sizes: Numbers of rows to repair.
-      features: Of each.
-      groups: Of each; the names of AIF360's are numbers, which it sorts into bins.
-      odds_sizes: Numbers of rows to equalise odds of.
-      rounds: Times that both are called in turns, after the first.
-      repair_rounds: The same for repair, where AIF360 takes minutes.
-      reduction_sizes: Numbers of rows to reduce to equal selection rates.
-      reduction_features: Of each.
-      reduction_rounds: The same for the reduction.
-      members: Simulated members for the eight configurations; 0 for none.
-      learner: Of these.
+      sizes: Numbers of rows for repair.
+      features: Number of features for repair.
+      groups: Number of groups; AIF360's group names are numbers, which it bins.
+      odds_sizes: Numbers of rows for equalized odds.
+      rounds: Times that both libraries are called in turns, after the first call.
+      repair_rounds: Rounds of repair, for which AIF360 takes minutes.
+      reduction_sizes: Numbers of rows for the reduction to equal selection rates.
+      reduction_features: Number of features for the reduction.
+      reduction_rounds: Rounds of the reduction.
+      members: Simulated members for the eight configurations; 0 to leave them out.
+      learner: Learner of the eight configurations.
       aif360: Compare with AIF360, if it is installed.
     """
 
@@ -49,7 +49,7 @@ class Options(timing.MemoryOptions):
 
 
 def tasks(options: Options, *, aif360: bool) -> Iterator[Row]:
-    """Measure everything, in the table's order."""
+    """Measures all tasks, in the table's order."""
     groups, rounds = options.groups, options.rounds
     for rows in options.sizes:
         yield measure_repair(
@@ -67,10 +67,10 @@ def tasks(options: Options, *, aif360: bool) -> Iterator[Row]:
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     timing.check_numbers(options, least={"members": 0, "groups": 2})
     options, about = timing.begin(

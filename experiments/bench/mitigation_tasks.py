@@ -1,4 +1,4 @@
-"""Repair and equal rates beside AIF360's: what they take, and what they reach."""
+"""Repair and equal rates against AIF360: times and results."""
 
 import functools
 from collections.abc import Callable
@@ -18,18 +18,18 @@ class Row(timing.Row):
     """One task.
 
     Attributes:
-      task: What is done.
-      rows: How many.
-      features: How many; 0 where none are read.
-      groups: How many.
-      milliseconds: Of ours, the median of the rounds.
-      first_seconds: Of our first call, compilation included.
-      reached: What ours reaches.
-      of: What that is; less is better.
-      against: What it is compared with.
-      their_seconds: The median of theirs.
-      ratio: The median over rounds of their time and ours.
-      their_reached: What theirs reaches.
+      task: Name of the task.
+      rows: Number of rows.
+      features: Number of features; 0 if the task reads no features.
+      groups: Number of groups.
+      milliseconds: Our time, the median over rounds.
+      first_seconds: Time of our first call, including compilation.
+      reached: Our result.
+      of: Quantity of the results; less is better.
+      against: The other library.
+      their_seconds: The other library's time, the median over rounds.
+      ratio: The other library's time over ours, the median over rounds.
+      their_reached: The other library's result.
     """
 
     task: Annotated[str, Cell("task")]
@@ -61,16 +61,16 @@ def measured(
     against: str = "AIF360",
     of: str | Callable[[dict[str, Any]], str],
 ) -> Row:
-    """Call both in turns, and compare what they take and reach.
+    """Calls both libraries in turns, and compares times and results.
 
     Args:
-      row: Makes the row, of the other fields.
+      row: Makes the row from the other fields.
       ours: Our call.
-      theirs: The other library's, if there is one.
-      reached: Of what a call returned.
-      rounds: Times that both are called.
+      theirs: The other library's call, if there is one.
+      reached: Computes the result from the return value of a call.
+      rounds: Times that both libraries are called.
       against: The other library.
-      of: What is reached; may be made of what both sides returned.
+      of: Quantity of the results; may be a function of both libraries' return values.
     """
     found, last = clocked(ours, theirs, rounds)
     compared: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def measured(
 def table_of(
     rows: int, features: int, groups: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features that groups have at other places and of other widths."""
+    """Draws features whose location and scale differ between groups."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, groups, rows)
     place = 0.5 * rng.standard_normal((groups, features))
@@ -94,7 +94,7 @@ def table_of(
 def outcomes_of(
     rows: int, groups: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, scores and groups: rare outcomes are the harder to tell."""
+    """Draws labels, scores and groups, where rarer outcomes are harder to predict."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, groups, rows)
     worse = group / groups
@@ -106,7 +106,7 @@ def outcomes_of(
 def measure_repair(
     rows: int, features: int, groups: int, *, rounds: int, aif360: bool
 ) -> Row:
-    """Measure the disparate impact remover, learnt and applied, against AIF360's."""
+    """Measures the disparate impact remover, fit and transform, against AIF360's."""
     values, group = table_of(rows, features, groups)
 
     def largest_distance(repaired: Any) -> float:
@@ -130,13 +130,13 @@ def measure_repair(
 def measure_odds(
     rows: int, *, rounds: int, aif360: bool = False, groups: int | None = None
 ) -> Row:
-    """Measure equalized odds: of hard decisions in two groups, or of scores.
+    """Measures equalized odds, for hard decisions in two groups or for scores.
 
     Args:
-      rows: How many.
-      rounds: Times that both are called.
-      aif360: Compare decisions with AIF360, which has no rule for scores.
-      groups: How many have scores; None for two groups' decisions.
+      rows: Number of rows.
+      rounds: Times that both libraries are called.
+      aif360: Whether to compare decisions with AIF360, which has no rule for scores.
+      groups: Number of groups with scores; None for decisions in two groups.
     """
     number = groups or 2
     labels, scores, group = outcomes_of(rows, number)

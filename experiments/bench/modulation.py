@@ -1,8 +1,8 @@
-"""What modulation by modality and group costs: against a plain step, and PyTorch's.
+"""Measures modulation by modality and group: against a plain step and PyTorch's.
 
-Run ``python -m experiments.bench.modulation --help`` for the options. All steps are of
-one multimodal model on one batch, compiled, with their states donated; times are ratios
-to the plain joint step, taken in turns with it.
+Run ``python -m experiments.bench.modulation --help`` for the options. All steps train
+one multimodal model on one batch, and are compiled with donated states. Times are
+ratios to the plain joint step, with both steps run in turns.
 """
 
 import copy
@@ -27,11 +27,11 @@ from experiments.bench.modulation_steps import (
 from experiments.bench.timing import Cell
 
 COMPARED = {"plain": False, "MultiFair, released": True}
-"""Steps that PyTorch has too, and whether they modulate."""
+"""Steps that PyTorch has too -> whether they modulate."""
 STEPS_COMPARED = 3
-"""Steps from the same weights after which those of PyTorch and ours are compared."""
+"""Number of steps after which PyTorch's weights and ours are compared."""
 TURN = 0.05
-"""A turn is of as many steps as take the plain one so long, in seconds."""
+"""Length of a turn, in seconds, which sets the number of steps by the plain step."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options(timing.MemoryOptions):
     Attributes:
       groups: Number of groups.
       small: Numbers of patients of the small model's batches.
-      large: Of the large model's.
+      large: Numbers of patients of the large model's batches.
       rounds: Times that each step takes its turn.
       pytorch: Compare with the released algorithm in PyTorch, if it is installed.
     """
@@ -85,7 +85,7 @@ class TorchRow(timing.Row):
 
 
 class Compiled:
-    """A compiled step, and the state that it carries from call to call."""
+    """A compiled step, and the state that is carried from call to call."""
 
     def __init__(self, step: Callable[..., Any], state: Any, batch: Any) -> None:
         self.batch = batch
@@ -94,26 +94,26 @@ class Compiled:
         self.fields["from_host"] = len(host_transfers(self._step.as_text() or ""))
 
     def again(self) -> "Compiled":
-        """The same program with a state of its own."""
+        """Returns the same program with a separate state."""
         other = copy.copy(self)
         other.state = jax.tree.map(jnp.copy, self.state)
         return other
 
     def __call__(self, number: int = 1) -> None:
-        """So many steps."""
+        """Makes ``number`` steps."""
         for _ in range(number):
             self.state, _ = self._step(self.state, self.batch)
         jax.block_until_ready(self.state)
 
 
 def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
-    """Measure all steps of one model on one batch."""
+    """Measures all steps of one model on one batch."""
     problem = Problem.make(size, batch, options.groups)
     compiled = {
         name: Compiled(step, state, problem.batch)
         for name, (step, state) in make_steps(problem).items()
     }
-    # By what the same program differs from itself is noise.
+    # The difference between two runs of the same program is noise.
     compiled["plain, again"] = compiled["plain"].again()
     differences = {}
     if options.pytorch and timing.installed("torchjd"):
@@ -143,7 +143,7 @@ def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
 
 
 def _difference(problem: Problem, run: Compiled, *, released: bool) -> float:
-    """Compare PyTorch's parameters and ours after some steps; see `distance`."""
+    """Compares PyTorch's parameters and ours after some steps; see `distance`."""
     from experiments.bench.torch_multifair import Twin
 
     twin = Twin(problem, released=released)
@@ -160,7 +160,7 @@ def _against(
     number: int,
     differences: dict[str, float],
 ) -> list[TorchRow]:
-    """Time both libraries' steps in turns, PyTorch's on as many threads as suit it."""
+    """Times both libraries' steps in turns, PyTorch's on the fastest thread count."""
     from experiments.bench.torch_multifair import turn
 
     calls = {name: ours[name] for name in COMPARED}
@@ -184,10 +184,10 @@ def _against(
 
 
 def distance(start: Any, ours: Any, theirs: Any) -> float:
-    """How far two trees of parameters are apart, relative to how far they moved.
+    """Computes the distance of two trees of parameters, relative to their change.
 
-    The biases of keys are left out: attention does not depend on them, so that their
-    gradients are rounding errors, which Adam makes as large as any other's.
+    The biases of keys are left out. Attention does not depend on key biases, so their
+    gradients are rounding errors, which Adam scales up to the size of other gradients.
     """
 
     def moved(params: Any) -> np.ndarray:
@@ -208,16 +208,16 @@ def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
 
 
 def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     batches = (*options.small, *options.large)
     if not batches:
-        raise ValueError("--small or --large needs a number of patients.")
+        raise ValueError("--small or --large must have a number of patients; got none.")
     if min(batches) < 2:
-        raise ValueError(f"--small and --large must be 2 or more: {min(batches)}.")
+        raise ValueError(f"--small and --large must be 2 or more; got {min(batches)}.")
     timing.check_numbers(options, least={"groups": 2})
     options, about = timing.begin(options, small=(32,), large=(), rounds=3)
     tasks = [

@@ -1,8 +1,8 @@
 """The steps that the benchmark of modulation times, on one model and batch.
 
-Patients have a table's row and a series; MultiFair's set-up: the model's gradient is
-modulated and clipped and then goes through AdamW, the auxiliary heads have an AdamW of
-their own.
+Patients have a row of a table and a series. The set-up is MultiFair's: the model's
+gradient is modulated, clipped and passed to AdamW, and the auxiliary heads have a
+separate AdamW.
 """
 
 import re
@@ -29,7 +29,7 @@ from fairjax.models import (
 from fairjax.training import TrainState, TrainStep
 
 MODALITIES = ("labs", "vitals")
-# The released code's for FairVision.
+# Settings of the released code for FairVision.
 RHO, DIRECTION, FAIRNESS, MU, TAU, DECAY, CLIP = 1.2, 0.15, 0.5, 0.3, 0.04, 0.9, 0.8
 MODEL_RATE, MODEL_DECAY, HEADS_RATE, HEADS_DECAY = 3e-5, 6e-3, 1e-5, 3e-3
 
@@ -41,15 +41,15 @@ _ON_HOST = re.compile(
 
 @dataclass(frozen=True)
 class Size:
-    """Of a model and of what it is given.
+    """The size of a model and of its inputs.
 
     Attributes:
-      name: As tables show it.
-      width: Of the encoders and of the fusion.
+      name: Name in tables.
+      width: Width of the encoders and of the fusion.
       depth: Blocks of each encoder and of the fusion.
-      num_heads: Of every attention.
-      num_features: Of the table's row.
-      length: Measurements of a series.
+      num_heads: Number of heads of every attention.
+      num_features: Number of features of the table's row.
+      length: Number of measurements of a series.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Problem:
     """A model and a batch of patients in groups of random sizes.
 
     Attributes:
-      size: Of the model.
-      num_groups: G.
-      params: The model's.
-      labels: A tree like the parameters: the modality of each encoder's.
+      size: Size of the model.
+      num_groups: Number of groups, G.
+      params: The model's parameters.
+      labels: A tree like the parameters, with the modality of each encoder's leaves.
       batch: ``inputs``, ``labels [B]``, ``groups [B]`` and ``cells [B]``, which are
         the groups.
       apply: ``apply(params, inputs) -> MultimodalOutputs``.
@@ -92,9 +92,9 @@ class Problem:
     def make(
         cls, size: Size, batch_size: int, num_groups: int, *, seed: int = 0
     ) -> "Problem":
-        """Random weights, and patients whose outcome both modalities tell of.
+        """Makes random weights, and patients whose outcome both modalities predict.
 
-        The seed is that of the patients; the weights are the same with every seed.
+        The seed is for the patients; the weights are the same with every seed.
         """
         shape = (size.width, size.depth, size.num_heads)
         rngs = nnx.Rngs(0)
@@ -125,8 +125,8 @@ class Problem:
     def optimiser(
         self, transform: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
-        """The transformation of the model's gradient, and what follows it."""
-        # A label a leaf: `partition` would hide a part labelled as one from transforms.
+        """Makes the transformation of the model's gradient, and the optimisers."""
+        # A label for each leaf: `partition` would hide a part with a single label.
         parts = {
             key: jax.tree.map(lambda _, key=key: _part(key), tree)
             for key, tree in self.params.items()
@@ -146,7 +146,7 @@ class Problem:
     def multifair(
         self, mode: Literal["paper", "released"]
     ) -> optax.GradientTransformationExtraArgs:
-        """MultiFair's magnitudes."""
+        """Makes MultiFair's transformation of magnitudes."""
         return modulation.multifair(
             self.labels,
             MODALITIES,
@@ -160,11 +160,12 @@ class Problem:
 
 
 def joint_loss(problem: Problem, *, penalised: bool = False):
-    """Make the fused and the auxiliary heads' cross-entropies.
+    """Makes the loss of the fused and the auxiliary heads' cross-entropies.
 
     Args:
       problem: The model and its groups.
-      penalised: With MultiFair's direction and fairness terms, as in the paper.
+      penalised: Whether to add MultiFair's direction and fairness terms, as in the
+        paper.
     """
 
     def loss_fn(params, batch, opt_state):
@@ -188,10 +189,10 @@ def joint_loss(problem: Problem, *, penalised: bool = False):
 def _penalty(
     outputs: MultimodalOutputs, extra: dict[str, jax.Array], opt_state: Any
 ) -> jax.Array:
-    """Add up MultiFair's direction and fairness terms."""
+    """Computes the sum of MultiFair's direction and fairness terms."""
     fused, alone = outputs.logits[:, 0], outputs.unimodal_logits[..., 0]
-    # The heads' own scores, but as functions of the encoders alone: the heads only
-    # measure, and the fairness term must not bend them.
+    # The heads' scores as functions of the encoders alone: the heads only measure, and
+    # the fairness term must not train them.
     through = outputs.attached_unimodal_logits[..., 0]
     through = jax.nn.sigmoid(through - alone + jax.lax.stop_gradient(alone))
     gradient, labels = modulation.last_layer_gradient, extra["labels"]
@@ -214,7 +215,7 @@ def _penalty(
 
 
 def make_steps(problem: Problem) -> dict[str, tuple[TrainStep, TrainState]]:
-    """Make each step, ``(state, batch) -> (state, info)``, and its first state."""
+    """Makes each step, ``(state, batch) -> (state, info)``, and its first state."""
     plain, penalised = joint_loss(problem), joint_loss(problem, penalised=True)
     released, paper = problem.multifair("released"), problem.multifair("paper")
     losses = {
@@ -236,12 +237,12 @@ def _part(key: str) -> str:
 
 
 def host_transfers(compiled: str) -> list[str]:
-    """What a compiled program asks of the host while it runs, from its text."""
+    """Lists a compiled program's transfers from and to the host, from its text."""
     return _ON_HOST.findall(compiled)
 
 
 def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
-    """A block for the fused and for each unimodal loss, a row for each group."""
+    """Makes a block for the fused and for each unimodal loss, a row for each group."""
     groups = np.arange(problem.num_groups)
     partition = fairjax.partition({"group": groups})
     blocks = ("fused", *MODALITIES)
@@ -266,20 +267,20 @@ def _dual_level(problem: Problem) -> tuple[TrainStep, TrainState]:
 
 
 def _begin(problem: Problem, tx: optax.GradientTransformation) -> TrainState:
-    # Copies, since every step donates its own state.
+    # Copies, since every step donates its state.
     state = training.init_state(problem.params, tx, key=0)
     return jax.tree.map(jnp.copy, state)
 
 
 def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """``[B, M]`` of logits ``[B, M, 1]``."""
+    """Computes cross-entropies ``[B, M]`` of logits ``[B, M, 1]``."""
     return optax.sigmoid_binary_cross_entropy(logits[..., 0], labels[:, None])
 
 
 def _patients(
     size: Size, batch_size: int, num_groups: int, seed: int
 ) -> dict[str, Any]:
-    """Groups of unequal expected sizes: shares proportional to 1 to 3."""
+    """Draws patients in groups with unequal expected sizes, proportional to 1 to 3."""
     rng = np.random.default_rng(seed)
     shares = rng.uniform(1, 3, num_groups)
     groups = rng.choice(num_groups, batch_size, p=shares / shares.sum())

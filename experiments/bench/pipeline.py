@@ -1,9 +1,10 @@
-"""What share of its time a training step waits for data, and what shortens it.
+"""Measures the time that a training step waits for data, by way of loading.
 
 Run ``python -m experiments.bench.pipeline --help`` for the options. A generated archive
-of FairVLMed's schema, fundus images and notes of very unequal lengths, is prepared by
-``fairjax.data.FairVLMed``, decoded, and given to a small multimodal classifier batch by
-batch: loaded when it is asked for or ahead, padded to one length or to several.
+with FairVLMed's schema has fundus images and notes of very unequal lengths.
+``fairjax.data.FairVLMed`` prepares the archive, and a small multimodal classifier reads
+decoded batches. Batches are loaded on request or ahead, and notes are padded to one
+length or to several.
 """
 
 import itertools
@@ -39,17 +40,18 @@ class Options(timing.Options):
     """Measure how long steps wait for data.
 
     Attributes:
-      subjects: Of the generated archive; a tenth each are for validation and test.
-      side: Of its images, in pixels.
-      image_size: Side that images are resized to.
-      num_buckets: Lengths that notes are padded to, where there are several.
+      subjects: Subjects of the generated archive; a tenth each are for validation and
+        test.
+      side: Side of the archive's images, in pixels.
+      image_size: Side to which images are resized, in pixels.
+      num_buckets: Number of lengths to which notes are padded, if several.
       batch_size: Examples of a step.
-      epochs: How often each run goes through the training split.
-      runs: Of each setting, in turns; the median counts.
-      width: Of the model's tokens, a multiple of its four heads.
-      depth: Blocks of each of its transformers.
-      seed: Of the archive and the batches.
-      quick: A small archive, once.
+      epochs: Epochs of the training split in each run.
+      runs: Runs of each setting, in turns; medians are reported.
+      width: Features of the model's tokens, a multiple of its four heads.
+      depth: Blocks of each of the model's transformers.
+      seed: Seed of the archive and the batches.
+      quick: Use a small archive, once.
     """
 
     subjects: int = 320
@@ -70,12 +72,12 @@ class Row(timing.Row):
 
     Attributes:
       ahead: Whether batches are prefetched.
-      lengths: Lengths that notes are padded to.
-      padding: Share of padded positions that no note fills.
+      lengths: Number of lengths to which notes are padded.
+      padding: Fraction of positions that are padding.
       examples: Examples of a run.
       steps: Steps of a run.
       wall: Seconds of each run.
-      waited: Seconds of each that steps waited for data.
+      waited: Seconds of each run in which steps waited for data.
     """
 
     ahead: Annotated[bool, Cell("loaded", of=lambda row: row.loaded, left=True)]
@@ -101,16 +103,16 @@ class Row(timing.Row):
 
     @property
     def loaded(self) -> str:
-        """When batches are loaded."""
+        """The time at which batches are loaded, in words."""
         return "ahead" if self.ahead else "when asked for"
 
     def each(self, seconds: list[float]) -> float:
-        """Compute the milliseconds of a step."""
+        """Computes the milliseconds of a step."""
         return 1000 * median(seconds) / self.steps
 
 
 def write_archive(folder: Path, subjects: int, side: int, seed: int) -> None:
-    """Files of FairVLMed's schema, with notes of log-normal length."""
+    """Writes files with FairVLMed's schema, with notes of log-normal length."""
     rng = np.random.default_rng(seed)
     tenth = max(1, subjects // 10)
     sizes = {"Training": subjects - 2 * tenth, "Validation": tenth, "Test": tenth}
@@ -136,7 +138,7 @@ def write_archive(folder: Path, subjects: int, side: int, seed: int) -> None:
 
 
 def numbered(note: str) -> list[int]:
-    """A number for each word of a note."""
+    """Returns a number for each word of a note."""
     words = note.split()[:LONGEST]
     return [zlib.crc32(word.encode()) % VOCABULARY for word in words]
 
@@ -144,7 +146,7 @@ def numbered(note: str) -> list[int]:
 def load(
     source: Any, options: Options, plan: Iterable[buckets.BucketBatch]
 ) -> Iterator:
-    """Batches of decoded images and padded notes."""
+    """Yields batches of decoded images and padded notes."""
     for rows, mask, length in plan:
         records = [decode(source[int(row)], options.image_size) for row in rows]
         words, own = buckets.pad([numbered(r["note"]) for r in records], length)
@@ -158,7 +160,7 @@ def load(
 
 
 def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
-    """A training step of the model, and the state it starts from."""
+    """Makes a training step of the model, and its initial state."""
     rngs, width, depth = nnx.Rngs(options.seed), options.width, options.depth
     size = options.image_size
     patch = next(p for p in range(max(1, size // 8), size + 1) if size % p == 0)
@@ -189,7 +191,7 @@ def make_step(options: Options) -> tuple[Callable[..., Any], Any]:
 def timed(
     step: Callable[..., Any], state: Any, batches: Iterator
 ) -> tuple[float, float]:
-    """Seconds of all steps, and those of them that they waited for a batch."""
+    """Measures seconds of all steps, and the seconds that they waited for batches."""
     start = time.perf_counter()
     waited = 0.0
     while True:
@@ -203,7 +205,7 @@ def timed(
 
 
 def measure(source: Any, options: Options) -> list[Row]:
-    """Every way of loading, in turns."""
+    """Measures every way of loading, in turns."""
     lengths = [len(numbered(record["note"].decode())) for record in source]
     step, state = make_step(options)
     bounds = {
@@ -239,10 +241,10 @@ def measure(source: Any, options: Options) -> list[Row]:
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     timing.check_numbers(options, least={"subjects": 10, "seed": 0})
     options, about = timing.begin(

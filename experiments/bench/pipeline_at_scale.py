@@ -1,7 +1,8 @@
-"""The paper's whole table at the paper's scale, on simulated members.
+"""Measures the paper's whole table at the paper's scale, on simulated members.
 
-One split of the paper's protocol, all eight configurations, every subgroup and metric;
-in a process of its own, so that the memory it held is its own.
+The benchmark runs one split of the paper's protocol with all eight configurations,
+every subgroup and every metric. A separate process runs it, so that only its memory is
+measured.
 """
 
 import json
@@ -26,14 +27,14 @@ from experiments.intersectional.results import Options
 from experiments.intersectional.stages import PAPER
 from fairjax.evaluation import cohort
 
-# A combination with a smaller fraction of the members, or fewer of either outcome, is
-# merged: ten subgroups stay.
+# Combinations with a smaller fraction of the members, or fewer of either outcome, are
+# merged, which leaves ten subgroups.
 _RARE = 0.02
 _OUTCOMES = 10
 
 
 def measure_pipeline(rows: int, *, learner: str, iterations: int = 50) -> Row:
-    """Eight configurations around a learner; what it reaches is memory, in GB."""
+    """Measures eight configurations around a learner; the result is memory, in GB."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         command = [
@@ -56,13 +57,13 @@ def measure_pipeline(rows: int, *, learner: str, iterations: int = 50) -> Row:
 
 
 def _most_held(command: list[str]) -> float:
-    """Run a command; the most memory that it and its processes held together, in GB.
+    """Runs a command, and returns the peak memory of all its processes, in GB.
 
-    Looked at ten times a second. Pages that processes share count for each of them.
-    NaN where there is no /proc.
+    Memory is read ten times a second. Pages that processes share count for each
+    process. The result is NaN if there is no /proc.
 
     Raises:
-      CalledProcessError: It failed.
+      CalledProcessError: If the command fails.
     """
     most = 0.0 if Path("/proc/self/statm").exists() else float("nan")
     with subprocess.Popen(command) as process:
@@ -75,7 +76,7 @@ def _most_held(command: list[str]) -> float:
 
 
 def _held(pid: int) -> float:
-    """Bytes of memory of a process and of those that it started."""
+    """Returns the bytes of memory of a process and of its child processes."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         started = [
@@ -84,7 +85,7 @@ def _held(pid: int) -> float:
             for child in (thread / "children").read_text().split()
         ]
     except (FileNotFoundError, ProcessLookupError):
-        # It has ended meanwhile.
+        # The process has ended meanwhile.
         return 0.0
     return pages * resource.getpagesize() + sum(map(_held, started))
 
@@ -92,12 +93,12 @@ def _held(pid: int) -> float:
 def eight_configurations(
     rows: int, learner: Any, iterations: int, work: Path
 ) -> dict[str, int]:
-    """The table of one split, and what it took.
+    """Computes the table of one split.
 
     Args:
-      rows: Members.
-      learner: Of `experiments.intersectional.learners`.
-      iterations: Of the reduction, at most.
+      rows: Number of members.
+      learner: Name of a learner of `experiments.intersectional.learners`.
+      iterations: Maximum iterations of the reduction.
       work: Folder of finished fits.
 
     Returns:
@@ -114,7 +115,7 @@ def eight_configurations(
     wanted = list(PAPER.values())
     parts = paper_parts(found, 1, options.seed)
     train = np.flatnonzero(parts[0].train)
-    # The study's 177 features as they are; the encoder would add their squares.
+    # Without the encoder, which would add the squares of the study's 177 features.
     values = found.table.features.to_numpy(np.float32)
     values = (values - values[train].mean(axis=0)) / values[train].std(axis=0)
     division = Division("paper", found, values[None], [train])

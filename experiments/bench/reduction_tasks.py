@@ -1,4 +1,4 @@
-"""The reduction beside fairlearn's, to the same gap."""
+"""The reduction against fairlearn's, to the same gap."""
 
 import functools
 import warnings
@@ -10,13 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from experiments.bench.mitigation_tasks import Row, measured, table_of
 from fairjax.mitigation import ExponentiatedGradient, FlaxClassifier
 
-# Both stop at it: each is as near to the best mixture of the classifiers that it found,
-# which are not the same ones, so that errors and violations are told beside it.
+# Both libraries stop at this gap to the best mixture of their classifiers. As these
+# classifiers differ, errors and violations are reported too.
 GAP = 1e-3
 
 
 def measure_reduction(rows: int, features: int, groups: int, *, rounds: int) -> Row:
-    """Measure exponentiated gradient around logistic regression, to the same gap."""
+    """Measures exponentiated gradient around logistic regression, to the same gap."""
     values, group = table_of(rows, features, groups)
     rng = np.random.default_rng(1)
     slope = 0.5 * rng.standard_normal(features)

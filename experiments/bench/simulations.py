@@ -1,8 +1,8 @@
-"""Simulated groups with known gaps, and what each method says of them.
+"""Simulated groups with known gaps, and the results of each method on them.
 
-Every function here is one run, of one key: it draws rows or counts from groups whose
-true values are given, and returns what the methods conclude. They are mapped over many
-keys within one compiled program, which serves all true values.
+Every function here is one run with one key. The function draws rows or counts from
+groups with given true values, and returns the methods' results. Runs are mapped over
+many keys in one compiled program, which serves all true values.
 """
 
 import functools
@@ -18,12 +18,12 @@ from fairjax import metrics
 from fairjax.metrics import GroupCounts
 
 NEGATIVES = 3
-"""Negatives to a positive: a prevalence of one quarter."""
+"""Negatives for each positive: a prevalence of one quarter."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Groups and what is compared.
+    """Groups and the metric that is compared.
 
     Attributes:
       metric: ``"TPR"``, ``"TPR ratio"``, ``"odds"``, ``"mean odds"`` or ``"AUROC"``.
@@ -36,7 +36,7 @@ class Scenario:
     rate: float = 0.75
 
     def truth(self, gap: float) -> float:
-        """What the interval should hold: of a ratio, how far it is below 1."""
+        """Returns the value for intervals to cover: the gap, or 1 less the ratio."""
         if self.metric == "TPR ratio":
             return 1 - (self.rate - gap / 2) / (self.rate + gap / 2)
         return gap / 2 if self.metric == "mean odds" else gap
@@ -44,7 +44,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each run computes: replicates, shuffles, draws."""
+    """Numbers of replicates, shuffles and draws of each run."""
 
     replicates: int = 400
     permutations: int = 99
@@ -52,18 +52,18 @@ class Sizes:
 
 
 def spread(gap: jax.Array, groups: int, middle: float = 0.75) -> jax.Array:
-    """True values of the groups: evenly spaced about the middle."""
+    """Returns the groups' true values, evenly spaced about the middle."""
     return middle + gap * jnp.linspace(-0.5, 0.5, groups)
 
 
 class Findings(NamedTuple):
-    """What the methods say of one data set.
+    """The methods' results on one data set.
 
     Attributes:
-      interval: ``[2]``, this package's.
-      percentile: ``[2]``, the percentile bootstrap's.
-      p_value: Of the permutation test.
-      gap: ``[2]``, as observed, and less its bias by ``gap_noise``; NaN of a ratio.
+      interval: ``[2]``, this package's interval.
+      percentile: ``[2]``, the percentile bootstrap's interval.
+      p_value: P-value of the permutation test.
+      gap: ``[2]``, as observed, and less its bias by ``gap_noise``; NaN for a ratio.
     """
 
     interval: jax.Array
@@ -73,10 +73,10 @@ class Findings(NamedTuple):
 
 
 def find(key: jax.Array, gap: jax.Array, scenario: Scenario, sizes: Sizes) -> Findings:
-    """Draw one data set of this true gap, and have every method judge it."""
+    """Draws one data set with this true gap, and applies every method."""
     keys = jax.random.split(key, 4)
     number, positives = len(scenario.positives), np.array(scenario.positives)
-    # Of each group the positives, then the negatives.
+    # For each group, first the positives, then the negatives.
     repeats = np.stack([positives, NEGATIVES * positives], axis=1).ravel()
     labels = jnp.asarray(np.repeat([1, 0] * number, repeats))
     groups = jnp.asarray(np.repeat(np.arange(number).repeat(2), repeats))
@@ -96,7 +96,7 @@ def _find_rates(
     data, simulation, resample, shuffle = keys
     values, labels, groups = rows
     number = len(scenario.positives)
-    # The false positive rates are equal, so the gap of the odds is that of the TPR.
+    # The false positive rates are equal, so the gap of the odds is the gap of the TPR.
     rates = jnp.where(labels == 1, values, 0.2)
     predictions = jax.random.bernoulli(data, rates)
     counts = metrics.group_counts(labels, predictions, groups, num_groups=number)
@@ -134,12 +134,12 @@ def _find_rates(
 
 
 def _below_parity(counts: GroupCounts) -> jax.Array:
-    """How far the ratio of true positive rates is below 1."""
+    """Computes how far the ratio of true positive rates is below 1."""
     return 1 - metrics.ratio(metrics.true_positive_rate(counts))
 
 
 def percentile_interval(key, counts: GroupCounts, statistic, replicates: int):
-    """As fairlearn's ``MetricFrame.difference_ci``: percentiles over resampled rows."""
+    """Computes percentiles over resampled rows, as fairlearn's ``difference_ci``."""
     drawn = metrics.multinomial_bootstrap(
         key, counts, num_replicates=replicates, within="table"
     )
@@ -175,13 +175,13 @@ def _find_auroc(
 
 
 def _scores(key: jax.Array, labels: jax.Array, areas: jax.Array) -> jax.Array:
-    """Normal scores whose AUROC is known."""
+    """Draws normal scores with known AUROCs."""
     shift = jnp.sqrt(2.0) * ndtri(areas)
     return jax.random.normal(key, labels.shape) + jnp.where(labels == 1, shift, 0)
 
 
 def single_rate(key: jax.Array, given: jax.Array, replicates: int) -> jax.Array:
-    """Wilson's, Jeffreys' and the percentile interval, ``[3, 2]``, of trials, rate."""
+    """Computes Wilson's, Jeffreys' and percentile intervals ``[3, 2]`` of one rate."""
     trials, rate = given
     data, resample = jax.random.split(key)
     successes = jax.random.binomial(data, trials, rate)
@@ -197,7 +197,7 @@ def single_rate(key: jax.Array, given: jax.Array, replicates: int) -> jax.Array:
 
 
 def single_auroc(key: jax.Array, area: jax.Array, positives: int) -> jax.Array:
-    """The AUROC's interval, and DeLong's without the logit, ``[2, 2]``."""
+    """Computes the AUROC's interval, and DeLong's without the logit, ``[2, 2]``."""
     negatives = NEGATIVES * positives
     labels = jnp.repeat(jnp.array([1, 0]), np.array([positives, negatives]))
     scores = _scores(key, labels, jnp.full(labels.shape, area))
@@ -215,11 +215,11 @@ class Clusters:
     """Patients with several rows each.
 
     Attributes:
-      patients: Of each group.
-      groups: Their number.
+      patients: Number of patients in each group.
+      groups: Number of groups.
       varying: Whether the group varies from row to row of a patient, as a site does.
-      correlation: Of two rows of a patient.
-      rows: Rows of a patient, in turn.
+      correlation: Correlation of two rows of a patient.
+      rows: Numbers of rows of the patients, in turn.
     """
 
     patients: int
@@ -230,7 +230,7 @@ class Clusters:
 
 
 class ClusterFindings(NamedTuple):
-    """Of one data set, with rows taken for independent and by patient: ``[2, ...]``.
+    """Intervals of one data set, with independent rows and by patient, ``[2, ...]``.
 
     Attributes:
       rates: ``[2, groups, 2]``, the intervals of the groups' rates.
@@ -244,13 +244,14 @@ class ClusterFindings(NamedTuple):
 def find_clustered(
     key: jax.Array, gap: jax.Array, scenario: Clusters, draws: int
 ) -> ClusterFindings:
-    """One data set of clustered rows, of this true gap."""
+    """Draws one data set of clustered rows, with this true gap."""
     data, simulation = jax.random.split(key)
     number, total = scenario.groups, scenario.groups * scenario.patients
     patients = np.repeat(np.arange(total), np.resize(scenario.rows, total))
     groups = (np.arange(patients.size) if scenario.varying else patients) % number
     values = spread(gap, number)
-    # A row repeats its patient's draw with a chance whose square is the correlation.
+    # A row repeats its patient's draw with a probability whose square is the
+    # correlation.
     shared, repeats, own = jax.random.split(data, 3)
     of_patient = jax.random.uniform(shared, (total,))[patients]
     chance = np.sqrt(scenario.correlation)

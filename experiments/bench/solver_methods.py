@@ -1,4 +1,4 @@
-"""The methods that both libraries have, set alike, and our K x K part compiled."""
+"""The methods of both libraries with equal settings, and our compiled K x K part."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,34 +14,35 @@ from fairjax import steps
 from fairjax.reconcilers.core import Step
 
 IN_A_ROW = 12
-"""How many updates a turn makes, in the compiled loop and one by one."""
+"""Number of updates in a turn, in the compiled loop and one by one."""
 
 
 def common_descent_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
-    """By how much MGDA's weights miss their optimality condition; 0 at the optimum."""
+    """Computes how far MGDA's weights miss their optimality condition; 0 if optimal."""
     inner = gramian @ weights
     return float((weights @ inner - inner.min()) / np.diagonal(gramian).mean())
 
 
 def bargain_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
-    """The greatest departure of the shares ``w (G w)`` from their mean, as a share."""
+    """Computes the largest relative deviation of ``w (G w)`` from the mean."""
     shares = weights * (gramian @ weights)
     return float(np.abs(shares / shares.mean() - 1).max())
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of both libraries, set to do the same.
+    """A method of both libraries, with equal settings.
 
     Attributes:
-      name: TorchJD's.
-      steps: Ours.
+      name: TorchJD's name.
+      steps: Our steps.
       options: TorchJD's arguments; None stands for K.
-      tolerance: Of the updates' relative difference; None where both draw at random.
-      ordered: Makes our first step, of an ``order``, where TorchJD draws one.
-      gap: How far weights are from solving the method's problem, where TorchJD's may
-        not.
-      settings: What was set that is no default.
+      tolerance: Tolerance of the updates' relative difference; None if both libraries
+        draw at random.
+      ordered: Makes our first step from an ``order``, if TorchJD draws an order.
+      gap: Computes how far weights are from the solution of the method's problem, if
+        TorchJD's weights may not solve the problem.
+      settings: Settings that differ from the defaults.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Method:
     settings: str = ""
 
     def torchjd_options(self, size: int) -> dict[str, Any]:
-        """TorchJD's arguments for so many rows."""
+        """Returns TorchJD's arguments for ``size`` rows."""
         return {k: size if v is None else v for k, v in self.options.items()}
 
 
@@ -88,7 +89,7 @@ METHODS = (
         gap=bargain_gap,
         settings="alpha 1",
     ),
-    # Its weights are divided by a sum that may nearly cancel.
+    # The weights of IMTL-G are divided by a sum that may nearly cancel.
     Method("IMTLG", (steps.imtl_g(),), tolerance=3e-3),
     Method("AlignedMTL", (steps.aligned_mtl(),), settings="min"),
     Method("ConFIG", (steps.conflict_free(),)),
@@ -102,8 +103,8 @@ class Ours:
 
     Attributes:
       chain: The steps.
-      grams: ``[D, K, K]``, of the draws.
-      compile_seconds: Of the part by itself, its first run included.
+      grams: Gram matrices ``[D, K, K]`` of the draws.
+      compile_seconds: Compilation of the part by itself, including its first run.
     """
 
     chain: Sequence[Step]
@@ -128,18 +129,18 @@ class Ours:
         return tuple(states), coefficients[0]
 
     def __call__(self, draw: int) -> jax.Array:
-        """The weights ``[K]`` of one draw, once they are there."""
+        """Computes the weights ``[K]`` of one draw, and waits for them."""
         return jax.block_until_ready(self._alone(self._state, self._each[draw])[1])
 
     def loop(self) -> None:
-        """A compiled loop of ``IN_A_ROW`` updates, as a training loop would make."""
+        """Runs a compiled loop of ``IN_A_ROW`` updates, as a training loop does."""
         jax.block_until_ready(self._loop(self._state, self._many))
 
 
 def draw_rows(size: int, draws: int) -> list[np.ndarray]:
-    """Gaussian rows ``[K, 2 K + 4]`` of unequal lengths, less half their mean.
+    """Draws Gaussian rows ``[K, 2 K + 4]`` of unequal lengths, less half their mean.
 
-    That makes somewhat more than half of the pairs conflict.
+    Somewhat more than half of the pairs conflict.
     """
     rng = np.random.default_rng(size)
     found = []

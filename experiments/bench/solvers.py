@@ -1,8 +1,8 @@
-"""What the K x K part of a method costs: against TorchJD, and within a training step.
+"""Measures methods' K x K part: against TorchJD, and within a training step.
 
 Run ``python -m experiments.bench.solvers --help`` for the options. Every method starts
-from the Gram matrix of the same rows as TorchJD's, the two are timed in turns, and
-their updates are compared first.
+from the Gram matrix of the same rows as TorchJD's method. The two are timed in turns,
+after their updates are compared.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from fairjax import steps
 from fairjax.reconcilers.core import Step
 
 LONG = 0.1
-"""A turn of TorchJD's that would take longer, in seconds, is of one update a draw."""
+"""If a turn of TorchJD would take longer, in seconds, it has one update per draw."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Options(timing.MemoryOptions):
 
     Attributes:
       sizes: Numbers of objectives K.
-      draws: Sets of rows that are taken in turn.
+      draws: Number of sets of rows that are used in turn.
       rounds: Times that each call is made, in turns with the others.
-      limit: Leave out what takes longer, in seconds.
+      limit: Leave out calls that take longer, in seconds.
       objectives: Numbers of objectives of the training steps.
-      width: Width of the network of the training steps, of two hidden layers; the
-        default makes a million parameters.
-      batch: Its number of examples.
+      width: Width of the two hidden layers in training steps; the default makes a
+        million parameters.
+      batch: Number of examples of the training steps.
       pytorch: Compare with TorchJD, if it is installed.
     """
 
@@ -96,13 +96,13 @@ class ShareRow(timing.Row):
 
 
 def measure(options: Options, method: Method, size: int) -> Row:
-    """Measure one method at one K."""
+    """Measures one method at one K."""
     draws = draw_rows(size, options.draws)
     ours = Ours(method.steps, jnp.stack([jnp.asarray(one @ one.T) for one in draws]))
     calls = {"ours": _one_by_one(ours, options.draws, IN_A_ROW), "loop": ours.loop}
     number, notes, difference = IN_A_ROW, [method.settings], None
     with warnings.catch_warnings():
-        # Of CVXPY, on the problems that TorchJD poses and how they were solved.
+        # CVXPY warns about TorchJD's problems and their solutions.
         warnings.simplefilter("ignore", UserWarning)
         if options.pytorch and timing.installed("torchjd"):
             from experiments.bench.torch_solvers import Theirs
@@ -143,7 +143,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
 def compare(
     method: Method, draws: Sequence[np.ndarray], ours: Ours
 ) -> tuple[float | None, str]:
-    """Find the greatest relative difference of the updates, and why, where it is."""
+    """Finds the largest relative difference of the updates, and its reason."""
     from experiments.bench import torch_solvers
 
     if method.tolerance is None:
@@ -175,7 +175,7 @@ def compare(
 
 
 def training_shares(options: Options, size: int) -> Iterator[ShareRow]:
-    """Measure every method within a whole training step of one K."""
+    """Measures every method within a whole training step of one K."""
     problem = Problem.make(size, options.width, options.batch)
     adamw = optax.adamw(LEARNING_RATE)
 
@@ -216,10 +216,10 @@ def _one_by_one(
 
 
 def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
-    """Measure, print and save.
+    """Measures, prints and saves.
 
     Raises:
-      ValueError: An option or a folder that cannot be used.
+      ValueError: If an option or a folder cannot be used.
     """
     several = {"sizes": 2, "objectives": 2}
     timing.check_numbers(options, least=several, some=several)

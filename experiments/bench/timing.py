@@ -1,4 +1,4 @@
-"""What benchmarks share: options, calls timed in turns, tables and where they go."""
+"""Code that benchmarks share: options, calls timed in turns, tables and their files."""
 
 import ctypes
 import dataclasses
@@ -29,7 +29,7 @@ BEGIN, END = "<!-- table: begin {} -->", "<!-- table: end {} -->"
 
 @dataclass(frozen=True)
 class Options:
-    """What every benchmark asks.
+    """The options of every benchmark.
 
     Attributes:
       output: Folder of the results.
@@ -44,12 +44,12 @@ class Options:
 
 @dataclass(frozen=True)
 class MemoryOptions(Options):
-    """Likewise, where memory that is freed and faulted in again would disturb.
+    """Options of benchmarks that page faults after freed memory would disturb.
 
     Attributes:
-      keep_freed_memory: Have the C library keep freed memory, rather than return large
+      keep_freed_memory: Make the C library keep freed memory, rather than return large
         blocks to the system and fault them in again at each call (glibc only; for both
-        sides alike).
+        sides).
     """
 
     keep_freed_memory: bool = True
@@ -62,10 +62,10 @@ class Cell(NamedTuple):
     """A column of a table, with which a field of its rows is annotated.
 
     Attributes:
-      head: Of the column.
-      form: How a value is formatted; a dash stands where there is none.
-      of: The value, of the row; the field's by default.
-      left: Aligned to the left, as texts always are.
+      head: Head of the column.
+      form: Format of a value; a missing value is a dash.
+      of: Function of the row that returns the value; the field's value by default.
+      left: Whether the column is aligned to the left, as texts always are.
     """
 
     head: str
@@ -79,15 +79,15 @@ class Row:
     """A row of a table, whose fields are annotated with its columns, in order.
 
     Attributes:
-      SHORT: Heads of columns, each with the cells of the rows that are in the short
-        table of a document; a table without is shown whole.
+      SHORT: Heads of columns, each with the cells of rows that are in the short table
+        of a document. Without SHORT, the document shows the whole table.
     """
 
     SHORT: ClassVar[Sequence[tuple[str, Collection[str]]]] = ()
 
     @classmethod
     def columns(cls) -> list[tuple[str, Cell]]:
-        """The columns, each with the name of its field."""
+        """Returns the columns, each with the name of its field."""
         hints = get_type_hints(cls, include_extras=True)
         return [
             (name, cell._replace(left=cell.left or hint.__origin__ is str))
@@ -97,17 +97,17 @@ class Row:
 
     @classmethod
     def heads(cls) -> list[str]:
-        """The heads of the columns."""
+        """Returns the heads of the columns."""
         return [cell.head for _, cell in cls.columns()]
 
     @classmethod
     def as_markdown(cls, cells: Sequence[Sequence[str]], made: str) -> str:
-        """Rows of such cells in Markdown, after how they were ``made``."""
+        """Returns rows of cells in Markdown, below ``made``, how they were made."""
         sides = "".join("l" if cell.left else "r" for _, cell in cls.columns())
         return markdown(cls.heads(), sides, cells, made)
 
     def cells(self) -> list[str]:
-        """As the table shows it."""
+        """Returns the row's cells as the table shows them."""
         shown = []
         for name, cell in self.columns():
             value = cell.of(self) if cell.of else getattr(self, name)
@@ -116,7 +116,7 @@ class Row:
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each call, ``[rounds]``, after one that is not counted."""
+    """Measures seconds of each call, ``[rounds]``, after a call that is not counted."""
     for call in calls.values():
         call()
     taken = [{name: timed(call) for name, call in calls.items()} for _ in range(rounds)]
@@ -124,25 +124,26 @@ def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.n
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Measure the seconds that a call takes."""
+    """Measures the seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def median(values: np.ndarray | Sequence[float]) -> float:
-    """Compute the median, as a number that JSON can hold."""
+    """Computes the median, as a number that JSON can store."""
     return float(np.median(values))
 
 
 def clocked(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time a call of ours, and another library's in turns with it.
+    """Times our call, in turns with another library's call.
 
     Returns:
       The fields of a row: the medians over rounds, and the seconds of our first call,
-      which holds the compilation and is in no median. And what the last calls returned.
+      which includes the compilation and is not in a median. And the results of the last
+      calls.
     """
     calls = {"ours": ours} if theirs is None else {"ours": ours, "theirs": theirs}
     last: dict[str, Any] = {}
@@ -162,11 +163,11 @@ def clocked(
 def compiled(
     step: Callable[..., Any], *arguments: Any, **options: Any
 ) -> tuple[jax.stages.Compiled, dict[str, Any]]:
-    """Compile a function for arguments like these.
+    """Compiles a function for arguments like these.
 
     Returns:
-      The program, and the fields of a row that tell what compiling it took, and what
-      memory it takes.
+      The program, and the fields of a row with the compilation's seconds and the
+      program's temporary memory.
     """
     start = time.perf_counter()
     program = jax.jit(step, **options).lower(*arguments).compile()
@@ -176,10 +177,10 @@ def compiled(
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, in one arena that grows by no mapped blocks.
+    """Makes glibc keep freed memory, in one arena without mapped blocks.
 
     Returns:
-      Whether it does: other C libraries have no such setting.
+      Whether memory is kept: other C libraries have no such setting.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -193,12 +194,12 @@ def keep_freed_memory() -> bool:
 
 
 def installed(*modules: str) -> bool:
-    """Say whether these modules can all be imported."""
+    """Checks whether these modules can all be imported."""
     return None not in map(importlib.util.find_spec, modules)
 
 
 def environment(kept: bool) -> dict[str, Any]:
-    """Tell what the figures are measured on; ``kept``: whether freed memory is."""
+    """Describes the machine and versions; ``kept``: whether freed memory is kept."""
     device = jax.devices()[0]
     names = ["jax", "jaxlib", "optax", "numpy"]
     if installed("torchjd"):
@@ -217,13 +218,13 @@ def environment(kept: bool) -> dict[str, Any]:
 def markdown(
     columns: Sequence[str], alignment: str, rows: Sequence[Sequence[str]], made: str
 ) -> str:
-    """A Markdown table, with how it was made.
+    """Makes a Markdown table, below a text that says how it was made.
 
     Args:
-      columns: Their heads.
+      columns: Heads of the columns.
       alignment: ``"l"`` or ``"r"`` for each column.
-      rows: Their cells.
-      made: Stands before the table.
+      rows: Cells of the rows.
+      made: Text before the table.
     """
     rule = "|".join({"l": ":--", "r": "--:"}[side] for side in alignment)
     head, *body = (f"| {' | '.join(row)} |\n" for row in (columns, *rows))
@@ -231,7 +232,7 @@ def markdown(
 
 
 def show(columns: Sequence[str], rows: Sequence[Any], *, width: int) -> None:
-    """Print rows, which have cells, as a table."""
+    """Prints rows, which have cells, as a table."""
     table = Table(*columns)
     for row in rows:
         table.add_row(*row.cells())
@@ -246,14 +247,14 @@ def measured(
     *,
     width: int = 130,
 ) -> list[list[Any]]:
-    """Do tasks one after another, print what each found, and save all of it.
+    """Runs tasks one after another, prints the rows of each, and saves all rows.
 
     Args:
-      options: Say where to.
-      about: See :func:`environment`.
-      kinds: Name of a table -> the rows that are in it; see :func:`save`.
+      options: Options, with the folder of the results.
+      about: The `environment`.
+      kinds: Name of a table -> the kind of rows in it; see :func:`save`.
       tasks: Each returns rows of any of these kinds.
-      width: Of the printed tables.
+      width: Width of the printed tables.
 
     Returns:
       The rows of each kind.
@@ -278,14 +279,14 @@ def save(
     rows: Sequence[Row],
     about: Mapping[str, Any],
 ) -> None:
-    """Write rows as JSON, and their table; it is also published, if asked.
+    """Writes rows as JSON, and their table; with ``--docs``, publishes the table.
 
     Args:
-      options: Say where.
-      name: Of both files, and of the document's markers.
-      kind: Of the rows.
-      rows: What was measured.
-      about: See :func:`environment`.
+      options: Options, with the folder of the results.
+      name: Name of both files, and of the document's markers.
+      kind: Kind of the rows.
+      rows: The measured rows.
+      about: The `environment`.
     """
     made = "Measured on " + ", ".join(f"{k} {v}" for k, v in about.items()) + "."
     cells = [row.cells() for row in rows]
@@ -300,13 +301,13 @@ def save(
 def publish(
     name: str, kind: type[Row], cells: Sequence[Sequence[str]], made: str
 ) -> None:
-    """Write a table into ``DOCUMENT``: a long one as a page beside it, and its short.
+    """Writes a table into ``DOCUMENT``, or a short table and a page of all rows.
 
     Args:
-      name: Of the document's markers, and of the page.
-      kind: Of the rows.
-      cells: Of all rows.
-      made: Stands before the table.
+      name: Name of the document's markers, and of the page.
+      kind: Kind of the rows.
+      cells: Cells of all rows.
+      made: Text before the table.
     """
     text, heads = kind.as_markdown(cells, made), kind.heads()
     short = [
@@ -314,7 +315,7 @@ def publish(
         for row in cells
         if all(row[heads.index(head)] in few for head, few in kind.SHORT)
     ]
-    # Of sizes other than the usual ones nothing is chosen.
+    # With sizes other than the usual sizes, no row is in the short table.
     if 0 < len(short) < len(cells):
         page = DOCUMENT.with_suffix("") / f"{name}.md"
         back = f"[What the columns mean](../{DOCUMENT.name})."
@@ -326,10 +327,10 @@ def publish(
 
 
 def begin(options: OptionsT, **quick: Any) -> tuple[OptionsT, dict[str, Any]]:
-    """The options, those of ``--quick`` in their place, and the `environment`.
+    """Returns the options, replaced by ``quick`` if asked, and the `environment`.
 
     Raises:
-      ValueError: The folder of the results cannot be written to.
+      ValueError: If the folder of the results cannot be written to.
     """
     prepare_folder(options.output)
     if options.quick:
@@ -344,15 +345,15 @@ def check_numbers(
     least: Mapping[str, int] | None = None,
     some: Collection[str] = (),
 ) -> None:
-    """Refuse whole numbers among the options that are below 1.
+    """Refuses integers among the options that are below 1.
 
     Args:
       options: A dataclass.
       least: Name -> another smallest number.
-      some: Names of those that must have a number or more.
+      some: Names of options that must have at least one number.
 
     Raises:
-      ValueError: One is smaller, or there is none.
+      ValueError: If an integer is too small, or numbers are missing.
     """
     for field in dataclasses.fields(options):
         given = getattr(options, field.name)
@@ -360,11 +361,11 @@ def check_numbers(
         lowest = (least or {}).get(field.name, 1)
         small = any(type(number) is int and number < lowest for number in numbers)
         if small or (field.name in some and not numbers):
-            raise ValueError(f"--{field.name} must be {lowest} or more: {given}.")
+            raise ValueError(f"--{field.name} must be {lowest} or more; got {given}.")
 
 
 def command(main: Callable[[Any], Any], options: type, description: str | None) -> None:
-    """Run a benchmark by its command line; an error of the user's is one line."""
+    """Runs a benchmark from the command line; a user's error is printed on one line."""
     try:
         main(tyro.cli(options, description=description))
     except ValueError as error:
@@ -372,22 +373,22 @@ def command(main: Callable[[Any], Any], options: type, description: str | None) 
 
 
 def setting(about: Mapping[str, Any]) -> str:
-    """The end of a result's name: the device, and on a CPU what memory it had."""
+    """Returns the end of a result's name: the device, and the memory on a CPU."""
     backend = jax.default_backend()
     kept = about["freed memory"] == "kept" or backend != "cpu"
     return backend if kept else f"{backend}-returned"
 
 
 def copy_between_markers(path: Path, name: str, text: str) -> None:
-    """Replace what lies between a document's markers of this name.
+    """Replaces the text between a document's markers of this name.
 
     Raises:
-      ValueError: The document has no such markers.
+      ValueError: If the document does not have these markers.
     """
     begin, end = BEGIN.format(name), END.format(name)
     document = path.read_text(encoding="utf-8")
     if begin not in document or end not in document:
-        raise ValueError(f"{path} has no {begin!r} and {end!r}.")
+        raise ValueError(f"{path} must have {begin!r} and {end!r}; add both markers.")
     head, rest = document.split(begin, 1)
     tail = rest.split(end, 1)[1]
     write_text(path, f"{head}{begin}\n\n{text}\n{end}{tail}")

@@ -1,11 +1,10 @@
 """MultiFair's released algorithm in PyTorch, on the benchmark's model and weights.
 
-The model is that of :mod:`experiments.bench.modulation_steps`, written again, with its
-parameters under the same names and of the same shapes. As in the released code, the
-AUCs that B and the gate are made of are computed on the CPU by scikit-learn, those of
-modalities within groups by a loop over both, and every state is a Python number. What
-is a constant to the optimiser there (see :func:`fairjax.modulation.multifair_penalty`)
-is left out, which spares the twin its time.
+The model is a copy of :mod:`experiments.bench.modulation_steps`, with parameters of the
+same names and shapes. As in the released code, scikit-learn computes the AUCs for B and
+the gate on the CPU. A loop computes the AUCs of modalities within groups, and every
+state is a Python number. Terms that are constants to the optimiser there (see
+:func:`fairjax.modulation.multifair_penalty`) are left out, which saves their time.
 """
 
 import math
@@ -27,14 +26,14 @@ Tree = Any
 
 
 class Signals(NamedTuple):
-    """What the algorithm saw in a batch, and carries to the next.
+    """The algorithm's signals of a batch, which are carried to the next batch.
 
     Attributes:
       modality_auc: Modality -> AUC.
       balance: Modality -> B.
       group_auc: (modality, group) -> moving average of the surrogate AUC.
       factors: Modality -> f.
-      fused_gap: Between groups, of the fused AUC; NaN where a group has one row.
+      fused_gap: Gap of the fused AUC between groups; NaN if a group has one row.
       gate: Whether the factors apply.
     """
 
@@ -51,7 +50,7 @@ class Twin:
 
     Args:
       problem: The model's sizes, JAX's parameters, and the batch.
-      released: Modulate; else the plain joint step.
+      released: Whether to modulate; otherwise the plain joint step.
     """
 
     def __init__(self, problem: setup.Problem, *, released: bool) -> None:
@@ -80,12 +79,12 @@ class Twin:
         )
 
     def give(self, batch: Mapping[str, Any]) -> None:
-        """Go on with another batch."""
+        """Continues with another batch."""
         self.batch = jax.tree.map(_tensor, dict(batch))
         self.batch["groups"] = self.batch["groups"].long()
 
     def outputs(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Logits ``[B]`` of the batch: the fused ones, and each modality's."""
+        """Computes logits ``[B]`` of the batch, fused and of each modality."""
         params, inputs = self.params, self.batch["inputs"]
         features = {
             "labs": _mlp(params["encoders"]["labs"], **inputs["labs"]),
@@ -111,27 +110,27 @@ class Twin:
         return logits, alone
 
     def step(self) -> None:
-        """One step on the batch."""
+        """Makes one step on the batch."""
         self.backward()
         self.apply()
 
     def apply(self) -> None:
-        """Clip the model's gradient, and update the parameters."""
+        """Clips the model's gradient, and updates the parameters."""
         torch.nn.utils.clip_grad_norm_(self._model, setup.CLIP)
         for optimiser in self._optimisers:
             optimiser.step()
         finish()
 
     def arrays(self) -> Tree:
-        """The parameters, as JAX has them."""
+        """Returns the parameters in JAX's form."""
         return jax.tree.map(_array, self.params)
 
     def gradients(self) -> Tree:
-        """Of the last `backward`."""
+        """Returns the gradients of the last `backward`."""
         return jax.tree.map(lambda leaf: _array(leaf.grad), self.params)
 
     def backward(self) -> None:
-        """The gradients, modulated but not yet clipped, in ``.grad``."""
+        """Computes the gradients, modulated but not yet clipped, in ``.grad``."""
         for optimiser in self._optimisers:
             optimiser.zero_grad()
         logits, alone = self.outputs()
@@ -155,7 +154,7 @@ class Twin:
                         leaf.grad.mul_(factor)
 
     def _observe(self, logits: torch.Tensor, alone: dict[str, torch.Tensor]) -> None:
-        """The signals of this batch."""
+        """Computes the signals of this batch."""
         labels, groups = self.batch["labels"], self.batch["groups"]
         scores = {name: torch.sigmoid(alone[name]) for name in MODALITIES}
         on_host = labels.cpu().numpy()
@@ -193,7 +192,7 @@ class Twin:
 
 
 def turn(problem: setup.Problem, number: int, *, released: bool) -> Callable[[], None]:
-    """A call of so many steps, on the number of threads that is fastest for them."""
+    """Makes a call of ``number`` steps, on the fastest number of threads."""
     twin = Twin(problem, released=released)
     set_fastest_threads(twin.step)
     threads = torch.get_num_threads()
@@ -207,7 +206,7 @@ def turn(problem: setup.Problem, number: int, *, released: bool) -> Callable[[],
 
 
 def _auc(labels: np.ndarray, scores: torch.Tensor, otherwise: float) -> float:
-    """On the CPU; what is given where there is one class."""
+    """Computes the AUC on the CPU; ``otherwise`` if there is one class."""
     if labels.min() == labels.max():
         return otherwise
     return float(roc_auc_score(labels, scores.cpu().numpy()))
@@ -255,7 +254,7 @@ def _transformer(
     attended: torch.Tensor | None = None,
     num_rows: int | None = None,
 ) -> torch.Tensor:
-    """The first rows alone, where so many are asked for, computed alone at the end."""
+    """Computes all rows, or the first ``num_rows`` alone in the last block."""
     blocks = list(params["blocks"].values())
     for number, block in enumerate(blocks):
         rows = num_rows if number == len(blocks) - 1 else None

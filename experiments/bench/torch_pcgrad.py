@@ -1,6 +1,6 @@
 """PCGrad steps in PyTorch on the benchmark's model: a plain loop, and TorchJD.
 
-Both take the same weights, batch and groups as the JAX side, and end in AdamW.
+Both use the same weights, batch and groups as JAX, and end in AdamW.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ def steps(
     groups: int,
     learning_rate: float,
 ) -> tuple[dict[str, Step], np.ndarray]:
-    """Steps by name, and the group losses at the start, to compare with JAX's.
+    """Makes steps by name, and the initial group losses, to compare with JAX's.
 
     Args:
       params: ``(weights [in, out], bias [out])`` of each layer.
       batch: ``x [B, D]``, ``y [B]`` and ``cells [B]``.
-      groups: Their number.
-      learning_rate: AdamW's.
+      groups: Number of groups.
+      learning_rate: AdamW's learning rate.
     """
     x, y = (torch.tensor(batch[name], device=DEVICE) for name in ("x", "y"))
     cells = torch.tensor(batch["cells"], device=DEVICE).long()
@@ -58,7 +58,7 @@ def steps(
         return sums.index_add(0, cells, example_losses(leaves)) / sizes
 
     def make(fill: Callable[[list[torch.Tensor]], Any]) -> Step:
-        """Make a step that updates parameters of its own by the ``.grad`` filled in."""
+        """Makes a step that updates separate parameters by their filled ``.grad``."""
         leaves, adamw = fresh()
 
         def step() -> None:
@@ -116,13 +116,13 @@ def steps(
 
 
 def finish() -> None:
-    """Wait until the device has done what it was given."""
+    """Waits until the device has finished all work."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def set_fastest_threads(step: Step) -> None:
-    """Take a thread a core, or a single one where cores are busy with other work."""
+    """Uses one thread per core, or one thread if cores are busy with other work."""
     best = {}
     for threads in (num_cores(), 1):
         torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """TorchJD's methods on the benchmark's rows: weights from the Gram matrix alone.
 
-Where TorchJD itself needs the rows, as Nash-MTL and ConFIG do, it is given the rows,
-which are few enough that their Gram matrix costs next to nothing.
+TorchJD's Nash-MTL and ConFIG need the rows, so they get the rows, which are so few that
+computing their Gram matrix takes almost no time.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Theirs:
 
     Args:
       name: The class in ``torchjd.aggregation``.
-      options: Its arguments.
+      options: Arguments of the class.
       draws: Rows ``[K, P]``, float32.
     """
 
@@ -37,41 +37,41 @@ class Theirs:
             self._method = aggregator.weighting
 
     def __call__(self, draw: int) -> torch.Tensor:
-        """The weights ``[K]``, or where there are none the update ``[P]``."""
+        """Computes the weights ``[K]``, or the update ``[P]`` without weights."""
         found = self._method(self._inputs[draw])
         finish()
         return found
 
     def result(self, draw: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The update, in float64, and the weights if there are any.
+        """Computes the update, in float64, and the weights if there are any.
 
         Args:
           draw: The number of the rows.
-          seed: Of TorchJD's own draws.
+          seed: Seed of TorchJD's random draws.
         """
         torch.manual_seed(seed)
         found = self(draw).detach().cpu().numpy().astype(np.float64)
         return (found @ self._draws[draw], found) if self._weighs else (found, None)
 
     def set_fastest_threads(self) -> None:
-        """One thread a core, or a single one, which small matrices often want."""
+        """Uses one thread per core or one thread, which is often faster if small."""
         set_fastest_threads(lambda: self(0))
 
 
 def seeded_orders(name: str, size: int, seed: int) -> np.ndarray:
-    """``[K, K]``, the orders in which a method meets the other rows after a seed.
+    """Returns the orders ``[K, K]`` in which a method meets other rows, by a seed.
 
     Args:
       name: ``"PCGrad"``, which draws an order of all rows, or ``"GradVac"``, which
-        draws one of the others.
-      size: K.
-      seed: As given to :meth:`Theirs.result`.
+        draws an order of the other rows.
+      size: Number of rows, K.
+      seed: Seed, as for :meth:`Theirs.result`.
     """
     torch.manual_seed(seed)
     if name == "PCGrad":
         return np.stack([torch.randperm(size).numpy() for _ in range(size)])
     if name != "GradVac":
-        raise ValueError(f"{name} draws no orders.")
+        raise ValueError(f"name must be 'PCGrad' or 'GradVac'; got {name!r}.")
     others = [np.delete(np.arange(size), row) for row in range(size)]
     drawn = [one[torch.randperm(size - 1).numpy()] for one in others]
     return np.stack([np.append(one, row) for row, one in enumerate(drawn)])

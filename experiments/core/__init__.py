@@ -1,1 +1,1 @@
-"""What all systems share: patients split and trained on, evaluated, stored, run."""
+"""Code that all systems share: splits, training, evaluation, storage and commands."""

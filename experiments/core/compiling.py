@@ -1,7 +1,8 @@
-"""How hard XLA works on a program: a run compiles many, and most of them run briefly.
+"""XLA's optimisation levels: quick compilation for programs that run briefly.
 
-A method's training loop takes longer to compile than to run. Compiled quickly, it takes
-a third of that time, and neither training nor the audit changes by a bit.
+A method's training loop takes longer to compile than to run. At a low optimisation
+level, compilation takes a third of the time, and the results of training and audit stay
+the same to the bit.
 """
 
 import os
@@ -11,14 +12,14 @@ import jaxlib.version
 _FLAGS = "XLA_FLAGS"
 _QUICK: dict[str, int | bool] = {"xla_backend_optimization_level": 1}
 _FULL: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
-# Later versions do not know the flag, and do not start with it.
+# Later versions do not know the flag, and do not start if it is set.
 if jaxlib.version.__version_info__ < (0, 11):
     _QUICK["xla_cpu_use_fusion_emitters"] = False
     _FULL["xla_cpu_use_fusion_emitters"] = True
 
 
 def quickly() -> None:
-    """Compile all programs quickly, but for those that are compiled `in_full`.
+    """Sets quick compilation for all programs that are not compiled `in_full`.
 
     Must be called before the first use of a device. Flags that the user set stay.
     """
@@ -32,5 +33,5 @@ _is_quick = False
 
 
 def in_full() -> dict[str, int | bool] | None:
-    """Options for ``jax.jit`` of what runs often; None where nothing was hastened."""
+    """Returns ``jax.jit`` options for programs that run often; None if not quick."""
     return _FULL if _is_quick else None

@@ -1,4 +1,4 @@
-"""The library's evaluation, of the predictions of a cross-validation."""
+"""Evaluation of a cross-validation's predictions by the library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from fairjax.evaluation import Cohort, Evaluation
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """One method at one setting, pooled so that each patient counts once a repeat.
+    """One method at one setting, pooled so that each patient counts once per repeat.
 
     Attributes:
       name: The method.
-      setting: The setting's label; empty where there is one only, ``"selected"``
-        where validation chose it in each lane.
+      setting: The setting's label; empty if the method has one setting, ``"selected"``
+        if validation chose the setting in each lane.
       scores: float32 ``[R, n]`` probabilities.
-      decisions: bool ``[R, n]``, at whatever thresholds the system decides by; none
-        may come from the patients that it is applied to. Or float32, the chances of
-        decisions that are drawn; metrics are then exact expectations of them.
+      decisions: bool ``[R, n]``, at the system's thresholds, which must not come from
+        the patients to whom they are applied. Or float32, the probabilities of random
+        decisions; metrics are then exact expectations over the decisions.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Predictions:
 
     @property
     def title(self) -> str:
-        """``name[setting]``, or ``name`` if there is one setting or a selected one."""
+        """``name[setting]``, or ``name`` if the setting is the only or selected one."""
         plain = self.setting in ("", "selected")
         return self.name if plain else f"{self.name}[{self.setting}]"
 
@@ -51,18 +51,20 @@ class Evaluator(evaluation.Evaluator):
         references: Mapping[str, str] | None = None,
         **options: Any,
     ):
-        """Draw the resamples that all methods share.
+        """Draws the resamples that all methods share.
 
         Args:
           splits: The patients, their folds and their cells.
-          seed: Of the resamples and shuffles.
-          crossed: Compare the intersections of all attributes as one more attribute.
-          references: Attribute -> the level that its others are measured against.
-          **options: As the library has them.
+          seed: Seed of the resamples and shuffles.
+          crossed: Whether to compare the intersections of all attributes as one more
+            attribute.
+          references: Attribute -> the category that others are compared with.
+          **options: Further options of `fairjax.evaluation.Evaluator`.
 
         Raises:
-          ValueError: An unknown metric, weights that are none, an attribute with
-            fewer than two groups that can be compared, or a reference that is none.
+          ValueError: If a metric is unknown or the weights cannot be used. Also if an
+            attribute has fewer than two groups that can be compared, or a reference is
+            not one of these groups.
         """
         super().__init__(
             cohort(splits, crossed=crossed, references=references),
@@ -72,7 +74,7 @@ class Evaluator(evaluation.Evaluator):
         )
 
     def __call__(self, predictions: Predictions) -> Evaluation:
-        """All metrics of one method."""
+        """Computes all metrics of one method."""
         return self.evaluate(predictions.scores, predictions.decisions)
 
 
@@ -82,11 +84,11 @@ def cohort(
     crossed: bool = False,
     references: Mapping[str, str] | None = None,
 ) -> Cohort:
-    """The cohort of a cross-validation.
+    """Makes the cohort of a cross-validation.
 
     Raises:
-      ValueError: A grouping with fewer than two groups that can be compared; a
-        reference that is not one of them.
+      ValueError: If a grouping has fewer than two groups that can be compared, or a
+        reference is not one of these groups.
     """
     cells = splits.partition
     columns = [cells.attributes.index(attribute) for attribute in splits.attributes]
@@ -107,7 +109,7 @@ def cohort(
             references=references,
         )
     except ValueError as error:
-        # An only attribute cannot be left out.
+        # A single attribute cannot be left out.
         if len(splits.attributes) == 1:
             raise
         raise ValueError(f"{error} Leave it out with --attributes.") from error

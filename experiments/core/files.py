@@ -1,4 +1,4 @@
-"""Writes that are whole or not there at all, and one error for a bad folder."""
+"""Atomic writes of files, and checks of folders and of damaged files."""
 
 import contextlib
 import csv
@@ -14,15 +14,15 @@ import numpy as np
 
 try:
     import fcntl
-except ImportError:  # Windows has none; there, two runs are not kept apart.
+except ImportError:  # Windows has no fcntl; two runs there are not kept apart.
     fcntl = None
 
 
 def prepare_folder(folder: Path) -> Path:
-    """Make a folder and prove that it can be written to, before any work is done.
+    """Makes a folder and checks that it can be written to, before any work is done.
 
     Raises:
-      ValueError: The folder cannot be made or written to, or is a file.
+      ValueError: If the folder cannot be made or written to, or is a file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,10 +37,10 @@ def prepare_folder(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a folder; a killed one's lock ends with it.
+    """Keeps a second process out of a folder; a killed process loses its lock.
 
     Raises:
-      ValueError: Another process is at work there.
+      ValueError: If another process is using the folder.
     """
     with (folder / ".lock").open("w") as file:
         if fcntl is not None:
@@ -48,18 +48,18 @@ def locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ValueError(
-                    f"another run with the same options is at work in {folder}: wait "
-                    "for it, or give this one another --output."
+                    f"another run with the same options is at work in {folder}. Wait "
+                    "for the other run, or give this run another --output."
                 ) from error
         yield
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file under a temporary name, then rename it into place.
+    """Calls ``write`` with a temporary name, then renames the file to ``path``.
 
-    A process killed meanwhile leaves an earlier file of that name as it was.
+    If the process is killed meanwhile, an earlier file at ``path`` stays as it was.
     """
-    # The suffix stays: matplotlib and NumPy take the format from it.
+    # Keeps the suffix, from which matplotlib and NumPy take the format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(temporary)
@@ -69,15 +69,15 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_arrays(path: Path, again: str, *names: str) -> dict[str, np.ndarray]:
-    """Read what ``numpy.savez`` wrote, or some of it.
+    """Reads all or some arrays of a file that ``numpy.savez`` wrote.
 
     Args:
       path: The file.
-      again: What it takes to make it again, in a word.
-      *names: Of the arrays; all by default.
+      again: The verb for making the file again, such as "train".
+      *names: Names of the arrays; all by default.
 
     Raises:
-      ValueError: A damaged file.
+      ValueError: If the file is damaged.
     """
     try:
         with path.open("rb") as file, np.load(file) as stored:
@@ -89,17 +89,17 @@ def read_arrays(path: Path, again: str, *names: str) -> dict[str, np.ndarray]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV."""
+    """Returns a table as CSV."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, or the one with ``.gz`` after its name where only that exists.
+    """Reads a text file, or the file with ``.gz`` after its name if only that exists.
 
     Raises:
-      FileNotFoundError: Neither exists.
+      FileNotFoundError: If neither file exists.
     """
     packed = path.with_name(f"{path.name}.gz")
     if not path.exists() and packed.exists():
@@ -108,9 +108,9 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole; compressed where its name ends in ``.gz``."""
+    """Writes a text file atomically; compresses it if its name ends in ``.gz``."""
     data = text.encode("utf-8")
     if path.suffix == ".gz":
-        # Without the time, equal texts are equal files.
+        # Without the time stamp, equal texts make equal files.
         data = gzip.compress(data, mtime=0)
     write_whole(path, lambda temporary: temporary.write_bytes(data))

@@ -1,8 +1,8 @@
 """Trains every lane and every variant of a program in one compiled function.
 
-It is ``vmap`` over variants of ``vmap`` over lanes of a scanned training
-loop; lanes are spread over the devices there are. The run is saved as it goes, and a
-killed one goes on from its last checkpoint to the same bits.
+The function is ``vmap`` over variants of ``vmap`` over lanes of a scanned training
+loop; lanes are sharded over all devices. Training saves checkpoints, and a run that was
+killed continues from its last checkpoint to the same bits.
 """
 
 import dataclasses
@@ -28,21 +28,20 @@ from fairjax import sweep, training
 from fairjax.keys import own_keys
 from fairjax.objectives import cell_objectives
 
-# Batches of all methods are drawn with the same keys, so that methods differ in what
-# they do, not in what they saw.
+# All methods draw their batches with the same keys, so that methods see the same data.
 _BATCH_STREAM, _TRANSFORM_STREAM = 1, 2
-# Settings that go with batches.
+# Settings that are passed to the model and the objectives in the batch.
 _MASKS = ("objective_mask", "modalities")
 
 
 class Trained(NamedTuple):
-    """What training a program gives.
+    """A trained program.
 
     Attributes:
       logits: float32 ``[H, L, n]``.
-      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes: the
-        values of the objectives, and what the phase observes of the optimiser. And
-        ``[H, calls, L, ...]``, what the learner monitors of each lane.
+      history: For each phase, name -> ``[H, steps, ...]``, means over the lanes of the
+        objectives' values and of the optimiser's states that the phase observes; and
+        name -> ``[H, calls, L, ...]``, the values that the learner monitors.
     """
 
     logits: np.ndarray
@@ -59,19 +58,19 @@ def train(
     advance: Callable[[int], None],
     learner: Learner | None = None,
 ) -> Trained:
-    """Train a program's variants in all lanes, or read them back if that was done.
+    """Trains a program's variants in all lanes, or reads them if they were trained.
 
     Args:
       program: The variants.
       splits: The lanes.
       budget: Steps, batch size and model.
-      seed: Of the weights and the batches; lane ``l`` uses its own stream.
+      seed: Seed of the weights and the batches; each lane has a stream of its own.
       work: Folder for checkpoints and finished programs.
       advance: Called with the number of steps that were just done.
       learner: The model and its data; an MLP on the table's columns if None.
 
     Raises:
-      ValueError: A damaged checkpoint, or parameters that are no longer finite.
+      ValueError: If a checkpoint is damaged, or predictions are not finite.
     """
     name = f"{program.name}-{_digest(program)}"
     finished = work / f"{name}.npz"
@@ -88,7 +87,7 @@ def train(
     per_call, calls_of = allot([p.share for p in program.phases], budget)
     budget = dataclasses.replace(budget, steps_per_call=per_call)
     for number, (phase, calls) in enumerate(zip(program.phases, calls_of, strict=True)):
-        # Phases that differ in numbers only share their compiled functions.
+        # Phases that differ only in numbers share their compiled functions.
         same = (id(phase.functions), phase.reconciler, phase.loss, phase.decay)
         if same not in compiled:
             compiled[same] = _compile(phase, splits, learner, budget, mesh)
@@ -125,7 +124,7 @@ def train(
 
 
 def _digest(program: Program) -> str:
-    """Of the variants and of all the numbers that they are trained with."""
+    """Returns a digest of the variants and of all numbers in their training."""
     plain = [
         [[v.name, v.setting] for v in program.variants],
         [
@@ -143,7 +142,7 @@ def _digest(program: Program) -> str:
 
 
 class _Lane(NamedTuple):
-    """One lane's patients: what the learner reads, and who is trained on."""
+    """One lane's data: the learner's inputs, and the training rows."""
 
     inputs: Any
     weights: jax.Array
@@ -152,7 +151,7 @@ class _Lane(NamedTuple):
 
 
 def _begin(learner: Learner, settings: int, lanes: int, seed: int):
-    """Weights and batch keys of every lane, the same for every setting."""
+    """Returns weights and batch keys of every lane, the same for every setting."""
     every_lane = jax.tree.map(np.asarray, _weights(learner.begin, lanes, seed))
     return jax.tree.map(lambda x: np.broadcast_to(x, (settings, *x.shape)), every_lane)
 
@@ -160,7 +159,7 @@ def _begin(learner: Learner, settings: int, lanes: int, seed: int):
 # Compiled once for all programs of a learner.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _weights(begin, lanes, seed):
-    """Of every lane, and the data of its key of batches."""
+    """Returns the weights of every lane, and the data of the lane's batch key."""
     key = jax.random.key(seed)
     params = jax.vmap(begin)(jax.random.split(key, lanes))
     batches = jax.random.split(jax.random.fold_in(key, _BATCH_STREAM), lanes)
@@ -168,9 +167,9 @@ def _weights(begin, lanes, seed):
 
 
 def _compile(phase, splits, learner, budget, mesh):
-    """The start and the loop of a phase, over variants [H] and lanes [L].
+    """Compiles the start and the loop of a phase, over variants [H] and lanes [L].
 
-    Its length and its rate are arguments of the two, ``schedule = [rate, steps]``.
+    Both take the phase's rate and length as an argument, ``schedule = [rate, steps]``.
     """
     objectives = None
     if phase.loss is None:
@@ -244,17 +243,17 @@ def _compile(phase, splits, learner, budget, mesh):
 
 
 def _numbers(setting):
-    """What the transformations are made with, the masks of batches left out."""
+    """Returns the settings of the transformations, without the masks of batches."""
     return {k: v for k, v in setting.items() if k not in _MASKS}
 
 
 def _seen(setting):
-    """What a variant's model sees, in training and after."""
+    """Returns the settings that a variant's model reads, in training and after."""
     return {k: v for k, v in setting.items() if k == "modalities"}
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What is trained in a lane: a model, and the data that it reads."""
+"""Learners, which are a model and its data as pure functions of one lane."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class Learner:
 
     Attributes:
       begin: ``begin(key) -> params``.
-      batch: ``batch(inputs, shared, rows) -> batch`` with one lane's inputs, its
-        ``cells`` within it.
-      statistics: ``statistics(params, batch) -> {name: [B]}``, what objectives read.
-      predict: ``predict(params, inputs, shared, seen) -> logits [n]``, all patients';
-        ``seen`` holds the ``modalities`` that the variant sees, if it is one of them.
+      batch: ``batch(inputs, shared, rows) -> batch`` from one lane's inputs; the batch
+        contains ``cells``.
+      statistics: ``statistics(params, batch) -> {name: [B]}``, which objectives read.
+      predict: ``predict(params, inputs, shared, seen) -> logits [n]`` of all patients;
+        ``seen`` holds the variant's ``modalities`` if that is one of its settings.
       inputs: Arrays with a leading lane axis ``[L, ...]``.
       shared: Arrays that all lanes share.
-      weights: float32 ``[n]``, weights of the patients, or None for equal ones.
-      monitor: ``monitor(params, inputs, shared, seen) -> {name: array}``, looked at
+      weights: float32 ``[n]``, weights of the patients, or None for equal weights.
+      monitor: ``monitor(params, inputs, shared, seen) -> {name: array}``, evaluated
         after every call of the loop, or None.
     """
 
@@ -44,7 +44,7 @@ class Learner:
 
 
 def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
-    """An MLP on the table's columns, as each lane encodes them."""
+    """Makes a learner with an MLP on the table's columns, encoded by each lane."""
 
     def make(key):
         return MLP(splits.inputs.shape[-1], budget.hidden, 1, rngs=nnx.Rngs(key))

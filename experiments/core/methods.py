@@ -1,7 +1,7 @@
 """The methods that the FairGrad experiment compares, each at the same budget.
 
-Methods that differ in numbers only are variants of one program, which is compiled
-once and trains all of them side by side.
+Methods that differ only in numbers are variants of one program, which is compiled
+once and trains all variants side by side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ TITLES = {
     "fairgrad_limited": "FairGrad, limited",
     "fairgrad_single": "FairGrad on one attribute",
 }
-# Other readings of a surrogate and of the published text, which `--full` adds.
+# Other readings of the surrogate and of the published text, added by `--full`.
 ABLATIONS = ("penalty_absolute", "fairgrad_always", "fairgrad_always_mean")
 TUNED = (
     "group_dro",
@@ -59,10 +59,10 @@ TUNED = (
 
 
 def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
-    """The programs that train the methods of the given names, and no others.
+    """Makes the programs that train the methods of the given names.
 
     Raises:
-      ValueError: An unknown name; the error lists the known ones.
+      ValueError: If a name is unknown; the error lists the known names.
     """
     programs.check_names(names, TITLES)
     makers = (
@@ -85,7 +85,7 @@ def objectives(
     *,
     statistic: str = "loss",
 ) -> dict[str, CellFunction]:
-    """The task, and each attribute's soft equalized-odds gap."""
+    """Makes the objectives: the task, and each attribute's soft equalized-odds gap."""
     cells = splits.partition
     gaps = {
         name: losses.equalized_odds(cells, name, label=LABEL, penalty=penalty)
@@ -99,7 +99,7 @@ def _erm(splits: CrossValidation) -> Program:
 
 
 def _reweighting(splits: CrossValidation) -> Program:
-    """Label made independent of the intersection of the attributes, by lane."""
+    """Makes weights under which label and intersection are independent in each lane."""
     _, members = splits.partition.membership(splits.attributes)
     groups = members.argmax(axis=0)[splits.cells]
     weights = np.zeros((splits.num_lanes, len(groups)), np.float32)
@@ -119,7 +119,7 @@ def _task_phase(splits: CrossValidation) -> Phase:
 
 
 def _group_dro(splits: CrossValidation) -> Program:
-    """The worst of every attribute's groups."""
+    """Makes the program of GroupDRO over the groups of every attribute."""
     risks = {
         group: risk
         for attribute in splits.attributes
@@ -139,7 +139,7 @@ def _group_dro(splits: CrossValidation) -> Program:
 
 
 def _penalty(splits: CrossValidation) -> Program:
-    """The penalty on all attributes, and on one at a time to see the others."""
+    """Makes penalties on all attributes, and on one attribute at a time."""
     alone = np.eye(len(splits.attributes)) * SINGLE_WEIGHT
     return Program(
         "penalty",
@@ -160,7 +160,7 @@ def _absolute_penalty(splits: CrossValidation) -> Program:
 
 
 def _all(splits: CrossValidation, weights: Sequence[float]) -> np.ndarray:
-    """Each weight for all attributes alike, ``[H, attributes]``."""
+    """Repeats each weight for all attributes, ``[H, attributes]``."""
     return np.repeat(np.array(weights)[:, None], len(splits.attributes), axis=1)
 
 
@@ -173,14 +173,15 @@ def _weighted(setting: Setting):
 
 
 def _with_task(rows: np.ndarray) -> np.ndarray:
-    """Weights ``[H, 1 + attributes]`` with weight 1 for the task."""
+    """Adds the weight 1 of the task, ``[H, 1 + attributes]``."""
     return np.concatenate([np.ones((len(rows), 1)), rows], axis=1).astype(np.float32)
 
 
 def _two_phase(splits: CrossValidation) -> Program:
-    """Half the steps for the task, half for fairness alone, at a tenth of the rate.
+    """Makes two phases: half the steps for the task, half for fairness alone.
 
-    One variant fine-tunes the attributes one after another, the other all at once.
+    Fine-tuning for fairness has a tenth of the learning rate. One variant fine-tunes
+    the attributes one after another, the other variant all attributes at once.
     """
     number = len(splits.attributes)
     functions = objectives(splits)
@@ -199,7 +200,7 @@ def _two_phase(splits: CrossValidation) -> Program:
 
 
 def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]:
-    """The published method, in the readings that its text allows."""
+    """Returns a maker of the published method, for one reading of its condition."""
 
     def make(splits: CrossValidation) -> Program:
         functions = objectives(splits, "absolute")
@@ -224,11 +225,13 @@ def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]
 
 
 def _fairgrad_balanced(splits: CrossValidation) -> Program:
-    """FairGrad with its fairness gradients scaled to a share of the task gradient's.
+    """Makes FairGrad with fairness gradients scaled relative to the task gradient.
 
-    Balanced: to ``strength`` times its length, whatever theirs. Limited: to its length,
-    but by a factor of ``limit`` at most, and projections soften as gradients shorten;
-    so near parity, where they are noise, they are neither scaled up nor made way for.
+    Balanced: fairness gradients are scaled to ``strength`` times the length of the task
+    gradient. Limited: they are scaled to its length, but by a factor of ``limit`` at
+    most, and projections soften as fairness gradients shorten. So near parity, where
+    fairness gradients are noise, they are not scaled up, and the task gradient is not
+    projected off them.
     """
     number = len(splits.attributes)
 
@@ -257,5 +260,5 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
 
 
 def _added_up(weights: jax.Array):
-    """The weighted sum of the gradients: no reconciliation."""
+    """Makes the weighted sum of the gradients, without reconciliation."""
     return fairjax.reconcile(steps.combine(weights), num_objectives=weights.shape[0])

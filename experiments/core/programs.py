@@ -1,4 +1,4 @@
-"""What is trained: a budget, and methods as programs of phases and variants."""
+"""Programs of phases and variants, which say what is trained, and their budget."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ Setting: TypeAlias = Mapping[str, jax.Array]
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend, and the model that it trains.
+    """The training budget of every method, and the model's hidden layers.
 
     Attributes:
       steps: Optimiser steps.
-      batch_size: Patients a step, drawn with replacement.
+      batch_size: Patients in a step, drawn with replacement.
       steps_per_call: Steps of one compiled call.
-      learning_rate: Of AdamW at the first step; falls to 0 along a cosine.
-      weight_decay: Of AdamW, multiplied by the learning rate.
+      learning_rate: AdamW's learning rate at the first step; falls to 0 along a cosine.
+      weight_decay: AdamW's weight decay, multiplied by the learning rate.
       hidden: Widths of the MLP's hidden layers.
-      seconds_between_checkpoints: Work that a killed run loses at most.
+      seconds_between_checkpoints: The most work, in seconds, that a killed run loses.
     """
 
     steps: int = 200
@@ -39,22 +39,22 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """A stretch of training with one set of objectives and a fresh optimiser.
+    """A phase of training with one set of objectives and a fresh optimiser.
 
     Attributes:
-      share: Share of the budget's steps.
-      functions: name -> objective; the first is the task where it is among them. None
-        where there is a ``loss``.
+      share: Fraction of the budget's steps.
+      functions: name -> objective; the task comes first if it is an objective. Empty
+        if there is a ``loss``.
       reconciler: ``reconciler(setting)`` makes the transformation of the K rows, or of
         the gradient of the loss.
-      decay: Of the running cell means; None for the batch's own.
+      decay: Decay of the running cell means; None for the batch's cell means.
       rate: Factor on the budget's learning rate: fine-tuning takes smaller steps.
-      settings: Numbers of this phase alone, beside those of the program.
-      loss: ``loss(setting)`` makes what `fairjax.training.make_loss_step` takes: one
-        loss in place of objectives.
+      settings: Numbers of this phase only, in addition to the program's settings.
+      loss: ``loss(setting)`` makes the argument of `fairjax.training.make_loss_step`:
+        one loss in place of objectives.
       after: ``after(setting)`` makes a transformation that follows AdamW.
-      observed: What is recorded of the optimiser's state after every step.
-      keys_by_lane: Whether what the transformation draws differs between lanes.
+      observed: Names of the optimiser's states that are recorded after every step.
+      keys_by_lane: Whether the transformation's random draws differ between lanes.
     """
 
     share: float
@@ -71,14 +71,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a method's name, and its setting where it has several."""
+    """One way to train: a method's name, and its setting if there are several."""
 
     name: str
     setting: str
 
 
 def variants(name: str, settings: Iterable[float | str] = ("",)) -> tuple[Variant, ...]:
-    """A method at each of its settings; it may have one only.
+    """Makes a method's variants, one for each of its settings.
 
     Example:
       >>> [variant.setting for variant in variants("penalty", [0.5, 10.0])]
@@ -89,15 +89,15 @@ def variants(name: str, settings: Iterable[float | str] = ("",)) -> tuple[Varian
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Variants that differ in numbers only: one compiled program trains them all.
+    """Variants that differ only in numbers, so that one compiled program trains all.
 
     Attributes:
-      name: Of its checkpoints.
-      phases: What is done, in order.
+      name: Name of the checkpoints.
+      phases: The phases of training, in order.
       variants: The H variants.
-      settings: name -> ``[H, ...]``, the numbers in which they differ.
-        ``objective_mask`` ``[H, K]`` leaves objectives out, ``modalities`` ``[H, M]``
-        modalities.
+      settings: name -> ``[H, ...]``, the numbers in which the variants differ.
+        ``objective_mask`` ``[H, K]`` leaves objectives out, and ``modalities``
+        ``[H, M]`` leaves modalities out.
       example_weights: float32 ``[L, n]``, or None for equal weights.
     """
 
@@ -108,7 +108,7 @@ class Program:
     example_weights: np.ndarray | None = None
 
     def take(self, keep: Sequence[int]) -> "Program":
-        """The program with some of its variants."""
+        """Returns the program with some of its variants."""
 
         def rows(settings):
             return {name: values[list(keep)] for name, values in settings.items()}
@@ -125,7 +125,7 @@ class Program:
 
 
 def only(programs: Iterable[Program], names: Collection[str]) -> list[Program]:
-    """The programs with their variants of the given names, where there are any."""
+    """Returns the programs with only the variants of the given names."""
     chosen = []
     for program in programs:
         keep = [i for i, v in enumerate(program.variants) if v.name in names]
@@ -135,26 +135,29 @@ def only(programs: Iterable[Program], names: Collection[str]) -> list[Program]:
 
 
 def check_names(names: Sequence[str], known: Collection[str]) -> None:
-    """Refuse methods that there are not.
+    """Refuses unknown methods.
 
     Raises:
-      ValueError: An unknown name; the error lists the known ones.
+      ValueError: If a name is unknown; the error lists the known names.
     """
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
-            f"--methods has no {', '.join(unknown)}; it knows: {', '.join(known)}."
+            f"--methods must name some of {', '.join(known)}; got {', '.join(unknown)}."
         )
 
 
 def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
-    """Steps of a call, and each phase's calls, which use up the budget exactly.
+    """Divides the budget's steps among phases, in calls of equal length.
 
-    A call has as many steps as the budget asks for, or, where phases of equal share
-    would not get equally many calls, as many fewer as it takes.
+    A call has ``steps_per_call`` steps. If phases with equal shares would then have
+    unequal numbers of calls, or calls would not use up the budget, a call is shorter.
+
+    Returns:
+      The steps of a call, and the number of calls of each phase.
 
     Raises:
-      ValueError: More phases than steps.
+      ValueError: If there are more phases than steps.
 
     Example:
       >>> allot([0.5, 0.25, 0.25], Budget(steps=200, steps_per_call=25))
@@ -164,14 +167,14 @@ def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
     """
     if budget.steps < len(shares):
         raise ValueError(
-            f"{len(shares)} phases of training need as many steps; the budget has "
-            f"{budget.steps}."
+            f"the budget must have a step for each of {len(shares)} phases; "
+            f"got steps={budget.steps}."
         )
     quotas = np.array(shares) / sum(shares)
     divisors = (d for d in range(budget.steps_per_call, 0, -1) if not budget.steps % d)
     for size in divisors:
         total = budget.steps // size
-        # Whole calls, at least 1; what is left goes to the largest remainders.
+        # Whole calls, at least 1; remaining calls go to the largest remainders.
         calls = np.maximum(np.floor(quotas * total + 1e-9), 1).astype(int)
         left = total - calls.sum()
         if left < 0:
@@ -181,6 +184,5 @@ def allot(shares: Sequence[float], budget: Budget) -> tuple[int, list[int]]:
         if even or size == 1:
             return size, calls.tolist()
     raise ValueError(
-        f"{budget.steps} steps cannot be divided among phases with the shares "
-        f"{list(shares)}."
+        f"the phases' fractions must divide {budget.steps} steps; got {list(shares)}."
     )

@@ -1,10 +1,10 @@
 """Repeated cross-validation in which every patient is tested once per repeat.
 
-A single split cannot see the gaps of small groups, so predictions are pooled out of
-fold over all patients. Within fold k of a repeat, fold k tests, fold k + 1 validates
-(thresholds and settings come from it) and the others train.
+A single split cannot show the gaps of small groups, so predictions are pooled out of
+fold over all patients. In lane k of a repeat, fold k tests, fold k + 1 validates, and
+the other folds train. Thresholds and settings come from the validation fold.
 
-A *lane* is one fold of one repeat; all lanes of a method train side by side.
+A *lane* is one such division of the folds; all lanes of a method train side by side.
 """
 
 import functools
@@ -25,8 +25,8 @@ from fairjax.evaluation import out_of_fold
 from fairjax.groups import Partition, partition
 
 LABEL = "outcome"
-# Names of objectives and of rows in the reports; an attribute of that name would
-# silently take their place.
+# Names of objectives and of rows in the reports, which an attribute of the same name
+# would silently replace.
 RESERVED = (LABEL, "task", "mean", "worst")
 
 
@@ -36,13 +36,13 @@ class CrossValidation:
 
     Attributes:
       table: The patients.
-      attributes: The sensitive attributes that are made fair and audited.
+      attributes: The sensitive attributes that methods make fair and reports audit.
       partition: Cells of the attributes × the label.
       cells: int32 ``[n]``, each patient's cell.
       folds: int ``[R, n]``, each patient's fold in each repeat.
       inputs: float32 ``[L, n, d]``, encoded with each lane's training rows only.
       train_rows: int32 ``[L, m]``, padded at the end by repeating row numbers.
-      train_counts: int32 ``[L]``, how many of them are real.
+      train_counts: int32 ``[L]``, how many of the training rows are not padding.
     """
 
     table: ClinicalTable
@@ -56,21 +56,24 @@ class CrossValidation:
 
     @property
     def num_repeats(self) -> int:
-        """R."""
+        """Number of repeats, R."""
         return len(self.folds)
 
     @property
     def num_folds(self) -> int:
-        """Folds of a repeat."""
+        """Number of folds of a repeat."""
         return int(self.folds.max()) + 1
 
     @property
     def num_lanes(self) -> int:
-        """L, folds times repeats."""
+        """Number of lanes, L: folds times repeats."""
         return self.num_repeats * self.num_folds
 
     def rows(self, lane: int, part: str) -> np.ndarray:
-        """Mask ``[n]`` of the rows that a lane trains, validates or tests on."""
+        """Returns a mask ``[n]`` of the rows that a lane trains, validates or tests on.
+
+        ``part`` is ``"train"``, ``"valid"`` or ``"test"``.
+        """
         fold = self.folds[lane // self.num_folds]
         test = lane % self.num_folds
         valid = (test + 1) % self.num_folds
@@ -81,10 +84,10 @@ class CrossValidation:
         return (fold != test) & (fold != valid)
 
     def pool(self, scores: np.ndarray, part: str) -> np.ndarray:
-        """Scores ``[..., L, n]`` pooled over folds: ``[..., R, n]``.
+        """Pools scores ``[..., L, n]`` over folds to ``[..., R, n]``.
 
-        ``part`` is ``"test"`` or ``"valid"``: the lane in which the patient is tested,
-        or validates.
+        A patient's score comes from the lane in which the patient is in the test fold
+        (``part="test"``) or in the validation fold (``part="valid"``).
         """
         lanes, rows = (self.num_repeats, self.num_folds), scores.shape[-1:]
         by_fold = scores.reshape(scores.shape[:-2] + lanes + rows)
@@ -94,10 +97,10 @@ class CrossValidation:
     def thresholds(
         self, scores: np.ndarray, weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """Scores ``[..., L]`` at which validation folds select their prevalence.
+        """Returns thresholds ``[..., L]`` at which validation folds select their rate.
 
-        With weights ``[n]``, the weighted share that is selected is the weighted
-        prevalence, or the least above it.
+        The selection rate equals the prevalence. With weights ``[n]``, the weighted
+        selection rate is the weighted prevalence, or the smallest possible rate above.
         """
         found = np.empty(scores.shape[:-1], scores.dtype)
         for lane in range(self.num_lanes):
@@ -130,21 +133,21 @@ def cross_validation(
     blind: bool = False,
     seed: int,
 ) -> CrossValidation:
-    """Split, encode and partition a table.
+    """Splits, encodes and partitions a table.
 
     Args:
       table: The patients.
-      attributes: Which of the table's attributes to make fair and audit.
+      attributes: The table's attributes to make fair and audit.
       num_repeats: How often the whole cross-validation is repeated, on new splits.
-      num_folds: At least 3.
-      min_level_count: Levels of an attribute with fewer rows are merged.
-      blind: Keep the attributes out of the inputs, but for those that the table itself
-        counts among its features (age and sex).
-      seed: Of the splits.
+      num_folds: Number of folds, at least 3.
+      min_level_count: Categories of an attribute with fewer rows are merged.
+      blind: Whether to keep the attributes out of the inputs. Attributes that are also
+        features of the table (age and sex) stay.
+      seed: Seed of the splits.
 
     Raises:
-      ValueError: A table that `validate` refuses; an attribute that it does not have,
-        named twice, none, or of a name that means something else here.
+      ValueError: If `validate` refuses the table, or if ``attributes`` is empty, has an
+        unknown or repeated name, or has a name that the reports use.
     """
     validate(table)
     attributes = tuple(attributes)
@@ -153,19 +156,19 @@ def cross_validation(
         raise ValueError(
             "--attributes must name some of "
             f"{', '.join(map(str, table.attributes.columns))}, each once; "
-            f"not {', '.join(attributes) or 'none'}."
+            f"got {', '.join(attributes) or 'none'}."
         )
     taken = [a for a in attributes if a in RESERVED]
     if taken:
         raise ValueError(
-            f"no attribute may be named {taken[0]!r}: the reports use that name. "
-            "Rename its column."
+            f"an attribute must not be named {', '.join(RESERVED)}, which are names "
+            f"in the reports; got {taken[0]!r}. Rename the attribute's column."
         )
     if not blind:
         extra = [a for a in attributes if a not in table.features]
         inputs = pd.concat([table.features, table.attributes[extra]], axis=1)
         table = replace(table, features=inputs)
-    # Rare levels of the attributes are merged; a rare outcome is what it is about.
+    # Rare categories of the attributes are merged; the outcome may be rare.
     merged = {a: _merged(table.attributes[[a]], min_level_count) for a in attributes}
     columns = {LABEL: table.label, **merged}
     cells = partition(columns)
@@ -179,7 +182,8 @@ def cross_validation(
         for r in range(num_repeats)
         for k in range(num_folds)
     ]
-    # A fold shares no patient with the others: so no two parts of a lane do.
+    # No fold has a patient of another fold, so the parts of a lane have no patient in
+    # common.
     for own in folds:
         for k in range(num_folds):
             check_disjoint(table.patient_ids, own != k, own == k)
@@ -198,7 +202,7 @@ def cross_validation(
 
 
 def _merged(attribute: pd.DataFrame, min_level_count: int) -> pd.Categorical:
-    """An attribute's levels, the rare ones merged."""
+    """Returns an attribute with rare categories merged."""
     levels = partition(attribute, min_level_count=min_level_count)
     codes = levels.codes[levels.encode(attribute), 0]
     names = pd.CategoricalDtype(list(levels.levels[0]))

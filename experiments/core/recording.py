@@ -1,4 +1,4 @@
-"""What a run keeps of trained programs: metrics of variants, and what was chosen."""
+"""Records of trained programs: metrics of variants, and the chosen settings."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,8 +24,9 @@ from experiments.core.selection import choose
 def beside() -> Iterator[Callable[..., Future]]:
     """Yields ``submit(call, *args, **kwargs)``, which runs calls on another thread.
 
-    They run one after another, and all are done at the end, where the first error is
-    raised. Where the block itself fails, calls that did not begin are dropped.
+    The calls run one after another. The end of the block waits for all calls, and
+    raises the first error. If the block itself fails, calls that did not begin are
+    dropped.
     """
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future] = []
@@ -49,7 +50,7 @@ def units(
     recorded: Collection[str],
     tuned: Collection[str],
 ) -> int:
-    """How far the bar advances while programs are trained and evaluated."""
+    """Returns the bar's units while programs are trained and evaluated."""
     total = 0
     for program in programs:
         names = [v.name for v in program.variants if v.name in recorded]
@@ -62,12 +63,12 @@ class Recorder:
     """Fills a run's `Results`.
 
     Attributes:
-      results: Of the run.
-      evaluator: Of its predictions.
+      results: Results of the run.
+      evaluator: Evaluates the run's predictions.
       titles: Method -> its name for readers.
-      bar: Says what is trained, and advances with each evaluation.
+      bar: Shows what is trained, and advances with each evaluation.
       tolerances: Tuned method -> AUROC that a setting may lose (`selection.select`).
-      recorded: Methods that are; all by default.
+      recorded: Methods to record; all by default.
     """
 
     results: AnyResults
@@ -80,7 +81,7 @@ class Recorder:
     def train(
         self, program: Program, work: Path, learner: Learner
     ) -> tuple[str, Trained]:
-        """A program's methods, for readers, and what came of it."""
+        """Trains a program, and returns its methods' title and the trained program."""
         names = dict.fromkeys(variant.name for variant in program.variants)
         title = ", ".join(self.titles[name] for name in names)
         self.bar.doing(f"training {title}")
@@ -96,7 +97,10 @@ class Recorder:
         return title, trained
 
     def predictions(self, name: str, setting: str, logits: np.ndarray) -> None:
-        """A method's logits ``[L, n]``, decided at the validation folds' prevalence."""
+        """Records a method's logits ``[L, n]``, with validation folds' thresholds.
+
+        At the threshold, a validation fold selects its prevalence.
+        """
         if self.recorded is not None and name not in self.recorded:
             return
         splits, results = self.results.splits, self.results
@@ -115,12 +119,12 @@ class Recorder:
     def program(
         self, program: Program, trained: Trained, *, baseline: np.ndarray
     ) -> None:
-        """A program's variants, and of each tuned method what validation chooses.
+        """Records a program's variants, and the chosen setting of each tuned method.
 
         Args:
-          program: What was trained.
-          trained: What came of it.
-          baseline: ``[L, n]``, the logits that a setting may lose AUROC against.
+          program: The program.
+          trained: The trained program.
+          baseline: ``[L, n]``, logits of the baseline for the loss of AUROC.
         """
         results = self.results
         for variant, logits in zip(program.variants, trained.logits, strict=True):

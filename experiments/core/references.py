@@ -20,15 +20,15 @@ def logistic_regression(
     inputs: np.ndarray | None = None,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Logits ``[L, n]`` of an L2-regularised logistic regression.
+    """Computes logits ``[L, n]`` of an L2-regularised logistic regression.
 
-    In each lane, the penalty with the best AUROC on the lane's validation fold.
+    Each lane uses the penalty with the best AUROC on the lane's validation fold.
 
     Args:
       splits: The patients and their folds.
       advance: Called after every lane.
-      inputs: ``[L, n, d]``, in place of those of the table.
-      weights: ``[n]``, of the patients, in the fit and in the AUROC.
+      inputs: ``[L, n, d]``, in place of the table's inputs.
+      weights: ``[n]``, weights of the patients in the fit and in the AUROC.
     """
 
     def candidates(inputs, label, train):
@@ -39,8 +39,8 @@ def logistic_regression(
             yield model.decision_function(inputs)
 
     inputs = splits.inputs if inputs is None else inputs
-    # One thread fits the same models whatever the cores. Patients are so few that
-    # threads wait for each other for longer than they work.
+    # With one thread the models do not depend on the number of cores. There are so few
+    # patients that threads would wait for each other longer than they work.
     with threadpool_limits(limits=1, user_api="blas"):
         return _best(candidates, splits, inputs, advance, weights)
 
@@ -48,9 +48,9 @@ def logistic_regression(
 def gradient_boosting(
     splits: CrossValidation, advance: Callable[[], None]
 ) -> np.ndarray:
-    """Logits ``[L, n]`` of histogram gradient boosting.
+    """Computes logits ``[L, n]`` of histogram gradient boosting.
 
-    In each lane, the number of trees with the best AUROC on its validation fold.
+    Each lane uses the number of trees with the best AUROC on its validation fold.
     """
 
     def candidates(inputs, label, train):
@@ -79,7 +79,7 @@ ALL: Mapping[str, tuple[str, Callable[..., np.ndarray]]] = {
 def _best(
     candidates, splits: CrossValidation, inputs, advance, weights=None
 ) -> np.ndarray:
-    """Each lane's candidate with the best AUROC on the lane's validation fold."""
+    """Chooses each lane's candidate with the best AUROC on its validation fold."""
     label = splits.table.label
     logits = np.empty(inputs.shape[:2], np.float32)
     for lane in range(splits.num_lanes):

@@ -1,4 +1,4 @@
-"""What a run of any system holds, and what every report asks of it."""
+"""The results of a run of any system, and the selections that every report needs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that every system has; its own class says what they do."""
+    """The options that every system has; each system's class documents its options."""
 
     dataset: str
     output: Path
@@ -28,7 +28,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TunedOptions(RunOptions):
-    """Those of systems that name methods, some of which are tuned by a tolerance."""
+    """Options of systems with named methods, some of which are tuned by a tolerance."""
 
     attributes: Names = ()
     methods: Names = ()
@@ -46,15 +46,15 @@ class Results(Generic[OptionsT, BudgetT]):
     """Everything that a report is written from.
 
     Attributes:
-      options: The system's.
+      options: The system's options.
       splits: The patients and their folds.
-      budget: What every method could spend, as the system states it.
+      budget: The budget of every method, as the system states it.
       evaluations: Title of the predictions -> their evaluation, in order.
       predictions: Title -> the predictions.
       titles: Title -> its name for readers.
-      selected: Method -> setting -> in how many lanes validation chose it.
-      histories: Method -> name -> what was told at every step of training.
-      weights: float32 ``[n]`` that all metrics were weighted by, or None.
+      selected: Method -> setting -> in how many lanes validation chose the setting.
+      histories: Method -> name -> values recorded at every step of training.
+      weights: float32 ``[n]``, the weights of all metrics, or None.
     """
 
     options: OptionsT
@@ -69,24 +69,24 @@ class Results(Generic[OptionsT, BudgetT]):
 
     @property
     def title(self) -> str:
-        """Who the patients are, and what is predicted."""
+        """The patients and the outcome that is predicted."""
         return f"{self.splits.table.title}, {self.splits.table.outcome}"
 
     @property
     def prevalence(self) -> float:
-        """Share of the patients, or of their weights, with the outcome."""
+        """Fraction of the patients, or of their weights, with the outcome."""
         label = self.splits.table.label
         if self.weights is None:
             return float(label.mean())
         return float(np.average(label, weights=self.weights))
 
 
-# A system whose options are of no interest where it stands.
+# Results for code that does not use the options' or the budget's type.
 AnyResults = Results[Any, Any]
 
 
 def main_methods(results: AnyResults) -> list[str]:
-    """The rows of the main table: one for each method, settings from validation."""
+    """Lists the rows of the main table: one for each method, settings by validation."""
     return [
         title
         for title, found in results.predictions.items()
@@ -95,7 +95,7 @@ def main_methods(results: AnyResults) -> list[str]:
 
 
 def family(results: AnyResults, name: str) -> list[tuple[str, Evaluation]]:
-    """A family's settings and their evaluations, in order."""
+    """Lists a method's settings and their evaluations, in order."""
     return [
         (found.setting, results.evaluations[title])
         for title, found in results.predictions.items()
@@ -106,7 +106,7 @@ def family(results: AnyResults, name: str) -> list[tuple[str, Evaluation]]:
 def families(
     results: AnyResults, names: Sequence[str]
 ) -> dict[str, list[tuple[str, Evaluation]]]:
-    """Name for readers -> a family's settings, of the families that were run."""
+    """Returns name for readers -> settings, of the tuned methods that were run."""
     found = ((name, family(results, name)) for name in names)
     return {results.titles[name]: settings for name, settings in found if settings}
 
@@ -114,7 +114,7 @@ def families(
 def main_evaluations(
     results: AnyResults, but: Collection[str] = ()
 ) -> dict[str, Evaluation]:
-    """Name for readers -> its evaluation, of the main methods but for some."""
+    """Returns name for readers -> evaluation, of the main methods but for some."""
     return {
         results.titles[title]: results.evaluations[title]
         for title in main_methods(results)
@@ -128,14 +128,17 @@ def compare_to_baseline(
     metrics: Sequence[str],
     references: Collection[str] = (),
 ) -> dict[str, dict[str, Comparison]]:
-    """Metric -> method -> difference from the baseline, Holm over the methods compared.
+    """Compares methods with the baseline, with Holm's correction over the methods.
 
     Args:
-      results: Of the run.
+      results: Results of the run.
       baseline: The method that the others are compared with.
-      metrics: Full names.
-      references: Methods that are no candidates: they are compared on their own, as is
-        every setting that validation did not choose.
+      metrics: Full names of the metrics.
+      references: Methods that are not candidates. References, and settings that
+        validation did not choose, are compared without correction.
+
+    Returns:
+      Metric -> method -> difference from the baseline.
     """
     main = main_methods(results)
     candidates = {

@@ -1,4 +1,4 @@
-"""What every system's command does: checks, one folder, a progress bar, one error."""
+"""Parts of every system's command: option checks, folder, progress bar and errors."""
 
 import contextlib
 import dataclasses
@@ -25,15 +25,15 @@ from experiments.core.files import locked, prepare_folder
 from experiments.core.lanes import num_cores
 from experiments.core.results import AnyResults
 
-# Repeats add to it, and NumPy's seeds have 32 bits.
+# The number of a repeat is added to the seed, and NumPy's seeds have 32 bits.
 MAX_SEED = 2**31
-# More would only fill the memory.
+# Larger numbers would only fill the memory.
 MAX_REPEATS, MAX_DRAWS = 1000, 10_000
-# The least number of `--full`.
+# The smallest number of repeats with `--full`.
 FULL_REPEATS = 20
-# They change what is done with the trained models, not the models.
+# Options that change how trained models are used, not the models.
 _AFTER_TRAINING = ("output", "bootstrap", "permutations", "full", "methods")
-# Of a run's bar, about as long as a step of training each: reading the patients, a
+# Units of a run's bar, each about as long as a training step: reading the patients, a
 # reference model's lane, a method's evaluation, the report, and a part of the audit.
 READING, LANE, EVALUATION, REPORT, AUDIT = 60, 10, 10, 100, 25
 
@@ -41,13 +41,13 @@ Options = TypeVar("Options")
 
 
 def check(options: Any) -> None:
-    """Refuse numbers of repeats and draws, and seeds, that cannot be used.
+    """Refuses numbers of repeats and draws, and seeds, that cannot be used.
 
     Args:
-      options: With ``repeats``, ``bootstrap``, ``permutations`` and ``seed``.
+      options: Has ``repeats``, ``bootstrap``, ``permutations`` and ``seed``.
 
     Raises:
-      ValueError: One out of its range.
+      ValueError: If an option is out of its range.
     """
     for name, low, high in (
         ("repeats", 1, MAX_REPEATS),
@@ -56,25 +56,28 @@ def check(options: Any) -> None:
     ):
         if not low <= getattr(options, name) <= high:
             raise ValueError(
-                f"--{name} must be {low} to {high:,}, not {getattr(options, name)}."
+                f"--{name} must be {low} to {high:,}; got {getattr(options, name)}."
             )
     if not 0 <= options.seed < MAX_SEED:
-        raise ValueError(f"--seed must be in 0 to {MAX_SEED - 1}: {options.seed}.")
+        raise ValueError(f"--seed must be 0 to {MAX_SEED - 1}; got {options.seed}.")
 
 
 def checked(options: Any, attributes: Mapping[str, Sequence[str]]) -> Any:
-    """The options of a system that tunes by a tolerance, with defaults filled in.
+    """Checks the options of a system that tunes by a tolerance, and adds defaults.
 
     Args:
       options: A dataclass, as for `check`.
-      attributes: Data set -> the attributes where none is named.
+      attributes: Data set -> the default attributes.
+
+    Returns:
+      The options with default attributes and repeats.
 
     Raises:
-      ValueError: An option out of its range.
+      ValueError: If an option is out of its range.
     """
     check(options)
     if not options.tolerance >= 0:
-        raise ValueError(f"--tolerance must be 0 or more: {options.tolerance}.")
+        raise ValueError(f"--tolerance must be 0 or more; got {options.tolerance}.")
     return dataclasses.replace(
         options,
         attributes=options.attributes or attributes[options.dataset],
@@ -83,12 +86,12 @@ def checked(options: Any, attributes: Mapping[str, Sequence[str]]) -> Any:
 
 
 def fingerprint(options: Any, budget: Any, *, ignore: Collection[str] = ()) -> str:
-    """Of everything that the bits of the training depend on.
+    """Returns a digest of everything that the bits of the training depend on.
 
     Args:
-      options: A dataclass.
-      budget: Another.
-      ignore: More options that only matter after training.
+      options: A dataclass of options.
+      budget: A dataclass of the budget.
+      ignore: Further options that matter only after training.
     """
     parts = {
         **dataclasses.asdict(options),
@@ -105,7 +108,7 @@ def fingerprint(options: Any, budget: Any, *, ignore: Collection[str] = ()) -> s
 
 @functools.cache
 def _code() -> str:
-    """A digest of the code, whose constants and methods training depends on too."""
+    """Returns a digest of the code, whose constants and methods affect training."""
     digest = hashlib.sha256()
     for package in (experiments, fairjax):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
@@ -115,15 +118,15 @@ def _code() -> str:
 
 @contextlib.contextmanager
 def workplace(folder: Path, mark: str) -> Iterator[Path]:
-    """A folder for unfinished work, kept by a run that fails and gone after it is done.
+    """Yields a folder for unfinished work, which is deleted only if the run succeeds.
 
     Args:
-      folder: Of the results.
-      mark: The run's `fingerprint`: only a run with the same options goes on from what
-        a killed one left.
+      folder: Folder of the results.
+      mark: The run's `fingerprint`: only a run with the same options continues the work
+        of a run that was killed.
 
     Raises:
-      ValueError: It cannot be written to, or another run is at work there.
+      ValueError: If the folder cannot be written to, or another run is using it.
     """
     work = prepare_folder(folder / f".unfinished-{mark}")
     with locked(work):
@@ -132,7 +135,7 @@ def workplace(folder: Path, mark: str) -> Iterator[Path]:
 
 
 def describe(results: AnyResults, num_methods: int) -> str:
-    """One line on what is about to be done."""
+    """Returns a line that describes the run to come."""
     splits = results.splits
     table = splits.table
     return (
@@ -144,41 +147,41 @@ def describe(results: AnyResults, num_methods: int) -> str:
 
 
 class Bar:
-    """One bar over a whole run, which says what is being done."""
+    """One progress bar over a whole run, with a text that says what is being done."""
 
     def __init__(self, shown: progress.Progress):
-        """Begins with the patients, who say how much there is to do."""
+        """Begins without a total, which is known once the patients are read."""
         self._progress = shown
         self._task = shown.add_task("reading the patients", total=None)
         self._total = 0
 
     def plan(self, units: int) -> None:
-        """The patients are read, and so much is to be done."""
+        """Sets the total after the patients are read, with so many units to come."""
         self._total = READING + units
         self._progress.update(self._task, total=self._total, completed=READING)
 
     def doing(self, what: str) -> None:
-        """What is being done from now on."""
+        """Shows what is being done from now on."""
         self._progress.update(self._task, description=escape(what))
 
     def advance(self, units: int = 1) -> None:
-        """So much is done."""
+        """Advances the bar by so many units."""
         self._progress.advance(self._task, units)
 
     def audit(self, part: str) -> None:
-        """A part of the audit begins."""
+        """Shows that a part of the audit begins."""
         self.doing(f"auditing {part}")
         self.advance(AUDIT)
 
     def finish(self) -> None:
-        """All is done."""
+        """Fills the bar."""
         self.doing("done")
         self._progress.update(self._task, completed=self._total)
 
 
 @contextlib.contextmanager
 def whole_run(console: Console) -> Iterator[Bar]:
-    """A bar from the reading of the patients to the end."""
+    """Yields a bar from the reading of the patients to the end of the run."""
     columns = (
         progress.TextColumn(
             "{task.description}", table_column=Column(width=28, no_wrap=True)
@@ -194,13 +197,13 @@ def whole_run(console: Console) -> Iterator[Bar]:
 
 
 def audit_units(num_models: int, num_attributes: int) -> int:
-    """Of an audit: the table, each model and its attributes, the search, the models."""
+    """Returns the units of an audit: table, models with attributes, search, models."""
     return AUDIT * (3 + num_models * (1 + num_attributes))
 
 
 def start(command: Callable[[], int]) -> NoReturn:
-    """Start a process's command; ends the process."""
-    # One device a core: the lanes of a method are spread over them.
+    """Runs a command, and ends the process with the command's exit code."""
+    # One device per core, since the lanes of a method are sharded over the devices.
     jax.config.update("jax_num_cpu_devices", num_cores())
     sys.exit(command())
 
@@ -212,22 +215,22 @@ def main(
     *,
     command: str,
 ) -> int:
-    """A command line: returns the exit code.
+    """Runs a system from the command line, and returns the exit code.
 
     Args:
       options: The dataclass of the options.
-      run: Does it.
-      arguments: Those of the command line by default.
-      command: What users type.
+      run: ``run(options, console)`` runs the system.
+      arguments: The arguments; by default, the arguments of the process.
+      command: The command that users type.
     """
     given = tyro.cli(options, args=arguments, prog=command)
-    # Orbax leaves tasks behind when a checkpoint is damaged, and asyncio would tell of
-    # each at the end; the error below says it once.
+    # Orbax leaves tasks behind when a checkpoint is damaged, and asyncio would report
+    # each task at the end; the error below reports the damage once.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         run(given, Console())
     except (ValueError, ModuleNotFoundError, OSError) as error:
-        # One line, whatever a library's message looks like.
+        # On one line, even if a library's message has several.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Settings chosen by validation alone, fold by fold."""
+"""Selection of settings by validation alone, separately in each lane."""
 
 import functools
 from collections.abc import Sequence
@@ -23,22 +23,25 @@ def select(
     tolerance: float,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The chosen setting of each lane, int ``[L]``.
+    """Chooses a setting for each lane on the lane's validation fold.
 
-    In each lane, among the settings that lose at most ``tolerance`` AUROC against the
-    baseline on the validation fold, the one with the smallest soft equalized-odds gap
-    there (mean over the attributes); where every setting loses more, the one that loses
-    least. No test fold is looked at.
+    The candidates are the settings that lose at most ``tolerance`` AUROC against the
+    baseline. Among the candidates, the setting with the smallest soft equalized-odds
+    gap (mean over the attributes) is chosen. If every setting loses more, the setting
+    that loses least is chosen. Test folds are not used.
 
     Args:
-      logits: ``[H, L, n]``, the family's.
-      baseline: ``[L, n]``, such as ERM's.
+      logits: ``[H, L, n]``, logits of the H settings.
+      baseline: ``[L, n]``, logits of the baseline, such as ERM.
       splits: The lanes.
-      tolerance: See above.
-      weights: ``[n]``, how many patients each stands for; equal ones by default.
+      tolerance: The AUROC that a setting may lose.
+      weights: ``[n]``, weights of the patients; equal by default.
+
+    Returns:
+      The chosen setting of each lane, int ``[L]``.
     """
     label = splits.table.label
-    # Integers, which are counted exactly.
+    # Integer weights, so that counts are exact.
     mass = np.ones(len(label), np.int32)
     if weights is not None:
         mass = np.asarray(weights, np.float32)
@@ -52,13 +55,13 @@ def select(
     )
     lane = np.arange(splits.num_lanes)[:, None]
 
-    def judged(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # A NaN is sorted behind all scores, and there it has no weight.
+    def assessed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Padding is NaN, which is sorted behind all scores, and has no weight.
         valid = np.where(real, scores[lane, rows], np.nan)
-        return _judge(splits.partition, splits.attributes, valid, *columns)
+        return _auroc_and_gap(splits.partition, splits.attributes, valid, *columns)
 
-    best, _ = judged(baseline)
-    found = [judged(scores) for scores in logits]
+    best, _ = assessed(baseline)
+    found = [assessed(scores) for scores in logits]
     loss = np.stack([best - auroc for auroc, _ in found])
     gaps = np.stack([gap for _, gap in found])
     within = loss <= tolerance
@@ -73,14 +76,17 @@ def choose(
     settings: Sequence[str],
     **how: Any,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The logits ``[L, n]`` of what `select` chooses, and how often it is each setting.
+    """Chooses settings by `select`, and counts how often each setting is chosen.
 
     Args:
       logits: ``[H, L, n]``.
       baseline: ``[L, n]``.
       splits: The lanes.
       settings: The H labels.
-      **how: More arguments of `select`.
+      **how: Further arguments of `select`.
+
+    Returns:
+      The logits ``[L, n]`` of the chosen settings, and setting -> number of lanes.
     """
     places = select(logits, baseline, splits, **how)
     count = np.bincount(places, minlength=len(settings)).tolist()
@@ -90,7 +96,7 @@ def choose(
 
 # One compiled function for the settings of all methods.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _judge(
+def _auroc_and_gap(
     partition: Partition,
     attributes: tuple[str, ...],
     logits: jax.Array,
@@ -98,7 +104,7 @@ def _judge(
     cells: jax.Array,
     mass: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """AUROC and mean soft gap in each lane, ``[L]`` both, of columns ``[L, m]``."""
+    """Computes AUROC and mean soft gap ``[L]`` of each lane from columns ``[L, m]``."""
     gaps = [losses.equalized_odds(partition, a, label=LABEL) for a in attributes]
 
     def in_lane(scores, labels, cells, mass):

@@ -33,7 +33,7 @@ DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
         for made in (support2, support2_sepsis, rhc, rhc_sepsis, nhanes)
     }
 )
-# Too large to train hundreds of networks on, side by side.
+# Too large to train hundreds of networks side by side.
 LARGE: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
     {"heritage": heritage, "simulated_subgroups": simulated_subgroups}
 )
@@ -76,7 +76,7 @@ def load_multimodal(name: str) -> MultimodalTable:
 
 def _loaded(name: str, known: Mapping[str, Callable[[], TableT]]) -> TableT:
     if name not in known:
-        raise ValueError(f"no data set {name!r}; choose from {', '.join(known)}")
+        raise ValueError(f"a data set must be one of {', '.join(known)}; got {name!r}.")
     return known[name]()
 
 

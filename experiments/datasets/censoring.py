@@ -1,4 +1,4 @@
-"""Weights that let patients of known outcome stand for those lost to follow-up."""
+"""Weights of patients with known outcome that represent patients lost to follow-up."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,31 +13,33 @@ def censoring_weights(
 ) -> Float[np.ndarray, " n"]:
     """Returns inverse-probability-of-censoring weights for the status at a horizon.
 
-    Complete cases hold every early death but only the survivors followed to the
-    horizon. A patient of known status stands for 1/G(t−) patients,
+    Complete cases include every early death but only the survivors followed to the
+    horizon. A patient of known status represents 1/G(t−) patients,
 
         w_i = 1 / G(min(T_i, horizon)−),
 
     with G the Kaplan-Meier curve of censoring in the patient's stratum. Deaths come
-    before censorings of the same day, and then the weighted share of deaths in a
-    stratum is exactly the Kaplan-Meier risk of death at the horizon.
+    before censorings of the same day. The weighted fraction of deaths in a stratum is
+    then exactly the Kaplan-Meier risk of death at the horizon.
 
-    Censoring must be independent of death within a stratum. A feature that tells who
-    could have been followed long enough, such as the calendar year, breaks that.
+    Censoring must be independent of death within a stratum. A feature that reveals who
+    could have been followed long enough, such as the calendar year, violates this
+    assumption.
 
     Args:
         times: `[n]`, time of death or of last follow-up.
         died: `[n]`, True where `times` is a death.
         strata: `[n]`, the stratum of each patient.
-        horizon: When the status is asked; a death at the horizon counts.
+        horizon: Time of the status; a death at the horizon counts.
 
     Returns:
         `[n]`: 0 where the status is unknown (alive, followed for less than the
         horizon). The weights of a stratum add up to its number of patients.
 
     Raises:
-        ValueError: If lengths differ, a time is NaN, or the last to be followed in a
-            stratum were lost before the horizon, so that nobody can stand for them.
+        ValueError: If lengths differ, a time is NaN, or the patients followed longest
+            in a stratum were lost before the horizon, so that nobody can represent
+            them.
 
     References:
         Robins & Finkelstein 2000, "Correcting for noncompliance and dependent
@@ -61,7 +63,8 @@ def censoring_weights(
     unknown = int(np.isnan(times).sum())
     if unknown:
         raise ValueError(
-            f"{unknown} times are NaN: leave out patients who were never followed"
+            f"times must not be NaN; got {unknown} times that are NaN. Leave out "
+            "patients who were never followed."
         )
     known = (died & (times <= horizon)) | (times >= horizon)
     weights = np.zeros(len(times))
@@ -71,8 +74,8 @@ def censoring_weights(
         if not known[last].all():
             raise ValueError(
                 f"stratum {stratum}: nobody was followed beyond {times[last[0]]:g}, "
-                f"when {int((~known[last]).sum())} patients were lost, so that nobody "
-                f"can stand for them at {horizon:g}; merge it with another stratum"
+                f"when {int((~known[last]).sum())} patients were lost, so nobody can "
+                f"represent them at {horizon:g}; merge the stratum with another"
             )
         until = np.minimum(times[rows], horizon)
         weights[rows] = known[rows] / _uncensored_before(times[rows], died[rows], until)
@@ -82,9 +85,9 @@ def censoring_weights(
 def _uncensored_before(
     times: np.ndarray, died: np.ndarray, at: np.ndarray
 ) -> np.ndarray:
-    """Kaplan-Meier probability of not being censored before each of `at`."""
+    """Computes the Kaplan-Meier probability of no censoring before each of `at`."""
     when, lost = np.unique(times[~died], return_counts=True)
-    # At risk of being lost at t: everyone there after t, and those lost at t.
+    # Patients at risk of being lost at t are followed after t or lost at t.
     later = len(times) - np.searchsorted(np.sort(times), when, side="right")
     survival = np.concatenate([[1.0], np.cumprod(1 - lost / (later + lost))])
     return survival[np.searchsorted(when, at, side="left")]

@@ -18,7 +18,7 @@ class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Clips each column to two quantiles of the rows it was fitted on.
 
     A lab value recorded as 29 where 5 is the physiological limit then weighs no more
-    than the most extreme plausible one.
+    than the most extreme plausible value.
 
     Attributes:
         lower: Quantile below which values are raised to it.
@@ -52,15 +52,15 @@ def encoder(features: pd.DataFrame) -> ColumnTransformer:
     """Returns an unfitted encoder whose output width depends on the table alone.
 
     A numeric column is filled with the training median, clipped to the 1st and 99th
-    training percentile and standardised to z, and gives two outputs, z and z²
-    (standardised again): the risk in a vital sign or a lab is seldom monotone, a low
+    training percentile and standardised to z. Its two outputs are z and z²
+    (standardised again). The risk is seldom monotone in a vital sign or a lab: a low
     and a high temperature are both bad. Each numeric column with a missing value
     anywhere in the table also gives a 0/1 indicator. A categorical column is one-hot
-    over its declared levels, plus one for missing where the table has any; a level
-    that was not declared gives zeros.
+    over its declared categories, plus a category for missing values if the table has
+    any; an undeclared category gives zeros.
 
-    Which columns have missing values and which levels exist are read from the whole
-    table, so that every split has the same columns; no value is.
+    Only the set of columns with missing values and the categories are read from the
+    whole table, so that every split has the same columns.
 
     Args:
         features: `[n, d]`, the whole table's features, as `validate` accepts them.
@@ -161,8 +161,8 @@ def _one_hot(levels: Sequence[Sequence[object]]) -> Pipeline:
 
 
 def _with_squares(z: np.ndarray) -> np.ndarray:
-    # A column of two equal halves has z² = 1 up to rounding; dividing by the deviation
-    # of that rounding would give numbers of 10^14. Rounded, it is seen as constant.
+    # A column of two equal halves has z² = 1 up to rounding errors, and dividing by
+    # their deviation would give numbers of 10^14. Rounding makes the column constant.
     return np.hstack([z, np.round(z * z, 6)])
 
 

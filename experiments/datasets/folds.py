@@ -17,11 +17,11 @@ def patient_folds(
     """Returns each row's fold, with every patient in one fold.
 
     Folds are balanced by label and, where `attributes` is given, by label within each
-    combination of attribute levels, as far as whole patients allow. Combinations with
-    fewer rows than folds are balanced together, by label.
+    combination of attribute categories, as far as whole patients allow. Combinations
+    with fewer rows than folds are balanced together, by label.
 
     Args:
-        patient_ids: `[n]`, one id a patient.
+        patient_ids: `[n]`, one id for each patient.
         label: `[n]` integers; each value in at least `num_folds` rows.
         attributes: `[n, a]`, or None to balance by label alone.
         num_folds: At least 2 and at most the number of patients.
@@ -48,7 +48,7 @@ def patient_folds(
     if not 2 <= num_folds <= patients:
         raise ValueError(
             f"num_folds must be between 2 and the number of patients, {patients}; "
-            f"found {num_folds}"
+            f"got {num_folds}"
         )
     values, counts = np.unique(label, return_counts=True)
     if counts.min() < num_folds:
@@ -61,7 +61,7 @@ def patient_folds(
         if len(attributes) != rows:
             raise ValueError(f"attributes has {len(attributes)} rows, label has {rows}")
         strata = _cells(strata, attributes, smallest=num_folds)
-    # One row a patient needs no grouping, and the plain splitter is far faster.
+    # One row per patient needs no grouping, and the plain splitter is far faster.
     plain = patients == rows
     splitter = (StratifiedKFold if plain else StratifiedGroupKFold)(
         n_splits=num_folds, shuffle=True, random_state=seed
@@ -83,7 +83,7 @@ def _cells(label: np.ndarray, attributes: pd.DataFrame, smallest: int) -> np.nda
     rare = cell[0].transform("size").to_numpy() < smallest
     for value in np.unique(label):
         merged = rare & (label == value)
-        # Too few even together: they join the label's largest cell.
+        # If there are too few even together, they join the label's largest cell.
         same = number[label == value]
         target = -1 - value if merged.sum() >= smallest else np.bincount(same).argmax()
         number[merged] = target
@@ -98,12 +98,12 @@ def check_disjoint(
     """Raises if a patient has rows in both parts of a split.
 
     Args:
-        patient_ids: `[n]`, one id a patient.
+        patient_ids: `[n]`, one id for each patient.
         train: Row numbers, or a boolean mask `[n]`.
         test: Row numbers, or a boolean mask `[n]`.
 
     Raises:
-        ValueError: If a patient is in both; the message says how many are.
+        ValueError: If a patient is in both; the message says how many patients are.
 
     Example:
         >>> import numpy as np

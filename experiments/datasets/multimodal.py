@@ -1,4 +1,4 @@
-"""Patients with several modalities: a table, and series, text or vectors beside it."""
+"""Patients with several modalities: a table, and series, text or vectors."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from experiments.datasets.table import ClinicalTable, validate
 
 # The name of the tabular modality, always the first.
 STATIC = "static"
-# Networks' statistics of a patient have these names, beside those of the modalities.
+# Networks' statistics have these names, in addition to the modalities' names.
 STATISTICS = ("fused", "score", "heads")
 
 
@@ -26,11 +26,11 @@ class MultimodalTable:
         modalities: The other modalities by name, n patients each, in the order of
             `present`'s columns after the first.
         present: `[n, 1 + len(modalities)]`, True where a patient has the modality;
-            "static" first. What an absent modality's arrays hold means nothing.
+            "static" first. The values of an absent modality are meaningless.
         weights: `[n]` float32, mean 1: inverse-probability-of-censoring weights, or
             ones where nobody was lost to follow-up.
         left_out: Reason -> how many measurements, words or patients' modalities of
-            the source were not used for it.
+            the source were not used.
     """
 
     table: ClinicalTable
@@ -41,14 +41,14 @@ class MultimodalTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modalities' names, as the columns of `present`."""
+        """The modalities' names, in the order of the columns of `present`."""
         return (STATIC, *self.modalities)
 
 
 def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
-    """Returns the data unchanged, or says what is wrong with it.
+    """Checks multimodal data, and returns the data unchanged.
 
-    Every loader ends here; call it on data of your own before an experiment.
+    Every loader calls this function; call it on your own data before an experiment.
 
     Args:
         data: The data to check.
@@ -57,12 +57,13 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
         The same data.
 
     Raises:
-        ValueError: If `validate` refuses the table; there is no modality beside it; a
-            modality is called "static", "fused", "score" or "heads", has another
-            number of patients than the table, is missing for everyone, or is said to be
-            present where it has nothing; a series is out of order, unpadded or after
-            the landmark; `present` has another shape or leaves a patient without any
-            modality; the weights are not finite, are negative, or their mean is not 1.
+        ValueError: If `validate` refuses the table; there is no modality beside the
+            table; a modality is called "static", "fused", "score" or "heads", has
+            another number of patients than the table, is missing for everyone, or is
+            marked as present where it has no values; a series is out of order, unpadded
+            or after the landmark; `present` has another shape or leaves a patient
+            without any modality; weights are not finite or are negative, or their mean
+            is not 1.
 
     Example:
         >>> import dataclasses
@@ -83,7 +84,7 @@ def validate_multimodal(data: MultimodalTable) -> MultimodalTable:
 
 
 def _problems(data: MultimodalTable) -> Iterator[str]:
-    """What is wrong beside the table; only the first is sure to make sense."""
+    """Yields problems beside the table; only the first is sure to make sense."""
     rows = len(data.table.label)
     if not data.modalities:
         yield "there is no modality beside the table"
@@ -91,11 +92,11 @@ def _problems(data: MultimodalTable) -> Iterator[str]:
     taken = {**dict.fromkeys(STATISTICS, statistic), STATIC: "the table's own name"}
     for name, content in data.modalities.items():
         if name in taken:
-            yield f"{name!r} is {taken[name]}; call the modality otherwise"
+            yield f"{name!r} is {taken[name]}; rename the modality"
         what = f"modality {name!r}"
         if isinstance(content, Dense) and content.values.ndim != 2:
-            found = f"found shape {content.values.shape}"
-            yield f"{what} must be [patients, numbers], {found}"
+            found = f"got shape {content.values.shape}"
+            yield f"{what} must be [patients, numbers]; {found}"
         number = modalities.num_patients(content)
         if number != rows:
             yield f"{what} has {number} patients but the table has {rows}"
@@ -109,7 +110,7 @@ def _problems(data: MultimodalTable) -> Iterator[str]:
 def _of_presence(data: MultimodalTable, shape: tuple[int, int]) -> Iterator[str]:
     if data.present.shape != shape or data.present.dtype != np.bool_:
         found = f"{data.present.dtype} of shape {data.present.shape}"
-        yield f"present must be boolean of shape {shape}, found {found}"
+        yield f"present must be boolean of shape {shape}; got {found}"
     static = data.table.features.notna().any(axis=1).to_numpy()
     has = [static, *map(modalities.recorded, data.modalities.values())]
     for name, present, own in zip(data.names, data.present.T, has, strict=True):
@@ -118,8 +119,8 @@ def _of_presence(data: MultimodalTable, shape: tuple[int, int]) -> Iterator[str]
         empty = int((present & ~own).sum())
         if empty:
             yield (
-                f"modality {name!r} is said to be present in {empty} patients for whom "
-                "it has nothing"
+                f"modality {name!r} is marked as present in {empty} patients without "
+                "values"
             )
     without = int((~data.present.any(axis=1)).sum())
     if without:
@@ -128,7 +129,7 @@ def _of_presence(data: MultimodalTable, shape: tuple[int, int]) -> Iterator[str]
 
 def _of_weights(weights: np.ndarray, rows: int) -> Iterator[str]:
     if weights.shape != (rows,):
-        yield f"weights has shape {weights.shape}, not ({rows},)"
+        yield f"weights must have shape ({rows},); got {weights.shape}"
     for entries, what in (
         (~np.isfinite(weights), "not finite"),
         (weights < 0, "negative"),
@@ -137,4 +138,4 @@ def _of_weights(weights: np.ndarray, rows: int) -> Iterator[str]:
             yield f"{int(entries.sum())} weights are {what}"
     mean = float(weights.mean(dtype=np.float64))
     if abs(mean - 1) > 1e-4:
-        yield f"the mean of the weights must be 1, found {mean:.4f}"
+        yield f"the mean of the weights must be 1; got {mean:.4f}"

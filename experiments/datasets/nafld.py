@@ -14,7 +14,7 @@ from experiments.datasets.table import ClinicalTable, bands, recode
 HORIZON_DAYS = 3652.5
 LOOK_BACK_DAYS = 1826
 MAX_LENGTH = 12
-# Beyond these a systolic pressure, in mmHg, is a slip of the pen.
+# Systolic pressures, in mmHg, outside these limits are recording errors.
 _SBP_LIMITS = (40.0, 300.0)
 _CONDITIONS = {
     "dyslipidemia": "dyslipidemia",
@@ -52,8 +52,8 @@ def nafld() -> MultimodalTable:
     """Returns patients with fatty liver disease and matched controls.
 
     Death within ten years of the index date (the diagnosis of the case, for its
-    controls as well) is predicted on that date. A measurement of the day itself
-    counts as known.
+    controls as well) is predicted on that date. A measurement on the index date counts
+    as known.
 
     - "static": age, sex, weight, height, body mass index, whether the patient is a
       case (`nafld`: recorded on the index date, so no leak), and conditions that were
@@ -67,19 +67,20 @@ def nafld() -> MultimodalTable:
 
     - `chol` is a copy of `hdl` and `dbp` of `sbp`, so neither is used.
     - All records begin around one calendar day, some 8,300 days before follow-up
-      ended. Who has a measurement more than 4,600 days before the index date was
-      therefore never followed for ten years after it: whoever of them has a known
-      status is dead, and no weight can mend that. Hence the five years: they lie
-      within the records of all but 5 % of the patients, and the weighted share of
-      patients with a measurement is .73 in them, against .75 among everybody.
-    - Only a quarter was followed for ten years or died before: 24 % of these died, of
-      everybody 11 % by Kaplan-Meier. `weights` correct that, by
-      inverse-probability-of-censoring within sex and age band.
+      ended. Patients with a measurement more than 4,600 days before the index date were
+      therefore not followed for ten years after the index date. Patients of this kind
+      with a known status are dead, and no weight can correct that. So only five years
+      are used, which lie within the records of all but 5 % of the patients. The
+      weighted fraction of patients with a measurement is .73 in the five years,
+      against .75 among all patients.
+    - Only a quarter of the patients was followed for ten years or died before. In this
+      quarter 24 % died, but 11 % of all patients by Kaplan-Meier. `weights` correct for
+      this difference by inverse probability of censoring within sex and age band.
 
-    The source says of weight, height and body mass index not when they were measured.
+    The source does not say when weight, height and body mass index were measured.
 
     The source is a 90 % random sample of the cohort of Olmsted County. Cases and
-    controls are different people. Results on it are no results of the paper.
+    controls are different people. Results on the sample are not results of the paper.
 
     Returns:
         4,718 patients of known status; 26 % have no measurement.

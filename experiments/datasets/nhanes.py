@@ -50,7 +50,7 @@ _OTHER_SOURCES = """
 _HEALTH = lowered("Excellent", "Very good", "Good")
 _HEALTH |= {"Fair or": "fair", "Poor?": "poor"}
 
-# Why no model may see them -> columns.
+# Why no model may read them -> columns.
 _LEAKS = {
     "the outcome itself": "Glycohemoglobin",
     "the diabetes questionnaire: the answer follows from the diagnosis": """
@@ -78,8 +78,8 @@ def nhanes() -> ClinicalTable:
 
     The features are what a clinic visit records: age, sex, body measures, blood
     pressure and pulse (means of the readings), cholesterol, history, habits. The file
-    has no survey weights, so no figure from it is an estimate for the population. Ages
-    above 80 are recorded as 80.
+    has no survey weights, so results from the file are not estimates for the
+    population. Ages above 80 are recorded as 80.
 
     Returns:
         A table of 5,018 adults of 20 years or more, 14.8 % with the outcome.
@@ -196,7 +196,7 @@ def _dropped(columns: list[str]) -> Mapping[str, str]:
 
 
 def _number(column: pd.Series) -> pd.Series:
-    """Floats, with the file's 5.4e-79, a zero in its first format, made 0 again."""
+    """Returns floats, with 0 for 5.4e-79, a zero in the file's first format."""
     number = pd.to_numeric(column).astype(np.float64)
     return number.where(number.isna() | (number.abs() > 1e-70), 0.0)
 

@@ -1,4 +1,4 @@
-"""Indiana University's chest radiograph reports: why the picture was asked for."""
+"""Indiana University's chest radiograph reports: the indication for the picture."""
 
 import gzip
 import re
@@ -17,7 +17,7 @@ from experiments.datasets.table import NOT_RECORDED, ClinicalTable, bands
 
 _REPORTS = "torchxrayvision/data/NLMCXR_reports.tgz"
 _PICTURES = "torchxrayvision/data/nlmcxr_dicom_metadata.csv.gz"
-# Main terms that say that nobody described the lungs, or could not.
+# Main terms that say that the lungs were not or could not be described.
 _UNGRADED = {"no indexing", "technical quality of image unsatisfactory"}
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 _FEMALE = {"female", "woman", "girl", "lady", "she", "her", "f"}
@@ -37,21 +37,21 @@ _DROPPED = {
 def openi() -> MultimodalTable:
     """Returns radiograph reports with an abnormal finding to predict beforehand.
 
-    The indication, a few words by whoever asked for the picture, and the age are
-    known before the picture is read; the report's findings and impression are not and
-    are never read.
+    The indication, a few words by the person who requested the picture, and the age are
+    known before the picture is read. The report's findings and impression are not known
+    then, and are never used.
 
     - "static": age in years, from the dates of birth and of the study in the
       pictures' metadata.
-    - "indication": its words; absent in 2 %.
+    - "indication": the words of the indication; absent in 2 %.
 
-    Sex is recorded nowhere in the metadata. The attribute is what the indication says
-    ("female", "gentleman", "his"), which is nothing in 7 of 10: an attribute of the
-    writing, in part, and visible to a model that reads the words. Ages in the
-    indication were blackened ("XXXX-year-old").
+    The metadata do not record sex. The attribute is the sex that the indication
+    mentions ("female", "gentleman", "his"); 7 of 10 indications mention none. So the
+    attribute partly describes the writing, and a model that reads the words can see it.
+    Ages in the indication were blackened ("XXXX-year-old").
 
-    Each study carries a patient number of its own, so a person with two studies would
-    count as two patients and cannot be found.
+    Each study has its own patient number, so a person with two studies counts as two
+    patients and cannot be identified.
 
     Returns:
         3,752 studies with a known age and a description of the lungs.
@@ -72,12 +72,12 @@ def parse_reports(archive: bytes) -> pd.DataFrame:
     """Reads a gzipped tar archive of report files.
 
     Args:
-        archive: The archive's bytes, one XML file a report.
+        archive: The archive's bytes, with an XML file for each report.
 
     Returns:
-        One row a report, sorted by `study`: `study` (the identifier), `indication`
-        (the text, empty where there is none), `terms` (a tuple of lower-case main
-        terms) and `images` (a tuple of identifiers).
+        A row for each report, sorted by `study`: `study` (the identifier), `indication`
+        (the text, empty if there is none), `terms` (a tuple of lower-case main terms)
+        and `images` (a tuple of identifiers).
     """
     rows = []
     with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as files:
@@ -88,7 +88,7 @@ def parse_reports(archive: bytes) -> pd.DataFrame:
             root = ET.parse(file).getroot()
             study = root.find("uId")
             if study is None:
-                raise ValueError(f"{member.name} has no uId and so is no report")
+                raise ValueError(f"a report must have a uId; {member.name} has no uId")
             indication = root.findtext(".//AbstractText[@Label='INDICATION']")
             rows.append(
                 {
@@ -104,7 +104,7 @@ def parse_reports(archive: bytes) -> pd.DataFrame:
                 }
             )
     if not rows:
-        raise ValueError("the archive holds no report")
+        raise ValueError("the archive must contain a report; got none")
     return pd.DataFrame(rows).sort_values("study", ignore_index=True)
 
 
@@ -136,7 +136,7 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
         ages: As `parse_ages` returns them.
 
     Returns:
-        The validated data; `openi` says what is in it.
+        The validated data, as `openi` describes them.
     """
     # All pictures of a study give the same age.
     age = pd.Series(
@@ -193,7 +193,7 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
 
 
 def _sex(words: tuple[str, ...]) -> str:
-    """The sex that the words tell; not recorded where they tell none, or both."""
+    """Returns the sex that the words mention; not recorded if none or both."""
     female, male = not _FEMALE.isdisjoint(words), not _MALE.isdisjoint(words)
     if female == male:
         return NOT_RECORDED

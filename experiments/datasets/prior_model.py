@@ -1,8 +1,8 @@
-"""A published model's predictions for real patients: what an audit starts from.
+"""A published model's predictions for real patients, as input of an audit.
 
-Among RHC's columns is the probability of living for two months that SUPPORT's
-prognostic model gave each patient (Knaus et al. 1995). It was computed before the
-study's outcomes were known and nothing here was fitted to them.
+RHC has a column with the probability of living for two months that SUPPORT's prognostic
+model gave each patient (Knaus et al. 1995). The predictions were computed before the
+study's outcomes were known, and no model here was fitted to the outcomes.
 """
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.datasets.files import read_pickled_frame
 from experiments.datasets.survset import known_at, rhc_attributes
 
-# The model speaks of two months.
+# The model predicts survival of two months.
 _DAYS = 60
 
 
@@ -18,8 +18,8 @@ def rhc_prior_model() -> pd.DataFrame:
     """Returns RHC's patients with a prior model's risk of death within 60 days.
 
     Returns:
-        A row a patient known at day 60: `patient`, `died` (0 or 1), `risk` in [0, 1]
-        (one minus the model's two-month survival), and `sex`, `race`, `income`,
+        A row for each patient known at day 60: `patient`, `died` (0 or 1), `risk` in
+        [0, 1] (one minus the model's two-month survival), and `sex`, `race`, `income`,
         `insurance` in plain words and `age` in years.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Patients drawn from a known law, with modalities of known worth to each group."""
+"""Patients from a known distribution, with modalities of known AUC in each group."""
 
 import math
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ _PATIENTS = 6000
 
 @dataclass(frozen=True)
 class Law:
-    """The law patients are drawn from.
+    """The distribution from which patients are drawn.
 
     Attributes:
         separations: Modality -> δ in each group, in standard deviations between the
-            classes' means. By default `easy` is worth less in B and `hard` as much
-            more, so that both groups are separated equally well by all together.
-        missing: Modality -> the share of each group that lacks it; "static" is never
-            missing.
+            classes' means. By default `easy` separates less in B and `hard` as much
+            more, so that all modalities together separate both groups equally well.
+        missing: Modality -> the fraction of each group that lacks the modality;
+            "static" is never missing.
         prevalence: P(y = 1), in both groups.
         share_of_b: P(group = B).
     """
@@ -53,14 +53,14 @@ DEFAULT_LAW = Law(
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What no study of real patients knows.
+    """The truth about simulated patients, which no study of real patients knows.
 
     Attributes:
-        law: The law the patients were drawn from.
+        law: The distribution from which the patients were drawn.
         log_odds: `[n, m]`, the log likelihood ratio of y = 1 to y = 0 that each
-            modality gives for each patient, "static" first, 0 where it is missing.
-            Modalities are independent given class and group, so a sum over some of
-            them is the best score of these.
+            modality gives for each patient, "static" first, 0 where the modality is
+            missing. Modalities are independent given class and group, so the sum over
+            some modalities is their best score.
     """
 
     law: Law
@@ -76,10 +76,10 @@ class Truth:
             *modalities: Names, each once; at least one.
 
         Returns:
-            The AUC of the log likelihood ratio, in patients who lack none of them.
+            The AUC of the log likelihood ratio, in patients who have all modalities.
 
         Raises:
-            ValueError: If the group or a modality is unknown, or none is named.
+            ValueError: If the group or a modality is unknown, or no modality is named.
 
         Example:
             >>> _, truth = simulate(100, seed=0)
@@ -91,8 +91,8 @@ class Truth:
         known = group in GROUPS and set(modalities) <= {*MODALITIES}
         if not (known and modalities):
             raise ValueError(
-                f"no best AUC of {modalities} in group {group!r}; the groups are "
-                f"{GROUPS} and the modalities {MODALITIES}"
+                f"the group must be one of {GROUPS} and modalities some of "
+                f"{MODALITIES}; got {group!r} and {modalities}"
             )
         separations = self.law.separations
         total = sum(
@@ -110,31 +110,32 @@ def simulate(
 
         x_m | y, g ~ N((2y − 1) δ_{m,g} / 2 · u_m, I),
 
-    so that its best score is δ_{m,g} u_mᵀx_m, of AUC Φ(δ_{m,g} / √2). What is observed
-    is a one-to-one function of it, which changes no AUC but how hard it is to learn:
+    so its best score is δ_{m,g} u_mᵀx_m, with AUC Φ(δ_{m,g} / √2). The observed vector
+    is a one-to-one function of x_m, which does not change the AUC, but changes how hard
+    the modality is to learn:
 
-    - "static": four numbers, u a random direction, and the group itself, which the
+    - "static": four numbers, with u a random direction, and the group itself, which the
       best score needs. Weak.
-    - "easy": u is the first coordinate, and that one is five times as large as the
-      others. The quickest to learn.
-    - "hard": the signal's sign is flipped where another coordinate is negative.
-      Either coordinate alone tells nothing and no linear score is better than chance,
-      although by the default law this modality is worth the most, most of all in B.
+    - "easy": u is the first coordinate, which is five times as large as the other
+      coordinates. The quickest to learn.
+    - "hard": the signal's sign is flipped where another coordinate is negative. Either
+      coordinate alone is uninformative, and no linear score has an AUC above 1/2. But
+      by default this modality has the largest δ, especially in B.
 
-    A model that leans on "easy" is thus unfair to B by default, and the best fused
+    So by default, a model that relies on "easy" is unfair to B, and the best fused
     model is not. Values of a missing modality are 0.
 
     Args:
         num_patients: At least 1; enough for both classes and both groups to occur.
         seed: Seed of NumPy's generator.
-        law: The law to draw from.
+        law: The distribution to draw from.
 
     Returns:
-        The validated data, and what is true of them.
+        The validated data, and the truth about them.
 
     Raises:
-        ValueError: If a share or a prevalence is not a probability, a separation is
-            not finite, "static" is to be missing, or the draw lacks a class or a
+        ValueError: If a fraction or a prevalence is not a probability, a separation is
+            not finite, "static" is among the missing, or the draw lacks a class or a
             group.
 
     Example:
@@ -200,28 +201,28 @@ def simulate(
 
 
 def simulated() -> MultimodalTable:
-    """Returns 6,000 patients of the default law, always the same."""
+    """Returns 6,000 patients of the default distribution, always the same."""
     return simulate(_PATIENTS, seed=0)[0]
 
 
 def simulated_truth() -> Truth:
-    """Returns what is known of the patients of `simulated`."""
+    """Returns the truth about the patients of `simulated`."""
     return simulate(_PATIENTS, seed=0)[1]
 
 
 def _check(law: Law) -> None:
     shares = [law.prevalence, law.share_of_b, *np.ravel(list(law.missing.values()))]
     wrong = {
-        f"separations must name {MODALITIES}, found {tuple(law.separations)}": (
+        f"separations must name {MODALITIES}; got {tuple(law.separations)}": (
             set(law.separations) != set(MODALITIES)
         ),
-        f"only 'easy' and 'hard' can be missing, found {tuple(law.missing)}": (
+        f"only 'easy' and 'hard' can be missing; got {tuple(law.missing)}": (
             not set(law.missing) <= {"easy", "hard"}
         ),
         "the separations must be finite": (
             not np.isfinite(list(law.separations.values())).all()
         ),
-        "prevalence, share_of_b and the missing shares must lie between 0 and 1": (
+        "prevalence, share_of_b and missing fractions must lie between 0 and 1": (
             not all(0 <= share <= 1 for share in shares)
         ),
     }

@@ -1,4 +1,4 @@
-"""Members of ten subgroups of race, sex and age, drawn from a known law."""
+"""Members of ten subgroups of race, sex and age, from a known distribution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ _ROWS_AT_ONCE = 16_384
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What no study of real patients knows.
+    """The truth about simulated members, which no study of real patients knows.
 
     Attributes:
-        law: The law the members were drawn from.
-        cell: `[n]`, each member's place in `law.cells`.
+        law: The distribution from which the members were drawn.
+        cell: `[n]`, each member's index in `law.cells`.
         risk: `[n]`, P(y = 1 | x, g), exact.
-        blind_risk: `[n]`, P(y = 1 | x), exact: the most that a model can know that is
-            not told race, sex and age.
+        blind_risk: `[n]`, P(y = 1 | x), exact: the best score of a model without race,
+            sex and age.
     """
 
     law: Law
@@ -32,11 +32,11 @@ class Truth:
     blind_risk: Float[np.ndarray, " n"]
 
     def auc(self, scores: Float[np.ndarray, " n"]) -> float:
-        """Returns a score's AUC expected of these members' features.
+        """Returns a score's expected AUC, given these members' features.
 
-        Of a member at risk r, r is the weight as a positive and 1 − r as a negative:
-        no draw of outcomes enters. The AUC of `risk` is the largest possible, that of
-        `blind_risk` the largest for a model that is told no group.
+        A member at risk r has weight r as a positive and weight 1 − r as a negative, so
+        the AUC does not depend on drawn outcomes. `risk` has the largest possible AUC,
+        and `blind_risk` the largest AUC of a model without the group.
 
         Args:
             scores: `[n]`, higher for y = 1.
@@ -63,11 +63,11 @@ class Truth:
         """Returns the rates that decisions have in expectation over outcomes.
 
         Args:
-            decisions: `[n]`, 0 or 1, or chances of 1.
-            groups: `[n]`, names of groups, such as crossings with rare ones merged.
+            decisions: `[n]`, 0 or 1, or probabilities of 1.
+            groups: `[n]`, names of groups, such as intersections with rare ones merged.
 
         Returns:
-            A row a group: `patients`, `base_rate`, `selection_rate`,
+            A row for each group: `patients`, `base_rate`, `selection_rate`,
             `true_positive_rate` and `false_positive_rate`.
         """
         parts = pd.DataFrame(
@@ -96,28 +96,30 @@ def simulate(
 ) -> tuple[ClinicalTable, Truth]:
     """Returns members of a health insurance in the shape of Kennedy et al. (2025).
 
-    That study's members are proprietary; these are drawn: 376,357 of them, 177
-    features, ten subgroups of race, sex and age, the rare combinations being one of
-    them, and the smallest of 9,217. That much, the reference and a few disparities of
-    its base model were published; all else here is our own choice, and no figure of it
-    estimates theirs. Nothing is missing, and no two features hang together but through
-    subgroup and outcome, which is simpler than real members are.
+    The data of that study are proprietary, so these members are simulated: 376,357
+    members, 177 features, and ten subgroups of race, sex and age. The rare combinations
+    are one subgroup, and the smallest subgroup has 9,217 members. These numbers, the
+    reference and a few disparities of the base model were published. All other settings
+    are our choice, and no number here estimates the study's numbers. No value is
+    missing, and features depend on each other only through subgroup and outcome, which
+    is simpler than in real data.
 
-    Outcomes are drawn with the base rate of the subgroup, which differs widely, then
-    features given both (see `Law`). Proxies tell the subgroup and, within it, nothing
-    of the outcome: a model that is told no group learns base rates from them, and a
-    disparate impact remover takes them away. Outcomes are harder to tell in the
-    subgroups of low base rates, by any model.
+    Outcomes are drawn with the base rate of the subgroup, which differs widely; then
+    features are drawn given subgroup and outcome (see `Law`). Proxies reveal the
+    subgroup and, within a subgroup, are independent of the outcome. A model without the
+    group learns base rates from proxies, and a disparate impact remover removes this
+    information. Outcomes are harder to predict in subgroups with low base rates, for
+    any model.
 
     Args:
-        num_patients: At least enough for every combination to occur. The subgroups'
-            sizes are proportional, the law is the same.
-        seed: Of the members.
-        law: The law to draw from; `subgroup_law()` by default.
+        num_patients: Large enough for every combination to occur. The subgroups' sizes
+            are proportional, and the distribution is the same.
+        seed: Seed of the members.
+        law: The distribution to draw from; `subgroup_law()` by default.
 
     Returns:
-        The validated table, of 4 bytes a value, and what is true of it. Race, sex and
-        age are its attributes and not among its features.
+        The validated table, with 4 bytes for a value, and the truth about it. Race, sex
+        and age are attributes of the table and not among its features.
 
     Raises:
         ValueError: If a combination would have no member.
@@ -134,7 +136,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     cell = generator.permutation(np.repeat(np.arange(len(sizes)), sizes))
     label = (generator.random(num_patients) < law.base_rates[cell]).astype(np.int8)
-    # By columns, so that the frame holds this very memory.
+    # In column order, so that the data frame shares this memory.
     values = np.empty((num_patients, len(law.kinds)), np.float32, order="F")
     risk, blind_risk = np.empty((2, num_patients))
     for start in range(0, num_patients, _ROWS_AT_ONCE):
@@ -174,14 +176,14 @@ def simulate(
 def simulated_subgroups(
     num_patients: int = NUM_PATIENTS, seed: int = 0
 ) -> ClinicalTable:
-    """Returns members of the default law, by default as many as the study had."""
+    """Returns members of the default distribution, by default as many as the study."""
     return simulate(num_patients, seed=seed)[0]
 
 
 def _draw(
     law: Law, natural: Float[np.ndarray, "m d"], generator: np.random.Generator
 ) -> Float[np.ndarray, "m d"]:
-    """Sufficient statistics: the features, of skewed ones the logarithms."""
+    """Draws sufficient statistics: the features, or logarithms of skewed features."""
     drawn = natural.copy()
     for kind in laws.KINDS:
         of = law.is_kind(kind)
@@ -198,7 +200,7 @@ def _draw(
 def _risks(
     law: Law, statistics: Float[np.ndarray, "m d"], cell: Int[np.ndarray, " m"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(y = 1 | x, g) and P(y = 1 | x), by Bayes' rule."""
+    """Computes P(y = 1 | x, g) and P(y = 1 | x), by Bayes' rule."""
     eta = law.natural
     count, binary = law.is_kind("count"), law.is_kind("binary")
     normaliser = eta**2 / 2
@@ -206,7 +208,7 @@ def _risks(
     normaliser[..., binary] = np.logaddexp(0, eta[..., binary])
     share = law.patients / law.patients.sum()
     prior = np.stack([1 - law.base_rates, law.base_rates], axis=1) * share[:, None]
-    # Up to a term that neither the group nor the outcome changes.
+    # Up to a term that depends neither on the group nor on the outcome.
     joint = np.einsum("md,cyd->mcy", statistics, eta, optimize=True)
     joint += np.log(prior) - normaliser.sum(-1)
     own = joint[np.arange(len(cell)), cell]

@@ -1,4 +1,4 @@
-"""A law of members' features and outcomes in ten subgroups of race, sex and age."""
+"""A distribution of features and outcomes in ten subgroups of race, sex and age."""
 
 import functools
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 
 REFERENCE = ("White", "Male", "65+")
 NUM_PATIENTS = 376_357
-# Race, sex and age -> patients, P(y = 1), and how many standard deviations lie between
-# the outcomes. The last seven are rare: none has half of the patients of the smallest
-# subgroup, and together they are the tenth.
+# Race, sex and age -> patients, P(y = 1), and the number of standard deviations between
+# the outcomes. The last seven are rare: each has less than half of the patients of the
+# smallest subgroup, and together they are the tenth subgroup.
 _CELLS = {
     ("White", "Female", "65+"): (98_400, 0.71, 1.0),
     ("White", "Male", "65+"): (84_600, 0.76, 1.0),
@@ -29,9 +29,9 @@ _CELLS = {
     ("Asian", "Female", "<65"): (1_500, 0.44, 0.8),
     ("Asian", "Male", "<65"): (1_300, 0.40, 0.7),
 }
-# Of race, sex and age.
+# Categories of race, sex and age.
 LEVELS = (("White", "Latino", "Black", "Asian"), ("Female", "Male"), ("<65", "65+"))
-# Features of each kind and role.
+# Numbers of features of each kind and role.
 _ROLES = ("proxy", "shifted", "informative", "noise")
 KINDS = {
     "continuous": (12, 12, 12, 24),
@@ -43,23 +43,24 @@ KINDS = {
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """The law members are drawn from.
+    """The distribution from which members are drawn.
 
-    Given its subgroup g and outcome y a member's features are independent, and feature
-    j is of an exponential family with the natural parameter
+    Given subgroup g and outcome y, a member's features are independent, and feature j
+    is of an exponential family with the natural parameter
 
         η_{g,y,j} = b_j + s_{g,j} + (y − 1/2) δ_g e_j,
 
-    which is a mean (continuous features, of variance 1, and the logarithms of skewed
-    ones), the logarithm of a Poisson rate (counts) or log odds (binary features).
+    which is a mean (of continuous features with variance 1, and of the logarithms of
+    skewed features), the logarithm of a Poisson rate (counts) or log odds (binary
+    features).
 
     Attributes:
         cells: C combinations of race, sex and age.
-        patients: `[C]`, how many of `NUM_PATIENTS` are of each.
+        patients: `[C]`, how many of `NUM_PATIENTS` each combination has.
         base_rates: `[C]`, P(y = 1 | g).
         kinds: `[d]`, "continuous", "skewed", "count" or "binary".
-        roles: `[d]`, whether s and e are other than 0: s of a "proxy", e of an
-            "informative" feature, both of a "shifted" one, neither of "noise".
+        roles: `[d]`, whether s and e differ from 0: s for a "proxy", e for an
+            "informative" feature, both for a "shifted" feature, neither for "noise".
         natural: `[C, 2, d]`, η.
     """
 
@@ -72,27 +73,28 @@ class Law:
 
     @property
     def names(self) -> list[str]:
-        """`[d]`, the features' names: kind, role and number."""
+        """The features' names `[d]`: kind, role and number."""
         pairs = zip(self.kinds, self.roles, strict=True)
         return [f"{k}_{r}_{i}" for i, (k, r) in enumerate(pairs)]
 
     def is_kind(self, kind: str) -> Bool[np.ndarray, " d"]:
-        """Which features are of a kind."""
+        """Returns which features are of a kind."""
         return np.array(self.kinds) == kind
 
 
 def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
-    """Returns a law; the effects of its features are drawn, then held.
+    """Returns a distribution, in which the features' effects are drawn once.
 
     Args:
-        shift: How far subgroups lie apart in a proxy: the standard deviation, in
-            units of the feature's own, of what each race, each sex and each age adds.
-        seed: Of the effects and shifts.
+        shift: Distance of subgroups in a proxy: the standard deviation of the shifts
+            that each race, sex and age adds, in units of the feature's standard
+            deviation.
+        seed: Seed of the effects and shifts.
 
     Returns:
-        The law. Effects e are scaled so that their sum of squares, in units of each
-        feature's standard deviation, is 1: δ_g then is about the distance between the
-        outcomes' log odds in standard deviations, and Φ(δ_g / √2) the AUC in g.
+        The distribution. Effects e are scaled so that their sum of squares, in units of
+        each feature's standard deviation, is 1. Then δ_g is about the distance between
+        the outcomes' log odds in standard deviations, and Φ(δ_g / √2) the AUC in g.
     """
     generator = np.random.default_rng(seed)
     kinds = [kind for kind, counts in KINDS.items() for _ in range(sum(counts))]
@@ -128,7 +130,7 @@ def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
 
 @functools.cache
 def default_law() -> Law:
-    """Returns `subgroup_law()`, made once."""
+    """Returns `subgroup_law()`, which is computed once."""
     return subgroup_law()
 
 
@@ -136,12 +138,12 @@ def simulated_sizes(num_patients: int, law: Law | None = None) -> np.ndarray:
     """Returns how many members each combination of race, sex and age has.
 
     Args:
-        num_patients: Of all, shared out in proportion to `law.patients` by largest
-            remainder.
-        law: `subgroup_law()` by default.
+        num_patients: Number of all members, divided in proportion to `law.patients` by
+            largest remainder.
+        law: The distribution; `subgroup_law()` by default.
 
     Returns:
-        `[C]`, whole numbers.
+        Integers `[C]`.
 
     Raises:
         ValueError: If a combination would have no member.

@@ -12,10 +12,10 @@ from experiments.datasets.table import ClinicalTable, bands, lowered, recode, va
 
 Levels = Mapping[str, Mapping[Any, str]]
 
-# Interviews took place over the days after entry, so whoever died first was never
-# asked: of SUPPORT2's patients dead on day 3, 99 % lack the patient's ADL and 42 %
-# the education, against 51 % and 15 % of those alive at day 180. Whether the answer is
-# missing is therefore itself a sign of the outcome, and no imputation hides it.
+# Interviews took place over the days after entry, so patients who died earlier were
+# never asked. Among SUPPORT2's patients dead on day 3, 99 % lack the patient's ADL and
+# 42 % the education, against 51 % and 15 % of patients alive at day 180. A missing
+# answer is therefore itself a sign of the outcome, which no imputation hides.
 _INTERVIEW = (
     "asked in an interview after the day of prediction; patients who died early were "
     "never asked, so that a missing answer gives the outcome away"
@@ -85,11 +85,11 @@ def support2() -> ClinicalTable:
     """Returns SUPPORT2: 9,105 seriously ill inpatients, death within 180 days.
 
     The prediction is made at the end of the third day of study, when the vital signs
-    and labs were taken; everybody lived to see it. A zero heart rate, breathing rate or
-    blood pressure (103 patients, 62 of them with two or three zeros) is kept: it is the
-    worst value of the day, and two thirds of these patients died. The day's physiology
-    score is kept too, as a published covariate, although its weights were fitted to
-    deaths among part of these patients.
+    and labs were taken; all patients were alive then. A zero heart rate, breathing rate
+    or blood pressure is kept, since it is the worst value of the day. 103 patients have
+    such a zero, 62 of them two or three zeros, and two thirds of the 103 died. The
+    day's physiology score is kept too, as a published covariate, although its weights
+    were fitted to deaths among part of the study's patients.
 
     Returns:
         A table of 9,105 patients, of whom 46.8 % died; nobody was lost to follow-up
@@ -106,7 +106,7 @@ def support2() -> ClinicalTable:
 def support2_sepsis() -> ClinicalTable:
     """Returns SUPPORT2's 3,515 patients in organ failure with sepsis.
 
-    Their disease group is a single level, so it is no feature here.
+    All of them have the same disease group, which therefore is not a feature here.
 
     Returns:
         A table as `support2`'s; 44.6 % died within 180 days.
@@ -178,7 +178,7 @@ def rhc_sepsis() -> ClinicalTable:
 
 
 def _support2_attributes(frame: pd.DataFrame) -> pd.DataFrame:
-    # 112 other, 79 Asian and 42 not recorded are too few to audit apart.
+    # 112 other, 79 Asian and 42 not recorded are too few to audit separately.
     few = dict.fromkeys(("other", "asian", "missing"), "other or not recorded")
     incomes = ("under $11k", "$11-$25k", "$25-$50k", ">$50k", "missing")
     names = (*_INCOMES, table.NOT_RECORDED)
@@ -221,7 +221,7 @@ def rhc_attributes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class _Study(NamedTuple):
-    """What the tables of a study share: columns, recoding, horizon, source."""
+    """The settings of all tables of a study: columns, recoding, horizon, source."""
 
     days: int
     dropped: Mapping[str, str]
@@ -294,7 +294,7 @@ def _table(
 
 
 def known_at(frame: pd.DataFrame, days: int) -> tuple[pd.DataFrame, np.ndarray, int]:
-    """Rows with a known status at `days`, whether they died by then, rows left out."""
+    """Returns rows with a known status at `days`, deaths by then, and rows left out."""
     died = (frame["event"] == 1) & (frame["time"] <= days)
     lost = (frame["event"] == 0) & (frame["time"] < days)
     known = frame[~lost].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""One clinical table: what every loader returns and what every experiment reads."""
+"""Clinical tables, which loaders return and experiments read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 NOT_RECORDED = "not recorded"
-# The level that stands for a missing value of a categorical feature.
+# The category of missing values of a categorical feature.
 MISSING = "missing"
 SOCIAL = (
     "social position: no clinical feature; enters only as one of the attributes that "
@@ -25,15 +25,15 @@ class ClinicalTable:
         name: The name that `load` takes.
         title: The data set in plain words.
         features: Model inputs `[n, d]`, NaN where missing. Numeric columns are
-            floats; categorical columns are pandas categoricals whose declared levels
-            do not depend on which rows are kept.
+            floats; categorical columns are pandas categoricals whose declared
+            categories do not depend on which rows are kept.
         label: `[n]` int8, 1 where the outcome happened.
         outcome: The outcome in plain words.
         attributes: Sensitive attributes `[n, a]`, categorical, in plain words. A
-            missing value is a level of its own, never NaN.
-        patient_ids: `[n]`, one id a patient; a patient may own several rows.
-        dropped: Source column -> why no model may see it.
-        excluded: Reason -> how many rows of the source were left out for it.
+            missing value is a separate category, never NaN.
+        patient_ids: `[n]`, one id for each patient; a patient may have several rows.
+        dropped: Source column -> why no model may read it.
+        excluded: Reason -> how many rows of the source were excluded.
         citation: Where the data come from.
         licence: The licence of the package that ships the file.
     """
@@ -52,9 +52,9 @@ class ClinicalTable:
 
 
 def validate(table: ClinicalTable) -> ClinicalTable:
-    """Returns the table unchanged, or says what is wrong with it.
+    """Checks a table, and returns it unchanged.
 
-    Every loader ends here; call it on a table of your own before an experiment.
+    Every loader calls this function; call it on your own table before an experiment.
 
     Args:
         table: The table to check.
@@ -66,8 +66,8 @@ def validate(table: ClinicalTable) -> ClinicalTable:
         ValueError: If the parts differ in length, or the frames in their index; the
             label has NaN, values other than 0 and 1, or a single class; a feature is
             infinite, missing in every row, or neither float nor categorical; an
-            attribute is not categorical, has NaN, or has a single level; a patient id
-            is missing; a column name is repeated. The message names the column.
+            attribute is not categorical, has NaN, or has a single category; a patient
+            id is missing; a column name is repeated. The message names the column.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -90,13 +90,13 @@ def validate(table: ClinicalTable) -> ClinicalTable:
 def bands(
     values: pd.Series, edges: Sequence[float], labels: Sequence[str]
 ) -> pd.Series:
-    """Returns numbers as levels: from each edge, the last open, below the next."""
+    """Returns numbers as categories, from each edge to below the next edge."""
     cut = pd.cut(values, [*edges, np.inf], right=False, labels=list(labels))
     return pd.Series(cut).cat.as_unordered()
 
 
 def lowered(*levels: str) -> dict[Any, str]:
-    """Returns levels to `recode` whose plain words are their own, in lower case.
+    """Returns categories for `recode` whose display names are in lower case.
 
     Example:
         >>> lowered("No", "Yes")
@@ -106,7 +106,7 @@ def lowered(*levels: str) -> dict[Any, str]:
 
 
 def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
-    """Returns a categorical column with its levels declared and named in plain words.
+    """Returns a categorical column with categories declared and named in plain words.
 
     Args:
         column: `[n]` source values.
@@ -114,7 +114,7 @@ def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
             values may share a name. A value not listed becomes missing.
 
     Returns:
-        `[n]`, categorical with every name of `levels`, whether it occurs or not.
+        `[n]`, categorical with every name in `levels`, even if it does not occur.
 
     Example:
         >>> import pandas as pd
@@ -127,7 +127,7 @@ def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
 
 
 def _problems(table: ClinicalTable) -> Iterator[str]:
-    """What is wrong with a table; only the first is sure to make sense."""
+    """Yields the problems of a table; only the first is sure to make sense."""
     rows = len(table.features)
     for part in ("label", "attributes", "patient_ids"):
         length = len(getattr(table, part))
@@ -167,7 +167,7 @@ def _of_label(label: np.ndarray, what: str) -> Iterator[str]:
         )
     levels = set(np.unique(label).tolist())
     if not levels <= {0, 1}:
-        yield f"{what} must be 0 or 1, found {sorted(levels)[:5]}"
+        yield f"{what} must be 0 or 1; got {sorted(levels)[:5]}"
     if len(levels) < 2:
         yield f"{what} has a single class, {sorted(levels)} in all {len(label)} rows"
 
@@ -178,15 +178,15 @@ def _of_feature(column: pd.Series, what: str) -> Iterator[str]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         odd = [level for level in column.cat.categories if not isinstance(level, str)]
         if odd:
-            yield f"the levels of {what} must be strings, found {odd[0]!r}"
+            yield f"the categories of {what} must be strings; got {odd[0]!r}"
         if column.isna().any() and MISSING in column.cat.categories:
             yield (
-                f"{what} has a level {MISSING!r} and missing values as well; make them "
-                "one"
+                f"{what} has a category {MISSING!r} and missing values as well; merge "
+                "both"
             )
         return
     if not pd.api.types.is_float_dtype(column.dtype):
-        yield f"{what} must be float or categorical, found {column.dtype}"
+        yield f"{what} must be float or categorical; got {column.dtype}"
     infinite = int(np.isinf(column.to_numpy(dtype=float, na_value=np.nan)).sum())
     if infinite:
         yield f"{what} is infinite in {infinite} rows"
@@ -194,15 +194,15 @@ def _of_feature(column: pd.Series, what: str) -> Iterator[str]:
 
 def _of_attribute(column: pd.Series, what: str) -> Iterator[str]:
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        yield f"{what} must be categorical, found {column.dtype}"
+        yield f"{what} must be categorical; got {column.dtype}"
     missing = int(column.isna().sum())
     if missing:
         yield (
-            f"{what} is NaN in {missing} rows; make it a level such as {NOT_RECORDED!r}"
+            f"{what} is NaN in {missing} rows; use a category such as {NOT_RECORDED!r}"
         )
     present = column.unique()
     if len(present) < 2:
         yield (
-            f"{what} has a single level, {str(present[0])!r}, so it has no groups to "
-            "compare"
+            f"{what} has a single category, {str(present[0])!r}, so there are no "
+            "groups to compare"
         )

@@ -1,8 +1,8 @@
 """FairGrad on real patients: trains, compares, tests, and writes a report.
 
-Run ``python -m experiments.fairgrad --help`` for the options. The default is what fits
-in three minutes on two cores; ``--full`` repeats the cross-validation 20 times, and
-adds the ablations.
+Run ``python -m experiments.fairgrad --help`` for the options. The default takes three
+minutes on two cores; ``--full`` repeats the cross-validation 20 times, and adds the
+ablations.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ from experiments.reporting import runs
 
 
 def run(options: Options, budget: Budget, console: Console) -> Path:
-    """Train, evaluate and report; returns the folder of the results.
+    """Trains, evaluates and reports; returns the folder of the results.
 
     Raises:
-      ValueError: An option, a table or a folder that cannot be used.
+      ValueError: If an option, a table or a folder cannot be used.
     """
     return runs.run(functools.partial(_prepare, _checked(options), budget), console)
 
@@ -63,7 +63,7 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
         )
         erm = np.empty(0)
         learner = tabular_learner(splits, budget)
-        # Evaluation keeps one core busy: it goes on while others are trained.
+        # Evaluation uses one core, so it runs while other methods are trained.
         with beside() as submit:
             for name, (title, fit) in references.ALL.items():
                 bar.doing(f"training {title}")
@@ -90,7 +90,7 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
 
 
 def _checked(options: Options) -> Options:
-    """The options with their defaults filled in; ERM first among the methods."""
+    """Returns the checked options with defaults, and ERM first among the methods."""
     options = runner.checked(options, DEFAULT_ATTRIBUTES)
     left_out = () if options.full else methods.ABLATIONS
     wanted = options.methods or [m for m in methods.TITLES if m not in left_out]
@@ -98,10 +98,10 @@ def _checked(options: Options) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: returns the exit code."""
+    """Runs the command line; returns the exit code."""
 
     def start(options: Options, console: Console) -> Path:
-        # Many repeats train for so long that compiling in full is a small part of it.
+        # With many repeats, full compilation takes a small part of the time.
         if not options.full:
             compiling.quickly()
         return run(options, Budget(), console)

@@ -1,4 +1,4 @@
-"""What the FairGrad experiment finds: its tests, and its answers in words."""
+"""The FairGrad experiment's tests, and its answers in words."""
 
 import math
 
@@ -17,21 +17,21 @@ AUROC_ALLOWANCE = 0.005
 
 
 def tested(results: Results) -> tuple[str, ...]:
-    """The metrics that are reported, and tested against ERM."""
+    """Lists the metrics that are reported, and tested against ERM."""
     return (*PLAIN, *gap_metrics(results.splits.attributes))
 
 
 def tests_against_erm(results: Results) -> dict[str, dict[str, Comparison]]:
-    """Metric -> method -> difference from ERM, Holm over the methods compared.
+    """Compares methods with ERM, by metric and method, with Holm's correction.
 
-    The reference models are no candidates for fairness, so they are compared with ERM
-    on their own.
+    The reference models are not candidates for fairness, so they are compared with ERM
+    without correction.
     """
     return compare_to_baseline(results, "erm", tested(results), references.ALL)
 
 
 def front_tests(results: Results) -> dict[tuple[str, str], Comparison]:
-    """Area of each FairGrad family's front less that of each penalty family's."""
+    """Compares areas under fronts: FairGrad's methods less penalty methods."""
     erm = results.evaluations["erm"]
     corner = (erm.mean("auroc") - 0.03, erm.mean(f"{GAP}/mean"))
     fronts = {name: [e for _, e in family(results, name)] for name in FAMILIES}
@@ -45,7 +45,7 @@ def front_tests(results: Results) -> dict[tuple[str, str], Comparison]:
 
 
 def cross_effects(results: Results) -> dict[str, dict[tuple[str, str], Comparison]]:
-    """How fixing one attribute changed each attribute's gap, Holm over all pairs."""
+    """Computes how fixing one attribute changes each gap, with Holm over all pairs."""
     erm = results.evaluations["erm"]
     found = {}
     for name in ("penalty_single", "fairgrad_single"):
@@ -112,7 +112,7 @@ def _improvement(results: Results, tests: Tests, title: str) -> str:
 
 
 def _share_gone(gap: float, before: float) -> str:
-    # The corrected gap of a fair ERM is 0: nothing of it can go.
+    # The corrected gap of a fair ERM is 0, and cannot shrink.
     if not before:
         return "none (ERM's is 0)"
     share = 1 - gap / before

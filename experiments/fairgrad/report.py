@@ -1,4 +1,4 @@
-"""What is FairGrad's own in its report: columns, figures, protocol."""
+"""FairGrad's parts of the report: columns, figures, protocol."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ def _protocol(results: Results) -> dict[str, Any]:
 
 
 def _left_out(results: Results) -> dict[str, str]:
-    """The methods that were not run, if there are any."""
+    """Lists the methods that were not run, if there are any."""
     run = results.options.methods
     names = [title for name, title in methods.TITLES.items() if name not in run]
     if not names:

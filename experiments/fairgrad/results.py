@@ -1,4 +1,4 @@
-"""The FairGrad experiment's options, and what a run of it holds."""
+"""The FairGrad experiment's options and results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +22,23 @@ class Options(results.TunedOptions):
     """FairGrad and its baselines on real patients.
 
     Attributes:
-      dataset: Which patients.
-      attributes: Sensitive attributes to make fair and audit; the data set's own
-        choice where none is named.
-      methods: Which methods; all but the ablations (the absolute penalty, and FairGrad
-        without a condition) where none is named. ERM is always among them.
+      dataset: Data set of patients.
+      attributes: Sensitive attributes to make fair and audit. By default, the data
+        set's default attributes.
+      methods: Methods to compare. By default, all but the ablations (the absolute
+        penalty, and FairGrad without a condition). ERM is always included.
       repeats: How often the five-fold cross-validation is repeated on new splits.
-      blind: Keep race, income and the like out of the inputs. By default a model sees
-        the attributes that it is to be fair about.
-      full: Repeat it 20 times at least, with the ablations, as for the figures of the
-        README.
-      output: Folder that gets a folder for the data set.
-      seed: Of splits, weights, batches and resamples.
-      bootstrap: Resamples of the patients.
-      permutations: Shuffles of each attribute, for the noise floor.
-      tolerance: AUROC that a setting may lose on validation to be selected: less than
-        the .005 that the report allows on test, since selection favours lucky settings.
+      blind: Keep race, income and similar attributes out of the inputs. By default, a
+        model reads the attributes for which it should be fair.
+      full: Repeat the cross-validation at least 20 times, with the ablations, as for
+        the numbers in the README.
+      output: Folder in which a folder for the data set is made.
+      seed: Seed of splits, weights, batches and resamples.
+      bootstrap: Number of resamples of the patients.
+      permutations: Number of shuffles of each attribute, for the noise floor.
+      tolerance: AUROC that a selected setting may lose on validation. The default is
+        below the .005 that the report allows on test, since selection favours lucky
+        settings.
     """
 
     dataset: Dataset = "support2"

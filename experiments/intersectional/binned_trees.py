@@ -1,8 +1,8 @@
-"""XGBoost that sorts a table's values into bins once, however often it is fitted.
+"""XGBoost that bins a table's values once for all fits.
 
-A reduction fits the same patients a hundred times, with other labels and weights; of a
-plain fit two thirds are spent on the bins. They are quantiles of the patients as they
-are: a plain `XGBClassifier` takes weighted ones.
+A reduction fits the same patients a hundred times, with different labels and weights.
+Binning takes two thirds of the time of a plain fit. The bins are quantiles of the
+patients without weights; a plain `XGBClassifier` uses weighted quantiles.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ _THREADS = {"nthread": 1}
 
 
 class Bins:
-    """The table that was seen last, in bins; clones of a learner share it."""
+    """The binned values of the last table, which clones of a learner share."""
 
     def __init__(self) -> None:
-        """No table yet."""
+        """Begins without a table."""
         self._table: np.ndarray | None = None
         self._binned: Any = None
 
     def of(self, table: np.ndarray) -> Any:
-        """XGBoost's matrix of a table; of the same array the same one."""
+        """Returns XGBoost's matrix of a table; the same matrix for the same array."""
         from xgboost import QuantileDMatrix  # an extra of its own, and slow to import
 
         if self._table is not table:
@@ -31,7 +31,7 @@ class Bins:
         return self._binned
 
     def __sklearn_clone__(self) -> "Bins":
-        """Itself."""
+        """Returns itself, so that clones share the bins."""
         return self
 
 
@@ -39,11 +39,11 @@ class BinnedXGBoost(ClassifierMixin, BaseEstimator):
     """Gradient boosting of trees for an outcome of 0 and 1, on one thread.
 
     Args:
-      num_trees: How many.
-      depth: Of each.
-      learning_rate: Of the boosting.
-      seed: Of XGBoost.
-      bins: Of the table; its own where there are none.
+      num_trees: Number of trees.
+      depth: Depth of each tree.
+      learning_rate: Learning rate of the boosting.
+      seed: Seed of XGBoost.
+      bins: Bins to share; by default, each fit makes its bins.
     """
 
     classes_ = np.array([0, 1])
@@ -56,7 +56,7 @@ class BinnedXGBoost(ClassifierMixin, BaseEstimator):
         seed: int = 0,
         bins: Bins | None = None,
     ) -> None:
-        """Keep the settings."""
+        """Keeps the settings."""
         self.num_trees = num_trees
         self.depth = depth
         self.learning_rate = learning_rate
@@ -64,7 +64,7 @@ class BinnedXGBoost(ClassifierMixin, BaseEstimator):
         self.bins = bins
 
     def fit(self, X: np.ndarray, y: Any, sample_weight: Any = None) -> "BinnedXGBoost":
-        """Fit ``[n, d]`` numbers to an outcome ``[n]``."""
+        """Fits numbers ``[n, d]`` to an outcome ``[n]``."""
         import xgboost
 
         binned = (self.bins or Bins()).of(X)
@@ -83,11 +83,11 @@ class BinnedXGBoost(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Probabilities ``[n, 2]``."""
+        """Predicts probabilities ``[n, 2]``."""
         check_is_fitted(self)
         chance = np.asarray(self.booster_.inplace_predict(X))
         return np.stack([1 - chance, chance], axis=1)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likelier outcome, ``[n]``."""
+        """Predicts the more probable outcome, ``[n]``."""
         return (self.predict_proba(X)[:, 1] > 0.5).astype(int)

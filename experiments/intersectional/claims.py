@@ -1,9 +1,9 @@
 """The paper's five claims as tests, and whether each holds for these patients.
 
-All are of the clean protocol, in which every configuration has the same patients. Two
-numbers sum up a configuration: its *disparity*, the mean over the subgroups and over
-statistical parity, equal opportunity and average odds of the distance from the
-reference; and its *balance*, the mean F1 score of the subgroups less the disparity.
+All tests use the clean protocol, in which every configuration has the same patients.
+Two numbers sum up a configuration. The *disparity* is the mean distance from the
+reference, over the subgroups and over statistical parity, equal opportunity and average
+odds. The *balance* is the mean F1 score of the subgroups less the disparity.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _FULL, _BEST = "dir_egr_eo", "egr_eo"
 
 
 def with_summaries(evaluation: Evaluation) -> Evaluation:
-    """The evaluation with its disparity and its balance among the metrics."""
+    """Adds disparity and balance to the metrics of an evaluation."""
 
     def extended(kind: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         disparity = np.mean([kind[name] for name in DISTANCES[1:]], axis=0)
@@ -48,13 +48,13 @@ def claims(
     *,
     setting: str = "",
 ) -> list[Claim]:
-    """The five, in the paper's order.
+    """Tests the five claims, in the paper's order.
 
     Args:
       evaluations: Name of a configuration -> its evaluation.
       titles: Name -> its name for readers.
-      folds: Likewise -> metric -> its values in single test folds.
-      setting: Of the thresholds of the configurations that are decided by any.
+      folds: Name of a configuration -> metric -> values in single test folds.
+      setting: Kind of thresholds of the configurations with thresholds.
     """
     chosen = {
         name: f"{name}[{setting}]" if f"{name}[{setting}]" in evaluations else name
@@ -74,7 +74,7 @@ def claims(
 
 
 def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether several stages beat each of their own."""
+    """Tests whether several stages beat each of their single stages."""
     text = "Several stages together are fairer than any one of them."
     measured = (
         "the disparity of each configuration of several stages less that of each of "
@@ -105,9 +105,10 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 
 
 def _on_average(known: Evaluations) -> tuple[str, str]:
-    """The mean of several stages less that of one: no test of the claim.
+    """Compares the mean of several stages with single stages; not a test of the claim.
 
-    One stage that does much makes it favourable, with nothing added by the others.
+    The comparison is favourable if one stage has a large effect, even if the other
+    stages add nothing.
     """
     chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
     shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
@@ -132,7 +133,7 @@ def _on_average(known: Evaluations) -> tuple[str, str]:
 
 
 def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether EGR + EO is the most balanced of the eight."""
+    """Tests whether EGR + EO is the most balanced of the eight."""
     text = "EGR + EO is the most balanced configuration."
     found = _of_balance(
         text, known, _BEST, titles, best="holds", beaten="does not hold"
@@ -143,14 +144,14 @@ def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 
 
 def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether EO does little alone, and more after EGR: a claim of two parts.
+    """Tests whether EO does little alone, and more after EGR: a claim of two parts.
 
-    Alone it is weak where it leaves more than half of the base model's mean distance,
-    beyond noise in equal opportunity and in average odds; that is refuted where it
-    leaves less than half in one of them. That it works after EGR is shown where it
-    changes the mean distance in average odds by more there than alone, and refuted
-    where by less. Half of the base model's distance is subtracted in every repeat and
-    resample, so that its noise is in the test.
+    EO alone is weak if it leaves significantly more than half of the base model's mean
+    distance in equal opportunity and in average odds; this part is refuted if EO
+    leaves less than half in one of them. EO works after EGR if it changes the mean
+    distance in average odds by more after EGR than alone; this part is refuted if it
+    changes the distance by less. Half of the base model's distance is subtracted in
+    every repeat and resample, so that the test includes the noise of that distance.
     """
     text = "EO alone is weak: it works where something upstream was corrected."
     measured = (
@@ -191,7 +192,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
 def _left_by_noise(
     base: Evaluation, alone: Evaluation, titles: Mapping[str, str]
 ) -> list[str]:
-    """How large the distances would be without any difference, where that is known."""
+    """Says how large the distances would be without any difference, if known."""
     floors = [
         f"{NAMES[name].lower()} {base.null[f'{name}/mean']:.4f} under {titles['base']} "
         f"and {alone.null[f'{name}/mean']:.4f} under {titles['eo']}"
@@ -206,7 +207,7 @@ def _left_by_noise(
 
 
 def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
-    """Whether some configuration is better than all three stages together."""
+    """Tests whether some configuration is better than all three stages together."""
     text = "The full pipeline is not the best."
     return _of_balance(text, known, _FULL, titles, best="does not hold", beaten="holds")
 
@@ -220,17 +221,17 @@ def _of_balance(
     best: Verdict,
     beaten: Verdict,
 ) -> Claim:
-    """A claim about one configuration's balance against that of each other.
+    """Tests a claim about one configuration's balance against each other's balance.
 
-    It is about all eight: it is not run where one is missing.
+    The claim is about all eight configurations, and not run if one is missing.
 
     Args:
       text: The claim.
       known: All evaluations.
-      name: Of the configuration.
+      name: Name of the configuration.
       titles: Names for readers.
-      best: The verdict where it is above all others beyond noise.
-      beaten: Where another is above it beyond noise.
+      best: The verdict if the configuration is above all others beyond noise.
+      beaten: The verdict if another configuration is above it beyond noise.
     """
     measured = (
         f"its balance less that of each of the seven others; the claim {best} if it is "

@@ -1,7 +1,7 @@
 """The three-stage pipeline on intersectional subgroups: trains, tests, reports.
 
 Run ``python -m experiments.intersectional --help`` for the options. The default makes
-20 splits by each protocol, of three data sets; for a first look there is ``--quick``.
+20 splits by each protocol, for three data sets; ``--quick`` makes fewer for a preview.
 """
 
 import dataclasses
@@ -40,11 +40,11 @@ from experiments.reporting import runs
 
 
 def run(options: Options, budget: Budget, console: Console) -> list[Path]:
-    """Train, evaluate and report; returns the folders of the results.
+    """Trains, evaluates and reports; returns the folders of the results.
 
     Raises:
-      ValueError: An option, a table or a folder that cannot be used.
-      ModuleNotFoundError: A package that is not installed.
+      ValueError: If an option, a table or a folder cannot be used.
+      ModuleNotFoundError: If a package is not installed.
     """
     names = DEFAULT_DATASETS if options.dataset == "all" else (options.dataset,)
     return [
@@ -81,7 +81,7 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
         references={SUBGROUP: found.reference},
     )
     fitted = len({c.model for c in wanted if c.within in FITTED})
-    # The paper's protocol is evaluated at once.
+    # The evaluation of the paper's protocol counts as one.
     evaluations = 1 + sum(len(_settings(c, options)) for c in wanted)
     return runs.Prepared(
         SYSTEM,
@@ -97,7 +97,7 @@ def _prepare(options: Options, budget: Budget) -> runs.Prepared:
 
 
 def _settings(configuration: Configuration, options: Options) -> tuple[str, ...]:
-    """The thresholds that a configuration is evaluated by; "" for the options'."""
+    """Lists the thresholds that evaluate a configuration; "" for the options'."""
     return ("",) if configuration.drawn else ("", other_thresholds(options))
 
 
@@ -175,7 +175,7 @@ def _train(
 def _repair(
     division: models.Division, wanted: Sequence[Configuration], options: Options
 ) -> Repair | None:
-    """What repair did in the first split: measured anew, however much was read back."""
+    """Measures repair in the first split, even if all fits were read from files."""
     if not any(c.repaired for c in wanted):
         return None
     codes = division.composite.codes
@@ -186,9 +186,9 @@ def _repair(
 def _predictions(
     configuration: Configuration, setting: str, scores: np.ndarray, results: Results
 ) -> Predictions:
-    """Scores ``[L, n]`` of a model, decided as a configuration does, out of fold.
+    """Pools a model's scores ``[L, n]`` out of fold, with a configuration's decisions.
 
-    The setting is that of thresholds, where it is not that of the options.
+    ``setting`` is the kind of thresholds, if it is not the options' kind.
     """
     splits, found, options = results.splits, results.subgroups, results.options
     chances = np.stack(
@@ -207,7 +207,7 @@ def _predictions(
         ]
     )
     decisions = splits.pool(chances, "test").astype(np.float32)
-    # What equalized odds puts out is the chance: nobody sees the score behind it.
+    # The output of equalized odds is the probability; users do not see the score.
     ranked = decisions
     if not configuration.equalized:
         ranked = splits.pool(scores, "test").astype(np.float32)
@@ -215,7 +215,7 @@ def _predictions(
 
 
 def _checked(options: Options) -> Options:
-    """The options with their defaults filled in."""
+    """Returns the checked options with defaults."""
     runner.check(options)
     check_learner(options.learner)
     least = options.min_patients
@@ -229,7 +229,7 @@ def _checked(options: Options) -> Options:
         ("repair-level", 0, 1, options.repair_level),
     ):
         if not low <= value <= high:
-            raise ValueError(f"--{name} must be {low} to {high:,}, not {value}.")
+            raise ValueError(f"--{name} must be {low} to {high:,}; got {value}.")
     choose(options.configurations)
     fewer = QUICK if options.quick else {}
     quick = {name: min(getattr(options, name), most) for name, most in fewer.items()}
@@ -237,7 +237,7 @@ def _checked(options: Options) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: returns the exit code."""
+    """Runs the command line; returns the exit code."""
     return runner.main(
         Options,
         lambda options, console: run(options, Budget(), console),

@@ -29,7 +29,7 @@ _WITHIN = {
     "positive_sum": "Positive-sum",
 }
 _COLOURS = dict(zip(_WITHIN, COLOURS, strict=False))
-# By whether DIR goes before and EO comes after.
+# Shapes by whether DIR comes before and EO after.
 _SHAPES = {
     (False, False): ("o", "neither"),
     (True, False): ("s", "DIR"),
@@ -61,7 +61,7 @@ def subgroup_map(metric: str) -> Callable[[Results], Figure]:
 
 
 def tradeoff(results: Results) -> Figure:
-    """F1 against the distance in average odds: all, and those with EO close up."""
+    """Draws F1 against the distance in average odds: all, and a panel with EO only."""
     names = list(results.evaluations)
     close = [n for n in names if _configuration(results, n).equalized]
     panels = [names, close] if 0 < len(close) < len(names) else [names]
@@ -107,7 +107,7 @@ def _point(axes: Axes, results: Results, name: str) -> None:
         fmt=marker,
         color=colour,
         markersize=6,
-        # Hollow under the other kind of threshold.
+        # Hollow markers for the other kind of threshold.
         markerfacecolor="white" if results.predictions[name].setting else colour,
         elinewidth=0.6,
         alpha=0.9,
@@ -133,7 +133,7 @@ def _legend(results: Results) -> list[Line2D]:
 
 
 def stability(results: Results) -> Figure | None:
-    """Average odds differences of each subgroup in every test fold."""
+    """Draws average odds differences of each subgroup in every test fold."""
     shown = [name for name in PAPER if name in results.folds.values]
     levels = [v for v in shown_levels(results) if v != results.subgroups.reference]
     places = np.arange(len(levels))[::-1]

@@ -1,4 +1,4 @@
-"""What the intersectional experiment finds, in words: claims, protocols, gradients."""
+"""The intersectional experiment's findings in words: claims, protocols, gradients."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -31,26 +31,26 @@ _BEATEN = "**Which configurations beat decisions that ignore the patient?** "
 
 
 def tested(results: Results) -> tuple[str, ...]:
-    """All metrics: every one is reported, and tested against the base model."""
+    """Lists all metrics, which are reported and tested against the base model."""
     return tuple(results.evaluations["base"].repeats)
 
 
 def tests_against_base(results: Results) -> dict[str, dict[str, Comparison]]:
-    """Metric -> configuration -> difference from the base model, after Holm."""
+    """Compares configurations with the base model by metric, after Holm."""
     return compare_to_baseline(results, "base", tested(results))
 
 
-# Tests of single folds take seconds, and two files of a report tell them.
+# Tests of single folds take seconds, and two files of a report contain them.
 @functools.lru_cache(maxsize=2)
 def found_claims(results: Results, setting: str = "") -> list[Claim]:
-    """The paper's five, under the chosen thresholds or under those of a setting."""
+    """Returns the paper's five claims, under the chosen or a setting's thresholds."""
     return claims(
         results.evaluations, results.titles, results.folds.values, setting=setting
     )
 
 
 def answers(results: Results, tests: Tests) -> list[str]:
-    """Lines of Markdown."""
+    """Writes lines of Markdown."""
     del tests
     said = preliminary(results.options)
     lines = [f"**{said}**", ""] if said else []
@@ -88,7 +88,7 @@ def _told(number: int, claim: Claim) -> list[str]:
 
 
 def everyone_selected(results: Results) -> float:
-    """The mean F1 score of the subgroups where everyone is selected."""
+    """Computes the subgroups' mean F1 score if everyone is selected."""
     found = results.subgroups
     label = np.asarray(found.table.label)
     shares = [
@@ -99,7 +99,7 @@ def everyone_selected(results: Results) -> float:
 
 
 def _beaten(results: Results) -> str:
-    """Which configurations are better than decisions that ignore the patient."""
+    """Says which configurations are better than decisions that ignore the patient."""
     lows = {
         results.titles[name]: [
             results.evaluations[name].interval(metric)[0] for metric in (BALANCED, F1)
@@ -110,7 +110,7 @@ def _beaten(results: Results) -> str:
 
 
 def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
-    """The answer.
+    """Writes the answer.
 
     Args:
       floor: The mean F1 score where everyone is selected.
@@ -131,7 +131,7 @@ def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
 
 
 def _gradients(results: Results) -> list[str]:
-    """Each network against its own base model, and against the reduction."""
+    """Compares each network with its base model, and with the reduction."""
     known = {name: with_summaries(e) for name, e in results.evaluations.items()}
     pairs = [
         (f"{before}{kind}{after}", f"{before}{base}{after}")

@@ -1,7 +1,7 @@
-"""Fits of many splits side by side, each kept as soon as it is done.
+"""Fits of many splits in several processes, each stored as soon as it is done.
 
-A run that is killed loses the fits that were under way; the next one reads the others
-back. Fits do not depend on how many processes there are.
+A run that is killed loses only unfinished fits; the next run reads the finished fits.
+Fits do not depend on the number of processes.
 """
 
 import multiprocessing
@@ -25,12 +25,12 @@ Maker = Callable[[], "Fit"]
 
 
 class Fitted(NamedTuple):
-    """What a model predicts, and how far it misses what it was held to.
+    """A model's predictions, and how far the model misses its bound.
 
     Attributes:
       scores: ``[k]``, in [0, 1].
-      missed: By how much the worst subgroup's rate is beyond the bound on the training
-        rows, at most 0 if none is; NaN of a model that was held to none.
+      missed: How far the worst subgroup's rate exceeds the bound on the training rows;
+        at most 0 if no rate does, NaN for a model without a bound.
     """
 
     scores: np.ndarray
@@ -39,15 +39,15 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One model of one split, and whom it is to predict.
+    """The fit of one model in one split, and the rows to predict.
 
     Attributes:
-      reduction: Whether it is exponentiated gradient around the learner.
-      learner: Its name.
-      constraint: Of the reduction.
-      objective: Of the reduction.
-      iterations: Of the reduction, at most.
-      seed: Of the learner.
+      reduction: Whether the model is exponentiated gradient around the learner.
+      learner: Name of the learner.
+      constraint: Constraint of the reduction.
+      objective: Objective of the reduction.
+      iterations: Maximum iterations of the reduction.
+      seed: Seed of the learner.
       inputs: ``[n, d]``.
       label: ``[n]``.
       codes: ``[n]``, subgroups.
@@ -68,7 +68,7 @@ class Fit:
     others: np.ndarray
 
     def packed(self) -> "Fit":
-        """Without the rows that it does not need."""
+        """Returns the fit without rows that it does not need."""
         rows = np.concatenate([self.train, self.others])
         first = len(self.train)
         return replace(
@@ -81,12 +81,12 @@ class Fit:
         )
 
     def run(self) -> Fitted:
-        """Fit, and predict ``others`` in order; a reduction gives exact chances."""
+        """Fits, and predicts ``others`` in order; a reduction gives probabilities."""
         others = self.inputs[self.others]
         inputs, label = self.inputs[self.train], self.label[self.train]
-        # On one thread: the processes share the cores already.
+        # One thread, since the processes share the cores already.
         with threadpool_limits(limits=1), warnings.catch_warnings():
-            # How often and by how much is in the report.
+            # The report says how often and how far bounds are missed.
             warnings.filterwarnings("ignore", message="no mixture of the learner's")
             learner = make_learner(self.learner, self.seed)
             if not self.reduction:
@@ -108,17 +108,17 @@ def run_all(
     processes: int,
     advance: Callable[[], None],
 ) -> dict[str, Fitted]:
-    """Name -> predictions, of every fit.
+    """Runs all fits, and returns name -> predictions.
 
     Args:
-      fits: Name of a file -> what makes the fit, called when its turn comes: the inputs
-        of all together may be more than the memory holds.
+      fits: Name of a file -> function that makes the fit. The function is called just
+        before the fit runs, since all inputs together may exceed the memory.
       work: Folder of finished fits.
-      processes: How many at a time; without processes of their own for 1.
-      advance: Called after each.
+      processes: Number of fits at a time; 1 runs the fits in this process.
+      advance: Called after each fit.
 
     Raises:
-      ValueError: A damaged file.
+      ValueError: If a file is damaged.
     """
     paths = {name: work / f"{name}.npz" for name in fits}
     found = {}

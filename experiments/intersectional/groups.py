@@ -1,7 +1,7 @@
-"""Race, sex and age as one attribute: its subgroups, the rare ones merged.
+"""Race, sex and age as one attribute, whose rare subgroups are merged.
 
-Which subgroups there are is judged once, from all patients; no method and no split
-changes it.
+The subgroups are determined once, from all patients; they do not depend on method or
+split.
 """
 
 import re
@@ -16,7 +16,7 @@ from experiments.datasets import ClinicalTable
 PARTS = ("race", "sex", "age")
 SUBGROUP = "subgroup"
 OTHER = "all others"
-# Where the published age groups part.
+# The age at which the published age groups are split.
 OLD = 65
 _PROTECTED = (
     "protected: it makes the subgroups, and is kept out of the inputs as published"
@@ -29,12 +29,12 @@ class Composite:
 
     Attributes:
       table: The table, without the protected attributes among its features.
-      parts: What the subgroups are made of.
+      parts: The attributes that are crossed.
       levels: Names of the G subgroups, the reference first and `OTHER` last.
       codes: int64 ``[n]``, each row's subgroup.
-      reference: The one that all others are measured against.
-      stated: Why it is that one.
-      merged: Combination -> its rows, of those that are too few to stand alone.
+      reference: The subgroup that all others are compared with.
+      stated: Why this subgroup is the reference.
+      merged: Combination -> its number of rows, for combinations that were merged.
     """
 
     table: ClinicalTable
@@ -49,27 +49,27 @@ class Composite:
 def composite(
     table: ClinicalTable, *, min_patients: int, min_outcomes: int
 ) -> Composite:
-    """Cross race, sex and age of a table, as far as it has them.
+    """Crosses race, sex and age of a table, as far as the table has these attributes.
 
-    Ages are younger and older: from 65 on, or from the first age above where the table
-    has no border there. Combinations with too few rows, or too few of either outcome,
-    are merged into `OTHER`; as long as these are too few together, the smallest of the
-    others joins them.
+    Ages are split at 65, or at the next border above if the table has no border at 65.
+    Combinations with too few rows, or too few of either outcome, are merged into
+    `OTHER`. If `OTHER` is still too small, the smallest remaining combinations are
+    merged into it.
 
     Args:
-      table: With some of the attributes `PARTS`.
-      min_patients: Fewest rows of a subgroup.
-      min_outcomes: Fewest rows with, and without, the outcome.
+      table: A table with some of the attributes `PARTS`.
+      min_patients: Smallest number of rows of a subgroup.
+      min_outcomes: Smallest number of rows with, and without, the outcome.
 
     Raises:
-      ValueError: A table with none of these attributes, or ages that cannot be read;
-        fewer than two subgroups that are large enough.
+      ValueError: If the table has none of these attributes, ages cannot be read, or
+        fewer than two subgroups are large enough.
     """
     parts = tuple(name for name in PARTS if name in table.attributes)
     if not parts:
         raise ValueError(
-            f"{table.name} has none of the attributes {', '.join(PARTS)} that "
-            "subgroups are made of."
+            f"the table must have one of the attributes {', '.join(PARTS)}; "
+            f"{table.name} has none."
         )
     columns = {name: table.attributes[name].astype(str) for name in parts}
     if "age" in columns:
@@ -114,7 +114,7 @@ def composite(
 def _kept(
     names: pd.Series, label: np.ndarray, min_patients: int, min_outcomes: int
 ) -> tuple[list[str], list[str]]:
-    """The combinations that stand alone, largest first, and those that do not."""
+    """Returns the combinations that stay, largest first, and the merged ones."""
     counts = pd.crosstab(names, label).reindex(columns=[False, True], fill_value=0)
 
     def enough(rows: pd.DataFrame | pd.Series) -> bool:
@@ -130,7 +130,7 @@ def _kept(
 
 
 def _reference(kept: Sequence[str], sizes: pd.Series) -> tuple[str, str]:
-    """White men of 65 and more, as published, or else the largest subgroup."""
+    """Returns white men of 65 and more, as published, or else the largest subgroup."""
     wanted = [name for name in kept if re.fullmatch(r"(?i)white male \d+\+", name)]
     if wanted:
         return wanted[0], "the published reference"
@@ -140,7 +140,7 @@ def _reference(kept: Sequence[str], sizes: pd.Series) -> tuple[str, str]:
 
 
 def _two_ages(ages: pd.Series) -> pd.Series:
-    """``<65`` and ``65+`` of age bands such as ``45-64``, ``<45`` and ``>=65``."""
+    """Maps age bands such as ``45-64``, ``<45`` and ``>=65`` to ``<65`` and ``65+``."""
     starts = {band: _start(band) for band in ages.unique()}
     border = min((s for s in starts.values() if s >= OLD), default=OLD)
     named = {
@@ -150,7 +150,7 @@ def _two_ages(ages: pd.Series) -> pd.Series:
 
 
 def _start(band: str) -> int:
-    """The first age of a band.
+    """Returns the first age of a band.
 
     Example:
       >>> [_start(band) for band in ("<65", ">=65", "45-64", "65+")]
@@ -158,5 +158,5 @@ def _start(band: str) -> int:
     """
     first = re.search(r"\d+", band)
     if first is None:
-        raise ValueError(f"the age group {band!r} has no number to tell its ages by.")
+        raise ValueError(f"an age group must contain a number; got {band!r}.")
     return 0 if band.strip().startswith("<") else int(first.group())

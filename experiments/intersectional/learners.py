@@ -1,4 +1,4 @@
-"""The classifiers that the pipeline is built around, and fairness put on top of one."""
+"""The classifiers around which the pipeline is built."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -13,16 +13,16 @@ LearnerName = Literal["xgboost", "logistic", "boosting"]
 
 
 def check_learner(name: str) -> None:
-    """Refuse a learner whose package is not there, before any work is done.
+    """Refuses a learner whose package is not installed, before any work is done.
 
     Raises:
-      ModuleNotFoundError: XGBoost is not installed.
+      ModuleNotFoundError: If XGBoost is needed and not installed.
     """
     if name == "xgboost" and importlib.util.find_spec("xgboost") is None:
         raise ModuleNotFoundError(
-            "the package xgboost is not installed: pip install xgboost-cpu (xgboost "
-            "where there is no Linux), or choose --learner boosting or --learner "
-            "logistic.",
+            "--learner xgboost must have the package xgboost, which is not installed. "
+            "Run pip install xgboost-cpu (on Linux; elsewhere xgboost), or choose "
+            "--learner boosting or --learner logistic.",
             name="xgboost",
         )
 
@@ -52,5 +52,5 @@ DESCRIBED: Mapping[str, str] = {
 
 
 def make_learner(name: str, seed: int) -> Any:
-    """A scikit-learn classifier that takes sample weights."""
+    """Makes a scikit-learn classifier that takes sample weights."""
     return _MAKERS[name](seed)

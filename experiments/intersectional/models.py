@@ -1,4 +1,4 @@
-"""The models of every split: scores of the rows that they were not trained on."""
+"""The models of every split, with scores of the rows outside their training rows."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ class Division:
     """Splits of a table, each with inputs that were encoded on its training rows.
 
     Attributes:
-      name: Of its files.
+      name: Name of the files.
       composite: The table and its subgroups.
       inputs: float32 ``[S, n, d]``.
       trains: Row numbers that each split trains on.
@@ -40,15 +40,15 @@ class Division:
 
     @property
     def size(self) -> int:
-        """S."""
+        """Number of splits, S."""
         return len(self.trains)
 
     def others(self, split: int) -> np.ndarray:
-        """Row numbers that a split does not train on."""
+        """Returns the row numbers that a split does not train on."""
         return np.setdiff1d(np.arange(len(self.composite.codes)), self.trains[split])
 
     def repaired(self, split: int, level: float) -> np.ndarray:
-        """A split's inputs after the disparate impact remover."""
+        """Returns a split's inputs after the disparate impact remover."""
         codes = self.composite.codes
         return stages.repaired(self.inputs[split], self.trains[split], codes, level)
 
@@ -62,17 +62,17 @@ def fitted_scores(
     processes: int,
     advance: Callable[[], None],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Probabilities ``[S, n]`` of each model, and by how much it misses its bound.
+    """Fits each model, and returns its probabilities ``[S, n]`` and missed bounds.
 
-    Those of rows that a split trains on are NaN; so is the bound of a model that was
-    held to none.
+    Probabilities of rows that a split trains on are NaN. The missed bound is NaN for a
+    model without a bound.
 
     Args:
       division: The splits.
-      wanted: Configurations; those of other models than `FITTED` are passed over.
-      options: Of the run.
+      wanted: Configurations; configurations without a `FITTED` model are skipped.
+      options: Options of the run.
       work: Folder of finished fits.
-      processes: How many fit at a time.
+      processes: Number of processes that fit at a time.
       advance: Called after each of the ``S`` fits of each model.
     """
     chosen = [replace(c, equalized=False) for c in wanted if c.within in FITTED]
@@ -126,17 +126,17 @@ def network_scores(
     *,
     advance: Callable[[int], None],
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
-    """Name of a model -> probabilities ``[L, n]`` of the networks, and settings chosen.
+    """Trains networks; returns name -> probabilities ``[L, n]``, and chosen settings.
 
-    The networks train in all lanes of the cross-validation side by side. Of FairGrad's
-    settings each lane takes the one that validation chooses, as in its own experiment.
+    The networks train in all lanes of the cross-validation side by side. In each lane,
+    validation chooses one of FairGrad's settings, as in FairGrad's own experiment.
 
     Args:
       division: The same splits, for the repair.
       splits: The lanes.
-      wanted: Configurations; those of `FITTED` models are passed over.
-      options: Of the run.
-      budget: Of each network.
+      wanted: Configurations; configurations of `FITTED` models are skipped.
+      options: Options of the run.
+      budget: Budget of each network.
       work: Folder of checkpoints.
       advance: Called with the number of steps just done.
     """
@@ -152,7 +152,7 @@ def network_scores(
             rows = range(division.size)
             inputs = np.stack([division.repaired(s, level) for s in rows])
         own = replace(splits, inputs=inputs)
-        # FairGrad's settings are chosen against the plain network.
+        # The plain network is the baseline in the choice of FairGrad's settings.
         baseline = np.empty(0)
         for kind in kinds:
             program = _program(kind, own)
@@ -178,12 +178,12 @@ def network_scores(
 
 
 def num_programs(wanted: Sequence[Configuration]) -> int:
-    """How many times the networks' budget is spent."""
+    """Counts the networks to train, each with one budget."""
     return sum(len(_kinds(wanted, repair)) for repair in (False, True))
 
 
 def _kinds(wanted: Sequence[Configuration], repair: bool) -> list[In]:
-    """The networks that are trained, the plain one before all others."""
+    """Lists the networks to train, with the plain network first."""
     kinds = {c.within for c in wanted if c.repaired == repair} - {*FITTED}
     return [kind for kind in NETWORKS if kind in kinds | {"mlp"}] if kinds else []
 
@@ -191,15 +191,16 @@ def _kinds(wanted: Sequence[Configuration], repair: bool) -> list[In]:
 def _program(kind: str, splits: CrossValidation) -> Program:
     if kind == "positive_sum":
         return _positive_sum(splits)
-    # Of FairGrad's settings validation chooses one.
+    # Validation chooses one of FairGrad's settings.
     name = {"mlp": "erm", "fairgrad": "fairgrad_limited"}[kind]
     return methods.build([name], splits)[0]
 
 
 def _positive_sum(splits: CrossValidation) -> Program:
-    """The task, changed no more than it takes for no subgroup's loss to rise.
+    """Makes the task with the smallest change under which no subgroup's loss rises.
 
-    That is so to first order, of the update before AdamW scales it, and of the batch.
+    The property holds to first order, for the update before AdamW scales it, and for
+    losses on the batch.
     """
     objectives = {
         "task": losses.task(splits.partition),

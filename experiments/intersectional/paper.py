@@ -1,9 +1,10 @@
-"""The paper's protocol, and metrics of single splits, whichever protocol they are of.
+"""The paper's protocol, and metrics of single splits of either protocol.
 
 Half of the patients train, 40 % test the models, and the last 10 % test equalized odds,
-whose rules come from the 40 %. So configurations with and without it are evaluated on
-other patients, as the authors concede. Where thresholds came from the paper does not
-say: here from the 10 %, so that nothing is decided by patients whom it is evaluated on.
+whose rules come from the 40 %. So configurations with and without equalized odds are
+evaluated on different patients, as the authors concede. The paper does not say where
+thresholds came from. Here they come from the 10 %, so that no decision is evaluated on
+patients from whom its threshold came.
 """
 
 import math
@@ -27,7 +28,7 @@ _TENTHS, _TRAIN, _TEST = 10, 5, 4
 
 
 class Parts(NamedTuple):
-    """Rows of one split, bool ``[n]`` each."""
+    """Rows of the parts of one split, bool ``[n]`` each."""
 
     train: np.ndarray
     test: np.ndarray
@@ -37,7 +38,7 @@ class Parts(NamedTuple):
 def paper_splits(
     composite: Composite, number: int, seed: int
 ) -> tuple[Division, list[Parts]]:
-    """Random splits by patient, with inputs encoded on their training rows."""
+    """Makes random splits by patient, with inputs encoded on their training rows."""
     parts = paper_parts(composite, number, seed)
     trains = [np.flatnonzero(part.train) for part in parts]
     inputs = encode_splits(composite.table, trains)
@@ -45,7 +46,7 @@ def paper_splits(
 
 
 def paper_parts(composite: Composite, number: int, seed: int) -> list[Parts]:
-    """Random splits by patient, stratified by subgroup and outcome."""
+    """Makes random splits by patient, stratified by subgroup and outcome."""
     table = composite.table
     parts = []
     for split in range(number):
@@ -69,15 +70,15 @@ def evaluate_paper(
     cohort: Cohort,
     options: Options,
 ) -> PerSplit:
-    """Every configuration in every split, on the rows that the paper tests it on.
+    """Evaluates every configuration in every split, on the rows that the paper uses.
 
     Args:
       wanted: The configurations.
       scores: Name of a model -> ``[S, n]``.
-      parts: Of the splits.
+      parts: Parts of the splits.
       composite: The subgroups.
-      cohort: The patients as the metrics see them.
-      options: Of the run.
+      cohort: The cohort for the metrics.
+      options: Options of the run.
     """
     measure = measurer(cohort)
     values: dict[str, dict[str, np.ndarray]] = {}
@@ -110,7 +111,8 @@ def evaluate_paper(
 def measurer(cohort: Cohort) -> Callable[..., dict[str, np.ndarray]]:
     """Makes ``measure(scores [n], chances [n], rows [S, n]) -> metric -> [S]``.
 
-    The metrics are those of the clean protocol, over some of the rows.
+    The metrics are the clean protocol's metrics, over some of the rows; ``chances`` are
+    probabilities of selection.
     """
 
     @jax.jit
@@ -130,10 +132,10 @@ class SplitMean(NamedTuple):
     """The mean over splits, with a 95 % interval within the metric's range.
 
     Attributes:
-      mean: NaN without any split.
-      low: NaN with fewer than two splits; so is ``high``.
-      high: The other end.
-      splits: How many the metric is defined in.
+      mean: The mean; NaN without any split.
+      low: Lower end; NaN with fewer than two splits.
+      high: Upper end; NaN with fewer than two splits.
+      splits: Number of splits in which the metric is defined.
     """
 
     mean: float
@@ -143,16 +145,17 @@ class SplitMean(NamedTuple):
 
 
 def over_splits(values: np.ndarray, overlap: float, metric: str) -> SplitMean:
-    r"""The mean over splits that share patients, with its interval.
+    r"""Computes the mean over splits that share patients, with its interval.
 
-    Splits that train on the same patients vary less than new patients would make them;
-    by Nadeau and Bengio (2003) the variance of the mean is
+    Splits that share training patients vary less than splits of new patients would. By
+    Nadeau and Bengio (2003), the variance of the mean is
     :math:`s^2 (1/S + n_{test}/n_{train})`.
 
     Args:
-      values: ``[S]``; NaN where the metric is undefined in a split, which is left out.
+      values: ``[S]``; NaN for splits in which the metric is undefined, which are left
+        out.
       overlap: :math:`n_{test}/n_{train}`.
-      metric: Its full name, whose range the interval ends at.
+      metric: Full name of the metric, whose range limits the interval.
 
     Example:
       >>> found = over_splits(np.array([0.1, 0.2, 0.3]), 0.8, "f1_score")

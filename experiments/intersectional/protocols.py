@@ -16,7 +16,7 @@ _ODDS = f"{AVERAGE_ODDS}/mean"
 
 
 def protocols(results: Results) -> list[str]:
-    """How far the published protocol's figures are from those on the same patients."""
+    """Compares the published protocol's numbers with the clean protocol's numbers."""
     paper = results.paper
     if not paper.values:
         return ["No configuration of the paper was run."]
@@ -62,7 +62,7 @@ def _with_ends(mean: float, low: float, high: float) -> str:
 
 
 def _figures(results: Results) -> Iterator[tuple[str, str, SplitMean]]:
-    """Of each figure of the paper's protocol its metric, its name and itself."""
+    """Yields metric, name and value of each number of the paper's protocol."""
     paper = results.paper
     shown = {
         F1: "mean F1 score",
@@ -80,7 +80,7 @@ def _figures(results: Results) -> Iterator[tuple[str, str, SplitMean]]:
 
 
 def _incomplete(results: Results) -> list[str]:
-    """Which figures of the paper's protocol are of fewer splits than there are."""
+    """Says which numbers of the paper's protocol are from fewer splits than all."""
     figures = list(_figures(results))
     splits = len(next(iter(results.paper.values.values()))[_ODDS])
     fewer = [figure for figure in figures if figure[2].splits < splits]

@@ -1,8 +1,8 @@
-"""What the disparate impact remover did to the columns of a split's training rows.
+"""The effect of the disparate impact remover on the columns of a split's training rows.
 
-Values that are equal within a subgroup stay equal, so that a column of two values is
-changed for all or for none of the patients of a subgroup who have one of them. It can
-then not be given the same distribution in all subgroups; columns of many values can.
+Values that are equal within a subgroup stay equal. So in a column of two values, all or
+none of a subgroup's patients with one value are changed. Repair cannot give such a
+column the same distribution in all subgroups; columns of many values can be repaired.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Columns:
     """Columns of one kind.
 
     Attributes:
-      number: How many there are.
-      before: The largest Kolmogorov-Smirnov distance of two subgroups, mean over the
-        columns; NaN of none.
-      after: Likewise, repaired.
-      constant: How many have one value, repaired.
+      number: Number of columns.
+      before: The largest Kolmogorov-Smirnov distance of two subgroups before repair,
+        mean over the columns; NaN without columns.
+      after: The same distance after repair.
+      constant: Number of columns with a single value after repair.
     """
 
     number: int
@@ -32,18 +32,18 @@ class Columns:
 
     @property
     def kept(self) -> float:
-        """The share of the distance that repair left; NaN where there was none."""
+        """The fraction of the distance that repair left; NaN if there was none."""
         return self.after / self.before if self.before > 0 else float("nan")
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What repair did.
+    """The effect of repair.
 
     Attributes:
-      two: To columns of two values.
-      more: To columns of more.
-      single: Columns of one value, which there is nothing to repair in.
+      two: Columns of two values.
+      more: Columns of more than two values.
+      single: Number of columns of one value, which cannot be repaired.
     """
 
     two: Columns
@@ -54,19 +54,19 @@ class Repair:
 def measured_repair(
     inputs: np.ndarray, train: np.ndarray, codes: np.ndarray, level: float
 ) -> Repair:
-    """Repair the training rows of a split, and compare their subgroups.
+    """Repairs the training rows of a split, and compares their subgroups.
 
     Args:
       inputs: ``[n, d]``.
       train: Row numbers of the training rows.
       codes: ``[n]``, subgroups.
-      level: Of the repair.
+      level: Repair level.
     """
     rows, groups = inputs[train], codes[train]
     fitted = remover(rows, groups, level)
     apart = fitted.report(rows, sensitive_features=groups)
     before = _num_values(rows)
-    # As models get them.
+    # In the type that models read.
     repaired = fitted.transform(rows, sensitive_features=groups)
     after = _num_values(np.asarray(repaired, inputs.dtype))
 
@@ -83,13 +83,13 @@ def measured_repair(
 
 
 def _num_values(rows: np.ndarray) -> np.ndarray:
-    """Different values of each column, ``[d]``."""
+    """Counts the different values of each column, ``[d]``."""
     ordered = np.sort(rows, axis=0)
     return 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
 
 
 def in_words(repair: Repair | None) -> dict[str, Any]:
-    """An entry of the protocol; none where nothing was repaired."""
+    """Returns an entry of the protocol; none if nothing was repaired."""
     if repair is None:
         return {}
     kinds = (("two values", repair.two), ("more than two", repair.more))

@@ -1,4 +1,4 @@
-"""What is the intersectional experiment's own in its report."""
+"""The intersectional experiment's parts of the report."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _protocol(results: Results) -> dict[str, Any]:
 
 
 def _missed(results: Results) -> dict[str, Any]:
-    """How far the reduction missed its bound on training rows."""
+    """Describes how far the reduction missed its bound on training rows."""
     missed = [m for m in results.folds.missed.values() if not np.isnan(m).all()]
     if not missed:
         return {}

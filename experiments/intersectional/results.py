@@ -1,4 +1,4 @@
-"""The options of the intersectional experiment, and what a run of it holds."""
+"""The options and results of the intersectional experiment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +17,14 @@ from fairjax.metrics.definitions import METRICS as DEFINITIONS
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective
 
-# Of five folds each: 20 splits. Fewer are a first look, which its report says.
+# Repeats of five folds each: 20 splits. With fewer, the report says that it is a first
+# look.
 FULL_REPEATS, FULL_SPLITS = 4, 20
 QUICK: Mapping[str, int] = {"repeats": 2, "splits": 5, "bootstrap": 200}
 DEFAULT_MIN_PATIENTS = 100
 # The paper's smallest subgroup has 9,217 records.
 MIN_PATIENTS = {"simulated_subgroups": 9_000}
-# One after another, for `--dataset all`.
+# Data sets of `--dataset all`, one after another.
 DEFAULT_DATASETS = ("nhanes", "support2", "rhc")
 Dataset = Literal["nhanes", "support2", "rhc", "heritage", "simulated_subgroups", "all"]
 PARITY_METRICS = (
@@ -35,7 +36,7 @@ PARITY_METRICS = (
 RATES = ("group_accuracy", "group_balanced_accuracy", "group_f1_score", "group_recall")
 OVERALL = ("f1_score", "auroc", "accuracy", "balanced_accuracy", "selection_rate")
 METRICS = (*OVERALL, *BY_LEVEL, names.GROUP_AUROC)
-# Of every subgroup, in the order of the paper's table.
+# Metrics of every subgroup, in the order of the paper's table.
 TABLE = (*PARITY_METRICS, *RATES, names.GROUP_AUROC)
 NAMES = {
     names.IMPACT: "Disparate impact",
@@ -56,28 +57,30 @@ class Options(results.RunOptions):
     """Pre-, in- and post-processing, in all combinations, on intersectional subgroups.
 
     Attributes:
-      dataset: Which patients; ``all`` for nhanes, support2 and rhc one after another.
-      configurations: Which combinations of stages; all where none is named. The base
-        model is always among them.
+      dataset: Data set of patients; ``all`` for nhanes, support2 and rhc one after
+        another.
+      configurations: Combinations of stages; all by default. The base model is always
+        included.
       repeats: How often the five-fold cross-validation is repeated on new splits.
-      splits: Random splits of the paper's own protocol.
-      quick: A first look: 2 repeats, 5 splits and 200 resamples at most.
-      learner: Which classifier the first three stages are built around.
-      constraint: What exponentiated gradient reduction is to equalise.
-      objective: What the reduction and equalized odds keep small, apart from being
-        fair: the mean of both error rates, or plain error, by which a rare outcome
-        leaves hardly anyone selected.
-      iterations: Of exponentiated gradient reduction, at most.
-      repair_level: Of the disparate impact remover, 0 to 1.
+      splits: Number of random splits of the paper's own protocol.
+      quick: A first look: at most 2 repeats, 5 splits and 200 resamples.
+      learner: Classifier around which the first three stages are built.
+      constraint: Rates that exponentiated gradient reduction equalises.
+      objective: Error that the reduction and equalized odds minimise under fairness:
+        the mean of both error rates, or plain error, with which a rare outcome leaves
+        hardly anyone selected.
+      iterations: Maximum iterations of exponentiated gradient reduction.
+      repair_level: Repair level of the disparate impact remover, 0 to 1.
       thresholds: Decide by a threshold for each group, as published, or by a common
-        one; both are those of the largest F1 on validation patients.
+        threshold; both have the largest F1 on validation patients.
       min_patients: Combinations of race, sex and age with fewer patients are merged.
-        100, or 9,000 of the simulated members, where it is not given.
-      min_outcomes: Likewise with fewer patients with, or without, the outcome.
-      output: Folder that gets a folder for the data set.
-      seed: Of splits, models, batches and resamples.
-      bootstrap: Resamples of the patients.
-      permutations: Shuffles of the subgroups, for the noise floors.
+        The default is 100, or 9,000 for the simulated members.
+      min_outcomes: Combinations with fewer patients with the outcome, or with fewer
+        without the outcome, are merged.
+      output: Folder in which a folder for the data set is made.
+      seed: Seed of splits, models, batches and resamples.
+      bootstrap: Number of resamples of the patients.
+      permutations: Number of shuffles of the subgroups, for the noise floors.
     """
 
     dataset: Dataset = "all"
@@ -97,12 +100,12 @@ class Options(results.RunOptions):
 
 
 def other_thresholds(options: Options) -> str:
-    """The kind that is evaluated beside the chosen one, as a setting."""
+    """Returns the kind of thresholds that is not the chosen kind, as a setting."""
     return "common" if options.thresholds == "group" else "group"
 
 
 def preliminary(options: Options) -> str:
-    """A warning where there are fewer splits than a result takes; else nothing."""
+    """Returns a warning if there are fewer splits than a result needs, else ""."""
     if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
         return ""
     return (
@@ -119,9 +122,9 @@ class PerSplit:
 
     Attributes:
       values: configuration -> metric's full name -> ``[S]``; NaN where undefined.
-      overlap: configuration -> rows evaluated over rows trained on, which says how far
-        splits share what they were trained on.
-      missed: model held to a bound -> ``[S]``, by how much it misses it in training.
+      overlap: configuration -> rows evaluated over rows trained on, which says how much
+        splits share their training rows.
+      missed: model with a bound -> ``[S]``, how far training rows exceed the bound.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
@@ -134,13 +137,13 @@ _NOTHING = PerSplit({}, {})
 
 @dataclass(frozen=True, eq=False)
 class Results(results.Results[Options, Budget]):
-    """What the report is written from.
+    """The results from which the report is written.
 
     Attributes:
-      composite: The subgroups; always there.
-      folds: Each test fold of the clean protocol on its own.
+      composite: The subgroups; never None in a run.
+      folds: Metrics of each test fold of the clean protocol.
       paper: The paper's protocol: 50 % train, 40 % test, 10 % for equalized odds.
-      repair: What the disparate impact remover did, or None where it was not run.
+      repair: Effect of the disparate impact remover, or None if it was not run.
     """
 
     composite: Composite | None = None

@@ -1,8 +1,7 @@
-"""Whether a good average hides a subgroup that is unstable, or one that fares worse.
+"""Tests whether a good average hides a subgroup that is unstable or fares worse.
 
-Which patients are in which test fold is drawn anew in every repeat. A subgroup is
-unstable where its average odds difference varies from fold to fold more than it does
-under the base model.
+Every repeat draws the test folds anew. A subgroup is unstable if its average odds
+difference varies more from fold to fold than under the base model.
 """
 
 import math
@@ -23,9 +22,9 @@ from fairjax.evaluation.names import AVERAGE_ODDS, DISTANCE
 _MEAN = f"{AVERAGE_ODDS}/mean"
 _OWN = f"{AVERAGE_ODDS}/{SUBGROUP}="
 _APART = f"{AVERAGE_ODDS}/{DISTANCE} {SUBGROUP}="
-# Of so many tests those that speak for the claim most.
+# Number of tests to show, the most in favour of the claim.
 _SHOWN = 5
-# With fewer folds no swap is rare.
+# Fewest folds with which a swap can be significant, and number of swaps.
 _FEWEST, _SWAPS = 6, 20_000
 
 
@@ -34,12 +33,12 @@ def unstable_subgroup(
     folds: Mapping[str, Mapping[str, np.ndarray]],
     titles: Mapping[str, str],
 ) -> Claim:
-    """Whether a subgroup varies more from fold to fold where the average is better.
+    """Tests whether a subgroup varies more from fold to fold if the average is better.
 
     Args:
       known: Name of a configuration -> its evaluation.
-      folds: Likewise -> metric -> its values in single test folds, those of a repeat
-        side by side.
+      folds: Name of a configuration -> metric -> values in single test folds, with the
+        folds of a repeat next to each other.
       titles: Name -> its name for readers.
     """
     text = "A good average hides an unstable subgroup."
@@ -72,7 +71,7 @@ def unstable_subgroup(
         )
         for name in good
         for metric in folds[name]
-        # The reference has no difference from itself.
+        # The reference is left out, whose difference from itself is always 0.
         if metric.startswith(_OWN) and metric.replace(_OWN, _APART) in base.repeats
     }
     tests = holm({key: c for key, c in found.items() if not math.isnan(c.p)})
@@ -97,19 +96,21 @@ def unstable_subgroup(
 
 
 def spread_ratio(one: np.ndarray, other: np.ndarray) -> Comparison:
-    """The logarithm of the ratio of two paired mean absolute deviations.
+    """Computes the logarithm of the ratio of two paired mean absolute deviations.
 
-    They are of deviations from the median of a repeat's folds. Were both alike, it
-    would not matter which deviation of a fold is whose: the p-value is the share of
-    random swaps within folds that give a ratio as far from 1, whatever the
-    distribution. The interval holds the ratios that are not refuted so, at 5 %.
+    Deviations are from the median of a repeat's folds. If both models varied equally,
+    their deviations in a fold would be exchangeable. The p-value is the fraction of
+    random swaps within folds that give a ratio at least as far from 1, which is valid
+    for any distribution. The interval contains the ratios that this test does not
+    refute at 5 %.
 
     Args:
       one: ``[R, F]``; NaN where undefined.
       other: ``[R, F]``, of the same folds; its deviation is the denominator.
 
     Returns:
-      NaN where fewer than six folds are known, or one of them does not vary.
+      The comparison; NaN if fewer than six folds are known, or one of the two models
+      does not vary.
 
     Example:
       >>> import numpy as np
@@ -127,7 +128,7 @@ def spread_ratio(one: np.ndarray, other: np.ndarray) -> Comparison:
     given, taken = (swapped @ each for each in apart)
 
     def refuted(shift: float) -> float:
-        """The p-value of a logarithm of the ratio."""
+        """Computes the p-value of a logarithm of the ratio."""
         factor = math.exp(-shift)
         first = factor * (totals[0] - given) + taken
         second = totals[1] - taken + factor * given
@@ -142,7 +143,7 @@ def spread_ratio(one: np.ndarray, other: np.ndarray) -> Comparison:
 
 
 def _end(refuted: Callable[[float], float], middle: float, side: int) -> float:
-    """Where the p-value falls below 5 %, on one side of the estimate."""
+    """Finds where the p-value falls below 5 %, on one side of the estimate."""
     inner, outer = 0.0, 8.0
     for _ in range(30):
         half = (inner + outer) / 2
@@ -154,7 +155,7 @@ def _end(refuted: Callable[[float], float], middle: float, side: int) -> float:
 
 
 def _deviations(values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """The distances of the values that are used from the median of their repeat."""
+    """Computes the distances of the used values from the median of their repeat."""
     return np.concatenate(
         [
             np.abs(row[own] - np.median(row[own]))
@@ -166,7 +167,7 @@ def _deviations(values: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def _worse_subgroup(known: Evaluations, good: list[str]) -> str:
-    """Whether one is further off than under the base model: of means, not of folds."""
+    """Says whether a subgroup's mean over folds is worse than under the base model."""
     compared = {
         f"{name} {metric}": compare(known[name], known["base"], metric)
         for name in good
@@ -194,7 +195,7 @@ def _largest(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 
 def as_csv(results: Results) -> str:
-    """The average odds difference of each subgroup in each test fold."""
+    """Makes CSV of the average odds difference of each subgroup in each test fold."""
     rows = []
     for title, metrics in results.folds.values.items():
         for metric, values in metrics.items():
@@ -209,7 +210,7 @@ def as_csv(results: Results) -> str:
 
 
 def spreads(results: Results) -> str:
-    """Standard deviations over the test folds of the clean protocol."""
+    """Lists standard deviations over the test folds of the clean protocol."""
     sentences = []
     for name in ("base", "egr_eo", "dir_egr_eo"):
         values = results.folds.values.get(name)
@@ -249,7 +250,7 @@ def _spreads(results: Results, values: Mapping[str, np.ndarray]) -> str:
 
 
 def spread(values: np.ndarray) -> float:
-    """The standard deviation of the values that are known; NaN of fewer than two.
+    """Computes the standard deviation of the known values; NaN of fewer than two.
 
     Example:
       >>> spread(np.array([0.1, 0.3, np.nan])), spread(np.array([np.nan, 0.3]))

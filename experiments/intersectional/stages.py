@@ -1,9 +1,9 @@
-"""The configurations: what each does before, in and after training, and its decisions.
+"""Configurations of stages before, in and after training, and their decisions.
 
 A configuration's name says its stages: ``dir`` before, ``egr`` (or a network that is
-trained by reconciled gradients) in, ``eo`` after. Decisions are chances in [0, 1]:
-those of exponentiated gradient and of equalized odds are drawn, so that metrics are
-exact expectations of them; thresholds give chances of 0 and 1.
+trained by reconciled gradients) in, ``eo`` after. Decisions are probabilities in
+[0, 1]. Exponentiated gradient and equalized odds decide at random, and metrics are
+exact expectations over the decisions; thresholds give probabilities of 0 and 1.
 """
 
 import dataclasses
@@ -25,19 +25,19 @@ _IN_TITLES = {
     "fairgrad": "FairGrad",
     "positive_sum": "Positive-sum",
 }
-# Fitted by scikit-learn's interface, lane by lane; the others by `lanes.train`.
+# Fitted by scikit-learn's interface in each lane; `lanes.train` trains the others.
 FITTED: tuple[In, ...] = ("base", "egr")
 NETWORKS: tuple[In, ...] = ("mlp", "fairgrad", "positive_sum")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way through the pipeline.
+    """One combination of the pipeline's stages.
 
     Attributes:
-      repaired: Whether the disparate impact remover goes before.
-      within: What is trained.
-      equalized: Whether equalized odds comes after.
+      repaired: Whether the disparate impact remover comes before training.
+      within: The model that is trained.
+      equalized: Whether equalized odds comes after training.
     """
 
     repaired: bool
@@ -46,7 +46,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """For the command line.
+        """The name for the command line.
 
         Example:
           >>> Configuration(True, "egr", True).name
@@ -60,24 +60,24 @@ class Configuration:
 
     @property
     def title(self) -> str:
-        """For readers."""
+        """The name for readers."""
         within = [_IN_TITLES[self.within]] if self.within in _IN_TITLES else []
         stages = ["DIR"] * self.repaired + within + ["EO"] * self.equalized
         return " + ".join(stages) or "Base"
 
     @property
     def model(self) -> str:
-        """What it shares with the configuration that has no equalized odds."""
+        """The name of the configuration with the same model and no equalized odds."""
         return dataclasses.replace(self, equalized=False).name
 
     @property
     def drawn(self) -> bool:
-        """Whether its decisions are drawn."""
+        """Whether decisions are random."""
         return self.equalized or self.within == "egr"
 
 
 def _ordered(within: Sequence[In]) -> dict[str, Configuration]:
-    """Single stages before several, as in the paper's table."""
+    """Orders configurations with single stages first, as in the paper's table."""
     every = [
         Configuration(repaired, what, equalized)
         for what in within
@@ -89,24 +89,24 @@ def _ordered(within: Sequence[In]) -> dict[str, Configuration]:
 
 
 PAPER = _ordered(FITTED)
-"""The published eight, by name."""
+"""The eight published configurations, by name."""
 CONFIGURATIONS = PAPER | {
     name: c for within in NETWORKS for name, c in _ordered([within]).items()
 }
-"""All of them, those with reconciled gradients and their own base model after."""
+"""All configurations; reconciled gradients and their base model come last."""
 
 
 def choose(names: Sequence[str]) -> list[Configuration]:
-    """The configurations of these names, in order; all where there are none.
+    """Returns the configurations of the given names, in order; all if none is given.
 
     Raises:
-      ValueError: An unknown name.
+      ValueError: If a name is unknown.
     """
     unknown = [name for name in names if name not in CONFIGURATIONS]
     if unknown:
         raise ValueError(
-            f"--configurations has no {', '.join(unknown)}; it knows: "
-            f"{', '.join(CONFIGURATIONS)}."
+            f"--configurations must name some of {', '.join(CONFIGURATIONS)}; "
+            f"got {', '.join(unknown)}."
         )
     wanted = {"base", *names} if names else {*CONFIGURATIONS}
     return [c for name, c in CONFIGURATIONS.items() if name in wanted]
@@ -115,7 +115,7 @@ def choose(names: Sequence[str]) -> list[Configuration]:
 def repaired(
     inputs: np.ndarray, train: np.ndarray, codes: np.ndarray, level: float
 ) -> np.ndarray:
-    """Inputs ``[n, d]`` repaired by the distributions of the training rows' groups."""
+    """Repairs inputs ``[n, d]`` by the distributions of the training rows' groups."""
     fitted = remover(inputs[train], codes[train], level)
     return np.asarray(fitted.transform(inputs, sensitive_features=codes), np.float32)
 
@@ -123,7 +123,7 @@ def repaired(
 def remover(
     inputs: np.ndarray, codes: np.ndarray, level: float
 ) -> mitigation.DisparateImpactRemover:
-    """The disparate impact remover of all configurations, fitted to these rows."""
+    """Fits the disparate impact remover of all configurations to these rows."""
     made = mitigation.DisparateImpactRemover(level, unseen="together")
     return made.fit(inputs, sensitive_features=codes)
 
@@ -139,30 +139,30 @@ def decide(
     by_group: bool,
     objective: Objective,
 ) -> np.ndarray:
-    """Chances of selection, ``[n]``.
+    """Computes probabilities of selection, ``[n]``.
 
     Args:
-      configuration: Whose scores they are.
+      configuration: The configuration of the scores.
       scores: ``[n]``; NaN for rows that were trained on.
-      label: ``[n]``; only that of the rows held out is looked at.
+      label: ``[n]``; only labels of the held-out rows are used.
       codes: ``[n]``, subgroups.
-      held: Rows that rules and thresholds are made of; decisions on them are not to be
-        evaluated.
-      num_groups: Of subgroups.
-      by_group: Whether each has a threshold of its own.
-      objective: Of equalized odds.
+      held: Held-out rows, from which rules and thresholds are made; decisions on these
+        rows must not be evaluated.
+      num_groups: Number of subgroups.
+      by_group: Whether each subgroup has its own threshold.
+      objective: The objective of equalized odds.
 
     Returns:
-      Those of equalized odds: the rules of least error under which true and
-      false positive rates are equal on the rows held out. Those of exponentiated
-      gradient: its scores, which are the chances of its random classifier. Else 0 or
-      1, by the thresholds with the largest F1 on the rows held out.
+      With equalized odds, the probabilities under the rules of least error with equal
+      true and false positive rates on the held-out rows. With exponentiated gradient,
+      the scores, which are the probabilities of its randomized classifier. Otherwise 0
+      or 1, by the thresholds with the largest F1 on the held-out rows.
     """
     rows = (label[held], scores[held], codes[held])
     if configuration.equalized:
         with warnings.catch_warnings():
-            # A small subgroup may have none of an outcome among the rows held out; it
-            # is given the others' mean rate.
+            # A small subgroup may lack an outcome among the held-out rows, and then
+            # gets the other subgroups' mean rate.
             warnings.filterwarnings("ignore", message="groups without")
             fitted = mitigation.equal_rate_rules(
                 *rows, num_groups=num_groups, objective=objective

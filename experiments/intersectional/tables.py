@@ -19,21 +19,21 @@ _LEGEND = (
 
 
 def full_name(metric: str, level: str) -> str:
-    """Of a metric of one subgroup."""
+    """Returns the full name of a metric of one subgroup."""
     return f"{metric}/{SUBGROUP}={level}"
 
 
 def full_title(results: Results, title: str) -> str:
-    """Of a configuration, with the kind of thresholds where it is not the chosen one.
+    """Returns a configuration's title, with the kind of thresholds if not the chosen.
 
-    Those whose decisions are drawn have none.
+    Configurations with random decisions have no thresholds.
     """
     setting = results.predictions[title].setting
     return results.titles[title] + (f", {setting} threshold" if setting else "")
 
 
 def shown_levels(results: Results) -> list[str]:
-    """The subgroups that are large enough to be compared, in order."""
+    """Lists the subgroups that are large enough to be compared, in order."""
     first = next(iter(results.evaluations.values()))
     return [
         level
@@ -43,7 +43,7 @@ def shown_levels(results: Results) -> list[str]:
 
 
 def as_markdown(results: Results) -> str:
-    """A table a metric: configurations by subgroups, each value with its interval."""
+    """Makes a table per metric: configurations by subgroups, values with intervals."""
     found = results.subgroups
     levels = shown_levels(results)
     counts = np.bincount(found.codes, minlength=len(found.levels))
@@ -72,10 +72,10 @@ def as_markdown(results: Results) -> str:
 
 
 def as_csv(results: Results) -> str:
-    """A row for each protocol, configuration, metric and subgroup.
+    """Makes CSV with a row for each protocol, configuration, metric and subgroup.
 
-    The number of splits is that of the paper's protocol that the metric is defined in;
-    in the clean one every repeat is pooled over its folds.
+    For the paper's protocol, the number of splits counts splits in which the metric is
+    defined; in the clean protocol every repeat is pooled over its folds.
     """
     rows = []
 

@@ -1,8 +1,8 @@
-"""What the kind of threshold decides: one for each subgroup, or a common one.
+"""The effect of the kind of threshold: one for each subgroup, or one for all.
 
-A threshold that is set for its subgroup's F1 score alone pays no heed to the others',
-and is noisy where the subgroup is small: both make rates differ that the model's scores
-do not. Under the other kind every configuration with thresholds has the same scores.
+A threshold that maximises a subgroup's F1 score alone ignores the other subgroups, and
+is noisy if the subgroup is small. Both effects make rates differ more than the model's
+scores do. Under either kind, every configuration with thresholds has the same scores.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _METRICS = (F1, claims.BALANCE, claims.DISPARITY, *claims.DISTANCES)
 
 
 def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str]:
-    """Configurations under both kinds, and the claims under the other one.
+    """Compares configurations under both kinds, and lists claims under the other kind.
 
     Args:
-      results: Of the run.
-      other: The kind that is not the chosen one.
-      under: The paper's claims, with configurations decided by the other kind.
+      results: Results of the run.
+      other: The kind that was not chosen.
+      under: The paper's claims, with decisions by the other kind of threshold.
     """
     known = {name: claims.with_summaries(e) for name, e in results.evaluations.items()}
     pairs = {

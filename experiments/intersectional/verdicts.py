@@ -1,7 +1,7 @@
-"""From tests of a claim to its verdict, and the words for single tests.
+"""Verdicts on claims from their tests, and sentences for single tests.
 
-A test *shows* a difference where it is beyond noise after Holm's correction; what is
-not shown is not refuted.
+A test *shows* a difference that is significant after Holm's correction; a difference
+that is not shown is not refuted.
 """
 
 import math
@@ -19,15 +19,15 @@ Evaluations = Mapping[str, Evaluation]
 
 
 class Claim(NamedTuple):
-    """What the paper says, whether it holds, and the tests that say so.
+    """A claim of the paper, the verdict on it, and the tests for the verdict.
 
     Attributes:
-      text: In the paper's sense.
-      measured: What was computed for it.
-      verdict: See `Verdict`.
-      tests: What was compared -> the comparison, after Holm over all that the verdict
-        is from; of very many, those that speak for the claim most.
-      more: Sentences on what else was seen.
+      text: The claim, in the paper's sense.
+      measured: The quantities that were computed to test it.
+      verdict: One of `Verdict`.
+      tests: Compared quantities -> the comparison, after Holm over all comparisons of
+        the verdict. If there are very many, the comparisons most in favour.
+      more: Sentences with further observations.
     """
 
     text: str
@@ -38,12 +38,12 @@ class Claim(NamedTuple):
 
 
 def missing(known: Collection[str], names: Iterable[str]) -> list[str]:
-    """The configurations that were not run."""
+    """Lists the configurations that were not run."""
     return [name for name in names if name not in known]
 
 
 def shows(c: Comparison) -> int:
-    """The sign of a difference beyond noise, after Holm; 0 of one within it.
+    """Returns the sign of a difference that is significant after Holm, else 0.
 
     Example:
       >>> shows(Comparison(-0.1, -0.2, 0.0, 0.01, 0.04))
@@ -57,14 +57,15 @@ def shows(c: Comparison) -> int:
 
 
 def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
-    """The verdict on a claim that says the same of several tests.
+    """Returns the verdict on a claim that says the same of several tests.
 
-    It holds if all of them show the wanted sign, and in part if some do, whatever the
-    others show. It does not hold if some show the other sign and none the wanted.
+    The claim holds if all tests show the wanted sign, and in part if some do, whatever
+    the other tests show. The claim does not hold if some tests show the other sign and
+    none the wanted sign.
 
     Args:
-      found: After Holm.
-      wanted: The sign that speaks for the claim.
+      found: Comparisons after Holm.
+      wanted: The sign in favour of the claim.
     """
     found = list(found)
     if untested(found):
@@ -76,9 +77,10 @@ def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
 
 
 def one_of(found: Iterable[Comparison]) -> Verdict:
-    """The verdict on a claim that one of several differences is above 0.
+    """Returns the verdict on a claim that one of several differences is above 0.
 
-    It holds if one is beyond noise, and does not hold if all are below 0 beyond it.
+    The claim holds if one difference is significantly above 0, and does not hold if all
+    are significantly below 0.
     """
     found = list(found)
     if untested(found):
@@ -90,9 +92,10 @@ def one_of(found: Iterable[Comparison]) -> Verdict:
 
 
 def of_two_parts(first: int, second: int) -> Verdict:
-    """The verdict on a claim of two parts; of each, 1: shown, -1: refuted, 0: neither.
+    """Returns the verdict on a claim of two parts.
 
-    One part shown and the other refuted leaves the claim as a whole open.
+    A part is 1 if shown, -1 if refuted, and 0 if neither. If one part is shown and the
+    other part is refuted, the claim as a whole stays open.
 
     Example:
       >>> of_two_parts(1, 1), of_two_parts(0, 1)
@@ -108,17 +111,17 @@ def of_two_parts(first: int, second: int) -> Verdict:
 
 
 def p_text(c: Comparison) -> str:
-    """The p-value after Holm; a dash before it, so that no other is taken for it."""
+    """Formats the p-value after Holm, or a dash if there was no correction."""
     return markdown.p_value(c.p_holm)
 
 
 def told(c: Comparison) -> str:
-    """The difference, its interval and its p-value, where there was a test."""
+    """Formats the difference, its interval, and its p-value if there was a test."""
     tested = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
     return f"{span(c)}, {tested}"
 
 
 def sentences(claim: Claim) -> list[str]:
-    """What a claim's tests say, and what else was seen, in Markdown."""
+    """Writes a claim's tests and further observations in Markdown."""
     tests = [f"{markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()]
     return [*tests, *claim.more]

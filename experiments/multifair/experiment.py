@@ -28,10 +28,10 @@ from experiments.reporting import runs
 
 
 def run(options: Options, budget: MultimodalBudget, console: Console) -> Path:
-    """Train, evaluate and report; returns the folder of the results.
+    """Trains, evaluates and reports; returns the folder of the results.
 
     Raises:
-      ValueError: An option, a table or a folder that cannot be used.
+      ValueError: If an option, a table or a folder cannot be used.
     """
     options = runner.checked(options, DEFAULT_ATTRIBUTES)
     return runs.run(functools.partial(_prepare, options, budget), console)
@@ -66,7 +66,7 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
     referred = reference in options.methods
 
     def train(work: Path, bar: runner.Bar) -> Results:
-        # Late fusion is made of methods that were perhaps not asked for.
+        # Late fusion needs methods that the options may not name.
         recorder = Recorder(
             results,
             evaluator,
@@ -101,7 +101,7 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
                 recorder.predictions("late_fusion", "", _late_fusion(alone, data))
         _in_order(results, list(titles))
         if truth is not None:
-            # The best scores that there are, as a row of the table.
+            # The best possible scores, as a row of the table.
             logits = truth.log_odds.sum(axis=1).astype(np.float32)
             lanes = (splits.num_lanes, len(logits))
             recorder.predictions(BEST, "", np.broadcast_to(logits, lanes))
@@ -111,7 +111,7 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
         system(data, task, truth),
         results,
         options.methods,
-        # Late fusion and the best possible are evaluated beside the programs.
+        # Late fusion and the best possible scores are evaluated in addition.
         units=referred * (splits.num_lanes * runner.LANE + runner.EVALUATION)
         + units(programs, budget.steps, options.methods, names.TUNED)
         + 2 * runner.EVALUATION,
@@ -121,7 +121,7 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
 
 
 def _tolerances(options: Options) -> dict[str, float]:
-    """AUROC that a setting may lose to be fair; of methods not about it, the best."""
+    """Returns the AUROC that a setting may lose; −∞ for methods without fairness."""
     return {
         name: options.tolerance if name in names.FAIR else -np.inf
         for name in names.TUNED
@@ -129,7 +129,7 @@ def _tolerances(options: Options) -> dict[str, float]:
 
 
 def _in_order(results: Results, methods: Sequence[str]) -> None:
-    """Methods in the order of their names, rather than of their programs."""
+    """Sorts results by the order of the methods' names, not of their programs."""
     order = sorted(
         results.predictions, key=lambda t: methods.index(results.predictions[t].name)
     )
@@ -140,7 +140,7 @@ def _in_order(results: Results, methods: Sequence[str]) -> None:
 
 
 def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndarray:
-    """The mean of the logits ``[L, n]`` of the modalities that each patient has."""
+    """Averages the logits ``[L, n]`` of the modalities that each patient has."""
     present = data.present.T[:, None]
     logits = np.stack([alone[name] for name in data.names])
     total = np.sum(np.where(present, logits, 0), axis=0)
@@ -148,13 +148,13 @@ def _late_fusion(alone: dict[str, np.ndarray], data: MultimodalTable) -> np.ndar
 
 
 def _methods(options: Options, task: MultimodalTask) -> tuple[str, ...]:
-    """Those asked for, joint training first."""
+    """Returns the methods that the options name, with joint training first."""
     wanted = options.methods or tuple(names.titles(task.names))
     return tuple(dict.fromkeys(("joint", *wanted)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: returns the exit code."""
+    """Runs the command line; returns the exit code."""
     return runner.main(
         Options,
         lambda options, console: run(options, MultimodalBudget(), console),

@@ -1,4 +1,4 @@
-"""What the MultiFair experiment finds: its tests, and its answers in words."""
+"""The MultiFair experiment's tests, and its answers in words."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +18,14 @@ from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
 from fairjax.metrics import group_auroc
 
 METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
-# The best scores, where the law is known that patients were drawn from.
+# The best scores, where the distribution is known from which patients were drawn.
 BEST = "best_possible"
-# No candidates: compared with joint training on their own, not with the others.
+# Not candidates: compared with joint training without correction.
 _REFERENCES = (REFERENCE, BEST)
 
 
 def tested(results: Results) -> list[str]:
-    """The metrics of the summary, all compared with joint training."""
+    """Lists the metrics of the summary, all compared with joint training."""
     attributes = results.splits.attributes
     groups = (*attributes, crossed_name(attributes))
     names = ["auroc", "brier"]
@@ -36,12 +36,12 @@ def tested(results: Results) -> list[str]:
 
 
 def tests_against_joint(results: Results) -> Tests:
-    """Metric -> method -> difference from joint training, Holm over the methods."""
+    """Compares methods with joint training by metric, with Holm over the methods."""
     return compare_to_baseline(results, "joint", tested(results), _REFERENCES)
 
 
 def release_tests(results: Results) -> dict[str, Comparison]:
-    """Metric -> the released code's less the paper's, Holm over the metrics."""
+    """Compares the released code with the paper by metric, with Holm over metrics."""
     wanted = ("multifair", "multifair_released")
     if any(name not in results.evaluations for name in wanted):
         return {}
@@ -52,13 +52,13 @@ def release_tests(results: Results) -> dict[str, Comparison]:
 def answers(
     results: Results, tests: Tests, modalities: Sequence[str], truth: Truth | None
 ) -> list[str]:
-    """Lines of Markdown that answer the experiment's questions.
+    """Writes lines of Markdown that answer the experiment's questions.
 
     Args:
-      results: Of the run.
-      tests: From `tests_against_joint`.
-      modalities: Their names.
-      truth: The law that the patients were drawn from, where it is known.
+      results: Results of the run.
+      tests: Tests from `tests_against_joint`.
+      modalities: Names of the modalities.
+      truth: The distribution from which patients were drawn, if it is known.
     """
     return [
         "**Does each level help, and do they help each other?**",
@@ -127,7 +127,7 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
 
 
 def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """How often each setting was chosen; a grid that ends too early is named."""
+    """Says how often each setting was chosen, and whether a grid ends too early."""
     lines = []
     for name in TUNED:
         counts = selected.get(name)
@@ -147,7 +147,7 @@ def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
-    """Single modalities against all, and the last unimodal validation AUROCs."""
+    """Compares single modalities with all, and lists the last unimodal AUROCs."""
     parts, joint = [], results.evaluations["joint"]
     others = {unimodal(m): f"{m} alone" for m in modalities}
     others[REFERENCE] = "a logistic regression of all, summarised a row a patient"
@@ -175,7 +175,7 @@ def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
 def _truth_answer(
     results: Results, modalities: Sequence[str], truth: Truth | None
 ) -> list[str]:
-    """Where the law is known: how far each group is from the best that is possible."""
+    """Compares each group with the best possible scores, if these are known."""
     if truth is None or BEST not in results.evaluations:
         return []
     (attribute,) = results.splits.attributes

@@ -1,4 +1,4 @@
-"""Each lane's modalities as a model reads them, prepared from its own training rows."""
+"""Each lane's inputs of a model, prepared with statistics of the training rows."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Prepared(NamedTuple):
     """The arguments of the modalities' encoders.
 
     Attributes:
-      own: Modality -> argument -> ``[L, n, ...]``, of each lane.
+      own: Modality -> argument -> ``[L, n, ...]``, which differ by lane.
       common: Modality -> argument -> ``[n, ...]``, which all lanes share.
     """
 
@@ -26,11 +26,11 @@ class Prepared(NamedTuple):
 
 
 def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
-    """Standardised, numbered, with nothing of rows that a lane does not train on."""
+    """Standardises and tokenises modalities, from each lane's training rows only."""
     own: dict[str, dict[str, np.ndarray]] = {STATIC: {"inputs": splits.inputs}}
     common: dict[str, dict[str, np.ndarray]] = {}
     for place, (name, content) in enumerate(data.modalities.items(), start=1):
-        # What an absent modality holds means nothing.
+        # Rows without the modality hold meaningless values.
         trains = [
             splits.rows(lane, "train") & data.present[:, place]
             for lane in range(splits.num_lanes)
@@ -63,10 +63,10 @@ def prepared(data: MultimodalTable, splits: CrossValidation) -> Prepared:
 
 
 def summaries(data: MultimodalTable, found: Prepared) -> np.ndarray:
-    """All modalities as columns ``[L, n, d]``, for models that read one row a patient.
+    """Makes columns ``[L, n, d]`` of all modalities, with one row for each patient.
 
-    Of a series each variable's mean, its last value and its number of measurements; of
-    a text which of the words it has; of each modality whether the patient has it.
+    A series gives each variable's mean, last value and number of measurements. A text
+    gives which words it contains. Each modality also gives whether it is present.
     """
     static = found.own[STATIC]["inputs"]
     lanes, parts = len(static), [static]
@@ -92,7 +92,7 @@ def summaries(data: MultimodalTable, found: Prepared) -> np.ndarray:
 def _of_series(
     values: np.ndarray, common: Mapping[str, Any], number: int
 ) -> np.ndarray:
-    """``[n, 3 V]``: of each variable the mean, the last value, the logged count."""
+    """Returns each variable's mean, last value and logarithm of the count, [n, 3 V]."""
     means, lasts, counts = (np.zeros((len(values), number)) for _ in range(3))
     rows = np.arange(len(values))
     for slot in range(values.shape[1]):

@@ -1,4 +1,4 @@
-"""What each of a grid's factors and levels contributes, tested, in tables and words."""
+"""Tested effects of a grid's factors and levels, in tables and words."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from experiments.reporting import tables
 from experiments.reporting.differences import clear, p_text, span, untested
 from fairjax.evaluation import Comparison, Evaluation, compare, contrast, holm
 
-# What is on, of `FACTORS`, at a level.
+# The places in `FACTORS` of each level's two factors.
 _LEVELS = {"modality": (0, 1), "group": (2, 3)}
-# A level alone, both of its factors on.
+# Settings with both factors of one level on, and the other level off.
 _ALONE = ((1, 1, 0, 0), (0, 0, 1, 1))
 _PHRASES = {
     "modality": "the modality level",
@@ -22,7 +22,7 @@ _PHRASES = {
 
 
 def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | None:
-    """A grid's evaluations by what is switched on, or None where it was not run."""
+    """Returns a grid's evaluations by setting, or None if the grid was not run."""
     nothing, everything, rest = CORNERS[name]
     found = {}
     for setting in GRID:
@@ -38,12 +38,12 @@ def grid(results: Results, name: str) -> dict[tuple[int, ...], Evaluation] | Non
 
 
 def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
-    """Metric -> effect -> how much it changes the metric; Holm over a grid's effects.
+    """Computes metric -> effect -> change of the metric, with Holm over the effects.
 
-    - A level's effect: both of its factors on, less both off, averaged over what the
-      other level does.
-    - A factor's effect: on less off, averaged over what the other three do.
-    - Together: how much more both levels do than their effects alone add up to.
+    - A level's effect: both of its factors on, less both off, averaged over the
+      settings of the other level.
+    - A factor's effect: on less off, averaged over the settings of the other three.
+    - Together: the effect of both levels, less the sum of each level's effect alone.
     """
     cells = grid(results, name)
     if cells is None:
@@ -61,7 +61,7 @@ def effects(results: Results, name: str) -> dict[str, dict[str, Comparison]]:
 
 
 def _coefficients() -> dict[str, np.ndarray]:
-    """Effect -> what it multiplies each cell of the grid with, in the grid's order."""
+    """Returns effect -> coefficients of the grid's cells, in the grid's order."""
     on = np.array(GRID)
     found = {}
     for level, factors in _LEVELS.items():
@@ -76,7 +76,7 @@ def _coefficients() -> dict[str, np.ndarray]:
 
 
 def levels_answer(results: Results) -> list[str]:
-    """Lines of Markdown: for each grid its verdicts, its effects and its cells."""
+    """Writes lines of Markdown: verdicts, effects and cells of each grid."""
     lines = [""]
     for name, (nothing, everything, _) in CORNERS.items():
         found, title = effects(results, name), TITLES[everything]
@@ -112,14 +112,14 @@ def _verdict(found: dict[str, dict[str, Comparison]], effect: str) -> str:
 
 
 def _direction(metric: str, effect: str, c: Comparison) -> str:
-    # Two levels that do the same harm have "more" than its sum: no praise of them.
+    # Two levels that do the same harm differ from their sum, which is not "better".
     if effect == "together":
         return "higher" if c.difference > 0 else "lower"
     return judged(metric, c)
 
 
 def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) -> str:
-    """Where both do more good than the sum of each, and than either alone."""
+    """Says where both levels are better than the sum of each, and than either alone."""
     cells = grid(results, name)
     assert cells is not None
     together = {metric: row["together"] for metric, row in found.items()}

@@ -1,9 +1,9 @@
-"""The methods that the MultiFair experiment compares, each for as many steps.
+"""The methods that the MultiFair experiment compares, for equal numbers of steps.
 
-Methods that differ in numbers only are variants of one program, which is compiled
-once and trains all of them side by side. All clip the update's norm where MultiFair
-does, and train the auxiliary heads beside their own loss, so that every method's
-modalities can be watched.
+Methods that differ only in numbers are variants of one program, which is compiled
+once and trains all variants side by side. All methods clip the update's norm where
+MultiFair does. All methods train the auxiliary heads in addition, so that every
+method's modalities can be monitored.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from experiments.multifair.task import MultimodalTask
 def build(
     names: Sequence[str], task: MultimodalTask, splits: CrossValidation
 ) -> list[Program]:
-    """The programs that train the methods of the given names, and no others.
+    """Makes the programs that train the methods of the given names.
 
     Raises:
-      ValueError: An unknown name; the error lists the known ones.
+      ValueError: If a name is unknown; the error lists the known names.
     """
     check_names(names, titles(task.names))
-    # Late fusion is made of the single modalities' predictions.
+    # Late fusion averages the single modalities' predictions.
     wanted = set(names)
     if "late_fusion" in wanted:
         wanted |= {unimodal(name) for name in task.names}

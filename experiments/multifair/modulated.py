@@ -1,4 +1,4 @@
-"""MultiFair and what else scales the gradient of the joint loss, as programs."""
+"""MultiFair and other methods that scale the joint loss's gradient, as programs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from experiments.multifair.task import CLIP, MultimodalTask
 from fairjax import modulation
 from fairjax.models import MultimodalOutputs
 
-# The released code's for FairVision; for FairCLIP it has μ .5 and τ .07.
+# Settings of the released code for FairVision; for FairCLIP, μ is .5 and τ is .07.
 RHO, DIRECTION, FAIRNESS, MU, TAU = 1.2, 0.15, 0.5, 0.3, 0.04
 ALPHAS = (0.1, 0.3, 0.8)
 SIGNED_LIMIT = 2.0
@@ -24,11 +24,11 @@ _OBSERVED = ("modality_balance", "fairness_gap", "fairness_gate")
 
 
 def modulated(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """MultiFair's paper and each of its levels, joint training, and one modality each.
+    """Makes MultiFair, the grid of its levels, joint training, and single modalities.
 
-    Its direction by modality is the direction term of the loss, its magnitude by
-    modality the balance; by group, the fairness gap in the loss turns the gradient and
-    the fairness factor scales it.
+    At the level of modalities, the direction is the direction term of the loss, and the
+    magnitude is the balance. At the level of groups, the fairness gap in the loss turns
+    the gradient, and the fairness factor scales the gradient.
     """
     del splits
     number = len(task.names)
@@ -45,7 +45,7 @@ def modulated(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def after_adam(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """The same factors on Adam's updates, which do not divide them away."""
+    """Makes MultiFair with factors on Adam's updates, where Adam cannot cancel them."""
     del splits
     name, everything = "multifair_after_adam", np.ones((1, 4), np.float32)
     phase = _modulated_phase(task, after=True)
@@ -53,7 +53,7 @@ def after_adam(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def _switches(on: np.ndarray) -> dict[str, np.ndarray]:
-    """The settings of variants, by what is switched on in each: ``[H, 4]``, 0 or 1."""
+    """Makes the variants' settings from their switches ``[H, 4]``, each 0 or 1."""
     return {
         "direction": DIRECTION * on[:, 0],
         "balanced": on[:, 1] > 0,
@@ -71,8 +71,8 @@ def _modulated_phase(task: MultimodalTask, *, after: bool = False) -> Phase:
                 for name in ("modality_auc", "group_auc", "group_seen")
             }
             gradients = _last_layers(outputs, batch)
-            # The heads' own scores, but as functions of the encoders alone: the
-            # unimodal heads are meters, which the gap must not bend.
+            # The heads' scores as functions of the encoders alone. The auxiliary heads
+            # only measure, and the gap must not train them.
             metered = outputs.unimodal_logits[..., 0]
             through = outputs.attached_unimodal_logits[..., 0]
             through = through - metered + jax.lax.stop_gradient(metered)
@@ -117,7 +117,7 @@ def _modulated_phase(task: MultimodalTask, *, after: bool = False) -> Phase:
 
 
 def released(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """What the released code computes: magnitudes alone."""
+    """Makes the released code's method, which scales magnitudes only."""
     del splits
 
     def transform(_: Setting):
@@ -137,7 +137,7 @@ def released(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """Joint training in which the modality that contributes most is slowed."""
+    """Makes joint training that slows the modality which contributes most."""
     del splits
 
     def transform(setting: Setting):
@@ -149,7 +149,7 @@ def ogm_ge(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def cggm(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """Joint training whose encoders are balanced by signed changes of their AUCs."""
+    """Makes joint training that balances encoders by signed changes of their AUCs."""
     del splits
 
     def transform(_: Setting):
@@ -166,7 +166,7 @@ def _plain_phase(
     transform: Callable[[Setting], optax.GradientTransformation],
     observed: tuple[str, ...],
 ) -> Phase:
-    """The joint loss, its gradient modulated."""
+    """Makes a phase of the joint loss with a modulated gradient."""
 
     def loss(_: Setting):
         return lambda params, batch, _: _task_loss(task, params, batch)[:2]
@@ -180,7 +180,7 @@ def _plain_phase(
 def _task_loss(
     task: MultimodalTask, params: Any, batch: Mapping[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array], MultimodalOutputs]:
-    """The joint loss, what transformations ask for, and the outputs."""
+    """Computes the joint loss, the transformations' arguments, and the outputs."""
     outputs = task.outputs(params, batch)
     fused, heads = task.losses(outputs, batch, attached=False)
     weights = batch["weights"]
@@ -199,7 +199,7 @@ def _task_loss(
 def _last_layers(
     outputs: MultimodalOutputs, batch: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
-    """The gradients that the direction term compares."""
+    """Computes the gradients that the direction term compares."""
     labels, weights = batch["labels"], batch["weights"]
     fused = modulation.last_layer_gradient(
         outputs.last_inputs, outputs.logits[:, 0], labels, weights=weights
@@ -219,7 +219,7 @@ def _last_layers(
 def _switched(
     transform: optax.GradientTransformationExtraArgs, on: jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation, or none, by a traced switch; its state goes on either way."""
+    """Makes a traced switch for a transformation, whose state is updated either way."""
 
     def update(updates, state, params=None, **extra):
         changed, state = transform.update(updates, state, params, **extra)

@@ -1,4 +1,4 @@
-"""The methods of the MultiFair experiment by name, and the settings of its grids."""
+"""Names of the MultiFair experiment's methods, and settings of its grids."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ FACTORS = (
     "group direction",
     "group magnitude",
 )
-"""What is switched in the two grids, in the order of their digits."""
+"""The factors that the two grids switch, in the order of the settings' digits."""
 GRID: tuple[tuple[int, ...], ...] = tuple(
     itertools.product((0, 1), repeat=len(FACTORS))
 )
@@ -33,15 +33,15 @@ TITLES = {
     "dual_level": "Dual-level reconciliation",
     "dual_level_levels": "Dual-level reconciliation, some levels",
 }
-# No neural network, and no candidate: what a reader has without this library.
+# Not a neural network and not a candidate: a model without this library's methods.
 REFERENCE = "logistic_regression"
 TUNED = ("ogm_ge", "group_dro", "penalty", "fairgrad")
-# Of these the fairest setting is chosen, among those that cost little; of the others
-# the one that predicts best.
+# For these methods, the fairest setting is chosen among settings that cost little
+# AUROC; for the other methods, the setting that predicts best.
 FAIR = ("group_dro", "penalty", "fairgrad")
 WATCHED = ("joint", "multifair", "multifair_released", "joint_auxiliary", "dual_level")
 """The methods whose training is shown."""
-# The corners of a grid: nothing switched on, and everything.
+# Names of each grid's corners, with no factor and all factors on, and of the others.
 CORNERS = {
     "multifair": ("joint", "multifair", "multifair_levels"),
     "dual_level": ("joint_auxiliary", "dual_level", "dual_level_levels"),
@@ -49,14 +49,14 @@ CORNERS = {
 
 
 def titles(names: Sequence[str]) -> dict[str, str]:
-    """Every method's title, those of single modalities among them."""
+    """Returns every method's title, including methods of single modalities."""
     alone = {unimodal(name): f"{name.capitalize()} alone" for name in names}
     first = {name: TITLES[name] for name in (REFERENCE, "joint")}
     return {**first, **alone, **TITLES}
 
 
 def unimodal(modality: str) -> str:
-    """The name of the method that sees one modality.
+    """Returns the name of the method that sees one modality.
 
     Example:
       >>> unimodal("labs")
@@ -66,7 +66,7 @@ def unimodal(modality: str) -> str:
 
 
 def digits(setting: Sequence[int]) -> str:
-    """A grid's setting as its label, a digit for each of `FACTORS`.
+    """Returns the label of a grid's setting, a digit for each of `FACTORS`.
 
     Example:
       >>> digits((1, 0, 0, 1))
@@ -76,7 +76,7 @@ def digits(setting: Sequence[int]) -> str:
 
 
 def grid_variants(grid: str) -> tuple[Variant, ...]:
-    """Every cell of a grid, its corners under names of their own."""
+    """Makes the variants of a grid's cells; the corners have names of their own."""
     nothing, everything, rest = CORNERS[grid]
     corner: dict[tuple[int, ...], str] = {GRID[0]: nothing, GRID[-1]: everything}
     return tuple(

@@ -21,13 +21,13 @@ from fairjax.reconcilers.core import Step
 STEP_SIZES = (0.001, 0.01, 0.1)
 PENALTY_WEIGHTS = (0.05, 0.2, 1.0, 5.0)
 LIMITS = (0.05, 0.2, 1.0, 5.0)
-# The most that a group's or a modality's gradient is lengthened.
+# The largest factor by which a group's or a modality's gradient is lengthened.
 LONGEST = 10.0
 DECAY = 0.9
 
 
 def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """Every attribute's groups weighted by exponentiated gradient on their losses."""
+    """Makes GroupDRO, which weights groups by exponentiated gradient on losses."""
     del task
     partition = splits.partition
     risks = losses.group_risks(partition, splits.attributes, statistic="fused")
@@ -44,7 +44,7 @@ def group_dro(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """The fused loss and each attribute's squared equalized-odds gap, added up."""
+    """Makes the sum of the fused loss and each attribute's squared gap."""
     del task
     number = len(splits.attributes) + 2
 
@@ -63,7 +63,7 @@ def penalty(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def fairgrad(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """FairGrad alone: the fused task and each attribute's equalized odds."""
+    """Makes FairGrad on the fused task and each attribute's equalized odds."""
     del task
 
     def reconciler(setting: Setting):
@@ -88,20 +88,20 @@ def _fair_objectives(splits: CrossValidation) -> dict[str, CellFunction]:
 
 
 def _heads(splits: CrossValidation) -> dict[str, CellFunction]:
-    """The auxiliary heads' own loss, an objective that shares nothing with others."""
+    """Makes the auxiliary heads' objective, which shares no parameters with any."""
     return {"heads": losses.task(splits.partition, statistic="heads")}
 
 
 def _beside_heads(chain: Sequence[Step], number: int):
-    """The steps on the first objectives; the last, the heads', is left as it is."""
-    # A block of one row is left as it is by every chain here.
+    """Applies steps to all objectives but the last, the heads', which is unchanged."""
+    # No chain here changes a block of one row.
     levels = [list(range(number)), [number]]
     heads_apart = steps.by_level(levels, chain, steps.combine("sum"))
     return _clipped(fairjax.reconcile(heads_apart, num_objectives=number + 1))
 
 
 def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
-    """Objectives of every modality and group, the fused loss first, in one Gram."""
+    """Makes dual-level reconciliation of the fused and unimodal losses by group."""
     blocks = ("fused", *task.names)
     names, members = splits.partition.membership(splits.attributes)
     shares = {
@@ -109,8 +109,8 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
         for block in blocks
         for name, member in zip(names, members, strict=True)
     }
-    # The heads' own loss trains nothing but the heads where it is cut off; here the
-    # unimodal losses reach the encoders, and so train the heads too.
+    # Other methods train the heads by a loss that is detached from the encoders. Here
+    # the unimodal losses are attached, so that they train the heads too.
     on = np.array(GRID, bool)
 
     settings = {
@@ -137,7 +137,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
 
 
 def share_of_loss(group: np.ndarray, statistic: str) -> CellFunction:
-    """The part of the mean loss that a group's patients have; the parts add up."""
+    """Makes a group's part of the mean loss; all groups' parts sum to the mean loss."""
 
     def value(means: Mapping[str, jax.Array], counts: jax.Array) -> jax.Array:
         inside = jnp.where(group, counts * means[statistic], 0.0)

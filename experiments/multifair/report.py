@@ -1,4 +1,4 @@
-"""What is MultiFair's own in its report: columns, figures, protocol."""
+"""MultiFair's parts of the report: columns, figures, protocol."""
 
 import textwrap
 from typing import Any
@@ -27,7 +27,7 @@ _SWITCHED = ("neither", "direction", "magnitude", "both")
 
 
 def system(data: MultimodalTable, task: MultimodalTask, truth: Truth | None) -> System:
-    """MultiFair's report on some patients, of whom the truth may be known."""
+    """Makes MultiFair's report on some patients, whose distribution may be known."""
 
     def curves(results: Results) -> Figure:
         return _learning_curves(results, task.names)
@@ -119,7 +119,7 @@ def _tradeoff(results: Results) -> Figure:
         x=figures.Axis(f"{AUROC_GAP}/mean", "AUROC gap, mean over attributes"),
         y=figures.Axis("auroc", "AUROC"),
         baseline=TITLES["joint"],
-        # Methods of one modality, and what is no network, lie far off.
+        # Methods of one modality, and models that are not networks, lie far off.
         near={title for name, title in TITLES.items() if name != REFERENCE},
     )
 
@@ -134,7 +134,7 @@ def _gaps(results: Results) -> Figure:
 
 
 def _points(results: Results, number: int) -> np.ndarray:
-    """The training steps at which the models were looked at."""
+    """Returns the training steps at which the models were monitored."""
     return np.arange(1, number + 1) * results.budget.steps // number
 
 

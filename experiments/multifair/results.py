@@ -1,4 +1,4 @@
-"""The MultiFair experiment's options, and what a run of it holds."""
+"""The MultiFair experiment's options and results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,21 @@ Dataset = Literal["nafld", "openi", "simulated"]
 
 @dataclass(frozen=True)
 class Options(results.TunedOptions):
-    """MultiFair, its levels one at a time, and its relatives on multimodal patients.
+    """MultiFair, its levels one at a time, and related methods on multimodal patients.
 
     Attributes:
-      dataset: Which patients.
-      attributes: Sensitive attributes; groups in training are their intersections. The
-        data set's own choice where none is named.
-      methods: Which methods; all where none is named. Joint training is always among
-        them.
+      dataset: Data set of patients.
+      attributes: Sensitive attributes; groups in training are their intersections. By
+        default, the data set's default attributes.
+      methods: Methods to compare; all by default. Joint training is always included.
       repeats: How often the five-fold cross-validation is repeated on new splits; each
         repeat trains five seeds of every method.
-      full: Repeat it 20 times at least: 100 seeds.
-      output: Folder that gets a folder for the data set.
-      seed: Of splits, weights, batches and resamples.
-      bootstrap: Resamples of the patients.
-      permutations: Shuffles of each attribute, for the noise floors.
-      tolerance: AUROC that a setting may lose on validation to be selected.
+      full: Repeat the cross-validation at least 20 times: 100 seeds.
+      output: Folder in which a folder for the data set is made.
+      seed: Seed of splits, weights, batches and resamples.
+      bootstrap: Number of resamples of the patients.
+      permutations: Number of shuffles of each attribute, for the noise floors.
+      tolerance: AUROC that a selected setting may lose on validation.
     """
 
     dataset: Dataset = "nafld"

@@ -1,4 +1,4 @@
-"""The multimodal model that lanes train, and its patients' data in every lane."""
+"""The multimodal model that lanes train, and the patients' data in every lane."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from fairjax import metrics, models
 from fairjax.evaluation.cohorts import filled_up
 from fairjax.modulation import modality_labels
 
-# As published: the most that the norm of an update before AdamW may be.
+# The largest norm of an update before AdamW, as published.
 CLIP = 0.8
-# Patients whose predictions are made at once.
+# Number of patients whose predictions are made at once.
 _AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class MultimodalBudget(Budget):
-    """What every method may spend, and the size of the model that it trains.
+    """The training budget of every method, and the size of the model.
 
     Attributes:
-      width: Of what encoders give, and of the fusion.
+      width: Features of the encoders' outputs, and of the fusion.
       depth: Blocks of every transformer: of series, of text and of the fusion.
-      num_heads: Of every attention.
+      num_heads: Number of heads of every attention.
     """
 
     steps: int = 180
@@ -47,21 +47,21 @@ class MultimodalBudget(Budget):
 
 
 class MultimodalTask:
-    """The model as pure functions of its parameters, and which of them are whose.
+    """The model as pure functions of its parameters, with the parameters' modalities.
 
     Attributes:
       names: The modalities.
-      num_groups: Intersections of the attributes, G.
-      group_names: Theirs.
-      labels: A tree like the parameters: the modality of each encoder's.
-      prepared: What the encoders read, in every lane.
-      learner: What lanes train.
+      num_groups: Number of intersections of the attributes, G.
+      group_names: Names of the intersections.
+      labels: A tree like the parameters, with the modality of each encoder's leaves.
+      prepared: The inputs of the encoders, in every lane.
+      learner: The learner that lanes train.
     """
 
     def __init__(
         self, data: MultimodalTable, splits: CrossValidation, budget: MultimodalBudget
     ):
-        """Prepare every lane's data with the statistics of its own training rows."""
+        """Prepares every lane's data with statistics of the lane's training rows."""
         self.names = data.names
         self.group_names, members = splits.partition.membership(splits.attributes)
         self.num_groups = len(self.group_names)
@@ -70,7 +70,7 @@ class MultimodalTask:
         shared: dict[str, Any] = dict(self.prepared.common)
         make_encoders = _encoders(data, splits.inputs.shape[-1], budget)
         lanes = range(splits.num_lanes)
-        # Filled up by -1: a row that no metric counts.
+        # Padded by -1, a row that no metric counts.
         inputs["valid_rows"] = filled_up(
             [np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes]
         )
@@ -120,7 +120,7 @@ class MultimodalTask:
     def outputs(
         self, params: Any, batch: Mapping[str, Any]
     ) -> models.MultimodalOutputs:
-        """The model's outputs for a batch, of the modalities that it may see."""
+        """Computes the model's outputs for a batch, from the modalities it may see."""
         present = batch["present"]
         if "modalities" in batch:
             present = present & batch["modalities"]
@@ -133,10 +133,10 @@ class MultimodalTask:
         *,
         attached: bool,
     ) -> tuple[jax.Array, jax.Array]:
-        """Cross-entropies of the fused logits, ``[B]``, and of each modality's.
+        """Computes cross-entropies of the fused ``[B]`` and unimodal ``[B, M]`` logits.
 
-        A modality's, ``[B, M]``, is 0 where it is absent. ``attached``: whether the
-        unimodal losses reach the encoders, or their heads alone.
+        A unimodal loss is 0 where the modality is absent. ``attached`` says whether
+        the unimodal losses reach the encoders, or only the heads.
         """
         labels = batch["labels"]
         alone = (
@@ -147,11 +147,11 @@ class MultimodalTask:
         return fused, jnp.where(batch["present"], each, 0.0)
 
     def statistics(self, params: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """What objectives read of each patient.
+        """Computes each patient's statistics, which objectives read.
 
-        ``fused``: the fused loss; ``score``; ``heads``: what the unimodal heads learn
-        from, which reaches nothing else; and under each modality's name its loss,
-        which reaches its encoder.
+        ``fused`` is the fused loss, and ``score`` the fused probability. ``heads`` is
+        the sum of the unimodal losses, which reaches only the heads. Each modality's
+        name has the modality's loss, which reaches its encoder.
         """
         outputs = self.outputs(params, batch)
         fused, heads = self.losses(outputs, batch, attached=False)
@@ -184,7 +184,7 @@ class MultimodalTask:
     def _monitor(
         self, params: Any, inputs: Any, shared: Any, seen: Any
     ) -> dict[str, jax.Array]:
-        """On the lane's validation fold: AUROCs of modalities, the fused, its gap."""
+        """Computes AUROCs, unimodal and fused, and the gap on the validation fold."""
         rows = inputs["valid_rows"]
         batch = self._batch(inputs, shared, jnp.maximum(rows, 0)) | seen
         outputs = self.outputs(params, batch)
@@ -212,7 +212,7 @@ class MultimodalTask:
 
 
 def _groups_of(splits: CrossValidation, attribute: str) -> tuple[np.ndarray, int]:
-    """The group of each cell, and how many groups there are."""
+    """Returns the group of each cell, and the number of groups."""
     names, members = splits.partition.membership(attribute)
     return members.argmax(axis=0).astype(np.int32), len(names)
 
@@ -220,7 +220,7 @@ def _groups_of(splits: CrossValidation, attribute: str) -> tuple[np.ndarray, int
 def _encoders(
     data: MultimodalTable, num_features: int, budget: MultimodalBudget
 ) -> Callable[[nnx.Rngs], dict[str, nnx.Module]]:
-    """What makes the modalities' encoders, of a size that fits the budget."""
+    """Returns a function that makes the modalities' encoders in the budget's size."""
     size = (budget.width, budget.depth, budget.num_heads)
 
     def encoder(content: Series | Text | Dense, rngs: nnx.Rngs) -> nnx.Module:

@@ -1,4 +1,4 @@
-"""The metrics that MultiFair's answers are about, and what is better in each."""
+"""The metrics of MultiFair's answers, and the better direction of each."""
 
 from fairjax.evaluation import Comparison
 from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, PARITY
@@ -11,18 +11,18 @@ HEADLINE = {
     f"{GAP}/mean": "equalized-odds difference",
     f"{PARITY}/mean": "demographic-parity difference",
 }
-"""The metrics that the answers are about, and what they are called there."""
+"""Metric of the answers -> its name in the answers."""
 
 
 def judged(metric: str, c: Comparison) -> str:
-    """Whether the difference is for better or for worse.
+    """Returns whether a difference is better or worse.
 
     Example:
       >>> judged("auroc", Comparison(-0.1, -0.2, 0.0, 0.04))
       'worse'
     """
     name = metric.partition("/")[0]
-    # Less is better of what is not in the table, but for this one.
+    # Metrics outside the table are better if lower, except this one.
     more = name == EQUITY or (
         name in METRICS and METRICS[name].higher_is_better is True
     )

@@ -20,14 +20,14 @@ from experiments.datasets.prior_model import rhc_prior_model
 
 @dataclass(frozen=True)
 class Options:
-    """A published model's predictions for real patients, as a table to audit."""
+    """Writes a published model's predictions for real patients, as a table to audit."""
 
     path: Annotated[Path, tyro.conf.Positional] = Path("predictions.csv")
     """The CSV file to write."""
 
 
 def run(options: Options, _: Console) -> None:
-    """Write the table, and say what it is."""
+    """Writes the table, and prints a description."""
     table = rhc_prior_model()
     write_whole(
         options.path,
@@ -41,7 +41,7 @@ def run(options: Options, _: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: returns the exit code."""
+    """Runs the command line; returns the exit code."""
     return runner.main(
         Options, run, arguments, command="python -m experiments.prior_model"
     )

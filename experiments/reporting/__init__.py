@@ -1,1 +1,1 @@
-"""From the results of a run to its report: words, tables, figures, an audit."""
+"""Reports of a run's results: texts, tables, figures and an audit."""

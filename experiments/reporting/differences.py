@@ -1,4 +1,4 @@
-"""Paired differences, tested or not, in words."""
+"""Checks and texts of paired differences, tested or not."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ LEVEL = 0.05
 
 
 def clear(c: Comparison) -> bool:
-    """Whether a difference is beyond noise, after Holm's correction.
+    """Checks whether a difference is significant after Holm's correction.
 
     Example:
       >>> clear(Comparison(0.1, 0.05, 0.15, 0.001, 0.01))
@@ -20,7 +20,7 @@ def clear(c: Comparison) -> bool:
 
 
 def untested(found: Iterable[Comparison]) -> bool:
-    """Whether none has a p-value, as of a single repeat: then nothing can be shown.
+    """Checks whether no comparison has a p-value, as with a single repeat.
 
     Example:
       >>> untested([Comparison(0.1, 0.0, 0.2, math.nan)])
@@ -30,7 +30,7 @@ def untested(found: Iterable[Comparison]) -> bool:
 
 
 def p_text(c: Comparison) -> str:
-    """The p-value after Holm, or before where there was no correction.
+    """Formats the p-value after Holm's correction, or without if there is none.
 
     Example:
       >>> p_text(Comparison(0.1, 0.0, 0.2, 0.04))
@@ -40,7 +40,7 @@ def p_text(c: Comparison) -> str:
 
 
 def span(c: Comparison, digits: str = ".4f") -> str:
-    """The difference and its interval.
+    """Formats the difference and its interval.
 
     Example:
       >>> span(Comparison(0.1, 0.0, 0.2, 0.04))

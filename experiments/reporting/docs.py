@@ -1,18 +1,18 @@
 """Writes results into the documents: ``python -m experiments.reporting.docs``.
 
-A document marks where a data set's table goes, and no figure in it is typed:
+A document marks where the table of a data set goes, so that no number is typed:
 
     <!-- results: support2 -->
     <!-- end -->
 
-The table is FairGrad's; that of another system is marked ``multifair/nafld``. What
-became of the claims that a system's paper makes, on every data set, is marked
+This table is FairGrad's; a table of another system is marked ``multifair/nafld``. The
+verdicts on the claims of a system's paper, on every data set, are marked
 
     <!-- claims: intersectional -->
     <!-- end -->
 
-With the folder of a run, such as ``results/fairgrad/support2``, as its argument it
-first keeps the files of that run for the documents, the tables compressed.
+An argument may be the folder of a run, such as ``results/fairgrad/support2``. Then the
+command first copies the files of the run for the documents, with tables compressed.
 """
 
 import json
@@ -49,8 +49,8 @@ class Document:
 
     Attributes:
       baseline: The method that others are tested against, and its name for readers.
-      thresholds: Where settings and decisions come from.
-      columns: Those after the method's name.
+      thresholds: The source of settings and thresholds, in words.
+      columns: The columns after the method's name.
     """
 
     baseline: tuple[str, str]
@@ -112,29 +112,28 @@ SYSTEMS: Mapping[str, Document] = {
 
 
 def fill(text: str, results: Path) -> str:
-    """The document with every marked table written anew.
+    """Returns a document's text with every marked table written anew.
 
     Args:
-      text: Of the document.
+      text: Text of the document.
       results: Folder with a folder for each system.
 
     Raises:
-      ValueError: A marked system that there is not, or a data set without results.
+      ValueError: If a mark names an unknown system, or a data set without results.
     """
 
     def table(match: re.Match[str]) -> str:
         system, dataset = match[2] or "fairgrad", match[3]
         if system not in SYSTEMS:
             raise ValueError(
-                f"there is no system {system!r} to fill a table from; there are: "
-                f"{', '.join(SYSTEMS)}."
+                f"a mark's system must be one of {', '.join(SYSTEMS)}; got {system!r}."
             )
         path = results / system / dataset / "summary.json"
         try:
             summary = json.loads(read_text(path))
         except FileNotFoundError as error:
             raise ValueError(
-                f"there is no {path} to fill the table {dataset} from."
+                f"the table {dataset} must have results in {path}; got no such file."
             ) from error
         return match[1] + results_table(summary, system) + match[4]
 
@@ -142,7 +141,7 @@ def fill(text: str, results: Path) -> str:
         found = (results / match[2]).glob("*/summary.json*")
         folders = sorted({path.parent for path in found})
         if not folders:
-            raise ValueError(f"there are no results of {match[2]} to fill claims from.")
+            raise ValueError(f"claims must have results; got none of {match[2]}.")
         summaries = {
             folder.name: json.loads(read_text(folder / "summary.json"))
             for folder in folders
@@ -153,23 +152,23 @@ def fill(text: str, results: Path) -> str:
 
 
 def put(document: Path, place: str, table: str) -> None:
-    """Write a table where the document marks its place.
+    """Writes a table where the document marks its place.
 
     Raises:
-      ValueError: Not one such place.
+      ValueError: If the document does not mark exactly one such place.
     """
     marked = rf"(?s)(?<=<!-- results: {re.escape(place)} -->\n).*?(?=<!-- end -->)"
     text = document.read_text(encoding="utf-8")
     text, places = re.subn(marked, lambda _: f"\n{table.strip()}\n\n", text)
     if places != 1:
-        raise ValueError(f"{document} marks {places} places for {place}, not one.")
+        raise ValueError(f"{document} must mark one place for {place}; got {places}.")
     write_text(document, text)
 
 
 def claims_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The verdict on each claim of a paper, a column a data set.
+    """Makes a table of the verdicts on a paper's claims, with a column per data set.
 
-    Where it is another under the other kind of threshold, that stands beside it.
+    If the verdict differs under the other kind of threshold, both verdicts are shown.
     """
     first = next(iter(summaries.values()))["claims"]
     rows = [
@@ -191,7 +190,7 @@ def _verdict(summary: Mapping[str, Any], place: int) -> str:
 
 
 def results_table(summary: Mapping[str, Any], system: str) -> str:
-    """The main methods of a summary as a Markdown table, with how it was made."""
+    """Makes a Markdown table of a summary's main methods, below a description."""
     document, protocol = SYSTEMS[system], summary["protocol"]
     baseline, its_name = document.baseline
     weighted = " when weighted" if "weights" in protocol else ""
@@ -212,7 +211,7 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
 
 
 def keep(run: Path, results: Path) -> None:
-    """Copy a run's report into the results of its system, tables compressed."""
+    """Copies a run's report into the results of its system, with tables compressed."""
     folder = prepare_folder(results / run.parent.name / run.name)
     for path in sorted(run.resolve(strict=True).glob("*.*")):
         if path.suffix in (".csv", ".json"):
@@ -222,7 +221,7 @@ def keep(run: Path, results: Path) -> None:
 
 
 def main(runs: Sequence[str] = ()) -> int:
-    """Fill the tables of all documents, or of none; returns the exit code."""
+    """Fills the tables of all documents, or of none; returns the exit code."""
     try:
         for run in runs:
             keep(Path(run), ROOT / RESULTS)

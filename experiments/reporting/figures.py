@@ -1,4 +1,4 @@
-"""Figures of what an experiment finds, each saved as PNG."""
+"""Figures of an experiment's results, saved as PNG."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -19,14 +19,14 @@ from fairjax.evaluation import Evaluation
 
 
 class Axis(NamedTuple):
-    """A metric along an axis, and what the axis says."""
+    """A metric along an axis, and the axis label."""
 
     metric: str
     label: str
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``name.png``, the same bytes for the same figure."""
+    """Writes ``name.png``, with the same bytes for the same figure."""
     drawn = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(drawn, format="png", dpi=150)
@@ -37,7 +37,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 def palette(image: Image.Image) -> Image.Image:
     """Reduces a figure to 256 colours, which makes its file a third as large.
 
-    No channel moves by more than about 15 of 255: heat maps keep their rarest colours.
+    No channel changes by more than about 15 of 255: heat maps keep rare colours.
     """
     return image.convert("RGB").quantize(
         256, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
@@ -54,16 +54,16 @@ def tradeoff(
     baseline: str,
     near: Collection[str] = (),
 ) -> Figure:
-    """One metric against another, such as AUROC against a gap.
+    """Draws one metric against another, such as AUROC against a gap.
 
     Args:
-      curves: Family -> its settings, drawn joined up and labelled.
+      curves: Method -> its settings, drawn as a line with labels.
       points: Methods with one setting.
-      title: Of the figure.
+      title: Title of the figure.
       x: The horizontal axis.
       y: The vertical axis.
-      baseline: The point that stands out.
-      near: Points that a second panel shows from near; no second panel without.
+      baseline: The point to highlight.
+      near: Points that a second panel enlarges; without points, there is one panel.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.8 if near else 7.2, 4.8), layout="constrained")
@@ -106,7 +106,7 @@ def _plane(
         for (setting, _), place in zip(settings, places, strict=True):
             axes.annotate(setting, place, **beside, fontsize=6.5, color=colour)
     for number, (name, evaluation) in enumerate(points.items()):
-        # As many shapes, then the same ones filled, so that no two look alike.
+        # All shapes in outline, then the same shapes filled, so that points differ.
         marker = MARKERS[number % len(MARKERS)]
         filled = name == baseline or number >= len(MARKERS)
         colour = "#000000" if name == baseline else "#777777"
@@ -134,20 +134,20 @@ def heat_map(
     label: str,
     digits: int = 3,
 ) -> Figure:
-    """Differences by row and column, each written in its cell with its interval.
+    """Draws differences by row and column, each written in its cell with its interval.
 
     Colours diverge from 0, orange below and purple above, which readers with any
-    colour vision tell apart; intervals that leave 0 out are in bold.
+    colour vision can distinguish. Intervals that exclude 0 are in bold.
 
     Args:
       values: ``[rows, columns]``; NaN is shown as a dash.
       low: Lower ends of the intervals.
-      high: Upper ends.
-      rows: Names.
-      columns: Names.
-      title: Of the figure.
-      label: What the differences are.
-      digits: Of the numbers.
+      high: Upper ends of the intervals.
+      rows: Names of the rows.
+      columns: Names of the columns.
+      title: Title of the figure.
+      label: Label of the differences.
+      digits: Digits of the numbers.
     """
     finite = np.abs(values[np.isfinite(values)])
     reach = float(finite.max(initial=0)) or 1.0
@@ -177,7 +177,7 @@ def heat_map(
     return figure
 
 
-# By whether values are below, and above, what is coloured.
+# Keys say whether values lie below, and above, the range of colours.
 _EXTEND = {
     (False, False): "neither",
     (True, False): "min",
@@ -197,26 +197,28 @@ def value_map(
     ratio: bool = False,
     digits: int = 2,
 ) -> Figure:
-    """Values by row and column, each written in its cell.
+    """Draws values by row and column, each written in its cell.
 
-    With a parity colours diverge from it, orange below and purple above, which readers
-    with any colour vision tell apart; without one they rise with the value.
+    With a parity value, colours diverge from parity, orange below and purple above,
+    which readers with any colour vision can distinguish. Without, colours rise with the
+    value.
 
     Args:
-      values: ``[rows, columns]``; what is not finite is hatched.
-      rows: Names.
-      columns: Names.
-      title: Of the figure.
-      label: What the values are.
-      parity: Where colours diverge.
-      ratio: Colour ratios: twice the parity is as far from it as half of it.
-      digits: Of the numbers.
+      values: ``[rows, columns]``; values that are not finite are hatched.
+      rows: Names of the rows.
+      columns: Names of the columns.
+      title: Title of the figure.
+      label: Label of the values.
+      parity: The value at which colours diverge.
+      ratio: Whether to colour ratios: twice and half the parity are equally far from
+        parity.
+      digits: Digits of the numbers.
     """
     shade = np.where(np.isfinite(values), values, np.nan)
     bounds: dict[str, Any] = {"cmap": "cividis"}
     beyond = (False, False)
     if parity is not None:
-        # No rate at all is as far from parity as a quarter of it.
+        # A rate of 0 has the same colour as a quarter of the parity.
         factors = shade / (parity or 1)
         beyond = bool((factors < 0.25).any()), bool((factors > 4).any())
         ratios = np.log2(np.clip(factors, 0.25, 4.0))
@@ -237,13 +239,13 @@ def value_map(
                     Rectangle((c - 0.5, r - 0.5), 1, 1, facecolor="white", **look)
                 )
                 continue
-            # Adding 0 takes the sign from what rounds to nothing.
+            # Adding 0 removes the sign of values that round to 0.
             text = f"{round(value, digits) + 0.0:.{digits}f}"
             _write(axes, image, (r, c), shade[r, c], text, fontsize=7.5)
         axes.set_xticks(np.arange(len(columns)), list(columns), fontsize=7)
         axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
         _without_lines(axes)
-        # Arrows, where colours end before the values do.
+        # Arrows show that values exceed the range of colours.
         extend = _EXTEND[beyond] if ratio else "neither"
         bar = figure.colorbar(image, ax=axes, label=label, extend=extend)
         if ratio:
@@ -254,7 +256,7 @@ def value_map(
 
 
 def _without_lines(axes: Axes) -> None:
-    """Leaves the cells alone: no ticks, no frame, no grid."""
+    """Removes ticks, frame and grid."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.grid(False)
@@ -268,7 +270,7 @@ def _write(
     text: str,
     **look: Any,
 ) -> None:
-    """Writes into a cell, in black or white, as stands out on the colour of a value."""
+    """Writes into a cell in black or white, in contrast to the cell's colour."""
     colour = "black"
     if np.isfinite(value):
         colour = _ink(np.array(image.to_rgba(value))[:3])
@@ -277,7 +279,7 @@ def _write(
 
 
 def _ink(channels: np.ndarray) -> str:
-    """Black or white, whichever stands out more on a colour (WCAG 2.2, 1.4.3)."""
+    """Returns black or white, whichever has more contrast (WCAG 2.2, 1.4.3)."""
     linear = np.where(
         channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
     )

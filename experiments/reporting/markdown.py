@@ -1,13 +1,13 @@
-"""Words from the data, written so that Markdown shows them as they are."""
+"""Texts and numbers from the data, formatted for Markdown."""
 
 import math
 import re
 
 
 def escape(text: str) -> str:
-    r"""The text without any meaning of its own in Markdown, on one line.
+    r"""Escapes a text for Markdown, and puts it on one line.
 
-    An attribute may be named ``<script>``, or hold the bar that ends a table's cell.
+    An attribute may be named ``<script>``, or contain the bar that ends a table's cell.
 
     Example:
       >>> escape("a|b <script>")
@@ -18,7 +18,7 @@ def escape(text: str) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """The number, or a dash where there is none.
+    """Formats a number, or returns a dash if there is no number.
 
     Example:
       >>> number(0.12345, 3), number(None, 3)
@@ -29,7 +29,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p-value to three digits, or a dash where there is none.
+    """Formats a p-value to three digits, or returns a dash if there is no p-value.
 
     Example:
       >>> p_value(0.0004), p_value(0.0312), p_value(float("nan"))

@@ -1,4 +1,4 @@
-"""The audit of an experiment's predictions, by the code that audits anybody's."""
+"""The audit of an experiment's predictions, by the library's audit."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,19 +21,19 @@ def write_audit(
     system: str,
     advance: Callable[[str], object] = lambda _: None,
 ) -> Path:
-    """Audit some methods, each against the first; returns the report's path.
+    """Audits some methods, each against the first; returns the report's path.
 
-    Each patient's predictions are those of the first repeat, by models that did not
-    see the patient, with the decisions that the metrics were computed of; where these
-    are chances, with one draw, since an audit is of decisions that were taken. Patients
-    count equally, whatever weights the metrics had.
+    The audit uses the predictions of the first repeat, by models that did not train on
+    the patient, and the same decisions as the metrics. Where decisions are
+    probabilities, the audit uses one random draw, since an audit assesses decisions
+    that were taken. Patients count equally, even if the metrics had weights.
 
     Args:
-      results: Of the run.
-      folder: Gets a folder ``audit``.
-      methods: Their names; those that were not run are passed over.
-      system: Its name for readers.
-      advance: Told what is being computed.
+      results: Results of the run.
+      folder: Folder in which a folder ``audit`` is made.
+      methods: Names of the methods; methods that were not run are left out.
+      system: The system's name for readers.
+      advance: Called with a text that says what is being computed.
     """
     table, options = audited_table(results, methods=methods, system=system)
     document = audit(options, table, advance)
@@ -43,7 +43,7 @@ def write_audit(
 def audited_table(
     results: AnyResults, *, methods: Collection[str], system: str
 ) -> tuple[pd.DataFrame, Options]:
-    """The table of predictions, and what is in which column of it."""
+    """Makes the table of predictions, and the audit's options for the table."""
     splits = results.splits
     names: list[str] = []
     columns = {_OUTCOME: splits.table.label, _PATIENT: splits.table.patient_ids}
@@ -55,7 +55,7 @@ def audited_table(
         drawn = np.issubdtype(chances.dtype, np.floating) and bool((chances % 1).any())
         name = results.titles[title] + (", one draw" if drawn else "")
         names.append(name)
-        # A draw in [0, 1) lies below a yes, and never below a no.
+        # A draw in [0, 1) is always below a decision of 1, and never below one of 0.
         draws = np.random.default_rng(results.options.seed).random(len(chances))
         columns[f"{name}: risk"] = found.scores[0]
         columns[f"{name}: selected"] = (chances > draws).astype(int)

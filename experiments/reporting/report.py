@@ -1,7 +1,7 @@
-"""What every system writes, all of it from the data: tables, figures, words.
+"""Reports of all systems, generated from the data: tables, figures and texts.
 
-A `System` says what is its own: its metrics, columns, figures and answers. The files
-are the same for all: `results.csv`, `summary.json`, `summary.md`, and the figures.
+A `System` has the metrics, columns, figures and answers of one system. All systems
+write the same files: `results.csv`, `summary.json`, `summary.md`, and the figures.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class Picture:
     """A figure of a report.
 
     Attributes:
-      name: Of its files.
-      caption: What it shows, for who cannot see it.
-      draw: Draws it, or gives None where the run has nothing to show.
+      name: Name of the figure's files.
+      caption: Alternative text, which says what the figure shows.
+      draw: Draws the figure, or returns None if the run has nothing to show.
     """
 
     name: str
@@ -42,21 +42,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class System:
-    """What is a system's own in its report; callables take the run's `Results`.
+    """The parts of a report that differ by system; callables take the run's `Results`.
 
     Attributes:
-      title: Its name for readers.
+      title: The system's name for readers.
       baseline: Title of the method that all others are compared with.
       metrics: Full names of the metrics in `summary.json`, in order.
       tests: Metric -> method -> comparison with the baseline, for all of `metrics`.
-      columns: Of the results table, after the method's name.
-      legend: What the columns mean, below the table.
+      columns: Columns of the results table, after the method's name.
+      legend: The meaning of the columns, below the table.
       remark: A sentence on the patients.
       pictures: The figures, in order.
       answers: Lines of Markdown that answer the system's questions.
-      protocol: What was done -> how; numbers, texts, lists and mappings.
-      extra: More entries of `summary.json`, at its end.
-      files: More text files: name -> content.
+      protocol: Step -> how it was done; numbers, texts, lists and mappings.
+      extra: Further entries of `summary.json`, at its end.
+      files: Further text files: name -> content.
       audited: Methods whose predictions are audited, each against the first.
     """
 
@@ -76,7 +76,7 @@ class System:
 
 
 def write(system: System, results: AnyResults, folder: Path) -> None:
-    """All files of the report: each whole, or as it was."""
+    """Writes all files of the report; each is replaced whole or stays as it was."""
     tests = system.tests(results)
     summary = _summary(system, results, tests)
     drawn = {p: p.draw(results) for p in system.pictures}
@@ -89,7 +89,7 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
         "summary.json": f"{written}\n",
         **system.files(results),
     }
-    # Nothing of an earlier report is touched before all of this one is written.
+    # Files of an earlier report stay until all files of this report are written.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
         made = Path(scratch)
         for picture, figure in shown.items():
@@ -98,14 +98,14 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
             write_text(made / name, text)
         for name in sorted(path.name for path in made.iterdir()):
             (made / name).replace(folder / name)
-    # What this run did not draw would be of an earlier one, which may have drawn SVG.
+    # Figures that this run did not draw are of an earlier run, which may have used SVG.
     for picture in drawn:
         for suffix in ("svg",) if picture in shown else ("png", "svg"):
             (folder / f"{picture.name}.{suffix}").unlink(missing_ok=True)
 
 
 def show(system: System, results: AnyResults, console: Console) -> None:
-    """The results table, in the terminal."""
+    """Prints the results table in the terminal."""
     columns = [column for column in system.columns(results) if column.terminal]
     summary = _summary(system, results, system.tests(results))
     header, rows = _table(system, summary, columns)
@@ -120,7 +120,7 @@ def show(system: System, results: AnyResults, console: Console) -> None:
 
 
 def comparison(c: Comparison) -> dict[str, float]:
-    """A comparison as an entry of `summary.json`."""
+    """Returns a comparison as an entry of `summary.json`."""
     return dataclasses.asdict(c)
 
 
@@ -136,7 +136,7 @@ def _table(
 
 
 def _summary(system: System, results: AnyResults, tests: Tests) -> dict[str, Any]:
-    """What `summary.json` says, before numbers are rounded and NaN is made null."""
+    """Makes the content of `summary.json`, before rounding and with NaN for null."""
     source = results.splits.table
     names = system.metrics(results)
     methods = {}
@@ -171,7 +171,7 @@ def _estimate(evaluation: Evaluation, metric: str) -> dict[str, float]:
 
 
 def _nested(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """``a/b`` under ``a`` and there under ``b``."""
+    """Nests entries: the entry of ``a/b`` is under ``a``, and there under ``b``."""
     found: dict[str, Any] = {}
     for metric, entry in entries.items():
         name, _, part = metric.partition("/")
@@ -183,7 +183,7 @@ def _nested(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to seven digits, so that files stay readable; None for NaN."""
+    """Rounds numbers to seven digits, so that files are readable; None for NaN."""
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -194,7 +194,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _rows(results: AnyResults) -> str:
-    """results.csv: a row for each method, setting, repeat, metric and attribute."""
+    """Makes results.csv: a row per method, setting, repeat, metric and attribute."""
     rows = []
     for title, evaluation in results.evaluations.items():
         found = results.predictions[title]

@@ -16,16 +16,16 @@ from experiments.reporting.prediction_audit import write_audit
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a system is to do, once its patients are read.
+    """A run that is prepared: the patients are read, and training can begin.
 
     Attributes:
-      system: Its report.
-      results: Still empty.
+      system: The system's report.
+      results: Results that are still empty.
       methods: Names of the methods.
-      units: How long training and evaluation are on the bar.
-      train: ``train(work, bar)`` trains and evaluates, and gives the results.
-      ignore: Options that only matter after training (`runner.fingerprint`).
-      note: A sentence that goes below the table in the terminal.
+      units: The bar's units for training and evaluation.
+      train: ``train(work, bar)`` trains and evaluates, and returns the results.
+      ignore: Options that matter only after training (`runner.fingerprint`).
+      note: A sentence below the table in the terminal.
     """
 
     system: report.System
@@ -38,16 +38,16 @@ class Prepared:
 
 
 def run(prepare: Callable[[], Prepared], console: Console) -> Path:
-    """Train, evaluate, report and audit; returns the folder of the results.
+    """Trains, evaluates, reports and audits; returns the folder of the results.
 
     Raises:
-      ValueError: An option, a table or a folder that cannot be used.
+      ValueError: If an option, a table or a folder cannot be used.
     """
     with runner.whole_run(console) as bar:
         made = prepare()
         system, results = made.system, made.results
         options = results.options
-        # What cannot be run leaves no folder behind.
+        # A run with wrong options must not leave a folder behind.
         folder = prepare_folder(options.output / options.dataset)
         console.print(runner.describe(results, len(made.methods)))
         mark = runner.fingerprint(options, results.budget, ignore=made.ignore)
@@ -70,7 +70,7 @@ def run(prepare: Callable[[], Prepared], console: Console) -> Path:
     report.show(system, results, console)
     if made.note:
         console.print(made.note)
-    # A path that is broken into lines cannot be opened.
+    # A path must not be wrapped, or it could not be opened.
     for name, path in (("Report", folder / "summary.md"), ("Audit", page)):
         console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
     return folder

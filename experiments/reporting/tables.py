@@ -1,7 +1,7 @@
-"""The results table: of a report, of the terminal and of a document, from one summary.
+"""The results table of reports, the terminal and documents, from one summary.
 
-A column says what of a method's summary it shows. The summary is that of
-`summary.json`, before or after it was written.
+A column says which entry of a method's summary it shows. The summary is the content of
+`summary.json`, before or after the file is written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ class Column:
     """A column of the results table.
 
     Attributes:
-      heading: In the words of the reader.
+      heading: Heading for readers.
       metric: Full name, such as ``"auroc"`` or ``"auroc_gap/sex"``.
       kind: The mean over repeats, the bias-corrected gap, or the p-value of the
         difference from the baseline.
-      digits: Of the number.
-      interval: Digits of the interval's ends, or None to leave it out.
-      terminal: Shown in the terminal too, without interval.
+      digits: Digits of the number.
+      interval: Digits of the interval's ends, or None to leave the interval out.
+      terminal: Whether the terminal shows the column too, without intervals.
     """
 
     heading: str
@@ -38,19 +38,19 @@ class Column:
 def table(
     methods: Methods, columns: Sequence[Column], *, baseline: str, floor: str
 ) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows: one a main method, and the noise floors of the baseline.
+    """Makes the header and the rows: main methods, then the baseline's noise floors.
 
     Args:
       methods: Title -> its summary, as in `summary.json`.
-      columns: Those after the method's name.
+      columns: The columns after the method's name.
       baseline: Title of the method that others were tested against.
-      floor: Name of the last row; there is none where no column has a noise floor.
+      floor: Name of the last row, which is left out if no column has a noise floor.
     """
     header = ["Method", *(column.heading for column in columns)]
     rows = [
         [method["title"], *(_cell(method, column, baseline) for column in columns)]
         for title, method in methods.items()
-        # A setting of a family has its label in brackets.
+        # The title of a method's setting has a label in brackets.
         if "[" not in title
     ]
     floors = [_floor(methods[baseline], column) for column in columns]
@@ -60,7 +60,7 @@ def table(
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; cells are Markdown already."""
+    """Returns the lines of a Markdown table; cells must be Markdown already."""
     return [
         f"| {' | '.join(header)} |",
         "|" + "---|" * len(header),
@@ -69,7 +69,7 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
 
 
 def look_up(entries: Mapping[str, Any], metric: str) -> Any:
-    """A metric's entry: ``a/b`` lies under ``a`` and there under ``b``; None if absent.
+    """Returns a metric's entry, or None; ``a/b`` is under ``a``, and there under ``b``.
 
     Example:
       >>> look_up({"gap": {"sex": 1}}, "gap/sex"), look_up({}, "gap/sex")
@@ -90,7 +90,7 @@ def _cell(method: Mapping[str, Any], column: Column, baseline: str) -> str:
         )
     estimate = look_up(method, column.metric)
     if estimate is None:
-        raise ValueError(f"the summary has no metric {column.metric!r}.")
+        raise ValueError(f"columns must be in the summary; got {column.metric!r}.")
     number = markdown.number(estimate[column.kind], column.digits)
     if column.interval is None:
         return number

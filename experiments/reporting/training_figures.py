@@ -1,4 +1,4 @@
-"""Figures of what happens during training."""
+"""Figures of training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from fairjax.audit.figures import COLOURS, LINES, STYLE
 def conflicts(
     histories: Mapping[str, Mapping[str, Any]], attributes: Sequence[str], *, title: str
 ) -> Figure:
-    """Conflict share, and cosines of the task with each attribute, over the steps.
+    """Draws the rate of conflicts, and the task's cosines with attributes, by step.
 
     Args:
       histories: Method -> ``conflict_share [steps]`` and ``cosines [steps, K, K]``,
         with the task first.
       attributes: The other objectives, in order.
-      title: Of the figure.
+      title: Title of the figure.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.6), layout="constrained")
@@ -52,14 +52,14 @@ def learning_curves(
     title: str,
     label: str = "validation AUROC",
 ) -> Figure:
-    """How each modality learns, one panel a method: median and quartiles over seeds.
+    """Draws how modalities learn, a panel per method: median, quartiles over seeds.
 
     Args:
       curves: Method -> modality -> ``[seeds, points]``; the modalities of all methods
-        are in one order, so that a colour means one of them.
+        are in one order, so that each modality has one colour.
       steps: ``[points]``, the training steps of the points.
-      title: Of the figure.
-      label: What is measured.
+      title: Title of the figure.
+      label: Label of the measured values.
     """
     names = list(dict.fromkeys(name for given in curves.values() for name in given))
     with mpl.rc_context(STYLE):
@@ -81,13 +81,13 @@ def learning_curves(
 def over_training(
     curves: Mapping[str, np.ndarray], steps: np.ndarray, *, title: str, label: str
 ) -> Figure:
-    """One number over training, one line a method: median and quartiles over seeds.
+    """Draws one number over training, a line per method: median, quartiles over seeds.
 
     Args:
       curves: Method -> ``[seeds, points]``.
       steps: ``[points]``, the training steps of the points.
-      title: Of the figure.
-      label: What is measured.
+      title: Title of the figure.
+      label: Label of the measured values.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 3.8), layout="constrained")
@@ -103,7 +103,7 @@ def over_training(
 def _band(
     axes: Axes, steps: np.ndarray, values: np.ndarray, name: str, number: int
 ) -> None:
-    """A median with its quartiles over the first axis."""
+    """Draws a median with its quartiles over the first axis."""
     lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
     colour = COLOURS[number % len(COLOURS)]
     line = LINES[number % len(LINES)]
@@ -112,7 +112,7 @@ def _band(
 
 
 def _shared_legend(figure: Figure, title: str, columns: int) -> None:
-    """A title, and each name once below all panels."""
+    """Adds a title, and a legend with each name once below all panels."""
     handles = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -124,7 +124,7 @@ def _shared_legend(figure: Figure, title: str, columns: int) -> None:
 
 
 def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
-    """Moving average over up to ``width`` steps back."""
+    """Computes a moving average over up to ``width`` steps back."""
     total = np.cumsum(np.concatenate([np.zeros(1), values]))
     stop = np.arange(1, len(values) + 1)
     begin = np.maximum(stop - width, 0)

@@ -1,6 +1,6 @@
-"""Sentences of the protocol that all systems share, so that they say one thing.
+"""Sentences of the protocol that the reports of all systems share.
 
-Each gives entries of a report's protocol, in the order in which they are read.
+Each function returns entries of a report's protocol, in the order of the report.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from fairjax.evaluation import MIN_SUPPORT, WORST_GROUP_SUPPORT
 
 
 def split(splits: CrossValidation, seed: int) -> dict[str, Any]:
-    """How patients were divided."""
+    """Describes how patients were divided."""
     return {
         "split": f"{splits.num_repeats} × {splits.num_folds}-fold cross-validation by "
         "patient, stratified by label and attributes; of five folds three train, one "
@@ -24,7 +24,7 @@ def split(splits: CrossValidation, seed: int) -> dict[str, Any]:
 
 
 def columns(splits: CrossValidation) -> dict[str, Any]:
-    """What a model saw, and what it may not see."""
+    """Lists the attributes among a model's inputs, and excluded columns and rows."""
     return {
         "attributes_among_inputs": [
             name for name in splits.attributes if name in splits.table.features
@@ -35,7 +35,7 @@ def columns(splits: CrossValidation) -> dict[str, Any]:
 
 
 def equalized_odds(results: AnyResults) -> dict[str, Any]:
-    """What the equalized-odds difference and its noise floor are."""
+    """Defines the equalized-odds difference and its noise floor."""
     weighted = results.weights is not None
     corrected = (
         "not defined with weights"
@@ -54,7 +54,7 @@ def equalized_odds(results: AnyResults) -> dict[str, Any]:
 
 
 def worst_group() -> dict[str, Any]:
-    """Which groups may be the worst."""
+    """Describes which groups may be the worst."""
     return {
         "worst_group_auroc": "intersections of all attributes with at least "
         f"{WORST_GROUP_SUPPORT} of each outcome"
@@ -62,7 +62,7 @@ def worst_group() -> dict[str, Any]:
 
 
 def group_rankings(results: AnyResults) -> dict[str, Any]:
-    """What the metrics of the groups' AUROCs and of selection are."""
+    """Defines the metrics of the groups' AUROCs and of selection."""
     number = results.options.permutations
     return {
         "auroc_gap": f"largest less smallest AUROC of groups with at least "
@@ -78,7 +78,7 @@ def group_rankings(results: AnyResults) -> dict[str, Any]:
 
 
 def weights(results: AnyResults) -> dict[str, Any]:
-    """That patients were weighted, where they were."""
+    """Describes the patients' weights, if there are weights."""
     if results.weights is None:
         return {}
     return {
@@ -91,7 +91,7 @@ def weights(results: AnyResults) -> dict[str, Any]:
 
 
 def inference(results: AnyResults, baseline: str) -> dict[str, Any]:
-    """What intervals and tests are; ``baseline`` is its name for readers."""
+    """Defines intervals and tests; ``baseline`` is the baseline's name for readers."""
     once = results.splits.num_repeats == 1
     return {
         "intervals": "95 %; variance over patients "

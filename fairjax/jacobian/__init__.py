@@ -1,4 +1,4 @@
-"""Objectives to stacked gradients: values ``[K]`` and Jacobian ``[K, *param]``."""
+"""Values ``[K]`` of several objectives and their Jacobian ``[K, *param]``."""
 
 from fairjax.jacobian._planning import Plan
 from fairjax.jacobian.strategies import Strategy, explain, value_and_jacobian

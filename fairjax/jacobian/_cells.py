@@ -1,4 +1,4 @@
-"""The Jacobian of cell objectives from one backward pass a statistic."""
+"""The Jacobian of cell objectives from one backward pass for each statistic."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from fairjax.types import Batch, Jacobian, Params, Values
 
 
 class Prepared(NamedTuple):
-    """What is known of cell objectives before their parameters are.
+    """What is known of cell objectives at trace time, without parameter values.
 
     Attributes:
-      model: The per-example statistics, proven separate.
-      flops: Of the statistics' matrix products, one forward pass.
+      model: The per-example statistics, proven to treat examples one by one.
+      flops: FLOPs of the statistics' matrix products in one forward pass.
     """
 
     model: Model
@@ -33,13 +33,13 @@ class Prepared(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """A batch's examples by cell, those in no cell last.
+    """A batch's examples ordered by cell; examples in no cell come last.
 
     Attributes:
-      order: int ``[B]``.
-      cells: int ``[B]``, −1 in no cell; not in that order.
-      weights: ``[B]``; not in that order.
-      edges: int ``[C + 1]``: the ``i``-th cell lies in ``edges[i]:edges[i + 1]``.
+      order: int ``[B]``, the examples' indices in this order.
+      cells: int ``[B]``, −1 for an example in no cell; in the batch's order.
+      weights: ``[B]``, in the batch's order.
+      edges: int ``[C + 1]``: the ``i``-th cell has ``order[edges[i]:edges[i + 1]]``.
     """
 
     order: Int[Array, " B"]
@@ -49,10 +49,10 @@ class Arranged(NamedTuple):
 
 
 def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepared:
-    """Trace the statistics, and prove that they treat examples one by one.
+    """Traces the statistics, and proves that they treat examples one by one.
 
     Raises:
-      CoupledError: They do not, or it is not proven.
+      CoupledError: If the statistics combine examples, or the proof does not succeed.
     """
     batch_leaves, structure = jax.tree.flatten(batch)
     size = jnp.shape(batch["cells"])[0]
@@ -93,7 +93,7 @@ def value_and_jacobian(
     batch: Batch,
     running: RunningMeans | None,
 ) -> tuple[Values, RunningMeans | None, Jacobian]:
-    """Values, running means and Jacobian of cell objectives."""
+    """Computes values, running means and Jacobian of cell objectives."""
     size = prepared.model.size
     cells = cell_order(passes)
     layout = [windows(p, cells, objectives.cell_shares, size) for p in passes]
@@ -132,7 +132,7 @@ def _linearize(
     leaves: list[Array],
     batch: Batch,
 ) -> tuple[Sequence[Array], Callable[..., Sequence[Array]]]:
-    """The statistics, and the function from their cotangents to gradients."""
+    """Returns the statistics, and the function from their cotangents to gradients."""
     model = prepared.model
     rows, whole = jax.tree.flatten(batch)
     rows = [jnp.asarray(row) for row in rows]
@@ -158,7 +158,7 @@ def _linearize(
 def per_example(
     objectives: CellObjectives, params: Params, batch: Batch
 ) -> list[Array]:
-    """The statistics of this device's examples, ``[B]`` each."""
+    """Computes the statistics of this device's examples, ``[B]`` each."""
     local = dataclasses.replace(objectives, axis_name=None)
     return list(local.per_example(params, batch).values())
 
@@ -166,10 +166,10 @@ def per_example(
 def values_and_weights(
     objectives: CellObjectives, sums: CellSums, running: RunningMeans | None
 ) -> tuple[Values, RunningMeans | None, Float[Array, "K S C"]]:
-    """Values, running means, and the derivative of each value in each cell sum.
+    """Computes values, running means, and the derivatives of values by cell sums.
 
-    An objective that turns out to read a pair it did not declare gets NaN weights: its
-    row would be wrong.
+    An objective that reads a pair which it did not declare gets NaN weights, because
+    its row would be wrong.
     """
     values, new = objectives.values_from_sums(sums, running)
 
@@ -180,7 +180,7 @@ def values_and_weights(
         whole = CellSums({**sums.sums, **totals}, sums.counts)
         return alone.values_from_sums(whole, running)[0][0]
 
-    # Objective by objective: a Jacobian of all would differentiate each K times.
+    # One gradient per objective: a Jacobian of all would differentiate each K times.
     rows = []
     for name in objectives.names:
         slopes = jax.grad(lambda totals, name=name: one(name, totals))(dict(sums.sums))
@@ -193,9 +193,9 @@ def values_and_weights(
 def windows(
     one: Pass, cells: np.ndarray, shares: np.ndarray, size: int
 ) -> list[tuple[int, int, int, int]]:
-    """Blocks of a pass as (segment, first cell, one past the last, capacity).
+    """Returns the blocks of a pass as (segment, first cell, last cell + 1, capacity).
 
-    None for a pass of a single segment, which needs no windows.
+    A pass of a single segment needs no windows and has no blocks.
     """
     if len(one.segments) == 1:
         return []
@@ -207,7 +207,7 @@ def windows(
 
 
 def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arranged:
-    """The order of a batch's examples by cell."""
+    """Returns the order of a batch's examples by cell."""
     weights = example_weights(batch)
     given = jnp.asarray(batch["cells"])
     count, size = objectives.num_cells, given.shape[0]
@@ -226,7 +226,7 @@ def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arra
 
 
 def vary_params(objectives: CellObjectives, params: Params) -> Params:
-    """Parameters that may differ between devices, so that gradients are not summed.
+    """Marks parameters as varying between devices, so that gradients are not summed.
 
     Each gradient is summed once, when the Jacobian is complete.
     """
@@ -237,12 +237,12 @@ def vary_params(objectives: CellObjectives, params: Params) -> Params:
 
 
 def vary_like(value: Array, aval: Any) -> Array:
-    """The value, which may differ between the devices that this type differs on."""
+    """Marks a value as varying over the mesh axes that a type varies over."""
     return vary(value, tuple(aval.manual_axis_type.varying))
 
 
 def has_examples(leaf: Any, size: int) -> bool:
-    """Whether a leaf of a batch has one row an example."""
+    """Checks whether a leaf of a batch has one row for each example."""
     return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[0] == size
 
 
@@ -256,7 +256,7 @@ def _cotangents(
     s, c = np.indices(sources.shape)
     table = jnp.where(sources >= 0, weights[np.maximum(sources, 0), s, c], 0.0)
     table = jnp.where(sources == SHARED, 1.0, table)
-    # The last column is that of examples in no cell, which index -1 reads.
+    # The last column is for examples in no cell, whose index is -1.
     table = jnp.pad(table, ((0, 0), (0, 1)))
     cotangents = []
     for row, output in zip(table, outputs, strict=True):
@@ -272,7 +272,7 @@ def _rows(
     parts: Sequence[Sequence[Array]],
     leaf: int,
 ) -> Array:
-    """Rows ``[K, *param]`` of one leaf from the segments' gradients."""
+    """Computes the rows ``[K, *param]`` of one leaf from the segments' gradients."""
     segments = [segment for one in passes for segment in one.segments]
     stacked = [part[leaf] for part in parts]
     found = jnp.concatenate(stacked) if len(stacked) > 1 else stacked[0]

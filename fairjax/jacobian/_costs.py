@@ -1,9 +1,9 @@
-r"""What each way to a Jacobian costs: the one place where strategies are compared.
+r"""The cost model by which the strategies for a Jacobian are compared.
 
-Costs are in units of one forward pass, ``F``: the FLOPs of its matrix products (where
-there are none, ``2 B P``). With ``K`` objectives, ``P`` parameters of ``b`` bytes, and
-the machine balance ``β``, the FLOPs that a device does in the time in which it moves a
-byte,
+Costs are in units of one forward pass, ``F``: the FLOPs of its matrix products (or
+``2 B P`` where a pass has no matrix product). There are ``K`` objectives and ``P``
+parameters of ``b`` bytes. The machine balance ``β`` is the number of FLOPs that a
+device does in the time in which it moves a byte. Then
 
 .. math::
     \text{plain}  &= 3 \\
@@ -15,13 +15,17 @@ byte,
     c_p &= 2 \text{ for one segment, and }
            1 + \rho_p + \gamma + \beta\,3 s_p P b / F \text{ for } s_p > 1,
 
-where ``ρ`` is the padding of the windows (the sum of their capacities over ``B``),
-``γ`` the gathering of examples into them, ``M`` the segments to be mixed (0 if every
-segment is a row of its own), ``η`` what a batched pull costs against a plain one, and
-``μ`` the same in a loop over chunks. A model with a loop that parameters enter is
-differentiated in padded groups, forward again and backward: ``c_p = 6`` for
-``s_p > 1``.
-``β, γ, η, μ`` were measured on a CPU, and are estimates for other devices.
+where pass ``p`` has ``s_p`` segments and
+
+- ``ρ`` is the padding of the windows: the sum of their capacities over ``B``;
+- ``γ`` is the cost of gathering examples into the windows;
+- ``M`` is the number of segments to be mixed: 0 if every segment is one row;
+- ``η`` is the cost of a batched pull relative to a plain pull;
+- ``μ`` is the cost of a pull in a loop over chunks relative to a plain pull.
+
+A model with a loop that parameters enter is differentiated in padded groups, forward
+again and backward: ``c_p = 6`` for ``s_p > 1``. The values of ``β, γ, η, μ`` were
+measured on a CPU, and are estimates for other devices.
 """
 
 from collections.abc import Sequence
@@ -37,11 +41,11 @@ class Machine(NamedTuple):
     """Constants of a kind of device.
 
     Attributes:
-      balance: FLOPs in the time of moving a byte.
-      batched: Cost of a batched pull against a plain one.
-      looped: Cost of a pull in a loop over chunks against a plain one.
-      gathered: Cost of gathering windows, in forward passes.
-      memory: Bytes that batched pulls may take before they are done in chunks.
+      balance: FLOPs in the time in which the device moves a byte, β.
+      batched: Cost of a batched pull relative to a plain pull, η.
+      looped: Cost of a pull in a loop over chunks relative to a plain pull, μ.
+      gathered: Cost of gathering windows, in forward passes, γ.
+      memory: Bytes that batched pulls may take; above that they are done in chunks.
       chunk: The best number of rows in a chunk, if there is memory for it.
     """
 
@@ -67,12 +71,13 @@ class Sizes(NamedTuple):
     """Static sizes of a Jacobian.
 
     Attributes:
-      objectives: K.
-      examples: B; 1 where objectives are no functions of a batch of examples.
-      params: P.
-      param_bytes: ``P b``.
-      flops: Of the forward pass' matrix products.
-      largest: Bytes of the largest cotangent of a matrix product.
+      objectives: Number of objectives, K.
+      examples: Number of examples, B; 1 where the objectives are not functions of a
+        batch of examples.
+      params: Number of parameters, P.
+      param_bytes: Bytes of the parameters, ``P b``.
+      flops: FLOPs of the forward pass' matrix products.
+      largest: Bytes of the largest result or operand of a matrix product.
     """
 
     objectives: int
@@ -84,18 +89,18 @@ class Sizes(NamedTuple):
 
     @property
     def forward(self) -> float:
-        """F, at least 1."""
+        """The cost of a forward pass in FLOPs, F; at least 1."""
         return max(self.flops or 2.0 * self.examples * self.params, 1.0)
 
 
 def machine() -> Machine:
-    """The constants of the default device's kind."""
+    """Returns the constants of the default device's kind."""
     backend = jax.default_backend()
     return _MACHINES.get(backend, _MACHINES["gpu"])
 
 
 def general_costs(sizes: Sizes) -> dict[str, float]:
-    """Costs of the strategies that work for any objectives."""
+    """Returns the costs of the strategies that work for any objectives."""
     here, k = machine(), sizes.objectives
     traffic = here.balance * 3 * k * sizes.param_bytes / sizes.forward
     return {
@@ -112,12 +117,13 @@ def cells_cost(
     *,
     grouped: bool = False,
 ) -> float:
-    """Cost of the passes over cells.
+    """Returns the cost of the passes over cells, in forward passes.
 
     Args:
       sizes: The sizes.
       passes: The backward passes.
-      paddings: pass -> the sum of its windows' capacities over the examples.
+      paddings: For each pass, the sum of its windows' capacities, divided by the
+        number of examples.
       grouped: Whether examples are differentiated in padded groups.
     """
     here = machine()
@@ -140,7 +146,7 @@ def cells_cost(
 
 
 def cheapest_general(sizes: Sizes) -> tuple[str, int]:
-    """The cheapest strategy for any objectives, and rows in a chunk if it loops."""
+    """Returns the cheapest strategy for any objectives, and its rows in a chunk."""
     costs = general_costs(sizes)
     per_row = 3 * sizes.largest + sizes.param_bytes
     fit = int(np.clip(machine().memory // max(per_row, 1), 1, sizes.objectives))

@@ -1,4 +1,4 @@
-"""Jaxprs: tracing them flat, evaluating equations, and estimating their cost."""
+"""Functions that trace flat jaxprs, evaluate equations, and estimate their cost."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,28 +20,28 @@ CALLS = frozenset(
 )
 
 
-OWN_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
+CUSTOM_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
 def trace_flat(
     function: Callable[..., Any], *args: Any, differentiable: bool = True
 ) -> ClosedJaxpr:
-    """The jaxpr of a function, with its calls inlined and unused equations dropped.
+    """Traces a function to a jaxpr with calls inlined and unused equations dropped.
 
-    Rematerialisation is inlined as well. A function with its own derivative stays an
+    Rematerialisation is inlined as well. A function with a custom derivative stays an
     equation, so that the derivative is kept, unless ``differentiable`` is False.
     """
-    inlined = CALLS if differentiable else CALLS | OWN_DERIVATIVES
+    inlined = CALLS if differentiable else CALLS | CUSTOM_DERIVATIVES
     closed = jax.make_jaxpr(function)(*args)
     flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
-        # Of the very type, mesh axes that it varies over included.
+        # Abstract values keep the mesh axes that the arguments vary over.
         *(aval(var) for var in closed.jaxpr.invars)
     )
     return _without_unused(flat)
 
 
 def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """The outputs of an equation, as it would be applied to these operands."""
+    """Evaluates an equation at these operands, and returns its outputs."""
     by_var = {
         atom: value
         for atom, value in zip(eqn.invars, operands, strict=True)
@@ -60,13 +60,13 @@ def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 
 
 def inner_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr:
-    """The jaxpr that a call equation calls."""
+    """Returns the jaxpr that a call equation calls."""
     inner = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
 def scan_parts(eqn: JaxprEqn) -> tuple[int, int]:
-    """How many of a scan's operands are constants, and how many are carried."""
+    """Returns how many of a scan's operands are constants, and how many are carried."""
     if "num_consts" in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]
     # Since JAX 0.12.
@@ -75,16 +75,16 @@ def scan_parts(eqn: JaxprEqn) -> tuple[int, int]:
 
 
 def matrix_flops(jaxpr: Jaxpr) -> float:
-    """FLOPs of the matrix products and convolutions of a jaxpr, nested ones too.
+    """Estimates the FLOPs of a jaxpr's matrix products and convolutions, nested too.
 
-    Of a conditional, the costliest branch; of a ``while`` loop, one iteration, since
-    the number of iterations is not known.
+    A conditional counts as its costliest branch. A ``while`` loop counts as one
+    iteration, since the number of iterations is not known.
     """
     return math.fsum(_flops(eqn) for eqn in jaxpr.eqns)
 
 
 def largest_product(jaxpr: Jaxpr) -> float:
-    """Bytes of the largest result or operand of a matrix product, nested ones too."""
+    """Returns the bytes of a matrix product's largest operand or result, nested too."""
     sizes = [0.0]
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
@@ -95,12 +95,12 @@ def largest_product(jaxpr: Jaxpr) -> float:
 
 
 def read(env: Mapping[Var, Any], atom: Var | Literal) -> Any:
-    """The value of an operand."""
+    """Returns the value of an operand."""
     return atom.val if isinstance(atom, Literal) else env[atom]
 
 
 def aval(atom: Var | Literal) -> Any:
-    """The abstract value of an atom, an array's: JAX declares a wider type."""
+    """Returns an atom's abstract value, an array's; JAX declares a wider type."""
     return atom.aval
 
 

@@ -1,7 +1,7 @@
-"""Whether a backward pass is linear in its cotangents.
+"""Checks whether a backward pass is linear in its cotangents.
 
-A user's own derivative may clip gradients or normalise them. Such a rule gives other
-rows where cotangents are pulled back apart and mixed afterwards.
+A user's custom derivative may clip gradients or normalise them. Such a rule gives
+different rows where cotangents are pulled back separately and mixed afterwards.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fairjax.jacobian._jaxprs import ClosedJaxpr
 
 
 class _Part(Enum):
-    """What a value has to do with the cotangents."""
+    """How a value depends on the cotangents: not at all, as zero, or linearly."""
 
     NONE = 0
     ZERO = 1
@@ -33,9 +33,9 @@ _SAME = frozenset(
 
 
 def is_linear(closed: ClosedJaxpr, cotangents: Sequence[bool]) -> bool:
-    """Whether each output is linear in the inputs that are cotangents.
+    """Checks whether each output is linear in the inputs that are cotangents.
 
-    What is not known to be linear is taken not to be.
+    An operation that is not known to be linear counts as not linear.
     """
     jaxpr = closed.jaxpr
     parts = dict.fromkeys(jaxpr.constvars, _Part.NONE)
@@ -57,10 +57,10 @@ def is_linear(closed: ClosedJaxpr, cotangents: Sequence[bool]) -> bool:
 
 
 def _result(eqn: JaxprEqn, operands: list[_Part]) -> _Part | None:
-    """The part of an equation's outputs; None where they are not linear."""
+    """Returns the part of an equation's outputs; None where they are not linear."""
     name, linear = eqn.primitive.name, operands.count(_Part.LINEAR)
     if name in _SUMS:
-        # The first operand of a selection says which; it may not depend on them.
+        # A selection's first operand, which chooses, must not depend on cotangents.
         terms = operands[1:] if name == "select_n" else operands
         chosen = name != "select_n" or operands[0] is not _Part.LINEAR
         if all(term is _Part.ZERO for term in terms) and chosen:

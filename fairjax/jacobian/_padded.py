@@ -1,7 +1,7 @@
 """Gradients of segments for a model that is only known to treat examples one by one.
 
-The examples of each block are dealt to groups of one size, the last group of a block
-padded, and each group is differentiated by itself, all of them at once.
+The examples of each block are divided into groups of one size; the last group of a
+block is padded. Each group is differentiated by itself, and ``vmap`` runs over groups.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,14 +27,14 @@ def padded_gradients(
     blocks: Blocks,
     length: int,
 ) -> list[Array]:
-    """Gradients of the parameters for each segment, ``[segments, *param]``.
+    """Computes the parameters' gradients for each segment, ``[segments, *param]``.
 
     Args:
       statistics: ``statistics(params, batch) -> [[B], ...]``, for any number of
         examples.
       params: The leaves of the parameters.
       batch: The leaves of the batch.
-      cotangents: Of the statistics, ``[B]`` each.
+      cotangents: Cotangents of the statistics, ``[B]`` each.
       blocks: The segments.
       length: Examples in a group.
     """
@@ -71,9 +71,10 @@ def padded_gradients(
 
 
 def group_length(size: int, blocks: int) -> int:
-    """Examples of a group: half of what a block has on average.
+    """Returns the size of a group: half of the examples that a block has on average.
 
-    Not 1 alone, of which some operations are traced to other programs than of many.
+    A group has two examples at least, because some operations are traced to a different
+    program for one example than for several.
     """
     return max(size // (2 * blocks), min(size, 2))
 
@@ -85,11 +86,11 @@ def check_any_size(
     size: int,
     length: int,
 ) -> None:
-    """Check that a group of examples is treated by the program that treats the batch.
+    """Checks that a group of examples is traced to the same program as the batch.
 
     Raises:
-      CoupledError: It is not. Statistics that are divided by the size of the batch, for
-        example, would come out wrong for a group.
+      CoupledError: If the programs differ. For example, statistics that are divided by
+        the size of the batch would be wrong for a group.
     """
     group = [
         leaf[:length] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == size else leaf
@@ -100,46 +101,46 @@ def check_any_size(
         outputs, pull = jax.vjp(lambda params: statistics(params, batch), params)
         return outputs, pull(outputs)
 
-    # The derivatives are compared too, since a function may bring its own.
+    # The derivatives are compared too, since a function may have a custom derivative.
     whole = trace_flat(backward, params, batch, differentiable=False)
     other = trace_flat(backward, params, group, differentiable=False)
     same_consts = len(whole.consts) == len(other.consts) and all(
         a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
         for a, b in zip(whole.consts, other.consts, strict=True)
     )
-    if not same_consts or not _alike(whole.jaxpr, other.jaxpr, size, length):
+    if not same_consts or not _equal(whole.jaxpr, other.jaxpr, size, length):
         raise CoupledError(
             "parameters enter a loop, and the statistics depend on the number of "
             "examples in the batch"
         )
 
 
-def _alike(a: Any, b: Any, size: int, length: int) -> bool:
-    """Whether two parts of jaxprs differ in the number of examples alone."""
+def _equal(a: Any, b: Any, size: int, length: int) -> bool:
+    """Checks whether two parts of jaxprs differ only in the number of examples."""
     if isinstance(a, ClosedJaxpr):
-        a, b = a.jaxpr, b.jaxpr  # Themselves, since JAX 0.12.
+        a, b = a.jaxpr, b.jaxpr  # Since JAX 0.12, each returns itself.
     if isinstance(a, Jaxpr):
         return len(a.eqns) == len(b.eqns) and all(
             one.primitive is other.primitive
             and one.params.keys() == other.params.keys()
             and all(
-                _alike(v, other.params[k], size, length) for k, v in one.params.items()
+                _equal(v, other.params[k], size, length) for k, v in one.params.items()
             )
             and all(
-                _alike_atoms(*atoms)
+                _equal_atoms(*atoms)
                 for atoms in zip(one.invars, other.invars, strict=True)
             )
             for one, other in zip(a.eqns, b.eqns, strict=True)
         )
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return len(a) == len(b) and all(
-            _alike(x, y, size, length) for x, y in zip(a, b, strict=True)
+            _equal(x, y, size, length) for x, y in zip(a, b, strict=True)
         )
-    # Functions among the parameters can be no part of a derivative, which is traced.
+    # A function among the parameters is not part of the derivative, which is traced.
     return (a, b) == (size, length) or callable(a) or bool(np.all(a == b))
 
 
-def _alike_atoms(a: Any, b: Any) -> bool:
+def _equal_atoms(a: Any, b: Any) -> bool:
     literals = isinstance(a, Literal), isinstance(b, Literal)
     if not any(literals):
         return True

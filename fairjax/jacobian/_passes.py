@@ -1,13 +1,14 @@
-"""Which backward passes give the Jacobian of objectives over cells.
+"""The backward passes that give the Jacobian of objectives over cells.
 
 The objectives are functions of the cell sums ``S[s, c]`` of statistics ``s``, so
-``∂L_k/∂θ = Σ_s Σ_c A[k, s, c] ∂S[s, c]/∂θ`` with ``A = ∂L/∂S``. Where one objective
-alone reads a pair ``(s, c)``, ``A`` enters the cotangent of the examples in the cell,
-and all of the objective's pairs make one segment. Pairs that several objectives read
-are a segment each, and mixed by ``A`` afterwards. A backward pass treats segments
-together that share no cell, since then each example contributes to one of them.
+``∂L_k/∂θ = Σ_s Σ_c A[k, s, c] ∂S[s, c]/∂θ`` with ``A = ∂L/∂S``. If a single objective
+reads a pair ``(s, c)``, ``A`` enters the cotangent of the examples in the cell. All
+such pairs of the objective make one segment. A pair that several objectives read is a
+segment by itself, and such segments are mixed by ``A`` afterwards. One backward pass
+computes several segments that share no cell, since each example then contributes to
+one segment.
 
-All this is static: it follows from what the objectives declare to read.
+The passes are static: they follow from what the objectives declare to read.
 """
 
 import itertools
@@ -26,9 +27,9 @@ class Segment(NamedTuple):
     """Cells whose examples are pulled back together.
 
     Attributes:
-      objective: The objective whose gradient this is part of; ``SHARED`` for a pair of
-        a statistic and a cell that several objectives read.
-      pairs: bool ``[S, C]``, the cells, and the statistics pulled back in each.
+      objective: The objective whose gradient the segment is part of; ``SHARED`` for a
+        pair of a statistic and a cell that several objectives read.
+      pairs: bool ``[S, C]``, which statistics are pulled back in which cells.
     """
 
     objective: int
@@ -36,7 +37,7 @@ class Segment(NamedTuple):
 
     @property
     def cells(self) -> np.ndarray:
-        """Bool ``[C]``."""
+        """Which cells the segment has, bool ``[C]``."""
         return np.any(self.pairs, axis=0)
 
 
@@ -47,7 +48,7 @@ class Pass(NamedTuple):
 
     @property
     def segment_of_cell(self) -> np.ndarray:
-        """Int ``[C]``, −1 for a cell in no segment."""
+        """The segment of each cell, int ``[C]``; −1 for a cell in no segment."""
         cells = np.full(self.segments[0].cells.shape, -1)
         for i, segment in enumerate(self.segments):
             cells[segment.cells] = i
@@ -55,7 +56,7 @@ class Pass(NamedTuple):
 
     @property
     def sources(self) -> np.ndarray:
-        """Int ``[S, C]``: the objective, or ``SHARED``, or ``UNREAD``."""
+        """The objective of each pair, or ``SHARED`` or ``UNREAD``, int ``[S, C]``."""
         sources = np.full(self.segments[0].pairs.shape, UNREAD)
         for segment in self.segments:
             sources[segment.pairs] = segment.objective
@@ -63,7 +64,7 @@ class Pass(NamedTuple):
 
 
 def readers(objectives: CellObjectives) -> np.ndarray:
-    """Bool ``[K, S, C]``: which objective reads which statistic of which cell."""
+    """Returns which objective reads which statistic of which cell, ``[K, S, C]``."""
     return np.stack(
         [
             np.stack([f.cells & (s in f.statistics) for s in objectives.statistics])
@@ -75,13 +76,14 @@ def readers(objectives: CellObjectives) -> np.ndarray:
 def choose_passes(
     reads: np.ndarray, cost: Callable[[Sequence[Pass]], float]
 ) -> tuple[Pass, ...]:
-    """The cheapest passes, where a statistic's shared pairs may be pulled or mixed.
+    """Returns the cheapest passes, with each statistic's shared pairs pulled or mixed.
 
-    Pulled, each of its readers is pulled back by itself, as if it were alone.
+    Where the shared pairs are pulled, each objective that reads them is pulled back by
+    itself, as if no other objective read them.
     """
     _, statistics, _ = reads.shape
     shared = [s for s in range(statistics) if (reads[:, s].sum(axis=0) > 1).any()]
-    # Beyond a handful of shared statistics, all are treated alike.
+    # With more than four shared statistics, all are pulled or all are mixed.
     choices = itertools.product((False, True), repeat=len(shared))
     if len(shared) > 4:
         choices = [(False,) * len(shared), (True,) * len(shared)]
@@ -93,7 +95,7 @@ def choose_passes(
 
 
 def cell_order(passes: Sequence[Pass]) -> np.ndarray:
-    """An order of the cells in which the segments of a pass have few gaps."""
+    """Returns an order of the cells in which the segments of a pass have few gaps."""
     keys = sorted(
         (p.segment_of_cell for p in passes), key=lambda cells: -cells.max(initial=-1)
     )
@@ -102,7 +104,7 @@ def cell_order(passes: Sequence[Pass]) -> np.ndarray:
 
 
 def runs(segments: np.ndarray) -> list[tuple[int, int, int]]:
-    """Runs of equal segments as ``(segment, first, one past the last)``; −1 skipped."""
+    """Lists runs of equal segments, except −1, as ``(segment, first, last + 1)``."""
     edges = [0, *(np.flatnonzero(np.diff(segments)) + 1).tolist(), len(segments)]
     return [
         (int(segments[a]), a, b)
@@ -124,7 +126,7 @@ def _segments(reads: np.ndarray, pulled: set[int]) -> list[Segment]:
 
 
 def _pack(segments: Sequence[Segment]) -> tuple[Pass, ...]:
-    """First fit: a segment joins the first pass that has none of its cells."""
+    """Packs segments, each into the first pass that has none of the segment's cells."""
     packed: list[list[Segment]] = []
     taken: list[np.ndarray] = []
     for segment in segments:

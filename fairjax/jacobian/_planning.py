@@ -1,4 +1,4 @@
-"""Which strategy computes a Jacobian: decided at trace time, from static sizes."""
+"""The choice of a Jacobian's strategy, at trace time, from static sizes."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ _DEFAULT_CHUNK = 8
 
 
 class Plan(NamedTuple):
-    """How a Jacobian is computed, and why; made by :func:`explain`.
+    """How a Jacobian is computed, and why; returned by :func:`explain`.
 
     Attributes:
       strategy: ``"jacrev"``, ``"pulls"``, ``"map"`` or ``"cells"``.
-      reason: One sentence.
-      costs: strategy -> its estimated cost in forward passes. Without ``"cells"``
-        where that is not possible. Empty where the strategy was given by name.
+      reason: Why this strategy, in one sentence.
+      costs: strategy -> its estimated cost in forward passes. There is no ``"cells"``
+        where that strategy is not possible. Empty where the caller chose the strategy.
       chunk_size: Rows at a time under ``"map"``.
     """
 
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A plan, and what the cells strategy has found out on the way."""
+    """A plan, and what the cells strategy has prepared for it."""
 
     plan: Plan
     prepared: _cells.Prepared | None = None
@@ -52,14 +52,14 @@ def decide(
     params: Params,
     args: tuple[Any, ...],
 ) -> Decision:
-    """The plan for these arguments, as :func:`fairjax.value_and_jacobian` has them."""
+    """Returns the plan for the arguments of :func:`fairjax.value_and_jacobian`."""
     if strategy not in ("auto", "cells"):
         chunk = chunk_size or _DEFAULT_CHUNK
         return Decision(Plan(strategy, "chosen by name", {}, chunk))
     if strategy == "cells":
         return _decide_cells(objective_fn, params, args)
     if not isinstance(objective_fn, CellObjectives):
-        reason = "the objectives are no functions of cell means"
+        reason = "the objectives are not functions of cell means"
         closed, shape = jax.make_jaxpr(
             lambda params: objective_fn(params, *args), return_shape=True
         )(params)
@@ -95,17 +95,17 @@ def _decide_cells(
 ) -> Decision:
     if not isinstance(objective_fn, CellObjectives):
         raise ValueError(
-            "strategy='cells' is for fairjax.cell_objectives only; choose "
-            "strategy='auto' for other objectives."
+            "strategy='cells' must have an objective_fn of fairjax.cell_objectives; "
+            f"got {type(objective_fn).__name__}. Choose strategy='auto' for others."
         )
     batch, _ = batch_and_running(objective_fn, args)
     try:
         prepared = _cells.prepare(objective_fn, params, batch)
     except CoupledError as error:
         raise ValueError(
-            "strategy='cells' needs statistics that treat the examples of a batch one "
-            f"by one, and that is not proven here: {error}. Evaluate BatchNorm with "
-            "its running statistics, or use GroupNorm or LayerNorm; or choose "
+            "with strategy='cells', the statistics must treat the examples of a batch "
+            f"one by one, which cannot be proven here: {error}. Evaluate BatchNorm "
+            "with its running statistics, or use GroupNorm or LayerNorm; or choose "
             "strategy='auto' or 'jacrev'."
         ) from error
     examples = prepared.model.size
@@ -125,7 +125,7 @@ def _general(
     args: tuple[Any, ...],
     cells: float | None = None,
 ) -> Decision:
-    """The cheapest of the strategies for any objectives."""
+    """Decides for the cheapest of the strategies that work for any objectives."""
     costs = general_costs(sizes)
     if cells is not None:
         costs["cells"] = cells
@@ -169,7 +169,7 @@ def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
 
 
 def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
-    """Whether arrays may be spread over devices, outside of a manual region."""
+    """Checks whether arrays may be sharded over devices, outside a manual region."""
     arrays = [
         leaf
         for leaf in jax.tree.leaves((params, args))
@@ -188,11 +188,11 @@ def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
 def batch_and_running(
     objectives: CellObjectives, args: tuple[Any, ...]
 ) -> tuple[Batch, RunningMeans | None]:
-    """The arguments of cell objectives after the parameters, checked."""
+    """Returns the checked arguments that follow the parameters of cell objectives."""
     if not 1 <= len(args) <= 2:
         raise ValueError(
-            "cell objectives are differentiated at (params, batch), or with a decay "
-            f"at (params, batch, running); got {len(args)} arguments after params."
+            "the arguments must be (params, batch), or for objectives with a decay "
+            f"(params, batch, running); got {len(args)} arguments after params."
         )
     batch, running = args if len(args) == 2 else (args[0], None)
     objectives.check_call(batch, running)
@@ -200,25 +200,25 @@ def batch_and_running(
 
 
 def split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
-    """What an objective function returned, as ``(values, aux)``."""
+    """Returns an objective function's result as ``(values, aux)``."""
     pair = isinstance(result, tuple)
     if pair != has_aux or (pair and len(result) != 2):
         raise ValueError(
             "the objective function must return "
             + ("(values, aux), since has_aux=True" if has_aux else "values [K]")
-            + (f", not {len(result)} things" if pair else ", not one thing")
-            + ("." if has_aux else "; with has_aux=True it may return (values, aux).")
+            + (f"; got a tuple of {len(result)}." if pair else "; got no tuple.")
+            + ("" if has_aux else " With has_aux=True it may return (values, aux).")
         )
     return result if has_aux else (result, None)
 
 
 def check_values(values: Any) -> None:
-    """Raise unless an objective function returned ``[K]``."""
+    """Raises unless an objective function returned ``[K]``."""
     if not hasattr(values, "shape") or jnp.ndim(values) != 1:
         raise ValueError(
             "the objective function must return values [K], one for each objective; "
-            f"it returned {_described(values)}. fairjax.stack_objectives makes such a "
-            "function from scalar ones."
+            f"got {_described(values)}. fairjax.stack_objectives makes such a function "
+            "of functions that return scalars."
         )
 
 

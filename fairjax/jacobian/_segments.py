@@ -1,10 +1,9 @@
-"""Ragged contractions: one parameter gradient a segment of the examples.
+"""Ragged contractions: a parameter gradient for each segment of the examples.
 
-An order of the examples makes a segment one or several blocks of neighbours. A block's
-size is only known when the step runs, so it is read through a window of a fixed
-capacity, and what lies outside of the block counts as zero. The examples that a window
-does not hold, if any, are added by a loop, so that the sum is exact however the
-examples fall.
+The examples are ordered so that a segment consists of one or several blocks of
+neighbours. A block's size is known only when the step runs. So a block is read through
+a window of fixed capacity, and rows outside the block count as zero. A loop adds the
+examples that do not fit into the windows, so that the sum is exact whatever the sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +23,8 @@ class Blocks(NamedTuple):
       capacities: The length of each block's window, at most the number of examples.
       num_segments: The number of segments.
       order: int ``[B]``, the examples in the order of the blocks.
-      starts: Where each block starts in that order.
-      stops: One past where each block stops.
+      starts: The position in ``order`` at which each block starts.
+      stops: The position in ``order`` after each block's last example.
     """
 
     segments: tuple[int, ...]
@@ -41,7 +40,7 @@ class Contraction(NamedTuple):
 
     Attributes:
       apply: ``apply(operands, cotangent) -> gradient``, linear in the cotangent and a
-        sum over the examples, of which there may be any number.
+        sum over any number of examples.
       operands: Values with an axis of examples.
       axes: The axis of the examples in each operand.
       cotangent: The cotangent of the result.
@@ -58,17 +57,17 @@ class Contraction(NamedTuple):
 def capacities(
     expected: Sequence[float], size: int, *, spread: float = 2, copying: float = 160
 ) -> list[int]:
-    """Windows for blocks of which so many examples are expected in a batch.
+    """Chooses the windows' capacities from the examples expected in each block.
 
-    Blocks of one length share their operations, and few lengths are worth it: the rows
-    of several lengths must be brought together.
+    Windows of equal length are contracted in the same operations. Several lengths need
+    less padding, but their rows must be copied together, so there are four at most.
 
     Args:
       expected: Examples expected in each block.
       size: Examples in the batch.
       spread: How many standard deviations more than expected a window holds, so that
-        the loop over the rest is rare and has little to add.
-      copying: The cost of bringing together, in examples of padding a block.
+        the loop over the remaining examples is rare and short.
+      copying: The cost for each block of copying rows together, in examples of padding.
     """
     means = np.asarray(expected, float)
     deviations = np.sqrt(np.clip(means * (1 - means / size), 0, None))
@@ -84,7 +83,7 @@ def capacities(
 
 
 def _split(needed: np.ndarray, number: int) -> np.ndarray:
-    """So many lengths, sorted, whose use in place of what is needed adds the least."""
+    """Chooses ``number`` lengths, sorted, that add the least to the needed lengths."""
     lengths, counts = np.unique(needed, return_counts=True)
     within = np.concatenate([[0], np.cumsum(counts)])
     # best[i]: the cost of the first i lengths, and the lengths that are used for them.
@@ -106,7 +105,7 @@ def _split(needed: np.ndarray, number: int) -> np.ndarray:
 def segment_gradients(
     contractions: Sequence[Contraction], blocks: Blocks
 ) -> list[Array]:
-    """Gradients of each weight for each segment, ``[segments, *weight]``."""
+    """Computes each weight's gradients for each segment, ``[segments, *weight]``."""
     lengths = np.asarray(blocks.capacities)
     parts: list[list[Array]] = [[] for _ in contractions]
     for length in np.unique(lengths).tolist():
@@ -127,17 +126,17 @@ def segment_gradients(
 def _rows(
     blocks: Blocks, start: Int[Array, ""], stop: Int[Array, ""], length: int
 ) -> tuple[Int[Array, " rows"], Bool[Array, " rows"]]:
-    """Examples start to stop, ``length`` at most, and which rows hold one."""
+    """Returns the first ``length`` examples of a block, and which rows hold one."""
     place = start + jnp.arange(length, dtype=jnp.int32)
     inside = place < stop
-    # Elsewhere a row that belongs to some block, which cannot hold a masked NaN.
+    # Other rows read an example of some block, which cannot hold a masked NaN.
     return blocks.order[jnp.where(inside, place, 0)], inside
 
 
 def _blocks_at_once(contraction: Contraction, length: int) -> int:
-    """How many windows to fill before contracting them.
+    """Returns how many windows to fill before contracting them: all that fit.
 
-    All that fit: on a GPU that is the fastest, and a CPU does as well with any number.
+    All that fit are the fastest on a GPU; on a CPU any number is equally fast.
     """
     room = 2**26 if jax.default_backend() == "cpu" else 2**30
     whole = sum(v.nbytes for v in (*contraction.operands, contraction.cotangent))
@@ -165,7 +164,7 @@ def _contract(
 def _gather_segments(
     parts: Sequence[Array], lengths: np.ndarray, blocks: Blocks
 ) -> Array:
-    """Rows of blocks, grouped by capacity, to sums by segment."""
+    """Sums rows of blocks, which are grouped by capacity, within each segment."""
     segments = np.asarray(blocks.segments)[np.argsort(lengths, kind="stable")]
     if len(segments) > blocks.num_segments:
         rows = jnp.concatenate(parts)
@@ -180,7 +179,7 @@ def _gather_segments(
 def _add_rest(
     contractions: Sequence[Contraction], blocks: Blocks, sums: list[Array]
 ) -> list[Array]:
-    """Add the examples beyond the blocks' windows, one window at a time."""
+    """Adds the examples beyond the blocks' windows, one window at a time."""
     segments = jnp.asarray(blocks.segments, jnp.int32)
     length = max(blocks.capacities)
     if length == len(blocks.order) and min(blocks.capacities) == length:
@@ -205,7 +204,7 @@ def _add_rest(
 
 
 def mix(matrix: Array, rows: Array) -> Float[Array, "K ..."]:
-    """``matrix [K, segments] @ rows [segments, *param]``, in the rows' type."""
+    """Computes ``matrix [K, segments] @ rows [segments, *param]`` in the rows' type."""
     wide = jnp.promote_types(rows.dtype, jnp.float32)
     flat = rows.reshape(rows.shape[0], -1).astype(wide)
     mixed = jnp.dot(matrix.astype(wide), flat, precision=jax.lax.Precision.HIGHEST)

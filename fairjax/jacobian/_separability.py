@@ -1,8 +1,8 @@
 """A proof that a model treats the examples of a batch one by one, from its jaxpr.
 
 Every value is followed through the jaxpr: whether it depends on the batch, and if so,
-which of its axes runs over the examples. So a separable model may be called coupled,
-where a rule is missing, and never the other way round.
+which of its axes runs over the examples. Where a rule is missing, a separable model is
+called coupled; a coupled model is never called separable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from fairjax.jacobian._jaxprs import (
     CALLS,
-    OWN_DERIVATIVES,
+    CUSTOM_DERIVATIVES,
     aval,
     evaluate,
     inner_jaxpr,
@@ -55,10 +55,10 @@ class Analysis(NamedTuple):
 
 
 def analyse(jaxpr: Jaxpr, in_kinds: Sequence[Kind], size: int) -> Analysis:
-    """Follow ``size`` examples through a jaxpr, given the kinds of its inputs.
+    """Follows ``size`` examples through a jaxpr, given the kinds of its inputs.
 
     Raises:
-      CoupledError: The examples are coupled, or not proven not to be.
+      CoupledError: If the examples are not proven to be separate.
     """
 
     def follow(closed: ClosedJaxpr, kinds: Sequence[Kind]) -> Nested:
@@ -76,7 +76,7 @@ def analyse(jaxpr: Jaxpr, in_kinds: Sequence[Kind], size: int) -> Analysis:
         if all(kind.axis is None for kind in operands):
             found = _without_examples(eqn, operands)
         else:
-            verdict = _judge(Equation(eqn, operands, size, follow))
+            verdict = _verdict(Equation(eqn, operands, size, follow))
             verdicts[index] = verdict
             positional |= verdict.positional
             found = [Kind(None if a is None else int(a)) for a in verdict.axes]
@@ -85,12 +85,12 @@ def analyse(jaxpr: Jaxpr, in_kinds: Sequence[Kind], size: int) -> Analysis:
 
 
 def kind_of(atom: Var | Literal, kinds: Mapping[Var, Kind]) -> Kind:
-    """The kind of an operand; a literal is a constant."""
+    """Returns the kind of an operand; a literal is a constant."""
     return Kind() if isinstance(atom, Literal) else kinds[atom]
 
 
 def is_uniform(atom: Any, kind: Kind, axis: int) -> bool:
-    """Whether a value without examples is the same for all at this axis of theirs."""
+    """Checks whether a value without examples is constant along the examples' axis."""
     shape = aval(atom).shape
     return not shape or shape[axis] == 1 or axis in kind.uniform
 
@@ -121,7 +121,7 @@ def _uniform_axes(eqn: JaxprEqn, operands: Sequence[Kind], rank: int) -> frozens
     return frozenset()
 
 
-def _judge(e: Equation) -> Verdict:
+def _verdict(e: Equation) -> Verdict:
     rule = _RULES.get(e.eqn.primitive.name)
     if rule is None:
         raise CoupledError(f"{e.title} is not known to keep examples apart")
@@ -148,10 +148,10 @@ def _call(e: Equation) -> Verdict:
     return Verdict(inside.axes, opaque=e.has_params, positional=inside.positional)
 
 
-def _own_derivative(e: Equation) -> Verdict:
-    """A function with its own derivative, which must keep examples apart as well."""
+def _custom_derivative(e: Equation) -> Verdict:
+    """Follows a function with a custom derivative, which must keep examples apart."""
     if e.has_params:
-        raise CoupledError(f"{e.title} has its own derivative in parameters")
+        raise CoupledError(f"{e.title} has a custom derivative by parameters")
     axes, positional = e.follow(inner_jaxpr(e.eqn), e.operands)
     inputs = _differentiable(e.eqn.invars, [kind.axis for kind in e.operands])
     outputs = _differentiable(e.eqn.outvars, axes)
@@ -172,10 +172,10 @@ def _own_derivative(e: Equation) -> Verdict:
     cotangents = [aval(e.eqn.outvars[i]) for i in outputs]
     closed = trace_flat(backward, arguments, cotangents, differentiable=False)
     pulled = [False] * len(arguments) + [True] * len(cotangents)
-    # A rule for tangents is linear, or JAX could not transpose it.
+    # A rule for tangents is linear; JAX could not transpose one that is not.
     if e.eqn.primitive.name == "custom_vjp_call" and not is_linear(closed, pulled):
         raise CoupledError(
-            f"{e.title} has its own derivative, not known to be linear in cotangents"
+            f"{e.title} has a custom derivative, not known to be linear in cotangents"
         )
     kinds = [*e.operands, *(Kind(axes[i]) for i in outputs)]
     found = e.follow(closed, kinds)
@@ -186,7 +186,7 @@ def _own_derivative(e: Equation) -> Verdict:
 
 
 def _differentiable(atoms: Sequence[Any], axes: Sequence[int | None]) -> list[int]:
-    """Which values have examples and derivatives."""
+    """Returns which values have examples and derivatives."""
     return [
         i
         for i, (atom, axis) in enumerate(zip(atoms, axes, strict=True))
@@ -224,10 +224,10 @@ def _while(e: Equation) -> Verdict:
 def _fixed_point(
     e: Equation, body: ClosedJaxpr, inside: list[Kind], carried: range
 ) -> tuple[Nested, dict[int, int]]:
-    """Which carried values have examples, such that the body keeps it so.
+    """Finds which carried values have examples both before and after the body.
 
-    ``inside`` is updated in place. Also returns the carried constants that have one
-    row an example, such as a state that starts at zeros, and their axis.
+    Updates ``inside`` in place. Also returns the carried constants that have one row
+    for each example, such as a state that starts at zeros, and their axis.
     """
     rows = {}
     for i in carried:
@@ -256,7 +256,7 @@ def _cond(e: Equation) -> Verdict:
 _RULES: Mapping[str, Rule] = {
     **OPERATIONS,
     **dict.fromkeys(CALLS, _call),
-    **dict.fromkeys(OWN_DERIVATIVES, _own_derivative),
+    **dict.fromkeys(CUSTOM_DERIVATIVES, _custom_derivative),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

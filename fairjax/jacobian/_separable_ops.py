@@ -1,9 +1,9 @@
-"""How single primitives treat the axis of the examples.
+"""Rules for how single primitives treat the axis of the examples.
 
-A rule says on which axis of its results the examples lie, given on which axis of its
-operands, or raises :class:`CoupledError` where the primitive contracts, reduces, sorts
-or otherwise mixes along that axis. A primitive without a rule is not proven to keep the
-examples apart.
+From the examples' axis in a primitive's operands, a rule derives their axis in the
+results. A rule raises :class:`CoupledError` where the primitive contracts, reduces,
+sorts or otherwise mixes along the examples' axis. A primitive without a rule is not
+proven to keep the examples apart.
 """
 
 import math
@@ -16,7 +16,7 @@ from fairjax.jacobian._jaxprs import aval
 
 
 class CoupledError(Exception):
-    """The examples of a batch are coupled, or not proven not to be."""
+    """The examples of a batch are not proven to be separate."""
 
 
 class Kind(NamedTuple):
@@ -37,11 +37,11 @@ class Verdict(NamedTuple):
     """How an equation treats the axis of the examples.
 
     Attributes:
-      axes: That axis in each output.
-      aligned: operand -> the axis at which an operand without examples meets them.
-      contracted: The one operand, a weight, which each example is contracted with.
+      axes: The examples' axis in each output.
+      aligned: operand without examples -> the axis at which it meets the examples.
+      contracted: The operand, a weight, with which each example is contracted.
       opaque: Whether a parameter enters a nested jaxpr along with the examples.
-      positional: Whether a constant within a nested jaxpr has one row an example.
+      positional: Whether a constant within a nested jaxpr has one row per example.
     """
 
     axes: Sequence[int | None]
@@ -52,7 +52,10 @@ class Verdict(NamedTuple):
 
 
 class Nested(NamedTuple):
-    """The examples' axis in each output of a nested jaxpr, and if it is positional."""
+    """A nested jaxpr: the examples' axis in each output, and whether it is positional.
+
+    Positional means that an example's result depends on its position in the batch.
+    """
 
     axes: list[int | None]
     positional: bool
@@ -83,26 +86,26 @@ class Equation(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The primitive, in an error."""
+        """The primitive, as error messages name it."""
         return f"the operation {self.eqn.primitive.name!r}"
 
     def couples(self) -> CoupledError:
-        """The error that this equation combines examples."""
+        """Returns the error that this equation combines examples."""
         return CoupledError(f"{self.title} combines examples of the batch")
 
     def one_axis(self) -> int:
-        """The axis of the examples, where all operands with examples share it."""
+        """Returns the examples' axis, which all operands with examples must share."""
         axes = {kind.axis for kind in self.operands if kind.axis is not None}
         if len(axes) != 1:
             raise self.couples()
         return axes.pop()
 
     def along(self, axis: int, aligned: Mapping[int, int] | None = None) -> Verdict:
-        """All outputs have the examples at this axis."""
+        """Returns the verdict that all outputs have the examples at this axis."""
         return Verdict([axis] * len(self.eqn.outvars), aligned or {})
 
     def align(self, axis: int) -> dict[int, int]:
-        """All operands without examples meet them at this axis."""
+        """Aligns all operands without examples with the examples at this axis."""
         return {i: axis for i, kind in enumerate(self.operands) if kind.axis is None}
 
 
@@ -129,7 +132,7 @@ def _transpose(e: Equation) -> Verdict:
 
 
 def _dropping(name: str) -> Callable[[Equation], Verdict]:
-    """A rule for what drops the axes that a parameter names."""
+    """Returns a rule for primitives that drop the axes which a parameter names."""
 
     def rule(e: Equation) -> Verdict:
         axis, dropped = e.one_axis(), e.eqn.params[name]
@@ -141,7 +144,7 @@ def _dropping(name: str) -> Callable[[Equation], Verdict]:
 
 
 def _along(name: str) -> Callable[[Equation], Verdict]:
-    """A rule for what runs along the one axis that a parameter names."""
+    """Returns a rule for primitives that run along the axis which a parameter names."""
 
     def rule(e: Equation) -> Verdict:
         axis = e.one_axis()
@@ -180,7 +183,7 @@ def _rev(e: Equation) -> Verdict:
 
 def _slice(e: Equation) -> Verdict:
     axis, strides = e.one_axis(), e.eqn.params["strides"]
-    # Of full length, which is checked of all results, so it starts at the first.
+    # The length of every result is checked to be full, so the slice starts at 0.
     if strides is not None and strides[axis] != 1:
         raise e.couples()
     return e.along(axis)
@@ -275,7 +278,7 @@ def _gather(e: Equation) -> Verdict:
 
 
 def _only(e: Equation, axes: Sequence[int | None]) -> tuple[int, int]:
-    """The one operand that has examples, and their axis."""
+    """Returns the only operand that has examples, and their axis."""
     found = [(i, axis) for i, axis in enumerate(axes) if axis is not None]
     if len(found) != 1:
         raise e.couples()
@@ -285,7 +288,7 @@ def _only(e: Equation, axes: Sequence[int | None]) -> tuple[int, int]:
 def _meet_at(
     e: Equation, axes: Sequence[int | None], pair: tuple[int, int]
 ) -> dict[int, int] | None:
-    """Operands to align if the examples lie at this pair of batch axes, else None."""
+    """Returns operands to align if examples lie at a pair of batch axes, else None."""
     if all(axis != place for axis, place in zip(axes, pair, strict=True)):
         return None
     if any(axis not in (None, p) for axis, p in zip(axes, pair, strict=True)):

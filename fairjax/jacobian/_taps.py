@@ -1,12 +1,11 @@
 """Reverse-mode differentiation that stops where a parameter meets the examples.
 
-A tap, a zero of the shape of a result, is added wherever a value that depends on
-parameters alone meets a value with examples: to the result of a product with a weight,
-or to the parameter itself once it is repeated for each example. One reverse pass then
-gives the cotangent of every tap, one row an example, from which the gradient of the
-parameter can be summed over any segment of the examples. What happens to parameters
-before they meet examples (casts, weight normalisation) is pulled back segment by
-segment.
+A tap is a zero array that is added where a value that depends on parameters alone meets
+a value with examples. It is added to the result of a product with a weight, or to a
+parameter that has been repeated for each example. One reverse pass then gives the
+cotangent of every tap, with one row for each example. From these rows the parameter's
+gradient can be summed over any segment of the examples. Operations on parameters before
+they meet examples (casts, weight normalisation) are pulled back segment by segment.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +30,11 @@ class Tap(NamedTuple):
       index: The equation; None for an output of the jaxpr.
       operand: Which operand of the equation.
       axis: The examples' axis in the tap.
-      met: Where each example is contracted with the value, the examples' axis in the
-        other operand; None where the value is repeated for each example.
+      met: The examples' axis in the other operand, if each example is contracted with
+        the value; None if the value is repeated for each example.
       shape: The tap's shape.
-      dtype: Its type, that of the value it is added to.
-      varying: Mesh axes that it varies over, within ``shard_map``.
+      dtype: The tap's type, which is the type of the value that it is added to.
+      varying: Mesh axes that the tap varies over, within ``shard_map``.
     """
 
     atom: Var | Literal
@@ -53,7 +52,7 @@ class Model(NamedTuple):
 
     Attributes:
       closed: Its flat jaxpr; inputs are the leaves of the parameters, then the batch's.
-      analysis: What depends on what.
+      analysis: What each value depends on.
       taps: Where parameters meet examples.
       num_params: The number of parameter leaves.
       size: The number of examples.
@@ -67,16 +66,16 @@ class Model(NamedTuple):
 
 
 class Linearized(NamedTuple):
-    """A model at given parameters and batch; made by :func:`linearize`.
+    """A model at given parameters and batch; returned by :func:`linearize`.
 
     Attributes:
       model: The model.
       params: The leaves of the parameters.
       outputs: The model's outputs, ``[B]`` each.
       pull: Cotangents of the outputs -> cotangents of the taps.
-      met: What each weight is contracted with; None for a value that is repeated.
+      met: The operand that each weight is contracted with; None for a repeated value.
       values: The parameter-only value of each tap.
-      pull_params: Cotangents of those values -> cotangents of the parameters.
+      pull_params: Cotangents of these values -> cotangents of the parameters.
     """
 
     model: Model
@@ -90,10 +89,10 @@ class Linearized(NamedTuple):
     def gradients(
         self, cotangents: Sequence[Array], blocks: Blocks | None
     ) -> Sequence[Array]:
-        """Gradients of the leaves of the parameters, ``[segments, *param]``.
+        """Computes gradients of the parameters' leaves, ``[segments, *param]``.
 
         Args:
-          cotangents: Of the outputs, ``[B]`` each.
+          cotangents: Cotangents of the outputs, ``[B]`` each.
           blocks: The segments; None for one segment of all examples.
         """
         (tapped,) = self.pull(list(cotangents))
@@ -126,7 +125,7 @@ class Linearized(NamedTuple):
 
 
 def find_taps(jaxpr: Jaxpr, analysis: Analysis, size: int) -> tuple[Tap, ...]:
-    """All places of a jaxpr where parameter-only values meet examples."""
+    """Finds all points of a jaxpr where parameter-only values meet examples."""
     taps = []
     for index, verdict in analysis.verdicts.items():
         eqn = jaxpr.eqns[index]
@@ -162,7 +161,7 @@ def linearize(
     params: Sequence[Array],
     batch: Sequence[Any],
 ) -> Linearized:
-    """Evaluate a model, and prepare to pull cotangents back.
+    """Evaluates a model, and prepares to pull cotangents back.
 
     Args:
       model: The model.
@@ -231,7 +230,7 @@ def _forward(
 
 
 def _narrow(tap: Tap, env: Mapping[Var, Any], jaxpr: Jaxpr) -> Array:
-    """The parameter-only value, once rather than once an example."""
+    """Returns the parameter-only value without repeating it for each example."""
     value = read(env, tap.atom)
     if tap.met is not None or value.ndim == 0 or value.shape[tap.axis] == 1:
         return value
@@ -253,7 +252,7 @@ def _producer(jaxpr: Jaxpr, atom: Any) -> JaxprEqn | None:
 def _pull_to(
     value: Array, operand: int, eqn: JaxprEqn
 ) -> Callable[[Sequence[Array], Array], Array]:
-    """Pull a cotangent back to the weight that is one operand of a product."""
+    """Returns a function that pulls a product's cotangent back to a weight."""
 
     def apply(operands: Sequence[Array], cotangent: Array) -> Array:
         def result(weight):
@@ -266,7 +265,7 @@ def _pull_to(
 
 
 def _sum_to(value: Array, axis: int) -> Callable[[Sequence[Array], Array], Array]:
-    """Sum a cotangent to the value that was repeated along the examples' axis."""
+    """Returns a function that sums a cotangent over the examples' axis of a value."""
 
     def apply(operands: Sequence[Array], cotangent: Array) -> Array:
         (ones,) = operands
@@ -284,7 +283,7 @@ def _sum_to(value: Array, axis: int) -> Callable[[Sequence[Array], Array], Array
 
 
 def vary(tree: PyTree[Array], axes: Sequence[str]) -> PyTree[Array]:
-    """Values that may differ between the devices along mesh axes, if any."""
+    """Marks values as varying over mesh axes, where they do not vary yet."""
 
     def leaf(value):
         new = tuple(

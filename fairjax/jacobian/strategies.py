@@ -1,10 +1,11 @@
-r"""The five ways from objectives to their Jacobian, under one function.
+r"""The Jacobian of several objectives, by four strategies or by the cheapest of them.
 
 Reverse-mode differentiation of ``K`` objectives costs ``1 + 2K`` forward passes in
 general. Objectives that are functions of cell means (:mod:`fairjax.objectives`) need
-two for each statistic, however many objectives and cells there are, because each
-example lies in one cell. Which way is the cheapest follows from static sizes, by the
-cost model of ``fairjax/jacobian/_costs.py``; :func:`explain` tells the choice.
+two forward passes for each statistic. This number does not depend on the numbers of
+objectives and cells, because each example lies in one cell. Static sizes decide which
+strategy is the cheapest, by the cost model of ``fairjax/jacobian/_costs.py``;
+:func:`explain` returns the choice.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
 
 
 class _Pullback(NamedTuple):
-    """Values, what else the objectives return, and how to pull rows back."""
+    """Values and aux of the objectives, and the function that pulls rows back."""
 
     values: Values
     aux: Any
@@ -45,25 +46,28 @@ def value_and_jacobian(
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., tuple[Any, Jacobian]]:
-    r"""Values and Jacobian of several objectives: :math:`J_k = \nabla_\theta L_k`.
+    r"""Makes a function that computes several objectives' values and Jacobian.
+
+    The rows of the Jacobian are the gradients, :math:`J_k = \nabla_\theta L_k`.
 
     Args:
       objective_fn: ``objective_fn(params, *args) -> values [K]``, or with ``has_aux``
         ``(values, aux)``. A :class:`~fairjax.CellObjectives` with a ``decay`` is
         called ``(params, batch, running)`` and returns its running means as aux.
-      strategy: All agree up to rounding.
+      strategy: How to differentiate; all strategies agree up to rounding.
 
         - ``"pulls"``: one forward pass, and a backward pass for each objective.
-        - ``"jacrev"``: the same, the backward passes batched.
+        - ``"jacrev"``: as ``"pulls"``, with the backward passes batched.
         - ``"map"``: a loop over ``chunk_size`` rows at a time; the least memory.
         - ``"cells"``: for :class:`~fairjax.CellObjectives` whose statistics treat
-          examples one by one; one backward pass for each statistic. Differentiable
-          once, since it holds a loop; use another for derivatives of gradients.
+          examples one by one; one backward pass for each statistic. It contains a
+          loop, so it is differentiable once: use another strategy for derivatives of
+          gradients.
         - ``"auto"``: the cheapest by the cost model; ``"pulls"`` on a mesh of several
           devices outside ``shard_map``, where the others would gather the batch.
       has_aux: Whether ``objective_fn`` returns ``(values, aux)``.
-      chunk_size: Rows at a time for ``"map"``; 8 by default, and under ``"auto"`` by
-        the cost model.
+      chunk_size: Rows at a time for ``"map"``: 8 by default; under ``"auto"``, chosen
+        by the cost model.
 
     Returns:
       ``f(params, *args) -> (values [K], jacobian [K, *param])``, or with ``has_aux``
@@ -72,8 +76,8 @@ def value_and_jacobian(
       batch, the same on each device.
 
     Raises:
-      ValueError: An unknown strategy; ``"cells"`` where it is not possible, saying
-        why; parameters that are not floating-point; values that are not ``[K]``.
+      ValueError: If ``strategy`` is unknown; if ``"cells"`` is not possible, with the
+        reason; if parameters are not floating-point; if the values are not ``[K]``.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -118,16 +122,16 @@ def explain(
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., Plan]:
-    """The plan that :func:`value_and_jacobian` follows for the same arguments.
+    """Makes a function that returns the plan of :func:`value_and_jacobian`.
 
     Args:
-      objective_fn: As there, as are the other arguments.
-      strategy: See there.
-      has_aux: See there.
-      chunk_size: See there.
+      objective_fn: As for :func:`value_and_jacobian`.
+      strategy: As for :func:`value_and_jacobian`.
+      has_aux: As for :func:`value_and_jacobian`.
+      chunk_size: As for :func:`value_and_jacobian`.
 
     Returns:
-      ``f(params, *args) -> Plan``; arguments may be abstract
+      ``f(params, *args) -> Plan``, the plan for these arguments, which may be abstract
       (``jax.ShapeDtypeStruct``).
 
     Example:
@@ -135,7 +139,7 @@ def explain(
       >>> both = fairjax.stack_objectives({"a": lambda w: w @ w, "b": lambda w: w[0]})
       >>> plan = fairjax.jacobian.explain(both)(jnp.ones(2))
       >>> print(plan.strategy, "-", plan.reason)
-      pulls - the objectives are no functions of cell means
+      pulls - the objectives are not functions of cell means
     """
     _check_options(objective_fn, strategy, has_aux, chunk_size)
 
@@ -168,7 +172,7 @@ def _cell_pullback(
     batch: Batch,
     running: RunningMeans | None,
 ) -> _Pullback:
-    """Pull rows of cell sums back to parameters, this device's examples only."""
+    """Prepares to pull rows of cell sums back, for this device's examples only."""
     local = dataclasses.replace(objectives, axis_name=None)
 
     def batch_sums(params):
@@ -213,15 +217,16 @@ def _check_options(
     check_choice("strategy", strategy, *get_args(Strategy))
     if chunk_size is not None and (chunk_size < 1 or strategy not in ("map", "auto")):
         raise ValueError(
-            "chunk_size is the number of rows at a time, 1 at least, of strategy "
-            f"'map' or 'auto'; got {chunk_size} with {strategy!r}."
+            "chunk_size must be at least 1, and is for strategy 'map' or 'auto' only; "
+            f"got chunk_size={chunk_size} with strategy={strategy!r}."
         )
     if isinstance(objective_fn, CellObjectives):
         carries = objective_fn.decay is not None
         if carries != has_aux:
             raise ValueError(
-                "cell objectives return their running means as aux if they have a "
-                f"decay: pass has_aux={carries}."
+                "has_aux must be True for cell objectives with a decay, which return "
+                "their running means as aux, and False for those without; got "
+                f"has_aux={has_aux}. Pass has_aux={carries}."
             )
 
 
@@ -229,6 +234,7 @@ def _check_params(params: Params) -> None:
     for path, leaf in jax.tree.leaves_with_path(params):
         if not jnp.issubdtype(jax.typeof(leaf).dtype, jnp.floating):
             raise ValueError(
-                f"parameter {jax.tree_util.keystr(path)} is {jax.typeof(leaf).dtype}; "
-                "only floating-point parameters can be differentiated."
+                "parameters must be floating-point to be differentiated; "
+                f"{jax.tree_util.keystr(path)} is {jax.typeof(leaf).dtype}. Cast it, "
+                "or keep it out of params."
             )

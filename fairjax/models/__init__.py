@@ -1,4 +1,4 @@
-"""Flax NNX models, used through :func:`functional` so that the rest sees a pytree."""
+"""Flax NNX models; :func:`functional` turns a model into a function of a pytree."""
 
 from fairjax.models.fusion import MultimodalClassifier, MultimodalOutputs
 from fairjax.models.mlp import MLP, functional

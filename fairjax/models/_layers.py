@@ -1,4 +1,4 @@
-"""What the encoders share: dropout, learned tokens, masks, and checks of lengths."""
+"""Layers and checks of the encoders: dropout, learned tokens, masks, lengths."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Dropout(nnx.Module):
-    """Dropout that drops nothing where it is given no keys."""
+    """Dropout that drops nothing when it is called without keys."""
 
     def __init__(self, rate: float):
         if not 0 <= rate <= 1:
@@ -21,15 +21,15 @@ class Dropout(nnx.Module):
 
 
 def learned(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
-    """Learned tokens ``[*, width]``, each of length about 1 at first."""
+    """Makes learned tokens ``[*, width]``, each with an initial norm of about 1."""
     draw = jax.nn.initializers.normal(shape[-1] ** -0.5)
     return nnx.Param(draw(rngs.params(), shape))
 
 
 def keep(mask: Bool[Array, "*batch"] | None) -> Callable[[Array], Array]:
-    """A function that puts 0 where nothing is; no NaN there spreads, nor its gradient.
+    """Returns a function that zeroes masked entries and their gradients, even of NaN.
 
-    The mask covers the leading axes of what the function is given; None keeps all.
+    The mask covers the leading axes of the function's argument; None keeps all entries.
     """
 
     def kept(values: Array) -> Array:
@@ -44,7 +44,7 @@ def keep(mask: Bool[Array, "*batch"] | None) -> Callable[[Array], Array]:
 def look_up(
     table: Float[Array, "V width"], ids: Int[Array, "*batch"]
 ) -> Float[Array, "*batch width"]:
-    """Rows of a table; NaN for an id that it does not have, rather than another row."""
+    """Returns rows of a table; NaN for an id that the table does not have."""
     rows = table.at[ids]
     return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
@@ -52,19 +52,18 @@ def look_up(
 def check_mask(
     mask: Bool[Array, "*places"] | None, shape: tuple[int, ...], of: str
 ) -> None:
-    """Refuse a mask of another shape, which would be spread over what it covers."""
+    """Refuses a mask of another shape, which would be broadcast to the entries."""
     if mask is not None and mask.shape != shape:
         raise ValueError(
-            f"mask has the shape {mask.shape}; a value for each of the {of}, {shape}, "
-            "is needed."
+            f"mask must have shape {shape}, a value for each of the {of}; "
+            f"got shape {mask.shape}."
         )
 
 
 def check_length(length: int, max_length: int, what: str) -> None:
-    """Refuse sequences that are longer than a model was made for."""
+    """Refuses sequences that are longer than a model was made for."""
     if length > max_length:
         raise ValueError(
-            f"the {what} of this batch are {length} long, and the model allows "
-            f"max_length={max_length}: truncate them, or make the model with a larger "
-            "max_length."
+            f"the {what} must not be longer than max_length={max_length}; got length "
+            f"{length}. Truncate the {what}, or make a model with a larger max_length."
         )

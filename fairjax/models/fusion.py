@@ -1,4 +1,4 @@
-"""A classifier of patients by several modalities, some of which may be absent."""
+"""A classifier of patients from several modalities, some of which may be absent."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,17 +16,18 @@ Pool = Literal["mean", "first"]
 
 
 class MultimodalOutputs(NamedTuple):
-    """What a :class:`MultimodalClassifier` says of B patients.
+    """Outputs of a :class:`MultimodalClassifier` for B patients.
 
     Attributes:
       logits: ``[B, C]``, from all modalities that are present.
-      unimodal_logits: ``[B, M, C]``, each auxiliary head's, from one modality; without
-        meaning where that is absent. Cut off from the encoders: a loss of them teaches
-        the heads alone.
-      attached_unimodal_logits: ``[B, M, C]``, the same numbers, not cut off: a loss of
-        them teaches encoders and heads.
-      last_inputs: ``[B, D]``, what enters the classifier's last linear layer.
-      unimodal_last_inputs: ``[B, M, D]``, what enters each auxiliary head's.
+      unimodal_logits: ``[B, M, C]``, each auxiliary head's logits from one modality;
+        meaningless where the modality is absent. They are detached from the encoders: a
+        loss of these logits trains only the heads.
+      attached_unimodal_logits: ``[B, M, C]``, equal values that are not detached: a
+        loss of these logits trains encoders and heads.
+      last_inputs: ``[B, D]``, the inputs of the classifier's last linear layer.
+      unimodal_last_inputs: ``[B, M, D]``, the inputs of each auxiliary head's last
+        linear layer.
     """
 
     logits: Float[Array, "B C"]
@@ -37,7 +38,7 @@ class MultimodalOutputs(NamedTuple):
 
 
 class MultimodalClassifier(nnx.Module):
-    r"""Encoders of any kind, a token for each modality, a transformer, a classifier.
+    r"""A classifier that fuses one token from each modality's encoder by a transformer.
 
     .. math::
         h_m &= \mathrm{LayerNorm}(W_m\,\mathrm{encoder}_m(x_m) + b_m) \\
@@ -46,18 +47,18 @@ class MultimodalClassifier(nnx.Module):
         \text{unimodal logits}_m = \mathrm{auxiliary}_m(h_m).
 
     The transformer attends to the modalities that are present. The parameters of
-    modality ``m`` are under ``encoders``, ``projections`` and ``auxiliary``, by its
-    name; those shared by all under ``fusion``, ``embeddings`` and ``classifier``. The
-    last layers ``classifier.last`` and ``auxiliary[m].last`` are of one shape, so that
-    their gradients can be compared.
+    modality ``m`` are under ``encoders``, ``projections`` and ``auxiliary``, by the
+    modality's name. Shared parameters are under ``fusion``, ``embeddings`` and
+    ``classifier``. The last layers ``classifier.last`` and ``auxiliary[m].last`` have
+    the same shape, so that their gradients can be compared.
 
     Attributes:
-      modalities: Their names, in the order of the encoders, of the columns of
-        ``present`` and of the axis M of the outputs.
+      modalities: Names of the modalities, in the order of the encoders, of the columns
+        of ``present`` and of the axis M of the outputs.
 
     References:
-      MultiFair's released model, of which the order of the parts is taken; there all
-      modalities are present, and ``pool`` is ``"first"``.
+      The order of the parts follows MultiFair's released model, in which all modalities
+      are present and ``pool`` is ``"first"``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -95,26 +96,27 @@ class MultimodalClassifier(nnx.Module):
         pool: Pool = "mean",
         rngs: nnx.Rngs,
     ):
-        """Make all but the encoders.
+        """Makes all parts but the encoders.
 
         Args:
-          encoders: Modality -> what makes ``[B, its width]`` of that modality's inputs.
-            It must give finite numbers for inputs of zeros, and take ``rngs`` if the
-            classifier is ever called with them.
-          widths: Modality -> features that its encoder gives.
-          width: Of a modality's token, and of what enters the last layers, D.
+          encoders: Modality -> encoder, which maps the modality's inputs to
+            ``[B, width of the modality]``. An encoder must return finite numbers for
+            inputs of zeros, and take ``rngs`` if the classifier is called with
+            ``rngs``.
+          widths: Modality -> number of features that its encoder returns.
+          width: Features of a modality's token and inputs of the last layers, D.
           depth: Number of blocks of the transformer over modalities.
-          num_heads: Of its attention; divides ``width``.
-          num_outputs: Logits of a patient, C.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides ``width``.
+          num_outputs: Number of logits of a patient, C.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           pool: ``"mean"`` of the tokens of the modalities that are present, or the
-            ``"first"`` of them.
+            ``"first"`` token of a present modality.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: There is no encoder, the widths are of other modalities, a name
-            cannot be used, a size is no whole number above 0, the heads do not divide
-            the width, or ``pool`` is unknown.
+          ValueError: If ``encoders`` is empty, ``widths`` has other modalities, a name
+            cannot be used, or ``pool`` is unknown. Also if a size is not an integer
+            above 0, or the heads do not divide the width.
         """
         names = tuple(encoders)
         _check_names(names, widths)
@@ -140,23 +142,23 @@ class MultimodalClassifier(nnx.Module):
         present: Bool[Array, "B M"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> MultimodalOutputs:
-        """Logits of the patients, by all modalities and by each.
+        """Computes the patients' logits from all modalities and from each modality.
 
         Args:
-          inputs: Modality -> the arrays that its encoder is called with, as a tuple or
-            by name; the leading axis of each is the patient.
-          present: ``[B, M]``, False, or 0, where a patient lacks a modality; its inputs
-            there are not read, be they NaN. None: all have all. Of a patient who lacks
-            all, the logits are one learned guess.
-          rngs: Draws what dropout drops, in the encoders too; None drops nothing.
+          inputs: Modality -> the arguments of its encoder, as a tuple or by name; the
+            leading axis of each array is the patient.
+          present: ``[B, M]``, False, or 0, where a patient lacks a modality; the inputs
+            there are not read and may be NaN. None: all patients have all modalities.
+            All patients without any modality have the same learned logits.
+          rngs: Keys for dropout, in the encoders too; None drops nothing.
 
         Returns:
           The outputs.
 
         Raises:
-          ValueError: A modality is lacking or unknown, ``present`` has another shape,
-            the inputs are of unequal length or in no tuple, or an encoder's features
-            are not as many as ``widths`` says.
+          ValueError: If a modality is missing or unknown, ``present`` has another
+            shape, or the inputs have unequal lengths or are not in a tuple or mapping.
+            Also if an encoder does not return the number of features in ``widths``.
         """
         self._check(inputs, present)
         if present is not None:
@@ -165,7 +167,7 @@ class MultimodalClassifier(nnx.Module):
             self._project(name, inputs, present, rngs) for name in self.modalities
         )
         last_inputs, logits = self.classifier(self._fuse(tokens, present, rngs), rngs)
-        # From one key both drop the same units, so that their numbers are the same.
+        # With one key both calls drop the same units, so their logits are equal.
         key = None if rngs is None else rngs.dropout()
         unimodal_last_inputs, unimodal_logits = self._alone(
             jax.lax.stop_gradient(tokens), key
@@ -180,7 +182,7 @@ class MultimodalClassifier(nnx.Module):
         )
 
     def _alone(self, tokens: Array, key: Array | None) -> tuple[Array, Array]:
-        """What enters the auxiliary heads' last layers, and their logits."""
+        """Computes the inputs of the auxiliary heads' last layers, and their logits."""
         rngs = None if key is None else nnx.Rngs(dropout=key)
         heads = [
             self.auxiliary[name](tokens[:, m], rngs)
@@ -201,13 +203,13 @@ class MultimodalClassifier(nnx.Module):
         given = jax.tree.map(kept, inputs[name])
         keys = {} if rngs is None else {"rngs": rngs}
         encoder: Any = self.encoders[name]
-        # By name or in order.
+        # A mapping passes the inputs by name, a tuple by position.
         unnamed, named = ((), given) if isinstance(given, Mapping) else (given, {})
         features = encoder(*unnamed, **named, **keys)
         if features.shape[1:] != (self.widths[column],):
             raise ValueError(
-                f"the encoder of {name!r} gives features {features.shape}; widths says "
-                f"{self.widths[column]} for a patient."
+                f"the encoder of {name!r} must return [B, {self.widths[column]}], as "
+                f"widths says; got shape {features.shape}."
             )
         return kept(self.projections[name](features, rngs))
 
@@ -218,7 +220,7 @@ class MultimodalClassifier(nnx.Module):
         if present is None:
             fused = self.fusion(placed, rngs=rngs)
             return fused.mean(1) if self.pool == "mean" else fused[:, 0]
-        # Of a patient who lacks all modalities, the embeddings are all there is.
+        # A patient who lacks all modalities is represented by the embeddings alone.
         mask = present | ~present.any(axis=1, keepdims=True)
         fused = self.fusion(placed, mask, rngs)
         if self.pool == "mean":
@@ -229,32 +231,33 @@ class MultimodalClassifier(nnx.Module):
     def _check(self, inputs: Mapping[str, Any], present: Array | None) -> None:
         if set(inputs) != set(self.modalities):
             raise ValueError(
-                f"inputs are of the modalities {', '.join(map(repr, inputs))}; the "
-                f"model's are {', '.join(map(repr, self.modalities))}. Of a modality "
-                "that patients lack, give zeros and say so in present."
+                "inputs must have the model's modalities "
+                f"{', '.join(map(repr, self.modalities))}; got "
+                f"{', '.join(map(repr, inputs))}. Pass zeros for a modality that "
+                "patients lack, and False in present."
             )
         for name, arrays in inputs.items():
             if not isinstance(arrays, tuple | Mapping):
                 raise ValueError(
-                    f"the inputs of {name!r} are a tuple or a dict of what its encoder "
-                    f"is called with, not {type(arrays).__name__}."
+                    f"the inputs of {name!r} must be a tuple or dict of the encoder's "
+                    f"arguments; got {type(arrays).__name__}."
                 )
         lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(dict(inputs))}
         if len(lengths) != 1 or () in lengths:
             raise ValueError(
-                "the leading axis of all inputs is the patient, so it is of one "
+                "the leading axis of all inputs is the patient, and must have one "
                 f"length; got {sorted(lengths)}."
             )
         expected = (*lengths.pop(), len(self.modalities))
         if present is not None and jnp.shape(present) != expected:
             raise ValueError(
-                f"present has shape {jnp.shape(present)}; a column for each modality, "
-                f"{expected}, is needed."
+                f"present must have shape {expected}, a column for each modality; "
+                f"got {jnp.shape(present)}."
             )
 
 
 class _Projection(nnx.Module):
-    """From an encoder's features to a token."""
+    """The layers from an encoder's features to a token."""
 
     def __init__(self, num_inputs: int, width: int, dropout: float, rngs: nnx.Rngs):
         self.linear = nnx.Linear(num_inputs, width, rngs=rngs)
@@ -266,7 +269,7 @@ class _Projection(nnx.Module):
 
 
 class _Head(nnx.Module):
-    """From a token to logits, and to what enters the last layer."""
+    """The layers from a token to the last layer's inputs, and to logits."""
 
     def __init__(
         self,
@@ -290,21 +293,22 @@ class _Head(nnx.Module):
 
 
 def _side_by_side(rows: Iterable[Array]) -> Array:
-    """``[B, width]`` of each modality, as ``[B, M, width]``."""
+    """Stacks ``[B, width]`` of each modality as ``[B, M, width]``."""
     return jnp.stack(list(rows), axis=1)
 
 
 def _check_names(names: tuple[str, ...], widths: Mapping[str, int]) -> None:
     if not names:
-        raise ValueError("a multimodal classifier needs at least one encoder.")
+        raise ValueError("encoders must have at least one modality; got none.")
     if set(names) != set(widths):
         raise ValueError(
-            f"encoders are of the modalities {', '.join(map(repr, names))}, and widths "
-            f"of {', '.join(map(repr, widths)) or 'none'}; they must be the same."
+            "encoders and widths must have the same modalities; got encoders of "
+            f"{', '.join(map(repr, names))}, and widths of "
+            f"{', '.join(map(repr, widths)) or 'none'}."
         )
     for name in names:
         check_whole(f"the width of {name!r}", widths[name])
         if hasattr(nnx.Dict, name):
             raise ValueError(
-                f"a modality cannot be called {name!r}, which is a method's name."
+                f"a modality must not have the name of a method; got {name!r}."
             )

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron, and any NNX model as a pure function of a pytree."""
+"""A multi-layer perceptron, and a function that makes NNX models pure functions."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -38,18 +38,18 @@ class MLP(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the layers.
+        """Makes the layers.
 
         Args:
-          num_inputs: Features of an example.
-          hidden: Width of each hidden layer; none gives a linear model.
-          num_outputs: Outputs of an example.
-          activation: Between the layers.
-          dropout: Share of hidden units that is dropped where a call has ``rngs``.
+          num_inputs: Number of features of an example.
+          hidden: Width of each hidden layer; an empty sequence gives a linear model.
+          num_outputs: Number of outputs of an example.
+          activation: Activation function between the layers.
+          dropout: Fraction of hidden units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0.
+          ValueError: If a size is not an integer above 0.
         """
         check_whole("num_inputs", num_inputs)
         check_whole("num_outputs", num_outputs)
@@ -66,24 +66,23 @@ class MLP(nnx.Module):
     def __call__(
         self, inputs: Float[Array, "*batch num_inputs"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*batch num_outputs"]:
-        """Outputs of the examples.
+        """Computes the outputs of the examples.
 
         Args:
           inputs: ``[*batch, num_inputs]``.
-          rngs: Draws what dropout drops; None drops nothing, and so does a model in
+          rngs: Keys for dropout. Nothing is dropped if it is None or the model is in
             evaluation mode.
 
         Returns:
           ``[*batch, num_outputs]``.
 
         Raises:
-          ValueError: The features of an example are not ``num_inputs``.
+          ValueError: If an example does not have ``num_inputs`` features.
         """
         if inputs.shape[-1:] != (self.num_inputs,):
             raise ValueError(
-                f"inputs have the shape {inputs.shape}; [..., {self.num_inputs}] is "
-                f"needed, for the {self.num_inputs} features that the model was made "
-                "for."
+                f"inputs must have shape [..., {self.num_inputs}], as the model has "
+                f"num_inputs={self.num_inputs}; got shape {inputs.shape}."
             )
         for layer in self.layers[:-1]:
             inputs = self.dropout(self.activation(layer(inputs)), rngs)
@@ -91,11 +90,11 @@ class MLP(nnx.Module):
 
 
 def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
-    """Split an NNX module into a pure function and its parameters.
+    """Splits an NNX module into a pure function and its parameters.
 
     Args:
-      module: Any module; what is no ``nnx.Param`` (keys, batch statistics) is frozen
-        at its present value.
+      module: Any module; state that is not an ``nnx.Param`` (keys, batch statistics) is
+        frozen at its present value.
 
     Returns:
       ``apply(params, *args, **kwargs)``, pure, and ``params``, a nested dict of arrays.

@@ -12,16 +12,18 @@ from fairjax.types import check_whole
 
 
 class SeriesEncoder(nnx.Module):
-    r"""A token for each measurement ``(t, v, x)``, and a transformer's summary of them.
+    r"""An encoder that summarises measurements ``(t, v, x)`` by a transformer.
+
+    Each measurement has one token,
 
     .. math::
         \text{token} = e_v + x\, d_v
             + W [\sin \omega_f t, \cos \omega_f t]_{f=1}^F + c,
 
-    with ``e, d`` learned for each variable and fixed frequencies ``ω``, geometric
-    between those of the longest and the shortest period. Times are in hours, if the
-    periods are. Nothing is gridded or imputed; the order of the measurements, and how
-    many places of a batch are empty, make no difference.
+    with ``e, d`` learned for each variable. The frequencies ``ω`` are fixed, and form a
+    geometric series between the frequencies of the longest and the shortest period.
+    Times are in hours, if the periods are. Nothing is gridded or imputed. The result
+    does not depend on the order of the measurements or on the number of masked entries.
 
     References:
       Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly
@@ -61,24 +63,24 @@ class SeriesEncoder(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the tokens and the transformer.
+        """Makes the tokens and the transformer.
 
         Args:
-          num_variables: Kinds of measurement.
-          width: Of a token, and of the summary.
+          num_variables: Number of kinds of measurement.
+          width: Features of a token, and of the summary.
           depth: Number of the transformer's blocks.
-          num_heads: Of attention; divides ``width``.
-          max_length: The most measurements of an example, which bounds the memory that
-            attention takes.
-          num_frequencies: F.
-          shortest_period: In hours.
-          longest_period: In hours; for preference longer than any series lasts.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides ``width``.
+          max_length: Largest number of measurements of an example, which bounds the
+            memory for attention.
+          num_frequencies: Number of frequencies, F.
+          shortest_period: Shortest period, in hours.
+          longest_period: Longest period, in hours; preferably longer than any series.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, the heads do not divide the
+          ValueError: If a size is not an integer above 0, the heads do not divide the
             width, or the periods are not positive and ascending.
         """
         check_whole("num_variables", num_variables)
@@ -86,7 +88,7 @@ class SeriesEncoder(nnx.Module):
         check_whole("num_frequencies", num_frequencies)
         if not 0 < shortest_period <= longest_period < math.inf:
             raise ValueError(
-                "periods are finite, above 0 and ascending; got shortest_period="
+                "periods must be finite, above 0 and ascending; got shortest_period="
                 f"{shortest_period} and longest_period={longest_period}."
             )
         self.transformer = Transformer(
@@ -110,25 +112,25 @@ class SeriesEncoder(nnx.Module):
         mask: Bool[Array, "B T"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B width"]:
-        """Summaries of the examples; one without a measurement has a summary, too.
+        """Summarises the examples; an example without measurements has a summary, too.
 
         Args:
-          times: ``[B, T]``, hours since a moment that is the same for all, such as
-            admission.
+          times: ``[B, T]``, hours since a moment that is defined equally for all
+            examples, such as admission.
           variables: ``[B, T]``, the kind of each measurement, from 0 to
-            ``num_variables - 1``; any other gives NaN.
-          values: ``[B, T]``, standardised by variable for preference; whole numbers
-            are read as floats.
-          mask: ``[B, T]``, False at the places that are empty, and not read.
-          rngs: Draws what dropout drops; None drops nothing.
+            ``num_variables - 1``; another number gives NaN.
+          values: ``[B, T]``, preferably standardised by variable; integers are
+            converted to floats.
+          mask: ``[B, T]``, False at entries that are empty and are not read.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[B, width]``.
 
         Raises:
-          ValueError: T is more than ``max_length``, the arrays are of different shapes,
-            ``variables`` are no whole numbers, or ``times`` have 16 bits, which shift
-            a measurement by hours.
+          ValueError: If T is more than ``max_length``, the arrays have different
+            shapes, ``variables`` are not integers, or ``times`` have 16 bits, which
+            would shift a measurement by hours.
         """
         _check_series(times=times, variables=variables, values=values, mask=mask)
         check_length(times.shape[-1], self.max_length, "series")
@@ -138,7 +140,7 @@ class SeriesEncoder(nnx.Module):
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         kinds, values = present(variables), present(values)
         if not jnp.issubdtype(values.dtype, jnp.floating):
-            # The waves take the values' type, and as whole numbers would be 0.
+            # The waves take the values' type, and would be 0 as integers.
             values = values.astype(jnp.float32)
         tokens = (
             look_up(self.variables[...], kinds)
@@ -149,24 +151,23 @@ class SeriesEncoder(nnx.Module):
 
 
 def _check_series(**parts: Array) -> None:
-    """Refuses arrays that are not of the same measurements."""
+    """Refuses arrays with different shapes or types that cannot be used."""
     shapes = {name: jnp.shape(part) for name, part in parts.items()}
     first = shapes["times"]
     if len(first) != 2 or set(shapes.values()) != {first}:
         raise ValueError(
-            "times, variables, values and mask have the shapes "
-            f"{', '.join(map(str, shapes.values()))}; one and the same, [examples, "
-            "measurements], is needed."
+            "times, variables, values and mask must have one shape, [examples, "
+            f"measurements]; got {', '.join(map(str, shapes.values()))}."
         )
     kind = parts["variables"].dtype
     if not jnp.issubdtype(kind, jnp.integer):
         raise ValueError(
-            f"variables are whole numbers, the kind of each measurement, not {kind}: "
-            "pass variables.astype(int), if that is what they hold."
+            f"variables must be integers, the kind of each measurement; got {kind}. "
+            "Pass variables.astype(int) if the values are integers."
         )
     kind = parts["times"].dtype
     if jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4:
         raise ValueError(
             f"times must have 32 bits or more; got {kind}, which rounds hour 257 to "
-            "256: leave the times as they are when values are cast."
+            "256. Leave times in 32 bits when you cast values."
         )

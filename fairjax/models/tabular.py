@@ -10,14 +10,16 @@ from fairjax.types import check_whole
 
 
 class TabularEncoder(nnx.Module):
-    r"""A token for each feature, and a transformer's summary of them.
+    r"""An encoder that summarises the features of a row by a transformer.
+
+    Each feature has one token,
 
     .. math::
         \text{token}_j = x_j w_j + b_j \text{, and where } x_j \text{ is missing, }
         \text{token}_j = u_j,
 
-    with ``w, b, u`` learned for each feature. So a missing value is no value that a
-    feature might have, and need not be imputed.
+    with ``w, b, u`` learned for each feature. So a missing value differs from all
+    values of the feature, and need not be imputed.
 
     References:
       Gorishniy et al., Revisiting Deep Learning Models for Tabular Data, NeurIPS 2021
@@ -44,20 +46,20 @@ class TabularEncoder(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the tokens and the transformer.
+        """Makes the tokens and the transformer.
 
         Args:
-          num_inputs: Features of an example.
-          width: Of a token, and of the summary.
+          num_inputs: Number of features of an example.
+          width: Features of a token, and of the summary.
           depth: Number of the transformer's blocks.
-          num_heads: Of attention; divides ``width``.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides ``width``.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, or the heads do not divide the
-            width.
+          ValueError: If a size is not an integer above 0, or the heads do not divide
+            the width.
         """
         check_whole("num_inputs", num_inputs)
         self.transformer = Transformer(
@@ -75,26 +77,25 @@ class TabularEncoder(nnx.Module):
         mask: Bool[Array, "B num_inputs"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B width"]:
-        """Summaries of the examples.
+        """Summarises the examples.
 
         Args:
-          features: ``[B, num_inputs]``, standardised for preference.
-          mask: ``[B, num_inputs]``, False where a feature is missing; what stands there
-            is not read, be it NaN. None: none is missing.
-          rngs: Draws what dropout drops; None drops nothing.
+          features: ``[B, num_inputs]``, preferably standardised.
+          mask: ``[B, num_inputs]``, False where a feature is missing; the value there
+            is not read and may be NaN. None: no feature is missing.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[B, width]``.
 
         Raises:
-          ValueError: The features are not ``[B, num_inputs]``, or the mask has another
-            shape than they.
+          ValueError: If the features are not ``[B, num_inputs]``, or the mask has
+            another shape than the features.
         """
         if features.ndim != 2 or features.shape[-1] != self.num_inputs:
             raise ValueError(
-                f"features have the shape {features.shape}; [examples, "
-                f"{self.num_inputs}] is needed, for the {self.num_inputs} features "
-                "that the encoder was made for."
+                f"features must have shape [examples, {self.num_inputs}], as the "
+                f"encoder has num_inputs={self.num_inputs}; got shape {features.shape}."
             )
         check_mask(mask, features.shape, "features")
         values = keep(mask)(features)[..., None]

@@ -1,4 +1,4 @@
-"""A transformer over the words of a text, as numbered by a tokeniser."""
+"""A transformer over the words of a text, numbered by a tokeniser."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,14 +10,16 @@ from fairjax.types import check_whole
 
 
 class TextEncoder(nnx.Module):
-    r"""A token for each word and its place, and a transformer's summary of them.
+    r"""An encoder that summarises the words of a text by a transformer.
+
+    The token of a word is the sum of the word's and the position's embedding,
 
     .. math::
-        \text{token}_t = e_{v_t} + p_t
+        \text{token}_t = e_{v_t} + p_t.
 
     References:
       Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for Language
-      Understanding, NAACL 2019 (learned positions, and a token that stands for all).
+      Understanding, NAACL 2019 (learned positions, and a summary token).
 
     Example:
       >>> import jax.numpy as jnp
@@ -44,21 +46,21 @@ class TextEncoder(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the tokens and the transformer.
+        """Makes the tokens and the transformer.
 
         Args:
           vocabulary_size: Number of words.
-          width: Of a token, and of the summary.
+          width: Features of a token, and of the summary.
           depth: Number of the transformer's blocks.
-          num_heads: Of attention; divides ``width``.
-          max_length: The most words of a text; each place has a learned position.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides ``width``.
+          max_length: Largest number of words of a text; each position is learned.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, or the heads do not divide the
-            width.
+          ValueError: If a size is not an integer above 0, or the heads do not divide
+            the width.
         """
         check_whole("vocabulary_size", vocabulary_size)
         check_whole("max_length", max_length)
@@ -76,21 +78,21 @@ class TextEncoder(nnx.Module):
         mask: Bool[Array, "B T"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B width"]:
-        """Summaries of the texts; an empty one has a summary, too.
+        """Summarises the texts; an empty text has a summary, too.
 
         Args:
           tokens: ``[B, T]``, the number of each word, from 0 to
-            ``vocabulary_size - 1``; any other gives NaN.
-          mask: ``[B, T]``, False at the places that are empty, and not read. None: none
-            is empty.
-          rngs: Draws what dropout drops; None drops nothing.
+            ``vocabulary_size - 1``; another number gives NaN.
+          mask: ``[B, T]``, False at positions that are empty and are not read. None: no
+            position is empty.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[B, width]``.
 
         Raises:
-          ValueError: T is more than ``max_length``, the tokens are no whole numbers
-            ``[B, T]``, or the mask has another shape than they.
+          ValueError: If T is more than ``max_length``, the tokens are not integers
+            ``[B, T]``, or the mask has another shape than the tokens.
         """
         _check_texts(tokens)
         check_mask(mask, tokens.shape, "tokens")
@@ -102,15 +104,15 @@ class TextEncoder(nnx.Module):
 
 
 def _check_texts(tokens: Array) -> None:
-    """Refuses what no tokeniser gives, such as the texts themselves."""
+    """Refuses tokens that are not integers ``[B, T]``, such as the texts themselves."""
     kind = getattr(tokens, "dtype", None)
     if kind is None or not jnp.issubdtype(kind, jnp.integer):
         raise ValueError(
-            "tokens are an array of whole numbers, which a tokeniser gives the words, "
-            f"not {type(tokens).__name__ if kind is None else kind}: pass "
-            "jnp.asarray(tokens, int), if that is what they hold."
+            "tokens must be an array of integers, a tokeniser's numbers of the words; "
+            f"got {type(tokens).__name__ if kind is None else kind}. Pass "
+            "jnp.asarray(tokens, int) if the values are integers."
         )
     if tokens.ndim != 2:
         raise ValueError(
-            f"tokens have the shape {tokens.shape}; [examples, words] is needed."
+            f"tokens must have shape [examples, words]; got shape {tokens.shape}."
         )

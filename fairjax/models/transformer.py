@@ -15,14 +15,14 @@ _MASKED = -1e30
 
 
 class Transformer(nnx.Module):
-    r"""Blocks of self-attention and dense layers, each on a normalised residual stream.
+    r"""Blocks of self-attention and dense layers, pre-norm, with residuals.
 
     .. math::
         x \leftarrow x + \mathrm{Attention}(\mathrm{LayerNorm}(x)), \quad
         x \leftarrow x + \mathrm{MLP}(\mathrm{LayerNorm}(x)),
 
-    ``depth`` times, and a last LayerNorm. There are no positions: permuted tokens give
-    permuted rows.
+    ``depth`` times, and a last LayerNorm. There are no position embeddings: permuted
+    tokens give permuted rows.
 
     References:
       Vaswani et al., Attention Is All You Need, NeurIPS 2017; Xiong et al., On Layer
@@ -48,28 +48,29 @@ class Transformer(nnx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         rngs: nnx.Rngs,
     ):
-        """Make the blocks.
+        """Makes the blocks.
 
         Args:
-          width: Of a token.
+          width: Features of a token.
           depth: Number of blocks.
-          num_heads: Of attention; divides ``width``.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped, after attention and each dense layer,
-            where a call has ``rngs``.
-          activation: Of the dense layers; GELU, by its tanh approximation.
+          num_heads: Number of attention heads; divides ``width``.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped, after attention and each dense
+            layer, where a call has ``rngs``.
+          activation: Activation of the dense layers; by default GELU, in the tanh
+            approximation.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, or the heads do not divide the
-            width.
+          ValueError: If a size is not an integer above 0, or the heads do not divide
+            the width.
         """
         sizes = {"width": width, "depth": depth, "num_heads": num_heads}
         for name, size in (sizes | {"mlp_ratio": mlp_ratio}).items():
             check_whole(name, size)
         if width % num_heads:
             raise ValueError(
-                f"num_heads must divide width; {num_heads} heads do not divide {width}."
+                f"num_heads must divide width; got {num_heads=}, {width=}."
             )
         self.blocks = nnx.List(
             _Block(width, num_heads, mlp_ratio * width, dropout, activation, rngs)
@@ -86,22 +87,22 @@ class Transformer(nnx.Module):
         *,
         num_rows: int | None = None,
     ) -> Float[Array, "*batch R width"]:
-        """Each token in the light of the others.
+        """Encodes a batch of tokens.
 
         Args:
           tokens: ``[*batch, T, width]``.
-          mask: ``[*batch, T]``, True where a token exists. One that does not exist, be
-            it NaN, is attended by none, and its row is 0. None: all exist.
-          rngs: Draws what dropout drops; None drops nothing.
-          num_rows: The first rows, which alone are returned, and which the last block
-            computes alone. None: all.
+          mask: ``[*batch, T]``, True where a token exists. A masked token, even if it
+            is NaN, is not attended to, and its row is 0. None: all tokens exist.
+          rngs: Keys for dropout; None drops nothing.
+          num_rows: Number of first rows to return; the last block computes only these
+            rows. None: all.
 
         Returns:
           ``[*batch, T, width]``, or ``[*batch, num_rows, width]``.
 
         Raises:
-          ValueError: The tokens are not ``[*batch, T, width]``, the mask has another
-            shape than ``[*batch, T]``, or ``num_rows`` is no whole number above 0.
+          ValueError: If the tokens are not ``[*batch, T, width]``, the mask is not
+            ``[*batch, T]``, or ``num_rows`` is not an integer above 0.
         """
         self._check(tokens, mask)
         if num_rows is not None:
@@ -120,26 +121,26 @@ class Transformer(nnx.Module):
         mask: Bool[Array, "*batch T"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "*batch width"]:
-        """A summary token in the light of the others; there is always one.
+        """Encodes a summary token together with the tokens, of which any may be masked.
 
         Args:
-          summary: ``[width]``, put before the tokens.
+          summary: ``[width]``, placed before the tokens and never masked.
           tokens: ``[*batch, T, width]``.
-          mask: ``[*batch, T]``, True where a token exists. None: all exist.
-          rngs: Draws what dropout drops; None drops nothing.
+          mask: ``[*batch, T]``, True where a token exists. None: all tokens exist.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[*batch, width]``.
 
         Raises:
-          ValueError: The tokens are not ``[*batch, T, width]``, the mask has another
-            shape than ``[*batch, T]``, or the summary than ``[width]``.
+          ValueError: If the tokens are not ``[*batch, T, width]``, the mask is not
+            ``[*batch, T]``, or the summary is not ``[width]``.
         """
         self._check(tokens, mask)
         if summary.shape != (self.width,):
             raise ValueError(
-                f"summary has the shape {summary.shape}; {(self.width,)}, as wide as "
-                "a token, is needed."
+                f"summary must have shape {(self.width,)}, as wide as a token; "
+                f"got shape {summary.shape}."
             )
         *leading, _, width = tokens.shape
         first = jnp.broadcast_to(summary.astype(tokens.dtype), (*leading, 1, width))
@@ -151,14 +152,14 @@ class Transformer(nnx.Module):
     def _check(self, tokens: Array, mask: Array | None) -> None:
         if tokens.ndim < 2 or tokens.shape[-1] != self.width:
             raise ValueError(
-                f"tokens have the shape {tokens.shape}; [..., tokens, {self.width}] is "
-                f"needed, for the width {self.width} that the model was made for."
+                f"tokens must have shape [..., tokens, {self.width}], as the model has "
+                f"width={self.width}; got shape {tokens.shape}."
             )
         check_mask(mask, tokens.shape[:-1], "tokens")
 
 
 class _Block(nnx.Module):
-    """Attention and dense layers, with their norms and residuals."""
+    """A block of attention and dense layers, with their norms and residuals."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The vision transformer, over the patches of an image."""
+"""A vision transformer over the patches of an image."""
 
 from flax import nnx
 from jaxtyping import Array, Float
@@ -9,7 +9,7 @@ from fairjax.types import check_whole
 
 
 class ViT(nnx.Module):
-    """A token for each square patch and its place, and a transformer's summary of them.
+    """An encoder that summarises the square patches of an image by a transformer.
 
     References:
       Dosovitskiy et al., An Image is Worth 16x16 Words: Transformers for Image
@@ -37,30 +37,30 @@ class ViT(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the tokens and the transformer.
+        """Makes the tokens and the transformer.
 
         Args:
           image_size: Height and width of an image, in pixels.
           patch_size: Height and width of a patch; divides ``image_size``.
-          width: Of a token, and of the summary.
+          width: Features of a token, and of the summary.
           depth: Number of the transformer's blocks.
-          num_heads: Of attention; divides ``width``.
-          num_channels: Of a pixel.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides ``width``.
+          num_channels: Channels of a pixel.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, patches do not divide the
-            image, or heads the width.
+          ValueError: If a size is not an integer above 0, the patches do not divide
+            the image, or the heads do not divide the width.
         """
         check_whole("image_size", image_size)
         check_whole("patch_size", patch_size)
         check_whole("num_channels", num_channels)
         if image_size % patch_size:
             raise ValueError(
-                f"patch_size must divide image_size; patches of {patch_size} pixels do "
-                f"not divide an image of {image_size}."
+                f"patch_size must divide image_size; got patches of {patch_size} pixels"
+                f" and images of {image_size}."
             )
         self.transformer = Transformer(
             width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
@@ -77,24 +77,24 @@ class ViT(nnx.Module):
         images: Float[Array, "*batch height width channels"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "*batch features"]:
-        """Summaries of the images.
+        """Summarises the images.
 
         Args:
           images: ``[*batch, image_size, image_size, num_channels]``.
-          rngs: Draws what dropout drops; None drops nothing.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[*batch, width]``.
 
         Raises:
-          ValueError: The images have another size, or no axis of channels.
+          ValueError: If the images have another size, or no axis of channels.
         """
         if images.shape[-3:] != self.image_shape:
             needed = ", ".join(map(str, self.image_shape))
             raise ValueError(
-                f"images have the shape {images.shape}; [..., {needed}] is needed, for "
-                "the height, width and channels that the model was made for. Grey "
-                "images have one channel: images[..., None]."
+                f"images must have shape [..., {needed}], the model's height, width and"
+                f" channels; got shape {images.shape}. Pass images[..., None] if grey "
+                "images lack the axis of channels."
             )
         *leading, height, _, channels = images.shape
         size = self.patch_size
@@ -117,12 +117,12 @@ def vit_b16(
     dropout: float = 0.0,
     rngs: nnx.Rngs,
 ) -> ViT:
-    """ViT-B/16: patches of 16 pixels, width 768, 12 blocks of 12 heads.
+    """Makes a ViT-B/16: patches of 16 pixels, width 768, 12 blocks of 12 heads.
 
     Args:
       image_size: Height and width of an image, in pixels.
-      num_channels: Of a pixel.
-      dropout: Share of units that is dropped where a call has ``rngs``.
+      num_channels: Channels of a pixel.
+      dropout: Fraction of units that is dropped where a call has ``rngs``.
       rngs: Keys for the initial weights.
 
     Returns:

@@ -10,9 +10,10 @@ from fairjax.types import check_whole
 
 
 class VolumeEncoder(nnx.Module):
-    """One vision transformer for all slices, and a transformer over what it gives.
+    """An encoder that summarises a volume's slices by a transformer.
 
-    MultiFair encodes volumes in this way: 10 slices, ViT-B/16, and two blocks.
+    One vision transformer encodes each slice. MultiFair encodes volumes in this way,
+    with 10 slices, ViT-B/16, and two blocks.
 
     References:
       Dosovitskiy et al., An Image is Worth 16x16 Words: Transformers for Image
@@ -40,20 +41,20 @@ class VolumeEncoder(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        """Make the positions and the transformer over slices.
+        """Makes the positions and the transformer over slices.
 
         Args:
-          slices: The model of a slice; its width is the encoder's.
-          num_slices: Of a volume.
+          slices: The model of a slice; its width is the encoder's width.
+          num_slices: Number of slices of a volume.
           depth: Number of blocks of the transformer over slices.
-          num_heads: Of its attention; divides the width.
-          mlp_ratio: Hidden units of a block's dense layers, in widths.
-          dropout: Share of units that is dropped where a call has ``rngs``.
+          num_heads: Number of attention heads; divides the width.
+          mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
+          dropout: Fraction of units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
 
         Raises:
-          ValueError: A size is no whole number above 0, or the heads do not divide the
-            width.
+          ValueError: If a size is not an integer above 0, or the heads do not divide
+            the width.
         """
         check_whole("num_slices", num_slices)
         self.slices, width = slices, slices.width
@@ -69,24 +70,24 @@ class VolumeEncoder(nnx.Module):
         volumes: Float[Array, "B S height width channels"],
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B features"]:
-        """Summaries of the volumes.
+        """Summarises the volumes.
 
         Args:
           volumes: ``[B, num_slices, image_size, image_size, num_channels]``.
-          rngs: Draws what dropout drops; None drops nothing.
+          rngs: Keys for dropout; None drops nothing.
 
         Returns:
           ``[B, width]``.
 
         Raises:
-          ValueError: The volumes have other axes, the slices are not ``num_slices``,
-            or they have another size.
+          ValueError: If the volumes have other axes, do not have ``num_slices`` slices,
+            or have slices of another size.
         """
         if volumes.ndim != 5 or volumes.shape[1] != self.num_slices:
             raise ValueError(
-                f"volumes have the shape {volumes.shape}; [examples, "
-                f"{self.num_slices}, height, width, channels] is needed, for the "
-                f"{self.num_slices} slices that the encoder was made for."
+                f"volumes must have shape [examples, {self.num_slices}, height, width, "
+                f"channels], as the encoder has num_slices={self.num_slices}; "
+                f"got shape {volumes.shape}."
             )
         tokens = self.slices(volumes, rngs) + self.positions[...]
         return self.transformer.summarize(self.summary[...], tokens, rngs=rngs)

@@ -1,8 +1,8 @@
 r"""Dual-level gradient modulation: direction and magnitude, by modality and by group.
 
-MultiFair's terms (Zubair et al., arXiv:2510.07328, 2025) and their relatives as pure
-functions and optax transformations for any multimodal model, and ours on the Gram
-matrix of every modality's and group's objective.
+The package has MultiFair's terms (Zubair et al., arXiv:2510.07328, 2025) and related
+terms, as pure functions and optax transformations for any multimodal model. Our own
+method reconciles all modalities' and groups' objectives on one Gram matrix.
 """
 
 from fairjax.modulation.aucs import GroupAucs, group_aucs

@@ -1,8 +1,8 @@
-r"""AUCs of a batch, for each modality and group: exact, and as smooth surrogates.
+r"""AUCs of a batch, for each modality and group: exact, or as smooth surrogates.
 
 The AUC is the mean of :math:`\phi(s_i - s_j)` over pairs of a positive :math:`i` and
-a negative :math:`j` of one group, with :math:`\phi` the step function, or a smooth
-stand-in for it.
+a negative :math:`j` of one group. Here :math:`\phi` is the step function or a smooth
+surrogate of the step function.
 """
 
 import math
@@ -39,41 +39,41 @@ def group_aucs(
     kind: Kind = "exact",
     present: Bool[Array, "n M"] | None = None,
 ) -> GroupAucs:
-    r"""The AUC of each modality's scores within each group of a batch.
+    r"""Computes the AUC of each modality's scores within each group of a batch.
 
     :math:`\hat A_{m,g}` is the mean of :math:`\phi(s_{i,m} - s_{j,m})` over the pairs
     of a positive :math:`i` and a negative :math:`j` in group :math:`g`, with
 
     - ``"exact"``: :math:`\phi(d) = 1[d > 0] + 1[d = 0]/2`, the AUC itself; its
       derivative is zero.
-    - ``"released"``: :math:`\phi(d) = 1 - \log(1 + e^{-d})`, as MultiFair's released
-      code has it. With scores in [0, 1] it lies in [−.313, .687], and is .307 where
-      the scores do not separate at all, less than the .5 that stands for a group that
-      lacks a class.
-    - ``"paper"``: :math:`\phi(d) = 1 - \log(1 + e^{-d}) / (2 \log 2)`, the same loss
-      on a scale on which no separation is .5, so that the values and the .5 that
-      stands for no value mean the same. With scores in [0, 1]: [.053, .774].
+    - ``"released"``: :math:`\phi(d) = 1 - \log(1 + e^{-d})`, as in MultiFair's released
+      code. With scores in [0, 1] the value lies in [−.313, .687]. Scores that do not
+      separate the classes give .307, which is less than the .5 of a group that lacks a
+      class.
+    - ``"paper"``: :math:`\phi(d) = 1 - \log(1 + e^{-d}) / (2 \log 2)`, the same loss on
+      another scale: scores that do not separate the classes give .5, the value of a
+      group that lacks a class. With scores in [0, 1] the value lies in [.053, .774].
 
-    Takes n² · M / 2 numbers of memory, so that nothing leaves the device.
+    Needs memory for n² · M / 2 numbers; all computations stay on the device.
 
     Args:
-      scores: ``[n, M]``, higher for positives. A probability for the ranges above.
-        One that is not finite counts as absent.
+      scores: ``[n, M]``, higher for positives. The ranges above are for probabilities.
+        A score that is not finite counts as absent.
       labels: ``[n]``, 1 or 0; rows of another value (padding) are in no pair.
-      groups: ``[n]``, whole numbers in ``0 .. G − 1``; a row with a negative one is in
-        no group. None: all in one.
-      num_groups: G.
-      kind: See above.
-      present: ``[n, M]``, False, or 0, where a row lacks the modality: in no pair of
-        it.
+      groups: ``[n]``, integers in ``0 .. G − 1``; a row with a negative number is in no
+        group. None: all rows are in one group.
+      num_groups: Number of groups, G.
+      kind: ``"exact"``, ``"paper"`` or ``"released"``, see above.
+      present: ``[n, M]``, False, or 0, where a row lacks the modality; such a row is in
+        no pair of the modality.
 
     Returns:
       The AUCs, and where they are defined.
 
     Raises:
-      ValueError: An unknown kind, no groups, shapes that do not fit. Where they are not
-        traced: labels that are 1 and −1, or 1 and 2, or text; groups of G or more, or
-        all of them negative. Groups that are no whole numbers, traced or not.
+      ValueError: If ``kind`` is unknown, ``num_groups`` is below 1, shapes do not fit,
+        or groups are not integers. Where values are not traced, also if labels are 1
+        and −1, 1 and 2, or text. Likewise if groups are G or more, or all negative.
 
     References:
       Gao and Zhou, *On the Consistency of AUC Pairwise Optimization*, IJCAI 2015, for
@@ -92,7 +92,8 @@ def group_aucs(
     scores = jnp.asarray(scores)
     if scores.ndim != 2:
         raise ValueError(
-            f"scores are [n, M], one column a modality; not {scores.shape}."
+            "scores must have shape [n, M], a column for each modality; "
+            f"got shape {scores.shape}."
         )
     labels, groups, present = read_batch(
         scores.shape, labels, groups, present, num_groups=num_groups
@@ -100,8 +101,8 @@ def group_aucs(
     if groups is None:
         groups = jnp.zeros(scores.shape[0], jnp.int32)
     scores, labels, groups = gathered(scores), gathered(labels), gathered(groups)
-    # Selected, so that one score that is not finite does not reach all groups, nor
-    # stay in a moving average for ever.
+    # Masked, so that a score that is not finite does not reach all groups, nor stay in
+    # a moving average for ever.
     counted = jnp.isfinite(scores)
     if present is not None:
         counted &= gathered(present)
@@ -110,7 +111,7 @@ def group_aucs(
     positive, negative = (labels == 1) & counted.T, (labels == 0) & counted.T
     against = _worth_of_pairs(scores, positive, negative, labels, groups, kind)
     member = jax.nn.one_hot(groups, num_groups, dtype=wide)
-    # In full precision: an accelerator would else count pairs in 16 bits.
+    # In full precision, since an accelerator would otherwise count pairs in 16 bits.
     total, positives, negatives = (
         jnp.matmul(rows, member, precision=jax.lax.Precision.HIGHEST)
         for rows in (against, positive.astype(wide), negative.astype(wide))
@@ -128,9 +129,9 @@ def _worth_of_pairs(
     groups: Array,
     kind: Kind,
 ) -> Float[Array, "M n"]:
-    """For each row of the more frequent class, the sum over its pairs in its group.
+    """Sums over the pairs, in its group, of each row of the more frequent class.
 
-    A row is in one group alone, so that one sum serves all groups.
+    Each row is in one group only, so one sum serves all groups.
     """
     n = labels.shape[0]
     # The less frequent class fits into half of the rows.
@@ -142,10 +143,11 @@ def _worth_of_pairs(
     other = jnp.where(few_are_positive, negative, positive)
     pair = one[:, :, None] & other[:, None, :]
     pair &= groups[place][:, None] == groups
-    # A negative above a positive is, turned round, a positive above a negative.
+    # With the signs turned, a negative above a positive becomes a positive above a
+    # negative.
     turned = jnp.where(few_are_positive, scores, -scores)
     worth = _worth(turned[:, place][:, :, None], turned[:, None, :], kind)
-    # Along the first of the two axes compilers fuse the sum with what is summed.
+    # Compilers fuse the sum with its terms along the first of the two axes.
     return jnp.sum(jnp.where(pair, worth, 0), axis=1)
 
 
@@ -153,9 +155,9 @@ def _worth(one: Array, other: Array, kind: Kind) -> Array:
     if kind == "exact":
         # Compared, not subtracted: differences of tiny scores are flushed to zero.
         return (one > other) + jnp.asarray(0.5, one.dtype) * (one == other)
-    # The log1p of softplus takes several times as long; it is exact where the loss is
-    # next to nothing, which beside the 1 cannot be seen. Selected where `maximum` would
-    # do, so that the derivative at a tie is a half.
+    # The log1p of softplus takes several times as long. It is more exact only where the
+    # loss is tiny, and there the difference vanishes beside the 1. `where` in place of
+    # `maximum` makes the derivative at a tie a half.
     behind = other - one
     loss = jnp.where(behind >= 0, behind, 0) + jnp.log(1 + jnp.exp(-jnp.abs(behind)))
     return 1 - loss / (1.0 if kind == "released" else 2 * math.log(2.0))

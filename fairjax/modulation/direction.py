@@ -1,4 +1,4 @@
-"""The direction term: the fused loss's gradient turned towards the modalities'."""
+"""MultiFair's direction term, which aligns the fused gradient with the modalities'."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fairjax.modulation._arguments import check_outcomes, known_values
+from fairjax.modulation._arguments import check_outcomes, check_shape, known_values
 from fairjax.types import gathered
 
 _SMALL = 1e-8
@@ -20,27 +20,27 @@ def last_layer_gradient(
     *,
     weights: Array | None = None,
 ) -> Array:
-    r"""The cross-entropy's gradient for the weights of a head's last linear layer.
+    r"""Computes the cross-entropy's gradient for the weights of a last linear layer.
 
-    :math:`X^\top (w \odot (p - y)) / \sum_i w_i`, with :math:`p` the probabilities of
-    the logits: in closed form, so that it can be differentiated again at the cost of
-    one more derivative of the head's last layer, not of the model.
+    The gradient is :math:`X^\top (w \odot (p - y)) / \sum_i w_i`, with :math:`p` the
+    probabilities of the logits. It is in closed form, so a second derivative costs one
+    more derivative of the head's last layer, not of the model.
 
     Args:
-      inputs: ``[n, D]``, what enters the layer.
+      inputs: ``[n, D]``, the inputs of the layer.
       logits: ``[n]`` of a sigmoid, or ``[n, C]`` of a softmax.
-      labels: ``[n]``. Of a sigmoid, 0 or 1, and rows of another label are padding: they
-        count for nothing, whatever their weight. Of a softmax, the class, 0 to C − 1.
-      weights: ``[n]``, those of the loss, 0 or False for rows that do not count; such
-        a row may hold anything. None: all that are not padding count equally.
+      labels: ``[n]``. For a sigmoid, 0 or 1; rows with another label are padding, and
+        are ignored whatever their weight. For a softmax, the class, 0 to C − 1.
+      weights: ``[n]``, the weights of the loss, 0 or False for rows that do not count;
+        such a row may hold anything. None: all rows but padding count equally.
 
     Returns:
       ``[D]`` or ``[D, C]``; zero where no row counts.
 
     Raises:
-      ValueError: Logits of a single column; shapes that do not fit; where they are
-        not traced, outcomes of a sigmoid coded as 1 and −1 or as 1 and 2, and classes
-        of a softmax that there are not, in rows that count.
+      ValueError: If the logits have a single column or shapes do not fit. Where values
+        are not traced, also if labels of a sigmoid are 1 and −1 or 1 and 2. Likewise if
+        rows that count have labels that are not classes of the softmax.
 
     References:
       Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
@@ -56,14 +56,12 @@ def last_layer_gradient(
     rows = inputs.shape[0]
     if logits.ndim not in (1, 2) or logits.shape[0] != rows or logits.shape[1:] == (1,):
         raise ValueError(
-            f"logits have shape {logits.shape}; a sigmoid's [{rows}], or those of two "
-            f"classes or more, [{rows}, C], are needed."
+            f"logits must have shape [{rows}] for a sigmoid, or [{rows}, C] for a "
+            f"softmax of two classes or more; got shape {logits.shape}."
         )
     for name, given in (("labels", labels), ("weights", weights)):
-        if given is not None and jnp.shape(given) != (rows,):
-            raise ValueError(
-                f"{name} has shape {jnp.shape(given)}; there are {rows} rows of inputs."
-            )
+        if given is not None:
+            check_shape(name, given, (rows,), "one for each row of inputs")
     wide = (-1,) + (1,) * (logits.ndim - 1)
     if logits.ndim == 1:
         check_outcomes(labels)
@@ -74,7 +72,7 @@ def last_layer_gradient(
         labelled = (labels == 0) | (labels == 1)
         weights = jnp.where(labelled, 1.0 if weights is None else weights, 0.0)
     if weights is not None:
-        # Selected before anything is computed, so that no derivative is NaN either.
+        # Masked before anything is computed, so that no derivative is NaN either.
         counted = weights != 0
         inputs = jnp.where(counted[:, None], inputs, 0.0)
         logits = jnp.where(counted.reshape(wide), logits, 0.0)
@@ -91,7 +89,7 @@ def last_layer_gradient(
 
 
 def _check_classes(labels: Any, weights: Any, num_classes: int) -> None:
-    """Refuses classes that there are not, whose rows would pull to no class."""
+    """Refuses labels outside 0 .. C − 1, whose rows would have no true class."""
     values = known_values(labels)
     counted = np.ones(1) if weights is None else known_values(weights)
     if values is None or counted is None:
@@ -99,32 +97,33 @@ def _check_classes(labels: Any, weights: Any, num_classes: int) -> None:
     strange = ~np.isin(values, np.arange(num_classes)) & (counted != 0)
     if strange.any():
         raise ValueError(
-            f"labels are classes from 0 to {num_classes - 1}, not "
-            f"{values[strange][0]!r}: give rows that do not count a weight of 0."
+            f"labels must be classes from 0 to {num_classes - 1}; got "
+            f"{values[strange][0]!r}. Give rows that do not count a weight of 0."
         )
 
 
 def direction_loss(
     fused: Array, unimodal: Array, balance: Float[Array, " M"]
 ) -> Float[Array, ""]:
-    r"""MultiFair's :math:`L_{gm}`: how far the fused gradient is from the modalities'.
+    r"""Computes MultiFair's :math:`L_{gm}`, the misalignment of the fused gradient.
 
-    :math:`\frac1M \left[\sum_m |B_m| - \sum_m B_m \cos(\nabla L, \nabla L_m)\right]`,
-    with :math:`\nabla L` the fused loss's and :math:`\nabla L_m` a unimodal loss's
-    gradient, both of the last layers of their heads. The modalities' gradients and
-    the balance are what is aimed at: nothing is differentiated through them.
+    The loss is :math:`\frac1M \left[\sum_m |B_m| - \sum_m B_m \cos(\nabla L,
+    \nabla L_m)\right]`. Here :math:`\nabla L` is the fused loss's and
+    :math:`\nabla L_m` a unimodal loss's gradient, both for the last layers of their
+    heads. The modalities' gradients and the balance are targets, and no derivative
+    passes through them.
 
     Args:
-      fused: ``[*layer]``.
-      unimodal: ``[M, *layer]``.
-      balance: ``[M]``.
+      fused: ``[*layer]``, the fused loss's gradient.
+      unimodal: ``[M, *layer]``, the unimodal losses' gradients.
+      balance: ``[M]``, the modalities' balance :math:`B_m`.
 
     Returns:
-      From 0, where all are aligned, to :math:`\frac2M \sum_m |B_m|`.
+      A scalar from 0, where all are aligned, to :math:`\frac2M \sum_m |B_m|`.
 
     Raises:
-      ValueError: Layers of different shapes, between which there is no angle; a
-        balance that is not of the modalities.
+      ValueError: If the layers have different shapes, between which no angle is
+        defined, or ``balance`` does not have one number for each modality.
 
     References:
       Guo et al., *Classifier-guided Gradient Modulation for Enhanced Multimodal
@@ -140,22 +139,20 @@ def direction_loss(
     """
     if unimodal.shape[1:] != fused.shape:
         raise ValueError(
-            f"the fused head's last layer has a gradient of shape {fused.shape}, the "
-            f"modalities' heads {unimodal.shape[1:]}: give the heads the same width."
+            "the last layers of the fused head and of the modalities' heads must have "
+            f"gradients of one shape; got {fused.shape} and {unimodal.shape[1:]}. Give "
+            "the heads the same width."
         )
     modalities = unimodal.shape[0]
-    if balance.shape != (modalities,):
-        raise ValueError(
-            f"balance has shape {balance.shape}; there are {modalities} modalities."
-        )
+    check_shape("balance", balance, (modalities,), "a number for each modality")
     unimodal = jax.lax.stop_gradient(unimodal.reshape(modalities, -1))
     balance = jax.lax.stop_gradient(balance)
     flat = fused.reshape(-1)
-    # Squares of small gradients, and the smallest norm, are 0 in 16 bits.
+    # In 16 bits, squares of small gradients and the smallest norm would be 0.
     kind = jnp.promote_types(jnp.result_type(flat, unimodal, balance), jnp.float32)
     flat, unimodal, balance = (x.astype(kind) for x in (flat, unimodal, balance))
     products = jnp.sum(unimodal * flat, axis=1)
-    # The square root of a sum that may be zero has no derivative there.
+    # The square root has no derivative at zero, which the sum may be.
     norms = jnp.sqrt(jnp.sum(flat**2) + _SMALL**2)
     norms *= jnp.sqrt(jnp.sum(unimodal**2, axis=1) + _SMALL**2)
     cosines = products / norms

@@ -1,4 +1,4 @@
-"""Gradients of modalities scaled by how unevenly they serve groups: MultiFair's f."""
+"""MultiFair's f: modalities' gradients scaled by how unevenly they serve groups."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -38,9 +38,9 @@ class GroupBalanceState(NamedTuple):
       group_seen: ``[M, G]``, whether the group has had both classes in a batch.
       fairness_factors: ``[M]``, :math:`f_m` of the last batch, applied or not.
       fairness_gap: ``[]``, :math:`F_G` of the averages.
-      fused_gap: ``[]``, the batch's largest less its smallest AUC of the fused scores
-        among the groups; NaN where there are not two.
-      fairness_gate: ``[]``, whether that gap was above the threshold.
+      fused_gap: ``[]``, the largest less the smallest AUC of the fused scores among
+        the batch's groups; NaN where fewer than two groups can be compared.
+      fairness_gate: ``[]``, whether ``fused_gap`` was above the threshold.
     """
 
     group_auc: Float[Array, "M G"]
@@ -52,7 +52,7 @@ class GroupBalanceState(NamedTuple):
 
 
 class GroupSignals(NamedTuple):
-    """What a batch says of groups; see :class:`GroupBalanceState` for the fields."""
+    """A batch's averages, gap and gate; fields as in :class:`GroupBalanceState`."""
 
     group_auc: Float[Array, "M G"]
     group_seen: Bool[Array, "M G"]
@@ -70,49 +70,51 @@ def balance_groups(
     tau: Scalar = 0.04,
     decay: Scalar = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale each modality's gradients by MultiFair's :math:`f_m`, where groups differ.
+    r"""Scales modalities' gradients by MultiFair's :math:`f_m`, where groups differ.
 
     :math:`f_m` is :func:`fairjax.modulation.fairness_factors` of moving averages of
     each modality's surrogate AUC in each group. It applies to a batch in which the
-    *fused* scores' exact AUC differs between groups by more than :math:`\tau`. Its
-    shares :math:`n_g / n` are of all labelled rows of the batch that have a group, also
-    of those that lack the modality: they are the same for every modality.
+    *fused* scores' exact AUC differs between groups by more than :math:`\tau`. The
+    fractions :math:`n_g / n` are of all labelled rows of the batch that have a group.
+    Rows that lack a modality count too, so the fractions are the same for every
+    modality.
 
-    - ``mode="released"``, as the released code computes it: the surrogate whose value
-      without separation is .307, yet .5 for a group that lacks a class, also in the
-      averages; the gate needs two rows or more of *every* group, and takes a group
-      that lacks a class for one of AUC .5.
-    - ``mode="paper"``: the surrogate on the scale where .5 is no separation; a group
-      that lacks a class in a batch keeps its average, and is no part of the gate;
-      groups never seen with both classes count for nothing; and :math:`f_m` is 0 at
-      least, so that no gradient is turned round.
+    - ``mode="released"`` computes what the released code does. The surrogate is .307
+      for scores that do not separate the classes, yet .5 for a group that lacks a
+      class, also in the averages. The gate needs two rows or more of *every* group, and
+      counts a group that lacks a class with an AUC of .5.
+    - ``mode="paper"`` uses the surrogate that is .5 for scores that do not separate the
+      classes. A group that lacks a class in a batch keeps its average, and is left out
+      of the gate. Groups never seen with both classes are ignored. :math:`f_m` is 0 at
+      least, so that no gradient is reversed.
 
-    Either way :math:`f_m = 1` where a batch has all groups equally often.
+    In both modes :math:`f_m = 1` where a batch has all groups equally often.
 
     Args:
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
         it.
       modalities: Names, in the order of the columns of ``unimodal_scores``.
-      num_groups: G, 2 or more; intersections count as groups of their own.
-      mode: See above.
+      num_groups: Number of groups, G, 2 or more; each intersection is a group.
+      mode: ``"paper"`` or ``"released"``, see above.
       mu: :math:`\mu`, the strength, 0 or more; may be traced, as may the next two.
         The released code has .3 with a ``tau`` of .04 (FairVision), and .5 with .07
         (FairCLIP).
       tau: :math:`\tau`, 0 or more, the threshold of the gate and the scale of the
         factors.
-      decay: Of the averages, in [0, 1).
+      decay: Decay of the moving averages, in [0, 1).
 
     Returns:
-      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
-      ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]`` (probabilities),
-      ``labels=[n]`` (1 or 0; other rows are padding) and ``groups=[n]`` (in
-      ``0 .. G − 1``; negative ones are in no group), and takes ``present=[n, M]``. The
-      batch is what one call sees, as for :func:`balance_modalities`.
+      A transformation of updates ``[*param]``, or of stacked updates ``[K, *param]``.
+      Its ``update`` needs ``unimodal_scores=[n, M]`` and ``scores=[n]``
+      (probabilities), ``labels=[n]`` (1 or 0; other rows are padding) and
+      ``groups=[n]`` (in ``0 .. G − 1``; a row with a negative number is in no group),
+      and takes ``present=[n, M]``. The batch is what one call sees, as for
+      :func:`balance_modalities`.
 
     Raises:
-      ValueError: As :func:`balance_modalities`; fewer than two groups; an unknown
-        mode; a setting out of its range; groups that
-        :func:`fairjax.modulation.group_aucs` refuses.
+      ValueError: As :func:`balance_modalities`. Also if there are fewer than two
+        groups, ``mode`` is unknown, a setting is out of its range, or
+        :func:`fairjax.modulation.group_aucs` refuses the groups.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -216,18 +218,20 @@ def group_signals(
     decay: Scalar,
     present: Bool[Array, "n M"] | None = None,
 ) -> GroupSignals:
-    """The moving averages after a batch, and its gate; differentiable in the scores.
+    """Computes the moving averages after a batch, and its gate, from the scores.
+
+    The result is differentiable by the scores.
 
     Args:
       unimodal_scores: ``[n, M]``, probabilities.
       scores: ``[n]``, the fused probabilities.
       labels: ``[n]``, 1 or 0; other rows are padding.
-      groups: ``[n]``, in ``0 .. G − 1``; negative ones are in no group.
-      group_auc: ``[M, G]``, the averages before.
-      group_seen: ``[M, G]``, whether a group has had both classes before.
-      mode: As for :func:`balance_groups`, as are ``tau`` and ``decay``.
-      tau: The threshold of the gate.
-      decay: Of the averages.
+      groups: ``[n]``, in ``0 .. G − 1``; a row with a negative number is in no group.
+      group_auc: ``[M, G]``, the averages before the batch.
+      group_seen: ``[M, G]``, whether a group has had both classes before the batch.
+      mode: As for :func:`balance_groups`.
+      tau: As for :func:`balance_groups`, the threshold of the gate.
+      decay: As for :func:`balance_groups`, the decay of the averages.
       present: ``[n, M]``, False where a row lacks the modality.
 
     Returns:
@@ -273,22 +277,22 @@ def group_signals(
 
 
 def _counts(labels: Array, groups: Array, num_groups: int) -> Float[Array, " G"]:
-    """Rows of each group; padding is no row."""
+    """Counts the labelled rows of each group; padding does not count."""
     labels, groups = jnp.asarray(labels), jnp.asarray(groups)
     labelled = (labels == 0) | (labels == 1)
     return jnp.sum(jax.nn.one_hot(groups, num_groups) * labelled[:, None], axis=0)
 
 
 def check_settings(*, tau: Scalar, decay: Scalar, **others: Scalar) -> None:
-    """Refuse settings outside their ranges, if they are known now.
+    """Refuses settings outside their ranges, if they are known now.
 
     Args:
-      tau: 0 or more.
-      decay: In [0, 1).
-      **others: 0 or more, by name.
+      tau: The threshold, 0 or more.
+      decay: The decay of a moving average, in [0, 1).
+      **others: Further settings by name, 0 or more.
 
     Raises:
-      ValueError: If not so.
+      ValueError: If a setting is outside its range.
 
     Example:
       >>> check_settings(tau=0.04, decay=0.9, mu=0.3)

@@ -1,4 +1,4 @@
-"""Objectives of every modality and group, reconciled at both levels in one Gram."""
+"""Reconcile objectives of modalities and of groups, in one Gram matrix."""
 
 from collections.abc import Sequence
 
@@ -15,19 +15,21 @@ _NONE = 1e30
 
 
 def modality_group_levels(num_modalities: int, num_groups: int) -> list[list[int]]:
-    """The levels of M · G objectives, row ``m · G + g`` for modality m and group g.
+    """Lists the rows of each modality among M · G objectives.
 
-    For :func:`fairjax.steps.by_level`: groups within each modality, then modalities.
+    Row ``m · G + g`` is the objective of modality m and group g. With this list,
+    :func:`fairjax.steps.by_level` reconciles groups within each modality, and then the
+    modalities.
 
     Args:
-      num_modalities: M.
-      num_groups: G.
+      num_modalities: Number of modalities, M.
+      num_groups: Number of groups, G.
 
     Returns:
-      For each modality the numbers of its rows.
+      The row numbers of each modality.
 
     Raises:
-      ValueError: A number that is not whole, or below 1.
+      ValueError: If a number is not an integer or is below 1.
 
     Example:
       >>> from fairjax import modulation
@@ -53,43 +55,45 @@ def dual_level(
     order: Order | Sequence[int] = "random",
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Direction and magnitude at the levels of groups and of modalities.
+    r"""Reconciles direction and magnitude, first among groups, then among modalities.
 
-    Of M · G objectives :math:`L_{m,g}`, the part of modality m's loss that group g's
-    patients have, those of each modality are reconciled into one row, and then the
-    modalities' rows, all in the one [M·G, M·G] Gram matrix. At each level,
+    There are M · G objectives: :math:`L_{m,g}` is the part of modality m's loss that
+    comes from group g's patients. The objectives of each modality are reconciled into
+    one row, and then the modalities' rows are reconciled, all in one [M·G, M·G] Gram
+    matrix. At each of the two levels,
 
     - *magnitude*: rows are scaled to the mean norm of the level's rows
-      (:func:`fairjax.steps.balance_magnitudes`), so that no small group, and no
-      modality that learns slowly, is drowned;
+      (:func:`fairjax.steps.balance_magnitudes`), so that small groups and slowly
+      learning modalities keep their weight;
     - *direction*: conflicting rows are projected off each other
       (:func:`fairjax.steps.project_conflicts`);
 
-    and the rows are added up. With all four off it is the plain sum. The fused loss is
-    best one of the "modalities": it is what the unimodal losses conflict with, for
-    these need share no parameters with each other.
+    and the rows are added up. With all four switches off, the result is the plain sum.
+    It is best to include the fused loss as one of the "modalities". The unimodal losses
+    conflict with the fused loss, but may share no parameters with each other.
 
     Args:
-      num_modalities: M, blocks of objectives.
-      num_groups: G.
-      group_direction: Project groups' rows within each modality. A switch may be a
-        traced boolean, so that a grid of them compiles once.
-      group_magnitude: Balance groups' rows within each modality.
-      modality_direction: Project the modalities' rows.
-      modality_magnitude: Balance the modalities' rows.
-      limit: The most that a row is lengthened; None: as much as it takes.
-      order: Of projections, as in :func:`fairjax.steps.project_conflicts`, at both
-        levels: a sequence of rows' numbers needs as many groups as modalities.
-      key: Of random orders.
+      num_modalities: Number of modalities, M, which are blocks of objectives.
+      num_groups: Number of groups, G.
+      group_direction: Whether to project groups' rows within each modality. Each of the
+        four switches may be a traced boolean, so that a grid of settings compiles once.
+      group_magnitude: Whether to balance groups' rows within each modality.
+      modality_direction: Whether to project the modalities' rows.
+      modality_magnitude: Whether to balance the modalities' rows.
+      limit: The largest factor by which a row is lengthened; None: no limit.
+      order: The order of projections at both levels, as in
+        :func:`fairjax.steps.project_conflicts`. A sequence of row numbers requires as
+        many groups as modalities.
+      key: The random key for random orders.
 
     Returns:
       A transformation of stacked gradients ``[M · G, *param]``, row ``m · G + g``,
-      into ``[*param]``. ``mask=[M · G]`` leaves objectives out, such as those of a
-      modality that no patient of a group has.
+      into ``[*param]``. ``mask=[M · G]`` leaves objectives out, such as the objective
+      of a modality that no patient of a group has.
 
     Raises:
-      ValueError: Fewer than one modality or group; a limit below 0; at the update, as
-        :func:`fairjax.reconcile`.
+      ValueError: If there is no modality or no group, or ``limit`` is below 0; at the
+        update, as :func:`fairjax.reconcile`.
 
     References:
       Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020 (the
@@ -113,8 +117,8 @@ def dual_level(
         factors = (jnp.where(magnitude, 0.0, 1.0), jnp.where(magnitude, most, 1.0))
         return [
             steps.balance_magnitudes(clamp=factors),
-            # Beside so large an epsilon nothing is left of a projection; an infinite
-            # one would be NaN beside rows that are all zero.
+            # So large an epsilon makes projections vanish. An infinite epsilon would
+            # give NaN for rows that are all zero.
             steps.project_conflicts(
                 order=order, epsilon=jnp.where(direction, 0.0, _NONE), key=key
             ),

@@ -1,4 +1,4 @@
-"""Gradients of modalities made slower or faster: MultiFair's B, CGGM's and OGM-GE's."""
+"""Factors on modalities' gradients, by the methods MultiFair, CGGM and OGM-GE."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class ModalityBalanceState(NamedTuple):
     """State of :func:`balance_modalities`; read with ``optax.tree.get``.
 
     Attributes:
-      modality_auc: ``[M]``, the last AUC of each modality; .5 before the first.
+      modality_auc: ``[M]``, the last AUC of each modality; .5 before the first AUC.
       modality_balance: ``[M]``, :math:`B_m` of the last batch.
     """
 
@@ -33,7 +33,7 @@ class ContributionBalanceState(NamedTuple):
 
     Attributes:
       contribution_balance: ``[M]``, :math:`k_m` of the last batch.
-      key_data: Raw data of the key that the noise is drawn with.
+      key_data: Raw data of the random key for the noise.
     """
 
     contribution_balance: Float[Array, " M"]
@@ -48,40 +48,42 @@ def balance_modalities(
     signed: bool = False,
     limit: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale each modality's gradients by :math:`\rho B_m`: MultiFair's, or CGGM's.
+    r"""Scales each modality's gradients by :math:`\rho B_m` of MultiFair or CGGM.
 
-    :math:`B_m` is :func:`fairjax.modulation.modality_balance` of the exact AUCs that
-    the unimodal scores have in this batch and had in the last one. A modality whose
-    rows in the batch lack a class, or that no row has, keeps its last AUC and has a
-    balance of 1; the others are balanced among themselves, and a single one that is
-    left has 1, too.
+    :math:`B_m` is :func:`fairjax.modulation.modality_balance` of the unimodal scores'
+    exact AUCs in this batch and in the last batch. A modality whose rows in the batch
+    lack a class, or that no row has, keeps its last AUC and has a balance of 1. The
+    other modalities are balanced among themselves; if only one is left, its balance is
+    1, too.
 
-    The mean of the :math:`B_m` is 1 − 1/M, so with :math:`\rho = 1.2` and two
-    modalities gradients shrink by .6 on average. Adam divides by the gradients' own
-    size: in a chain before it a constant factor has no effect on the updates, and only
-    its changes from batch to batch count. After it, the factor scales the step.
+    The mean of the :math:`B_m` is 1 − 1/M. So with :math:`\rho = 1.2` and two
+    modalities, gradients are multiplied by .6 on average. Adam divides by the
+    gradients' size: in a chain before Adam, a constant factor does not affect the
+    updates, and only changes of the factor from batch to batch count. After Adam, the
+    factor scales the step.
 
     Args:
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
         it.
       modalities: Names, in the order of the columns of ``unimodal_scores``.
       rho: :math:`\rho`, 0 or more; may be traced.
-      signed: CGGM's balance, of changes with their signs.
-      limit: The largest :math:`|B_m|` allowed, if any; may be traced. The signed
-        balance has no bounds of its own.
+      signed: Whether to use CGGM's balance, of changes with their signs.
+      limit: The largest :math:`|B_m|` allowed, if any; may be traced. Without a limit,
+        the signed balance is unbounded.
 
     Returns:
-      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
-      ``update`` needs ``unimodal_scores=[n, M]`` and ``labels=[n]`` (1 or 0; other
+      A transformation of updates ``[*param]``, or of stacked updates ``[K, *param]``.
+      Its ``update`` needs ``unimodal_scores=[n, M]`` and ``labels=[n]`` (1 or 0; other
       rows are padding), and takes ``present=[n, M]``, False where a row lacks a
-      modality. Only labelled parameters are scaled. The batch is what one call sees:
-      under ``pmap`` or inside ``shard_map`` gather the scores first, or replicas part.
+      modality. Only parameters labelled with a modality are scaled. The batch is what
+      one call sees. Under ``pmap`` or inside ``shard_map``, gather the scores first;
+      otherwise the replicas diverge.
 
     Raises:
-      ValueError: No modalities, or one named twice; a setting below 0; labels that
-        fit neither modalities nor parameters; at the update, an argument that is
-        missing or has another shape, or outcomes coded as 1 and −1 or as 1 and 2,
-        where they are not traced.
+      ValueError: If ``modalities`` is empty or repeats a name, a setting is below 0, or
+        the labels do not fit the modalities or the parameters. At the update, if an
+        argument is missing or has another shape. Where labels are not traced, also if
+        they are 1 and −1 or 1 and 2.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
@@ -146,17 +148,17 @@ def modality_aucs(
     *,
     present: Bool[Array, "n M"] | None = None,
 ) -> tuple[Float[Array, " M"], Bool[Array, " M"]]:
-    """Each modality's exact AUC in a batch, or its last one, and whether it has one.
+    """Computes each modality's exact AUC in a batch, or keeps the last AUC.
 
     Args:
       unimodal_scores: ``[n, M]``.
       labels: ``[n]``, 1 or 0; other rows are padding.
-      previous: ``[M]``, the last ones.
+      previous: ``[M]``, the last AUCs.
       present: ``[n, M]``, False where a row lacks the modality.
 
     Returns:
-      ``[M]`` in [0, 1], of the type of ``previous``; and ``[M]``, False where the rows
-      lack a class, so that the last AUC stands.
+      AUCs ``[M]`` in [0, 1], of the type of ``previous``; and bool ``[M]``, False where
+      the rows lack a class, so that the last AUC is kept.
 
     Raises:
       ValueError: As :func:`fairjax.modulation.group_aucs`.
@@ -169,7 +171,7 @@ def modality_aucs(
     """
     found = group_aucs(unimodal_scores, labels, present=present)
     values, defined = found.values[:, 0], found.defined[:, 0]
-    # In the type of the last ones, so that what did not change differs by nothing.
+    # In the type of the last AUCs, so that an unchanged AUC has a difference of 0.
     values = values.astype(previous.dtype)
     return jnp.where(defined, values, previous), defined
 
@@ -182,23 +184,23 @@ def ogm_ge(
     noise: Scalar = 1.0,
     key: Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""OGM-GE: slow the modality that contributes most, and add noise to generalise.
+    r"""Slows the modality that contributes most, and adds noise to generalise: OGM-GE.
 
     A modality's gradient :math:`g` becomes :math:`k_m g + \varepsilon`, with
-    :math:`k_m` of :func:`fairjax.modulation.contribution_balance` and
-    :math:`\varepsilon` Gaussian noise of the standard deviation that :math:`g` has
-    over the parameter's entries. Contributions are means, over the rows that have the
-    modality, of the probability that its scores give the true class; a modality that
-    no row has is compared with none. The released code does this to convolutions only;
-    here every labelled parameter takes part.
+    :math:`k_m` of :func:`fairjax.modulation.contribution_balance`. The Gaussian noise
+    :math:`\varepsilon` has the standard deviation that :math:`g` has over the
+    parameter's entries. A contribution is the mean probability that a modality's scores
+    give the true class, over the rows that have the modality. A modality that no row
+    has is left out of the comparison. The released code modulates convolutions only;
+    this function modulates every parameter that is labelled with a modality.
 
     Args:
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of
         it.
       modalities: Names, in the order of the columns of ``unimodal_scores``.
-      alpha: How much a modality is slowed; may be traced.
-      noise: Factor on the noise; 0 for OGM without GE; may be traced.
-      key: Of the noise.
+      alpha: How much a modality is slowed, 0 or more; may be traced.
+      noise: Factor on the noise, 0 or more; 0 for OGM without GE; may be traced.
+      key: The random key of the noise.
 
     Returns:
       A transformation of updates ``[*param]``. Its ``update`` needs

@@ -1,4 +1,4 @@
-"""MultiFair whole: the magnitudes of its gradients, and the terms of its loss."""
+"""The MultiFair method: the factors on its gradients, and the terms of its loss."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from fairjax.modulation._arguments import fused
+from fairjax.modulation._arguments import check_shape, fused
 from fairjax.modulation.direction import direction_loss
 from fairjax.modulation.factors import fairness_gap, modality_balance
 from fairjax.modulation.groups import (
@@ -25,7 +25,7 @@ class MultiFairPenalty(NamedTuple):
     """The terms of :func:`multifair_penalty`.
 
     Attributes:
-      total: ``[]``, what is added to the loss.
+      total: ``[]``, the penalty that is added to the loss.
       direction: ``[]``, :math:`L_{gm}`.
       fairness: ``[]``, :math:`F_G`.
       gate: ``[]``, whether the fairness term counts in this batch.
@@ -48,30 +48,30 @@ def multifair(
     tau: Scalar = 0.04,
     decay: Scalar = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""MultiFair's magnitudes: encoders' gradients times :math:`\rho B_m f_m`.
+    r"""Scales modalities' gradients by MultiFair's factors :math:`\rho B_m f_m`.
 
-    ``optax.chain(balance_modalities(...), balance_groups(...))``: see there for the
-    formulas, the modes, the arguments and the errors. The published chain goes on with
-    clipping at .8 and AdamW. The method's direction and fairness terms are no
-    transformations of gradients but part of the loss:
-    :func:`fairjax.modulation.multifair_penalty`. In the released code they give no
-    gradient, so that ``mode="released"`` is this transformation alone.
+    The transformation is ``optax.chain(balance_modalities(...), balance_groups(...))``;
+    :func:`balance_modalities` and :func:`balance_groups` describe the formulas, modes,
+    arguments and errors. In the published chain, clipping at .8 and AdamW follow. The
+    method's direction and fairness terms are part of the loss:
+    :func:`fairjax.modulation.multifair_penalty`. In the released code these two terms
+    give no gradient, so ``mode="released"`` is this transformation alone.
 
     Args:
       param_labels: From :func:`fairjax.modulation.modality_labels`, or a prefix of it.
       modalities: Names, in the order of the columns of ``unimodal_scores``.
-      num_groups: G, 2 or more.
+      num_groups: Number of groups, G, 2 or more.
       mode: ``"paper"`` or ``"released"``.
       rho: Factor on the balance of modalities, 0 or more; may be traced, as may the
         next three.
       mu: Strength of the groups' factor, 0 or more.
       tau: Threshold of the gate, 0 or more.
-      decay: Of the moving averages, in [0, 1).
+      decay: Decay of the moving averages, in [0, 1).
 
     Returns:
-      A transformation of updates ``[*param]``, or stacked ones ``[K, *param]``. Its
-      ``update`` needs ``unimodal_scores=[n, M]``, ``scores=[n]``, ``labels=[n]`` and
-      ``groups=[n]``, and takes ``present=[n, M]``.
+      A transformation of updates ``[*param]``, or of stacked updates ``[K, *param]``.
+      Its ``update`` needs ``unimodal_scores=[n, M]``, ``scores=[n]``, ``labels=[n]``
+      and ``groups=[n]``, and takes ``present=[n, M]``.
 
     Raises:
       ValueError: As :func:`balance_modalities` and :func:`balance_groups`.
@@ -93,7 +93,7 @@ def multifair(
       ...     unimodal_scores=jnp.array([[.9, .6], [.2, .4], [.7, .4], [.4, .6]]),
       ...     scores=jnp.array([.9, .2, .6, .4]), groups=jnp.array([0, 0, 1, 1]))
 
-      The image alone ranks all patients rightly, the notes are no better than chance:
+      The image alone ranks all patients correctly; the notes rank them at random:
 
       >>> [round(float(updates[name][0]), 3) for name in labels]
       [0.0, 1.2, 1.0]
@@ -129,45 +129,49 @@ def multifair_penalty(
     decay: Scalar = 0.9,
     present: Bool[Array, "n M"] | None = None,
 ) -> MultiFairPenalty:
-    r"""The terms :math:`\lambda L_{gm} + 1[\text{gate}]\, c\, F_G` of MultiFair's loss.
+    r"""Computes the terms that MultiFair adds to the loss.
 
-    :math:`L_{gm}` is :func:`fairjax.modulation.direction_loss`, weighted by the batch's
-    modality balance; :math:`F_G` is :func:`fairjax.modulation.fairness_gap` of the
-    moving averages *with* this batch. Its derivative is that of the batch's own AUCs in
-    place of the averages: through an average, of which a batch is the share 1 − decay,
-    :math:`c` would count for a tenth of itself. That is our reading.
-    The gate is that of :func:`fairjax.modulation.balance_groups`.
+    The terms are :math:`\lambda L_{gm} + 1[\text{gate}]\, c\, F_G`. Here :math:`L_{gm}`
+    is :func:`fairjax.modulation.direction_loss`, weighted by the batch's modality
+    balance, and :math:`F_G` is :func:`fairjax.modulation.fairness_gap` of the moving
+    averages *with* this batch. The gate is the gate of
+    :func:`fairjax.modulation.balance_groups`.
 
-    In the released code both terms are constants to the optimiser: the first is 0,
-    because no parameter has the name that it looks for, and the second is a Python
-    number. That is why there is no ``mode`` here.
+    The derivative of :math:`F_G` is taken by the batch's AUCs in place of the averages.
+    A batch has the weight 1 − decay in an average, so through the averages :math:`c`
+    would count for a tenth of itself. This derivative is our reading.
+
+    In the released code the optimiser sees both terms as constants. The first is 0,
+    because no parameter has the name that the code looks for, and the second is a
+    Python number. So this function has no ``mode``.
 
     Args:
-      fused_gradient: ``[*layer]``, of the fused loss for its head's last layer
+      fused_gradient: ``[*layer]``, gradient of the fused loss for its head's last layer
         (:func:`fairjax.modulation.last_layer_gradient`).
-      unimodal_gradients: ``[M, *layer]``, of the unimodal losses for theirs.
-      unimodal_scores: ``[n, M]``, probabilities. They reach the encoders only if the
-        auxiliary heads are not cut off from them: see the attached scores of
-        :class:`fairjax.models.MultimodalClassifier`.
+      unimodal_gradients: ``[M, *layer]``, gradients of the unimodal losses for the last
+        layers of the auxiliary heads.
+      unimodal_scores: ``[n, M]``, probabilities. Their gradient reaches the encoders
+        only if the auxiliary heads are not detached from the encoders: see the attached
+        scores of :class:`fairjax.models.MultimodalClassifier`.
       scores: ``[n]``, the fused probabilities.
       labels: ``[n]``, 1 or 0.
-      groups: ``[n]``, in ``0 .. G − 1``; a row with a negative one is in no group.
-      modality_auc: ``[M]``, ``optax.tree.get(opt_state, "modality_auc")``: the last
-        batch's.
-      group_auc: ``[M, G]``, likewise ``"group_auc"``.
-      group_seen: ``[M, G]``, likewise ``"group_seen"``.
+      groups: ``[n]``, in ``0 .. G − 1``; a row with a negative number is in no group.
+      modality_auc: ``[M]``, AUCs of the last batch,
+        ``optax.tree.get(opt_state, "modality_auc")``.
+      group_auc: ``[M, G]``, ``optax.tree.get(opt_state, "group_auc")``.
+      group_seen: ``[M, G]``, ``optax.tree.get(opt_state, "group_seen")``.
       direction: :math:`\lambda`, 0 or more; may be traced, as may the next three.
       fairness: :math:`c`, 0 or more.
       tau: :math:`\tau`, 0 or more.
-      decay: Of the averages, in [0, 1).
+      decay: Decay of the averages, in [0, 1).
       present: ``[n, M]``, False where a row lacks the modality.
 
     Returns:
       The terms and their sum.
 
     Raises:
-      ValueError: Shapes that do not fit; a setting out of its range; labels or groups
-        that :func:`fairjax.modulation.group_aucs` refuses.
+      ValueError: If shapes do not fit, a setting is out of its range, or
+        :func:`fairjax.modulation.group_aucs` refuses the labels or groups.
 
     References:
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
@@ -189,24 +193,22 @@ def multifair_penalty(
     check_settings(tau=tau, decay=decay, direction=direction, fairness=fairness)
     if jnp.ndim(unimodal_scores) != 2:
         raise ValueError(
-            f"unimodal_scores have shape {jnp.shape(unimodal_scores)}; one column for "
-            "each modality is needed, [n, M]."
+            "unimodal_scores must have shape [n, M], a column for each modality; "
+            f"got shape {jnp.shape(unimodal_scores)}."
         )
     modalities = unimodal_scores.shape[1]
     for name, given in (("modality_auc", modality_auc), ("group_auc", group_auc)):
         if given.shape[:1] != (modalities,):
             raise ValueError(
-                f"{name} has shape {given.shape}; there are {modalities} modalities."
+                f"{name} must have {modalities} rows, one for each modality; "
+                f"got shape {given.shape}."
             )
     if group_auc.ndim != 2 or group_auc.shape[1] < 2:
         raise ValueError(
-            f"group_auc has shape {group_auc.shape}; a gap needs two groups or more, "
-            f"[{modalities}, G]."
+            f"group_auc must have shape [{modalities}, G] with two groups or more, "
+            f"since a gap is computed; got shape {group_auc.shape}."
         )
-    if group_seen.shape != group_auc.shape:
-        raise ValueError(
-            f"group_seen has shape {group_seen.shape}; group_auc has {group_auc.shape}."
-        )
+    check_shape("group_seen", group_seen, group_auc.shape, "as group_auc")
     scores = fused("multifair_penalty", scores, unimodal_scores.shape[0])
     auc, observed = modality_aucs(
         unimodal_scores, labels, modality_auc, present=present

@@ -1,4 +1,4 @@
-"""Which parameters belong to which modality."""
+"""Labels that say which parameters belong to which modality."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ def modality_labels(
     *,
     shared: Sequence[str] = (),
 ) -> PyTree:
-    """A tree like the parameters that names the modality of each.
+    """Labels each parameter with its modality.
 
     A parameter's path is its keys joined by ``/``, such as
     ``encoders/labs/blocks/0/kernel``. A modality claims the parameters below the
@@ -30,17 +30,19 @@ def modality_labels(
     Args:
       params: The parameters, or their shapes. For ``nnx.Optimizer``, which updates
         bare arrays, ``nnx.as_pure(nnx.state(model, nnx.Param))``.
-      modalities: name -> paths, whole keys from the start: ``encoders/labs`` claims
+      modalities: name -> paths of whole keys from the root: ``encoders/labs`` claims
         ``encoders/labs/bias`` but not ``encoders/labs2/bias``.
-      shared: Paths of what belongs to no modality (fusion, classifier, heads).
+      shared: Paths of parameters that belong to no modality (fusion, classifier,
+        heads).
 
     Returns:
-      A pytree of strings, :data:`SHARED` for what is shared; transformations that
-      scale by modality take it, and so does ``optax.partition``.
+      A pytree of strings like ``params``, with :data:`SHARED` for shared parameters.
+      Transformations that scale by modality take this tree, as does
+      ``optax.partition``.
 
     Raises:
-      ValueError: A parameter that nobody claims, or two do; a path that claims
-        nothing; a modality named ``shared``, or without paths.
+      ValueError: If no modality or two modalities claim a parameter, a path claims no
+        parameter, or a modality is named ``shared`` or has no paths.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,14 +56,17 @@ def modality_labels(
     """
     if SHARED in modalities:
         raise ValueError(
-            f"no modality may be named {SHARED!r}: it names what is shared."
+            f"a modality must not be named {SHARED!r}, which labels shared parameters; "
+            f"got {list(modalities)}. Rename the modality."
         )
     claims = {**modalities, SHARED: shared}
     for name, paths in claims.items():
         if isinstance(paths, str):
-            raise ValueError(f"{name!r} lists paths, [{paths!r}], not one string.")
+            raise ValueError(
+                f"{name!r} must have a list of paths; got {paths!r}. Pass [{paths!r}]."
+            )
         if not paths and name != SHARED:
-            raise ValueError(f"modality {name!r} claims no paths.")
+            raise ValueError(f"modality {name!r} must have a path; got {paths!r}.")
     listed = [path for paths in claims.values() for path in paths]
     used: Counter[str] = Counter()
 
@@ -77,34 +82,37 @@ def modality_labels(
         ]
         if not owners:
             raise ValueError(
-                f"no modality claims parameter {name!r}: list it, or a path above it, "
-                "under a modality or under shared=."
+                f"every parameter must be claimed; got {name!r}, which no path claims. "
+                "List it, or a path above it, under a modality or under shared=."
             )
         if len(owners) > 1:
             raise ValueError(
-                f"parameter {name!r} is claimed twice, by {' and by '.join(owners)}."
+                f"a parameter must be claimed once; got {name!r}, claimed by "
+                f"{' and by '.join(owners)}. List narrower paths."
             )
         return owners[0]
 
     labels = jax.tree_util.tree_map_with_path(label, params)
     idle = [path for path in listed if not used[path]]
     if idle:
-        raise ValueError(f"path {idle[0]!r} claims no parameter.")
+        raise ValueError(
+            f"every path must claim a parameter; got {idle[0]!r}, which claims none. "
+            "Write whole keys from the root, joined by '/'."
+        )
     return labels
 
 
 def check_labels(labels: PyTree, modalities: Sequence[str], params: Params) -> None:
-    """Refuse a label tree that does not fit the parameters or the modalities.
+    """Refuses a label tree that does not fit the parameters or the modalities.
 
     Args:
       labels: The tree of labels, or a prefix of one.
-      modalities: Names.
+      modalities: Names of the modalities.
       params: The parameters.
 
     Raises:
-      ValueError: A label that is no text, or neither a modality nor :data:`SHARED`; a
-        modality that no parameter belongs to; a tree that does not fit that of the
-        parameters.
+      ValueError: If a label is neither a modality nor :data:`SHARED`, a modality has no
+        parameter, or the labels' tree does not fit the parameters' tree.
 
     Example:
       >>> import jax.numpy as jnp
@@ -112,31 +120,34 @@ def check_labels(labels: PyTree, modalities: Sequence[str], params: Params) -> N
       >>> check_labels({"w": "lab"}, ["labs"], {"w": jnp.ones(2)})
       Traceback (most recent call last):
         ...
-      ValueError: label 'lab' is neither a modality (labs) nor 'shared'.
+      ValueError: labels must be modalities (labs) or 'shared'; got 'lab'.
     """
     leaves = jax.tree.leaves(labels)
     other = next((leaf for leaf in leaves if not isinstance(leaf, str)), None)
     if other is not None:
         raise ValueError(
-            f"labels are names of modalities, not {type(other).__name__}: make them of "
-            "the parameters with modality_labels."
+            f"labels must be names of modalities; got {type(other).__name__}. Make "
+            "labels from the parameters with modality_labels."
         )
     found = Counter(leaves)
     unknown = [label for label in found if label not in (*modalities, SHARED)]
     if unknown:
         raise ValueError(
-            f"label {unknown[0]!r} is neither a modality ({', '.join(modalities)}) nor "
-            f"{SHARED!r}."
+            f"labels must be modalities ({', '.join(modalities)}) or {SHARED!r}; "
+            f"got {unknown[0]!r}."
         )
     without = [name for name in modalities if not found[name]]
     if without:
-        raise ValueError(f"no parameter belongs to modality {without[0]!r}.")
+        raise ValueError(
+            f"every modality must label a parameter; got no label {without[0]!r}."
+        )
     try:
         jax.tree.map(lambda *_: None, labels, params)
     except ValueError as error:
         raise ValueError(
-            "the labels' tree does not fit that of the parameters: make it of the same "
-            f"parameters with modality_labels. {error}"
+            "the labels' tree must fit the parameters' tree, or be a prefix of it; got "
+            "another structure. Make the labels from the same parameters with "
+            f"modality_labels. {error}"
         ) from error
 
 
@@ -147,10 +158,10 @@ def map_labelled(
     updates: PyTree,
     *others: PyTree,
 ) -> PyTree:
-    """``function(m, leaf, *leaves)`` of each modality's updates; what is shared stays.
+    """Applies a function to each modality's updates; shared updates do not change.
 
     Args:
-      function: Of the modality's number and its leaves, to a leaf.
+      function: ``function(m, leaf, *leaves) -> leaf``, for modality number m.
       labels: From :func:`modality_labels`, or a prefix of it.
       modalities: Names, in the order of their numbers.
       updates: ``[*param]``.
@@ -181,13 +192,13 @@ def scale_by_label(
     modalities: Sequence[str],
     factors: Float[Array, " M"],
 ) -> PyTree:
-    """Multiplies each modality's updates by its factor; what is shared stays.
+    """Multiplies each modality's updates by its factor; shared updates do not change.
 
     Args:
       updates: ``[*param]``.
       labels: From :func:`modality_labels`, or a prefix of it.
       modalities: Names, in the order of the factors.
-      factors: ``[M]``; taken in the type of each leaf.
+      factors: ``[M]``; converted to the type of each leaf.
 
     Returns:
       Updates ``[*param]``.

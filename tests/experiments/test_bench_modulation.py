@@ -66,10 +66,13 @@ def test_every_step_is_measured_and_saved(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"groups": 1}, "--groups must be 2 or more"),
-        ({"rounds": 0}, "--rounds must be 1 or more"),
-        ({"small": (1,)}, "--small and --large must be 2 or more"),
-        ({"small": (), "large": ()}, "--small or --large needs a number"),
+        ({"groups": 1}, "--groups must be 2 or more; got 1"),
+        ({"rounds": 0}, "--rounds must be 1 or more; got 0"),
+        ({"small": (1,)}, "--small and --large must be 2 or more; got 1"),
+        (
+            {"small": (), "large": ()},
+            "--small or --large must have a number .*; got none",
+        ),
     ],
 )
 def test_options_that_cannot_be(tmp_path, changes, message):

@@ -81,9 +81,9 @@ class Options:
 
 def test_whole_numbers_among_options_have_a_least():
     timing.check_numbers(Options(), least={"members": 0})
-    with pytest.raises(ValueError, match="--members must be 1 or more: 0"):
+    with pytest.raises(ValueError, match="--members must be 1 or more; got 0"):
         timing.check_numbers(Options())
-    with pytest.raises(ValueError, match=r"--sizes must be 1 or more: \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"--sizes must be 1 or more; got \(3, 0\)"):
         timing.check_numbers(Options(sizes=(3, 0)), least={"members": 0})
 
 
@@ -129,5 +129,5 @@ def test_a_table_replaces_the_one_between_its_markers(tmp_path):
     path.write_text(f"head\n{begin}\nold\n{end}\ntail\n")
     timing.copy_between_markers(path, "x", "new")
     assert path.read_text() == f"head\n{begin}\n\nnew\n{end}\ntail\n"
-    with pytest.raises(ValueError, match="no '<!-- table: begin y"):
+    with pytest.raises(ValueError, match="must have '<!-- table: begin y"):
         timing.copy_between_markers(path, "y", "new")

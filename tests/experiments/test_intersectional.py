@@ -297,15 +297,15 @@ def refused(capsys, folder, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--configurations", "eo", "magic"], "has no magic; it knows: base, eo, dir"),
-        (["--repeats", "0"], "--repeats must be 1 to 1,000, not 0"),
-        (["--splits", "1"], "--splits must be 2 to 1,000, not 1"),
-        (["--iterations", "0"], "--iterations must be 1 to 1,000, not 0"),
-        (["--repair-level", "1.5"], "--repair-level must be 0 to 1, not 1.5"),
-        (["--repair-level", "nan"], "--repair-level must be 0 to 1, not nan"),
-        (["--min-patients", "0"], "--min-patients must be 1 to 1,000,000,000, not 0"),
+        (["--configurations", "eo", "magic"], "must name some of base, eo, dir"),
+        (["--repeats", "0"], "--repeats must be 1 to 1,000; got 0"),
+        (["--splits", "1"], "--splits must be 2 to 1,000; got 1"),
+        (["--iterations", "0"], "--iterations must be 1 to 1,000; got 0"),
+        (["--repair-level", "1.5"], "--repair-level must be 0 to 1; got 1.5"),
+        (["--repair-level", "nan"], "--repair-level must be 0 to 1; got nan"),
+        (["--min-patients", "0"], "--min-patients must be 1 to 1,000,000,000; got 0"),
         (["--min-patients", "4000"], "fewer than two subgroups of race, sex, age"),
-        (["--seed", "-1"], "--seed must be in 0 to"),
+        (["--seed", "-1"], "--seed must be 0 to 2147483647; got -1"),
     ],
 )
 def test_options_that_cannot_be(capsys, tmp_path, arguments, words):
@@ -330,7 +330,7 @@ def test_a_table_without_subgroups(capsys, tmp_path, monkeypatch, table):
     other = dataclasses.replace(table, attributes=income)
     monkeypatch.setattr(intersectional, "load", lambda name: other)
     said = refused(capsys, tmp_path, "--dataset", "nhanes", "--learner", "logistic")
-    assert "made has none of the attributes race, sex, age" in said
+    assert "one of the attributes race, sex, age; made has none" in said
 
 
 def test_the_default_makes_20_splits_by_each_protocol():

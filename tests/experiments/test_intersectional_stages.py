@@ -34,7 +34,7 @@ def test_the_paper_has_eight_configurations():
 def test_base_is_always_among_the_chosen():
     assert [c.name for c in choose(("egr_eo",))] == ["base", "egr_eo"]
     assert len(choose(())) == 20
-    with pytest.raises(ValueError, match="no magic; it knows: base, eo, "):
+    with pytest.raises(ValueError, match="must name some of base, eo, .*; got magic"):
         choose(("base", "magic"))
 
 

@@ -370,10 +370,10 @@ def test_jacobian_by_cells_over_seeds():
 @pytest.mark.parametrize(
     ("encoders", "widths", "options", "message"),
     [
-        ({}, {}, {}, "at least one encoder"),
-        ({"labs": 4}, {"notes": 4}, {}, "modalities 'labs', and widths of 'notes'"),
-        ({"labs": 4}, {}, {}, "widths of none; they must be the same"),
-        ({"items": 4}, {"items": 4}, {}, "cannot be called 'items'"),
+        ({}, {}, {}, "encoders must have at least one modality"),
+        ({"labs": 4}, {"notes": 4}, {}, "encoders of 'labs', and widths of 'notes'"),
+        ({"labs": 4}, {}, {}, "the same modalities; .* 'labs', and widths of none"),
+        ({"items": 4}, {"items": 4}, {}, "name of a method; got 'items'"),
         ({"labs": 4}, {"labs": 0}, {}, "the width of 'labs' must be at least 1"),
         (
             {"labs": 4},
@@ -381,7 +381,7 @@ def test_jacobian_by_cells_over_seeds():
             {"num_outputs": 0},
             "num_outputs must be at least 1",
         ),
-        ({"labs": 4}, {"labs": 4}, {"width": 6}, "4 heads do not divide 6"),
+        ({"labs": 4}, {"labs": 4}, {"width": 6}, "got num_heads=4, width=6"),
     ],
 )
 def test_wrong_settings(encoders, widths, options, message):
@@ -410,16 +410,28 @@ def test_wrong_pool(untyped):
 @pytest.mark.parametrize(
     ("inputs", "present", "message"),
     [
-        ({"labs": (X,)}, None, "are of the modalities 'labs'; the model's are"),
-        ({"labs": (X,), "notes": (X,), "x": (X,)}, None, "'labs', 'notes', 'x'"),
-        ({"labs": (X,), "notes": X}, None, "inputs of 'notes' are a tuple or a dict"),
+        ({"labs": (X,)}, None, "the model's modalities 'labs', 'notes'; got 'labs'"),
+        ({"labs": (X,), "notes": (X,), "x": (X,)}, None, "got 'labs', 'notes', 'x'"),
+        (
+            {"labs": (X,), "notes": X},
+            None,
+            "inputs of 'notes' must be a tuple or dict .*; got",
+        ),
         ({"labs": (X,), "notes": (X[:2],)}, None, r"one length; got \[\(2,\), \(3,\)"),
-        ({"labs": (X,), "notes": (X,)}, jnp.ones((3, 1), bool), r"\(3, 2\), is needed"),
-        ({"labs": (X,), "notes": (X,)}, jnp.ones((2, 2), bool), r"shape \(2, 2\)"),
+        (
+            {"labs": (X,), "notes": (X,)},
+            jnp.ones((3, 1), bool),
+            r"\(3, 2\), .*; got \(3, 1\)",
+        ),
+        (
+            {"labs": (X,), "notes": (X,)},
+            jnp.ones((2, 2), bool),
+            r"\(3, 2\), .*; got \(2, 2\)",
+        ),
         (
             {"labs": (X[..., None, :],), "notes": (X,)},
             None,
-            r"'labs' gives .*\(3, 1, 4",
+            r"'labs' must return \[B, 4\].*got shape \(3, 1, 4",
         ),
     ],
 )

@@ -123,9 +123,9 @@ def test_wrong_sizes(sizes, message, untyped):
 
 def test_wrong_inputs(untyped):
     model = MLP(3, (4,), 1, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"shape \(8, 2\); \[..., 3\] is needed"):
+    with pytest.raises(ValueError, match=r"shape \[..., 3\], .* got shape \(8, 2\)"):
         model(X[:, :2])
-    with pytest.raises(ValueError, match=r"shape \(\); \[..., 3\] is needed"):
+    with pytest.raises(ValueError, match=r"shape \[..., 3\], .* got shape \(\)"):
         model(X[0, 0])
 
 

@@ -52,20 +52,22 @@ def test_an_unknown_word_is_not_taken_for_another():
 
 def test_too_long():
     texts = jnp.zeros((2, LONGEST + 1), jnp.int32)
-    with pytest.raises(ValueError, match=r"texts.*7 long.*max_length=6: truncate"):
+    with pytest.raises(
+        ValueError, match=r"max_length=6; got length 7.*Truncate the texts"
+    ):
         jax.eval_shape(APPLY, PARAMS, texts)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3,), (1, 4), (3, 1), (3, 5), (3, 4, 1)])
 def test_masks_of_other_words(shape, untyped):
-    message = r"mask has the shape \(.*\); a value for each of the tokens, \(3, 4\)"
+    message = r"mask must have shape \(3, 4\), .* of the tokens; got shape \(.*\)"
     with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, TEXTS, jnp.ones(shape, bool))
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
 def test_tokens_of_other_axes(shape, untyped):
-    with pytest.raises(ValueError, match=r"shape \(.*\); \[examples, words\]"):
+    with pytest.raises(ValueError, match=r"\[examples, words\]; got shape \(.*\)"):
         APPLY(PARAMS, jnp.zeros(shape, int))
 
 
@@ -80,7 +82,7 @@ def test_tokens_of_other_axes(shape, untyped):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_tokens_that_are_no_whole_numbers(tokens, kind, untyped):
-    message = f"tokens are an array of whole numbers, .* not {kind}: pass"
+def test_tokens_that_are_not_integers(tokens, kind, untyped):
+    message = f"tokens must be an array of integers, .*; got {kind}. Pass"
     with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, tokens)

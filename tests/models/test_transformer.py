@@ -130,7 +130,7 @@ def test_activation_and_hidden_units_are_those_given():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((8, 1, 3), "3 heads do not divide 8"),
+        ((8, 1, 3), "got num_heads=3, width=8"),
         ((8, 0, 2), "depth must be at least 1"),
         ((8, 1, 0), "num_heads must be at least 1"),
     ],
@@ -143,7 +143,7 @@ def test_wrong_sizes(sizes, message):
 @pytest.mark.parametrize("shape", [(), (WIDTH,), (B, T), (B, T, WIDTH + 1)])
 def test_tokens_of_other_shapes(shape, untyped):
     tokens = jnp.zeros(shape)
-    message = r"tokens have the shape \(.*\); \[..., tokens, 8\] is needed"
+    message = r"tokens must have shape \[..., tokens, 8\], .*; got shape \(.*\)"
     with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, tokens)
     with pytest.raises(ValueError, match=message):
@@ -154,7 +154,7 @@ def test_tokens_of_other_shapes(shape, untyped):
 @pytest.mark.parametrize("shape", [(), (T,), (1, T), (T, 1), (T, T - 1), (T, T, 1)])
 def test_masks_of_other_tokens(shape, untyped):
     tokens, mask = jnp.zeros((T, T, WIDTH)), jnp.ones(shape, bool)
-    message = r"mask has the shape \(.*\); a value for each of the tokens, \(5, 5\)"
+    message = r"mask must have shape \(5, 5\), .* of the tokens; got shape \(.*\)"
     with pytest.raises(ValueError, match=message):
         APPLY(PARAMS, tokens, mask)
     with pytest.raises(ValueError, match=message):
@@ -163,7 +163,7 @@ def test_masks_of_other_tokens(shape, untyped):
 
 @pytest.mark.parametrize("shape", [(), (1,), (WIDTH + 1,), (B, WIDTH)])
 def test_summaries_of_other_shapes(shape, untyped):
-    with pytest.raises(ValueError, match=r"summary has the shape \(.*\); \(8,\), as"):
+    with pytest.raises(ValueError, match=r"summary must have shape \(8,\), .*; got "):
         MODULE.summarize(jnp.zeros(shape), TOKENS)
 
 

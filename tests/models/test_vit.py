@@ -78,13 +78,14 @@ def test_published_size():
 
 
 def test_wrong_sizes():
-    with pytest.raises(ValueError, match="patches of 4 pixels do not divide"):
+    with pytest.raises(ValueError, match="got patches of 4 pixels and images of"):
         ViT(SIZE, 4, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("shape", [(), (6, 6), (2, 6, 6), (2, 6, 5, 2), (2, 6, 6, 1)])
 def test_images_of_other_shapes(shape, untyped):
-    message = f"images have the shape {shape}; [..., 6, 6, 2] is needed"
+    needed = "images must have shape [..., 6, 6, 2], the model's height, width and "
+    message = f"{needed}channels; got shape {shape}"
     with pytest.raises(ValueError, match=re.escape(message)):
         VIT(VIT_PARAMS, jnp.zeros(shape))
 
@@ -93,12 +94,12 @@ def test_images_of_other_shapes(shape, untyped):
     "shape", [(), (3,), (6, 6), (3, 6, 6, 2), (2, 2, 6, 6, 2), (1, 2, 3, 6, 6, 2)]
 )
 def test_volumes_of_other_shapes(shape, untyped):
-    message = r"volumes have the shape \(.*\); \[examples, 3, height, width, channels\]"
+    message = r"\[examples, 3, height, width, channels\], .*; got shape \(.*\)"
     with pytest.raises(ValueError, match=message):
         VOLUME(VOLUME_PARAMS, jnp.zeros(shape))
 
 
 def test_volumes_of_other_slices(untyped):
-    message = r"shape \(2, 3, 6, 5, 2\); \[..., 6, 6, 2\] is needed"
+    message = r"shape \[..., 6, 6, 2\], .*; got shape \(2, 3, 6, 5, 2\)"
     with pytest.raises(ValueError, match=message):
         VOLUME(VOLUME_PARAMS, VOLUMES[..., :5, :])

@@ -115,7 +115,7 @@ def test_a_multi_class_gradient_counts_every_row():
 def test_labels_that_are_no_classes_are_refused(classes):
     logits = jnp.zeros(3) if classes is None else jnp.zeros((3, classes))
     strange = jnp.array([1, -1, 1] if classes is None else [1, 2, 1])
-    with pytest.raises(ValueError, match=r"1 and -1|from 0 to 1, not .*2"):
+    with pytest.raises(ValueError, match=r"1 and -1|from 0 to 1; got .*2"):
         modulation.last_layer_gradient(jnp.ones((3, 2)), logits, strange)
     # A row that does not count may hold anything.
     if classes is not None:

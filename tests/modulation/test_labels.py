@@ -170,34 +170,46 @@ PARAMS = {"labs": {"w": jnp.ones(2)}, "notes": jnp.ones(2), "head": jnp.ones(1)}
 @pytest.mark.parametrize(
     ("modalities", "shared", "message"),
     [
-        ({"labs": ["labs"]}, ["head"], "no modality claims parameter 'notes'"),
+        ({"labs": ["labs"]}, ["head"], "claimed; got 'notes', which no path"),
         (
             {"labs": ["labs"], "notes": ["notes", "labs/w"]},
             ["head"],
-            "parameter 'labs/w' is claimed twice, by labs and by notes",
+            "claimed once; got 'labs/w', claimed by labs and by notes",
         ),
         (
             {"labs": ["labs"], "notes": ["notes"]},
             ["head", "notes"],
-            "parameter 'notes' is claimed twice, by notes and by shared",
+            "claimed once; got 'notes', claimed by notes and by shared",
         ),
         (
             {"labs": ["labs", "lab"], "notes": ["notes"]},
             ["head"],
-            "path 'lab' claims no parameter",
+            "every path must claim a parameter; got 'lab', which",
         ),
         (
             {"labs": ["labs"], "notes": ["notes"]},
             ["head", "fusion"],
-            "path 'fusion' claims no parameter",
+            "every path must claim a parameter; got 'fusion', which",
         ),
-        ({"labs": ["labs"], "notes": []}, ["head"], "modality 'notes' claims no paths"),
-        ({"shared": ["labs"]}, ["head"], "no modality may be named 'shared'"),
-        ({"labs": "labs"}, ["head"], r"'labs' lists paths, \['labs'\], not one string"),
+        (
+            {"labs": ["labs"], "notes": []},
+            ["head"],
+            r"modality 'notes' must have a path; got \[\]",
+        ),
+        (
+            {"shared": ["labs"]},
+            ["head"],
+            r"a modality must not be named 'shared'.*got \['shared'\]",
+        ),
+        (
+            {"labs": "labs"},
+            ["head"],
+            r"'labs' must have a list of paths; got 'labs'. Pass \['labs'\]",
+        ),
         (
             {"labs": ["labs"], "notes": ["notes"]},
             "head",
-            r"'shared' lists paths, \['head'\], not one string",
+            r"'shared' must have a list of paths; got 'head'. Pass \['head'\]",
         ),
     ],
 )
@@ -211,19 +223,19 @@ def test_claims_that_are_wrong(modalities, shared, message):
     [
         (
             {"labs": "labs", "notes": "note", "head": SHARED},
-            r"label 'note' is neither a modality \(labs, notes\) nor 'shared'",
+            r"labels must be modalities \(labs, notes\) or 'shared'; got 'note'",
         ),
         (
             {"labs": "labs", "notes": SHARED, "head": SHARED},
-            "no parameter belongs to modality 'notes'",
+            "every modality must label a parameter; got no label 'notes'",
         ),
         (
             {"labs": "labs", "notes": "notes"},
-            "the labels' tree does not fit that of the parameters",
+            "the labels' tree must fit the parameters' tree",
         ),
         (
             {"labs": {"v": "labs"}, "notes": "notes", "head": SHARED},
-            "the labels' tree does not fit that of the parameters",
+            "the labels' tree must fit the parameters' tree",
         ),
     ],
 )

@@ -33,10 +33,10 @@ MAKE = {
 @pytest.mark.parametrize(
     ("modalities", "message"),
     [
-        ([], r"modalities are names, one or more, each once; not \[\]"),
-        ("image", "modalities are names, .* not 'image'"),
+        ([], r"modalities must be one or more names, each once; got \[\]"),
+        ("image", "modalities must be .* names, each once; got 'image'"),
         (["image", "image"], "each once"),
-        (["image", "shared"], "no modality may be named 'shared'"),
+        (["image", "shared"], "a modality must not be named 'shared'.*got .*image"),
     ],
 )
 def test_modalities_that_are_none(make, modalities, message):
@@ -59,14 +59,20 @@ def refused(make, message, **changes):
         ({"labels": None}, "needs labels: pass labels=... to update"),
         (
             {"unimodal_scores": SCORES[:, 0]},
-            r"have shape \(4,\); one column for each of image, notes",
+            r"have shape \[n, 2\], a column for each of image, notes; got shape \(4,\)",
         ),
-        ({"unimodal_scores": SCORES[:, :1]}, r"have shape \(4, 1\); .* \[n, 2\]"),
-        ({"labels": jnp.array([1])}, r"labels has shape \(1,\); there are 4 rows"),
-        ({"labels": BATCH["labels"][:, None]}, r"labels has shape \(4, 1\)"),
+        ({"unimodal_scores": SCORES[:, :1]}, r"\[n, 2\], .*; got shape \(4, 1\)"),
+        (
+            {"labels": jnp.array([1])},
+            r"labels must have shape \(4,\), .* row of scores; got \(1,\)",
+        ),
+        (
+            {"labels": BATCH["labels"][:, None]},
+            r"labels must have shape \(4,\), .*; got \(4, 1\)",
+        ),
         (
             {"present": jnp.ones((4, 1), bool)},
-            r"present has shape \(4, 1\); the scores have \(4, 2\)",
+            r"present must have shape \(4, 2\), as the scores; got \(4, 1\)",
         ),
     ],
 )
@@ -82,9 +88,18 @@ def test_what_an_update_lacks(make, changes, message):
     [
         ({"groups": None}, "balance_groups needs groups: pass groups="),
         ({"scores": None}, "balance_groups needs scores: pass scores="),
-        ({"groups": BATCH["groups"][:3]}, r"groups has shape \(3,\); there are 4 rows"),
-        ({"scores": SCORES[:, :1]}, r"scores have shape \(4, 1\); one fused score"),
-        ({"scores": SCORES[:3, 0]}, r"scores have shape \(3,\); .* the 4 rows"),
+        (
+            {"groups": BATCH["groups"][:3]},
+            r"groups must have shape \(4,\), .* row of scores; got \(3,\)",
+        ),
+        (
+            {"scores": SCORES[:, :1]},
+            r"scores must have shape \(4,\), .* unimodal_scores; got \(4, 1\)",
+        ),
+        (
+            {"scores": SCORES[:3, 0]},
+            r"scores must have shape \(4,\), .* unimodal_scores; got \(3,\)",
+        ),
     ],
 )
 def test_what_an_update_by_groups_lacks(name, changes, message):
@@ -106,17 +121,17 @@ INPUTS = jnp.ones((4, 3))
     [
         (
             lambda: modulation.balance_groups(LABELS, NAMES, num_groups=1),
-            "needs two groups or more, not 1",
+            "needs two groups or more; got 1",
         ),
         (
             lambda: modulation.fairness_gap(jnp.full((2, 1), 0.7)),
-            "needs two groups or more, not 1",
+            "needs two groups or more; got 1",
         ),
         (
             lambda: modulation.fairness_factors(
                 jnp.full((2, 1), 0.7), jnp.ones(1), strength=0.3, threshold=0.04
             ),
-            "needs two groups or more, not 1",
+            "needs two groups or more; got 1",
         ),
         (
             lambda: modulation.fairness_factors(
@@ -138,11 +153,11 @@ INPUTS = jnp.ones((4, 3))
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"unimodal_scores": SCORES[:, 0]}
             ),
-            r"unimodal_scores have shape \(4,\); one column for each modality",
+            r"unimodal_scores must have shape \[n, M\], .*; got shape \(4,\)",
         ),
         (
             lambda: modulation.multifair(PARAMS, NAMES, num_groups=2).init(PARAMS),
-            "labels are names of modalities, not .*Array",
+            "labels must be names of modalities; got .*Array",
         ),
         (
             lambda: modulation.balance_groups(LABELS, NAMES, num_groups=2.0),
@@ -158,85 +173,85 @@ INPUTS = jnp.ones((4, 3))
         ),
         (
             lambda: modulation.group_aucs(SCORES[:, 0], BATCH["labels"]),
-            r"scores are \[n, M\], one column a modality; not \(4,\)",
+            r"scores must have shape \[n, M\], a column .*; got shape \(4,\)",
         ),
         (
             lambda: modulation.direction_loss(
                 jnp.ones(3), jnp.ones((2, 4)), jnp.ones(2)
             ),
-            r"gradient of shape \(3,\), the modalities' heads \(4,\)",
+            r"gradients of one shape; got \(3,\) and \(4,\)",
         ),
         (
             lambda: modulation.direction_loss(
                 jnp.ones(3), jnp.ones((2, 3)), jnp.ones(1)
             ),
-            r"balance has shape \(1,\); there are 2 modalities",
+            r"balance must have shape \(2,\), .*; got \(1,\)",
         ),
         (
             lambda: modulation.last_layer_gradient(
                 INPUTS, jnp.ones((4, 1)), BATCH["labels"]
             ),
-            r"logits have shape \(4, 1\); a sigmoid's \[4\], or those of two classes",
+            r"\[4\] for a sigmoid, .* two classes or more; got shape \(4, 1\)",
         ),
         (
             lambda: modulation.last_layer_gradient(
                 INPUTS, jnp.ones(3), BATCH["labels"]
             ),
-            r"logits have shape \(3,\)",
+            r"logits must have shape \[4\] for a sigmoid, .*; got shape \(3,\)",
         ),
         (
             lambda: modulation.last_layer_gradient(
                 INPUTS, jnp.ones(4), BATCH["labels"][:, None]
             ),
-            r"labels has shape \(4, 1\); there are 4 rows of inputs",
+            r"labels must have shape \(4,\), .* row of inputs; got \(4, 1\)",
         ),
         (
             lambda: modulation.last_layer_gradient(
                 INPUTS, jnp.ones(4), BATCH["labels"], weights=jnp.ones(3)
             ),
-            r"weights has shape \(3,\); there are 4 rows of inputs",
+            r"weights must have shape \(4,\), .* row of inputs; got \(3,\)",
         ),
         pytest.param(
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"unimodal_gradients": jnp.ones((2, 4))}
             ),
-            "give the heads the same width",
+            "Give the heads the same width",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"groups": jnp.zeros(3, jnp.int32)}
             ),
-            r"groups has shape \(3,\); there are 4 rows of scores",
+            r"groups must have shape \(4,\), .* row of scores; got \(3,\)",
             marks=pytest.mark.slow,
         ),
         (
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"group_auc": jnp.full((2, 1), 0.5)}
             ),
-            r"group_auc has shape \(2, 1\); a gap needs two groups",
+            r"group_auc must have shape \[2, G\] with two groups .* shape \(2, 1\)",
         ),
         (
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"group_seen": jnp.zeros((2, 1), bool)}
             ),
-            r"group_seen has shape \(2, 1\); group_auc has \(2, 2\)",
+            r"group_seen must have shape \(2, 2\), as group_auc; got \(2, 1\)",
         ),
         (
             lambda: modulation.multifair_penalty(**PENALTY | {"scores": SCORES}),
-            r"scores have shape \(4, 2\); one fused score",
+            r"scores must have shape \(4,\), .* unimodal_scores; got \(4, 2\)",
         ),
         (
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"group_auc": jnp.full((3, 2), 0.5)}
             ),
-            r"group_auc has shape \(3, 2\); there are 2 modalities",
+            r"group_auc must have 2 rows, .*; got shape \(3, 2\)",
         ),
         (
             lambda: modulation.multifair_penalty(
                 **PENALTY | {"modality_auc": jnp.full(1, 0.5)}
             ),
-            r"modality_auc has shape \(1,\); there are 2 modalities",
+            r"modality_auc must have 2 rows, .*; got shape \(1,\)",
         ),
         (
             lambda: modulation.dual_level(num_modalities=0, num_groups=2),
@@ -308,19 +323,19 @@ def test_the_penaltys_averages_need_a_decay_below_1():
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 @pytest.mark.parametrize("kind", [jnp.array, np.array], ids=["jax", "numpy"])
 def test_outcomes_of_plus_and_minus_1(make, kind):
-    refused(make, "these are 1 and -1: pass labels > 0", labels=kind([1, -1, 1, -1]))
+    refused(make, "got 1 and -1. Pass labels > 0", labels=kind([1, -1, 1, -1]))
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 @pytest.mark.parametrize("labels", [[1, 2, 1, 2], [2.0, 1.0, 1.0, -1.0]])
 def test_outcomes_of_1_and_2(make, labels):
-    refused(make, "these are 1 and 2: pass labels == 2", labels=np.array(labels))
+    refused(make, "got 1 and 2. Pass labels == 2", labels=np.array(labels))
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_outcomes_in_words(make):
     labels = np.array(["died", "alive", "died", "alive"])
-    refused(make, "labels are 1 or 0, not text; the first is .*died", labels=labels)
+    refused(make, "labels must be 1 or 0, not text; got .*died", labels=labels)
 
 
 @pytest.mark.slow
@@ -338,17 +353,29 @@ def test_batches_of_one_class_and_of_padding_are_taken(make, labels):
 
 
 GROUPS = {
-    "from 1": (np.array([1, 1, 2, 2]), "groups are whole numbers, 0 to 1, for num_gr"),
-    "huge": (np.array([0, 0, 1, 2**40]), f"1 rows have others, up to {2**40}, and"),
-    "none": (jnp.full(4, -1), "a negative number stands for no group; no row of"),
+    "from 1": (
+        np.array([1, 1, 2, 2]),
+        "groups must be integers from 0 to 1, for num_groups=2; got larger",
+    ),
+    "huge": (
+        np.array([0, 0, 1, 2**40]),
+        f"got larger numbers, up to {2**40}, in 1 rows, which",
+    ),
+    "none": (
+        jnp.full(4, -1),
+        "a negative number means no group; got negative numbers in all rows",
+    ),
     "bool": (
         jnp.array([True, False] * 2),
-        "groups are whole numbers, 0 to 1, not bool",
+        "groups must be integers from 0 to 1; got bool",
     ),
-    "text": (np.array(["f", "m"] * 2), "not text: number them, for example by np.uniq"),
-    "objects": (np.array(["f", None] * 2, object), "not object: number them"),
-    "floats": (jnp.array([0.0, 1.0] * 2), "not float32: number them"),
-    "list": (["f", "m"] * 2, "not text: number them"),
+    "text": (
+        np.array(["f", "m"] * 2),
+        "got text. Number them, for example by np.uniq",
+    ),
+    "objects": (np.array(["f", None] * 2, object), "got object. Number them"),
+    "floats": (jnp.array([0.0, 1.0] * 2), "got float32. Number them"),
+    "list": (["f", "m"] * 2, "got text. Number them"),
 }
 
 
@@ -371,7 +398,7 @@ def test_traced_groups_are_of_whole_numbers_too():
     def auc(groups):
         return modulation.group_aucs(SCORES, BATCH["labels"], groups, num_groups=2)
 
-    with pytest.raises(ValueError, match="not float32: number them"):
+    with pytest.raises(ValueError, match="got float32. Number them"):
         jax.jit(auc)(jnp.ones(4))
     jax.jit(auc)(jnp.full(4, 2))
 
@@ -450,31 +477,31 @@ def test_lists_and_numbers_of_presence():
     [
         (
             lambda: modulation.modality_balance(jnp.ones(3), jnp.ones(1)),
-            r"auc has shape \(3,\) and previous \(1,\)",
+            r"previous must have shape \(3,\), as auc; got \(1,\)",
         ),
         (
             lambda: modulation.modality_balance(
                 jnp.ones(3), jnp.ones(3), observed=jnp.ones(1, bool)
             ),
-            r"observed has shape \(1,\); what it is of has \(3,\)",
+            r"observed must have shape \(3,\), as auc; got \(1,\)",
         ),
         (
             lambda: modulation.contribution_balance(
                 jnp.ones(3), alpha=1.0, observed=jnp.ones(1, bool)
             ),
-            r"observed has shape \(1,\); what it is of has \(3,\)",
+            r"observed must have shape \(3,\), as contributions; got \(1,\)",
         ),
         (
             lambda: modulation.fairness_factors(
                 jnp.ones((2, 3)), jnp.ones(2), strength=1.0, threshold=1.0
             ),
-            r"shares have shape \(2,\) and group_auc \(2, 3\)",
+            r"shares must have shape \[G\] .* got \(2,\) and \(2, 3\)",
         ),
         (
             lambda: modulation.fairness_gap(
                 jnp.ones((2, 3)), observed=jnp.ones(3, bool)
             ),
-            r"observed has shape \(3,\); what it is of has \(2, 3\)",
+            r"observed must have shape \(2, 3\), as group_auc; got \(3,\)",
         ),
     ],
 )
