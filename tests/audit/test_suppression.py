@@ -1,11 +1,15 @@
 """Small groups that are suppressed over linked tables."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairjax.audit.measure import _models
+from fairjax.audit.measure import _entries, _models, _pointwise, _suppression
+from fairjax.audit.measure._comparisons import Gap, Odds, Support
+from fairjax.audit.measure._estimates import SHARES, Measured, Shares
 from fairjax.audit.measure._families import families
 from fairjax.audit.measure._small_cells import (
     Suppressed,
@@ -13,10 +17,11 @@ from fairjax.audit.measure._small_cells import (
     decide,
     suppressed_groups,
 )
-from fairjax.audit.measure._suppression import _close_bins
+from fairjax.audit.measure._suppression import _close_bins, _close_thresholds, masked
 from fairjax.audit.reading.data import AuditData, Model
-from fairjax.audit.schema import Calibration
+from fairjax.audit.schema import Calibration, Sensitivity
 from fairjax.groups import Grouping
+from fairjax.metrics import GapInterval, GapNoise
 
 
 def attribute(name, codes, number):
@@ -31,6 +36,25 @@ def hidden_of(codes, labels, sizes, threshold):
     ]
     shown, _ = families(attributes, 2)
     return shown, of(shown, labels, threshold)
+
+
+def data_of(labels, scores, decisions, site):
+    model = Model("m", "m", np.asarray(scores), None, "given", np.asarray(decisions))
+    return AuditData(
+        source="DataFrame",
+        sha256=None,
+        rows_read=len(labels),
+        rows_left_out={},
+        missing={},
+        outcome="died",
+        positive="1",
+        labels=np.asarray(labels, np.int8),
+        models=(model,),
+        attributes=(site,),
+        patients=None,
+        num_patients=None,
+        findings=(),
+    )
 
 
 def of(shown, labels, threshold):
@@ -218,23 +242,8 @@ def test_a_small_cell_of_any_kind_suppresses_decisions(small):
     )
     # Each row's score is its own, which tells nothing.
     scores = np.linspace(0, 1, len(cell))
-    model = Model("m", "m", scores, None, "given", cell % 2 == 1)
     site = attribute("site", group, 2)
-    data = AuditData(
-        source="DataFrame",
-        sha256=None,
-        rows_read=len(cell),
-        rows_left_out={},
-        missing={},
-        outcome="died",
-        positive="1",
-        labels=(cell // 2).astype(np.int8),
-        models=(model,),
-        attributes=(site,),
-        patients=None,
-        num_patients=None,
-        findings=(),
-    )
+    data = data_of(cell // 2, scores, cell % 2 == 1, site)
     found = decide(families([site], 1)[0], data, 11)
     # The other group would tell the small cell by the difference to all rows.
     assert found.decisions[0]["site"].tolist() == [True, True]
@@ -252,6 +261,8 @@ def test_a_small_cell_of_any_kind_suppresses_decisions(small):
             [True, True, True],
         ),  # None has an outcome, which tells of nobody.
         ([5, 6, 40], [False, False, True]),
+        # Together they still have too few.
+        ([3, 4, 40], [False, False, False]),
     ],
 )
 def test_bins_of_few_events_are_emptied_and_others_to_hide_them(events, shown):
@@ -279,3 +290,107 @@ def test_models_are_compared_where_both_show_their_rankings(suppressed_of):
     opened = _models._open(1, site, hidden)
     codes = [family.codes.tolist() for family in opened]
     assert codes == ([[0, -1, -1]] if suppressed_of is None else [])
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_a_score_of_two_values_is_hidden_where_few_have_one_of_them(flags):
+    """Three patients with the outcome have the high score, all of them in one group."""
+    cells = [(0, 0.2, 0), (0, 0.2, 1), (0, 0.8, 0), (1, 0.2, 0), (1, 0.2, 1)]
+    rows = np.repeat([*cells, (1, 0.8, 0), (0, 0.8, 1)], [50] * 6 + [3], axis=0)
+    group, scores, labels = rows.T
+    site = attribute("site", group, 2)
+    found = decide([site], data_of(labels, scores, flags & (scores > 0.5), site), 11)
+    assert found.groups["site"].tolist() == [False, False]
+    assert found.decisions[0]["site"].tolist() == [flags, flags]
+    assert found.overall == (flags,)
+    # The other group would tell the number by the difference to all rows.
+    assert found.ranking[0]["site"].tolist() == [True, True]
+    assert found.overall_ranking == (True,)
+
+
+def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
+    monkeypatch,
+):
+    thresholds = (0.5, 0.8, 0.95)
+    monkeypatch.setattr(_pointwise, "SENSITIVITY_THRESHOLDS", np.array(thresholds))
+    group = np.repeat([0, 1, 2], [40, 40, 4])
+    labels = np.arange(84) % 2
+    scores = np.where(labels == 1, 0.7, 0.2)
+    scores[0] = 0.9  # Alone in its cell from .5 to .9.
+    site = attribute("site", group, 3)
+
+    def entry(**other):
+        found = {"model": "m", "attribute": "site", "group": "site2", "status": "ok"}
+        return SimpleNamespace(**found | {"metric": "true_positive_rate"} | other)
+
+    groups = [
+        entry(group="site0"),
+        entry(group="site1"),
+        # None of these compares the group of four.
+        entry(status="suppressed"),
+        entry(attribute="race"),
+        entry(model="other"),
+        entry(metric="auroc"),
+    ]
+    series = (0.1, 0.2, 0.3)
+    sweep = Sensitivity("m", "site", "gap", thresholds, series, series, series)
+    data = data_of(labels, scores, scores > 0.5, site)
+    closed = _close_thresholds(sweep, groups, 11, site, data)
+    assert closed.estimate == closed.lower == closed.upper == [None, None, 0.3]
+    assert closed.threshold == sweep.threshold
+
+
+def test_comparisons_are_without_what_is_hidden(monkeypatch):
+    monkeypatch.setattr(_suppression, "shrunken", lambda shares: shares.trials)
+    rates = np.full((len(SHARES), 4), 0.5)
+    shares = Shares(rates, np.full_like(rates, 50), None, None)
+    measured = Measured(*[None] * len(Measured._fields))._replace(shares=shares)
+    support = Support(np.ones_like(rates, bool), np.ones(4, bool))
+    odds = Odds(rates[:2], shares.trials[:2], np.ones((2, 4), bool), None, None)
+    masks = {"selection_rate": [True, False, False], "auroc": [False, True, False]}
+    measured, support, odds = masked(
+        measured, support, odds, lambda metric: np.array(masks[metric])
+    )
+    shown = [False, True, True, True]
+    assert (measured.shrunken > 0).tolist() == [shown] * len(SHARES)
+    assert support.shares.tolist() == [shown] * len(SHARES)
+    assert support.both.tolist() == [True, False, True, True]
+    assert odds.valid.tolist() == [shown] * 2
+
+
+def test_a_gap_names_whom_it_compares():
+    """Of four groups one is hidden for one rate, one has a row, and one has none."""
+
+    def gap(estimate, highest, lowest):
+        numbers = np.array([estimate, 0.1, 0.3, 0.02, 2.0])
+        ends = np.array([highest]), np.array([lowest])
+        noise = GapNoise(*np.array([0.05, 0.01, 0.1]))
+        return Gap(GapInterval(*numbers, *ends), noise)
+
+    found = {
+        "equalized_odds_difference": gap(0.2, 1, 1),
+        "equal_opportunity_difference": gap(np.nan, 1, 1),
+        "false_positive_rate_difference": gap(0.2, 2, 0),
+    }
+    counts = np.zeros((4, 2, 2))
+    counts[:, 0, 0] = 100, 50, 1, 0
+    measured = Measured(*[None] * len(Measured._fields))
+    measured = measured._replace(counts=SimpleNamespace(counts=counts))
+    support = Support(np.ones((len(SHARES), 4), bool), np.ones(4, bool))
+    hides = {"true_positive_rate": [False, True, False, False]}
+    entries = _entries.gaps(
+        "m",
+        attribute("site", np.arange(4), 4),
+        measured,
+        found,
+        support,
+        by_patient=False,
+        hidden=lambda rate: np.array(hides.get(rate, [False] * 4)),
+    )
+    by_name = {entry.metric: entry for entry in entries}
+    odds = by_name["equalized_odds_difference"]
+    assert odds.compared == ["site0", "site2"]
+    assert (odds.left_out, odds.withheld) == ([], ["site1"])
+    # Of the rate that has a gap.
+    assert (odds.highest, odds.lowest) == ("site2", "site0")
+    assert by_name["false_positive_rate_difference"].withheld == []
