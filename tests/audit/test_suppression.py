@@ -311,7 +311,7 @@ def test_a_score_of_two_values_is_hidden_where_few_have_one_of_them(flags):
 def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
     monkeypatch,
 ):
-    thresholds = (0.5, 0.8, 0.95)
+    thresholds = [0.5, 0.8, 0.95]
     monkeypatch.setattr(_pointwise, "SENSITIVITY_THRESHOLDS", np.array(thresholds))
     group = np.repeat([0, 1, 2], [40, 40, 4])
     labels = np.arange(84) % 2
@@ -332,7 +332,7 @@ def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
         entry(model="other"),
         entry(metric="auroc"),
     ]
-    series = (0.1, 0.2, 0.3)
+    series = [0.1, 0.2, 0.3]
     sweep = Sensitivity("m", "site", "gap", thresholds, series, series, series)
     data = data_of(labels, scores, scores > 0.5, site)
     closed = _close_thresholds(sweep, groups, 11, site, data)
