@@ -1,5 +1,6 @@
 """Small groups that are suppressed over linked tables."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from fairjax.audit.measure._small_cells import (
 )
 from fairjax.audit.measure._suppression import _close_bins, _close_thresholds, masked
 from fairjax.audit.reading.data import AuditData, Model
-from fairjax.audit.schema import Calibration, Sensitivity
+from fairjax.audit.schema import Calibration, Group, Sensitivity
 from fairjax.groups import Grouping
 from fairjax.metrics import GapInterval, GapNoise
 
@@ -320,8 +321,10 @@ def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
     site = attribute("site", group, 3)
 
     def entry(**other):
-        found = {"model": "m", "attribute": "site", "group": "site2", "status": "ok"}
-        return SimpleNamespace(**found | {"metric": "true_positive_rate"} | other)
+        found = dict.fromkeys(field.name for field in dataclasses.fields(Group))
+        found |= {"model": "m", "attribute": "site", "group": "site2", "status": "ok"}
+        found |= {"metric": "true_positive_rate", "rows": 4, "positives": 2}
+        return Group(**found | other)
 
     groups = [
         entry(group="site0"),
