@@ -274,7 +274,9 @@ def test_a_group_without_another_says_what_exists(made):
     few = pd.Categorical(np.where(codes == GROUPS.index("tiny"), "few", "most"))
     alone = dataclasses.replace(splits.table, attributes=pd.DataFrame({"group": few}))
     made_alone = protocol.cross_validation(alone, ("group",), num_repeats=1, seed=0)
-    with pytest.raises(ValueError, match=r"'group' has 1 levels .* needs two\.$"):
+    with pytest.raises(
+        ValueError, match="'group' must have two groups of 10 rows .* got 1"
+    ):
         cohort(made_alone)
     both = pd.DataFrame({"group": splits.table.attributes["group"], "one": few})
     several = dataclasses.replace(splits.table, attributes=both)

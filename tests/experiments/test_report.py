@@ -22,13 +22,12 @@ from experiments.reporting import docs, report, tables, wording
 from experiments.reporting.prediction_audit import audited_table
 from experiments.reporting.report import Picture, System
 from experiments.reporting.tables import Column
-from fairjax.evaluation import Evaluation
+from fairjax.evaluation import Evaluation, crossed_name
 from fairjax.evaluation.names import (
     AUROC_GAP,
     EQUITY,
     GAP,
     PARITY,
-    crossed_name,
     full_names,
 )
 
