@@ -113,7 +113,7 @@ def test_no_conflict_is_left_exactly(name, expected):
     [
         *(("upgrad", 5), ("mgda", 5)),
         pytest.param("dualproj", 16, marks=slow),
-        pytest.param("positive_sum", 16, marks=slow),
+        *(pytest.param("positive_sum", size, marks=slow) for size in (5, 16)),
     ],
 )
 def test_update_harms_no_objective(name, size):

@@ -26,12 +26,17 @@ def test_audits_are_measured_and_written(tmp_path, monkeypatch):
     before, after = (mark.format("audit-cpu") for mark in (timing.BEGIN, timing.END))
     document.write_text(f"{before}\nold\n{after}\n", encoding="utf-8")
     monkeypatch.setattr(timing, "DOCUMENT", document)
-    monkeypatch.setattr(bench, "_COMMAND", COMMAND)
     audit, asked = bench.audit, []
 
     def told(table, output, *, by_patient):
+        """One audit is made from end to end, the one by patient."""
         asked.append(by_patient)
-        return audit(table, output, by_patient=by_patient)
+        with pytest.MonkeyPatch.context() as patch:
+            if not by_patient:
+                patch.setattr(bench, "_COMMAND", COMMAND)
+            found = audit(table, output, by_patient=by_patient)
+        assert (output / "report.html").exists() == by_patient
+        return found
 
     monkeypatch.setattr(bench, "audit", told)
     options = bench.Options(

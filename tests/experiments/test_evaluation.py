@@ -195,7 +195,6 @@ def test_a_level_without_positives_is_not_compared(splits, predictions):
     changed = dataclasses.replace(
         splits,
         table=dataclasses.replace(splits.table, label=label),
-        attributes=("race",),
     )
     evaluator = Evaluator(
         changed, num_bootstrap=2, num_permutations=5, seed=0, metric_names=(GAP,)

@@ -48,7 +48,7 @@ def test_the_command_on_support2(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-c", COMMAND),
-            *("--methods", "erm", "fairgrad_limited", "--attributes", "age"),
+            *("--methods", "erm", "fairgrad_limited", "--attributes", "sex", "age"),
             *("--repeats", "1", "--bootstrap", "20", "--permutations", "20"),
             *("--output", str(tmp_path)),
         ],

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.core import lanes, runner
+from experiments.core import runner
 from experiments.core.programs import Budget
 from experiments.core.results import main_methods
 from experiments.datasets import ClinicalTable
@@ -20,7 +20,7 @@ from experiments.intersectional.findings import preliminary
 from experiments.intersectional.results import Options
 from experiments.reporting.prediction_audit import audited_table
 from fairjax.evaluation.names import F1, GROUP_AUROC, IMPACT
-from tests.experiments.conftest import noted_bars, on_one_device, untrained
+from tests.experiments.conftest import noted_bars, on_one_device
 
 BUDGET = Budget(steps=10, steps_per_call=5, batch_size=64, hidden=(4,))
 SMALL = {
@@ -80,10 +80,7 @@ def table():
 
 
 def run(table, folder, *, written=True, **options):
-    """A run on a table of one's own: its folder, and what was told.
-
-    What is not written is not evaluated either.
-    """
+    """A run on a table of one's own: its folder, and what was told."""
     kept = []
     write = intersectional.runs.report.write
 
@@ -94,23 +91,12 @@ def run(table, folder, *, written=True, **options):
             assert len(some) == len(DRAWN) < len(system.pictures)
             write(dataclasses.replace(system, pictures=some), results, folder)
 
-    trained = lanes.train
-
-    def train(program, *args, **how):
-        # The plain network is that of other experiments.
-        return (untrained if program.name == "mlp" else trained)(program, *args, **how)
-
     with pytest.MonkeyPatch.context() as patch:
         bars = noted_bars(patch)
         on_one_device(patch)
         patch.setattr(intersectional, "load", lambda name: table)
         patch.setattr(intersectional.lanes, "num_cores", lambda: 1)
         patch.setattr(intersectional.runs.report, "write", keep)
-        patch.setattr(lanes, "train", train)
-        if not written:
-            evaluator = intersectional.Evaluator
-            patch.setattr(evaluator, "__call__", lambda *_: None)
-            patch.setattr(intersectional.runs.report, "show", lambda *_: None)
         # Other experiments' tests write the page; here its table is looked at.
         patch.setattr(
             intersectional.runs,

@@ -101,6 +101,17 @@ def test_variants_side_by_side_are_each_trained_alone(splits, penalty, tmp_path)
     assert np.abs(together[0] - together[5]).max() > 0.01
 
 
+@pytest.mark.slow
+def test_a_variant_reconciles_the_objectives_of_its_attribute_alone(splits, tmp_path):
+    (program,) = methods.build(["fairgrad_single"], splits)
+    both = train(program, splits, tmp_path / "both").logits
+    assert [variant.name for variant in program.variants] == ["fairgrad_single"] * 2
+    assert np.isfinite(both).all()
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+    alone = train(program.take([1]), splits, tmp_path / "alone").logits
+    np.testing.assert_allclose(alone[0], both[1], atol=1e-4)
+
+
 def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
     inputs = splits.inputs.copy()
     inputs[1] += 1

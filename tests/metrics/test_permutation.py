@@ -111,7 +111,7 @@ def test_p_value_counts_the_observed_table():
 
 def rejections(within, runs=250):
     """Share of p <= .05 where odds are equal but a small group has few positives."""
-    groups = jnp.repeat(jnp.arange(2), jnp.array([360, 60]), total_repeat_length=420)
+    groups = jnp.repeat(jnp.arange(2), jnp.array([360, 100]), total_repeat_length=460)
     prevalence = jnp.where(groups == 0, 0.5, 0.06)
 
     def run(key):

@@ -108,8 +108,9 @@ FIRST = pytest.param("first", marks=pytest.mark.slow)
         pytest.param("mean", None, marks=pytest.mark.slow),
         ("mean", PRESENT),
         pytest.param("first", PRESENT, marks=pytest.mark.slow),
+        pytest.param("first", None, marks=pytest.mark.slow),
     ],
-    ids=["mean-all", "mean-some", "first-some"],
+    ids=["mean-all", "mean-some", "first-some", "first-all"],
 )
 def test_values_are_those_of_numpy(pool, present):
     run, _, params = built(pool)

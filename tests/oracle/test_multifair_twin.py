@@ -77,9 +77,10 @@ def alike(batch):
 
 
 def with_one_alone(batch):
-    """The batch, but the last group has a single patient."""
+    """The batch, but the last group has a single patient, and the one before none."""
     groups = batch["groups"].copy()
     groups[np.flatnonzero(groups == NUM_GROUPS - 1)[1:]] = 0
+    groups[groups == NUM_GROUPS - 2] = 1
     return batch | {"groups": groups, "cells": groups}
 
 

@@ -109,7 +109,7 @@ def test_fairlearn_rates(seed, kind, weighted):
 
 
 @pytest.mark.parametrize(
-    ("number", "weighted"), [(1, True), (2, False), (4, False), (4, True)]
+    ("number", "weighted"), [(1, False), (1, True), (2, False), (4, False), (4, True)]
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_fairlearn_gaps(number, kind, weighted):

@@ -96,6 +96,8 @@ def test_mgda(size):
         theirs = their_update("MGDA", rows, epsilon=1e-6, max_iters=2000)
         length = np.linalg.norm(rows, axis=1).mean()
         assert np.linalg.norm(ours) <= np.linalg.norm(theirs) + 1e-5 * length
+        # The point of the hull nearest to 0: none lies on the near side of it.
+        assert (rows @ ours).min() >= ours @ ours - 1e-5 * length**2
         assert distance(ours, theirs, rows) < 1e-2
 
 
