@@ -143,7 +143,7 @@ def two_classes(y: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(classes) != 2:
         raise ValueError(
             "Only binary classification is supported: y must have 2 classes; got "
-            f"{len(classes)}."
+            f"{len(classes)} class{'' if len(classes) == 1 else 'es'}."
         )
     return np.asarray(encoder.transform(y)), classes
 
