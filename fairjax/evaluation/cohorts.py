@@ -106,9 +106,15 @@ def cohort(
     def grouping(names: Sequence[str], reference: str | None = None) -> Grouping:
         codes, levels, places = _members(cells, row_cells, names)
         compared = _enough(label, codes, len(levels), min_support)
-        position = _reference(names, levels, compared, min_support, reference)
-        own = levels, jnp.asarray(codes, jnp.int32), compared, position
-        return Grouping(crossed_name(names), *own, tuple(names), places)
+        return Grouping(
+            name=crossed_name(names),
+            levels=levels,
+            codes=jnp.asarray(codes, jnp.int32),
+            compared=compared,
+            reference=_reference(names, levels, compared, min_support, reference),
+            attributes=tuple(names),
+            places=places,
+        )
 
     chosen = references or {}
     groupings = tuple(grouping((n,), chosen.get(n)) for n in cells.attributes)
