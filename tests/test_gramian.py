@@ -165,6 +165,50 @@ def test_same_on_a_mesh(kind, specs):
             np.testing.assert_allclose(leaf, total[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["auto", "explicit"])
+def test_rows_spread_over_devices(kind):
+    rows = draw(4, 6, 5)
+    weights = jnp.array([1.0, 0.0, -2.0, 0.5])
+    gram, total = fairjax.gramian(rows), fairjax.combine(weights, rows)
+    with jax.set_mesh(mesh(kind)):
+        sharded = jax.device_put(rows, NamedSharding(mesh(kind), P("data")))
+        np.testing.assert_allclose(jax.jit(fairjax.gramian)(sharded), gram, rtol=1e-5)
+        combined = jax.jit(fairjax.combine)(weights, sharded)
+        np.testing.assert_allclose(combined, total, rtol=1e-5, atol=1e-6)
+
+
+def test_long_rows_are_not_copied():
+    rows = {"w": draw(21, 12, 8192), "b": draw(21, 5, 3281)}
+    rows["w"][4, 1, 7] = np.nan
+    weights = draw(21)
+    weights[[4, 20]] = 0
+    # In a manual region, the arrays are known to be this device's own.
+    alone = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+
+    def compiled(function, *args):
+        local = jax.shard_map(function, mesh=alone, in_specs=P(), out_specs=P())
+        return jax.jit(local).lower(*args).compile()
+
+    for function, args in ((fairjax.gramian, ()), (fairjax.combine, (weights,))):
+        program = compiled(function, *args, rows)
+        size = sum(leaf.nbytes for leaf in rows.values())
+        assert program.memory_analysis().temp_size_in_bytes < size / 8
+        found = program(*args, rows)
+        if function is fairjax.gramian:
+            keep = np.delete(np.arange(21), 4)
+            exact = flat(rows)[keep]
+            found = np.asarray(found)
+            assert np.isnan(found[4]).all()
+            assert np.isnan(found[:, 4]).all()
+            np.testing.assert_allclose(
+                found[np.ix_(keep, keep)], exact @ exact.T, rtol=1e-5, atol=0.1
+            )
+        else:
+            for name, leaf in rows.items():
+                exact = np.tensordot(weights.astype(float), np.nan_to_num(leaf), 1)
+                np.testing.assert_allclose(found[name], exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_vmap_on_an_explicit_mesh():
     trees = {"w": draw(4, 3, 8, 6), "b": draw(4, 3, 6)}
