@@ -141,3 +141,22 @@ def test_negative_codes_of_patients_that_exchange_groups():
         columns = (LABELS, SCORES if "score" in call.__name__ else HITS, CODES % 2)
         with pytest.raises(ValueError, match=message):
             call(KEY, *columns, num_groups=2, num_permutations=9, patients=CODES - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["delong", "cluster_rate_covariance", "logistic_recalibration", "positive_sum"],
+)
+def test_patients_in_no_group_change_nothing(name, monkeypatch):
+    monkeypatch.setitem(SIZE, "num_patients", PATIENTS + 1)
+    before = CALLS[name](CODES)
+    added = 12
+    here = globals()
+    columns = {"LABELS": LABELS, "HITS": HITS, "SCORES": SCORES}
+    for column, values in columns.items():
+        monkeypatch.setitem(here, column, np.append(values, values[:added]))
+    monkeypatch.setitem(here, "GROUPS", np.append(GROUPS, np.full(added, -1)))
+    monkeypatch.setitem(here, "ROWS", ROWS + added)
+    after = CALLS[name](np.append(CODES, np.full(added, PATIENTS)))
+    np.testing.assert_allclose(after, before, rtol=1e-5)
