@@ -160,14 +160,14 @@ def _train(
             }
             bar.advance(runner.EVALUATION)
     overlap = 1 / (splits.num_folds - 2)
-    told = evaluate_paper(
+    by_split = evaluate_paper(
         published, paper_scores, parts, found, evaluator.cohort, options
     )
     bar.advance(runner.EVALUATION)
     return dataclasses.replace(
         results,
         folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap), missed),
-        paper=told,
+        paper=by_split,
         repair=_repair(clean, wanted, options),
     )
 

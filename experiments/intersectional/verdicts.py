@@ -56,7 +56,7 @@ def shows(c: Comparison) -> int:
     return 1 if c.difference > 0 else -1
 
 
-def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
+def of_all(found: Iterable[Comparison], *, wanted: int) -> Verdict:
     """Returns the verdict on a claim that says the same of several tests.
 
     The claim holds if all tests show the wanted sign, and in part if some do, whatever
@@ -115,13 +115,16 @@ def p_text(c: Comparison) -> str:
     return markdown.p_value(c.p_holm)
 
 
-def told(c: Comparison) -> str:
+def tested(c: Comparison) -> str:
     """Formats the difference, its interval, and its p-value if there was a test."""
-    tested = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
-    return f"{span(c)}, {tested}"
+    p = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
+    return f"{span(c)}, {p}"
 
 
 def sentences(claim: Claim) -> list[str]:
     """Writes a claim's tests and further observations in Markdown."""
-    tests = [f"{markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()]
-    return [*tests, *claim.more]
+    found = claim.tests.items()
+    return [
+        *(f"{markdown.escape(what)}: {tested(c)}." for what, c in found),
+        *claim.more,
+    ]
