@@ -112,13 +112,13 @@ def _on_average(known: Evaluations) -> tuple[str, str]:
         for metrics in (DISTANCES, (F1, BALANCE))
     )
     listed = "; ".join(
-        f"{NAMES[metric.partition('/')[0]].lower()} {verdicts.tested(c)}"
+        f"{NAMES[metric.partition('/')[0]].lower()} {verdicts.described(c)}"
         for metric, c in apart.items()
     )
     distances = SAID["stages.average"].format(
         several=len(_MULTI), single=len(_SINGLE), listed=listed, tests=len(apart)
     )
-    f1, balance = (verdicts.tested(paid[metric]) for metric in (F1, BALANCE))
+    f1, balance = (verdicts.described(paid[metric]) for metric in (F1, BALANCE))
     price = SAID["stages.price"].format(f1=f1, balance=balance, tests=len(paid))
     return distances, price
 

@@ -191,7 +191,7 @@ def _predictions(
     ``setting`` is the kind of thresholds, if it is not the options' kind.
     """
     splits, found, options = results.splits, results.subgroups, results.options
-    chances = np.stack(
+    probabilities = np.stack(
         [
             decide(
                 configuration,
@@ -206,7 +206,7 @@ def _predictions(
             for lane in range(splits.num_lanes)
         ]
     )
-    decisions = splits.pool(chances, "test").astype(np.float32)
+    decisions = splits.pool(probabilities, "test").astype(np.float32)
     # The output of equalized odds is the probability; users do not see the score.
     ranked = decisions
     if not configuration.equalized:

@@ -18,7 +18,13 @@ from experiments.intersectional.stability import spreads
 from experiments.intersectional.stages import NETWORKS
 from experiments.intersectional.tables import full_title, shown_levels
 from experiments.intersectional.thresholds import thresholds
-from experiments.intersectional.verdicts import Claim, missing, sentences, shows, tested
+from experiments.intersectional.verdicts import (
+    Claim,
+    described,
+    missing,
+    sentences,
+    shows,
+)
 from fairjax.evaluation import Comparison, Tests, compare, holm
 from fairjax.evaluation.names import F1
 
@@ -84,11 +90,11 @@ def everyone_selected(results: Results) -> float:
     """Computes the subgroups' mean F1 score if everyone is selected."""
     found = results.subgroups
     label = np.asarray(found.table.label)
-    shares = [
+    rates = [
         label[found.codes == found.levels.index(level)].mean()
         for level in shown_levels(results)
     ]
-    return float(np.mean([2 * share / (1 + share) for share in shares]))
+    return float(np.mean([2 * rate / (1 + rate) for rate in rates]))
 
 
 def _beaten(results: Results) -> str:
@@ -144,7 +150,7 @@ def _gradients(results: Results) -> list[str]:
     for metric in (DISPARITY, F1, BALANCE):
         found = holm({p: compare(known[p[0]], known[p[1]], metric) for p in pairs})
         shown = [
-            f"{named[one]} less {named[base]} {tested(c)}"
+            f"{named[one]} less {named[base]} {described(c)}"
             for (one, base), c in found.items()
         ]
         lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]

@@ -181,10 +181,7 @@ def as_csv(results: Results) -> str:
     """Makes CSV of the average odds difference of each subgroup in each test fold."""
     rows = []
     for title, metrics in results.folds.values.items():
-        for metric, values in metrics.items():
-            level = metric.removeprefix(_OWN)
-            if level in (metric, results.subgroups.reference):
-                continue
+        for level, values in _by_subgroup(results, metrics).items():
             for place, value in enumerate(values):
                 where = divmod(place, results.splits.num_folds)
                 text = "" if np.isnan(value) else f"{value:.6g}"
@@ -201,13 +198,17 @@ def spreads(results: Results) -> str:
     )
 
 
-def _spreads(results: Results, title: str, values: Mapping[str, np.ndarray]) -> str:
-    own = {
-        metric.removeprefix(_OWN): values[metric]
-        for metric in values
-        if metric.startswith(_OWN)
-    }
+def _by_subgroup(
+    results: Results, values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the average odds differences of each subgroup but the reference."""
+    own = {m.removeprefix(_OWN): v for m, v in values.items() if m.startswith(_OWN)}
     own.pop(results.subgroups.reference, None)
+    return own
+
+
+def _spreads(results: Results, title: str, values: Mapping[str, np.ndarray]) -> str:
+    own = _by_subgroup(results, values)
     found = {level: spread(folds) for level, folds in own.items()}
     known = [level for level in own if np.isfinite(found[level])]
     mean = values[_MEAN]

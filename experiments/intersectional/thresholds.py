@@ -11,7 +11,7 @@ from experiments.intersectional import claims
 from experiments.intersectional.results import SAID, Results
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.tables import full_title
-from experiments.intersectional.verdicts import Claim, missing, sentences, tested
+from experiments.intersectional.verdicts import Claim, described, missing, sentences
 from experiments.reporting import markdown, tables
 from fairjax.evaluation import Comparison, compare, holm
 from fairjax.evaluation.names import F1
@@ -73,5 +73,5 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
 
 def _listed(start: str, found: dict[str, Comparison]) -> list[str]:
     lines = [f"- {start}"]
-    lines += [f"    - {markdown.escape(what)} {tested(c)}" for what, c in found.items()]
+    lines += [f"    - {markdown.escape(k)} {described(c)}" for k, c in found.items()]
     return lines

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from experiments.reporting import markdown
-from experiments.reporting.differences import clear, span, untested
+from experiments.reporting.differences import clear, span, untested, with_p
 from fairjax.evaluation import Comparison, Evaluation
 
 Verdict = Literal[
@@ -110,21 +110,15 @@ def of_two_parts(first: int, second: int) -> Verdict:
     return "does not hold" if first + second < 0 else "not shown"
 
 
-def p_text(c: Comparison) -> str:
-    """Formats the p-value after Holm, or a dash if there was no correction."""
-    return markdown.p_value(c.p_holm)
-
-
-def tested(c: Comparison) -> str:
+def described(c: Comparison) -> str:
     """Formats the difference, its interval, and its p-value if there was a test."""
-    p = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
-    return f"{span(c)}, {p}"
+    return f"{span(c)}, not tested" if math.isnan(c.p_holm) else with_p(c)
 
 
 def sentences(claim: Claim) -> list[str]:
     """Writes a claim's tests and further observations in Markdown."""
     found = claim.tests.items()
     return [
-        *(f"{markdown.escape(what)}: {tested(c)}." for what, c in found),
+        *(f"{markdown.escape(what)}: {described(c)}." for what, c in found),
         *claim.more,
     ]

@@ -49,6 +49,12 @@ def release_tests(results: Results) -> dict[str, Comparison]:
     return holm({m: compare(released, paper, m) for m in HEADLINE})
 
 
+def watched(results: Results) -> dict[str, dict[str, np.ndarray]]:
+    """Returns title -> history, of the methods whose training is shown."""
+    histories = results.histories
+    return {TITLES[name]: histories[name] for name in WATCHED if name in histories}
+
+
 def answers(
     results: Results, tests: Tests, modalities: Sequence[str], truth: Truth | None
 ) -> list[str]:
@@ -147,15 +153,10 @@ def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
         for name, other in others.items()
         if name in results.evaluations
     ]
-    for name in WATCHED:
-        if name not in results.histories:
-            continue
-        last = results.histories[name]["unimodal_auroc"][0, -1]
-        middle = np.nanmedian(last, axis=0)
-        shown = ", ".join(
-            f"{m} {v:.3f}" for m, v in zip(modalities, middle, strict=True)
-        )
-        parts.append(f"{TITLES[name]}: {shown}")
+    for title, history in watched(results).items():
+        middle = np.nanmedian(history["unimodal_auroc"][0, -1], axis=0)
+        each = zip(modalities, middle, strict=True)
+        parts.append(f"{title}: {', '.join(f'{m} {v:.3f}' for m, v in each)}")
     compared = SAID["compared"].format(beside=", ".join(beside)) if beside else ""
     return SAID["modalities"].format(
         compared=f"{compared} " if compared else "", parts="; ".join(parts)

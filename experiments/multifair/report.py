@@ -12,7 +12,7 @@ from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.simulated_modalities import Truth
 from experiments.multifair import findings
 from experiments.multifair.levels import effects, grid
-from experiments.multifair.names import CORNERS, REFERENCE, TITLES, TUNED, WATCHED
+from experiments.multifair.names import CORNERS, REFERENCE, TITLES, TUNED
 from experiments.multifair.results import SAID, Results
 from experiments.multifair.task import MultimodalTask
 from experiments.reporting import figures, training_figures, wording
@@ -101,37 +101,34 @@ def _gaps(results: Results) -> Figure:
     return gaps(main_evaluations(results), panels, title=_title(results), label="gap")
 
 
-def _points(results: Results, number: int) -> np.ndarray:
-    """Returns the training steps at which the models were monitored."""
+def _steps(results: Results, values: np.ndarray) -> np.ndarray:
+    """Returns the training steps of values ``[seeds, points]`` of monitored models."""
+    number = values.shape[1]
     return np.arange(1, number + 1) * results.budget.steps // number
 
 
 def _learning_curves(results: Results, modalities: tuple[str, ...]) -> Figure:
-    curves = {}
-    for name in WATCHED:
-        if name in results.histories:
-            seen = results.histories[name]
-            alone = {
-                modality: seen["unimodal_auroc"][0, :, :, m].T
-                for m, modality in enumerate(modalities)
-            }
-            curves[TITLES[name]] = alone | {"fused": seen["fused_auroc"][0].T}
-    number = next(iter(next(iter(curves.values())).values())).shape[1]
+    curves = {
+        title: {
+            **{m: h["unimodal_auroc"][0, ..., i].T for i, m in enumerate(modalities)},
+            "fused": h["fused_auroc"][0].T,
+        }
+        for title, h in findings.watched(results).items()
+    }
+    some = next(iter(curves.values()))["fused"]
     return training_figures.learning_curves(
-        curves, _points(results, number), title=_title(results)
+        curves, _steps(results, some), title=_title(results)
     )
 
 
 def _over_training(results: Results) -> Figure:
     curves = {
-        TITLES[name]: results.histories[name]["auroc_gap"][0].T
-        for name in WATCHED
-        if name in results.histories
+        title: history["auroc_gap"][0].T
+        for title, history in findings.watched(results).items()
     }
-    number = next(iter(curves.values())).shape[1]
     return training_figures.over_training(
         curves,
-        _points(results, number),
+        _steps(results, next(iter(curves.values()))),
         title=_title(results),
         label="validation AUROC gap",
     )
