@@ -111,7 +111,7 @@ def test_tables_are_those_that_the_command_writes(document):
 
 @pytest.mark.parametrize("document", docs.DOCUMENTS, ids=str)
 def test_tables_come_from_full_runs(document):
-    repeats = re.findall(r"; (\d+) x 5-fold", text(docs.ROOT / document))
+    repeats = re.findall(r"\. (\d+) x 5-fold", text(docs.ROOT / document))
     assert repeats
     # Models of these are trained once a fold: four repeats are 20 splits.
     once = ("multifair.md", "intersectional.md")

@@ -4,9 +4,10 @@ import math
 
 from experiments.core import references
 from experiments.core.results import compare_to_baseline, family, main_methods
-from experiments.fairgrad.results import Results
+from experiments.fairgrad.results import SAID, Results
 from experiments.reporting import markdown
-from experiments.reporting.differences import clear, p_text, span
+from experiments.reporting.differences import clear, p_text, span, with_p
+from experiments.reporting.wording import NOT_RUN
 from fairjax.evaluation import Comparison, Tests, compare, compare_fronts, holm
 from fairjax.evaluation.names import GAP, gap_metrics
 
@@ -60,117 +61,114 @@ def cross_effects(results: Results) -> dict[str, dict[tuple[str, str], Compariso
 
 
 def answers(results: Results, tests: Tests) -> list[str]:
-    lines = ["**Is ERM a fair opponent?** " + _erm_answer(results), ""]
-    lines += ["**Does FairGrad improve equalized odds at competitive AUROC?**", ""]
-    lines += [
-        f"- {results.titles[title]}: {_improvement(results, tests, title)}"
-        for title in main_methods(results)
-        if title.startswith("fairgrad") and not title.endswith("_single")
-    ]
-    lines += [
+    return [
+        _erm_answer(results),
         "",
-        "**Does fixing one attribute worsen another, and does reconciliation prevent "
-        "it?** " + _cross_answer(results, tests),
+        SAID["improves"],
         "",
-        "**Where does a tuned penalty do as well?**",
+        *(
+            _improvement(results, tests, title)
+            for title in main_methods(results)
+            if title.startswith("fairgrad") and not title.endswith("_single")
+        ),
+        "",
+        f"{SAID['cross']} {_cross_answer(results, tests)}",
+        "",
+        SAID["penalty"],
         "",
         *_penalty_answer(results),
     ]
-    return lines
 
 
 def _erm_answer(results: Results) -> str:
     erm = results.evaluations["erm"]
     best = max(references.ALL, key=lambda n: results.evaluations[n].mean("auroc"))
     gap = compare(results.evaluations[best], erm, "auroc")
-    inside = gap.low <= 0
-    return (
-        f"The better reference, {references.ALL[best][0]}, differs from it by "
-        f"{gap.difference:+.4f} AUROC [{gap.low:+.4f}, {gap.high:+.4f}]: ERM "
-        + ("matches it." if inside else "does not match it.")
-    )
+    matches = "matches" if gap.low <= 0 else "does not match"
+    reference, _ = references.ALL[best]
+    return SAID["erm"].format(reference=reference, c=gap, matches=matches)
 
 
 def _improvement(results: Results, tests: Tests, title: str) -> str:
     erm, e = results.evaluations["erm"], results.evaluations[title]
-    auroc, gap = tests["auroc"][title], tests[f"{GAP}/mean"][title]
-    raw = _share_gone(e.mean(f"{GAP}/mean"), erm.mean(f"{GAP}/mean"))
-    corrected = _share_gone(e.corrected[f"{GAP}/mean"], erm.corrected[f"{GAP}/mean"])
+    mean = f"{GAP}/mean"
+    auroc, gap = tests["auroc"][title], tests[mean][title]
     better = gap.difference < 0 and clear(gap)
-    kept = auroc.difference >= -AUROC_ALLOWANCE
-    verdict = (
-        "yes" if better and kept else "fairer, at a price" if better else "not shown"
-    )
     if math.isnan(gap.p_holm):
-        verdict = "not tested, for want of repeats"
-    return (
-        f"{verdict}. Mean gap {span(gap)}, "
-        f"p {p_text(gap)}: {raw} of the raw gap are gone, {corrected} of the "
-        f"corrected one. AUROC {span(auroc)}, "
-        f"p {p_text(auroc)}."
+        verdict = "not tested, because tests need two repeats"
+    elif better and auroc.difference >= -AUROC_ALLOWANCE:
+        verdict = "yes"
+    else:
+        verdict = "fairer, but at a cost in AUROC" if better else "not shown"
+    return SAID["improvement"].format(
+        title=results.titles[title],
+        verdict=verdict,
+        gap=with_p(gap),
+        raw=_removed(e.mean(mean), erm.mean(mean)),
+        corrected=_removed(e.corrected[mean], erm.corrected[mean]),
+        auroc=with_p(auroc),
     )
 
 
-def _share_gone(gap: float, before: float) -> str:
+def _removed(gap: float, before: float) -> str:
     # The corrected gap of a fair ERM is 0, and cannot shrink.
     if not before:
-        return "none (ERM's is 0)"
-    share = 1 - gap / before
-    return "an unknown share" if math.isnan(share) else f"{share:.0%}"
+        return "none (ERM's gap is 0)"
+    removed = 1 - gap / before
+    return "an unknown fraction" if math.isnan(removed) else f"{removed:.0%}"
 
 
 def _cross_answer(results: Results, tests: Tests) -> str:
+    attributes = results.splits.attributes
+    if len(attributes) == 1:
+        return "There is only one attribute."
     sentences = []
     for name, found in cross_effects(results).items():
         others = {k: c for k, c in found.items() if k[0] != k[1]}
-        if not others:
-            continue
-        worse = [k for k, c in others.items() if c.difference > 0]
-        shown = [k for k in worse if clear(others[k])]
+        worse = [c for c in others.values() if c.difference > 0]
         largest = max(others, key=lambda k: others[k].difference)
-        c = others[largest]
         fixed, grew = (markdown.escape(attribute) for attribute in largest)
         sentences.append(
-            f"{results.titles[f'{name}[{largest[0]}]']} at a time: "
-            f"{len(worse)} of {len(others)} other gaps grew, {len(shown)} beyond noise "
-            f"(Holm); the largest growth is {grew} when {fixed} is fixed, "
-            f"{span(c)}, p {p_text(c)}."
+            SAID["single"].format(
+                title=results.titles[f"{name}[{largest[0]}]"],
+                worse=len(worse),
+                others=len(others),
+                shown=sum(map(clear, worse)),
+                grew=grew,
+                fixed=fixed,
+                c=with_p(others[largest]),
+            )
         )
     if HEADLINE in results.evaluations:
-        at_once = {a: tests[f"{GAP}/{a}"][HEADLINE] for a in results.splits.attributes}
+        at_once = {a: tests[f"{GAP}/{a}"][HEADLINE] for a in attributes}
         grown = ", ".join(
             f"{markdown.escape(a)} {c.difference:+.4f} (p {p_text(c)})"
             for a, c in at_once.items()
             if c.difference > 0
         )
-        sentences.append(
-            "Reconciling all attributes at once "
-            f"({results.titles[HEADLINE]}), the gaps that grew are: {grown or 'none'}."
-        )
-    if len(results.splits.attributes) == 1:
-        return "There is one attribute only."
-    return " ".join(sentences) or "The methods that show it were not run."
+        title = results.titles[HEADLINE]
+        sentences.append(SAID["at_once"].format(title=title, grown=grown or "none"))
+    return " ".join(sentences) or NOT_RUN
 
 
 def _penalty_answer(results: Results) -> list[str]:
-    lines = []
+    titles, lines = results.titles, []
     for (one, other), c in front_tests(results).items():
         verdict = "no difference is shown"
         if clear(c):
-            verdict = (
-                "its front is better" if c.difference > 0 else "its front is worse"
-            )
-        lines.append(
-            f"- {results.titles[one]}, against {results.titles[other]}: area dominated "
-            f"(AUROC × gap) {span(c, '.2e')}, p {p_text(c)}: "
-            f"{verdict}."
-        )
+            better = one if c.difference > 0 else other
+            verdict = f"the front of {titles[better]} is better"
+        names = {"one": titles[one], "other": titles[other]}
+        c_text = with_p(c, ".2e")
+        lines.append(SAID["front"].format(**names, c=c_text, verdict=verdict))
     if HEADLINE in results.evaluations and "penalty" in results.evaluations:
         one, other = results.evaluations[HEADLINE], results.evaluations["penalty"]
-        gap = compare(one, other, f"{GAP}/mean")
-        auroc = compare(one, other, "auroc")
         lines.append(
-            f"- With settings chosen by validation, {results.titles[HEADLINE]} less "
-            f"{results.titles['penalty']}: mean gap {span(gap)}, AUROC {span(auroc)}."
+            SAID["chosen"].format(
+                one=titles[HEADLINE],
+                other=titles["penalty"],
+                gap=span(compare(one, other, f"{GAP}/mean")),
+                auroc=span(compare(one, other, "auroc")),
+            )
         )
-    return lines or ["The methods that show it were not run."]
+    return lines or [NOT_RUN]

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from experiments.core import methods
 from experiments.core.results import families, main_evaluations
 from experiments.fairgrad import findings
-from experiments.fairgrad.results import Results
+from experiments.fairgrad.results import SAID, Results
 from experiments.reporting import figures, training_figures, wording
-from experiments.reporting.report import Picture, System, comparison
+from experiments.reporting.report import System, comparison
 from experiments.reporting.tables import Column
 from fairjax.evaluation.figures import gaps
 from fairjax.evaluation.names import GAP
@@ -69,35 +69,12 @@ def _training(results: Results) -> Figure | None:
 
 
 def _protocol(results: Results) -> dict[str, Any]:
-    splits, options, budget = results.splits, results.options, results.budget
-    return {
-        **wording.split(splits, options.seed),
-        "inputs": f"{splits.inputs.shape[-1]} columns, imputed and encoded on each "
-        "lane's training rows",
-        **wording.columns(splits),
-        "budget": f"{budget.steps} AdamW steps of {budget.batch_size} patients for "
-        f"every method; MLP {'-'.join(map(str, budget.hidden))}, learning rate "
-        f"{budget.learning_rate:g} on a cosine, weight decay {budget.weight_decay:g}; "
-        "the last step is evaluated",
-        **_left_out(results),
-        "threshold": "the score that selects the prevalence on the lane's validation "
-        "fold",
-        "selection": "in each lane, on its validation fold alone: the smallest soft "
-        f"equalized-odds gap among settings that lose at most {options.tolerance:g} "
-        "AUROC there",
-        **wording.equalized_odds(results),
-        **wording.worst_group(),
-        **wording.inference(results, "ERM"),
-    }
-
-
-def _left_out(results: Results) -> dict[str, str]:
-    """Lists the methods that were not run, if there are any."""
     run = results.options.methods
-    names = [title for name, title in methods.TITLES.items() if name not in run]
-    if not names:
-        return {}
-    return {"not_run": f"{'; '.join(names)}. --methods runs some, --full all"}
+    left_out = [title for name, title in methods.TITLES.items() if name not in run]
+    given = {}
+    if left_out:
+        given["not_run"] = SAID["not_run"].format(names="; ".join(left_out))
+    return wording.protocol(SAID, results, "ERM", given)
 
 
 def _extra(results: Results) -> dict[str, Any]:
@@ -123,19 +100,8 @@ SYSTEM = System(
     metrics=findings.tested,
     tests=findings.tests_against_erm,
     columns=_columns,
-    legend="Gap: equalized-odds difference, the larger of the TPR and FPR gaps; "
-    "attribute columns are raw. Where a method has several settings, validation chose "
-    "one in each fold. p: against ERM, paired, Holm-corrected over the methods (but "
-    "for the two reference models).",
-    remark="These are not the papers' data, and no figure here reproduces one of "
-    "theirs.",
-    pictures=(
-        Picture("tradeoff", "AUROC against mean equalized-odds difference", _tradeoff),
-        Picture(
-            "gaps", "Each attribute's gap, its interval and its noise floor", _gaps
-        ),
-        Picture("training", "Conflicts during training", _training),
-    ),
+    said=SAID,
+    pictures={"tradeoff": _tradeoff, "gaps": _gaps, "training": _training},
     answers=findings.answers,
     protocol=_protocol,
     extra=_extra,

@@ -1,4 +1,4 @@
-"""The FairGrad experiment's options and results."""
+"""The FairGrad experiment's options, results and words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Literal
 
 from experiments.core import results
 from experiments.core.programs import Budget
+from experiments.reporting import words
 
+SAID = words.read(__file__)
 DEFAULT_ATTRIBUTES = {
     "support2": ("sex", "race", "income", "age"),
     "support2_sepsis": ("sex", "race", "income", "age"),

@@ -85,8 +85,8 @@ class BinnedXGBoost(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Predicts probabilities ``[n, 2]``."""
         check_is_fitted(self)
-        chance = np.asarray(self.booster_.inplace_predict(X))
-        return np.stack([1 - chance, chance], axis=1)
+        probability = np.asarray(self.booster_.inplace_predict(X))
+        return np.stack([1 - probability, probability], axis=1)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Predicts the more probable outcome, ``[n]``."""

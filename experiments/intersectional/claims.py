@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments.intersectional import verdicts
-from experiments.intersectional.results import NAMES, PARITY_METRICS
+from experiments.intersectional.results import NAMES, PARITY_METRICS, SAID
 from experiments.intersectional.stability import unstable_subgroup
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.verdicts import Claim, Evaluations, Verdict
@@ -75,12 +75,7 @@ def claims(
 
 def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Tests whether several stages beat each of their single stages."""
-    text = "Several stages together are fairer than any one of them."
-    measured = (
-        "the disparity of each configuration of several stages less that of each of "
-        "its own stages alone; the claim holds if every pair is lower beyond noise, in "
-        "part if some are, and does not hold if some are higher and none lower"
-    )
+    text, measured = SAID["stages.text"], SAID["stages.measured"]
     if verdicts.missing(known, (*_SINGLE, *_MULTI)):
         return Claim(text, measured, "not run", {})
     tests = holm(
@@ -93,15 +88,15 @@ def multi_stage(known: Evaluations, titles: Mapping[str, str]) -> Claim:
             if set(one.split("_")) <= set(several.split("_"))
         }
     )
-    less = sum(c.difference < 0 for c in tests.values())
     signs = [verdicts.shows(c) for c in tests.values()]
-    more = (
-        f"Of {len(tests)} pairs, the disparity of several stages is smaller in {less}, "
-        f"beyond noise in {signs.count(-1)}; it is larger beyond noise in "
-        f"{signs.count(1)}."
+    pairs = SAID["stages.pairs"].format(
+        pairs=len(tests),
+        less=sum(c.difference < 0 for c in tests.values()),
+        lower=signs.count(-1),
+        higher=signs.count(1),
     )
-    verdict = verdicts.judged(tests.values(), wanted=-1)
-    return Claim(text, measured, verdict, tests, (more, *_on_average(known)))
+    verdict = verdicts.of_all(tests.values(), wanted=-1)
+    return Claim(text, measured, verdict, tests, (pairs, *_on_average(known)))
 
 
 def _on_average(known: Evaluations) -> tuple[str, str]:
@@ -111,30 +106,26 @@ def _on_average(known: Evaluations) -> tuple[str, str]:
     stages add nothing.
     """
     chosen = [known[name] for name in (*_MULTI, *_SINGLE)]
-    shares = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
+    each = [1 / len(_MULTI)] * len(_MULTI) + [-1 / len(_SINGLE)] * len(_SINGLE)
     apart, paid = (
-        holm({metric: contrast(chosen, shares, metric) for metric in metrics})
+        holm({metric: contrast(chosen, each, metric) for metric in metrics})
         for metrics in (DISTANCES, (F1, BALANCE))
     )
     listed = "; ".join(
-        f"{NAMES[metric.partition('/')[0]].lower()} {verdicts.told(c)}"
+        f"{NAMES[metric.partition('/')[0]].lower()} {verdicts.described(c)}"
         for metric, c in apart.items()
     )
-    distances = (
-        f"On average, the {len(_MULTI)} configurations of several stages less the "
-        f"{len(_SINGLE)} of one, in the mean distance from parity: {listed} (Holm over "
-        f"these {len(apart)}); it says nothing of single pairs."
+    distances = SAID["stages.average"].format(
+        several=len(_MULTI), single=len(_SINGLE), listed=listed, tests=len(apart)
     )
-    price = (
-        f"Likewise on average: mean F1 score {verdicts.told(paid[F1])}; balance "
-        f"{verdicts.told(paid[BALANCE])} (Holm over these {len(paid)})."
-    )
+    f1, balance = (verdicts.described(paid[metric]) for metric in (F1, BALANCE))
+    price = SAID["stages.price"].format(f1=f1, balance=balance, tests=len(paid))
     return distances, price
 
 
 def most_balanced(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Tests whether EGR + EO is the most balanced of the eight."""
-    text = "EGR + EO is the most balanced configuration."
+    text = SAID["balanced.text"]
     found = _of_balance(
         text, known, _BEST, titles, best="holds", beaten="does not hold"
     )
@@ -153,15 +144,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     changes the distance by less. Half of the base model's distance is subtracted in
     every repeat and resample, so that the test includes the noise of that distance.
     """
-    text = "EO alone is weak: it works where something upstream was corrected."
-    measured = (
-        "EO alone is weak if its mean distance is above half of the base model's, in "
-        "equal opportunity and in average odds, and is not if it is below half in one; "
-        "it works upstream if what it changes after EGR less what it changes alone is "
-        "below 0, in average odds; the claim holds if both are shown, in part if one "
-        "is and the other not refuted, and does not hold if one is refuted and the "
-        "other not shown"
-    )
+    text, measured = SAID["weak.text"], SAID["weak.measured"]
     if verdicts.missing(known, ("base", "eo")):
         return Claim(text, measured, "not run", {})
     base, alone = known["base"], known["eo"]
@@ -179,7 +162,7 @@ def weak_alone(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     tests = holm({**halves, **grown})
     more = _left_by_noise(base, alone, titles)
     if not grown:
-        more.append("What EO does after EGR was not run, and is not shown.")
+        more.append(SAID["weak.not_run"])
     verdict: Verdict = "not tested"
     if not untested(tests.values()):
         signs = {verdicts.shows(tests[name]) for name in halves}
@@ -199,16 +182,12 @@ def _left_by_noise(
         for name in (OPPORTUNITY, AVERAGE_ODDS)
         if f"{name}/mean" in base.null and f"{name}/mean" in alone.null
     ]
-    words = (
-        f"Mean distances are above 0 by noise alone: {'; '.join(floors)}. Less than "
-        "half is out of reach where that is most of the base model's."
-    )
-    return [words] if floors else []
+    return [SAID["weak.floors"].format(floors="; ".join(floors))] if floors else []
 
 
 def not_the_best(known: Evaluations, titles: Mapping[str, str]) -> Claim:
     """Tests whether some configuration is better than all three stages together."""
-    text = "The full pipeline is not the best."
+    text = SAID["best.text"]
     return _of_balance(text, known, _FULL, titles, best="does not hold", beaten="holds")
 
 
@@ -233,10 +212,7 @@ def _of_balance(
       best: The verdict if the configuration is above all others beyond noise.
       beaten: The verdict if another configuration is above it beyond noise.
     """
-    measured = (
-        f"its balance less that of each of the seven others; the claim {best} if it is "
-        f"above all of them beyond noise, and {beaten} if one of them is above it"
-    )
+    measured = SAID["balance.measured"].format(best=best, beaten=beaten)
     if verdicts.missing(known, PAPER):
         return Claim(text, measured, "not run", {})
     others = [other for other in known if other != name]
@@ -257,4 +233,4 @@ def _of_balance(
 def _ranked(known: Evaluations, titles: Mapping[str, str]) -> str:
     order = sorted(known, key=lambda name: -known[name].mean(BALANCE))
     shown = ", ".join(f"{titles[n]} {known[n].mean(BALANCE):.3f}" for n in order)
-    return f"By balance: {shown}."
+    return SAID["balance.ranked"].format(shown=shown)

@@ -160,14 +160,14 @@ def _train(
             }
             bar.advance(runner.EVALUATION)
     overlap = 1 / (splits.num_folds - 2)
-    told = evaluate_paper(
+    by_split = evaluate_paper(
         published, paper_scores, parts, found, evaluator.cohort, options
     )
     bar.advance(runner.EVALUATION)
     return dataclasses.replace(
         results,
         folds=PerSplit(per_fold, dict.fromkeys(per_fold, overlap), missed),
-        paper=told,
+        paper=by_split,
         repair=_repair(clean, wanted, options),
     )
 
@@ -191,7 +191,7 @@ def _predictions(
     ``setting`` is the kind of thresholds, if it is not the options' kind.
     """
     splits, found, options = results.splits, results.subgroups, results.options
-    chances = np.stack(
+    probabilities = np.stack(
         [
             decide(
                 configuration,
@@ -206,7 +206,7 @@ def _predictions(
             for lane in range(splits.num_lanes)
         ]
     )
-    decisions = splits.pool(chances, "test").astype(np.float32)
+    decisions = splits.pool(probabilities, "test").astype(np.float32)
     # The output of equalized odds is the probability; users do not see the score.
     ranked = decisions
     if not configuration.equalized:

@@ -13,7 +13,12 @@ from matplotlib.lines import Line2D
 from experiments.core.results import main_methods
 from experiments.intersectional.findings import everyone_selected
 from experiments.intersectional.results import NAMES, Results
-from experiments.intersectional.stages import CONFIGURATIONS, PAPER, Configuration
+from experiments.intersectional.stages import (
+    CONFIGURATIONS,
+    IN_TITLES,
+    PAPER,
+    Configuration,
+)
 from experiments.intersectional.tables import full_name, full_title, shown_levels
 from experiments.reporting import figures
 from fairjax.audit.figures import COLOURS, STYLE
@@ -21,13 +26,7 @@ from fairjax.evaluation import BY_LEVEL
 from fairjax.evaluation.names import AVERAGE_ODDS, F1, IMPACT
 
 _ODDS = f"{AVERAGE_ODDS}/mean"
-_WITHIN = {
-    "base": "base model",
-    "egr": "EGR",
-    "mlp": "MLP",
-    "fairgrad": "FairGrad",
-    "positive_sum": "Positive-sum",
-}
+_WITHIN = {"base": "base model", **IN_TITLES}
 _COLOURS = dict(zip(_WITHIN, COLOURS, strict=False))
 # Shapes by whether DIR comes before and EO after.
 _SHAPES = {

@@ -8,36 +8,37 @@ import numpy as np
 from experiments.core.results import compare_to_baseline, main_methods
 from experiments.intersectional.claims import BALANCE, DISPARITY, claims, with_summaries
 from experiments.intersectional.protocols import protocols
-from experiments.intersectional.results import Results, other_thresholds, preliminary
+from experiments.intersectional.results import (
+    SAID,
+    Results,
+    other_thresholds,
+    preliminary,
+)
 from experiments.intersectional.stability import spreads
 from experiments.intersectional.stages import NETWORKS
 from experiments.intersectional.tables import full_title, shown_levels
 from experiments.intersectional.thresholds import thresholds
-from experiments.intersectional.verdicts import Claim, missing, sentences, shows, told
+from experiments.intersectional.verdicts import (
+    Claim,
+    described,
+    missing,
+    sentences,
+    shows,
+)
 from fairjax.evaluation import Comparison, Tests, compare, holm
 from fairjax.evaluation.names import F1
 
-_INTRODUCTION = (
-    "Does each claim of the paper hold for these patients? All tests are of the clean "
-    "protocol, paired over patients and repeats, but for those of the last claim, "
-    "which are of single test folds; p is after Holm's correction over all "
-    "tests that a claim's verdict is from, or over those that a sentence names. "
-    "*Disparity* is the mean over the subgroups of the distances in statistical "
-    "parity, equal opportunity and average odds; *balance* the mean F1 score of the "
-    "subgroups less the disparity."
-)
 BALANCED = "group_balanced_accuracy/mean"
-_BEATEN = "**Which configurations beat decisions that ignore the patient?** "
 
 
-def tested(results: Results) -> tuple[str, ...]:
+def metrics(results: Results) -> tuple[str, ...]:
     """Lists all metrics, which are reported and tested against the base model."""
     return tuple(results.evaluations["base"].repeats)
 
 
 def tests_against_base(results: Results) -> dict[str, dict[str, Comparison]]:
     """Compares configurations with the base model by metric, after Holm."""
-    return compare_to_baseline(results, "base", tested(results))
+    return compare_to_baseline(results, "base", metrics(results))
 
 
 # Tests of single folds take seconds, and two files of a report contain them.
@@ -54,48 +55,46 @@ def answers(results: Results, tests: Tests) -> list[str]:
     del tests
     said = preliminary(results.options)
     lines = [f"**{said}**", ""] if said else []
-    lines += [_INTRODUCTION, ""]
+    lines += [SAID["introduction"], ""]
     for number, claim in enumerate(found_claims(results), 1):
-        lines += _told(number, claim)
+        lines += _answer(number, claim)
     other = other_thresholds(results.options)
-    lines += [
-        "**What do thresholds decide?**",
+    return [
+        *lines,
+        SAID["thresholds"],
         "",
         *thresholds(results, other, found_claims(results, other)),
         "",
-        _BEATEN + _beaten(results),
+        _beaten(results),
         "",
-        "**What do the two protocols tell differently?**",
+        SAID["protocols"],
         "",
         *protocols(results),
         "",
-        "**Which subgroups are unstable from split to split?** " + spreads(results),
+        SAID["unstable"].format(spreads=spreads(results)),
         "",
-        "**What if gradients are reconciled in place of the reduction?**",
+        SAID["gradients"],
         "",
         *_gradients(results),
     ]
-    return lines
 
 
-def _told(number: int, claim: Claim) -> list[str]:
+def _answer(number: int, claim: Claim) -> list[str]:
     lines = [f"**{number}. {claim.text}** {claim.verdict.capitalize()}.", ""]
-    lines += [f"- Measured: {claim.measured}."] if claim.verdict != "not run" else []
-    lines += [f"- {sentence}" for sentence in sentences(claim)]
-    if claim.verdict == "not run":
-        lines.append("- The configurations that would show it were not run.")
-    return [*lines, ""]
+    run = claim.verdict != "not run"
+    lines += [f"- Measured: {claim.measured}"] if run else [SAID["not_run"]]
+    return [*lines, *(f"- {sentence}" for sentence in sentences(claim)), ""]
 
 
 def everyone_selected(results: Results) -> float:
     """Computes the subgroups' mean F1 score if everyone is selected."""
     found = results.subgroups
     label = np.asarray(found.table.label)
-    shares = [
+    rates = [
         label[found.codes == found.levels.index(level)].mean()
         for level in shown_levels(results)
     ]
-    return float(np.mean([2 * share / (1 + share) for share in shares]))
+    return float(np.mean([2 * rate / (1 + rate) for rate in rates]))
 
 
 def _beaten(results: Results) -> str:
@@ -121,12 +120,8 @@ def beaten_in_words(floor: float, lows: Mapping[str, Sequence[float]]) -> str:
         [title for title, ends in lows.items() if not ends[place] > level]
         for place, level in enumerate((0.5, floor))
     )
-    return (
-        "They treat all subgroups alike, so that a small disparity alone is no merit. "
-        "Their mean balanced accuracy is .5; not beyond noise above it: "
-        f"{', '.join(blind) or 'none'}. Of them all, selecting everyone has the "
-        f"largest mean F1 score, {floor:.3f}, the larger the commoner the outcome; not "
-        f"beyond noise above it: {', '.join(below) or 'none'}."
+    return SAID["beaten"].format(
+        blind=", ".join(blind) or "none", floor=floor, below=", ".join(below) or "none"
     )
 
 
@@ -149,13 +144,13 @@ def _gradients(results: Results) -> list[str]:
     ]
     pairs = [pair for pair in pairs if not missing(known, pair)]
     if not pairs:
-        return ["They were not run."]
+        return [SAID["gradients.not_run"]]
     named = {title: full_title(results, title) for title in known}
-    lines = [_UNDONE, ""]
+    lines = [SAID["gradients.start"], ""]
     for metric in (DISPARITY, F1, BALANCE):
         found = holm({p: compare(known[p[0]], known[p[1]], metric) for p in pairs})
         shown = [
-            f"{named[one]} less {named[base]} {told(c)}"
+            f"{named[one]} less {named[base]} {described(c)}"
             for (one, base), c in found.items()
         ]
         lines += [f"- {_MEASURE[metric]} ({_count(list(found.values()))}):"]
@@ -163,7 +158,6 @@ def _gradients(results: Results) -> list[str]:
     return lines
 
 
-_UNDONE = "Networks without equalized odds are decided by both kinds of threshold."
 _MEASURE = {
     DISPARITY: "Disparity",
     F1: "Mean F1 score of the subgroups",
@@ -173,7 +167,6 @@ _MEASURE = {
 
 def _count(found: Sequence[Comparison]) -> str:
     signs = [shows(c) for c in found]
-    return (
-        f"of {len(signs)} pairs {signs.count(-1)} lower beyond noise, {signs.count(1)} "
-        "higher, by Holm over them"
+    return SAID["counts"].format(
+        pairs=len(signs), lower=signs.count(-1), higher=signs.count(1)
     )

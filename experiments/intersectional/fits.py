@@ -90,8 +90,8 @@ class Fit:
             warnings.filterwarnings("ignore", message="no mixture of the learner's")
             learner = make_learner(self.learner, self.seed)
             if not self.reduction:
-                chance = learner.fit(inputs, label).predict_proba(others)[:, 1]
-                return Fitted(np.asarray(chance, np.float64), np.nan)
+                probability = learner.fit(inputs, label).predict_proba(others)[:, 1]
+                return Fitted(np.asarray(probability, np.float64), np.nan)
             model = ExponentiatedGradient(
                 learner,
                 constraint=self.constraint,

@@ -19,7 +19,7 @@ OTHER = "all others"
 # The age at which the published age groups are split.
 OLD = 65
 _PROTECTED = (
-    "protected: it makes the subgroups, and is kept out of the inputs as published"
+    "protected attribute: defines the subgroups and is not an input, as published"
 )
 
 

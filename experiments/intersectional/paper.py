@@ -89,7 +89,7 @@ def evaluate_paper(
             held, tested = part.last, part.test
             if configuration.equalized:
                 held, tested = tested, held
-            chance = decide(
+            probability = decide(
                 configuration,
                 own,
                 np.asarray(composite.table.label),
@@ -99,8 +99,8 @@ def evaluate_paper(
                 by_group=options.thresholds == "group",
                 objective=options.objective,
             )
-            given = chance if configuration.equalized else own
-            rows.append(measure(given, chance, tested[None]))
+            given = probability if configuration.equalized else own
+            rows.append(measure(given, probability, tested[None]))
         name = configuration.name
         values[name] = {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
         tested = _TENTHS - _TRAIN - _TEST if configuration.equalized else _TEST
@@ -109,19 +109,19 @@ def evaluate_paper(
 
 
 def measurer(cohort: Cohort) -> Callable[..., dict[str, np.ndarray]]:
-    """Makes ``measure(scores [n], chances [n], rows [S, n]) -> metric -> [S]``.
+    """Makes ``measure(scores [n], decisions [n], rows [S, n]) -> metric -> [S]``.
 
-    The metrics are the clean protocol's metrics, over some of the rows; ``chances`` are
-    probabilities of selection.
+    The metrics are the clean protocol's metrics, over some of the rows; ``decisions``
+    are probabilities of selection.
     """
 
     @jax.jit
-    def compiled(scores, chances, rows):
-        return measure(cohort, METRICS, scores, chances, rows.astype(jnp.float32))
+    def compiled(scores, decisions, rows):
+        return measure(cohort, METRICS, scores, decisions, rows.astype(jnp.float32))
 
-    def of_rows(scores, chances, rows):
+    def of_rows(scores, decisions, rows):
         # Rows that are not measured may have no score.
-        known = [np.nan_to_num(x).astype(np.float32) for x in (scores, chances)]
+        known = [np.nan_to_num(x).astype(np.float32) for x in (scores, decisions)]
         found = compiled(*known, np.asarray(rows))
         return {name: np.asarray(value) for name, value in found.items()}
 

@@ -6,11 +6,13 @@ column the same distribution in all subgroups; columns of many values can be rep
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from experiments.intersectional.stages import remover
+from experiments.reporting import words
+
+_SAID = words.read(__file__)
 
 
 @dataclass(frozen=True)
@@ -88,25 +90,18 @@ def _num_values(rows: np.ndarray) -> np.ndarray:
     return 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
 
 
-def in_words(repair: Repair | None) -> dict[str, Any]:
+def in_words(repair: Repair | None) -> dict[str, str]:
     """Returns an entry of the protocol; none if nothing was repaired."""
     if repair is None:
         return {}
     kinds = (("two values", repair.two), ("more than two", repair.more))
-    listed = [_kind(words, columns) for words, columns in kinds if columns.number]
+    listed = [_kind(what, columns) for what, columns in kinds if columns.number]
     if repair.single:
         listed.append(f"columns of one value: {repair.single}")
-    return {
-        "repaired": "on the training rows of the first split, the largest "
-        "Kolmogorov-Smirnov distance of two subgroups, mean over columns: "
-        f"{'; '.join(listed)}. Equal values of a subgroup stay equal, so that columns "
-        "of few values cannot be made alike and may still tell the subgroup"
-    }
+    return {"repaired": _SAID["repaired"].format(listed="; ".join(listed))}
 
 
-def _kind(words: str, columns: Columns) -> str:
-    kept = "" if np.isnan(columns.kept) else f" ({columns.kept:.0%} of it is left)"
-    return (
-        f"{columns.number} columns of {words}, {columns.before:.3f} before and "
-        f"{columns.after:.3f} after{kept}, {columns.constant} of them constant after"
-    )
+def _kind(what: str, columns: Columns) -> str:
+    missing = np.isnan(columns.kept)
+    kept = "" if missing else " " + _SAID["kept"].format(kept=columns.kept)
+    return _SAID["columns"].format(what=what, columns=columns, kept=kept)

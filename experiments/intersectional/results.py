@@ -1,4 +1,4 @@
-"""The options and results of the intersectional experiment."""
+"""The options, results and words of the intersectional experiment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,13 @@ from experiments.core.programs import Budget
 from experiments.intersectional.groups import Composite
 from experiments.intersectional.learners import LearnerName
 from experiments.intersectional.repair import Repair
+from experiments.reporting import words
 from fairjax.evaluation import BY_LEVEL, names
 from fairjax.metrics.definitions import METRICS as DEFINITIONS
 from fairjax.mitigation.constraints import Parity
 from fairjax.mitigation.costs import Objective
 
+SAID = words.read(__file__)
 # Repeats of five folds each: 20 splits. With fewer, the report says that it is a first
 # look.
 FULL_REPEATS, FULL_SPLITS = 4, 20
@@ -108,11 +110,8 @@ def preliminary(options: Options) -> str:
     """Returns a warning if there are fewer splits than a result needs, else ""."""
     if options.repeats >= FULL_REPEATS and options.splits >= FULL_SPLITS:
         return ""
-    return (
-        f"A first look: {options.repeats} repeats of the cross-validation in place of "
-        f"{FULL_REPEATS}, {options.splits} splits of the paper's protocol in place of "
-        f"{FULL_SPLITS}. How much repeats differ is hardly known from so few, so that "
-        "p-values are often too small; no verdict here is a result."
+    return SAID["preliminary"].format(
+        options=options, repeats=FULL_REPEATS, splits=FULL_SPLITS
     )
 
 

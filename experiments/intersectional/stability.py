@@ -5,14 +5,14 @@ difference varies more from fold to fold than under the base model.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from experiments.core.files import csv_text
 from experiments.intersectional import verdicts
 from experiments.intersectional.groups import SUBGROUP
-from experiments.intersectional.results import Results
+from experiments.intersectional.results import SAID, Results
 from experiments.intersectional.verdicts import Claim, Evaluations, Verdict
 from experiments.reporting import markdown
 from experiments.reporting.differences import LEVEL, untested
@@ -41,17 +41,7 @@ def unstable_subgroup(
         folds of a repeat next to each other.
       titles: Name -> its name for readers.
     """
-    text = "A good average hides an unstable subgroup."
-    measured = (
-        "in each configuration with a smaller mean distance in average odds than the "
-        "base model, the mean absolute deviation over test folds of each subgroup's "
-        "average odds difference, from the median of the fold's repeat, against that "
-        "under the base model, as the logarithm of their ratio; the claim holds if one "
-        "is larger beyond noise, and does not hold if all are known and smaller beyond "
-        "it; p is the share of random swaps of both models within folds that give a "
-        "ratio as far from 1, so that its noise is that of the splits, for these "
-        "patients"
-    )
+    text, measured = SAID["unstable.text"], SAID["unstable.measured"]
     if (
         verdicts.missing(known, ("base",))
         or len(known) < 2
@@ -61,8 +51,7 @@ def unstable_subgroup(
     base = known["base"]
     good = [n for n in known if n != "base" and known[n].mean(_MEAN) < base.mean(_MEAN)]
     if not good:
-        more = ("No configuration has a smaller mean than the base model.",)
-        return Claim(text, measured, "not shown", {}, more)
+        return Claim(text, measured, "not shown", {}, (SAID["unstable.none"],))
     repeats = len(base.repeats[_MEAN])
     found = {
         f"{titles[name]}, {metric.removeprefix(_OWN)}": spread_ratio(
@@ -78,21 +67,25 @@ def unstable_subgroup(
     verdict: Verdict = verdicts.one_of(tests.values()) if tests else "not tested"
     if verdict == "does not hold" and len(tests) < len(found):
         verdict = "not shown"
-    signs = [verdicts.shows(c) for c in tests.values()]
-    more = (
-        f"Of {len(tests)} mean absolute deviations in {len(good)} such configurations "
-        f"({', '.join(titles[n] for n in good)}), "
-        f"{sum(c.difference > 0 for c in tests.values())} are larger than under the "
-        f"base model, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} "
-        "smaller beyond it."
-        + (
-            f" {len(found) - len(tests)} more are not known."
-            if len(tests) < len(found)
-            else ""
-        ),
-        _worse_subgroup(known, good),
+    left, undefined = len(found) - len(tests), ""
+    if left:
+        undefined = " " + SAID["unstable.undefined"].format(number=left)
+    more = SAID["unstable.counts"].format(
+        tests=len(tests),
+        good=len(good),
+        names=", ".join(titles[name] for name in good),
+        **_counts(tests.values()),
+        undefined=undefined,
     )
-    return Claim(text, measured, verdict, _largest(tests), more)
+    worse = _worse_subgroup(known, good)
+    return Claim(text, measured, verdict, _largest(tests), (more, worse))
+
+
+def _counts(tests: Collection[Comparison]) -> dict[str, int]:
+    """Counts differences above 0, and significant differences of either sign."""
+    signs = [verdicts.shows(c) for c in tests]
+    larger = sum(c.difference > 0 for c in tests)
+    return {"larger": larger, "higher": signs.count(1), "lower": signs.count(-1)}
 
 
 def spread_ratio(one: np.ndarray, other: np.ndarray) -> Comparison:
@@ -174,19 +167,9 @@ def _worse_subgroup(known: Evaluations, good: list[str]) -> str:
         for metric in known["base"].repeats
         if metric.startswith(_APART)
     }
-    larger = sum(c.difference > 0 for c in compared.values())
-    start = (
-        "Whether one fares worse, in the mean of all folds, is another question: of "
-        f"{len(compared)} distances there {larger} are larger than under the base model"
-    )
     tests = holm(compared).values()
-    if untested(tests):
-        return f"{start}; one repeat tests none."
-    signs = [verdicts.shows(c) for c in tests]
-    return (
-        f"{start}, {signs.count(1)} beyond noise (Holm), and {signs.count(-1)} smaller "
-        "beyond it."
-    )
+    once = ".once" if untested(tests) else ""
+    return SAID[f"worse{once}"].format(number=len(compared), **_counts(tests))
 
 
 def _largest(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
@@ -198,10 +181,7 @@ def as_csv(results: Results) -> str:
     """Makes CSV of the average odds difference of each subgroup in each test fold."""
     rows = []
     for title, metrics in results.folds.values.items():
-        for metric, values in metrics.items():
-            level = metric.removeprefix(_OWN)
-            if level in (metric, results.subgroups.reference):
-                continue
+        for level, values in _by_subgroup(results, metrics).items():
             for place, value in enumerate(values):
                 where = divmod(place, results.splits.num_folds)
                 text = "" if np.isnan(value) else f"{value:.6g}"
@@ -211,41 +191,46 @@ def as_csv(results: Results) -> str:
 
 def spreads(results: Results) -> str:
     """Lists standard deviations over the test folds of the clean protocol."""
-    sentences = []
-    for name in ("base", "egr_eo", "dir_egr_eo"):
-        values = results.folds.values.get(name)
-        if values is not None:
-            sentences.append(f"{results.titles[name]}: {_spreads(results, values)}")
-    return " ".join(sentences)
+    return " ".join(
+        _spreads(results, results.titles[name], results.folds.values[name])
+        for name in ("base", "egr_eo", "dir_egr_eo")
+        if name in results.folds.values
+    )
 
 
-def _spreads(results: Results, values: Mapping[str, np.ndarray]) -> str:
-    own = {
-        metric.removeprefix(_OWN): values[metric]
-        for metric in values
-        if metric.startswith(_OWN)
-    }
+def _by_subgroup(
+    results: Results, values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the average odds differences of each subgroup but the reference."""
+    own = {m.removeprefix(_OWN): v for m, v in values.items() if m.startswith(_OWN)}
     own.pop(results.subgroups.reference, None)
+    return own
+
+
+def _spreads(results: Results, title: str, values: Mapping[str, np.ndarray]) -> str:
+    own = _by_subgroup(results, values)
     found = {level: spread(folds) for level, folds in own.items()}
     known = [level for level in own if np.isfinite(found[level])]
-    total = len(values[_MEAN])
+    mean = values[_MEAN]
     if not known:
-        return f"no subgroup is known in two of the {total} test folds."
+        return SAID["spread.none"].format(title=title, total=len(mean))
 
     def of(level: str) -> str:
         number = int(np.isfinite(own[level]).sum())
-        return f"{found[level]:.3f} over {number} of {total} test folds"
+        said = SAID["spread.of"]
+        return said.format(value=found[level], number=number, total=len(mean))
 
-    worst = max(known, key=lambda level: found[level])
-    calm = min(known, key=lambda level: found[level])
-    unknown = [markdown.escape(level) for level in own if level not in known]
-    mean = values[_MEAN]
-    return (
-        f"the average odds difference of {markdown.escape(worst)} has a standard "
-        f"deviation of {of(worst)}, that of {markdown.escape(calm)} {of(calm)}, and "
-        f"the mean distance of all subgroups {markdown.number(spread(mean), 3)} over "
-        f"{int(np.isfinite(mean).sum())}."
-        + (f" Known in fewer than two: {', '.join(unknown)}." if unknown else "")
+    worst, calm = (end(known, key=found.__getitem__) for end in (max, min))
+    unknown = ", ".join(markdown.escape(level) for level in own if level not in known)
+    return SAID["spread"].format(
+        title=title,
+        worst=markdown.escape(worst),
+        most=of(worst),
+        calm=markdown.escape(calm),
+        fewest=of(calm),
+        mean=markdown.number(spread(mean), 3),
+        folds=int(np.isfinite(mean).sum()),
+        unknown=" " + SAID["spread.unknown"].format(names=unknown) if unknown else "",
     )
 
 

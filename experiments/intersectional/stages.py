@@ -19,7 +19,7 @@ from fairjax.mitigation.costs import Objective
 from fairjax.mitigation.thresholds import tune_thresholds
 
 In = Literal["base", "egr", "mlp", "fairgrad", "positive_sum"]
-_IN_TITLES = {
+IN_TITLES = {
     "egr": "EGR",
     "mlp": "MLP",
     "fairgrad": "FairGrad",
@@ -61,7 +61,7 @@ class Configuration:
     @property
     def title(self) -> str:
         """The name for readers."""
-        within = [_IN_TITLES[self.within]] if self.within in _IN_TITLES else []
+        within = [IN_TITLES[self.within]] if self.within in IN_TITLES else []
         stages = ["DIR"] * self.repaired + within + ["EO"] * self.equalized
         return " + ".join(stages) or "Base"
 

@@ -5,17 +5,8 @@ import numpy as np
 from experiments.core.files import csv_text
 from experiments.intersectional.groups import SUBGROUP
 from experiments.intersectional.paper import over_splits
-from experiments.intersectional.results import NAMES, TABLE, Results
+from experiments.intersectional.results import NAMES, SAID, TABLE, Results
 from experiments.reporting import markdown, tables
-
-_LEGEND = (
-    "Means over the repeats of the clean protocol, in which every configuration has "
-    "the same patients, with 95 % intervals; in brackets, how many patients. Disparate "
-    "impact is the ratio of a subgroup's selection rate to the reference's, a "
-    "difference is the subgroup's less the reference's. Configurations that decide by "
-    "thresholds are shown under both kinds. `subgroups.csv` has the same "
-    "numbers, and those of the paper's protocol, with how many splits each is of."
-)
 
 
 def full_name(metric: str, level: str) -> str:
@@ -51,7 +42,7 @@ def as_markdown(results: Results) -> str:
     lines = [
         f"# Every subgroup on {markdown.escape(found.table.title)}",
         "",
-        f"{_LEGEND} The reference is {markdown.escape(found.reference)}.",
+        SAID["subgroups"].format(reference=markdown.escape(found.reference)),
         "",
     ]
     header = ["Configuration"]

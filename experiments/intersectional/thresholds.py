@@ -8,15 +8,16 @@ scores do. Under either kind, every configuration with thresholds has the same s
 from collections.abc import Sequence
 
 from experiments.intersectional import claims
-from experiments.intersectional.results import Results
+from experiments.intersectional.results import SAID, Results
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.tables import full_title
-from experiments.intersectional.verdicts import Claim, missing, sentences, told
+from experiments.intersectional.verdicts import Claim, described, missing, sentences
 from experiments.reporting import markdown, tables
 from fairjax.evaluation import Comparison, compare, holm
 from fairjax.evaluation.names import F1
 
 _HEADER = ("F1", "Balance", "Disparity", "DI", "SPD", "EOD", "AOD")
+_SUMMARIES = {claims.DISPARITY: "disparity", claims.BALANCE: "balance"}
 _METRICS = (F1, claims.BALANCE, claims.DISPARITY, *claims.DISTANCES)
 
 
@@ -39,41 +40,30 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
         + [markdown.number(known[title].mean(metric), 3) for metric in _METRICS]
         for title in shown
     ]
-    start = (
-        f"{_WHY} In the table above thresholds are those of "
-        f"{'each subgroup' if other == 'common' else 'all patients'}; here both kinds "
-        "stand side by side, beside the published configurations that draw their "
-        "decisions."
+    start = SAID["kinds.start"].format(
+        whose=SAID[f"kinds.{results.options.thresholds}"]
     )
     lines = [start, "", *tables.as_markdown(["Configuration", *_HEADER], rows), ""]
-    for metric, words in ((claims.DISPARITY, "Disparity"), (claims.BALANCE, "Balance")):
+    for metric, what in _SUMMARIES.items():
         found = holm(
             {
                 full_title(results, two): compare(known[two], known[one], metric)
                 for one, two in pairs.items()
             }
         )
-        lines += _listed(
-            f"{words}, less that of the same scores under the other:", found
-        )
+        lines += _listed(SAID["kinds.less"].format(what=what.capitalize()), found)
     if "dir" in pairs and not missing(known, ("base", "dir_egr", "egr")):
         base, one = pairs["base"], pairs["dir"]
         found = holm(
             {
-                f"{words} of {full_title(results, one)} less "
+                f"{what} of {full_title(results, one)} less "
                 f"{full_title(results, two)}": compare(known[one], known[two], metric)
-                for metric, words in (
-                    (claims.DISPARITY, "disparity"),
-                    (claims.BALANCE, "balance"),
-                )
+                for metric, what in _SUMMARIES.items()
                 for two in (base, "egr", "dir_egr")
             }
         )
-        lines += _listed("What repair does by itself:", found)
-    start = (
-        f"The claims under {other} thresholds, where configurations have any; "
-        "equalized odds draws its own for each subgroup all the same."
-    )
+        lines += _listed(SAID["kinds.repair"], found)
+    start = SAID["kinds.claims"].format(other=other)
     lines += ["", start, ""]
     for number, claim in enumerate(under, 1):
         lines.append(f"- {number}. {claim.text} {claim.verdict.capitalize()}.")
@@ -81,13 +71,7 @@ def thresholds(results: Results, other: str, under: Sequence[Claim]) -> list[str
     return lines
 
 
-_WHY = (
-    "A threshold for each subgroup, set for its F1 score alone on few patients, makes "
-    "rates differ that the scores do not, and may undo what training made alike."
-)
-
-
 def _listed(start: str, found: dict[str, Comparison]) -> list[str]:
     lines = [f"- {start}"]
-    lines += [f"    - {markdown.escape(what)} {told(c)}" for what, c in found.items()]
+    lines += [f"    - {markdown.escape(k)} {described(c)}" for k, c in found.items()]
     return lines

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from experiments.reporting import markdown
-from experiments.reporting.differences import clear, span, untested
+from experiments.reporting.differences import clear, span, untested, with_p
 from fairjax.evaluation import Comparison, Evaluation
 
 Verdict = Literal[
@@ -56,7 +56,7 @@ def shows(c: Comparison) -> int:
     return 1 if c.difference > 0 else -1
 
 
-def judged(found: Iterable[Comparison], *, wanted: int) -> Verdict:
+def of_all(found: Iterable[Comparison], *, wanted: int) -> Verdict:
     """Returns the verdict on a claim that says the same of several tests.
 
     The claim holds if all tests show the wanted sign, and in part if some do, whatever
@@ -110,18 +110,15 @@ def of_two_parts(first: int, second: int) -> Verdict:
     return "does not hold" if first + second < 0 else "not shown"
 
 
-def p_text(c: Comparison) -> str:
-    """Formats the p-value after Holm, or a dash if there was no correction."""
-    return markdown.p_value(c.p_holm)
-
-
-def told(c: Comparison) -> str:
+def described(c: Comparison) -> str:
     """Formats the difference, its interval, and its p-value if there was a test."""
-    tested = "not tested" if math.isnan(c.p_holm) else f"p {p_text(c)}"
-    return f"{span(c)}, {tested}"
+    return f"{span(c)}, not tested" if math.isnan(c.p_holm) else with_p(c)
 
 
 def sentences(claim: Claim) -> list[str]:
     """Writes a claim's tests and further observations in Markdown."""
-    tests = [f"{markdown.escape(what)}: {told(c)}." for what, c in claim.tests.items()]
-    return [*tests, *claim.more]
+    found = claim.tests.items()
+    return [
+        *(f"{markdown.escape(what)}: {described(c)}." for what, c in found),
+        *claim.more,
+    ]

@@ -22,7 +22,7 @@ from experiments.multifair import methods, names
 from experiments.multifair.findings import BEST, METRICS
 from experiments.multifair.inputs import summaries
 from experiments.multifair.report import system
-from experiments.multifair.results import DEFAULT_ATTRIBUTES, Options, Results
+from experiments.multifair.results import DEFAULT_ATTRIBUTES, SAID, Options, Results
 from experiments.multifair.task import MultimodalBudget, MultimodalTask
 from experiments.reporting import runs
 
@@ -70,7 +70,7 @@ def _prepare(options: Options, budget: MultimodalBudget) -> runs.Prepared:
         recorder = Recorder(
             results,
             evaluator,
-            titles | {BEST: "Best possible, by the known law"},
+            titles | {BEST: SAID["best"]},
             bar,
             tolerances=_tolerances(options),
             recorded={*options.methods, BEST},

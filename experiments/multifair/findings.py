@@ -8,10 +8,10 @@ from experiments.core.results import compare_to_baseline, main_methods
 from experiments.datasets.simulated_modalities import GROUPS, Truth
 from experiments.multifair.levels import levels_answer
 from experiments.multifair.names import REFERENCE, TITLES, TUNED, WATCHED, unimodal
-from experiments.multifair.results import Results
-from experiments.multifair.verdicts import HEADLINE, judged
+from experiments.multifair.results import SAID, Results
+from experiments.multifair.verdicts import HEADLINE, better_or_worse
 from experiments.reporting import markdown, tables
-from experiments.reporting.differences import clear, p_text, span, untested
+from experiments.reporting.differences import clear, span, untested, with_p
 from fairjax.evaluation import Comparison, Tests, compare, crossed_name, holm
 from fairjax.evaluation import names as metric_names
 from fairjax.evaluation.names import AUROC_GAP, EQUITY, GAP, GROUP_AUROC, PARITY
@@ -22,6 +22,7 @@ METRICS = ("auroc", "brier", EQUITY, AUROC_GAP, PARITY, GAP, GROUP_AUROC)
 BEST = "best_possible"
 # Not candidates: compared with joint training without correction.
 _REFERENCES = (REFERENCE, BEST)
+_RELEASE = ("multifair", "multifair_released")
 
 
 def tested(results: Results) -> list[str]:
@@ -42,11 +43,16 @@ def tests_against_joint(results: Results) -> Tests:
 
 def release_tests(results: Results) -> dict[str, Comparison]:
     """Compares the released code with the paper by metric, with Holm over metrics."""
-    wanted = ("multifair", "multifair_released")
-    if any(name not in results.evaluations for name in wanted):
+    if any(name not in results.evaluations for name in _RELEASE):
         return {}
-    paper, released = (results.evaluations[name] for name in wanted)
+    paper, released = (results.evaluations[name] for name in _RELEASE)
     return holm({m: compare(released, paper, m) for m in HEADLINE})
+
+
+def watched(results: Results) -> dict[str, dict[str, np.ndarray]]:
+    """Returns title -> history, of the methods whose training is shown."""
+    histories = results.histories
+    return {TITLES[name]: histories[name] for name in WATCHED if name in histories}
 
 
 def answers(
@@ -61,24 +67,22 @@ def answers(
       truth: The distribution from which patients were drawn, if it is known.
     """
     return [
-        "**Does each level help, and do they help each other?**",
+        SAID["levels"],
         *levels_answer(results),
-        "**Does the released code's behaviour differ from the paper's?** "
-        + _release_answer(results),
+        _release_answer(results),
         "",
-        "**Which methods differ from joint training?**",
+        SAID["methods"],
         "",
         *_methods_answer(results, tests),
         "",
-        "**Which settings did validation choose?**",
+        SAID["settings"],
         "",
         *_settings_answer(results.selected),
         "",
-        "**What does each modality contribute?** "
-        + _modalities_answer(results, modalities),
+        _modalities_answer(results, modalities),
         *_truth_answer(results, modalities, truth),
         "",
-        "**How are the groups served?** AUROC of each:",
+        SAID["groups"],
         "",
         *_groups_table(results),
     ]
@@ -87,24 +91,19 @@ def answers(
 def _release_answer(results: Results) -> str:
     found = release_tests(results)
     if not found:
-        return "The methods that show it were not run."
-    parts = [
-        f"{HEADLINE[metric]} {span(c)} (p {p_text(c)})" for metric, c in found.items()
-    ]
-    shown = [HEADLINE[metric] for metric, c in found.items() if clear(c)]
-    if shown:
-        verdict = f"In {', '.join(shown)}, yes."
+        return SAID["release.not_run"]
+    verdict = "No difference is shown."
+    if shown := [HEADLINE[metric] for metric, c in found.items() if clear(c)]:
+        verdict = f"Yes, in {', '.join(shown)}."
     elif untested(found.values()):
-        verdict = "It was not tested."
-    else:
-        verdict = "No difference is shown here."
-    gates = []
-    for name in ("multifair", "multifair_released"):
-        gate = np.asarray(results.histories[name]["fairness_gate"])
-        gates.append(f"{TITLES[name]}: {gate.mean():.0%}")
-    return (
-        f"{verdict} Released less paper: {'; '.join(parts)}. Batches in which the gate "
-        f"on the groups' AUROCs was open: {'; '.join(gates)}."
+        verdict = "Not tested."
+    parts = [f"{HEADLINE[metric]} {with_p(c)}" for metric, c in found.items()]
+    gates = [
+        f"{TITLES[name]}: {np.mean(results.histories[name]['fairness_gate']):.0%}"
+        for name in _RELEASE
+    ]
+    return SAID["release"].format(
+        verdict=verdict, parts="; ".join(parts), gates="; ".join(gates)
     )
 
 
@@ -115,7 +114,7 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
             continue
         found = {metric: tests[metric][title] for metric in HEADLINE}
         shown = [
-            f"{HEADLINE[metric]} {judged(metric, c)} ({span(c)}, p {p_text(c)})"
+            f"{HEADLINE[metric]} {better_or_worse(metric, c)} ({with_p(c)})"
             for metric, c in found.items()
             if clear(c)
         ]
@@ -123,7 +122,7 @@ def _methods_answer(results: Results, tests: Tests) -> list[str]:
         if untested(found.values()):
             text = "not tested"
         lines.append(f"- {results.titles[title]}: {text}.")
-    return lines or ["Joint training was run alone."]
+    return lines or ["Only joint training was run."]
 
 
 def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -137,38 +136,30 @@ def _settings_answer(selected: Mapping[str, Mapping[str, int]]) -> list[str]:
         first, *_, last = counts
         most, often = max(counts.items(), key=lambda choice: choice[1])
         total = sum(counts.values())
-        edge = (
-            f"; mostly {most}, where its grid ends: beyond it may be better ones"
-            if most in (first, last) and often > total / 2
-            else ""
-        )
-        lines.append(f"- {TITLES[name]}: {shown} of {total} lanes{edge}.")
-    return lines or ["No method that has several was run."]
+        edge = ""
+        if most in (first, last) and often > total / 2:
+            edge = SAID["edge"].format(most=most)
+        lines.append(f"- {TITLES[name]}: {shown} of {total} folds{edge}.")
+    return lines or ["No method with several settings was run."]
 
 
 def _modalities_answer(results: Results, modalities: Sequence[str]) -> str:
     """Compares single modalities with all, and lists the last unimodal AUROCs."""
     parts, joint = [], results.evaluations["joint"]
     others = {unimodal(m): f"{m} alone" for m in modalities}
-    others[REFERENCE] = "a logistic regression of all, summarised a row a patient"
+    others[REFERENCE] = SAID["regression"]
     beside = [
-        f"less {words} {span(compare(joint, results.evaluations[name], 'auroc'))}"
-        for name, words in others.items()
+        f"{other} {span(compare(joint, results.evaluations[name], 'auroc'))}"
+        for name, other in others.items()
         if name in results.evaluations
     ]
-    for name in WATCHED:
-        if name not in results.histories:
-            continue
-        last = results.histories[name]["unimodal_auroc"][0, -1]
-        middle = np.nanmedian(last, axis=0)
-        shown = ", ".join(
-            f"{m} {v:.3f}" for m, v in zip(modalities, middle, strict=True)
-        )
-        parts.append(f"{TITLES[name]}: {shown}")
-    compared = f"AUROC of joint training, {', '.join(beside)}. " if beside else ""
-    return (
-        f"{compared}The auxiliary heads' validation AUROC at the last step, median "
-        f"over seeds: {'; '.join(parts)}."
+    for title, history in watched(results).items():
+        middle = np.nanmedian(history["unimodal_auroc"][0, -1], axis=0)
+        each = zip(modalities, middle, strict=True)
+        parts.append(f"{title}: {', '.join(f'{m} {v:.3f}' for m, v in each)}")
+    compared = SAID["compared"].format(beside=", ".join(beside)) if beside else ""
+    return SAID["modalities"].format(
+        compared=f"{compared} " if compared else "", parts="; ".join(parts)
     )
 
 
@@ -180,16 +171,7 @@ def _truth_answer(
         return []
     (attribute,) = results.splits.attributes
     best = results.evaluations[BEST]
-    lines = [
-        "",
-        (
-            "**Is the known truth recovered?** What each modality alone could reach "
-            "by the law in patients who have it; what its best scores reach in all of "
-            "these patients, those without it among them; and what training on it "
-            "alone reaches in the same:"
-        ),
-        "",
-    ]
+    lines = ["", SAID["truth"], ""]
     metrics = {group: f"{GROUP_AUROC}/{attribute}={group}" for group in GROUPS}
     table = results.splits.table
     of_group = table.attributes[attribute].map(GROUPS.index).to_numpy(np.int32)
@@ -208,7 +190,7 @@ def _truth_answer(
                 text += f", reached {alone.mean(metrics[group]):.3f}"
             shown.append(text)
         lines.append(f"- {modality}: {'; '.join(shown)}.")
-    lines += ["", "AUROC of each group, less that of the best scores by law:", ""]
+    lines += ["", SAID["short"], ""]
     for title in main_methods(results):
         if title == BEST:
             continue
@@ -216,7 +198,9 @@ def _truth_answer(
         lost = {g: compare(own, best, metric) for g, metric in metrics.items()}
         shown = ", ".join(f"{g} {span(c)}" for g, c in lost.items())
         short = " and ".join(g for g, c in lost.items() if c.high < 0)
-        verdict = f"short of it in {short}" if short else "no shortfall is shown"
+        verdict = (
+            f"below the best possible in {short}" if short else "no shortfall is shown"
+        )
         lines.append(f"- {results.titles[title]}: {shown}: {verdict}.")
     return lines
 
@@ -229,11 +213,7 @@ def _groups_table(results: Results) -> list[str]:
     header = ["Method", *(markdown.escape(m.removeprefix(start)) for m in groups)]
     rows = []
     for title in main_methods(results):
-        evaluation = results.evaluations[title]
-        cells = []
-        for metric in groups:
-            low, high = evaluation.interval(metric)
-            mean = markdown.number(evaluation.mean(metric), 3)
-            cells.append(f"{mean} [{low:.3f}, {high:.3f}]")
+        e = results.evaluations[title]
+        cells = [markdown.with_interval(e.mean(m), *e.interval(m)) for m in groups]
         rows.append([results.titles[title], *cells])
     return tables.as_markdown(header, rows)

@@ -3,10 +3,10 @@
 import numpy as np
 
 from experiments.multifair.names import CORNERS, FACTORS, GRID, TITLES, digits
-from experiments.multifair.results import Results
-from experiments.multifair.verdicts import HEADLINE, judged
+from experiments.multifair.results import SAID, Results
+from experiments.multifair.verdicts import HEADLINE, better_or_worse
 from experiments.reporting import tables
-from experiments.reporting.differences import clear, p_text, span, untested
+from experiments.reporting.differences import clear, span, untested, with_p
 from fairjax.evaluation import Comparison, Evaluation, compare, contrast, holm
 
 # The places in `FACTORS` of each level's two factors.
@@ -16,7 +16,7 @@ _ALONE = ((1, 1, 0, 0), (0, 0, 1, 1))
 _PHRASES = {
     "modality": "the modality level",
     "group": "the group level",
-    "together": "both levels, less the sum of each",
+    "together": "both levels, minus the sum of each",
     **{factor: f"{factor} by itself" for factor in FACTORS},
 }
 
@@ -80,19 +80,19 @@ def levels_answer(results: Results) -> list[str]:
     lines = [""]
     for name, (nothing, everything, _) in CORNERS.items():
         found, title = effects(results, name), TITLES[everything]
-        start = TITLES[nothing].lower()
+        said = {"title": title, "start": TITLES[nothing].lower()}
         if not found:
-            lines += [f"- {title}: its grid was not run.", ""]
+            lines += [SAID["grid.not_run"].format(**said), ""]
             continue
         lines += [f"- {title}: {_verdict(found, e)}." for e in _PHRASES]
         lines += [
             f"- {title}: do the levels help each other? {_help(results, name, found)}",
             "",
-            f"{title}, effects from {start}, with Holm's p over the table:",
+            SAID["grid.effects"].format(**said),
             "",
             *_effects_table(found),
             "",
-            f"{title}, each cell less {start}, intervals not corrected:",
+            SAID["grid.cells"].format(**said),
             "",
             *_cells_table(results, name),
             "",
@@ -107,7 +107,7 @@ def _verdict(found: dict[str, dict[str, Comparison]], effect: str) -> str:
         for metric, c in of.items()
         if clear(c)
     ]
-    nothing = "not tested" if untested(of.values()) else "nothing is shown"
+    nothing = "not tested" if untested(of.values()) else "no effect is shown"
     return f"{_PHRASES[effect]}: **{', '.join(shown) or nothing}**"
 
 
@@ -115,7 +115,7 @@ def _direction(metric: str, effect: str, c: Comparison) -> str:
     # Two levels that do the same harm differ from their sum, which is not "better".
     if effect == "together":
         return "higher" if c.difference > 0 else "lower"
-    return judged(metric, c)
+    return better_or_worse(metric, c)
 
 
 def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) -> str:
@@ -129,20 +129,19 @@ def _help(results: Results, name: str, found: dict[str, dict[str, Comparison]]) 
         if (
             all(part.low > 0 or part.high < 0 for part in alone)
             and clear(c)
-            and {judged(metric, d) for d in (c, *alone)} == {"better"}
+            and {better_or_worse(metric, d) for d in (c, *alone)} == {"better"}
         ):
             where.append(HEADLINE[metric])
     if where:
-        return f"In {', '.join(where)}, yes."
-    return "It was not tested." if untested(together.values()) else "That is not shown."
+        return f"Yes, in {', '.join(where)}."
+    return "Not tested." if untested(together.values()) else "Not shown."
 
 
 def _effects_table(found: dict[str, dict[str, Comparison]]) -> list[str]:
     header = ["Effect", *HEADLINE.values()]
     rows = [
-        [phrase, *(f"{span(c)}, p {p_text(c)}" for c in row)]
+        [phrase, *(with_p(found[metric][effect]) for metric in HEADLINE)]
         for effect, phrase in _PHRASES.items()
-        for row in [[found[metric][effect] for metric in HEADLINE]]
     ]
     return tables.as_markdown(header, rows)
 

@@ -104,7 +104,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
     """Makes dual-level reconciliation of the fused and unimodal losses by group."""
     blocks = ("fused", *task.names)
     names, members = splits.partition.membership(splits.attributes)
-    shares = {
+    parts = {
         f"{block}: {name}": share_of_loss(member, block)
         for block in blocks
         for name, member in zip(names, members, strict=True)
@@ -130,7 +130,7 @@ def dual_level(task: MultimodalTask, splits: CrossValidation) -> Program:
 
     return Program(
         "dual_level",
-        (Phase(1.0, shares, reconciler, keys_by_lane=True),),
+        (Phase(1.0, parts, reconciler, keys_by_lane=True),),
         grid_variants("dual_level"),
         settings,
     )

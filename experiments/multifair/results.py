@@ -1,4 +1,4 @@
-"""The MultiFair experiment's options and results."""
+"""The MultiFair experiment's options, results and words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Literal
 
 from experiments.core import results
 from experiments.multifair.task import MultimodalBudget
+from experiments.reporting import words
 
+SAID = words.read(__file__)
 DEFAULT_ATTRIBUTES = {
     "nafld": ("sex", "age"),
     "openi": ("age",),

@@ -14,11 +14,11 @@ HEADLINE = {
 """Metric of the answers -> its name in the answers."""
 
 
-def judged(metric: str, c: Comparison) -> str:
+def better_or_worse(metric: str, c: Comparison) -> str:
     """Returns whether a difference is better or worse.
 
     Example:
-      >>> judged("auroc", Comparison(-0.1, -0.2, 0.0, 0.04))
+      >>> better_or_worse("auroc", Comparison(-0.1, -0.2, 0.0, 0.04))
       'worse'
     """
     name = metric.partition("/")[0]

@@ -35,8 +35,8 @@ def run(options: Options, _: Console) -> None:
     )
     print(
         f"{options.path}: {len(table):,} patients of the right heart catheterisation "
-        f"study, {table['died'].mean():.1%} died within 60 days; `risk` is a published "
-        "model's, never fitted to them."
+        f"study, {table['died'].mean():.1%} died within 60 days. A published model, "
+        "which was not fitted to these patients, predicted `risk`."
     )
 
 

@@ -49,3 +49,13 @@ def span(c: Comparison, digits: str = ".4f") -> str:
     if math.isnan(c.difference):
         return "not defined"
     return f"{c.difference:+{digits}} [{c.low:+{digits}}, {c.high:+{digits}}]"
+
+
+def with_p(c: Comparison, digits: str = ".4f") -> str:
+    """Formats the difference, its interval and its p-value.
+
+    Example:
+      >>> with_p(Comparison(0.1, 0.0, 0.2, 0.04))
+      '+0.1000 [+0.0000, +0.2000], p 0.040'
+    """
+    return f"{span(c, digits)}, p {p_text(c)}"

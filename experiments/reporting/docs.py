@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.core.files import prepare_folder, read_text, write_text
-from experiments.reporting import tables
+from experiments.reporting import tables, words
 from experiments.reporting.tables import Column
 from fairjax.evaluation import names
 
+_SAID = words.read(__file__)
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("docs/results")
 DOCUMENTS = (
@@ -49,12 +50,12 @@ class Document:
 
     Attributes:
       baseline: The method that others are tested against, and its name for readers.
-      thresholds: The source of settings and thresholds, in words.
+      chosen: What validation folds choose.
       columns: The columns after the method's name.
     """
 
     baseline: tuple[str, str]
-    thresholds: str
+    chosen: str
     columns: Sequence[Column]
 
 
@@ -67,7 +68,7 @@ def _mean(
 SYSTEMS: Mapping[str, Document] = {
     "fairgrad": Document(
         baseline=("erm", "ERM"),
-        thresholds="settings and thresholds from validation folds",
+        chosen="settings and thresholds",
         columns=(
             Column("AUROC", "auroc", digits=4, interval=4),
             _mean("Equalized-odds difference, mean", names.GAP, 4, digits=4),
@@ -79,7 +80,7 @@ SYSTEMS: Mapping[str, Document] = {
     ),
     "multifair": Document(
         baseline=("joint", "joint training"),
-        thresholds="settings and thresholds from validation folds",
+        chosen="settings and thresholds",
         columns=(
             Column("AUROC", "auroc", digits=4, interval=4),
             _mean("ES-AUROC", names.EQUITY, 4, digits=4),
@@ -94,7 +95,7 @@ SYSTEMS: Mapping[str, Document] = {
     ),
     "intersectional": Document(
         baseline=("base", "the base model"),
-        thresholds="rules and thresholds from validation folds",
+        chosen="rules and thresholds",
         columns=(
             Column("F1", names.F1, interval=3),
             Column("AUROC", "auroc"),
@@ -193,16 +194,14 @@ def results_table(summary: Mapping[str, Any], system: str) -> str:
     """Makes a Markdown table of a summary's main methods, below a description."""
     document, protocol = SYSTEMS[system], summary["protocol"]
     baseline, its_name = document.baseline
-    weighted = " when weighted" if "weights" in protocol else ""
-    made = (
-        f"{summary['rows']:,} patients, {summary['outcome']} "
-        f"({summary['prevalence']:.1%}{weighted}); attributes "
-        f"{', '.join(protocol['attributes'])}, of which the model sees "
-        f"{', '.join(protocol['attributes_among_inputs']) or 'none'}; "
-        f"{protocol['repeats']} x "
-        f"{protocol['folds']}-fold cross-validation by patient, {document.thresholds}, "
-        "95 % intervals over patients and repeats, p paired against "
-        f"{its_name} with Holm's correction (references have none)."
+    made = _SAID["table"].format(
+        summary=summary,
+        protocol=protocol,
+        weighted=" when weighted" if "weights" in protocol else "",
+        attributes=", ".join(protocol["attributes"]),
+        inputs=", ".join(protocol["attributes_among_inputs"]) or "none",
+        chosen=document.chosen,
+        baseline=its_name,
     )
     header, rows = tables.table(
         summary["methods"], document.columns, baseline=baseline, floor="*noise floor*"

@@ -79,7 +79,7 @@ def tradeoff(
                     **{f"{place}lim": (min(values) - margin, max(values) + margin)}
                 )
             panels[0].set_title("All methods", fontsize=9)
-            panels[1].set_title("From near", fontsize=9)
+            panels[1].set_title("Close up", fontsize=9)
             figure.suptitle(title)
         else:
             panels[0].set_title(title)

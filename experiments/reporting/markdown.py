@@ -28,6 +28,23 @@ def number(value: float | None, digits: int) -> str:
     return "-" if missing else f"{value:.{digits}f}"
 
 
+def with_interval(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    digits: int = 3,
+    end_digits: int = 3,
+) -> str:
+    """Formats a number and the ends of its interval.
+
+    Example:
+      >>> with_interval(0.12345, 0.1, None, 4)
+      '0.1235 [0.100, -]'
+    """
+    ends = ", ".join(number(end, end_digits) for end in (low, high))
+    return f"{number(value, digits)} [{ends}]"
+
+
 def p_value(value: float | None) -> str:
     """Formats a p-value to three digits, or returns a dash if there is no p-value.
 

@@ -51,14 +51,14 @@ def audited_table(
         found = results.predictions[title]
         if found.name not in methods:
             continue
-        chances = found.decisions[0]
-        drawn = np.issubdtype(chances.dtype, np.floating) and bool((chances % 1).any())
+        decisions = found.decisions[0]
+        drawn = decisions.dtype.kind == "f" and bool((decisions % 1).any())
         name = results.titles[title] + (", one draw" if drawn else "")
         names.append(name)
         # A draw in [0, 1) is always below a decision of 1, and never below one of 0.
-        draws = np.random.default_rng(results.options.seed).random(len(chances))
+        draws = np.random.default_rng(results.options.seed).random(len(decisions))
         columns[f"{name}: risk"] = found.scores[0]
-        columns[f"{name}: selected"] = (chances > draws).astype(int)
+        columns[f"{name}: selected"] = (decisions > draws).astype(int)
     attributes = splits.table.attributes[list(splits.attributes)]
     options = Options(
         outcome=_OUTCOME,

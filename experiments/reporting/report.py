@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,8 @@ from experiments.reporting import figures, markdown, tables
 from experiments.reporting.tables import Column
 from fairjax.evaluation import Comparison, Evaluation, Tests
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of a report.
-
-    Attributes:
-      name: Name of the figure's files.
-      caption: Alternative text, which says what the figure shows.
-      draw: Draws the figure, or returns None if the run has nothing to show.
-    """
-
-    name: str
-    caption: str
-    draw: Callable[[Any], Figure | None]
+# Draws a figure of a run, or returns None if the run has nothing to show.
+Draw = Callable[[Any], Figure | None]
 
 
 @dataclass(frozen=True)
@@ -50,9 +38,9 @@ class System:
       metrics: Full names of the metrics in `summary.json`, in order.
       tests: Metric -> method -> comparison with the baseline, for all of `metrics`.
       columns: Columns of the results table, after the method's name.
-      legend: The meaning of the columns, below the table.
-      remark: A sentence on the patients.
-      pictures: The figures, in order.
+      said: The system's words: ``legend``, the meaning of the columns; ``remark``, on
+        the patients; and for each figure ``picture.NAME``, what the figure shows.
+      pictures: Name of a figure's files -> draws the figure, in order.
       answers: Lines of Markdown that answer the system's questions.
       protocol: Step -> how it was done; numbers, texts, lists and mappings.
       extra: Further entries of `summary.json`, at its end.
@@ -65,9 +53,8 @@ class System:
     metrics: Callable[[Any], Sequence[str]]
     tests: Callable[[Any], Tests]
     columns: Callable[[Any], Sequence[Column]]
-    legend: str
-    remark: str
-    pictures: Sequence[Picture]
+    said: Mapping[str, str]
+    pictures: Mapping[str, Draw]
     answers: Callable[[Any, Tests], list[str]]
     protocol: Callable[[Any], Mapping[str, Any]]
     extra: Callable[[Any], Mapping[str, Any]]
@@ -79,9 +66,9 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
     """Writes all files of the report; each is replaced whole or stays as it was."""
     tests = system.tests(results)
     summary = _summary(system, results, tests)
-    drawn = {p: p.draw(results) for p in system.pictures}
-    shown = {p: figure for p, figure in drawn.items() if figure is not None}
-    words = _markdown(system, results, tests, summary, list(shown))
+    drawn = {name: draw(results) for name, draw in system.pictures.items()}
+    shown = {name: figure for name, figure in drawn.items() if figure is not None}
+    words = _markdown(system, results, tests, summary, shown)
     written = json.dumps(_rounded(summary), indent=1, allow_nan=False)
     texts = {
         "results.csv": _rows(results),
@@ -92,16 +79,16 @@ def write(system: System, results: AnyResults, folder: Path) -> None:
     # Files of an earlier report stay until all files of this report are written.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
         made = Path(scratch)
-        for picture, figure in shown.items():
-            figures.save(figure, made, picture.name)
+        for name, figure in shown.items():
+            figures.save(figure, made, name)
         for name, text in texts.items():
             write_text(made / name, text)
         for name in sorted(path.name for path in made.iterdir()):
             (made / name).replace(folder / name)
     # Figures that this run did not draw are of an earlier run, which may have used SVG.
-    for picture in drawn:
-        for suffix in ("svg",) if picture in shown else ("png", "svg"):
-            (folder / f"{picture.name}.{suffix}").unlink(missing_ok=True)
+    for name in drawn:
+        for suffix in ("svg",) if name in shown else ("png", "svg"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
 def show(system: System, results: AnyResults, console: Console) -> None:
@@ -212,14 +199,15 @@ def _markdown(
     results: AnyResults,
     tests: Tests,
     summary: Mapping[str, Any],
-    shown: Sequence[Picture],
+    shown: Iterable[str],
 ) -> str:
     source = results.splits.table
     header, rows = _table(system, summary, system.columns(results))
     patients = (
         f"{summary['rows']:,} patients; {markdown.escape(source.outcome)}: "
         f"{summary['prevalence']:.1%}. Sensitive attributes: "
-        f"{markdown.escape(', '.join(results.splits.attributes))}. {system.remark}"
+        f"{markdown.escape(', '.join(results.splits.attributes))}. "
+        f"{system.said['remark']}"
     )
     lines = [
         f"# {system.title} on {markdown.escape(source.title)}",
@@ -230,11 +218,11 @@ def _markdown(
         "",
         *tables.as_markdown([markdown.escape(name) for name in header], rows),
         "",
-        system.legend,
+        system.said["legend"],
         "",
     ]
-    for picture in shown:
-        lines += [f"![{picture.caption}]({picture.name}.png)", ""]
+    for name in shown:
+        lines += [f"![{system.said[f'picture.{name}']}]({name}.png)", ""]
     lines += ["## Answers", "", *system.answers(results, tests), ""]
     lines += ["## Protocol", ""]
     for name, value in summary["protocol"].items():

@@ -91,13 +91,11 @@ def _cell(method: Mapping[str, Any], column: Column, baseline: str) -> str:
     estimate = look_up(method, column.metric)
     if estimate is None:
         raise ValueError(f"columns must be in the summary; got {column.metric!r}.")
-    number = markdown.number(estimate[column.kind], column.digits)
+    value, digits = estimate[column.kind], column.digits
     if column.interval is None:
-        return number
-    low, high = (
-        markdown.number(estimate[end], column.interval) for end in ("low", "high")
-    )
-    return f"{number} [{low}, {high}]"
+        return markdown.number(value, digits)
+    ends = estimate["low"], estimate["high"]
+    return markdown.with_interval(value, *ends, digits, column.interval)
 
 
 def _floor(method: Mapping[str, Any], column: Column) -> str:

@@ -37,7 +37,7 @@ def conflicts(
             axes.set_ylim(-1, 1)
             axes.set_xlabel("step")
             axes.legend(ncols=2)
-        panels[0].set_title("share of pairs in conflict", fontsize=8)
+        panels[0].set_title("fraction of pairs in conflict", fontsize=8)
         panels[0].set_ylim(0, 1)
         panels[0].set_xlabel("step")
         panels[0].legend()

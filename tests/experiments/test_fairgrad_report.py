@@ -195,7 +195,7 @@ def test_markdown_has_the_table_and_the_answers(finished, summary):
     erm = next(row for row in rows if row[0] == "ERM")
     assert erm[1].startswith(f"{summary['methods']['erm']['auroc']['mean']:.4f} [")
     for question in (
-        "Is ERM a fair opponent?",
+        "Is ERM a strong baseline?",
         "Does FairGrad improve",
         "Does fixing one attribute worsen another",
         "Where does a tuned penalty do as well?",
@@ -257,8 +257,8 @@ def test_a_figure_that_is_no_longer_drawn_goes(finished, tmp_path):
     (tmp_path / "training.png").write_text("of an earlier run")
     (tmp_path / "notes.txt").write_text("mine")
     results = dataclasses.replace(finished.results, histories={})
-    (picture,) = (p for p in SYSTEM.pictures if p.name == "training")
-    system = dataclasses.replace(SYSTEM, pictures=(picture,))
+    training = {"training": SYSTEM.pictures["training"]}
+    system = dataclasses.replace(SYSTEM, pictures=training)
     report.write(system, results, tmp_path)
     assert not (tmp_path / "training.png").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -289,10 +289,10 @@ def test_one_attribute_of_a_hostile_name(table, tmp_path):
     header, rule, *rows = table_rows(text)
     assert {len(row) for row in (rule, *rows)} == {len(header)}
     assert markdown.escape(HOSTILE) in header
-    assert "There is one attribute only." in text
+    assert "There is only one attribute." in text
     # One repeat: there are intervals over patients, but no tests.
-    assert "not tested, for want of repeats" in text
-    assert "one repeat tells nothing of other splits" in text
+    assert "not tested, because tests need two repeats" in text
+    assert "One repeat does not show the variance over splits" in text
     console = Console(width=100, record=True, file=io.StringIO())
     report.show(SYSTEM, done.results, console)
     assert "Own [bold]patients[/bold] | <b>" in console.export_text()
@@ -356,11 +356,19 @@ def answered(erm, method):
         (
             made(0.80, 0.10, 0.08),
             made(0.7960, 0.04, 0.02),
-            ("yes.", "60% of the raw gap", "75% of the corrected one"),
+            ("yes.", "60% of the raw gap", "75% of the bias-corrected gap"),
         ),
-        (made(0.80, 0.10, 0.08), made(0.79, 0.04, 0.02), ("fairer, at a price.",)),
+        (
+            made(0.80, 0.10, 0.08),
+            made(0.79, 0.04, 0.02),
+            ("fairer, but at a cost in AUROC.",),
+        ),
         (made(0.80, 0.10, 0.08), made(0.80, 0.12, 0.1), ("not shown.", "-20% of the")),
-        (made(0.80, 0.02, 0.0), made(0.80, 0.01, 0.0), ("50% of", "none (ERM's is 0)")),
+        (
+            made(0.80, 0.02, 0.0),
+            made(0.80, 0.01, 0.0),
+            ("50% of", "none (ERM's gap is 0)"),
+        ),
         (made(0.80, 0.0, 0.0), made(0.80, 0.0, 0.0), ("not shown.",)),
     ],
 )

@@ -16,10 +16,10 @@ from experiments.intersectional.claims import (
 )
 from experiments.intersectional.stages import PAPER
 from experiments.intersectional.verdicts import (
-    judged,
+    described,
+    of_all,
     of_two_parts,
     one_of,
-    p_text,
     shows,
 )
 from fairjax.evaluation import Comparison, Evaluation, contrast
@@ -77,8 +77,8 @@ def test_several_stages(single, multi, verdict):
     assert "DIR + EGR less EGR" in found.tests
     assert "DIR + EGR less EO" not in found.tests
     if verdict == "holds":
-        assert "Of 9 pairs" in found.more[0]
-        assert "smaller in 9, beyond noise in 9" in found.more[0]
+        assert "Among 9 pairs" in found.more[0]
+        assert "smaller in 9, significantly in 9" in found.more[0]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_several_stages_on_average_are_a_remark():
     told = contrast(chosen, [1 / 4] * 4 + [-1 / 3] * 3, f"{AVERAGE_ODDS}/mean")
     assert told.difference == pytest.approx(-0.042, abs=0.003)
     _, distance, price = found.more
-    assert distance.startswith("On average, ")
+    assert distance.startswith("The average of the 4 configurations")
     assert f"average odds difference {told.difference:+.4f}" in distance
     assert "Holm over these 4" in distance
     assert "Holm over these 2" in price
@@ -265,7 +265,7 @@ def test_one_of_several_tests(differences, verdict):
 )
 def test_several_tests_of_one_claim(differences, verdict):
     found = [Comparison(d, d - 0.1, d + 0.1, p, p) for d, p in differences]
-    assert judged(found, wanted=-1) == verdict
+    assert of_all(found, wanted=-1) == verdict
 
 
 def test_every_pair_of_two_parts():
@@ -279,6 +279,7 @@ def test_every_pair_of_two_parts():
 
 def test_a_p_value_before_correction_is_not_told():
     raw = Comparison(-0.1, -0.2, -0.05, 0.001)
-    assert p_text(raw) == "-"
+    assert described(raw).endswith("-0.0500], not tested")
     assert shows(raw) == 0
-    assert p_text(Comparison(-0.1, -0.2, -0.05, 0.001, 0.004)) == "0.004"
+    corrected = Comparison(-0.1, -0.2, -0.05, 0.001, 0.004)
+    assert described(corrected).endswith("-0.0500], p 0.004")

@@ -131,10 +131,10 @@ def test_an_unstable_subgroup(scale, mean, verdict):
         (told,) = found.tests.values()
         assert told.difference == spread_ratio(own, base).difference
         assert list(found.tests) == ["EGR, one"]
-        assert found.more[0].startswith("Of 1 mean absolute deviations in 1 such")
+        assert found.more[0].startswith("Among 1 mean absolute deviations in 1 such")
         # It fares better, however unstable it is.
-        assert "of 1 distances there 0 are larger" in found.more[1]
-        assert "1 smaller beyond it" in found.more[1]
+        assert "Among 1 distances, 0 are larger" in found.more[1]
+        assert "(Holm), and 1 significantly smaller" in found.more[1]
 
 
 def test_without_the_base_models_folds_it_is_not_run():

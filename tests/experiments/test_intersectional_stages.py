@@ -143,7 +143,7 @@ def test_columns_of_two_values_are_hardly_repaired():
     assert found.more.after < 0.05
     assert found.more.kept == found.more.after / found.more.before
     words = in_words(found)["repaired"]
-    assert f"2 columns of two values, {found.two.before:.3f} before" in words
+    assert f"2 columns of two values: {found.two.before:.3f} before" in words
     assert "columns of one value: 1" in words
 
 

@@ -186,10 +186,10 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     assert summary["levels"]["dual_level"] == {}
     assert summary["protocol"]["seeds"].startswith("10 models of each method")
     text = (folder / "summary.md").read_text(encoding="utf-8")
-    assert "Is the known truth recovered?" in text
-    assert "Dual-level reconciliation: its grid was not run." in text
+    assert "Is the best possible AUROC reached?" in text
+    assert "Dual-level reconciliation: the grid was not run." in text
     # What could be reached is no method that might differ from another.
-    assert "- Best possible, by the known law: no difference" not in text
+    assert "- Best possible, by the known distribution: no difference" not in text
     assert f"- easy: A {small.truth.best_auc('A', 'easy'):.3f}, " in text
 
 

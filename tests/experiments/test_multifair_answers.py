@@ -21,7 +21,7 @@ from experiments.multifair.findings import (
 from experiments.multifair.levels import effects, levels_answer
 from experiments.multifair.names import FACTORS, GRID, digits
 from experiments.multifair.results import Options
-from experiments.multifair.verdicts import HEADLINE, judged
+from experiments.multifair.verdicts import HEADLINE, better_or_worse
 from fairjax.evaluation import Comparison, Evaluation
 from fairjax.evaluation.names import EQUITY, GROUP_AUROC
 
@@ -78,10 +78,10 @@ def test_effects_of_levels_by_hand():
     ("modality", "group", "both", "words", "helps"),
     [
         # Any level costs .05, and both cost no more: that is no help.
-        (-0.05, -0.05, -0.05, "AUROC higher", "not shown"),
-        (0.05, 0.05, 0.05, "AUROC lower", "not shown"),
-        (0.05, 0.05, 0.2, "AUROC higher", "In AUROC, equity-scaled AUROC, yes."),
-        (0.0, 0.0, 0.0, "nothing is shown", "not shown"),
+        (-0.05, -0.05, -0.05, "AUROC higher", "Not shown."),
+        (0.05, 0.05, 0.05, "AUROC lower", "Not shown."),
+        (0.05, 0.05, 0.2, "AUROC higher", "Yes, in AUROC, equity-scaled AUROC."),
+        (0.0, 0.0, 0.0, "no effect is shown", "Not shown."),
     ],
 )
 def test_levels_help_each_other_only_where_both_are_best(
@@ -92,7 +92,7 @@ def test_levels_help_each_other_only_where_both_are_best(
         return 0.5 + {(1, 0): modality, (0, 1): group, (1, 1): both}.get(on, 0.0)
 
     lines = levels_answer(grid_of(value))
-    start = "- Dual-level reconciliation: both levels, less the sum of each"
+    start = "- Dual-level reconciliation: both levels, minus the sum of each"
     (verdict,) = (line for line in lines if line.startswith(start))
     assert words in verdict
     assert "better" not in verdict
@@ -107,7 +107,7 @@ def test_one_repeat_tests_nothing():
             found.repeats[metric] = found.repeats[metric][:1]
     said = [line for line in levels_answer(run) if line.startswith("- Dual")]
     assert said
-    assert all("not tested" in line for line in said)
+    assert all("not tested" in line.lower() for line in said)
 
 
 def test_no_effects_where_the_grid_was_not_run():
@@ -115,18 +115,18 @@ def test_no_effects_where_the_grid_was_not_run():
     del run.evaluations["dual_level_levels[0110]"]
     assert effects(run, "dual_level") == {}
     assert [line for line in levels_answer(run) if line] == [
-        "- MultiFair, paper: its grid was not run.",
-        "- Dual-level reconciliation: its grid was not run.",
+        "- MultiFair, paper: the grid was not run.",
+        "- Dual-level reconciliation: the grid was not run.",
     ]
 
 
 def test_more_auroc_is_better_and_more_gap_worse():
     for metric in HEADLINE:
         good = metric in ("auroc", f"{EQUITY}/mean")
-        assert judged(metric, SimpleNamespace(difference=0.1)) == (
+        assert better_or_worse(metric, SimpleNamespace(difference=0.1)) == (
             "better" if good else "worse"
         )
-        assert judged(metric, SimpleNamespace(difference=-0.1)) == (
+        assert better_or_worse(metric, SimpleNamespace(difference=-0.1)) == (
             "worse" if good else "better"
         )
 
@@ -185,7 +185,7 @@ def test_effects_are_said_for_what_they_are():
     assert "AUROC gap better" in direction
     assert "equalized-odds difference better" in direction
     for phrase in ("group direction by itself", "the group level"):
-        assert said[phrase].endswith("**nothing is shown**.")
+        assert said[phrase].endswith("**no effect is shown**.")
     rows = [line for line in lines if line.startswith("| modality direction by itself")]
     assert rows[0].count("-0.1000 [-0.100") == len(HEADLINE)
     # Cells in the order of the grid, each less the one with nothing on.
@@ -212,7 +212,7 @@ def test_the_heat_map_has_modalities_down_and_groups_across(monkeypatch):
     np.testing.assert_allclose(drawn["values"], down[:, None] + across, atol=1e-4)
 
 
-@pytest.mark.parametrize(("gain", "words"), [(0.1, "yes."), (0.0, "No difference")])
+@pytest.mark.parametrize(("gain", "words"), [(0.1, "Yes, in"), (0.0, "No difference")])
 def test_the_release_differs_where_it_does(gain, words):
     run = SimpleNamespace(
         evaluations={
@@ -254,10 +254,8 @@ def test_modalities_are_compared_from_the_joint_models_side():
         histories={"joint": {"unimodal_auroc": history}},
     )
     text = _modalities_answer(run, ["labs"])
-    assert "AUROC of joint training, less labs alone +0.2000" in text
-    assert "less a logistic regression of all, summarised a row a patient -0.0500" in (
-        text
-    )
+    assert "minus the AUROC of other models: labs alone +0.2000" in text
+    assert "a logistic regression on summaries of all modalities -0.0500" in text
     assert "median over seeds: Joint training: labs 0.700." in text
 
 
@@ -266,10 +264,10 @@ def test_chosen_settings_are_counted_and_the_end_of_a_grid_named():
         {"penalty": {"0.05": 9, "0.2": 7, "1": 4}, "fairgrad": {"0.05": 2, "5": 18}}
     )
     assert lines == [
-        "- Fairness penalty: 0.05 in 9, 0.2 in 7, 1 in 4 of 20 lanes.",
+        "- Fairness penalty: 0.05 in 9, 0.2 in 7, 1 in 4 of 20 folds.",
         (
-            "- FairGrad: 0.05 in 2, 5 in 18 of 20 lanes; mostly 5, where its grid "
-            "ends: beyond it may be better ones."
+            "- FairGrad: 0.05 in 2, 5 in 18 of 20 folds; most often 5, at the end of "
+            "the grid. Settings beyond the grid may be better."
         ),
     ]
 
@@ -308,7 +306,7 @@ def test_a_shortfall_of_the_truth_is_of_the_group_that_has_it():
         in (lines)
     )
     (line,) = (text for text in lines if text.startswith("- Joint training"))
-    assert line.endswith(": short of it in B.")
+    assert line.endswith(": below the best possible in B.")
 
 
 def test_only_methods_about_fairness_may_lose_auroc_for_it():

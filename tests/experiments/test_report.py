@@ -20,7 +20,7 @@ from experiments.core.files import locked, write_text
 from experiments.core.results import Results, compare_to_baseline
 from experiments.reporting import docs, report, tables, wording
 from experiments.reporting.prediction_audit import audited_table
-from experiments.reporting.report import Picture, System
+from experiments.reporting.report import System
 from experiments.reporting.tables import Column
 from fairjax.evaluation import Evaluation, crossed_name
 from fairjax.evaluation.names import (
@@ -95,14 +95,7 @@ def answers(results, tests):
 
 
 def protocol(results):
-    return {
-        **wording.split(results.splits, results.options.seed),
-        **wording.columns(results.splits),
-        **wording.equalized_odds(results),
-        **wording.group_rankings(results),
-        **wording.weights(results),
-        **wording.inference(results, "joint training"),
-    }
+    return wording.shared(results, "joint training")
 
 
 def columns(results):
@@ -122,12 +115,13 @@ SYSTEM = System(
         results, "joint", names_of(results), ("unimodal",)
     ),
     columns=columns,
-    legend="What columns mean.",
-    remark="A remark.",
-    pictures=(
-        Picture("one", "The first", lambda results: Figure()),
-        Picture("two", "Not drawn", lambda results: None),
-    ),
+    said={
+        "legend": "What columns mean.",
+        "remark": "A remark.",
+        "picture.one": "The first",
+        "picture.two": "Not drawn",
+    },
+    pictures={"one": lambda results: Figure(), "two": lambda results: None},
     answers=answers,
     protocol=protocol,
     extra=lambda results: {"ablation": [0.123456789, math.nan]},
@@ -202,7 +196,7 @@ def test_markdown(written):
     assert "two.png" not in text
     assert "MultiFair less joint training: -0.020." in lines
     assert "corrected: not defined with weights" in text
-    assert "each patient with the own weight" in text
+    assert "in which each patient keeps their weight" in text
     assert "paired difference from joint training" in text
     assert "nan" not in text
 
@@ -232,7 +226,7 @@ def test_a_document_s_table(summary, tmp_path):
         *(f"| {title}" for title in METHODS.values()),
         "| *noise floor*",
     ]
-    assert "p paired against joint training" in filled
+    assert "p: paired test against joint training" in filled
 
 
 def test_a_run_kept_for_the_documents(written, summary, tmp_path):
