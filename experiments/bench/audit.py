@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit
 
 RACES = ("Asian", "Black", "other", "white")
 _COMMAND = "import sys; from fairjax.audit.command import main; sys.exit(main())"
@@ -41,11 +41,11 @@ class Options(timing.Options):
       quick: Audit small tables, once.
     """
 
-    rows: int = 223_414
-    patients: int = 64_540
-    large_rows: int = 10_000_000
-    runs: int = 5
-    seed: int = 0
+    rows: Annotated[int, Limit(quick=5000)] = 223_414
+    patients: Annotated[int, Limit(quick=2000)] = 64_540
+    large_rows: Annotated[int, Limit(0, quick=20_000)] = 10_000_000
+    runs: Annotated[int, Limit(quick=1)] = 5
+    seed: Annotated[int, Limit(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,21 @@ def measure(
     return Row(name, rows, patients, groups, crossed, list(wall), list(cpu), max(peaks))
 
 
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Measures the audits of all tables."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = folder / "table.csv"
+        write_csv(table, options.rows, options.patients, options.seed)
+        audits = [("CSV", table, options.rows, n) for n in (0, options.patients)]
+        rows = [measure(*one, options.runs, folder) for one in audits]
+        if options.large_rows:
+            table = folder / "table.parquet"
+            write_parquet(table, options.large_rows, options.seed)
+            rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
+        yield rows
+
+
 def main(options: Options) -> list[Row]:
     """Measures, prints and saves.
 
@@ -172,26 +187,7 @@ def main(options: Options) -> list[Row]:
             "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more; "
             f"got {options}."
         )
-    options, about = timing.begin(
-        options, rows=5000, patients=2000, large_rows=20_000, runs=1
-    )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-
-        def tasks() -> Iterator[Row]:
-            table = folder / "table.csv"
-            write_csv(table, options.rows, options.patients, options.seed)
-            for patients in (0, options.patients):
-                yield measure(
-                    "CSV", table, options.rows, patients, options.runs, folder
-                )
-            if options.large_rows:
-                table = folder / "table.parquet"
-                write_parquet(table, options.large_rows, options.seed)
-                yield measure("Parquet", table, options.large_rows, 0, 1, folder)
-
-        kinds = {"audit-cpu": Row}
-        (rows,) = timing.measured(options, about, kinds, [tasks], width=150)
+    (rows,) = timing.run(options, {"audit-cpu": Row}, tasks, width=150)
     return rows
 
 

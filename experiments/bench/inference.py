@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ from experiments.bench.simulations import (
     single_rate,
     spread,
 )
-from experiments.core.files import write_text
+from experiments.bench.timing import Limit
+from experiments.core.files import prepare_folder, write_text
 
 DOCUMENT = Path("docs/inference.md")
 _SLACK = 1e-6
@@ -82,11 +83,11 @@ class Options(timing.Options):
       quick: Use a tenth of the runs.
     """
 
-    runs: int = 2000
-    replicates: int = 400
-    permutations: int = 99
-    draws: int = 4000
-    seed: int = 0
+    runs: Annotated[int, Limit(10)] = 2000
+    replicates: Annotated[int, Limit(10)] = 400
+    permutations: Annotated[int, Limit(10)] = 99
+    draws: Annotated[int, Limit(10)] = 4000
+    seed: Annotated[int, Limit(0)] = 0
 
     @property
     def sizes(self) -> Sizes:
@@ -252,9 +253,10 @@ def main(options: Options) -> dict[str, list[Line]]:
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    enough = dict.fromkeys(("runs", "replicates", "permutations", "draws"), 10)
-    timing.check_numbers(options, least={**enough, "seed": 0})
-    options, _ = timing.begin(options, runs=max(10, options.runs // 10))
+    timing.check_numbers(options)
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(options, runs=max(10, options.runs // 10))
     made = (
         f"{options.runs:,} data sets a line (standard error of a share of .95: "
         f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import jax
@@ -22,7 +21,7 @@ from experiments.bench.metric_frame import (
     metric_frame,
     rates_with_intervals,
 )
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import metrics
 
 
@@ -45,16 +44,16 @@ class Options(timing.MemoryOptions):
       fairlearn: Compare with fairlearn, if it is installed.
     """
 
-    sizes: tuple[int, ...] = (10_000, 100_000)
+    sizes: Annotated[Numbers, Limit(some=True, quick=(2000,))] = (10_000, 100_000)
     groups: int = 6
-    replicates: int = 2000
-    fairlearn_replicates: int = 50
-    auroc_rows: int = 20_000
-    auroc_replicates: int = 1000
-    sklearn_replicates: int = 10
-    delong_rows: int = 223_414
-    count_rows: int = 10_000_000
-    rounds: int = 9
+    replicates: Annotated[int, Limit(quick=100)] = 2000
+    fairlearn_replicates: Annotated[int, Limit(quick=5)] = 50
+    auroc_rows: Annotated[int, Limit(quick=2000)] = 20_000
+    auroc_replicates: Annotated[int, Limit(quick=20)] = 1000
+    sklearn_replicates: Annotated[int, Limit(quick=2)] = 10
+    delong_rows: Annotated[int, Limit(quick=2000)] = 223_414
+    count_rows: Annotated[int, Limit(quick=100_000)] = 10_000_000
+    rounds: Annotated[int, Limit(quick=3)] = 9
     fairlearn: bool = True
 
 
@@ -186,37 +185,25 @@ def measure_counts(options: Options, groups: int) -> Row:
     return Row("counts", options.count_rows, groups, **found, note=note)
 
 
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Measures all tasks."""
+    yield [
+        *(measure_rates(options, rows) for rows in options.sizes),
+        measure_auroc(options),
+        measure_delong(options),
+        *(measure_counts(options, n * options.groups) for n in (1, 10)),
+    ]
+
+
 def main(options: Options) -> list[Row]:
     """Measures, prints and saves.
 
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    timing.check_numbers(options, some=("sizes",))
-    options, about = timing.begin(
-        options,
-        sizes=(2000,),
-        replicates=100,
-        fairlearn_replicates=5,
-        auroc_rows=2000,
-        auroc_replicates=20,
-        sklearn_replicates=2,
-        delong_rows=2000,
-        count_rows=100_000,
-        rounds=3,
-    )
-    about["scikit-learn"] = version("scikit-learn")
-    if timing.installed("fairlearn"):
-        about["fairlearn"] = version("fairlearn")
-
-    def tasks() -> Iterator[Row]:
-        yield from (measure_rates(options, rows) for rows in options.sizes)
-        yield measure_auroc(options)
-        yield measure_delong(options)
-        yield from (measure_counts(options, n * options.groups) for n in (1, 10))
-
-    name = f"metrics-{timing.setting(about)}"
-    (rows,) = timing.measured(options, about, {name: Row}, [tasks], width=150)
+    packages = ["scikit-learn", *filter(timing.installed, ["fairlearn"])]
+    kinds = {"metrics-{}": Row}
+    (rows,) = timing.run(options, kinds, tasks, packages=packages, width=150)
     return rows
 
 

@@ -7,7 +7,7 @@ ratios to the plain joint step, with both steps run in turns.
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ from experiments.bench.modulation_steps import (
     host_transfers,
     make_steps,
 )
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 
 COMPARED = {"plain": False, "MultiFair, released": True}
 """Steps that PyTorch has too -> whether they modulate."""
@@ -46,10 +46,10 @@ class Options(timing.MemoryOptions):
       pytorch: Compare with the released algorithm in PyTorch, if it is installed.
     """
 
-    groups: int = 6
-    small: tuple[int, ...] = (32, 128, 512, 1024)
-    large: tuple[int, ...] = (32, 256)
-    rounds: int = 15
+    groups: Annotated[int, Limit(2)] = 6
+    small: Annotated[Numbers, Limit(quick=(32,))] = (32, 128, 512, 1024)
+    large: Annotated[Numbers, Limit(quick=())] = (32, 256)
+    rounds: Annotated[int, Limit(quick=3)] = 15
     pytorch: bool = True
 
 
@@ -207,6 +207,13 @@ def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
     return np.concatenate([query, value])
 
 
+def tasks(options: Options) -> Iterator[list[Row | TorchRow]]:
+    """Measures both models on all batches."""
+    for size, batches in ((SMALL, options.small), (LARGE, options.large)):
+        for batch in batches:
+            yield measure(options, size, batch)
+
+
 def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
     """Measures, prints and saves.
 
@@ -218,16 +225,8 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         raise ValueError("--small or --large must have a number of patients; got none.")
     if min(batches) < 2:
         raise ValueError(f"--small and --large must be 2 or more; got {min(batches)}.")
-    timing.check_numbers(options, least={"groups": 2})
-    options, about = timing.begin(options, small=(32,), large=(), rounds=3)
-    tasks = [
-        functools.partial(measure, options, size, batch)
-        for size, batches in ((SMALL, options.small), (LARGE, options.large))
-        for batch in batches
-    ]
-    where = timing.setting(about)
-    kinds = {f"modulation-{where}": Row, f"modulation-torch-{where}": TorchRow}
-    steps, against = timing.measured(options, about, kinds, tasks)
+    kinds = {"modulation-{}": Row, "modulation-torch-{}": TorchRow}
+    steps, against = timing.run(options, kinds, tasks)
     return steps, against
 
 

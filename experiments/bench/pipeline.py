@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from flax import nnx
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell, median
+from experiments.bench.timing import Cell, Limit, median
 from fairjax import training
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
@@ -54,16 +54,16 @@ class Options(timing.Options):
       quick: Use a small archive, once.
     """
 
-    subjects: int = 320
-    side: int = 200
-    image_size: int = 128
+    subjects: Annotated[int, Limit(10, quick=60)] = 320
+    side: Annotated[int, Limit(quick=32)] = 200
+    image_size: Annotated[int, Limit(quick=16)] = 128
     num_buckets: int = 4
     batch_size: int = 32
-    epochs: int = 2
-    runs: int = 3
-    width: int = 128
-    depth: int = 2
-    seed: int = 0
+    epochs: Annotated[int, Limit(quick=1)] = 2
+    runs: Annotated[int, Limit(quick=1)] = 3
+    width: Annotated[int, Limit(quick=16)] = 128
+    depth: Annotated[int, Limit(quick=1)] = 2
+    seed: Annotated[int, Limit(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -240,23 +240,8 @@ def measure(source: Any, options: Options) -> list[Row]:
     return rows
 
 
-def main(options: Options) -> list[Row]:
-    """Measures, prints and saves.
-
-    Raises:
-      ValueError: If an option or a folder cannot be used.
-    """
-    timing.check_numbers(options, least={"subjects": 10, "seed": 0})
-    options, about = timing.begin(
-        options,
-        subjects=60,
-        side=32,
-        image_size=16,
-        epochs=1,
-        runs=1,
-        width=16,
-        depth=1,
-    )
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Prepares an archive, and measures every way of loading the archive's examples."""
     with tempfile.TemporaryDirectory() as name:
         raw = Path(name) / "raw"
         write_archive(raw, options.subjects, options.side, options.seed)
@@ -264,13 +249,17 @@ def main(options: Options) -> list[Row]:
         config = tfds.download.DownloadConfig(manual_dir=raw)
         tfds.disable_progress_bar()
         builder.download_and_prepare(download_config=config)
-        (rows,) = timing.measured(
-            options,
-            about,
-            {f"pipeline-{jax.default_backend()}": Row},
-            [lambda: measure(builder.as_data_source("train"), options)],
-            width=120,
-        )
+        yield measure(builder.as_data_source("train"), options)
+
+
+def main(options: Options) -> list[Row]:
+    """Measures, prints and saves.
+
+    Raises:
+      ValueError: If an option or a folder cannot be used.
+    """
+    kinds = {f"pipeline-{jax.default_backend()}": Row}
+    (rows,) = timing.run(options, kinds, tasks, width=120)
     return rows
 
 

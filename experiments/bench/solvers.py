@@ -6,9 +6,8 @@ after their updates are compared.
 """
 
 import dataclasses
-import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ from experiments.bench.solver_methods import (
     Ours,
     draw_rows,
 )
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import steps
 from fairjax.reconcilers.core import Step
 
@@ -51,13 +50,13 @@ class Options(timing.MemoryOptions):
       pytorch: Compare with TorchJD, if it is installed.
     """
 
-    sizes: tuple[int, ...] = (2, 8, 32, 128)
+    sizes: Annotated[Numbers, Limit(2, some=True, quick=(4,))] = (2, 8, 32, 128)
     draws: int = 3
-    rounds: int = 15
+    rounds: Annotated[int, Limit(quick=3)] = 15
     limit: float = 2.0
-    objectives: tuple[int, ...] = (2, 8, 32)
-    width: int = 708
-    batch: int = 1024
+    objectives: Annotated[Numbers, Limit(2, some=True, quick=(4,))] = (2, 8, 32)
+    width: Annotated[int, Limit(quick=32)] = 708
+    batch: Annotated[int, Limit(quick=128)] = 1024
     pytorch: bool = True
 
 
@@ -215,27 +214,22 @@ def _one_by_one(
     return run
 
 
+def tasks(options: Options) -> Iterator[Iterable[Row | ShareRow]]:
+    """Measures all methods, alone and within a training step."""
+    for size in options.sizes:
+        yield [measure(options, method, size) for method in METHODS]
+    for size in options.objectives:
+        yield training_shares(options, size)
+
+
 def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
     """Measures, prints and saves.
 
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    several = {"sizes": 2, "objectives": 2}
-    timing.check_numbers(options, least=several, some=several)
-    options, about = timing.begin(
-        options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
-    )
-
-    def against(size: int) -> list[Row]:
-        return [measure(options, method, size) for method in METHODS]
-
-    tasks = [functools.partial(against, size) for size in options.sizes] + [
-        functools.partial(training_shares, options, size) for size in options.objectives
-    ]
-    where = timing.setting(about)
-    kinds = {f"solvers-{where}": Row, f"solvers-share-{where}": ShareRow}
-    alone, shares = timing.measured(options, about, kinds, tasks)
+    kinds = {"solvers-{}": Row, "solvers-share-{}": ShareRow}
+    alone, shares = timing.run(options, kinds, tasks)
     return alone, shares
 
 
