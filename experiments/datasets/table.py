@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 NOT_RECORDED = "not recorded"
+# Name of a column -> its source column, and source value -> display name.
+Recoding: TypeAlias = Mapping[str, tuple[str, Mapping[Any, str]]]
 # The category of missing values of a categorical feature.
 MISSING = "missing"
 SOCIAL = (
@@ -124,6 +126,17 @@ def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
     """
     names = list(dict.fromkeys(levels.values()))
     return column.astype(object).map(levels).astype(pd.CategoricalDtype(names))
+
+
+def recoded(frame: pd.DataFrame, columns: Recoding) -> pd.DataFrame:
+    """Returns columns that `recode` makes.
+
+    Args:
+        frame: Source columns, of n rows.
+        columns: Name -> the source column, and its categories.
+    """
+    found = {name: recode(frame[of], levels) for name, (of, levels) in columns.items()}
+    return pd.DataFrame(found)
 
 
 def _problems(table: ClinicalTable) -> Iterator[str]:
