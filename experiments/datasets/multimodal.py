@@ -1,7 +1,7 @@
 """Patients with several modalities: a table, and series, text or vectors."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -37,7 +37,7 @@ class MultimodalTable:
     modalities: Mapping[str, Series | Text | Dense]
     present: Bool[np.ndarray, "n m"]
     weights: Float32[np.ndarray, " n"]
-    left_out: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

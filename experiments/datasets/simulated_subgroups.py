@@ -1,6 +1,5 @@
 """Members of ten subgroups of race, sex and age, from a known distribution."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,65 +29,6 @@ class Truth:
     cell: Int[np.ndarray, " n"]
     risk: Float[np.ndarray, " n"]
     blind_risk: Float[np.ndarray, " n"]
-
-    def auc(self, scores: Float[np.ndarray, " n"]) -> float:
-        """Returns a score's expected AUC, given these members' features.
-
-        A member at risk r has weight r as a positive and weight 1 − r as a negative, so
-        the AUC does not depend on drawn outcomes. `risk` has the largest possible AUC,
-        and `blind_risk` the largest AUC of a model without the group.
-
-        Args:
-            scores: `[n]`, higher for y = 1.
-
-        Returns:
-            The AUC; ties count half.
-
-        Example:
-            >>> _, truth = simulate(4000, seed=0)
-            >>> known, blind = truth.auc(truth.risk), truth.auc(truth.blind_risk)
-            >>> bool(0.5 < blind < known < 1)
-            True
-        """
-        order = np.argsort(scores, kind="stable")
-        _, start = np.unique(scores[order], return_index=True)
-        positive = np.add.reduceat(self.risk[order], start)
-        negative = np.add.reduceat(1 - self.risk[order], start)
-        below = np.cumsum(negative) - negative / 2
-        return float(positive @ below / (positive.sum() * negative.sum()))
-
-    def rates(
-        self, decisions: Float[np.ndarray, " n"], groups: Sequence | np.ndarray
-    ) -> pd.DataFrame:
-        """Returns the rates that decisions have in expectation over outcomes.
-
-        Args:
-            decisions: `[n]`, 0 or 1, or probabilities of 1.
-            groups: `[n]`, names of groups, such as intersections with rare ones merged.
-
-        Returns:
-            A row for each group: `patients`, `base_rate`, `selection_rate`,
-            `true_positive_rate` and `false_positive_rate`.
-        """
-        parts = pd.DataFrame(
-            {
-                "patients": 1.0,
-                "positive": self.risk,
-                "selected": np.asarray(decisions, float),
-                "both": self.risk * decisions,
-            }
-        )
-        total = parts.groupby(np.asarray(groups)).sum()
-        negative = total["patients"] - total["positive"]
-        return pd.DataFrame(
-            {
-                "patients": total["patients"].astype(int),
-                "base_rate": total["positive"] / total["patients"],
-                "selection_rate": total["selected"] / total["patients"],
-                "true_positive_rate": total["both"] / total["positive"],
-                "false_positive_rate": (total["selected"] - total["both"]) / negative,
-            }
-        )
 
 
 def simulate(
@@ -131,7 +71,7 @@ def simulate(
         >>> int(laws.simulated_sizes(NUM_PATIENTS).min())
         1300
     """
-    law = law or laws.default_law()
+    law = law or laws.subgroup_law()
     sizes = laws.simulated_sizes(num_patients, law)
     generator = np.random.default_rng(seed)
     cell = generator.permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -146,14 +86,10 @@ def simulate(
         skewed = law.is_kind("skewed")
         statistics[:, skewed] = np.exp(statistics[:, skewed])
         values[rows] = statistics
+    parts = zip(*law.cells, strict=True)
     attributes = {
-        name: pd.Categorical(np.array(parts)[cell], categories=levels)
-        for name, levels, parts in zip(
-            ("race", "sex", "age"),
-            laws.LEVELS,
-            zip(*law.cells, strict=True),
-            strict=True,
-        )
+        name: pd.Categorical(np.array(own)[cell], categories=levels)
+        for (name, levels), own in zip(laws.LEVELS.items(), parts, strict=True)
     }
     table = validate(
         ClinicalTable(
@@ -164,8 +100,6 @@ def simulate(
             outcome="a simulated event",
             attributes=pd.DataFrame(attributes),
             patient_ids=np.arange(num_patients),
-            dropped={},
-            excluded={},
             citation="drawn at run time from a documented law",
             licence="none: no real data",
         )

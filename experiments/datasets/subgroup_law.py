@@ -29,8 +29,11 @@ _CELLS = {
     ("Asian", "Female", "<65"): (1_500, 0.44, 0.8),
     ("Asian", "Male", "<65"): (1_300, 0.40, 0.7),
 }
-# Categories of race, sex and age.
-LEVELS = (("White", "Latino", "Black", "Asian"), ("Female", "Male"), ("<65", "65+"))
+LEVELS = {
+    "race": ("White", "Latino", "Black", "Asian"),
+    "sex": ("Female", "Male"),
+    "age": ("<65", "65+"),
+}
 # Numbers of features of each kind and role.
 _ROLES = ("proxy", "shifted", "informative", "noise")
 KINDS = {
@@ -82,8 +85,9 @@ class Law:
         return np.array(self.kinds) == kind
 
 
+@functools.cache
 def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
-    """Returns a distribution, in which the features' effects are drawn once.
+    """Returns a distribution, which is computed once, as are the features' effects.
 
     Args:
         shift: Distance of subgroups in a proxy: the standard deviation of the shifts
@@ -116,7 +120,11 @@ def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
     told = np.isin(role, ("informative", "shifted"))
     effects = np.where(told, generator.standard_normal(number), 0.0)
     effects *= scale / np.linalg.norm(effects)
-    levels = {level: generator.standard_normal(number) for level in sum(LEVELS, ())}
+    levels = {
+        level: generator.standard_normal(number)
+        for several in LEVELS.values()
+        for level in several
+    }
     moved = np.isin(role, ("proxy", "shifted"))
     shifts = np.stack([sum(levels[level] for level in cell) for cell in _CELLS])
     shifts *= shift * np.where(moved, scale, 0.0)
@@ -126,12 +134,6 @@ def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
     told_by = separations[:, None, None] * effects
     natural = base + shifts[:, None] + np.array([-0.5, 0.5])[:, None] * told_by
     return Law(tuple(_CELLS), patients, base_rates, tuple(kinds), tuple(roles), natural)
-
-
-@functools.cache
-def default_law() -> Law:
-    """Returns `subgroup_law()`, which is computed once."""
-    return subgroup_law()
 
 
 def simulated_sizes(num_patients: int, law: Law | None = None) -> np.ndarray:
@@ -148,7 +150,7 @@ def simulated_sizes(num_patients: int, law: Law | None = None) -> np.ndarray:
     Raises:
         ValueError: If a combination would have no member.
     """
-    law = law or default_law()
+    law = law or subgroup_law()
     exact = law.patients / law.patients.sum() * num_patients
     sizes = np.floor(exact).astype(np.int64)
     fullest = np.argsort(sizes - exact, kind="stable")

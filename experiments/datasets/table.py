@@ -1,7 +1,7 @@
 """Clinical tables, which loaders return and experiments read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,10 +34,10 @@ class ClinicalTable:
         attributes: Sensitive attributes `[n, a]`, categorical, in plain words. A
             missing value is a separate category, never NaN.
         patient_ids: `[n]`, one id for each patient; a patient may have several rows.
-        dropped: Source column -> why no model may read it.
-        excluded: Reason -> how many rows of the source were excluded.
         citation: Where the data come from.
         licence: The licence of the package that ships the file.
+        dropped: Source column -> why no model may read it.
+        excluded: Reason -> how many rows of the source were excluded.
     """
 
     name: str
@@ -47,10 +47,10 @@ class ClinicalTable:
     outcome: str
     attributes: pd.DataFrame
     patient_ids: np.ndarray
-    dropped: Mapping[str, str]
-    excluded: Mapping[str, int]
     citation: str
     licence: str
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
 
 def validate(table: ClinicalTable) -> ClinicalTable:
