@@ -91,13 +91,10 @@ def cohort(
         reference is not one of these groups.
     """
     cells = splits.partition
-    columns = [cells.attributes.index(attribute) for attribute in splits.attributes]
+    columns = {name: cells.attributes.index(name) for name in splits.attributes}
     attributes = {
-        cells.attributes[column]: pd.Categorical.from_codes(
-            cells.codes[splits.cells, column],
-            dtype=pd.CategoricalDtype(list(cells.levels[column])),
-        )
-        for column in columns
+        name: pd.Categorical.from_codes(cells.codes[splits.cells, j], cells.levels[j])
+        for name, j in columns.items()
     }
     try:
         return evaluation.cohort(
