@@ -221,10 +221,10 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
 
 def torch_calls(problem: Problem, groups: int) -> dict[str, Callable[[], Any]]:
     """Makes PyTorch's steps, on the same weights and batch."""
-    from experiments.bench import torch_pcgrad
+    from experiments.bench import torch_reconcilers
 
     params, batch = jax.tree.map(np.array, (problem.params, problem.batch))
-    calls, values = torch_pcgrad.steps(params, batch, groups, LEARNING_RATE)
+    calls, values = torch_reconcilers.steps(params, batch, groups, LEARNING_RATE)
     expected = problem.objectives(problem.params, problem.batch)
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
     return calls

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from experiments.bench import aif360_mitigation, timing
-from experiments.bench.mitigation_tasks import Row, measure_odds, measure_repair
+from experiments.bench.mitigation_tasks import (
+    Row,
+    measure_odds,
+    measure_reduction,
+    measure_repair,
+)
 from experiments.bench.pipeline_at_scale import measure_pipeline
-from experiments.bench.reduction_tasks import measure_reduction
 from experiments.bench.timing import Limit, Numbers
 from experiments.intersectional.learners import LearnerName
 

@@ -6,9 +6,10 @@ after their updates are compared.
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jax
@@ -19,17 +20,12 @@ import optax
 import fairjax
 from experiments.bench import timing
 from experiments.bench.jacobian import LEARNING_RATE, Problem
-from experiments.bench.solver_methods import (
-    IN_A_ROW,
-    METHODS,
-    Method,
-    Ours,
-    draw_rows,
-)
 from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import steps
 from fairjax.reconcilers.core import Step
 
+IN_A_ROW = 12
+"""Number of updates in a turn, in the compiled loop and one by one."""
 LONG = 0.1
 """If a turn of TorchJD would take longer, in seconds, it has one update per draw."""
 
@@ -94,6 +90,140 @@ class ShareRow(timing.Row):
     share: Annotated[float, Cell("K x K %", ".2f", of=lambda row: 100 * row.share)]
 
 
+def common_descent_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
+    """Computes how far MGDA's weights miss their optimality condition; 0 if optimal."""
+    inner = gramian @ weights
+    return float((weights @ inner - inner.min()) / np.diagonal(gramian).mean())
+
+
+def bargain_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
+    """Computes the largest relative deviation of ``w (G w)`` from the mean."""
+    shares = weights * (gramian @ weights)
+    return float(np.abs(shares / shares.mean() - 1).max())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of both libraries, with equal settings.
+
+    Attributes:
+      name: TorchJD's name.
+      steps: Our steps.
+      options: TorchJD's arguments; None stands for K.
+      tolerance: Tolerance of the updates' relative difference; None if both libraries
+        draw at random.
+      ordered: Makes our first step from an ``order``, if TorchJD draws an order.
+      gap: Computes how far weights are from the solution of the method's problem, if
+        TorchJD's weights may not solve the problem.
+      settings: Settings that differ from the defaults.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    tolerance: float | None = 1e-3
+    ordered: Callable[..., Step] | None = None
+    gap: Callable[[np.ndarray, np.ndarray], float] | None = None
+    settings: str = ""
+
+    def torchjd_options(self, size: int) -> dict[str, Any]:
+        """Returns TorchJD's arguments for ``size`` rows."""
+        return {k: size if v is None else v for k, v in self.options.items()}
+
+
+_GRADVAC = functools.partial(steps.gradvac, beta=0.5)
+METHODS = (
+    Method(
+        "PCGrad",
+        (steps.project_conflicts(), steps.combine("sum")),
+        ordered=steps.project_conflicts,
+    ),
+    Method(
+        "GradVac",
+        (_GRADVAC(), steps.combine("sum")),
+        ordered=_GRADVAC,
+        settings="beta .5",
+    ),
+    Method("UPGrad", (steps.upgrad(ridge=1e-4),), settings="ridge 1e-4"),
+    Method("DualProj", (steps.dualproj(ridge=1e-4),), settings="ridge 1e-4"),
+    Method("MGDA", (steps.mgda(),), gap=common_descent_gap),
+    Method("CAGrad", (steps.cagrad(0.5),), {"c": 0.5}, settings="c .5"),
+    Method(
+        "NashMTL",
+        (steps.nash_mtl(max_norm=1.0),),
+        {"n_tasks": None},
+        gap=bargain_gap,
+        settings="max_norm 1",
+    ),
+    Method(
+        "FairGrad",
+        (steps.fairgrad_alpha(1.0),),
+        {"alpha": 1.0},
+        gap=bargain_gap,
+        settings="alpha 1",
+    ),
+    # The weights of IMTL-G are divided by a sum that may nearly cancel.
+    Method("IMTLG", (steps.imtl_g(),), tolerance=3e-3),
+    Method("AlignedMTL", (steps.aligned_mtl(),), settings="min"),
+    Method("ConFIG", (steps.conflict_free(),)),
+    Method("Random", (steps.random_weighting(),), tolerance=None),
+)
+
+
+@dataclass
+class Ours:
+    """One method's K x K part, compiled: by itself and within a loop.
+
+    Attributes:
+      chain: The steps.
+      grams: Gram matrices ``[D, K, K]`` of the draws.
+      compile_seconds: Compilation of the part by itself, including its first run.
+    """
+
+    chain: Sequence[Step]
+    grams: jax.Array
+    compile_seconds: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        size = self.grams.shape[1]
+        self._state = tuple(step.init(size) for step in self.chain)
+        self._each = list(self.grams)
+        self._many = jnp.resize(self.grams, (IN_A_ROW, size, size))
+        self._alone = jax.jit(self._update)
+        self._loop = jax.jit(functools.partial(jax.lax.scan, self._update))
+        self.compile_seconds = timing.timed(lambda: self(0))
+
+    def _update(self, state: Any, gramian: jax.Array) -> tuple[Any, jax.Array]:
+        coefficients = jnp.eye(len(gramian), dtype=gramian.dtype)
+        states = []
+        for step, own in zip(self.chain, state, strict=True):
+            coefficients, own = step.update(coefficients, gramian, own)
+            states.append(own)
+        return tuple(states), coefficients[0]
+
+    def __call__(self, draw: int) -> jax.Array:
+        """Computes the weights ``[K]`` of one draw, and waits for them."""
+        return jax.block_until_ready(self._alone(self._state, self._each[draw])[1])
+
+    def loop(self) -> None:
+        """Runs a compiled loop of ``IN_A_ROW`` updates, as a training loop does."""
+        jax.block_until_ready(self._loop(self._state, self._many))
+
+
+def draw_rows(size: int, draws: int) -> list[np.ndarray]:
+    """Draws Gaussian rows ``[K, 2 K + 4]`` of unequal lengths, less half their mean.
+
+    Somewhat more than half of the pairs conflict.
+    """
+    rng = np.random.default_rng(size)
+    found = []
+    for _ in range(draws):
+        rows = rng.normal(size=(size, 2 * size + 4))
+        rows = (rows - rows.mean(axis=0) / 2) * rng.uniform(0.3, 3, (size, 1))
+        found.append(rows.astype(np.float32))
+    return found
+
+
 def measure(options: Options, method: Method, size: int) -> Row:
     """Measures one method at one K."""
     draws = draw_rows(size, options.draws)
@@ -104,7 +234,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
         # CVXPY warns about TorchJD's problems and their solutions.
         warnings.simplefilter("ignore", UserWarning)
         if options.pytorch and timing.installed("torchjd"):
-            from experiments.bench.torch_solvers import Theirs
+            from experiments.bench.torch_reconcilers import Theirs
 
             difference, note = compare(method, draws, ours)
             notes.append(note)
@@ -143,7 +273,7 @@ def compare(
     method: Method, draws: Sequence[np.ndarray], ours: Ours
 ) -> tuple[float | None, str]:
     """Finds the largest relative difference of the updates, and its reason."""
-    from experiments.bench import torch_solvers
+    from experiments.bench import torch_reconcilers
 
     if method.tolerance is None:
         return None, "drawn at random"
@@ -151,12 +281,12 @@ def compare(
     for draw, rows in enumerate(draws):
         solve = ours
         if method.ordered is not None:
-            orders = torch_solvers.seeded_orders(method.name, len(rows), seed=draw)
+            orders = torch_reconcilers.seeded_orders(method.name, len(rows), seed=draw)
             first = method.ordered(order=jnp.asarray(orders))
             solve = Ours((first, *method.steps[1:]), ours.grams)
         found = np.asarray(solve(draw), np.float64)
         options = method.torchjd_options(len(rows))
-        theirs = torch_solvers.Theirs(method.name, options, [rows])
+        theirs = torch_reconcilers.Theirs(method.name, options, [rows])
         wanted, weights = theirs.result(0, seed=draw)
         difference = np.linalg.norm(found @ rows - wanted) / np.linalg.norm(wanted)
         worst = max(worst, float(difference))
