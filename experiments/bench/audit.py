@@ -99,25 +99,17 @@ def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def write_csv(path: Path, rows: int, patients: int, seed: int) -> None:
-    """Writes the table as CSV."""
-    cohort(rows, patients, np.random.default_rng(seed)).to_csv(path, index=False)
-
-
 def write_parquet(path: Path, rows: int, seed: int) -> None:
     """Writes the table as Parquet, some rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
-    writer = None
-    for start in range(0, rows, _CHUNK):
-        number = min(_CHUNK, rows - start)
-        part = pa.Table.from_pandas(cohort(number, number, rng))
-        writer = writer or pq.ParquetWriter(path, part.schema)
-        writer.write_table(part)
-    if writer is not None:
-        writer.close()
+    schema = pa.Schema.from_pandas(cohort(1, 1, np.random.default_rng(0)))
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, _CHUNK):
+            number = min(_CHUNK, rows - start)
+            writer.write_table(pa.Table.from_pandas(cohort(number, number, rng)))
 
 
 def audit(
@@ -166,7 +158,8 @@ def tasks(options: Options) -> Iterator[list[Row]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = folder / "table.csv"
-        write_csv(table, options.rows, options.patients, options.seed)
+        rng = np.random.default_rng(options.seed)
+        cohort(options.rows, options.patients, rng).to_csv(table, index=False)
         audits = [("CSV", table, options.rows, n) for n in (0, options.patients)]
         rows = [measure(*one, options.runs, folder) for one in audits]
         if options.large_rows:

@@ -19,17 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import timing
-from experiments.bench.simulations import (
-    Clusters,
-    Scenario,
-    Sizes,
-    find,
-    find_clustered,
-    single_auroc,
-    single_rate,
-    spread,
-)
+from experiments.bench import simulations, timing
+from experiments.bench.simulations import Clusters, Scenario
 from experiments.bench.timing import Limit
 from experiments.core.files import prepare_folder, write_text
 
@@ -90,9 +81,9 @@ class Options(timing.Options):
     seed: Annotated[int, Limit(0)] = 0
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> simulations.Sizes:
         """The sizes of each run's computations."""
-        return Sizes(self.replicates, self.permutations, self.draws)
+        return simulations.Sizes(self.replicates, self.permutations, self.draws)
 
 
 @dataclass(frozen=True)
@@ -105,13 +96,9 @@ class Line:
 
     def cells(self) -> list[str]:
         """Returns the cells as the table shows them."""
-        found = [_three_digits(value) for value in self.found]
+        found = ["-" if np.isnan(one) else f"{one:.3f}" for one in self.found]
         ends = [f"[{lower:.3f}, {upper:.3f}]" for lower, upper in self.ends]
         return [*self.setting, *found, *ends]
-
-
-def _three_digits(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def many(one: Callable[..., Any], options: Options, truth: Any, *settings: Any) -> Any:
@@ -145,7 +132,7 @@ def claims(intervals: np.ndarray) -> float:
 
 def rate_line(options: Options, trials: int, rate: float) -> Line:
     """Simulates intervals of one rate."""
-    found = many(single_rate, options, (trials, rate), options.replicates)
+    found = many(simulations.single_rate, options, (trials, rate), options.replicates)
     shares = [covers(found[:, method], rate) for method in range(3)]
     widths = [width(found[:, method]) for method in range(3)]
     return Line((str(trials), f"{rate:g}"), (*shares, *widths))
@@ -153,14 +140,14 @@ def rate_line(options: Options, trials: int, rate: float) -> Line:
 
 def auroc_line(options: Options, positives: int, area: float) -> Line:
     """Simulates intervals of one AUROC."""
-    found = many(single_auroc, options, area, positives)
+    found = many(simulations.single_auroc, options, area, positives)
     shares = [covers(found[:, method], area) for method in range(2)]
     return Line((str(positives), f"{area:g}"), tuple(shares))
 
 
 def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
     """Simulates intervals and the permutation test of a gap."""
-    found = many(find, options, gap, scenario, options.sizes)
+    found = many(simulations.find, options, gap, scenario, options.sizes)
     low, high = min(scenario.positives), max(scenario.positives)
     truth = scenario.truth(gap)
     names = {"TPR ratio": "1 - TPR ratio", "odds": "equalized odds"}
@@ -190,8 +177,8 @@ def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
 
 def cluster_line(options: Options, scenario: Clusters, gap: float) -> Line:
     """Simulates intervals where patients have several rows."""
-    found = many(find_clustered, options, gap, scenario, options.draws)
-    values = np.asarray(spread(jnp.asarray(gap), scenario.groups))
+    found = many(simulations.find_clustered, options, gap, scenario, options.draws)
+    values = np.asarray(simulations.spread(jnp.asarray(gap), scenario.groups))
     setting = (
         "row" if scenario.varying else "patient",
         str(scenario.groups),

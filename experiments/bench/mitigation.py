@@ -8,13 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from experiments.bench import aif360_mitigation, timing
-from experiments.bench.mitigation_tasks import (
-    Row,
-    measure_odds,
-    measure_reduction,
-    measure_repair,
-)
+from experiments.bench import aif360_mitigation, mitigation_tasks, timing
+from experiments.bench.mitigation_tasks import Row, measure_odds
 from experiments.bench.pipeline_at_scale import measure_pipeline
 from experiments.bench.timing import Limit, Numbers
 from experiments.intersectional.learners import LearnerName
@@ -63,7 +58,7 @@ def tasks(options: Options) -> Iterator[Row]:
     groups, rounds, aif360 = options.groups, options.rounds, options.against_aif360
     features, repair_rounds = options.reduction_features, options.repair_rounds
     for rows in options.sizes:
-        yield measure_repair(
+        yield mitigation_tasks.measure_repair(
             rows, options.features, groups, rounds=repair_rounds, aif360=aif360
         )
     for rows in options.odds_sizes:
@@ -71,7 +66,9 @@ def tasks(options: Options) -> Iterator[Row]:
     for rows in options.odds_sizes:
         yield measure_odds(rows, rounds=rounds, groups=groups)
     for rows in options.reduction_sizes:
-        yield measure_reduction(rows, features, groups, rounds=options.reduction_rounds)
+        yield mitigation_tasks.measure_reduction(
+            rows, features, groups, rounds=options.reduction_rounds
+        )
     if options.members:
         yield measure_pipeline(options.members, learner=options.learner)
 

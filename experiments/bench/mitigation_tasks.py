@@ -11,12 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from experiments.bench import aif360_mitigation, timing
 from experiments.bench.timing import Cell, clocked
-from fairjax.mitigation import (
-    DisparateImpactRemover,
-    ExponentiatedGradient,
-    FlaxClassifier,
-    equal_rate_rules,
-)
+from fairjax import mitigation
 from fairjax.mitigation.distances import distribution_distances
 
 # Both libraries stop at this gap to the best mixture of their classifiers. As these
@@ -128,7 +123,7 @@ def measure_repair(
 
     return measured(
         functools.partial(Row, "disparate impact remover", rows, features, groups),
-        lambda: DisparateImpactRemover().fit_transform(
+        lambda: mitigation.DisparateImpactRemover().fit_transform(
             values, sensitive_features=group
         ),
         aif360_mitigation.repair(values, group) if aif360 else None,
@@ -158,7 +153,7 @@ def measure_odds(
             theirs = aif360_mitigation.equal_odds(labels, scores, group)
 
     def ours() -> float:
-        return equal_rate_rules(
+        return mitigation.equal_rate_rules(
             labels, scores, group, num_groups=number, objective="balanced_error"
         ).cost
 
@@ -182,13 +177,15 @@ def measure_reduction(rows: int, features: int, groups: int, *, rounds: int) -> 
     label = (rng.random(rows) < chance).astype(np.int64)
     values = (values - values.mean(axis=0)) / values.std(axis=0)
 
-    def fit(estimator: Any) -> ExponentiatedGradient:
-        fair = ExponentiatedGradient(estimator, gap_tolerance=GAP, random_state=0)
+    def fit(estimator: Any) -> mitigation.ExponentiatedGradient:
+        fair = mitigation.ExponentiatedGradient(
+            estimator, gap_tolerance=GAP, random_state=0
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "no mixture of the learner's")
             return fair.fit(values, label, sensitive_features=group)
 
-    def reached_besides(last: dict[str, ExponentiatedGradient]) -> str:
+    def reached_besides(last: dict[str, mitigation.ExponentiatedGradient]) -> str:
         gaps, missed = (
             ", ".join(f"{getattr(fair, name):.4f}" for fair in last.values())
             for name in ("best_gap_", "violation_")
@@ -199,7 +196,7 @@ def measure_reduction(rows: int, features: int, groups: int, *, rounds: int) -> 
         functools.partial(
             Row, "reduction, logistic regression", rows, features, groups
         ),
-        lambda: fit(FlaxClassifier()),
+        lambda: fit(mitigation.FlaxClassifier()),
         lambda: fit(LogisticRegression()),
         lambda fair: fair.cost_,
         rounds=rounds,

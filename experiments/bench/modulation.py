@@ -15,15 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import timing
-from experiments.bench.modulation_steps import (
-    LARGE,
-    SMALL,
-    Problem,
-    Size,
-    host_transfers,
-    make_steps,
-)
+from experiments.bench import modulation_steps, timing
+from experiments.bench.modulation_steps import Problem, Size
 from experiments.bench.timing import Cell, Limit, Numbers
 
 COMPARED = {"plain": False, "MultiFair, released": True}
@@ -91,7 +84,8 @@ class Compiled:
         self.batch = batch
         self.state = jax.tree.map(jnp.copy, state)
         self._step, self.fields = timing.compiled(step, state, batch, donate_argnums=0)
-        self.fields["from_host"] = len(host_transfers(self._step.as_text() or ""))
+        text = self._step.as_text() or ""
+        self.fields["from_host"] = len(modulation_steps.host_transfers(text))
 
     def again(self) -> "Compiled":
         """Returns the same program with a separate state."""
@@ -111,7 +105,7 @@ def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
     problem = Problem.make(size, batch, options.groups)
     compiled = {
         name: Compiled(step, state, problem.batch)
-        for name, (step, state) in make_steps(problem).items()
+        for name, (step, state) in modulation_steps.make_steps(problem).items()
     }
     # The difference between two runs of the same program is noise.
     compiled["plain, again"] = compiled["plain"].again()
@@ -209,7 +203,8 @@ def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
 
 def tasks(options: Options) -> Iterator[list[Row | TorchRow]]:
     """Measures both models on all batches."""
-    for size, batches in ((SMALL, options.small), (LARGE, options.large)):
+    small, large = modulation_steps.SMALL, modulation_steps.LARGE
+    for size, batches in ((small, options.small), (large, options.large)):
         for batch in batches:
             yield measure(options, size, batch)
 

@@ -5,7 +5,6 @@ from the Gram matrix of the same rows as TorchJD's method. The two are timed in 
 after their updates are compared.
 """
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -249,7 +248,13 @@ def measure(options: Options, method: Method, size: int) -> Row:
                 calls["theirs"] = _one_by_one(theirs, options.draws, number)
         turns = timing.in_turns(calls, options.rounds)
     mine, loop = turns["ours"] / IN_A_ROW, turns["loop"] / IN_A_ROW
-    row = Row(
+    found = {}
+    if "theirs" in turns:
+        other = turns["theirs"] / number
+        found["ratio"] = timing.median(other / mine)
+        found["loop_ratio"] = timing.median(other / loop)
+        found["torchjd_milliseconds"] = 1e3 * timing.median(other)
+    return Row(
         method.name,
         size,
         milliseconds=1e3 * timing.median(mine),
@@ -257,15 +262,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
         compile_seconds=ours.compile_seconds,
         difference=difference,
         note="; ".join(filter(None, notes)),
-    )
-    if "theirs" not in turns:
-        return row
-    other = turns["theirs"] / number
-    return dataclasses.replace(
-        row,
-        ratio=timing.median(other / mine),
-        loop_ratio=timing.median(other / loop),
-        torchjd_milliseconds=1e3 * timing.median(other),
+        **found,
     )
 
 

@@ -399,9 +399,8 @@ def copy_between_markers(path: Path, name: str, text: str) -> None:
       ValueError: If the document does not have these markers.
     """
     begin, end = BEGIN.format(name), END.format(name)
-    document = path.read_text(encoding="utf-8")
-    if begin not in document or end not in document:
+    head, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
         raise ValueError(f"{path} must have {begin!r} and {end!r}; add both markers.")
-    head, rest = document.split(begin, 1)
-    tail = rest.split(end, 1)[1]
     write_text(path, f"{head}{begin}\n\n{text}\n{end}{tail}")

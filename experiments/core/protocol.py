@@ -13,13 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from experiments.datasets import (
-    ClinicalTable,
-    check_disjoint,
-    encode_splits,
-    patient_folds,
-    validate,
-)
+from experiments import datasets
+from experiments.datasets import ClinicalTable, patient_folds
 from fairjax.evaluation import out_of_fold
 from fairjax.groups import Partition, partition
 
@@ -142,7 +137,7 @@ def cross_validation(
       ValueError: If `validate` refuses the table, or if ``attributes`` is empty, has an
         unknown or repeated name, or has a name that the reports use.
     """
-    validate(table)
+    datasets.validate(table)
     attributes = tuple(attributes)
     unknown = [a for a in attributes if a not in table.attributes]
     if unknown or not attributes or len(set(attributes)) < len(attributes):
@@ -177,7 +172,7 @@ def cross_validation(
     # common.
     for own in folds:
         for k in range(num_folds):
-            check_disjoint(table.patient_ids, own != k, own == k)
+            datasets.check_disjoint(table.patient_ids, own != k, own == k)
     counts = np.array([len(rows) for rows in trains], np.int32)
     padded = np.stack([np.resize(rows, counts.max()) for rows in trains])
     return CrossValidation(
@@ -186,7 +181,7 @@ def cross_validation(
         partition=cells,
         cells=cells.encode(columns),
         folds=np.stack(folds),
-        inputs=encode_splits(table, trains),
+        inputs=datasets.encode_splits(table, trains),
         train_rows=padded.astype(np.int32),
         train_counts=counts,
     )
