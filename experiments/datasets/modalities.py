@@ -146,9 +146,9 @@ def series_from_rows(
     patient, variable, numbers = patient[order], variable[order], numbers[order]
     counts = np.bincount(patient, minlength=len(ids))
     kept_counts = np.minimum(counts, max_length)
-    # The slot of a patient's i-th measurement, without the oldest beyond the limit.
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    slot = np.arange(len(patient)) - first[patient] - (counts - kept_counts)[patient]
+    # The last slots of a patient are for the most recent measurements.
+    after = np.cumsum(counts)[patient] - np.arange(len(patient))
+    slot = kept_counts[patient] - after
     kept = slot >= 0
     shape = (len(ids), max(1, int(kept_counts.max(initial=0))))
     place = (patient[kept], slot[kept])

@@ -9,11 +9,12 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from experiments.datasets.simulated_subgroups import simulate, simulated_subgroups
-from experiments.datasets.subgroup_law import (
+from experiments.datasets.simulated_subgroups import (
     NUM_PATIENTS,
     REFERENCE,
+    simulate,
     simulated_sizes,
+    simulated_subgroups,
     subgroup_law,
 )
 
