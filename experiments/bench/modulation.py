@@ -100,7 +100,7 @@ class Compiled:
         jax.block_until_ready(self.state)
 
 
-def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
+def measure(options: Options, size: Size, batch: int) -> Iterator[Row | TorchRow]:
     """Measures all steps of one model on one batch."""
     problem = Problem.make(size, batch, options.groups)
     compiled = {
@@ -122,18 +122,15 @@ def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
         name: functools.partial(run, number) for name, run in compiled.items()
     }
     times = timing.in_turns(turns, options.rounds)
-    rows: list[Row | TorchRow] = [
-        Row(
+    for name, run in compiled.items():
+        yield Row(
             *(size.name, batch, name),
             ratio=timing.median(times[name] / times["plain"]),
             milliseconds=1e3 * timing.median(times[name]) / number,
             **run.fields,
         )
-        for name, run in compiled.items()
-    ]
     if differences:
-        rows += _against(options, problem, turns, number, differences)
-    return rows
+        yield from _against(options, problem, turns, number, differences)
 
 
 def _difference(problem: Problem, run: Compiled, *, released: bool) -> float:
@@ -153,7 +150,7 @@ def _against(
     ours: dict[str, Callable[[], Any]],
     number: int,
     differences: dict[str, float],
-) -> list[TorchRow]:
+) -> Iterator[TorchRow]:
     """Times both libraries' steps in turns, PyTorch's on the fastest thread count."""
     from experiments.bench.torch_multifair import turn
 
@@ -161,10 +158,9 @@ def _against(
     for name, released in COMPARED.items():
         calls[f"torch {name}"] = turn(problem, number, released=released)
     times = timing.in_turns(calls, options.rounds)
-    rows = []
     for name in COMPARED:
         mine, theirs = times[name], times[f"torch {name}"]
-        row = TorchRow(
+        yield TorchRow(
             *(problem.size.name, len(problem.batch["labels"]), name),
             milliseconds=1e3 * timing.median(mine) / number,
             over_plain=timing.median(mine / times["plain"]),
@@ -173,8 +169,6 @@ def _against(
             ratio=timing.median(theirs / mine),
             difference=differences[name],
         )
-        rows.append(row)
-    return rows
 
 
 def distance(start: Any, ours: Any, theirs: Any) -> float:
@@ -201,7 +195,7 @@ def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
     return np.concatenate([query, value])
 
 
-def tasks(options: Options) -> Iterator[list[Row | TorchRow]]:
+def tasks(options: Options) -> Iterator[Iterator[Row | TorchRow]]:
     """Measures both models on all batches."""
     small, large = modulation_steps.SMALL, modulation_steps.LARGE
     for size, batches in ((small, options.small), (large, options.large)):

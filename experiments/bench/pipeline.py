@@ -33,6 +33,8 @@ from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
 VOCABULARY = 4096
 LONGEST = 512
 _HEADS = 4
+# The time at which batches are loaded, in words.
+_LOADED = ("when asked for", "ahead")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Row(timing.Row):
       waited: Seconds of each run in which steps waited for data.
     """
 
-    ahead: Annotated[bool, Cell("loaded", of=lambda row: row.loaded, left=True)]
+    ahead: Annotated[bool, Cell("loaded", of=lambda row: _LOADED[row.ahead], left=True)]
     lengths: Annotated[int, Cell("lengths")]
     padding: Annotated[
         float, Cell("padding %", ".0f", of=lambda row: 100 * row.padding)
@@ -100,11 +102,6 @@ class Row(timing.Row):
             of=lambda row: 100 * median(row.waited) / median(row.wall),
         ),
     ]
-
-    @property
-    def loaded(self) -> str:
-        """The time at which batches are loaded, in words."""
-        return "ahead" if self.ahead else "when asked for"
 
     def each(self, seconds: list[float]) -> float:
         """Computes the milliseconds of a step."""
@@ -204,7 +201,7 @@ def timed(
         state, _ = jax.block_until_ready(step(state, batch))
 
 
-def measure(source: Any, options: Options) -> list[Row]:
+def measure(source: Any, options: Options) -> Iterator[Row]:
     """Measures every way of loading, in turns."""
     lengths = [len(numbered(record["note"].decode())) for record in source]
     step, state = make_step(options)
@@ -229,18 +226,15 @@ def measure(source: Any, options: Options) -> list[Row]:
         loader = load(source, options, plan(number, options.epochs, run))
         batches = prefetch(loader) if ahead else map(jax.device_put, loader)
         found[ahead, number].append(timed(step, state, batches))
-    rows = []
     for (ahead, number), taken in found.items():
         padding = buckets.padding_share(lengths, bounds[number])
         examples = options.epochs * len(lengths)
         steps = sum(1 for _ in plan(number, options.epochs, 0))
         wall, waited = map(list, zip(*taken, strict=True))
-        row = Row(ahead, len(bounds[number]), padding, examples, steps, wall, waited)
-        rows.append(row)
-    return rows
+        yield Row(ahead, len(bounds[number]), padding, examples, steps, wall, waited)
 
 
-def tasks(options: Options) -> Iterator[list[Row]]:
+def tasks(options: Options) -> Iterator[Iterator[Row]]:
     """Prepares an archive, and measures every way of loading the archive's examples."""
     with tempfile.TemporaryDirectory() as name:
         raw = Path(name) / "raw"

@@ -18,17 +18,10 @@ from experiments.datasets.table import ClinicalTable, validate
 TableT = TypeVar("TableT")
 
 _TABLES = (support2, support2_sepsis, rhc, rhc_sepsis, nhanes)
-DATASETS: Mapping[str, Callable[[], ClinicalTable]] = {f.__name__: f for f in _TABLES}
+DATASETS = {made.__name__: made for made in _TABLES}
 # Too large to train hundreds of networks side by side.
-LARGE: Mapping[str, Callable[[], ClinicalTable]] = {
-    "heritage": heritage,
-    "simulated_subgroups": simulated_subgroups,
-}
-MULTIMODAL: Mapping[str, Callable[[], MultimodalTable]] = {
-    "nafld": nafld,
-    "openi": openi,
-    "simulated": simulated,
-}
+LARGE = {"heritage": heritage, "simulated_subgroups": simulated_subgroups}
+MULTIMODAL = {"nafld": nafld, "openi": openi, "simulated": simulated}
 
 
 def load(name: str) -> ClinicalTable:

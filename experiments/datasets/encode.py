@@ -1,6 +1,6 @@
 """Turns a clinical table into numbers, with training rows' statistics only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -154,16 +154,15 @@ def _with_squares(z: np.ndarray) -> np.ndarray:
     return np.hstack([z, np.round(z * z, 6)])
 
 
-def _with_squares_names(_: object, names: Iterable[str]) -> list[str]:
-    plain = list(names)
-    return [*plain, *(f"{name}_squared" for name in plain)]
+def _with_squares_names(_: object, names: Sequence[str]) -> list[str]:
+    return [*names, *(f"{name}_squared" for name in names)]
 
 
 def _are_missing(frame: pd.DataFrame) -> np.ndarray:
     return frame.isna().to_numpy()
 
 
-def _missing_names(_: object, names: Iterable[str]) -> list[str]:
+def _missing_names(_: object, names: Sequence[str]) -> list[str]:
     return [f"missing_{name}" for name in names]
 
 
