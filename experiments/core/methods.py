@@ -5,7 +5,7 @@ once and trains all variants side by side.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,12 +139,12 @@ def _group_dro(splits: CrossValidation) -> Program:
         step = steps.group_dro(setting["step_size"])
         return fairjax.reconcile(step, num_objectives=len(risks))
 
-    sizes = {"step_size": np.array(STEP_SIZES, np.float32)}
-    phases, several = (
+    return Program(
+        "group_dro",
         (Phase(1.0, risks, reconciler),),
         variants("group_dro", STEP_SIZES),
+        {"step_size": np.array(STEP_SIZES, np.float32)},
     )
-    return Program("group_dro", phases, several, sizes)
 
 
 def _for_all(attributes: Sequence[str], weights: Sequence[float]) -> np.ndarray:
@@ -182,9 +182,7 @@ def _two_phase(functions: Mapping[str, CellFunction]) -> Program:
 
 
 def _fairgrad(
-    name: str,
-    condition: Literal["conflict", "always"],
-    functions: Mapping[str, CellFunction],
+    name: str, condition: Any, functions: Mapping[str, CellFunction]
 ) -> Program:
     """Makes the published method, for one reading of its condition."""
     number = len(functions)

@@ -146,6 +146,7 @@ def compare_to_baseline(
     found = {}
     for metric in metrics:
         found[metric] = compare_all(candidates, baseline, metric)
-        for title in (title for title in every if title not in candidates):
-            found[metric][title] = compare(every[title], every[baseline], metric)
+        for title, one in every.items():
+            if title not in candidates:
+                found[metric][title] = compare(one, every[baseline], metric)
     return found

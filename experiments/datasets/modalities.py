@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int32, Shaped
 from experiments.datasets.table import counted
 
 PADDING, UNKNOWN = 0, 1
-_UNKNOWN = "unknown to a prediction made at the landmark"
+_TOO_LATE = "unknown to a prediction made at the landmark"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def series_from_rows(
     numbers = np.stack([_numbers(rows[name]) for name in ("years", "value")], axis=1)
     with np.errstate(over="ignore"):
         odd = (~np.isfinite(numbers.astype(np.float32))).any(axis=1)
-    late = f"are after the landmark and {_UNKNOWN}; leave these rows out"
+    late = f"are after the landmark and {_TOO_LATE}; leave these rows out"
     for wrong, problem in (
         (odd, "have a time or a value that is not finite, or too large for float32"),
         (numbers[:, 0] > 0, late),
@@ -280,7 +280,7 @@ def series_problems(series: Series) -> Iterator[str]:
     outside = mask & ~np.isin(series.variables, range(number))
     names = f"one of the {number} names' positions"
     yield from counted("", outside, f"entries of variables are not {names}")
-    late = f"measurements are after the landmark (times above 0) and {_UNKNOWN}"
+    late = f"measurements are after the landmark (times above 0) and {_TOO_LATE}"
     yield from counted("", mask & (times > 0), late)
     unsorted = (mask[:, 1:] & (np.diff(times, axis=1) < 0)).any(axis=1)
     if unsorted.any():
