@@ -233,7 +233,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
         # CVXPY warns about TorchJD's problems and their solutions.
         warnings.simplefilter("ignore", UserWarning)
         if options.pytorch and timing.installed("torchjd"):
-            from experiments.bench.torch_reconcilers import Theirs
+            from experiments.bench.torch_reconcilers import Theirs, set_fastest_threads
 
             difference, note = compare(method, draws, ours)
             notes.append(note)
@@ -243,7 +243,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
             if seconds > options.limit:
                 notes.append(f"TorchJD left out: takes {seconds:.0f} s")
             else:
-                theirs.set_fastest_threads()
+                set_fastest_threads(lambda: theirs(0))
                 number = IN_A_ROW if IN_A_ROW * seconds < LONG else options.draws
                 calls["theirs"] = _one_by_one(theirs, options.draws, number)
         turns = timing.in_turns(calls, options.rounds)

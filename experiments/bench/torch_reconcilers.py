@@ -125,7 +125,7 @@ def finish() -> None:
 
 
 def set_fastest_threads(step: Step) -> None:
-    """Uses one thread per core, or one thread if cores are busy with other work."""
+    """Uses one thread per core, or one thread if small steps are then faster."""
     best = {}
     for threads in (num_cores(), 1):
         torch.set_num_threads(threads)
@@ -172,10 +172,6 @@ class Theirs:
         torch.manual_seed(seed)
         found = self(draw).detach().cpu().numpy().astype(np.float64)
         return (found @ self._draws[draw], found) if self._weighs else (found, None)
-
-    def set_fastest_threads(self) -> None:
-        """Uses one thread per core or one thread, which is often faster if small."""
-        set_fastest_threads(lambda: self(0))
 
 
 def seeded_orders(name: str, size: int, seed: int) -> np.ndarray:
