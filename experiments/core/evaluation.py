@@ -91,11 +91,11 @@ def cohort(
         reference is not one of these groups.
     """
     cells = splits.partition
-    columns = {name: cells.attributes.index(name) for name in splits.attributes}
-    attributes = {
-        name: pd.Categorical.from_codes(cells.codes[splits.cells, j], cells.levels[j])
-        for name, j in columns.items()
-    }
+    attributes = {}
+    for name in splits.attributes:
+        column = cells.attributes.index(name)
+        levels, codes = pd.Index(cells.levels[column]), cells.codes[:, column]
+        attributes[name] = pd.Categorical.from_codes(codes[splits.cells], levels)
     try:
         return evaluation.cohort(
             splits.table.label,

@@ -187,8 +187,8 @@ def cross_validation(
     )
 
 
-def _merged(attribute: pd.DataFrame, min_level_count: int) -> pd.Categorical:
+def _merged(attribute: pd.DataFrame, min_level_count: int) -> "pd.Categorical[str]":
     """Returns an attribute with rare categories merged."""
     levels = partition(attribute, min_level_count=min_level_count)
     codes = levels.codes[levels.encode(attribute), 0]
-    return pd.Categorical.from_codes(codes, list(levels.levels[0]))
+    return pd.Categorical.from_codes(codes, pd.Index(levels.levels[0]))

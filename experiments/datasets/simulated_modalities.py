@@ -170,7 +170,7 @@ def simulate(
         observed[name] = np.where(has[:, None], x, 0.0).astype(np.float32)
         log_odds.append(np.where(has, separation * signal, 0.0))
         present.append(has)
-    group = pd.Categorical.from_codes(in_b, list(GROUPS))
+    group = pd.Categorical.from_codes(in_b, pd.Index(GROUPS))
     static = pd.DataFrame(observed.pop(STATIC).astype(np.float64))
     data = validate_multimodal(
         MultimodalTable(
