@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit
 
 RACES = ("Asian", "Black", "other", "white")
 _COMMAND = "import sys; from fairjax.audit.command import main; sys.exit(main())"
@@ -41,11 +41,11 @@ class Options(timing.Options):
       quick: Audit small tables, once.
     """
 
-    rows: int = 223_414
-    patients: int = 64_540
-    large_rows: int = 10_000_000
-    runs: int = 5
-    seed: int = 0
+    rows: Annotated[int, Limit(quick=5000)] = 223_414
+    patients: Annotated[int, Limit(quick=2000)] = 64_540
+    large_rows: Annotated[int, Limit(0, quick=20_000)] = 10_000_000
+    runs: Annotated[int, Limit(quick=1)] = 5
+    seed: Annotated[int, Limit(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,17 @@ def cohort(rows: int, patients: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def write_csv(path: Path, rows: int, patients: int, seed: int) -> None:
-    """Writes the table as CSV."""
-    cohort(rows, patients, np.random.default_rng(seed)).to_csv(path, index=False)
-
-
 def write_parquet(path: Path, rows: int, seed: int) -> None:
     """Writes the table as Parquet, some rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
-    writer = None
-    for start in range(0, rows, _CHUNK):
-        number = min(_CHUNK, rows - start)
-        part = pa.Table.from_pandas(cohort(number, number, rng))
-        writer = writer or pq.ParquetWriter(path, part.schema)
-        writer.write_table(part)
-    if writer is not None:
-        writer.close()
+    schema = pa.Schema.from_pandas(cohort(1, 1, np.random.default_rng(0)))
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, _CHUNK):
+            number = min(_CHUNK, rows - start)
+            writer.write_table(pa.Table.from_pandas(cohort(number, number, rng)))
 
 
 def audit(
@@ -161,6 +153,22 @@ def measure(
     return Row(name, rows, patients, groups, crossed, list(wall), list(cpu), max(peaks))
 
 
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Measures the audits of all tables."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = folder / "table.csv"
+        rng = np.random.default_rng(options.seed)
+        cohort(options.rows, options.patients, rng).to_csv(table, index=False)
+        audits = [("CSV", table, options.rows, n) for n in (0, options.patients)]
+        rows = [measure(*one, options.runs, folder) for one in audits]
+        if options.large_rows:
+            table = folder / "table.parquet"
+            write_parquet(table, options.large_rows, options.seed)
+            rows.append(measure("Parquet", table, options.large_rows, 0, 1, folder))
+        yield rows
+
+
 def main(options: Options) -> list[Row]:
     """Measures, prints and saves.
 
@@ -172,26 +180,7 @@ def main(options: Options) -> list[Row]:
             "--rows, --patients and --runs must be 1 or more, --large-rows 0 or more; "
             f"got {options}."
         )
-    options, about = timing.begin(
-        options, rows=5000, patients=2000, large_rows=20_000, runs=1
-    )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-
-        def tasks() -> Iterator[Row]:
-            table = folder / "table.csv"
-            write_csv(table, options.rows, options.patients, options.seed)
-            for patients in (0, options.patients):
-                yield measure(
-                    "CSV", table, options.rows, patients, options.runs, folder
-                )
-            if options.large_rows:
-                table = folder / "table.parquet"
-                write_parquet(table, options.large_rows, options.seed)
-                yield measure("Parquet", table, options.large_rows, 0, 1, folder)
-
-        kinds = {"audit-cpu": Row}
-        (rows,) = timing.measured(options, about, kinds, [tasks], width=150)
+    (rows,) = timing.run(options, {"audit-cpu": Row}, tasks, width=150)
     return rows
 
 

@@ -13,24 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import timing
-from experiments.bench.simulations import (
-    Clusters,
-    Scenario,
-    Sizes,
-    find,
-    find_clustered,
-    single_auroc,
-    single_rate,
-    spread,
-)
-from experiments.core.files import write_text
+from experiments.bench import simulations, timing
+from experiments.bench.simulations import Clusters, Scenario
+from experiments.bench.timing import Limit
+from experiments.core.files import prepare_folder, write_text
 
 DOCUMENT = Path("docs/inference.md")
 _SLACK = 1e-6
@@ -82,16 +74,16 @@ class Options(timing.Options):
       quick: Use a tenth of the runs.
     """
 
-    runs: int = 2000
-    replicates: int = 400
-    permutations: int = 99
-    draws: int = 4000
-    seed: int = 0
+    runs: Annotated[int, Limit(10)] = 2000
+    replicates: Annotated[int, Limit(10)] = 400
+    permutations: Annotated[int, Limit(10)] = 99
+    draws: Annotated[int, Limit(10)] = 4000
+    seed: Annotated[int, Limit(0)] = 0
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> simulations.Sizes:
         """The sizes of each run's computations."""
-        return Sizes(self.replicates, self.permutations, self.draws)
+        return simulations.Sizes(self.replicates, self.permutations, self.draws)
 
 
 @dataclass(frozen=True)
@@ -104,13 +96,9 @@ class Line:
 
     def cells(self) -> list[str]:
         """Returns the cells as the table shows them."""
-        found = [_three_digits(value) for value in self.found]
+        found = ["-" if np.isnan(one) else f"{one:.3f}" for one in self.found]
         ends = [f"[{lower:.3f}, {upper:.3f}]" for lower, upper in self.ends]
         return [*self.setting, *found, *ends]
-
-
-def _three_digits(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def many(one: Callable[..., Any], options: Options, truth: Any, *settings: Any) -> Any:
@@ -144,7 +132,7 @@ def claims(intervals: np.ndarray) -> float:
 
 def rate_line(options: Options, trials: int, rate: float) -> Line:
     """Simulates intervals of one rate."""
-    found = many(single_rate, options, (trials, rate), options.replicates)
+    found = many(simulations.single_rate, options, (trials, rate), options.replicates)
     shares = [covers(found[:, method], rate) for method in range(3)]
     widths = [width(found[:, method]) for method in range(3)]
     return Line((str(trials), f"{rate:g}"), (*shares, *widths))
@@ -152,14 +140,14 @@ def rate_line(options: Options, trials: int, rate: float) -> Line:
 
 def auroc_line(options: Options, positives: int, area: float) -> Line:
     """Simulates intervals of one AUROC."""
-    found = many(single_auroc, options, area, positives)
+    found = many(simulations.single_auroc, options, area, positives)
     shares = [covers(found[:, method], area) for method in range(2)]
     return Line((str(positives), f"{area:g}"), tuple(shares))
 
 
 def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
     """Simulates intervals and the permutation test of a gap."""
-    found = many(find, options, gap, scenario, options.sizes)
+    found = many(simulations.find, options, gap, scenario, options.sizes)
     low, high = min(scenario.positives), max(scenario.positives)
     truth = scenario.truth(gap)
     names = {"TPR ratio": "1 - TPR ratio", "odds": "equalized odds"}
@@ -189,8 +177,8 @@ def gap_line(options: Options, scenario: Scenario, gap: float) -> Line:
 
 def cluster_line(options: Options, scenario: Clusters, gap: float) -> Line:
     """Simulates intervals where patients have several rows."""
-    found = many(find_clustered, options, gap, scenario, options.draws)
-    values = np.asarray(spread(jnp.asarray(gap), scenario.groups))
+    found = many(simulations.find_clustered, options, gap, scenario, options.draws)
+    values = np.asarray(simulations.spread(jnp.asarray(gap), scenario.groups))
     setting = (
         "row" if scenario.varying else "patient",
         str(scenario.groups),
@@ -252,9 +240,10 @@ def main(options: Options) -> dict[str, list[Line]]:
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    enough = dict.fromkeys(("runs", "replicates", "permutations", "draws"), 10)
-    timing.check_numbers(options, least={**enough, "seed": 0})
-    options, _ = timing.begin(options, runs=max(10, options.runs // 10))
+    timing.check_numbers(options)
+    prepare_folder(options.output)
+    if options.quick:
+        options = dataclasses.replace(options, runs=max(10, options.runs // 10))
     made = (
         f"{options.runs:,} data sets a line (standard error of a share of .95: "
         f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "

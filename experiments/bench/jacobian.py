@@ -7,7 +7,7 @@ work on the machine affects both equally.
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ import optax
 
 import fairjax
 from experiments.bench import timing
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import losses
 from fairjax.jacobian import Strategy, explain
 
@@ -40,10 +40,10 @@ class Options(timing.MemoryOptions):
       pytorch: Compare with PyTorch and TorchJD, if they are installed.
     """
 
-    groups: tuple[int, ...] = (2, 8, 32, 128)
-    widths: tuple[int, ...] = (256, 1024)
-    batches: tuple[int, ...] = (256, 4096)
-    rounds: int = 9
+    groups: Annotated[Numbers, Limit(2, some=True, quick=(4,))] = (2, 8, 32, 128)
+    widths: Annotated[Numbers, Limit(some=True, quick=(32,))] = (256, 1024)
+    batches: Annotated[Numbers, Limit(some=True, quick=(128,))] = (256, 4096)
+    rounds: Annotated[int, Limit(quick=3)] = 9
     limit: float = 4.0
     memory: float = 6.0
     pytorch: bool = True
@@ -221,13 +221,20 @@ def measure(options: Options, groups: int, width: int, batch: int) -> list[Row]:
 
 def torch_calls(problem: Problem, groups: int) -> dict[str, Callable[[], Any]]:
     """Makes PyTorch's steps, on the same weights and batch."""
-    from experiments.bench import torch_pcgrad
+    from experiments.bench import torch_reconcilers
 
     params, batch = jax.tree.map(np.array, (problem.params, problem.batch))
-    calls, values = torch_pcgrad.steps(params, batch, groups, LEARNING_RATE)
+    calls, values = torch_reconcilers.steps(params, batch, groups, LEARNING_RATE)
     expected = problem.objectives(problem.params, problem.batch)
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
     return calls
+
+
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Measures all sizes."""
+    sizes = itertools.product(options.widths, options.batches, options.groups)
+    for width, batch, groups in sizes:
+        yield measure(options, groups, width, batch)
 
 
 def main(options: Options) -> list[Row]:
@@ -236,18 +243,7 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    some = ("groups", "widths", "batches")
-    timing.check_numbers(options, least={"groups": 2}, some=some)
-    options, about = timing.begin(
-        options, groups=(4,), widths=(32,), batches=(128,), rounds=3
-    )
-    sizes = itertools.product(options.widths, options.batches, options.groups)
-    tasks = [
-        functools.partial(measure, options, groups, width, batch)
-        for width, batch, groups in sizes
-    ]
-    name = f"jacobian-{timing.setting(about)}"
-    (rows,) = timing.measured(options, about, {name: Row}, tasks)
+    (rows,) = timing.run(options, {"jacobian-{}": Row}, tasks)
     return rows
 
 

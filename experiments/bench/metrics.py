@@ -6,24 +6,27 @@ same NumPy columns, and their results are compared.
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from experiments.bench import timing
-from experiments.bench.metric_frame import (
-    Cohort,
-    compared,
-    metric_frame,
-    rates_with_intervals,
-)
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import metrics
+
+RATES = {
+    "selection_rate": metrics.selection_rate,
+    "true_positive_rate": metrics.true_positive_rate,
+    "false_positive_rate": metrics.false_positive_rate,
+}
+TAIL = 0.025
+"""Tail probability at each end of the intervals."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,16 @@ class Options(timing.MemoryOptions):
       fairlearn: Compare with fairlearn, if it is installed.
     """
 
-    sizes: tuple[int, ...] = (10_000, 100_000)
+    sizes: Annotated[Numbers, Limit(some=True, quick=(2000,))] = (10_000, 100_000)
     groups: int = 6
-    replicates: int = 2000
-    fairlearn_replicates: int = 50
-    auroc_rows: int = 20_000
-    auroc_replicates: int = 1000
-    sklearn_replicates: int = 10
-    delong_rows: int = 223_414
-    count_rows: int = 10_000_000
-    rounds: int = 9
+    replicates: Annotated[int, Limit(quick=100)] = 2000
+    fairlearn_replicates: Annotated[int, Limit(quick=5)] = 50
+    auroc_rows: Annotated[int, Limit(quick=2000)] = 20_000
+    auroc_replicates: Annotated[int, Limit(quick=20)] = 1000
+    sklearn_replicates: Annotated[int, Limit(quick=2)] = 10
+    delong_rows: Annotated[int, Limit(quick=2000)] = 223_414
+    count_rows: Annotated[int, Limit(quick=100_000)] = 10_000_000
+    rounds: Annotated[int, Limit(quick=3)] = 9
     fairlearn: bool = True
 
 
@@ -75,13 +78,135 @@ class Row(timing.Row):
     note: Annotated[str, Cell("note")] = ""
 
 
+@dataclass(frozen=True)
+class Cohort:
+    """Columns of one table."""
+
+    labels: np.ndarray
+    scores: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def make(cls, rows: int, groups: int, seed: int = 0) -> "Cohort":
+        """Makes scores whose ranking differs somewhat between groups."""
+        rng = np.random.default_rng(seed)
+        group = rng.integers(0, groups, rows, dtype=np.int32)
+        labels = rng.random(rows, dtype=np.float32) < 0.1 + 0.02 * group
+        noise = rng.standard_normal(rows, dtype=np.float32)
+        scores = noise + (1 + 0.05 * group.astype(np.float32)) * labels
+        predictions = scores >= 1
+        return cls(labels.astype(np.int8), scores, predictions.astype(np.int8), group)
+
+
+def summaries(rates: jax.Array, overall: jax.Array) -> dict[str, jax.Array]:
+    """Computes MetricFrame's summaries of rates ``[..., G]`` and overall ``[...]``."""
+    least, most = jnp.nanmin(rates, axis=-1), jnp.nanmax(rates, axis=-1)
+    from_overall = rates / overall[..., None]
+    return {
+        "overall": overall,
+        "by_group": rates,
+        "group_min": least,
+        "group_max": most,
+        "difference": most - least,
+        "difference_to_overall": jnp.nanmax(jnp.abs(rates - overall[..., None]), -1),
+        "ratio": least / most,
+        "ratio_to_overall": jnp.nanmin(
+            jnp.minimum(from_overall, 1 / from_overall), axis=-1
+        ),
+    }
+
+
+def all_summaries(counts: metrics.GroupCounts) -> dict[str, dict[str, jax.Array]]:
+    """Computes the summaries of every rate."""
+    everyone = metrics.GroupCounts(jnp.sum(counts.counts, axis=-3, keepdims=True))
+    return {
+        name: summaries(rate(counts), rate(everyone)[..., 0])
+        for name, rate in RATES.items()
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_replicates"))
+def rates_with_intervals(
+    key: jax.Array,
+    labels: jax.Array,
+    predictions: jax.Array,
+    groups: jax.Array,
+    *,
+    num_groups: int,
+    num_replicates: int,
+) -> tuple[Any, Any, Any]:
+    """Computes rates, gaps and ratios, their intervals and their replicates."""
+    counts = metrics.group_counts(labels, predictions, groups, num_groups=num_groups)
+    # As in fairlearn, rows are resampled without regard to groups.
+    drawn = metrics.multinomial_bootstrap(
+        key, counts, num_replicates=num_replicates, within="table"
+    )
+    replicates = all_summaries(drawn)
+    ends = jax.tree.map(
+        lambda values: jnp.nanquantile(values, jnp.array([TAIL, 1 - TAIL]), axis=0),
+        replicates,
+    )
+    return all_summaries(counts), ends, replicates
+
+
+def metric_frame(cohort: Cohort, replicates: int) -> tuple[float, Any]:
+    """Computes fairlearn's frame, and measures the seconds."""
+    import fairlearn.metrics
+
+    start = time.perf_counter()
+    frame = fairlearn.metrics.MetricFrame(
+        metrics={name: getattr(fairlearn.metrics, name) for name in RATES},
+        y_true=cohort.labels,
+        y_pred=cohort.predictions,
+        sensitive_features=cohort.groups,
+        n_boot=replicates,
+        ci_quantiles=[TAIL, 1 - TAIL],
+        random_state=0,
+    )
+    return time.perf_counter() - start, frame
+
+
+def compared(
+    estimates: Any, replicates: Any, frame: Any, num_replicates: int
+) -> tuple[float, float]:
+    """Computes the estimates' largest difference, and the ends' largest normal score.
+
+    The score of an interval's end is in standard deviations of the same quantile, in
+    draws of as many of our replicates as fairlearn had.
+    """
+    pairs = {
+        "overall": (frame.overall, frame.overall_ci),
+        "by_group": (frame.by_group, frame.by_group_ci),
+    }
+    methods = {"": "between_groups", "_to_overall": "to_overall"}
+    calls = {name: (name, {}) for name in ("group_min", "group_max")} | {
+        f"{kind}{suffix}": (kind, {"method": method})
+        for kind in ("difference", "ratio")
+        for suffix, method in methods.items()
+    }
+    for name, (kind, how) in calls.items():
+        ends = getattr(frame, f"{kind}_ci")(**how)
+        pairs[name] = (getattr(frame, kind)(**how), ends)
+    rng = np.random.default_rng(0)
+    worst, score = 0.0, 0.0
+    for rate in RATES:
+        for name, (estimate, ends) in pairs.items():
+            gap = np.asarray(estimates[rate][name]) - np.asarray(estimate[rate], float)
+            worst = max(worst, float(np.abs(gap).max()))
+            values = np.asarray(replicates[rate][name], float)
+            drawn = values[rng.integers(0, len(values), (400, num_replicates))]
+            for share, end in zip((TAIL, 1 - TAIL), ends, strict=True):
+                quantiles = np.quantile(drawn, share, axis=1)
+                away = np.abs(np.asarray(end[rate], float) - quantiles.mean(0))
+                score = max(score, float(np.max(away / quantiles.std(0))))
+    return worst, score
+
+
 def clocked(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
     """Times a call, and returns the fields of a row."""
     found, _ = timing.clocked(call, None, rounds)
-    return {
-        "milliseconds": found["milliseconds"],
-        "compile_seconds": found["first_seconds"],
-    }
+    return found | {"compile_seconds": found.pop("first_seconds")}
 
 
 def against(name: str, seconds: float, ours: dict[str, Any]) -> dict[str, Any]:
@@ -136,25 +261,22 @@ def measure_auroc(options: Options) -> Row:
         functools.partial(jax.jit(run), jax.random.key(0), *columns), options.rounds
     )
     rng = np.random.default_rng(0)
-    cells = [
-        [
-            np.flatnonzero((cohort.groups == group) & (cohort.labels == label))
-            for label in (0, 1)
-        ]
-        for group in range(options.groups)
-    ]
+    cell = 2 * cohort.groups + cohort.labels
+    cells = [np.flatnonzero(cell == number) for number in range(2 * options.groups)]
 
     def theirs(draw: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-        drawn = [np.concatenate([draw(cell) for cell in group]) for group in cells]
-        return [roc_auc_score(cohort.labels[r], cohort.scores[r]) for r in drawn]
+        drawn = [draw(rows) for rows in cells]
+        pairs = zip(drawn[::2], drawn[1::2], strict=True)
+        groups = map(np.concatenate, pairs)
+        return [roc_auc_score(cohort.labels[r], cohort.scores[r]) for r in groups]
 
     def loop() -> None:
         for _ in range(timed):
-            theirs(lambda cell: rng.choice(cell, cell.size))
+            theirs(lambda rows: rng.choice(rows, rows.size))
 
     seconds = timing.timed(loop)
     found = metrics.group_auroc(*columns, num_groups=options.groups)
-    difference = np.abs(np.asarray(found) - theirs(lambda cell: cell)).max()
+    difference = np.abs(np.asarray(found) - theirs(lambda rows: rows)).max()
     return Row(
         *("AUROC bootstrap", options.auroc_rows, options.groups, number),
         **ours,
@@ -186,37 +308,25 @@ def measure_counts(options: Options, groups: int) -> Row:
     return Row("counts", options.count_rows, groups, **found, note=note)
 
 
+def tasks(options: Options) -> Iterator[list[Row]]:
+    """Measures all tasks."""
+    yield [
+        *(measure_rates(options, rows) for rows in options.sizes),
+        measure_auroc(options),
+        measure_delong(options),
+        *(measure_counts(options, n * options.groups) for n in (1, 10)),
+    ]
+
+
 def main(options: Options) -> list[Row]:
     """Measures, prints and saves.
 
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    timing.check_numbers(options, some=("sizes",))
-    options, about = timing.begin(
-        options,
-        sizes=(2000,),
-        replicates=100,
-        fairlearn_replicates=5,
-        auroc_rows=2000,
-        auroc_replicates=20,
-        sklearn_replicates=2,
-        delong_rows=2000,
-        count_rows=100_000,
-        rounds=3,
-    )
-    about["scikit-learn"] = version("scikit-learn")
-    if timing.installed("fairlearn"):
-        about["fairlearn"] = version("fairlearn")
-
-    def tasks() -> Iterator[Row]:
-        yield from (measure_rates(options, rows) for rows in options.sizes)
-        yield measure_auroc(options)
-        yield measure_delong(options)
-        yield from (measure_counts(options, n * options.groups) for n in (1, 10))
-
-    name = f"metrics-{timing.setting(about)}"
-    (rows,) = timing.measured(options, about, {name: Row}, [tasks], width=150)
+    packages = ["scikit-learn", *filter(timing.installed, ["fairlearn"])]
+    kinds = {"metrics-{}": Row}
+    (rows,) = timing.run(options, kinds, tasks, packages=packages, width=150)
     return rows
 
 

@@ -6,12 +6,12 @@ the same arrays and are called in turns, and their results are compared.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from typing import Annotated
 
-from experiments.bench import aif360_mitigation, timing
-from experiments.bench.mitigation_tasks import Row, measure_odds, measure_repair
+from experiments.bench import aif360_mitigation, mitigation_tasks, timing
+from experiments.bench.mitigation_tasks import Row, measure_odds
 from experiments.bench.pipeline_at_scale import measure_pipeline
-from experiments.bench.reduction_tasks import measure_reduction
+from experiments.bench.timing import Limit, Numbers
 from experiments.intersectional.learners import LearnerName
 
 
@@ -34,34 +34,41 @@ class Options(timing.MemoryOptions):
       aif360: Compare with AIF360, if it is installed.
     """
 
-    sizes: tuple[int, ...] = (10_000, 100_000)
-    features: int = 50
-    groups: int = 10
-    odds_sizes: tuple[int, ...] = (10_000, 150_000)
-    rounds: int = 9
-    repair_rounds: int = 3
-    reduction_sizes: tuple[int, ...] = (20_000,)
-    reduction_features: int = 30
-    reduction_rounds: int = 3
-    members: int = 376_357
+    sizes: Annotated[Numbers, Limit(quick=(4000,))] = (10_000, 100_000)
+    features: Annotated[int, Limit(quick=3)] = 50
+    groups: Annotated[int, Limit(2)] = 10
+    odds_sizes: Annotated[Numbers, Limit(quick=(2000,))] = (10_000, 150_000)
+    rounds: Annotated[int, Limit(quick=2)] = 9
+    repair_rounds: Annotated[int, Limit(quick=1)] = 3
+    reduction_sizes: Annotated[Numbers, Limit(quick=(1000,))] = (20_000,)
+    reduction_features: Annotated[int, Limit(quick=5)] = 30
+    reduction_rounds: Annotated[int, Limit(quick=1)] = 3
+    members: Annotated[int, Limit(0, quick=0)] = 376_357
     learner: LearnerName = "xgboost"
     aif360: bool = True
 
+    @property
+    def against_aif360(self) -> bool:
+        """Whether AIF360 is compared with."""
+        return self.aif360 and aif360_mitigation.installed()
 
-def tasks(options: Options, *, aif360: bool) -> Iterator[Row]:
+
+def tasks(options: Options) -> Iterator[Row]:
     """Measures all tasks, in the table's order."""
-    groups, rounds = options.groups, options.rounds
+    groups, rounds, aif360 = options.groups, options.rounds, options.against_aif360
+    features, repair_rounds = options.reduction_features, options.repair_rounds
     for rows in options.sizes:
-        yield measure_repair(
-            rows, options.features, groups, rounds=options.repair_rounds, aif360=aif360
+        yield mitigation_tasks.measure_repair(
+            rows, options.features, groups, rounds=repair_rounds, aif360=aif360
         )
     for rows in options.odds_sizes:
         yield measure_odds(rows, rounds=rounds, aif360=aif360)
     for rows in options.odds_sizes:
         yield measure_odds(rows, rounds=rounds, groups=groups)
     for rows in options.reduction_sizes:
-        features = options.reduction_features
-        yield measure_reduction(rows, features, groups, rounds=options.reduction_rounds)
+        yield mitigation_tasks.measure_reduction(
+            rows, features, groups, rounds=options.reduction_rounds
+        )
     if options.members:
         yield measure_pipeline(options.members, learner=options.learner)
 
@@ -72,28 +79,14 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    timing.check_numbers(options, least={"members": 0, "groups": 2})
-    options, about = timing.begin(
+    packages = ["scipy", "scikit-learn", "fairlearn"]
+    if options.against_aif360:
+        packages += ["aif360", "BlackBoxAuditing"]
+    (rows,) = timing.run(
         options,
-        sizes=(4000,),
-        features=3,
-        odds_sizes=(2000,),
-        rounds=2,
-        repair_rounds=1,
-        reduction_sizes=(1000,),
-        reduction_features=5,
-        reduction_rounds=1,
-        members=0,
-    )
-    there = options.aif360 and aif360_mitigation.installed()
-    about |= {name: version(name) for name in ("scipy", "scikit-learn", "fairlearn")}
-    if there:
-        about |= {name: version(name) for name in ("aif360", "BlackBoxAuditing")}
-    (rows,) = timing.measured(
-        options,
-        about,
-        {f"mitigation-{timing.setting(about)}": Row},
-        [lambda: tasks(options, aif360=there)],
+        {"mitigation-{}": Row},
+        lambda options: [tasks(options)],
+        packages=packages,
         width=170,
     )
     return rows

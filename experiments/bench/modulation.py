@@ -7,7 +7,7 @@ ratios to the plain joint step, with both steps run in turns.
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,16 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import timing
-from experiments.bench.modulation_steps import (
-    LARGE,
-    SMALL,
-    Problem,
-    Size,
-    host_transfers,
-    make_steps,
-)
-from experiments.bench.timing import Cell
+from experiments.bench import modulation_steps, timing
+from experiments.bench.modulation_steps import Problem, Size
+from experiments.bench.timing import Cell, Limit, Numbers
 
 COMPARED = {"plain": False, "MultiFair, released": True}
 """Steps that PyTorch has too -> whether they modulate."""
@@ -46,10 +39,10 @@ class Options(timing.MemoryOptions):
       pytorch: Compare with the released algorithm in PyTorch, if it is installed.
     """
 
-    groups: int = 6
-    small: tuple[int, ...] = (32, 128, 512, 1024)
-    large: tuple[int, ...] = (32, 256)
-    rounds: int = 15
+    groups: Annotated[int, Limit(2)] = 6
+    small: Annotated[Numbers, Limit(quick=(32,))] = (32, 128, 512, 1024)
+    large: Annotated[Numbers, Limit(quick=())] = (32, 256)
+    rounds: Annotated[int, Limit(quick=3)] = 15
     pytorch: bool = True
 
 
@@ -91,7 +84,8 @@ class Compiled:
         self.batch = batch
         self.state = jax.tree.map(jnp.copy, state)
         self._step, self.fields = timing.compiled(step, state, batch, donate_argnums=0)
-        self.fields["from_host"] = len(host_transfers(self._step.as_text() or ""))
+        text = self._step.as_text() or ""
+        self.fields["from_host"] = len(modulation_steps.host_transfers(text))
 
     def again(self) -> "Compiled":
         """Returns the same program with a separate state."""
@@ -106,12 +100,12 @@ class Compiled:
         jax.block_until_ready(self.state)
 
 
-def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
+def measure(options: Options, size: Size, batch: int) -> Iterator[Row | TorchRow]:
     """Measures all steps of one model on one batch."""
     problem = Problem.make(size, batch, options.groups)
     compiled = {
         name: Compiled(step, state, problem.batch)
-        for name, (step, state) in make_steps(problem).items()
+        for name, (step, state) in modulation_steps.make_steps(problem).items()
     }
     # The difference between two runs of the same program is noise.
     compiled["plain, again"] = compiled["plain"].again()
@@ -128,18 +122,15 @@ def measure(options: Options, size: Size, batch: int) -> list[Row | TorchRow]:
         name: functools.partial(run, number) for name, run in compiled.items()
     }
     times = timing.in_turns(turns, options.rounds)
-    rows: list[Row | TorchRow] = [
-        Row(
+    for name, run in compiled.items():
+        yield Row(
             *(size.name, batch, name),
             ratio=timing.median(times[name] / times["plain"]),
             milliseconds=1e3 * timing.median(times[name]) / number,
             **run.fields,
         )
-        for name, run in compiled.items()
-    ]
     if differences:
-        rows += _against(options, problem, turns, number, differences)
-    return rows
+        yield from _against(options, problem, turns, number, differences)
 
 
 def _difference(problem: Problem, run: Compiled, *, released: bool) -> float:
@@ -159,7 +150,7 @@ def _against(
     ours: dict[str, Callable[[], Any]],
     number: int,
     differences: dict[str, float],
-) -> list[TorchRow]:
+) -> Iterator[TorchRow]:
     """Times both libraries' steps in turns, PyTorch's on the fastest thread count."""
     from experiments.bench.torch_multifair import turn
 
@@ -167,10 +158,9 @@ def _against(
     for name, released in COMPARED.items():
         calls[f"torch {name}"] = turn(problem, number, released=released)
     times = timing.in_turns(calls, options.rounds)
-    rows = []
     for name in COMPARED:
         mine, theirs = times[name], times[f"torch {name}"]
-        row = TorchRow(
+        yield TorchRow(
             *(problem.size.name, len(problem.batch["labels"]), name),
             milliseconds=1e3 * timing.median(mine) / number,
             over_plain=timing.median(mine / times["plain"]),
@@ -179,8 +169,6 @@ def _against(
             ratio=timing.median(theirs / mine),
             difference=differences[name],
         )
-        rows.append(row)
-    return rows
 
 
 def distance(start: Any, ours: Any, theirs: Any) -> float:
@@ -207,6 +195,14 @@ def _without_keys(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
     return np.concatenate([query, value])
 
 
+def tasks(options: Options) -> Iterator[Iterator[Row | TorchRow]]:
+    """Measures both models on all batches."""
+    small, large = modulation_steps.SMALL, modulation_steps.LARGE
+    for size, batches in ((small, options.small), (large, options.large)):
+        for batch in batches:
+            yield measure(options, size, batch)
+
+
 def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
     """Measures, prints and saves.
 
@@ -218,16 +214,8 @@ def main(options: Options) -> tuple[list[Row], list[TorchRow]]:
         raise ValueError("--small or --large must have a number of patients; got none.")
     if min(batches) < 2:
         raise ValueError(f"--small and --large must be 2 or more; got {min(batches)}.")
-    timing.check_numbers(options, least={"groups": 2})
-    options, about = timing.begin(options, small=(32,), large=(), rounds=3)
-    tasks = [
-        functools.partial(measure, options, size, batch)
-        for size, batches in ((SMALL, options.small), (LARGE, options.large))
-        for batch in batches
-    ]
-    where = timing.setting(about)
-    kinds = {f"modulation-{where}": Row, f"modulation-torch-{where}": TorchRow}
-    steps, against = timing.measured(options, about, kinds, tasks)
+    kinds = {"modulation-{}": Row, "modulation-torch-{}": TorchRow}
+    steps, against = timing.run(options, kinds, tasks)
     return steps, against
 
 

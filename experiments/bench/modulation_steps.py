@@ -18,14 +18,7 @@ from flax import nnx
 
 import fairjax
 from experiments.multifair.reconciled import share_of_loss
-from fairjax import modulation, training
-from fairjax.models import (
-    MLP,
-    MultimodalClassifier,
-    MultimodalOutputs,
-    SeriesEncoder,
-    functional,
-)
+from fairjax import models, modulation, training
 from fairjax.training import TrainState, TrainStep
 
 MODALITIES = ("labs", "vitals")
@@ -86,7 +79,7 @@ class Problem:
     params: Any
     labels: Any
     batch: dict[str, Any]
-    apply: Callable[..., MultimodalOutputs]
+    apply: Callable[..., models.MultimodalOutputs]
 
     @classmethod
     def make(
@@ -97,14 +90,14 @@ class Problem:
         The seed is for the patients; the weights are the same with every seed.
         """
         shape = (size.width, size.depth, size.num_heads)
-        rngs = nnx.Rngs(0)
+        rngs, table = nnx.Rngs(0), (size.num_features, (2 * size.width,), size.width)
         encoders = {
-            "labs": MLP(size.num_features, (2 * size.width,), size.width, rngs=rngs),
-            "vitals": SeriesEncoder(
+            "labs": models.MLP(*table, rngs=rngs),
+            "vitals": models.SeriesEncoder(
                 NUM_VARIABLES, *shape, max_length=size.length, rngs=rngs
             ),
         }
-        model = MultimodalClassifier(
+        model = models.MultimodalClassifier(
             encoders,
             dict.fromkeys(encoders, size.width),
             width=size.width,
@@ -113,7 +106,7 @@ class Problem:
             dropout=0.0,
             rngs=rngs,
         )
-        apply, params = functional(model)
+        apply, params = models.functional(model)
         labels = modulation.modality_labels(
             params,
             {name: [f"encoders/{name}"] for name in MODALITIES},
@@ -126,11 +119,11 @@ class Problem:
         self, transform: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
         """Makes the transformation of the model's gradient, and the optimisers."""
+
         # A label for each leaf: `partition` would hide a part with a single label.
-        parts = {
-            key: jax.tree.map(lambda _, key=key: _part(key), tree)
-            for key, tree in self.params.items()
-        }
+        def part(path, _):
+            return "auxiliary" if path[0].key == "auxiliary" else "model"
+
         return optax.partition(
             {
                 "model": optax.chain(
@@ -140,7 +133,7 @@ class Problem:
                 ),
                 "auxiliary": optax.adamw(HEADS_RATE, weight_decay=HEADS_DECAY),
             },
-            parts,
+            jax.tree.map_with_path(part, self.params),
         )
 
     def multifair(
@@ -187,7 +180,7 @@ def joint_loss(problem: Problem, *, penalised: bool = False):
 
 
 def _penalty(
-    outputs: MultimodalOutputs, extra: dict[str, jax.Array], opt_state: Any
+    outputs: models.MultimodalOutputs, extra: dict[str, jax.Array], opt_state: Any
 ) -> jax.Array:
     """Computes the sum of MultiFair's direction and fairness terms."""
     fused, alone = outputs.logits[:, 0], outputs.unimodal_logits[..., 0]
@@ -230,10 +223,6 @@ def make_steps(problem: Problem) -> dict[str, tuple[TrainStep, TrainState]]:
         tx = problem.optimiser(transform)
         made[name] = training.make_loss_step(loss_fn, tx), _begin(problem, tx)
     return made | {"dual level": _dual_level(problem)}
-
-
-def _part(key: str) -> str:
-    return "auxiliary" if key == "auxiliary" else "model"
 
 
 def host_transfers(compiled: str) -> list[str]:

@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from flax import nnx
 
 from experiments.bench import timing
-from experiments.bench.timing import Cell, median
+from experiments.bench.timing import Cell, Limit, median
 from fairjax import training
 from fairjax.data import FairVLMed, buckets, decode
 from fairjax.data.prefetch import prefetch
@@ -33,6 +33,8 @@ from fairjax.models import MultimodalClassifier, TextEncoder, ViT, functional
 VOCABULARY = 4096
 LONGEST = 512
 _HEADS = 4
+# The time at which batches are loaded, in words.
+_LOADED = ("when asked for", "ahead")
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Options(timing.Options):
       quick: Use a small archive, once.
     """
 
-    subjects: int = 320
-    side: int = 200
-    image_size: int = 128
+    subjects: Annotated[int, Limit(10, quick=60)] = 320
+    side: Annotated[int, Limit(quick=32)] = 200
+    image_size: Annotated[int, Limit(quick=16)] = 128
     num_buckets: int = 4
     batch_size: int = 32
-    epochs: int = 2
-    runs: int = 3
-    width: int = 128
-    depth: int = 2
-    seed: int = 0
+    epochs: Annotated[int, Limit(quick=1)] = 2
+    runs: Annotated[int, Limit(quick=1)] = 3
+    width: Annotated[int, Limit(quick=16)] = 128
+    depth: Annotated[int, Limit(quick=1)] = 2
+    seed: Annotated[int, Limit(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Row(timing.Row):
       waited: Seconds of each run in which steps waited for data.
     """
 
-    ahead: Annotated[bool, Cell("loaded", of=lambda row: row.loaded, left=True)]
+    ahead: Annotated[bool, Cell("loaded", of=lambda row: _LOADED[row.ahead], left=True)]
     lengths: Annotated[int, Cell("lengths")]
     padding: Annotated[
         float, Cell("padding %", ".0f", of=lambda row: 100 * row.padding)
@@ -100,11 +102,6 @@ class Row(timing.Row):
             of=lambda row: 100 * median(row.waited) / median(row.wall),
         ),
     ]
-
-    @property
-    def loaded(self) -> str:
-        """The time at which batches are loaded, in words."""
-        return "ahead" if self.ahead else "when asked for"
 
     def each(self, seconds: list[float]) -> float:
         """Computes the milliseconds of a step."""
@@ -204,7 +201,7 @@ def timed(
         state, _ = jax.block_until_ready(step(state, batch))
 
 
-def measure(source: Any, options: Options) -> list[Row]:
+def measure(source: Any, options: Options) -> Iterator[Row]:
     """Measures every way of loading, in turns."""
     lengths = [len(numbered(record["note"].decode())) for record in source]
     step, state = make_step(options)
@@ -229,15 +226,24 @@ def measure(source: Any, options: Options) -> list[Row]:
         loader = load(source, options, plan(number, options.epochs, run))
         batches = prefetch(loader) if ahead else map(jax.device_put, loader)
         found[ahead, number].append(timed(step, state, batches))
-    rows = []
     for (ahead, number), taken in found.items():
         padding = buckets.padding_share(lengths, bounds[number])
         examples = options.epochs * len(lengths)
         steps = sum(1 for _ in plan(number, options.epochs, 0))
         wall, waited = map(list, zip(*taken, strict=True))
-        row = Row(ahead, len(bounds[number]), padding, examples, steps, wall, waited)
-        rows.append(row)
-    return rows
+        yield Row(ahead, len(bounds[number]), padding, examples, steps, wall, waited)
+
+
+def tasks(options: Options) -> Iterator[Iterator[Row]]:
+    """Prepares an archive, and measures every way of loading the archive's examples."""
+    with tempfile.TemporaryDirectory() as name:
+        raw = Path(name) / "raw"
+        write_archive(raw, options.subjects, options.side, options.seed)
+        builder: Any = FairVLMed(data_dir=Path(name) / "prepared")
+        config = tfds.download.DownloadConfig(manual_dir=raw)
+        tfds.disable_progress_bar()
+        builder.download_and_prepare(download_config=config)
+        yield measure(builder.as_data_source("train"), options)
 
 
 def main(options: Options) -> list[Row]:
@@ -246,31 +252,8 @@ def main(options: Options) -> list[Row]:
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    timing.check_numbers(options, least={"subjects": 10, "seed": 0})
-    options, about = timing.begin(
-        options,
-        subjects=60,
-        side=32,
-        image_size=16,
-        epochs=1,
-        runs=1,
-        width=16,
-        depth=1,
-    )
-    with tempfile.TemporaryDirectory() as name:
-        raw = Path(name) / "raw"
-        write_archive(raw, options.subjects, options.side, options.seed)
-        builder: Any = FairVLMed(data_dir=Path(name) / "prepared")
-        config = tfds.download.DownloadConfig(manual_dir=raw)
-        tfds.disable_progress_bar()
-        builder.download_and_prepare(download_config=config)
-        (rows,) = timing.measured(
-            options,
-            about,
-            {f"pipeline-{jax.default_backend()}": Row},
-            [lambda: measure(builder.as_data_source("train"), options)],
-            width=120,
-        )
+    kinds = {f"pipeline-{jax.default_backend()}": Row}
+    (rows,) = timing.run(options, kinds, tasks, width=120)
     return rows
 
 

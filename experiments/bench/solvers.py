@@ -5,11 +5,10 @@ from the Gram matrix of the same rows as TorchJD's method. The two are timed in 
 after their updates are compared.
 """
 
-import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jax
@@ -20,17 +19,12 @@ import optax
 import fairjax
 from experiments.bench import timing
 from experiments.bench.jacobian import LEARNING_RATE, Problem
-from experiments.bench.solver_methods import (
-    IN_A_ROW,
-    METHODS,
-    Method,
-    Ours,
-    draw_rows,
-)
-from experiments.bench.timing import Cell
+from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import steps
 from fairjax.reconcilers.core import Step
 
+IN_A_ROW = 12
+"""Number of updates in a turn, in the compiled loop and one by one."""
 LONG = 0.1
 """If a turn of TorchJD would take longer, in seconds, it has one update per draw."""
 
@@ -51,13 +45,13 @@ class Options(timing.MemoryOptions):
       pytorch: Compare with TorchJD, if it is installed.
     """
 
-    sizes: tuple[int, ...] = (2, 8, 32, 128)
+    sizes: Annotated[Numbers, Limit(2, some=True, quick=(4,))] = (2, 8, 32, 128)
     draws: int = 3
-    rounds: int = 15
+    rounds: Annotated[int, Limit(quick=3)] = 15
     limit: float = 2.0
-    objectives: tuple[int, ...] = (2, 8, 32)
-    width: int = 708
-    batch: int = 1024
+    objectives: Annotated[Numbers, Limit(2, some=True, quick=(4,))] = (2, 8, 32)
+    width: Annotated[int, Limit(quick=32)] = 708
+    batch: Annotated[int, Limit(quick=128)] = 1024
     pytorch: bool = True
 
 
@@ -95,6 +89,140 @@ class ShareRow(timing.Row):
     share: Annotated[float, Cell("K x K %", ".2f", of=lambda row: 100 * row.share)]
 
 
+def common_descent_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
+    """Computes how far MGDA's weights miss their optimality condition; 0 if optimal."""
+    inner = gramian @ weights
+    return float((weights @ inner - inner.min()) / np.diagonal(gramian).mean())
+
+
+def bargain_gap(gramian: np.ndarray, weights: np.ndarray) -> float:
+    """Computes the largest relative deviation of ``w (G w)`` from the mean."""
+    shares = weights * (gramian @ weights)
+    return float(np.abs(shares / shares.mean() - 1).max())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of both libraries, with equal settings.
+
+    Attributes:
+      name: TorchJD's name.
+      steps: Our steps.
+      options: TorchJD's arguments; None stands for K.
+      tolerance: Tolerance of the updates' relative difference; None if both libraries
+        draw at random.
+      ordered: Makes our first step from an ``order``, if TorchJD draws an order.
+      gap: Computes how far weights are from the solution of the method's problem, if
+        TorchJD's weights may not solve the problem.
+      settings: Settings that differ from the defaults.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    tolerance: float | None = 1e-3
+    ordered: Callable[..., Step] | None = None
+    gap: Callable[[np.ndarray, np.ndarray], float] | None = None
+    settings: str = ""
+
+    def torchjd_options(self, size: int) -> dict[str, Any]:
+        """Returns TorchJD's arguments for ``size`` rows."""
+        return {k: size if v is None else v for k, v in self.options.items()}
+
+
+_GRADVAC = functools.partial(steps.gradvac, beta=0.5)
+METHODS = (
+    Method(
+        "PCGrad",
+        (steps.project_conflicts(), steps.combine("sum")),
+        ordered=steps.project_conflicts,
+    ),
+    Method(
+        "GradVac",
+        (_GRADVAC(), steps.combine("sum")),
+        ordered=_GRADVAC,
+        settings="beta .5",
+    ),
+    Method("UPGrad", (steps.upgrad(ridge=1e-4),), settings="ridge 1e-4"),
+    Method("DualProj", (steps.dualproj(ridge=1e-4),), settings="ridge 1e-4"),
+    Method("MGDA", (steps.mgda(),), gap=common_descent_gap),
+    Method("CAGrad", (steps.cagrad(0.5),), {"c": 0.5}, settings="c .5"),
+    Method(
+        "NashMTL",
+        (steps.nash_mtl(max_norm=1.0),),
+        {"n_tasks": None},
+        gap=bargain_gap,
+        settings="max_norm 1",
+    ),
+    Method(
+        "FairGrad",
+        (steps.fairgrad_alpha(1.0),),
+        {"alpha": 1.0},
+        gap=bargain_gap,
+        settings="alpha 1",
+    ),
+    # The weights of IMTL-G are divided by a sum that may nearly cancel.
+    Method("IMTLG", (steps.imtl_g(),), tolerance=3e-3),
+    Method("AlignedMTL", (steps.aligned_mtl(),), settings="min"),
+    Method("ConFIG", (steps.conflict_free(),)),
+    Method("Random", (steps.random_weighting(),), tolerance=None),
+)
+
+
+@dataclass
+class Ours:
+    """One method's K x K part, compiled: by itself and within a loop.
+
+    Attributes:
+      chain: The steps.
+      grams: Gram matrices ``[D, K, K]`` of the draws.
+      compile_seconds: Compilation of the part by itself, including its first run.
+    """
+
+    chain: Sequence[Step]
+    grams: jax.Array
+    compile_seconds: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        size = self.grams.shape[1]
+        self._state = tuple(step.init(size) for step in self.chain)
+        self._each = list(self.grams)
+        self._many = jnp.resize(self.grams, (IN_A_ROW, size, size))
+        self._alone = jax.jit(self._update)
+        self._loop = jax.jit(functools.partial(jax.lax.scan, self._update))
+        self.compile_seconds = timing.timed(lambda: self(0))
+
+    def _update(self, state: Any, gramian: jax.Array) -> tuple[Any, jax.Array]:
+        coefficients = jnp.eye(len(gramian), dtype=gramian.dtype)
+        states = []
+        for step, own in zip(self.chain, state, strict=True):
+            coefficients, own = step.update(coefficients, gramian, own)
+            states.append(own)
+        return tuple(states), coefficients[0]
+
+    def __call__(self, draw: int) -> jax.Array:
+        """Computes the weights ``[K]`` of one draw, and waits for them."""
+        return jax.block_until_ready(self._alone(self._state, self._each[draw])[1])
+
+    def loop(self) -> None:
+        """Runs a compiled loop of ``IN_A_ROW`` updates, as a training loop does."""
+        jax.block_until_ready(self._loop(self._state, self._many))
+
+
+def draw_rows(size: int, draws: int) -> list[np.ndarray]:
+    """Draws Gaussian rows ``[K, 2 K + 4]`` of unequal lengths, less half their mean.
+
+    Somewhat more than half of the pairs conflict.
+    """
+    rng = np.random.default_rng(size)
+    found = []
+    for _ in range(draws):
+        rows = rng.normal(size=(size, 2 * size + 4))
+        rows = (rows - rows.mean(axis=0) / 2) * rng.uniform(0.3, 3, (size, 1))
+        found.append(rows.astype(np.float32))
+    return found
+
+
 def measure(options: Options, method: Method, size: int) -> Row:
     """Measures one method at one K."""
     draws = draw_rows(size, options.draws)
@@ -105,7 +233,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
         # CVXPY warns about TorchJD's problems and their solutions.
         warnings.simplefilter("ignore", UserWarning)
         if options.pytorch and timing.installed("torchjd"):
-            from experiments.bench.torch_solvers import Theirs
+            from experiments.bench.torch_reconcilers import Theirs, set_fastest_threads
 
             difference, note = compare(method, draws, ours)
             notes.append(note)
@@ -115,12 +243,18 @@ def measure(options: Options, method: Method, size: int) -> Row:
             if seconds > options.limit:
                 notes.append(f"TorchJD left out: takes {seconds:.0f} s")
             else:
-                theirs.set_fastest_threads()
+                set_fastest_threads(lambda: theirs(0))
                 number = IN_A_ROW if IN_A_ROW * seconds < LONG else options.draws
                 calls["theirs"] = _one_by_one(theirs, options.draws, number)
         turns = timing.in_turns(calls, options.rounds)
     mine, loop = turns["ours"] / IN_A_ROW, turns["loop"] / IN_A_ROW
-    row = Row(
+    found = {}
+    if "theirs" in turns:
+        other = turns["theirs"] / number
+        found["ratio"] = timing.median(other / mine)
+        found["loop_ratio"] = timing.median(other / loop)
+        found["torchjd_milliseconds"] = 1e3 * timing.median(other)
+    return Row(
         method.name,
         size,
         milliseconds=1e3 * timing.median(mine),
@@ -128,15 +262,7 @@ def measure(options: Options, method: Method, size: int) -> Row:
         compile_seconds=ours.compile_seconds,
         difference=difference,
         note="; ".join(filter(None, notes)),
-    )
-    if "theirs" not in turns:
-        return row
-    other = turns["theirs"] / number
-    return dataclasses.replace(
-        row,
-        ratio=timing.median(other / mine),
-        loop_ratio=timing.median(other / loop),
-        torchjd_milliseconds=1e3 * timing.median(other),
+        **found,
     )
 
 
@@ -144,7 +270,7 @@ def compare(
     method: Method, draws: Sequence[np.ndarray], ours: Ours
 ) -> tuple[float | None, str]:
     """Finds the largest relative difference of the updates, and its reason."""
-    from experiments.bench import torch_solvers
+    from experiments.bench import torch_reconcilers
 
     if method.tolerance is None:
         return None, "drawn at random"
@@ -152,12 +278,12 @@ def compare(
     for draw, rows in enumerate(draws):
         solve = ours
         if method.ordered is not None:
-            orders = torch_solvers.seeded_orders(method.name, len(rows), seed=draw)
+            orders = torch_reconcilers.seeded_orders(method.name, len(rows), seed=draw)
             first = method.ordered(order=jnp.asarray(orders))
             solve = Ours((first, *method.steps[1:]), ours.grams)
         found = np.asarray(solve(draw), np.float64)
         options = method.torchjd_options(len(rows))
-        theirs = torch_solvers.Theirs(method.name, options, [rows])
+        theirs = torch_reconcilers.Theirs(method.name, options, [rows])
         wanted, weights = theirs.result(0, seed=draw)
         difference = np.linalg.norm(found @ rows - wanted) / np.linalg.norm(wanted)
         worst = max(worst, float(difference))
@@ -215,27 +341,22 @@ def _one_by_one(
     return run
 
 
+def tasks(options: Options) -> Iterator[Iterable[Row | ShareRow]]:
+    """Measures all methods, alone and within a training step."""
+    for size in options.sizes:
+        yield [measure(options, method, size) for method in METHODS]
+    for size in options.objectives:
+        yield training_shares(options, size)
+
+
 def main(options: Options) -> tuple[list[Row], list[ShareRow]]:
     """Measures, prints and saves.
 
     Raises:
       ValueError: If an option or a folder cannot be used.
     """
-    several = {"sizes": 2, "objectives": 2}
-    timing.check_numbers(options, least=several, some=several)
-    options, about = timing.begin(
-        options, sizes=(4,), objectives=(4,), width=32, batch=128, rounds=3
-    )
-
-    def against(size: int) -> list[Row]:
-        return [measure(options, method, size) for method in METHODS]
-
-    tasks = [functools.partial(against, size) for size in options.sizes] + [
-        functools.partial(training_shares, options, size) for size in options.objectives
-    ]
-    where = timing.setting(about)
-    kinds = {f"solvers-{where}": Row, f"solvers-share-{where}": ShareRow}
-    alone, shares = timing.measured(options, about, kinds, tasks)
+    kinds = {"solvers-{}": Row, "solvers-share-{}": ShareRow}
+    alone, shares = timing.run(options, kinds, tasks)
     return alone, shares
 
 

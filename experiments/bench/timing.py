@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
 import jax
 import numpy as np
@@ -56,6 +56,21 @@ class MemoryOptions(Options):
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+Numbers: TypeAlias = tuple[int, ...]
+
+
+class Limit(NamedTuple):
+    """Limits of an option, with which the option's type is annotated.
+
+    Attributes:
+      least: Smallest integer.
+      some: Whether the option must have at least one integer.
+      quick: The option's value with ``--quick``; by default, the given value.
+    """
+
+    least: int = 1
+    some: bool = False
+    quick: Any = None
 
 
 class Cell(NamedTuple):
@@ -198,12 +213,16 @@ def installed(*modules: str) -> bool:
     return None not in map(importlib.util.find_spec, modules)
 
 
-def environment(kept: bool) -> dict[str, Any]:
-    """Describes the machine and versions; ``kept``: whether freed memory is kept."""
+def environment(kept: bool, packages: Collection[str] = ()) -> dict[str, Any]:
+    """Describes the machine and versions.
+
+    Args:
+      kept: Whether freed memory is kept.
+      packages: Further packages whose versions matter.
+    """
     device = jax.devices()[0]
-    names = ["jax", "jaxlib", "optax", "numpy"]
-    if installed("torchjd"):
-        names += ["torch", "torchjd"]
+    torch = ("torch", "torchjd") if installed("torchjd") else ()
+    names = ("jax", "jaxlib", "optax", "numpy", *torch, *packages)
     return {
         "device": device.device_kind,
         "cores": num_cores(),
@@ -239,36 +258,47 @@ def show(columns: Sequence[str], rows: Sequence[Any], *, width: int) -> None:
     Console(width=width).print(table)
 
 
-def measured(
-    options: Options,
-    about: Mapping[str, Any],
+def run(
+    options: OptionsT,
     kinds: Mapping[str, type[Row]],
-    tasks: Iterable[Callable[[], Iterable[Row]]],
+    tasks: Callable[[OptionsT], Iterable[Iterable[Row]]],
     *,
+    packages: Collection[str] = (),
     width: int = 130,
 ) -> list[list[Any]]:
-    """Runs tasks one after another, prints the rows of each, and saves all rows.
+    """Checks the options, measures tasks, prints each task's rows, and saves all rows.
 
     Args:
       options: Options, with the folder of the results.
-      about: The `environment`.
-      kinds: Name of a table -> the kind of rows in it; see :func:`save`.
-      tasks: Each returns rows of any of these kinds.
+      kinds: Name of a table, in which ``{}`` stands for the `setting` -> the kind of
+        rows in the table; see :func:`save`.
+      tasks: ``tasks(options)`` measures tasks one after another, and yields the rows of
+        each, which are of any of these kinds.
+      packages: Further packages whose versions matter.
       width: Width of the printed tables.
 
     Returns:
       The rows of each kind.
+
+    Raises:
+      ValueError: If an option or a folder cannot be used.
     """
+    check_numbers(options)
+    prepare_folder(options.output)
+    if options.quick:
+        quick = {k: v.quick for k, v in limits(options).items() if v.quick is not None}
+        options = dataclasses.replace(options, **quick)
+    kept = isinstance(options, MemoryOptions) and options.keep_freed_memory
+    about = environment(kept and keep_freed_memory(), packages)
     found: dict[str, list[Row]] = {name: [] for name in kinds}
-    for task in tasks:
-        rows = list(task())
+    for rows in map(list, tasks(options)):
         for name, kind in kinds.items():
             if new := [row for row in rows if type(row) is kind]:
                 show(kind.heads(), new, width=width)
                 found[name] += new
     for name, rows in found.items():
         if rows:
-            save(options, name, kinds[name], rows, about)
+            save(options, name.format(setting(about)), kinds[name], rows, about)
     return list(found.values())
 
 
@@ -326,42 +356,25 @@ def publish(
     copy_between_markers(DOCUMENT, name, text)
 
 
-def begin(options: OptionsT, **quick: Any) -> tuple[OptionsT, dict[str, Any]]:
-    """Returns the options, replaced by ``quick`` if asked, and the `environment`.
+def limits(options: Any) -> dict[str, Limit]:
+    """Returns the `Limit` of each option of a dataclass."""
+    hints = get_type_hints(type(options), include_extras=True)
+    found = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: next(iter(own), Limit()) for name, own in found.items()}
+
+
+def check_numbers(options: Any) -> None:
+    """Refuses options, a dataclass, that are beyond their `Limit`.
 
     Raises:
-      ValueError: If the folder of the results cannot be written to.
+      ValueError: If an integer is too small, or integers are missing.
     """
-    prepare_folder(options.output)
-    if options.quick:
-        options = dataclasses.replace(options, **quick)
-    kept = isinstance(options, MemoryOptions) and options.keep_freed_memory
-    return options, environment(kept and keep_freed_memory())
-
-
-def check_numbers(
-    options: Any,
-    *,
-    least: Mapping[str, int] | None = None,
-    some: Collection[str] = (),
-) -> None:
-    """Refuses integers among the options that are below 1.
-
-    Args:
-      options: A dataclass.
-      least: Name -> another smallest number.
-      some: Names of options that must have at least one number.
-
-    Raises:
-      ValueError: If an integer is too small, or numbers are missing.
-    """
-    for field in dataclasses.fields(options):
-        given = getattr(options, field.name)
+    for name, (least, some, _) in limits(options).items():
+        given = getattr(options, name)
         numbers = given if isinstance(given, tuple) else (given,)
-        lowest = (least or {}).get(field.name, 1)
-        small = any(type(number) is int and number < lowest for number in numbers)
-        if small or (field.name in some and not numbers):
-            raise ValueError(f"--{field.name} must be {lowest} or more; got {given}.")
+        small = any(type(number) is int and number < least for number in numbers)
+        if small or (some and not numbers):
+            raise ValueError(f"--{name} must be {least} or more; got {given}.")
 
 
 def command(main: Callable[[Any], Any], options: type, description: str | None) -> None:
@@ -386,9 +399,8 @@ def copy_between_markers(path: Path, name: str, text: str) -> None:
       ValueError: If the document does not have these markers.
     """
     begin, end = BEGIN.format(name), END.format(name)
-    document = path.read_text(encoding="utf-8")
-    if begin not in document or end not in document:
+    head, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
         raise ValueError(f"{path} must have {begin!r} and {end!r}; add both markers.")
-    head, rest = document.split(begin, 1)
-    tail = rest.split(end, 1)[1]
     write_text(path, f"{head}{begin}\n\n{text}\n{end}{tail}")

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from experiments.bench import modulation_steps as setup
 from experiments.bench.modulation_steps import MODALITIES
-from experiments.bench.torch_pcgrad import DEVICE, finish, set_fastest_threads
+from experiments.bench.torch_reconcilers import DEVICE, finish, set_fastest_threads
 
 Tree = Any
 
@@ -31,7 +31,7 @@ class Signals(NamedTuple):
     Attributes:
       modality_auc: Modality -> AUC.
       balance: Modality -> B.
-      group_auc: (modality, group) -> moving average of the surrogate AUC.
+      group_auc: Modality -> moving average of the surrogate AUC in each group.
       factors: Modality -> f.
       fused_gap: Gap of the fused AUC between groups; NaN if a group has one row.
       gate: Whether the factors apply.
@@ -39,7 +39,7 @@ class Signals(NamedTuple):
 
     modality_auc: dict[str, float]
     balance: dict[str, float]
-    group_auc: dict[tuple[str, int], float]
+    group_auc: dict[str, list[float]]
     factors: dict[str, float]
     fused_gap: float
     gate: bool
@@ -66,13 +66,10 @@ class Twin:
             adamw(model, setup.MODEL_RATE, weight_decay=setup.MODEL_DECAY, fused=True),
             adamw(heads, setup.HEADS_RATE, weight_decay=setup.HEADS_DECAY, fused=True),
         )
-        pairs = [
-            (name, group) for name in MODALITIES for group in range(self.num_groups)
-        ]
         self.signals = Signals(
             modality_auc=dict.fromkeys(MODALITIES, 0.5),
             balance=dict.fromkeys(MODALITIES, 1.0),
-            group_auc=dict.fromkeys(pairs, 0.5),
+            group_auc=dict.fromkeys(MODALITIES, [0.5] * self.num_groups),
             factors=dict.fromkeys(MODALITIES, 1.0),
             fused_gap=math.nan,
             gate=False,
@@ -86,28 +83,23 @@ class Twin:
     def outputs(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Computes logits ``[B]`` of the batch, fused and of each modality."""
         params, inputs = self.params, self.batch["inputs"]
+        encoders, num_heads = params["encoders"], self.num_heads
         features = {
-            "labs": _mlp(params["encoders"]["labs"], **inputs["labs"]),
-            "vitals": _series(
-                params["encoders"]["vitals"], self.num_heads, inputs["vitals"]
-            ),
+            "labs": _mlp(encoders["labs"], **inputs["labs"]),
+            "vitals": _series(encoders["vitals"], num_heads, inputs["vitals"]),
         }
-        tokens = {}
+        tokens, alone = [], {}
         for name in MODALITIES:
-            projection = params["projections"][name]
+            projection, head = params["projections"][name], params["auxiliary"][name]
             projected = _linear(projection["linear"], features[name])
-            tokens[name] = _norm(projection["norm"], projected)
-        placed = torch.stack(list(tokens.values()), dim=1) + params["embeddings"]
-        fused = _transformer(params["fusion"], self.num_heads, placed).mean(1)
+            tokens.append(_norm(projection["norm"], projected))
+            hidden = torch.relu(_linear(head["hidden"], tokens[-1].detach()))
+            alone[name] = _linear(head["last"], hidden)[:, 0]
+        placed = torch.stack(tokens, dim=1) + params["embeddings"]
+        fused = _transformer(params["fusion"], num_heads, placed).mean(1)
         head = params["classifier"]
         hidden = _gelu(_norm(head["norm"], _linear(head["hidden"], fused)))
-        logits = _linear(head["last"], hidden)[:, 0]
-        alone = {}
-        for name in MODALITIES:
-            head = params["auxiliary"][name]
-            hidden = torch.relu(_linear(head["hidden"], tokens[name].detach()))
-            alone[name] = _linear(head["last"], hidden)[:, 0]
-        return logits, alone
+        return _linear(head["last"], hidden)[:, 0], alone
 
     def step(self) -> None:
         """Makes one step on the batch."""
@@ -165,26 +157,22 @@ class Twin:
         averages, factors = {}, {}
         members = [groups == group for group in range(self.num_groups)]
         counts = [int(member.sum()) for member in members]
+        strength = setup.MU / max(1e-4, setup.TAU)
         for name in MODALITIES:
-            own = []
-            for group, member in enumerate(members):
+            own = averages[name] = []
+            before = self.signals.group_auc[name]
+            for old, member in zip(before, members, strict=True):
                 found = _surrogate(scores[name][member], labels[member])
-                old = self.signals.group_auc[name, group]
                 own.append(setup.DECAY * old + (1 - setup.DECAY) * found)
-                averages[name, group] = own[-1]
             mean = sum(own) / len(own)
-            factors[name] = sum(
-                count
-                / len(labels)
-                * (1 + setup.MU * (mean - one) / max(1e-4, setup.TAU))
-                for count, one in zip(counts, own, strict=True)
-            )
+            lifted = [1 + strength * (mean - one) for one in own]
+            factors[name] = float(np.average(lifted, weights=counts))
         gap, fused = math.nan, torch.sigmoid(logits)
         if min(counts) > 1:
             host_groups = groups.cpu().numpy()
             by_group = [
-                _auc(on_host[host_groups == group], fused[members[group]], 0.5)
-                for group in range(self.num_groups)
+                _auc(on_host[host_groups == group], fused[member], 0.5)
+                for group, member in enumerate(members)
             ]
             gap = max(by_group) - min(by_group)
         balance = {name: (total - change[name]) / total for name in MODALITIES}

@@ -91,14 +91,11 @@ def cohort(
         reference is not one of these groups.
     """
     cells = splits.partition
-    columns = [cells.attributes.index(attribute) for attribute in splits.attributes]
-    attributes = {
-        cells.attributes[column]: pd.Categorical.from_codes(
-            cells.codes[splits.cells, column],
-            dtype=pd.CategoricalDtype(list(cells.levels[column])),
-        )
-        for column in columns
-    }
+    attributes = {}
+    for name in splits.attributes:
+        column = cells.attributes.index(name)
+        levels, codes = pd.Index(cells.levels[column]), cells.codes[:, column]
+        attributes[name] = pd.Categorical.from_codes(codes[splits.cells], levels)
     try:
         return evaluation.cohort(
             splits.table.label,

@@ -110,7 +110,7 @@ def train(
     over_lanes = jax.vmap(learner.predict, in_axes=(0, 0, None, None))
     predict = jax.jit(jax.vmap(over_lanes, in_axes=(0, None, None, 0)))
     seen = _seen({k: jnp.asarray(v) for k, v in program.settings.items()})
-    logits = np.asarray(predict(params, lane.inputs, shared, seen))
+    logits = np.asarray(predict(params, lane["inputs"], shared, seen))
     for variant, values in zip(program.variants, logits, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(
@@ -125,29 +125,19 @@ def train(
 
 def _digest(program: Program) -> str:
     """Returns a digest of the variants and of all numbers in their training."""
-    plain = [
+    parts = [
         [[v.name, v.setting] for v in program.variants],
         [
-            [p.share, [*p.functions], p.decay, p.rate, p.keys_by_lane]
+            [p.share, [*p.functions], p.decay, p.rate, p.keys_by_lane, p.settings]
             for p in program.phases
         ],
+        program.settings,
+        program.example_weights,
     ]
-    digest = hashlib.sha256(json.dumps(plain).encode())
-    for settings in (program.settings, *(p.settings for p in program.phases)):
-        for name, values in sorted(settings.items()):
-            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    if program.example_weights is not None:
-        digest.update(np.ascontiguousarray(program.example_weights).tobytes())
-    return digest.hexdigest()[:8]
-
-
-class _Lane(NamedTuple):
-    """One lane's data: the learner's inputs, and the training rows."""
-
-    inputs: Any
-    weights: jax.Array
-    train_rows: jax.Array
-    train_count: jax.Array
+    text = json.dumps(
+        parts, sort_keys=True, default=lambda array: array.tobytes().hex()
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _begin(learner: Learner, settings: int, lanes: int, seed: int):
@@ -207,10 +197,10 @@ def _compile(phase, splits, learner, budget, mesh):
 
         def sample(key, data):
             lane, shared = data
-            draws = jax.random.randint(key, (budget.batch_size,), 0, lane.train_count)
-            rows = lane.train_rows[draws]
-            batch = learner.batch(lane.inputs, shared, rows)
-            batch = {**batch, "weights": lane.weights[rows]}
+            draws = jax.random.randint(key, (budget.batch_size,), 0, lane["count"])
+            rows = lane["rows"][draws]
+            batch = learner.batch(lane["inputs"], shared, rows)
+            batch = {**batch, "weights": lane["weights"][rows]}
             return batch | {k: setting[k] for k in _MASKS if k in setting}
 
         chain = transform(numbers, schedule)
@@ -230,7 +220,7 @@ def _compile(phase, splits, learner, budget, mesh):
         monitored = {}
         if learner.monitor is not None:
             monitored = learner.monitor(
-                run.state.params, lane.inputs, shared, _seen(setting)
+                run.state.params, lane["inputs"], shared, _seen(setting)
             )
         return run, ({"values": infos.values, **seen}, monitored)
 
@@ -260,13 +250,19 @@ def num_cores() -> int:
 
 
 def _on_devices(program, splits, learner, mesh):
+    """Returns each lane's data, and what all lanes share, on the devices."""
     weights: Any = program.example_weights
     if weights is None:
         shape = (splits.num_lanes, len(splits.table.label))
         weights = np.ones(shape, np.float32)
     if learner.weights is not None:
         weights = weights * learner.weights
-    lane = _Lane(learner.inputs, weights, splits.train_rows, splits.train_counts)
+    lane = {
+        "inputs": learner.inputs,
+        "weights": weights,
+        "rows": splits.train_rows,
+        "count": splits.train_counts,
+    }
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
     everyone = NamedSharding(mesh, PartitionSpec())
     return jax.device_put(lane, by_lane), jax.device_put(learner.shared, everyone)

@@ -57,8 +57,7 @@ def tabular_learner(splits: CrossValidation, budget: Budget) -> Learner:
         return {"loss": loss, "score": jax.nn.sigmoid(logits)}
 
     def batch(inputs, shared, rows):
-        own = {"inputs": inputs[rows]}
-        return own | {name: values[rows] for name, values in shared.items()}
+        return {"inputs": inputs[rows], **{k: v[rows] for k, v in shared.items()}}
 
     def predict(params, inputs, shared, seen):
         del shared, seen

@@ -4,7 +4,7 @@ Methods that differ only in numbers are variants of one program, which is compil
 once and trains all variants side by side.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,18 +65,7 @@ def build(names: Sequence[str], splits: CrossValidation) -> list[Program]:
       ValueError: If a name is unknown; the error lists the known names.
     """
     programs.check_names(names, TITLES)
-    makers = (
-        _erm,
-        _reweighting,
-        _group_dro,
-        _penalty,
-        _absolute_penalty,
-        _two_phase,
-        _fairgrad("fairgrad", "conflict"),
-        _fairgrad("fairgrad_always", "always"),
-        _fairgrad_balanced,
-    )
-    return programs.only((make(splits) for make in makers), names)
+    return programs.only(_programs(splits), names)
 
 
 def objectives(
@@ -94,11 +83,38 @@ def objectives(
     return {"task": losses.task(cells, statistic=statistic), **gaps}
 
 
-def _erm(splits: CrossValidation) -> Program:
-    return Program("erm", (_task_phase(splits),), variants("erm"))
+def _programs(splits: CrossValidation) -> Iterator[Program]:
+    """Makes the programs of all methods."""
+    attributes = splits.attributes
+    squared, absolute = objectives(splits), objectives(splits, "absolute")
+    task = {"task": losses.task(splits.partition)}
+    plain = Phase(1.0, task, lambda _: _added_up(jnp.ones(1)))
+    yield Program("erm", (plain,), variants("erm"))
+    weights, name = _reweighing(splits), "reweighting"
+    yield Program(name, (plain,), variants(name), example_weights=weights)
+    yield _group_dro(splits)
+    # On all attributes, and on one attribute at a time.
+    alone = np.eye(len(attributes)) * SINGLE_WEIGHT
+    weights = np.concatenate([_for_all(attributes, PENALTY_WEIGHTS), alone])
+    yield Program(
+        "penalty",
+        (Phase(1.0, squared, _weighted, DECAY),),
+        variants("penalty", PENALTY_WEIGHTS) + variants("penalty_single", attributes),
+        {"weights": _with_task(weights)},
+    )
+    yield Program(
+        "penalty_absolute",
+        (Phase(1.0, absolute, _weighted, DECAY),),
+        variants("penalty_absolute", ABSOLUTE_PENALTY_WEIGHTS),
+        {"weights": _with_task(_for_all(attributes, ABSOLUTE_PENALTY_WEIGHTS))},
+    )
+    yield _two_phase(squared)
+    yield _fairgrad("fairgrad", "conflict", absolute)
+    yield _fairgrad("fairgrad_always", "always", absolute)
+    yield _fairgrad_balanced(squared)
 
 
-def _reweighting(splits: CrossValidation) -> Program:
+def _reweighing(splits: CrossValidation) -> np.ndarray:
     """Makes weights under which label and intersection are independent in each lane."""
     _, members = splits.partition.membership(splits.attributes)
     groups = members.argmax(axis=0)[splits.cells]
@@ -108,14 +124,7 @@ def _reweighting(splits: CrossValidation) -> Program:
         weights[lane, train] = reweighing(
             splits.table.label[train], groups[train], num_groups=len(members)
         )
-    phases = (_task_phase(splits),)
-    name = "reweighting"
-    return Program(name, phases, variants(name), example_weights=weights)
-
-
-def _task_phase(splits: CrossValidation) -> Phase:
-    task = {"task": losses.task(splits.partition)}
-    return Phase(1.0, task, lambda _: _added_up(jnp.ones(1)))
+    return weights
 
 
 def _group_dro(splits: CrossValidation) -> Program:
@@ -138,60 +147,33 @@ def _group_dro(splits: CrossValidation) -> Program:
     )
 
 
-def _penalty(splits: CrossValidation) -> Program:
-    """Makes penalties on all attributes, and on one attribute at a time."""
-    alone = np.eye(len(splits.attributes)) * SINGLE_WEIGHT
-    return Program(
-        "penalty",
-        (_weighted_phase(objectives(splits)),),
-        variants("penalty", PENALTY_WEIGHTS)
-        + variants("penalty_single", splits.attributes),
-        {"weights": _with_task(np.concatenate([_all(splits, PENALTY_WEIGHTS), alone]))},
-    )
-
-
-def _absolute_penalty(splits: CrossValidation) -> Program:
-    return Program(
-        "penalty_absolute",
-        (_weighted_phase(objectives(splits, "absolute")),),
-        variants("penalty_absolute", ABSOLUTE_PENALTY_WEIGHTS),
-        {"weights": _with_task(_all(splits, ABSOLUTE_PENALTY_WEIGHTS))},
-    )
-
-
-def _all(splits: CrossValidation, weights: Sequence[float]) -> np.ndarray:
+def _for_all(attributes: Sequence[str], weights: Sequence[float]) -> np.ndarray:
     """Repeats each weight for all attributes, ``[H, attributes]``."""
-    return np.repeat(np.array(weights)[:, None], len(splits.attributes), axis=1)
+    return np.outer(weights, np.ones(len(attributes)))
 
 
-def _weighted_phase(functions: Mapping[str, CellFunction]) -> Phase:
-    return Phase(1.0, functions, _weighted, DECAY)
+def _with_task(rows: np.ndarray) -> np.ndarray:
+    """Adds the weight 1 of the task, ``[H, 1 + attributes]``."""
+    return np.insert(rows, 0, 1.0, axis=1).astype(np.float32)
 
 
 def _weighted(setting: Setting):
     return _added_up(setting["weights"])
 
 
-def _with_task(rows: np.ndarray) -> np.ndarray:
-    """Adds the weight 1 of the task, ``[H, 1 + attributes]``."""
-    return np.concatenate([np.ones((len(rows), 1)), rows], axis=1).astype(np.float32)
-
-
-def _two_phase(splits: CrossValidation) -> Program:
+def _two_phase(functions: Mapping[str, CellFunction]) -> Program:
     """Makes two phases: half the steps for the task, half for fairness alone.
 
     Fine-tuning for fairness has a tenth of the learning rate. One variant fine-tunes
     the attributes one after another, the other variant all attributes at once.
     """
-    number = len(splits.attributes)
-    functions = objectives(splits)
-    task, *one = np.eye(1 + number, dtype=np.float32)
+    task, *one = np.eye(len(functions), dtype=np.float32)
 
     def phase(share: float, rate: float, *rows: np.ndarray) -> Phase:
         settings = {"weights": np.stack(rows)}
         return Phase(share, functions, _weighted, DECAY, rate, settings)
 
-    tuning = [phase(0.5 / number, FINE_TUNING_RATE, row, 1 - task) for row in one]
+    tuning = [phase(0.5 / len(one), FINE_TUNING_RATE, row, 1 - task) for row in one]
     return Program(
         "two_phase",
         (phase(0.5, 1.0, task, task), *tuning),
@@ -199,32 +181,25 @@ def _two_phase(splits: CrossValidation) -> Program:
     )
 
 
-def _fairgrad(name: str, condition: Any) -> Callable[[CrossValidation], Program]:
-    """Returns a maker of the published method, for one reading of its condition."""
+def _fairgrad(
+    name: str, condition: Any, functions: Mapping[str, CellFunction]
+) -> Program:
+    """Makes the published method, for one reading of its condition."""
+    number = len(functions)
 
-    def make(splits: CrossValidation) -> Program:
-        functions = objectives(splits, "absolute")
-        number = len(functions)
-
-        def reconciler(setting: Setting):
-            return fairjax.reconcile(
-                steps.project_conflicts(condition=condition),
-                steps.combine(setting["weights"]),
-                num_objectives=number,
-            )
-
-        rows = np.array([[1.0] * number, [1 / number] * number], np.float32)
-        return Program(
-            name,
-            (Phase(1.0, functions, reconciler),),
-            variants(name) + variants(f"{name}_mean"),
-            {"weights": rows},
+    def reconciler(setting: Setting):
+        return fairjax.reconcile(
+            steps.project_conflicts(condition=condition),
+            steps.combine(setting["weights"]),
+            num_objectives=number,
         )
 
-    return make
+    both = variants(name) + variants(f"{name}_mean")
+    rows = np.array([[1.0] * number, [1 / number] * number], np.float32)
+    return Program(name, (Phase(1.0, functions, reconciler),), both, {"weights": rows})
 
 
-def _fairgrad_balanced(splits: CrossValidation) -> Program:
+def _fairgrad_balanced(functions: Mapping[str, CellFunction]) -> Program:
     """Makes FairGrad with fairness gradients scaled relative to the task gradient.
 
     Balanced: fairness gradients are scaled to ``strength`` times the length of the task
@@ -233,7 +208,8 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     fairness gradients are noise, they are not scaled up, and the task gradient is not
     projected off them.
     """
-    number = len(splits.attributes)
+    _, *attributes = functions
+    number = len(attributes)
 
     def reconciler(setting: Setting):
         numbers = ("strength", "limit", "epsilon")
@@ -246,10 +222,10 @@ def _fairgrad_balanced(splits: CrossValidation) -> Program:
     alone = _with_task(np.eye(number)).astype(bool)
     return Program(
         "fairgrad_balanced",
-        (Phase(1.0, objectives(splits), reconciler, DECAY),),
+        (Phase(1.0, functions, reconciler, DECAY),),
         variants("fairgrad_balanced", STRENGTHS)
         + variants("fairgrad_limited", LIMITS)
-        + variants("fairgrad_single", splits.attributes),
+        + variants("fairgrad_single", attributes),
         {
             "strength": np.array([*STRENGTHS, *(1.0,) * limited], np.float32),
             "limit": np.array([*(np.inf,) * balanced, *limits], np.float32),

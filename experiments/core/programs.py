@@ -126,12 +126,11 @@ class Program:
 
 def only(programs: Iterable[Program], names: Collection[str]) -> list[Program]:
     """Returns the programs with only the variants of the given names."""
-    chosen = []
-    for program in programs:
-        keep = [i for i, v in enumerate(program.variants) if v.name in names]
-        if keep:
-            chosen.append(program.take(keep))
-    return chosen
+    kept = (
+        (program, [i for i, v in enumerate(program.variants) if v.name in names])
+        for program in programs
+    )
+    return [program.take(keep) for program, keep in kept if keep]
 
 
 def check_names(names: Sequence[str], known: Collection[str]) -> None:

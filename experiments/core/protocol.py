@@ -7,20 +7,14 @@ the other folds train. Thresholds and settings come from the validation fold.
 A *lane* is one such division of the folds; all lanes of a method train side by side.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from experiments.datasets import (
-    ClinicalTable,
-    check_disjoint,
-    encode_splits,
-    patient_folds,
-    validate,
-)
+from experiments import datasets
+from experiments.datasets import ClinicalTable, patient_folds
 from fairjax.evaluation import out_of_fold
 from fairjax.groups import Partition, partition
 
@@ -103,23 +97,17 @@ class CrossValidation:
         selection rate is the weighted prevalence, or the smallest possible rate above.
         """
         found = np.empty(scores.shape[:-1], scores.dtype)
+        label = self.table.label
+        everyone = np.ones(len(label)) if weights is None else weights.astype(float)
         for lane in range(self.num_lanes):
             valid = self.rows(lane, "valid")
-            if weights is None:
-                quantile = 1 - self.table.label[valid].mean()
-                found[..., lane] = np.quantile(
-                    scores[..., lane, valid], quantile, axis=-1, method="higher"
-                )
-                continue
-            mass = weights[valid].astype(np.float64)
-            wanted = mass @ self.table.label[valid]
-            falling = np.argsort(-scores[..., lane, valid], axis=-1, kind="stable")
+            own, mass = scores[..., lane, valid], everyone[valid]
+            falling = np.argsort(-own, axis=-1, kind="stable")
             selected = np.cumsum(mass[falling], axis=-1)
-            last = np.argmax(selected >= wanted * (1 - 1e-9), axis=-1)[..., None]
+            enough = selected >= mass @ label[valid] * (1 - 1e-9)
+            last = np.argmax(enough, axis=-1)[..., None]
             row = np.take_along_axis(falling, last, axis=-1)
-            found[..., lane] = np.take_along_axis(
-                scores[..., lane, valid], row, axis=-1
-            )[..., 0]
+            found[..., lane] = np.take_along_axis(own, row, axis=-1)[..., 0]
         return found
 
 
@@ -149,7 +137,7 @@ def cross_validation(
       ValueError: If `validate` refuses the table, or if ``attributes`` is empty, has an
         unknown or repeated name, or has a name that the reports use.
     """
-    validate(table)
+    datasets.validate(table)
     attributes = tuple(attributes)
     unknown = [a for a in attributes if a not in table.attributes]
     if unknown or not attributes or len(set(attributes)) < len(attributes):
@@ -172,21 +160,19 @@ def cross_validation(
     merged = {a: _merged(table.attributes[[a]], min_level_count) for a in attributes}
     columns = {LABEL: table.label, **merged}
     cells = partition(columns)
-    strata = (table.label, table.attributes[list(attributes)])
-    fold = functools.partial(
-        patient_folds, table.patient_ids, *strata, num_folds=num_folds
-    )
-    folds = np.stack([fold(seed=seed + repeat) for repeat in range(num_repeats)])
+    rows = (table.patient_ids, table.label, table.attributes[list(attributes)])
+    seeds = range(seed, seed + num_repeats)
+    folds = [patient_folds(*rows, num_folds=num_folds, seed=one) for one in seeds]
     trains = [
-        np.flatnonzero((folds[r] != k) & (folds[r] != (k + 1) % num_folds))
-        for r in range(num_repeats)
+        np.flatnonzero((own != k) & (own != (k + 1) % num_folds))
+        for own in folds
         for k in range(num_folds)
     ]
     # No fold has a patient of another fold, so the parts of a lane have no patient in
     # common.
     for own in folds:
         for k in range(num_folds):
-            check_disjoint(table.patient_ids, own != k, own == k)
+            datasets.check_disjoint(table.patient_ids, own != k, own == k)
     counts = np.array([len(rows) for rows in trains], np.int32)
     padded = np.stack([np.resize(rows, counts.max()) for rows in trains])
     return CrossValidation(
@@ -194,16 +180,15 @@ def cross_validation(
         attributes=attributes,
         partition=cells,
         cells=cells.encode(columns),
-        folds=folds,
-        inputs=encode_splits(table, trains),
+        folds=np.stack(folds),
+        inputs=datasets.encode_splits(table, trains),
         train_rows=padded.astype(np.int32),
         train_counts=counts,
     )
 
 
-def _merged(attribute: pd.DataFrame, min_level_count: int) -> pd.Categorical:
+def _merged(attribute: pd.DataFrame, min_level_count: int) -> "pd.Categorical[str]":
     """Returns an attribute with rare categories merged."""
     levels = partition(attribute, min_level_count=min_level_count)
     codes = levels.codes[levels.encode(attribute), 0]
-    names = pd.CategoricalDtype(list(levels.levels[0]))
-    return pd.Categorical.from_codes(codes, dtype=names)
+    return pd.Categorical.from_codes(codes, pd.Index(levels.levels[0]))

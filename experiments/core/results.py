@@ -140,20 +140,13 @@ def compare_to_baseline(
     Returns:
       Metric -> method -> difference from the baseline.
     """
-    main = main_methods(results)
-    candidates = {
-        title: results.evaluations[title] for title in main if title not in references
-    }
-    others = {
-        title: evaluation
-        for title, evaluation in results.evaluations.items()
-        if title not in candidates
-    }
+    every = results.evaluations
+    main = [title for title in main_methods(results) if title not in references]
+    candidates = {title: every[title] for title in main}
     found = {}
     for metric in metrics:
         found[metric] = compare_all(candidates, baseline, metric)
-        for title, evaluation in others.items():
-            found[metric][title] = compare(
-                evaluation, results.evaluations[baseline], metric
-            )
+        for title, one in every.items():
+            if title not in candidates:
+                found[metric][title] = compare(one, every[baseline], metric)
     return found

@@ -41,19 +41,17 @@ def select(
       The chosen setting of each lane, int ``[L]``.
     """
     label = splits.table.label
-    # Integer weights, so that counts are exact.
-    mass = np.ones(len(label), np.int32)
-    if weights is not None:
-        mass = np.asarray(weights, np.float32)
-    lanes = range(splits.num_lanes)
-    rows = filled_up([np.flatnonzero(splits.rows(lane, "valid")) for lane in lanes])
+    # Integer weights by default, so that counts are exact.
+    ones = np.ones(len(label), np.int32)
+    mass = ones if weights is None else np.asarray(weights, np.float32)
+    lane = np.arange(splits.num_lanes)[:, None]
+    rows = filled_up([np.flatnonzero(splits.rows(k, "valid")) for (k,) in lane])
     real = rows >= 0
     columns = (
         np.where(real, label[rows], 0).astype(np.int32),
         np.where(real, splits.cells[rows], splits.partition.num_cells),
         np.where(real, mass[rows], 0),
     )
-    lane = np.arange(splits.num_lanes)[:, None]
 
     def assessed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Padding is NaN, which is sorted behind all scores, and has no weight.

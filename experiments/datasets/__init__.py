@@ -1,45 +1,27 @@
 """Patients for the experiments: real, read from installed packages, or simulated."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TypeVar
 
 from experiments.datasets.encode import encode_splits, encoder
 from experiments.datasets.folds import check_disjoint, patient_folds
 from experiments.datasets.heritage import heritage
-from experiments.datasets.modalities import (
-    Dense,
-    Series,
-    Text,
-    Tokens,
-    series_from_rows,
-    standardise_series,
-    tokenise,
-)
-from experiments.datasets.multimodal import STATIC, MultimodalTable, validate_multimodal
+from experiments.datasets.multimodal import MultimodalTable
 from experiments.datasets.nafld import nafld
 from experiments.datasets.nhanes import nhanes
 from experiments.datasets.openi import openi
 from experiments.datasets.simulated_modalities import simulated
 from experiments.datasets.simulated_subgroups import simulated_subgroups
 from experiments.datasets.survset import rhc, rhc_sepsis, support2, support2_sepsis
-from experiments.datasets.table import NOT_RECORDED, ClinicalTable, validate
+from experiments.datasets.table import ClinicalTable, validate
 
 TableT = TypeVar("TableT")
 
-DATASETS: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
-    {
-        made.__name__: made
-        for made in (support2, support2_sepsis, rhc, rhc_sepsis, nhanes)
-    }
-)
+_TABLES = (support2, support2_sepsis, rhc, rhc_sepsis, nhanes)
+DATASETS = {made.__name__: made for made in _TABLES}
 # Too large to train hundreds of networks side by side.
-LARGE: Mapping[str, Callable[[], ClinicalTable]] = MappingProxyType(
-    {"heritage": heritage, "simulated_subgroups": simulated_subgroups}
-)
-MULTIMODAL: Mapping[str, Callable[[], MultimodalTable]] = MappingProxyType(
-    {"nafld": nafld, "openi": openi, "simulated": simulated}
-)
+LARGE = {"heritage": heritage, "simulated_subgroups": simulated_subgroups}
+MULTIMODAL = {"nafld": nafld, "openi": openi, "simulated": simulated}
 
 
 def load(name: str) -> ClinicalTable:
@@ -84,23 +66,12 @@ __all__ = [
     "DATASETS",
     "LARGE",
     "MULTIMODAL",
-    "NOT_RECORDED",
-    "STATIC",
     "ClinicalTable",
-    "Dense",
-    "MultimodalTable",
-    "Series",
-    "Text",
-    "Tokens",
     "check_disjoint",
     "encode_splits",
     "encoder",
     "load",
     "load_multimodal",
     "patient_folds",
-    "series_from_rows",
-    "standardise_series",
-    "tokenise",
     "validate",
-    "validate_multimodal",
 ]

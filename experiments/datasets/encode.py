@@ -1,14 +1,15 @@
 """Turns a clinical table into numbers, with training rows' statistics only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from experiments.datasets.table import MISSING, ClinicalTable
@@ -82,12 +83,25 @@ def encoder(features: pd.DataFrame) -> ColumnTransformer:
     categorical = list(features.select_dtypes("category"))
     numeric = [column for column in features.columns if column not in categorical]
     incomplete = [column for column in numeric if features[column].isna().any()]
-    levels = [_levels(features[column]) for column in categorical]
+    levels: Any = [_levels(features[column]) for column in categorical]
+    numbers = make_pipeline(
+        # A column that is empty in the training rows is kept, as a constant.
+        SimpleImputer(strategy="median", keep_empty_features=True),
+        Winsorizer(),
+        StandardScaler(),
+        FunctionTransformer(_with_squares, feature_names_out=_with_squares_names),
+        StandardScaler(),
+    )
+    indicators = FunctionTransformer(_are_missing, feature_names_out=_missing_names)
+    choices = make_pipeline(
+        FunctionTransformer(_missing_level, feature_names_out="one-to-one"),
+        OneHotEncoder(categories=levels, handle_unknown="ignore", sparse_output=False),
+    )
     return ColumnTransformer(
         [
-            ("numeric", _numeric(), numeric),
-            ("incomplete", _indicator(), incomplete),
-            ("categorical", _one_hot(levels), categorical),
+            ("numeric", numbers, numeric),
+            ("incomplete", indicators, incomplete),
+            ("categorical", choices, categorical),
         ],
         sparse_threshold=0.0,
         verbose_feature_names_out=False,
@@ -134,45 +148,22 @@ def _levels(column: pd.Series) -> list[object]:
     return [*declared, MISSING] if column.isna().any() else declared
 
 
-def _numeric() -> Pipeline:
-    return make_pipeline(
-        # A column that is empty in the training rows is kept, as a constant.
-        SimpleImputer(strategy="median", keep_empty_features=True),
-        Winsorizer(),
-        StandardScaler(),
-        FunctionTransformer(_with_squares, feature_names_out=_with_squares_names),
-        StandardScaler(),
-    )
-
-
-def _indicator() -> Pipeline:
-    return make_pipeline(
-        MissingIndicator(features="all"),
-        FunctionTransformer(feature_names_out=_indicator_names),
-    )
-
-
-def _one_hot(levels: Sequence[Sequence[object]]) -> Pipeline:
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    return make_pipeline(
-        FunctionTransformer(_missing_level, feature_names_out="one-to-one"),
-        one_hot.set_params(categories=list(levels)),
-    )
-
-
 def _with_squares(z: np.ndarray) -> np.ndarray:
     # A column of two equal halves has z² = 1 up to rounding errors, and dividing by
     # their deviation would give numbers of 10^14. Rounding makes the column constant.
     return np.hstack([z, np.round(z * z, 6)])
 
 
-def _with_squares_names(_: object, names: Iterable[str]) -> list[str]:
-    plain = list(names)
-    return [*plain, *(f"{name}_squared" for name in plain)]
+def _with_squares_names(_: object, names: Sequence[str]) -> list[str]:
+    return [*names, *(f"{name}_squared" for name in names)]
 
 
-def _indicator_names(_: object, names: Iterable[str]) -> list[str]:
-    return [name.replace("missingindicator_", "missing_") for name in names]
+def _are_missing(frame: pd.DataFrame) -> np.ndarray:
+    return frame.isna().to_numpy()
+
+
+def _missing_names(_: object, names: Sequence[str]) -> list[str]:
+    return [f"missing_{name}" for name in names]
 
 
 def _missing_level(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int32, Shaped
 
+from experiments.datasets.table import counted
+
 PADDING, UNKNOWN = 0, 1
+_TOO_LATE = "unknown to a prediction made at the landmark"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,25 +134,21 @@ def series_from_rows(
         )
     numbers = np.stack([_numbers(rows[name]) for name in ("years", "value")], axis=1)
     with np.errstate(over="ignore"):
-        odd = int((~np.isfinite(numbers.astype(np.float32))).any(axis=1).sum())
-    if odd:
-        raise ValueError(
-            f"{odd} rows have a time or a value that is not finite, or too large for "
-            "float32"
-        )
-    late = int((numbers[:, 0] > 0).sum())
-    if late:
-        raise ValueError(
-            f"{late} rows are after the landmark and unknown to a prediction made at "
-            "the landmark; leave these rows out"
-        )
+        odd = (~np.isfinite(numbers.astype(np.float32))).any(axis=1)
+    late = f"are after the landmark and {_TOO_LATE}; leave these rows out"
+    for wrong, problem in (
+        (odd, "have a time or a value that is not finite, or too large for float32"),
+        (numbers[:, 0] > 0, late),
+    ):
+        if wrong.any():
+            raise ValueError(f"{int(wrong.sum())} rows {problem}")
     order = np.lexsort((numbers[:, 1], variable, numbers[:, 0], patient))
     patient, variable, numbers = patient[order], variable[order], numbers[order]
     counts = np.bincount(patient, minlength=len(ids))
     kept_counts = np.minimum(counts, max_length)
-    # The slot of a patient's i-th measurement, without the oldest beyond the limit.
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    slot = np.arange(len(patient)) - first[patient] - (counts - kept_counts)[patient]
+    # The last slots of a patient are for the most recent measurements.
+    after = np.cumsum(counts)[patient] - np.arange(len(patient))
+    slot = kept_counts[patient] - after
     kept = slot >= 0
     shape = (len(ids), max(1, int(kept_counts.max(initial=0))))
     place = (patient[kept], slot[kept])
@@ -275,20 +274,14 @@ def series_problems(series: Series) -> Iterator[str]:
             f"after padding is {int(padded.argmax())}"
         )
     for part in ("times", "values"):
-        odd = int((mask & ~np.isfinite(getattr(series, part))).sum())
-        if odd:
-            yield f"{part} has {odd} entries that are not finite"
+        odd = mask & ~np.isfinite(getattr(series, part))
+        yield from counted(f"{part} has", odd, "entries that are not finite")
     number = len(series.names)
-    outside = int((mask & ~np.isin(series.variables, range(number))).sum())
-    if outside:
-        names = f"one of the {number} names' positions"
-        yield f"{outside} entries of variables are not {names}"
-    late = int((mask & (times > 0)).sum())
-    if late:
-        yield (
-            f"{late} measurements are after the landmark (times above 0) and unknown "
-            "to a prediction made at the landmark"
-        )
+    outside = mask & ~np.isin(series.variables, range(number))
+    names = f"one of the {number} names' positions"
+    yield from counted("", outside, f"entries of variables are not {names}")
+    late = f"measurements are after the landmark (times above 0) and {_TOO_LATE}"
+    yield from counted("", mask & (times > 0), late)
     unsorted = (mask[:, 1:] & (np.diff(times, axis=1) < 0)).any(axis=1)
     if unsorted.any():
         yield (

@@ -1,14 +1,14 @@
 """Patients with several modalities: a table, and series, text or vectors."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from experiments.datasets import modalities
 from experiments.datasets.modalities import Dense, Series, Text
-from experiments.datasets.table import ClinicalTable, validate
+from experiments.datasets.table import ClinicalTable, counted, validate
 
 # The name of the tabular modality, always the first.
 STATIC = "static"
@@ -37,7 +37,7 @@ class MultimodalTable:
     modalities: Mapping[str, Series | Text | Dense]
     present: Bool[np.ndarray, "n m"]
     weights: Float32[np.ndarray, " n"]
-    left_out: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,26 +116,17 @@ def _of_presence(data: MultimodalTable, shape: tuple[int, int]) -> Iterator[str]
     for name, present, own in zip(data.names, data.present.T, has, strict=True):
         if not present.any():
             yield f"modality {name!r} is missing for everyone"
-        empty = int((present & ~own).sum())
-        if empty:
-            yield (
-                f"modality {name!r} is marked as present in {empty} patients without "
-                "values"
-            )
-    without = int((~data.present.any(axis=1)).sum())
-    if without:
-        yield f"{without} patients have no modality at all"
+        marked = f"modality {name!r} is marked as present in"
+        yield from counted(marked, present & ~own, "patients without values")
+    without = ~data.present.any(axis=1)
+    yield from counted("", without, "patients have no modality at all")
 
 
 def _of_weights(weights: np.ndarray, rows: int) -> Iterator[str]:
     if weights.shape != (rows,):
         yield f"weights must have shape ({rows},); got {weights.shape}"
-    for entries, what in (
-        (~np.isfinite(weights), "not finite"),
-        (weights < 0, "negative"),
-    ):
-        if entries.any():
-            yield f"{int(entries.sum())} weights are {what}"
+    yield from counted("", ~np.isfinite(weights), "weights are not finite")
+    yield from counted("", weights < 0, "weights are negative")
     mean = float(weights.mean(dtype=np.float64))
     if abs(mean - 1) > 1e-4:
         yield f"the mean of the weights must be 1; got {mean:.4f}"

@@ -152,7 +152,8 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
     texts = reports.loc[usable, "indication"].astype(str)
     words = tuple(tuple(_WORD.findall(text.lower())) for text in texts)
     years = age[usable].reset_index(drop=True)
-    levels = pd.CategoricalDtype(["female", "male", NOT_RECORDED])
+    sex = pd.Categorical([_sex(one) for one in words], ["female", "male", NOT_RECORDED])
+    age_group = bands(years, (0, 40, 65), ("<40", "40-64", ">=65"))
     written = np.array([bool(one) for one in words], dtype=np.bool_)
     return validate_multimodal(
         MultimodalTable(
@@ -162,12 +163,7 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
                 features=pd.DataFrame({"age": years}),
                 label=(findings[usable] != {"normal"}).to_numpy(dtype=np.int8),
                 outcome="an abnormal finding in the report",
-                attributes=pd.DataFrame(
-                    {
-                        "sex": pd.Series([_sex(one) for one in words], dtype=levels),
-                        "age": bands(years, (0, 40, 65), ("<40", "40-64", ">=65")),
-                    }
-                ),
+                attributes=pd.DataFrame({"sex": sex, "age": age_group}),
                 patient_ids=reports["study"][usable].to_numpy(),
                 dropped=_DROPPED,
                 excluded={
@@ -187,7 +183,6 @@ def build(reports: pd.DataFrame, ages: Mapping[str, float]) -> MultimodalTable:
             modalities={"indication": Text(words)},
             present=np.stack([np.ones(len(words), np.bool_), written], axis=1),
             weights=np.ones(len(words), np.float32),
-            left_out={},
         )
     )
 

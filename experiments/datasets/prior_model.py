@@ -8,7 +8,8 @@ study's outcomes were known, and no model here was fitted to the outcomes.
 import pandas as pd
 
 from experiments.datasets.files import read_pickled_frame
-from experiments.datasets.survset import known_at, rhc_attributes
+from experiments.datasets.survset import RHC_ATTRIBUTES, known_at
+from experiments.datasets.table import recoded
 
 # The model predicts survival of two months.
 _DAYS = 60
@@ -28,14 +29,13 @@ def rhc_prior_model() -> pd.DataFrame:
     """
     source = read_pickled_frame("SurvSet/resources/pickles/rhc.pickle")
     frame, died, _ = known_at(source, _DAYS)
-    attributes = rhc_attributes(frame).drop(columns="age")
     return pd.DataFrame(
         {
             "patient": frame["pid"],
             "died": died,
             # The source has six decimals; a subtraction would show sixteen.
             "risk": (1 - frame["num_surv2md1"]).round(6),
-            **attributes,
+            **recoded(frame, RHC_ATTRIBUTES),
             "age": frame["num_age"].round(1),
         }
     )

@@ -170,31 +170,24 @@ def simulate(
         observed[name] = np.where(has[:, None], x, 0.0).astype(np.float32)
         log_odds.append(np.where(has, separation * signal, 0.0))
         present.append(has)
-    groups = pd.CategoricalDtype(list(GROUPS))
-    group = pd.Series(np.array(GROUPS)[in_b], dtype=groups)
-    static = {
-        f"static_{index}": column.astype(np.float64)
-        for index, column in enumerate(observed.pop(STATIC).T)
-    }
+    group = pd.Categorical.from_codes(in_b, pd.Index(GROUPS))
+    static = pd.DataFrame(observed.pop(STATIC).astype(np.float64))
     data = validate_multimodal(
         MultimodalTable(
             table=ClinicalTable(
                 name="simulated",
                 title="Simulated patients with three modalities",
-                features=pd.DataFrame({**static, "group": group}),
+                features=static.add_prefix("static_").assign(group=group),
                 label=label,
                 outcome="a simulated event",
                 attributes=pd.DataFrame({"group": group}),
                 patient_ids=np.arange(num_patients),
-                dropped={},
-                excluded={},
                 citation="drawn at run time from a documented law",
                 licence="none: no real data",
             ),
             modalities={name: Dense(values) for name, values in observed.items()},
             present=np.stack(present, axis=1),
             weights=np.ones(num_patients, np.float32),
-            left_out={},
         )
     )
     return data, Truth(law, np.stack(log_odds, axis=1))

@@ -1,6 +1,6 @@
 """Hospital patients of SUPPORT and of its right heart catheterisation study."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments.datasets import table
 from experiments.datasets.files import read_pickled_frame
-from experiments.datasets.table import ClinicalTable, bands, lowered, recode, validate
+from experiments.datasets.table import ClinicalTable, Recoding, lowered, recode
 
 Levels = Mapping[str, Mapping[Any, str]]
 
@@ -46,13 +46,14 @@ _RHC_DROPPED = {
     ),
 }
 _ZERO_ONE = {0: "no", 1: "yes"}
+_SEXES = lowered("female", "male", "Female", "Male")
 _DISEASES = {
     "CHF": "heart failure",
     "COPD": "chronic obstructive pulmonary disease",
     **lowered("Cirrhosis", "Colon Cancer", "Lung Cancer", "Coma"),
 }
 _SUPPORT2_LEVELS: Levels = {
-    "fac_sex": lowered("female", "male"),
+    "fac_sex": _SEXES,
     "fac_dzgroup": {
         "ARF/MOSF w/Sepsis": "acute respiratory or multi-organ failure with sepsis",
         "MOSF w/Malig": "multi-organ failure with malignancy",
@@ -71,14 +72,40 @@ _RHC_DIAGNOSES = {
 _RHC_ADMISSION = "resp card neuro gastr renal meta hema seps trauma ortho"
 _RHC_HISTORY = "ami cardio chf chrpul dement gibled immun liver malig psych renal trans"
 _RHC_LEVELS: Levels = {
-    "fac_sex": lowered("Female", "Male"),
+    "fac_sex": _SEXES,
     "fac_cat1": _RHC_DIAGNOSES,
     "fac_cat2": {**_RHC_DIAGNOSES, "missing": "none"},
     "fac_ca": lowered("No", "Yes", "Metastatic"),
     **{f"fac_{name}": lowered("No", "Yes") for name in _RHC_ADMISSION.split()},
     **{f"fac_{name}hx": _ZERO_ONE for name in _RHC_HISTORY.split()},
 }
-_INCOMES = ("under $11,000", "$11,000 to $25,000", "$25,000 to $50,000", "over $50,000")
+_INCOMES = {
+    **dict.fromkeys(("under $11k", "Under $11k"), "under $11,000"),
+    "$11-$25k": "$11,000 to $25,000",
+    "$25-$50k": "$25,000 to $50,000",
+    **dict.fromkeys((">$50k", "> $50k"), "over $50,000"),
+}
+# 112 other, 79 Asian and 42 not recorded are too few to audit separately.
+_FEW = dict.fromkeys(("other", "asian", "missing"), "other or not recorded")
+_SUPPORT2_ATTRIBUTES: Recoding = {
+    "sex": ("fac_sex", _SEXES),
+    "race": ("fac_race", lowered("white", "black", "hispanic") | _FEW),
+    "income": ("fac_income", _INCOMES | {"missing": table.NOT_RECORDED}),
+}
+_INSURANCES = {
+    "Private": "private",
+    "Medicare": "Medicare",
+    "Private & Medicare": "private and Medicare",
+    "Medicaid": "Medicaid",
+    "Medicare & Medicaid": "Medicare and Medicaid",
+    "No insurance": "none",
+}
+RHC_ATTRIBUTES: Recoding = {
+    "sex": ("fac_sex", _SEXES),
+    "race": ("fac_race", lowered("white", "black", "other")),
+    "income": ("fac_income", _INCOMES),
+    "insurance": ("fac_ninsclas", _INSURANCES),
+}
 
 
 def support2() -> ClinicalTable:
@@ -163,61 +190,11 @@ def rhc_sepsis() -> ClinicalTable:
         ValueError: If the file is not the pinned one.
     """
     frame = _read("rhc")
-    sepsis = frame[
-        (frame["fac_cat1"] == "MOSF w/Sepsis")
-        | (frame["fac_cat2"] == "MOSF w/Sepsis")
-        | (frame["fac_seps"] == "Yes")
-    ]
-    return _table(
-        _RHC,
-        "rhc_sepsis",
-        "RHC, critically ill inpatients with sepsis",
-        sepsis,
-        {"no sepsis": len(frame) - len(sepsis)},
-    )
-
-
-def _support2_attributes(frame: pd.DataFrame) -> pd.DataFrame:
-    # 112 other, 79 Asian and 42 not recorded are too few to audit separately.
-    few = dict.fromkeys(("other", "asian", "missing"), "other or not recorded")
-    incomes = ("under $11k", "$11-$25k", "$25-$50k", ">$50k", "missing")
-    names = (*_INCOMES, table.NOT_RECORDED)
-    return pd.DataFrame(
-        {
-            "sex": recode(frame["fac_sex"], _SUPPORT2_LEVELS["fac_sex"]),
-            "race": recode(
-                frame["fac_race"], lowered("white", "black", "hispanic") | few
-            ),
-            "income": recode(
-                frame["fac_income"], dict(zip(incomes, names, strict=True))
-            ),
-            "age": _age_group(frame),
-        }
-    )
-
-
-def rhc_attributes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns RHC's sensitive attributes in plain words, from its source columns."""
-    incomes = ("Under $11k", "$11-$25k", "$25-$50k", "> $50k")
-    insurances = {
-        "Private": "private",
-        "Medicare": "Medicare",
-        "Private & Medicare": "private and Medicare",
-        "Medicaid": "Medicaid",
-        "Medicare & Medicaid": "Medicare and Medicaid",
-        "No insurance": "none",
-    }
-    return pd.DataFrame(
-        {
-            "sex": recode(frame["fac_sex"], _RHC_LEVELS["fac_sex"]),
-            "race": recode(frame["fac_race"], lowered("white", "black", "other")),
-            "income": recode(
-                frame["fac_income"], dict(zip(incomes, _INCOMES, strict=True))
-            ),
-            "insurance": recode(frame["fac_ninsclas"], insurances),
-            "age": _age_group(frame),
-        }
-    )
+    failing = (frame[["fac_cat1", "fac_cat2"]] == "MOSF w/Sepsis").any(axis=1)
+    sepsis = frame[failing | (frame["fac_seps"] == "Yes")]
+    title = "RHC, critically ill inpatients with sepsis"
+    excluded = {"no sepsis": len(frame) - len(sepsis)}
+    return _table(_RHC, "rhc_sepsis", title, sepsis, excluded)
 
 
 class _Study(NamedTuple):
@@ -226,7 +203,7 @@ class _Study(NamedTuple):
     days: int
     dropped: Mapping[str, str]
     levels: Levels
-    attributes: Callable[[pd.DataFrame], pd.DataFrame]
+    attributes: Recoding
     citation: str
 
 
@@ -234,7 +211,7 @@ _SUPPORT2 = _Study(
     180,
     _SUPPORT2_DROPPED,
     _SUPPORT2_LEVELS,
-    _support2_attributes,
+    _SUPPORT2_ATTRIBUTES,
     "Knaus et al. (1995), The SUPPORT prognostic model, Annals of Internal "
     "Medicine 122:191-203",
 )
@@ -242,7 +219,7 @@ _RHC = _Study(
     30,
     _RHC_DROPPED,
     _RHC_LEVELS,
-    rhc_attributes,
+    RHC_ATTRIBUTES,
     "Connors et al. (1996), The effectiveness of right heart catheterization in the "
     "initial care of critically ill patients, JAMA 276:889-897",
 )
@@ -266,6 +243,7 @@ def _table(
 ) -> ClinicalTable:
     dropped = {**study.dropped, **(also_dropped or {})}
     frame, label, lost = known_at(frame, study.days)
+    age = table.bands(frame["num_age"], (0, 65), ("<65", ">=65"))
     features = {
         column.removeprefix("num_").removeprefix("fac_"): (
             recode(frame[column], study.levels[column])
@@ -276,14 +254,14 @@ def _table(
         if column not in dropped
     }
     excluded = {**(excluded or {}), f"lost to follow-up before day {study.days}": lost}
-    return validate(
+    return table.validate(
         ClinicalTable(
             name=name,
             title=title,
             features=pd.DataFrame(features),
             label=label,
             outcome=f"death within {study.days} days",
-            attributes=study.attributes(frame),
+            attributes=table.recoded(frame, study.attributes).assign(age=age),
             patient_ids=frame["pid"].to_numpy(),
             dropped=dropped,
             excluded=excluded,
@@ -299,7 +277,3 @@ def known_at(frame: pd.DataFrame, days: int) -> tuple[pd.DataFrame, np.ndarray, 
     lost = (frame["event"] == 0) & (frame["time"] < days)
     known = frame[~lost].reset_index(drop=True)
     return known, died[~lost].to_numpy(dtype=np.int8), int(lost.sum())
-
-
-def _age_group(frame: pd.DataFrame) -> pd.Series:
-    return bands(frame["num_age"], (0, 65), ("<65", ">=65"))

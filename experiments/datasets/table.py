@@ -1,13 +1,15 @@
 """Clinical tables, which loaders return and experiments read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 NOT_RECORDED = "not recorded"
+# Name of a column -> its source column, and source value -> display name.
+Recoding: TypeAlias = Mapping[str, tuple[str, Mapping[Any, str]]]
 # The category of missing values of a categorical feature.
 MISSING = "missing"
 SOCIAL = (
@@ -32,10 +34,10 @@ class ClinicalTable:
         attributes: Sensitive attributes `[n, a]`, categorical, in plain words. A
             missing value is a separate category, never NaN.
         patient_ids: `[n]`, one id for each patient; a patient may have several rows.
-        dropped: Source column -> why no model may read it.
-        excluded: Reason -> how many rows of the source were excluded.
         citation: Where the data come from.
         licence: The licence of the package that ships the file.
+        dropped: Source column -> why no model may read it.
+        excluded: Reason -> how many rows of the source were excluded.
     """
 
     name: str
@@ -45,10 +47,10 @@ class ClinicalTable:
     outcome: str
     attributes: pd.DataFrame
     patient_ids: np.ndarray
-    dropped: Mapping[str, str]
-    excluded: Mapping[str, int]
     citation: str
     licence: str
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
 
 def validate(table: ClinicalTable) -> ClinicalTable:
@@ -126,6 +128,29 @@ def recode(column: pd.Series, levels: Mapping[Any, str]) -> pd.Series:
     return column.astype(object).map(levels).astype(pd.CategoricalDtype(names))
 
 
+def recoded(frame: pd.DataFrame, columns: Recoding) -> pd.DataFrame:
+    """Returns columns that `recode` makes.
+
+    Args:
+        frame: Source columns, of n rows.
+        columns: Name -> the source column, and its categories.
+    """
+    found = {name: recode(frame[of], levels) for name, (of, levels) in columns.items()}
+    return pd.DataFrame(found)
+
+
+def counted(before: str, wrong: Any, after: str) -> Iterator[str]:
+    """Yields a problem that counts the wrong entries, if there are any.
+
+    Example:
+        >>> list(counted("the label is missing in", [True, False], "rows"))
+        ['the label is missing in 1 rows']
+    """
+    number = int(np.sum(wrong))
+    if number:
+        yield f"{before} {number} {after}".lstrip()
+
+
 def _problems(table: ClinicalTable) -> Iterator[str]:
     """Yields the problems of a table; only the first is sure to make sense."""
     rows = len(table.features)
@@ -153,18 +178,12 @@ def _problems(table: ClinicalTable) -> Iterator[str]:
         yield from _of_attribute(table.attributes[column], f"attribute {column!r}")
     if not isinstance(table.patient_ids, np.ndarray):
         yield "patient_ids must be a NumPy array"
-    missing = int(pd.isna(table.patient_ids).sum())
-    if missing:
-        yield f"patient_ids is missing in {missing} rows"
+    yield from counted("patient_ids is missing in", pd.isna(table.patient_ids), "rows")
 
 
 def _of_label(label: np.ndarray, what: str) -> Iterator[str]:
-    missing = int(pd.isna(label).sum())
-    if missing:
-        yield (
-            f"{what} is NaN in {missing} of {len(label)} rows; exclude those rows and "
-            "count them in `excluded`"
-        )
+    rows = f"of {len(label)} rows; exclude those rows and count them in `excluded`"
+    yield from counted(f"{what} is NaN in", pd.isna(label), rows)
     levels = set(np.unique(label).tolist())
     if not levels <= {0, 1}:
         yield f"{what} must be 0 or 1; got {sorted(levels)[:5]}"
@@ -180,26 +199,20 @@ def _of_feature(column: pd.Series, what: str) -> Iterator[str]:
         if odd:
             yield f"the categories of {what} must be strings; got {odd[0]!r}"
         if column.isna().any() and MISSING in column.cat.categories:
-            yield (
-                f"{what} has a category {MISSING!r} and missing values as well; merge "
-                "both"
-            )
+            both = f"a category {MISSING!r} and missing values as well"
+            yield f"{what} has {both}; merge both"
         return
     if not pd.api.types.is_float_dtype(column.dtype):
         yield f"{what} must be float or categorical; got {column.dtype}"
-    infinite = int(np.isinf(column.to_numpy(dtype=float, na_value=np.nan)).sum())
-    if infinite:
-        yield f"{what} is infinite in {infinite} rows"
+    infinite = np.isinf(column.to_numpy(dtype=float, na_value=np.nan))
+    yield from counted(f"{what} is infinite in", infinite, "rows")
 
 
 def _of_attribute(column: pd.Series, what: str) -> Iterator[str]:
     if not isinstance(column.dtype, pd.CategoricalDtype):
         yield f"{what} must be categorical; got {column.dtype}"
-    missing = int(column.isna().sum())
-    if missing:
-        yield (
-            f"{what} is NaN in {missing} rows; use a category such as {NOT_RECORDED!r}"
-        )
+    instead = f"rows; use a category such as {NOT_RECORDED!r}"
+    yield from counted(f"{what} is NaN in", column.isna(), instead)
     present = column.unique()
     if len(present) < 2:
         yield (

@@ -59,7 +59,8 @@ def test_audits_are_measured_and_written(tmp_path, monkeypatch):
 
 def test_the_parquet_table_is_the_csv_tables_kind(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "_CHUNK", 40)
-    bench.write_csv(tmp_path / "a.csv", 100, 50, 0)
+    rng = np.random.default_rng(0)
+    bench.cohort(100, 50, rng).to_csv(tmp_path / "a.csv", index=False)
     bench.write_parquet(tmp_path / "a.parquet", 100, 0)
     csv = pd.read_csv(tmp_path / "a.csv")
     parquet = pd.read_parquet(tmp_path / "a.parquet")

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import metric_frame, timing
 from experiments.bench import metrics as bench
+from experiments.bench import timing
 from fairjax.metrics import GroupCounts
 
 SMALL = bench.Options(
@@ -71,7 +71,7 @@ def test_summaries_by_hand():
     # Selected 2 of 10, 6 of 10 and none of 20: 8 of 40 overall.
     counts = np.zeros((3, 2, 2), int)
     counts[:, 0] = [[8, 2], [4, 6], [20, 0]]
-    found = metric_frame.all_summaries(GroupCounts(jnp.array(counts)))["selection_rate"]
+    found = bench.all_summaries(GroupCounts(jnp.array(counts)))["selection_rate"]
     expected = {
         "overall": 0.2,
         "by_group": [0.2, 0.6, 0.0],
@@ -89,8 +89,8 @@ def test_summaries_by_hand():
 
 @pytest.mark.slow
 def test_intervals_are_the_replicates_quantiles():
-    cohort = metric_frame.Cohort.make(400, 2)
-    estimates, ends, replicates = metric_frame.rates_with_intervals(
+    cohort = bench.Cohort.make(400, 2)
+    estimates, ends, replicates = bench.rates_with_intervals(
         jax.random.key(0),
         cohort.labels,
         cohort.predictions,
@@ -108,7 +108,7 @@ def test_intervals_are_the_replicates_quantiles():
     values = np.asarray(replicates["true_positive_rate"]["difference"])
     np.testing.assert_allclose(
         ends["true_positive_rate"]["difference"],
-        np.quantile(values, [metric_frame.TAIL, 1 - metric_frame.TAIL]),
+        np.quantile(values, [bench.TAIL, 1 - bench.TAIL]),
         rtol=1e-5,
     )
 
@@ -137,14 +137,14 @@ class TestAgainstFairlearn:
         assert "DIFFER" not in row.note
 
     def test_what_differs_is_said(self, monkeypatch):
-        other = metric_frame.Cohort.make(2000, 2, seed=1)
-        frame = metric_frame.metric_frame(other, 4)
+        other = bench.Cohort.make(2000, 2, seed=1)
+        frame = bench.metric_frame(other, 4)
         monkeypatch.setattr(bench, "metric_frame", lambda *_: frame)
         assert "THE ESTIMATES DIFFER" in bench.measure_rates(self.options, 2000).note
 
     def test_shifted_intervals_are_noticed(self, monkeypatch):
-        cohort = metric_frame.Cohort.make(2000, 2)
-        seconds, frame = metric_frame.metric_frame(cohort, 4)
+        cohort = bench.Cohort.make(2000, 2)
+        seconds, frame = bench.metric_frame(cohort, 4)
 
         def shifted(name):
             return lambda **options: [

@@ -17,7 +17,7 @@ NAMES = ["plain", "MultiFair, paper"]
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(modulation, "SMALL", TINY)
+    monkeypatch.setattr(modulation_steps, "SMALL", TINY)
     monkeypatch.setattr(modulation, "TURN", 0.0)
 
 
@@ -40,7 +40,7 @@ def compile_only(monkeypatch, names):
         assert len(made) == 6
         return {name: made[name] for name in names}
 
-    monkeypatch.setattr(modulation, "make_steps", some)
+    monkeypatch.setattr(modulation_steps, "make_steps", some)
 
 
 @pytest.mark.slow

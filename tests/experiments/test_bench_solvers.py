@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import solver_methods, solvers
+from experiments.bench import solvers
 
 SMALL = {
     "sizes": (3,),
@@ -17,11 +17,11 @@ SMALL = {
     "batch": 32,
 }
 FEW = ("IMTLG", "Random")
-NAMES = [method.name for method in solver_methods.METHODS]
+NAMES = [method.name for method in solvers.METHODS]
 
 
 def named(name):
-    return next(one for one in solver_methods.METHODS if one.name == name)
+    return next(one for one in solvers.METHODS if one.name == name)
 
 
 def run(tmp_path, **changes):
@@ -77,11 +77,11 @@ def test_no_two_methods_have_one_name():
 
 
 def test_rows_conflict_and_are_the_same_every_time():
-    first, second = solver_methods.draw_rows(8, 2)
+    first, second = solvers.draw_rows(8, 2)
     assert first.shape == (8, 20)
     assert first.dtype == np.float32
     assert not np.allclose(first, second)
-    np.testing.assert_array_equal(first, solver_methods.draw_rows(8, 2)[0])
+    np.testing.assert_array_equal(first, solvers.draw_rows(8, 2)[0])
     gram = np.concatenate([one @ one.T for one in (first, second)])
     assert 0.3 < (gram < 0).mean() < 0.7
 
@@ -89,7 +89,7 @@ def test_rows_conflict_and_are_the_same_every_time():
 def test_the_compiled_part_is_the_method():
     gram = jnp.array([[1.0, -1.0], [-1.0, 2.0]])
     # By hand, with PCGrad's sum: (1, .5) and (1, 1).
-    ours = solver_methods.Ours(named("PCGrad").steps, jnp.stack([jnp.eye(2), gram]))
+    ours = solvers.Ours(named("PCGrad").steps, jnp.stack([jnp.eye(2), gram]))
     np.testing.assert_allclose(ours(0), [1, 1])
     np.testing.assert_allclose(ours(1), [2, 1.5])
     assert ours.compile_seconds > 0
@@ -98,14 +98,14 @@ def test_the_compiled_part_is_the_method():
 def test_gaps_are_zero_at_the_solution_alone():
     # The shortest point between (1, 0) and (0, 2) has weights of 1 / their squares.
     gram = np.diag([1.0, 4.0])
-    assert solver_methods.common_descent_gap(gram, np.array([0.8, 0.2])) < 1e-12
+    assert solvers.common_descent_gap(gram, np.array([0.8, 0.2])) < 1e-12
     # There (G w) is (½, 2): ¼ + 1 less ½, over the mean square.
-    gap = solver_methods.common_descent_gap(gram, np.array([0.5, 0.5]))
+    gap = solvers.common_descent_gap(gram, np.array([0.5, 0.5]))
     np.testing.assert_allclose(gap, 0.75 / 2.5)
     # The bargain of unrelated rows is 1 / their lengths.
-    assert solver_methods.bargain_gap(gram, np.array([1.0, 0.5])) < 1e-12
+    assert solvers.bargain_gap(gram, np.array([1.0, 0.5])) < 1e-12
     # Shares of 1 and 4: 60 % off their mean.
-    gap = solver_methods.bargain_gap(gram, np.array([1.0, 1.0]))
+    gap = solvers.bargain_gap(gram, np.array([1.0, 1.0]))
     np.testing.assert_allclose(gap, 0.6)
 
 
@@ -132,7 +132,7 @@ class TestAgainstTorchJD:
 
     def test_what_differs_is_said(self):
         options = solvers.Options(rounds=1, draws=1)
-        other = solver_methods.Method("UPGrad", named("MGDA").steps)
+        other = solvers.Method("UPGrad", named("MGDA").steps)
         assert "DIFFER" in solvers.measure(options, other, 8).note
 
     def test_what_takes_too_long_is_left_out(self):

@@ -73,18 +73,46 @@ def test_rows_are_printed(capsys):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    sizes: tuple[int, ...] = (1, 2)
-    members: int = 0
+    sizes: Annotated[timing.Numbers, timing.Limit(some=True)] = (1, 2)
+    members: Annotated[int, timing.Limit(0)] = 0
     share: float = 0.5
+    number: int = 1
     quick: bool = False
 
 
 def test_whole_numbers_among_options_have_a_least():
-    timing.check_numbers(Options(), least={"members": 0})
-    with pytest.raises(ValueError, match="--members must be 1 or more; got 0"):
-        timing.check_numbers(Options())
-    with pytest.raises(ValueError, match=r"--sizes must be 1 or more; got \(3, 0\)"):
-        timing.check_numbers(Options(sizes=(3, 0)), least={"members": 0})
+    timing.check_numbers(Options())
+    with pytest.raises(ValueError, match="--number must be 1 or more; got 0"):
+        timing.check_numbers(Options(number=0))
+    with pytest.raises(ValueError, match="--members must be 0 or more; got -1"):
+        timing.check_numbers(Options(members=-1))
+    for sizes, shown in (((3, 0), r"\(3, 0\)"), ((), r"\(\)")):
+        with pytest.raises(ValueError, match=f"--sizes must be 1 or more; got {shown}"):
+            timing.check_numbers(Options(sizes=sizes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Quick(timing.Options):
+    rounds: Annotated[int, timing.Limit(quick=3)] = 9
+    sizes: Annotated[timing.Numbers, timing.Limit(quick=())] = (1, 2)
+    groups: int = 6
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_quick_run_has_the_quick_values(tmp_path, quick):
+    seen = []
+
+    def tasks(options):
+        seen.append((options.rounds, options.sizes, options.groups))
+        yield [Row("a", 0.5)]
+        yield iter([Row("b", 0.5)])
+
+    options = Quick(output=tmp_path, quick=quick)
+    (rows,) = timing.run(options, {"x-{}": Row}, tasks)
+    assert [row.name for row in rows] == ["a", "b"]
+    assert seen == [(3, (), 6) if quick else (9, (1, 2), 6)]
+    (saved,) = tmp_path.glob("x-*.json")
+    assert len(json.loads(saved.read_text())["rows"]) == 2
 
 
 def test_an_error_of_the_user_is_one_line(monkeypatch):

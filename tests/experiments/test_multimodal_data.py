@@ -17,8 +17,9 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.duration.survfunc import SurvfuncRight
 
 from experiments import datasets
-from experiments.datasets import files, simulated_modalities
+from experiments.datasets import files, modalities, simulated_modalities
 from experiments.datasets.censoring import censoring_weights
+from experiments.datasets.multimodal import validate_multimodal
 from experiments.datasets.nafld import HORIZON_DAYS, LOOK_BACK_DAYS, MAX_LENGTH
 from experiments.datasets.openi import build, parse_ages, parse_reports
 
@@ -282,9 +283,9 @@ def test_series_do_not_depend_on_the_order_of_rows(rows, max_length, seed):
     ids = np.array([3, 0, 4, 1, 2])
     frame = rows_of(*rows)
     options = {"variables": ("sbp", "hdl"), "max_length": max_length}
-    series, cut = datasets.series_from_rows(frame, ids, **options)
+    series, cut = modalities.series_from_rows(frame, ids, **options)
     shuffled = frame.sample(frac=1, random_state=seed)
-    again, cut_again = datasets.series_from_rows(shuffled, ids, **options)
+    again, cut_again = modalities.series_from_rows(shuffled, ids, **options)
     assert cut == cut_again
     for part in ("times", "variables", "values", "mask"):
         np.testing.assert_array_equal(getattr(series, part), getattr(again, part))
@@ -331,13 +332,13 @@ def test_series_do_not_depend_on_the_order_of_rows(rows, max_length, seed):
 def test_series_from_rows_refuses(rows, options, message):
     start = {"ids": np.array([1, 2]), "variables": ("hdl",), "max_length": 3}
     with pytest.raises(ValueError, match=message):
-        datasets.series_from_rows(rows_of(*rows), **start | options)
+        modalities.series_from_rows(rows_of(*rows), **start | options)
 
 
 def test_standardised_series_use_training_rows_only(nafld):
     series = nafld.modalities["labs"]
     train = np.arange(3000)
-    scaled = datasets.standardise_series(series, train)
+    scaled = modalities.standardise_series(series, train)
     for index in range(3):
         own = scaled.values[:3000][
             series.mask[:3000] & (series.variables[:3000] == index)
@@ -347,7 +348,7 @@ def test_standardised_series_use_training_rows_only(nafld):
     assert (scaled.values[~series.mask] == 0).all()
     changed = series.values.copy()
     changed[3000:] *= 5
-    other = datasets.standardise_series(
+    other = modalities.standardise_series(
         dataclasses.replace(series, values=changed), train
     )
     np.testing.assert_array_equal(other.values[:3000], scaled.values[:3000])
@@ -355,27 +356,27 @@ def test_standardised_series_use_training_rows_only(nafld):
 
 def test_constant_and_unmeasured_variables_stay_finite():
     rows = rows_of((1, 0.0, "hdl", 5.0), (2, 0.0, "hdl", 7.0), (2, 0.0, "sbp", 9.0))
-    series, _ = datasets.series_from_rows(
+    series, _ = modalities.series_from_rows(
         rows, np.array([1, 2]), variables=("hdl", "sbp"), max_length=2
     )
-    scaled = datasets.standardise_series(series, np.array([0]))
+    scaled = modalities.standardise_series(series, np.array([0]))
     assert scaled.values.tolist() == [[0.0, 0.0], [2.0, 9.0]]
 
 
 def test_tokens_know_only_words_of_training_rows():
-    text = datasets.Text((("b", "a", "a"), ("c",), (), ("c", "c", "a", "b")))
-    tokens = datasets.tokenise(
+    text = modalities.Text((("b", "a", "a"), ("c",), (), ("c", "c", "a", "b")))
+    tokens = modalities.tokenise(
         text, np.array([True, False, True, False]), max_words=5, max_length=3
     )
     assert tokens.vocabulary == ("a", "b")
     assert tokens.tokens.tolist() == [[3, 2, 2], [1, 0, 0], [0, 0, 0], [1, 1, 2]]
     np.testing.assert_array_equal(tokens.mask, tokens.tokens != 0)
-    few = datasets.tokenise(text, np.arange(4), max_words=1, max_length=1)
+    few = modalities.tokenise(text, np.arange(4), max_words=1, max_length=1)
     assert few.vocabulary == ("a",)
     with pytest.raises(ValueError, match="no training row has a word"):
-        datasets.tokenise(text, np.array([2]), max_words=5, max_length=3)
+        modalities.tokenise(text, np.array([2]), max_words=5, max_length=3)
     with pytest.raises(ValueError, match="at least 1; got 0 and 3"):
-        datasets.tokenise(text, np.array([0]), max_words=0, max_length=3)
+        modalities.tokenise(text, np.array([0]), max_words=0, max_length=3)
 
 
 # Refusals of the whole
@@ -383,7 +384,7 @@ def test_tokens_know_only_words_of_training_rows():
 
 def small(**changes):
     data, _ = simulated_modalities.simulate(40, seed=0)
-    series, _ = datasets.series_from_rows(
+    series, _ = modalities.series_from_rows(
         rows_of(
             *((row, years, "hdl", 1.0) for row in range(40) for years in (-2.0, -1.0))
         ),
@@ -393,7 +394,7 @@ def small(**changes):
     )
     data = dataclasses.replace(
         data,
-        modalities={"labs": series, "note": datasets.Text((("pain",),) * 40)},
+        modalities={"labs": series, "note": modalities.Text((("pain",),) * 40)},
         present=np.ones((40, 3), bool),
     )
     return dataclasses.replace(data, **changes)
@@ -420,14 +421,14 @@ GAP = np.where(np.arange(40)[:, None] == 4, [[False, True]], [[True, True]])
             for name in ("fused", "score", "heads")
         ),
         (
-            {"modalities": {"note": datasets.Text((("a",),) * 39)}},
+            {"modalities": {"note": modalities.Text((("a",),) * 39)}},
             "'note' has 39 patients but the table has 40",
         ),
         ({"present": ABSENT}, "'labs' is missing for everyone"),
         ({"present": ABSENT[:, :2]}, r"shape \(40, 3\); got bool of shape \(40, 2\)"),
         ({"present": ABSENT.astype(int)}, "must be boolean"),
         (
-            {"modalities": {**small().modalities, "note": datasets.Text(((),) * 40)}},
+            {"modalities": {**small().modalities, "note": modalities.Text(((),) * 40)}},
             "'note' is marked as present in 40 patients",
         ),
         (
@@ -464,7 +465,7 @@ GAP = np.where(np.arange(40)[:, None] == 4, [[False, True]], [[True, True]])
             "variables must be integers; got float32",
         ),
         (
-            {"modalities": {"vector": datasets.Dense(np.ones(40, np.float32))}},
+            {"modalities": {"vector": modalities.Dense(np.ones(40, np.float32))}},
             r"'vector' must be \[patients, numbers\]; got shape \(40,\)",
         ),
         (
@@ -483,12 +484,12 @@ GAP = np.where(np.arange(40)[:, None] == 4, [[False, True]], [[True, True]])
 )
 def test_validate_multimodal_names_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
-        datasets.validate_multimodal(small(**changes))
+        validate_multimodal(small(**changes))
 
 
 def test_validate_multimodal_returns_good_data():
     data = small()
-    assert datasets.validate_multimodal(data) is data
+    assert validate_multimodal(data) is data
     assert data.names == ("static", "labs", "note")
 
 

@@ -407,4 +407,4 @@ def test_lanes_hold_series_text_and_weights(data, few):
     (program,) = multifair_methods.build(("cggm",), few.task, few.splits)
     mesh = sweep.lane_mesh(FOLDS)
     lane, _ = lanes._on_devices(program, few.splits, few.task.learner, mesh)
-    np.testing.assert_array_equal(lane.weights, [data.weights] * FOLDS)
+    np.testing.assert_array_equal(lane["weights"], [data.weights] * FOLDS)

@@ -1,6 +1,9 @@
-"""PCGrad steps in PyTorch on the benchmark's model: a plain loop, and TorchJD.
+"""PyTorch's side of two benchmarks: PCGrad steps, and TorchJD's K x K part.
 
-Both use the same weights, batch and groups as JAX, and end in AdamW.
+PCGrad steps, a plain loop and TorchJD's, use the same weights, batch and groups as JAX,
+and end in AdamW. The K x K part of TorchJD's methods computes weights from the Gram
+matrix alone. TorchJD's Nash-MTL and ConFIG need the rows, so they get the rows, which
+are so few that computing their Gram matrix takes almost no time.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import softplus
-from torchjd.aggregation import PCGrad
+from torchjd import aggregation
 from torchjd.autojac import backward, jac_to_grad
 
 from experiments.bench.timing import timed
@@ -96,7 +99,7 @@ def steps(
             leaf.grad = part.view_as(leaf)
 
     def torchjd(chunk: int | None) -> Callable[[list[torch.Tensor]], None]:
-        aggregator = PCGrad()
+        aggregator = aggregation.PCGrad()
 
         def fill(leaves: list[torch.Tensor]) -> None:
             backward(group_losses(leaves), inputs=leaves, parallel_chunk_size=chunk)
@@ -122,10 +125,69 @@ def finish() -> None:
 
 
 def set_fastest_threads(step: Step) -> None:
-    """Uses one thread per core, or one thread if cores are busy with other work."""
+    """Uses one thread per core, or one thread if small steps are then faster."""
     best = {}
     for threads in (num_cores(), 1):
         torch.set_num_threads(threads)
         step()
         best[threads] = min(timed(step) for _ in range(5))
     torch.set_num_threads(min(best, key=best.__getitem__))
+
+
+class Theirs:
+    """One method of TorchJD, on one set of rows after another.
+
+    Args:
+      name: The class in ``torchjd.aggregation``.
+      options: Arguments of the class.
+      draws: Rows ``[K, P]``, float32.
+    """
+
+    def __init__(
+        self, name: str, options: dict[str, Any], draws: Sequence[np.ndarray]
+    ) -> None:
+        aggregator = getattr(aggregation, name)(**options)
+        rows = [torch.tensor(one, device=DEVICE) for one in draws]
+        self._draws, self._inputs, self._method = draws, rows, aggregator
+        self._weighs = isinstance(aggregator, aggregation.WeightedAggregator)
+        if isinstance(aggregator, aggregation.GramianWeightedAggregator):
+            self._method = aggregator.gramian_weighting
+            self._inputs = [one @ one.T for one in rows]
+        elif isinstance(aggregator, aggregation.WeightedAggregator):
+            self._method = aggregator.weighting
+
+    def __call__(self, draw: int) -> torch.Tensor:
+        """Computes the weights ``[K]``, or the update ``[P]`` without weights."""
+        found = self._method(self._inputs[draw])
+        finish()
+        return found
+
+    def result(self, draw: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Computes the update, in float64, and the weights if there are any.
+
+        Args:
+          draw: The number of the rows.
+          seed: Seed of TorchJD's random draws.
+        """
+        torch.manual_seed(seed)
+        found = self(draw).detach().cpu().numpy().astype(np.float64)
+        return (found @ self._draws[draw], found) if self._weighs else (found, None)
+
+
+def seeded_orders(name: str, size: int, seed: int) -> np.ndarray:
+    """Returns the orders ``[K, K]`` in which a method meets other rows, by a seed.
+
+    Args:
+      name: ``"PCGrad"``, which draws an order of all rows, or ``"GradVac"``, which
+        draws an order of the other rows.
+      size: Number of rows, K.
+      seed: Seed, as for :meth:`Theirs.result`.
+    """
+    torch.manual_seed(seed)
+    if name == "PCGrad":
+        return np.stack([torch.randperm(size).numpy() for _ in range(size)])
+    if name != "GradVac":
+        raise ValueError(f"name must be 'PCGrad' or 'GradVac'; got {name!r}.")
+    others = [np.delete(np.arange(size), row) for row in range(size)]
+    drawn = [one[torch.randperm(size - 1).numpy()] for one in others]
+    return np.stack([np.append(one, row) for row, one in enumerate(drawn)])
