@@ -245,7 +245,7 @@ def main(options: Options) -> dict[str, list[Line]]:
     if options.quick:
         options = dataclasses.replace(options, runs=max(10, options.runs // 10))
     made = (
-        f"{options.runs:,} data sets a line (standard error of a share of .95: "
+        f"{options.runs:,} data sets a line (standard error of a fraction of .95: "
         f"{(0.95 * 0.05 / options.runs) ** 0.5:.3f}, of .5: "
         f"{(0.25 / options.runs) ** 0.5:.3f}), {options.replicates} bootstrap "
         f"replicates, {options.permutations} shuffles, {options.draws:,} draws, seed "

@@ -182,7 +182,7 @@ def simulate(
                 outcome="a simulated event",
                 attributes=pd.DataFrame({"group": group}),
                 patient_ids=np.arange(num_patients),
-                citation="drawn at run time from a documented law",
+                citation="drawn at run time from a documented distribution",
                 licence="none: no real data",
             ),
             modalities={name: Dense(values) for name, values in observed.items()},

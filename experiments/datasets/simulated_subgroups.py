@@ -259,7 +259,7 @@ def simulate(
             outcome="a simulated event",
             attributes=pd.DataFrame(attributes),
             patient_ids=np.arange(num_patients),
-            citation="drawn at run time from a documented law",
+            citation="drawn at run time from a documented distribution",
             licence="none: no real data",
         )
     )

@@ -13,8 +13,8 @@ Recoding: TypeAlias = Mapping[str, tuple[str, Mapping[Any, str]]]
 # The category of missing values of a categorical feature.
 MISSING = "missing"
 SOCIAL = (
-    "social position: no clinical feature; enters only as one of the attributes that "
-    "are made fair, and not in a blind run"
+    "social position: not a clinical feature; enters only as one of the attributes "
+    "that are made fair, and not in a blind run"
 )
 """Why a source's columns of race, income and the like are not features."""
 
