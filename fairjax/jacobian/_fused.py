@@ -1,27 +1,29 @@
 r"""The Gram matrix and combinations of objectives' gradients, without the gradients.
 
 Objectives are functions of a model's outputs ``z`` for each example, so the gradient of
-objective ``k`` is ``Σ_b Σ_r A[k, b, r] ∂z[b, r]/∂θ`` with ``A = ∂L/∂z``. A backward pass
-for each output ``r`` gives, at each weight, the operand ``a_b`` and the cotangent
-``δ_b`` of every example. Both are as large as activations. A weight's part of the Gram
-matrix is ``A N Aᵀ`` with ``N[b, c] = (a_b · a_c)(δ_b · δ_c)``, or the Gram matrix of
-the weight's rows, which are stored for one weight at a time. A combination of the
+objective ``k`` is ``Σ_b Σ_r A[k, b, r] ∂z[b, r]/∂θ``, where ``A = ∂L/∂z``. One backward
+pass for each output ``r`` gives the operand ``a_b`` and the cotangent ``δ_b`` of every
+example at each weight. Both are as large as activations. A weight's part of the Gram
+matrix is ``A N Aᵀ`` with ``N[b, c] = (a_b · a_c)(δ_b · δ_c)``; or it is the Gram matrix
+of the weight's rows, which are stored for one weight at a time. A combination of the
 gradients is one contraction with the cotangents ``Σ_k w_k A[k]``.
 """
 
+import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array, Bool, Float
 
+from fairjax.gram import gramian
 from fairjax.jacobian._cells import (
-    Prepared,
     are_rows,
     arrange,
     blocks_of,
@@ -30,14 +32,15 @@ from fairjax.jacobian._cells import (
     values_and_weights,
     windows,
 )
-from fairjax.jacobian._jaxprs import aval, evaluate, read
+from fairjax.jacobian._costs import machine
+from fairjax.jacobian._jaxprs import aval, evaluate, matrix_flops, read
 from fairjax.jacobian._passes import Pass, cell_order
-from fairjax.jacobian._segments import Blocks, segment_gradients
+from fairjax.jacobian._segments import Blocks, Contraction, segment_gradients
 from fairjax.jacobian._separability import kind_of
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.jacobian._taps import Linearized, Model, linearize
-from fairjax.objectives import CellObjectives, RunningMeans, example_weights
-from fairjax.reconcilers.gram import gramian
+from fairjax.objectives import CellObjectives, RunningMeans
+from fairjax.stacked import FactoredRows
 from fairjax.types import Batch, Gramian, Params, Values
 
 # More outputs for each example would need as many backward passes.
@@ -126,243 +129,184 @@ def _active(model: Model) -> list[Var]:
     return found
 
 
-class Stream(NamedTuple):
-    """A way to the rows of one weight at a time: segments of examples, then mixed.
+class Block(NamedTuple):
+    """Parameters that reach no other block's taps, and the way to their Gram matrix.
 
     Attributes:
-      slopes: ``[B, R]`` for each pass, the cotangents of the waist.
-      blocks: The segments of each pass.
-      padded: Examples that all passes contract, with those of padding.
-      mix: Function from the passes' gradients of a leaf to its rows ``[K, *param]``.
-      mixed: Gradients that enter each row; 0 where gradients are rows already.
+      leaves: Indices of the parameters' leaves.
+      taps: Indices of the taps.
+      way: ``"ghost"``: inner products of examples, from a weight's factors; ``"sums"``:
+        rows as products of slopes and cotangents; ``"segments"``: rows of one block at
+        a time, each a sum over segments of the examples.
+      cost: FLOPs, with bytes moved in their place.
+      product: The axes of the weight's matrix product, under ``"ghost"``.
     """
 
-    slopes: Sequence[Float[Array, "B R"]]
-    blocks: Sequence[Blocks | None]
-    padded: int
-    mix: Callable[[Sequence[Array]], Array]
-    mixed: int
+    leaves: Sequence[int]
+    taps: Sequence[int]
+    way: str
+    cost: float
+    product: "Product | None"
 
 
-class Factors:
-    """Gradients ``[K, *param]`` of objectives, held as factors of each weight.
+class Product(NamedTuple):
+    """The axes of a parameter's matrix product with the examples.
 
     Attributes:
-      num_objectives: K.
+      shared: The axes that the other operand shares with the result, the examples'
+        first.
+      inner: The operand's axes that are contracted with the parameter.
+      result: The axes of the result that it shares with the operand, in their order.
+      outer: The result's axes that come from the parameter.
     """
 
-    def __init__(
-        self,
-        linear: Linearized,
-        structure: Any,
-        slopes: Float[Array, "K B R"],
-        broken: Bool[Array, " K"],
-        stream: Stream,
-    ) -> None:
-        """Pulls back each output of the waist.
-
-        Args:
-          linear: The trunk at the parameters and the batch.
-          structure: The structure of the parameters.
-          slopes: The objectives' derivatives by the waist's values; finite.
-          broken: Which objectives read an example that is not finite.
-          stream: The way to the rows of a weight.
-        """
-        self.num_objectives = len(slopes)
-        self._stream = stream
-        self._slopes, self._broken = slopes, broken
-        self._structure = structure
-        finite = _all_finite(linear.outputs)
-        pulled = [linear.pull(unit)[0] for unit in _units(linear.outputs)]
-        # An objective must not see NaNs of examples that it does not read.
-        self._pulled = [
-            [_select(finite, value, tap.axis) for value in values]
-            for tap, values in zip(linear.model.taps, zip(*pulled, strict=True))
-        ]
-        met = [
-            None if tap.met is None else _select(finite, value, tap.met)
-            for tap, value in zip(linear.model.taps, linear.met, strict=True)
-        ]
-        self._linear = linear._replace(met=met)
-
-    def gramian(self) -> Gramian:
-        """Computes inner products of the gradients, ``[K, K]``."""
-        parts = [self._part(*block) for block in _blocks(self._linear.model)]
-        total = sum(parts[1:], parts[0])
-        return jnp.where(self._broken[:, None] | self._broken, jnp.nan, total)
-
-    def combine(self, weights: Float[Array, " K"]) -> Params:
-        """Computes a weighted sum of the gradients, ``[*param]``."""
-        used = self._broken & (weights != 0)
-        weights = jnp.where(used, jnp.nan, weights).astype(self._slopes.dtype)
-        # An objective of weight 0 is left out.
-        slopes = jnp.where(weights[:, None, None] != 0, self._slopes, 0)
-        slopes = jnp.einsum("k,kbr->br", weights, slopes, precision="highest")
-        sums = [self._sum(i, slopes) for i in range(len(self._pulled))]
-        return self._structure.unflatten(self._linear.pull_params(sums)[0])
-
-    def _part(self, leaves: Sequence[int], taps: Sequence[int]) -> Gramian:
-        """Computes the inner products of the gradients of some parameters."""
-        if len(taps) == 1 and len(leaves) == 1:
-            factors = self._factors(leaves[0], taps[0])
-            if factors is not None:
-                return self._ghost(*factors)
-        pull, rows = self._linear.pull_of(leaves, taps), []
-        if self._repeated(taps):
-            sums = [
-                jax.vmap(functools.partial(self._sum, i))(self._slopes) for i in taps
-            ]
-            return gramian(jax.vmap(pull)(sums))
-        for slopes, blocks in zip(
-            self._stream.slopes, self._stream.blocks, strict=True
-        ):
-            if blocks is None:
-                sums = [self._sum(i, slopes)[None] for i in taps]
-            else:
-                contractions = [
-                    self._linear.contraction(i, self._cotangent(i, slopes))
-                    for i in taps
-                ]
-                sums = segment_gradients(contractions, blocks)
-            rows.append(jax.vmap(pull)(sums))
-        return gramian([self._stream.mix(leaf) for leaf in zip(*rows, strict=True)])
-
-    def _repeated(self, taps: Sequence[int]) -> bool:
-        """Checks whether all taps are of values that are repeated for each example."""
-        return all(self._linear.model.taps[i].met is None for i in taps)
-
-    def _sum(self, tap: int, slopes: Float[Array, "B R"]) -> Array:
-        """Computes the gradient of a tap's value for cotangents of the waist."""
-        at = self._linear.model.taps[tap]
-        contraction = self._linear.contraction(tap, self._pulled[tap][0])
-        if at.met is None:
-            # A sum over the examples is a product with their weights.
-            sums = [
-                contraction.apply((slopes[:, r].astype(pulled.dtype),), pulled)
-                for r, pulled in enumerate(self._pulled[tap])
-            ]
-            return functools.reduce(operator.add, sums)
-        total = self._cotangent(tap, slopes)
-        return contraction.apply(contraction.operands, total)
-
-    def _cotangent(self, tap: int, slopes: Float[Array, "B R"]) -> Array:
-        """Computes the cotangent of a tap for cotangents of the waist."""
-        axis = self._linear.model.taps[tap].axis
-        parts = [
-            _along(slopes[:, r].astype(pulled.dtype), axis, pulled) * pulled
-            for r, pulled in enumerate(self._pulled[tap])
-        ]
-        return functools.reduce(operator.add, parts)
-
-    def _factors(self, leaf: int, tap: int) -> tuple[Array, Array] | None:
-        """Returns operands ``[B, T, I]`` and cotangents ``[R, B, T, O]`` of a weight.
-
-        Returns None where the weight is not a parameter itself, where it does not enter
-        a matrix product, or where rows of the parameter cost less.
-        """
-        model = self._linear.model
-        at = model.taps[tap]
-        if at.met is None or at.index is None:
-            return None
-        eqn = model.closed.jaxpr.eqns[at.index]
-        if eqn.primitive.name != "dot_general" or not _is_leaf(model, at.atom, leaf):
-            return None
-        contracted, batched = eqn.params["dimension_numbers"]
-        if batched[0]:
-            return None
-        operand, met = self._linear.met[tap], at.met
-        inner = contracted[1 - at.operand]
-        free = [d for d in range(operand.ndim) if d not in inner]
-        rest = [d for d in free if d != met]
-        operands = operand.transpose(met, *rest, *inner)
-        # The result has the free axes of the left operand, then those of the right.
-        width = aval(eqn.outvars[0]).ndim - len(free)
-        first = width if at.operand == 0 else 0
-        others = [first + free.index(d) for d in rest]
-        outer = [
-            d for d in range(width + len(free)) if d < first or d >= first + len(free)
-        ]
-        if at.operand == 0:
-            outer = list(range(width))
-        else:
-            outer = list(range(len(free), len(free) + width))
-        size, times = model.size, math.prod(operand.shape[d] for d in rest)
-        operands = operands.reshape(size, times, -1)
-        cotangents = jnp.stack(
-            [
-                value.transpose(at.axis, *others, *outer).reshape(size, times, -1)
-                for value in self._pulled[tap]
-            ]
-        )
-        objectives, outputs = self.num_objectives, len(cotangents)
-        entries = operands.shape[-1] * cotangents.shape[-1]
-        pairs = (size * times) ** 2
-        ghost = pairs * (operands.shape[-1] + outputs**2 * cotangents.shape[-1])
-        mixed = objectives * (objectives + self._stream.mixed)
-        rows = (self._stream.padded * times + mixed) * entries
-        return (operands, cotangents) if ghost < rows else None
-
-    def _ghost(
-        self, operands: Float[Array, "B T I"], cotangents: Float[Array, "R B T O"]
-    ) -> Gramian:
-        """Computes a weight's inner products from those of its factors."""
-        wide = jnp.promote_types(operands.dtype, jnp.float32)
-        options = {"precision": "highest", "preferred_element_type": wide}
-        met = jnp.einsum("bti,cui->btcu", operands, operands, **options)
-        total = jnp.zeros((self.num_objectives,) * 2, wide)
-        for r, left in enumerate(cotangents):
-            for q, right in enumerate(cotangents[: r + 1]):
-                both = jnp.einsum("bto,cuo->btcu", left, right, **options)
-                pairs = jnp.sum(met * both, axis=(1, 3))
-                part = self._slopes[:, :, r] @ pairs @ self._slopes[:, :, q].T
-                total += part if q == r else part + part.T
-        return total
+    shared: Sequence[int]
+    inner: Sequence[int]
+    result: Sequence[int]
+    outer: Sequence[int]
 
 
-def _units(outputs: Sequence[Array]) -> list[list[Array]]:
-    """Returns a cotangent of ones for each output of the examples."""
-    units = []
-    for i, output in enumerate(outputs):
-        for place in range(math.prod(output.shape[1:])):
-            one = jnp.zeros(output.shape[1:], output.dtype).reshape(-1)
-            one = one.at[place].set(1).reshape(output.shape[1:])
-            unit = [jnp.zeros_like(other) for other in outputs]
-            unit[i] = jnp.broadcast_to(one, output.shape)
-            units.append(unit)
-    return units
+class Fused(NamedTuple):
+    """What is known of the fused path at trace time, without parameter values.
 
-
-def _blocks(model: Model) -> list[tuple[list[int], list[int]]]:
-    """Groups parameters, by their leaves' indices, and the taps that they reach.
-
-    Gradients of different blocks are independent of each other's taps.
+    Attributes:
+      waist: The model, split at its waist.
+      passes: The segments of examples that give rows.
+      order: An order of the cells for the passes.
+      layout: The windows of each pass; see `windows`.
+      blocks: The parameters, and the way to their Gram matrices.
+      cost: The cost of the Gram matrix and of one combination, in forward passes.
     """
+
+    waist: Waist
+    passes: Sequence[Pass]
+    order: np.ndarray
+    layout: Sequence[Sequence[tuple[int, int, int, int]]]
+    blocks: Sequence[Block]
+    cost: float
+
+
+def prepare_fused(
+    objectives: CellObjectives, model: Model, passes: Sequence[Pass], forward: float
+) -> Fused:
+    """Plans the fused path.
+
+    Args:
+      objectives: The objectives.
+      model: Their statistics, proven to treat examples one by one.
+      passes: The segments of examples that give rows.
+      forward: FLOPs of a forward pass.
+
+    Raises:
+      CoupledError: If the path is not possible, with the reason.
+    """
+    if model.analysis.opaque:
+        raise CoupledError("parameters enter a loop")
+    if objectives.axis_name is not None:
+        raise CoupledError("examples are spread over devices")
+    waist = find_waist(model)
+    if waist.outputs > _MOST_OUTPUTS:
+        raise CoupledError(f"each example has {waist.outputs} outputs")
+    order = cell_order(passes)
+    layout = [windows(one, order, objectives.cell_shares, model.size) for one in passes]
+    padded = sum(sum(length for *_, length in p) or model.size for p in layout)
+    count = objectives.num_objectives
+    mixed = count
+    if not are_rows(passes, count):
+        mixed += sum(len(one.segments) for one in passes)
+    blocks = [
+        _plan_block(model, leaves, taps, waist.outputs, padded, count, mixed)
+        for leaves, taps in _independent(model)
+    ]
+    cost = 2 + waist.outputs + sum(block.cost for block in blocks) / forward
+    return Fused(waist, passes, order, layout, blocks, cost)
+
+
+def _plan_block(
+    model: Model,
+    leaves: Sequence[int],
+    taps: Sequence[int],
+    outputs: int,
+    padded: int,
+    count: int,
+    mixed: int,
+) -> Block:
+    """Returns the cheapest way to the Gram matrix of some parameters."""
+    traffic = 4 * machine().balance
+    jaxpr = model.closed.jaxpr
+    entries = sum(math.prod(aval(jaxpr.invars[leaf]).shape) for leaf in leaves)
+    if all(model.taps[i].met is None for i in taps):
+        read = sum(math.prod(model.taps[i].shape) for i in taps)
+        cost = outputs * (2 * count + traffic) * read + 2 * count * count * entries
+        return Block(leaves, taps, "sums", cost, None)
+    places = [(model.taps[i], jaxpr.eqns[model.taps[i].index or 0]) for i in taps]
+    operands = [eqn.invars[1 - tap.operand] for tap, eqn in places]
+    moved = [math.prod(aval(a).shape) // model.size for a in operands]
+    moved += [math.prod(tap.shape) // model.size for tap, _ in places]
+    products = sum(2 * matrix_flops(jaxpr.replace(eqns=[eqn])) for _, eqn in places)
+    rows = padded / model.size * products / 2 + 2 * count * mixed * entries
+    rows += traffic * (2 * padded * sum(moved) + 3 * count * entries)
+    product = None
+    if len(leaves) == len(taps) == 1:
+        product = _product(model, leaves[0], taps[0])
+    if product is not None:
+        tap, (operand,) = model.taps[taps[0]], operands
+        inner = math.prod(aval(operand).shape[d] for d in product.inner)
+        outer = math.prod(tap.shape[d] for d in product.outer)
+        pairs = (math.prod(tap.shape) // outer) ** 2
+        ghost = 2 * pairs * (inner + outputs**2 * outer)
+        ghost += traffic * pairs * (1 + 2 * outputs**2)
+        if ghost < rows:
+            return Block(leaves, taps, "ghost", ghost, product)
+    return Block(leaves, taps, "segments", rows, None)
+
+
+def _independent(model: Model) -> list[tuple[list[int], list[int]]]:
+    """Groups parameters, by their leaves' indices, and the taps that they reach."""
     origins: dict[Var, frozenset[int]] = {
         var: frozenset((i,))
         for i, var in enumerate(model.closed.jaxpr.invars[: model.num_params])
     }
+
+    def of(atoms: Sequence[Any]) -> frozenset[int]:
+        found = [origins.get(a, frozenset()) for a in atoms if isinstance(a, Var)]
+        return frozenset().union(*found)
+
     for eqn in model.closed.jaxpr.eqns:
         if all(kind_of(atom, model.analysis.kinds).axis is None for atom in eqn.invars):
-            found = _origins(eqn.invars, origins)
-            origins.update(dict.fromkeys(eqn.outvars, found))
-    blocks: list[tuple[set[int], list[int]]] = []
+            origins.update(dict.fromkeys(eqn.outvars, of(eqn.invars)))
+    groups: list[tuple[frozenset[int], list[int]]] = []
     for i, tap in enumerate(model.taps):
-        leaves, taps = set(_origins([tap.atom], origins)), [i]
-        apart = []
-        for block in blocks:
-            if block[0].isdisjoint(leaves):
-                apart.append(block)
+        leaves, taps, apart = of([tap.atom]), [i], []
+        for group in groups:
+            if group[0].isdisjoint(leaves):
+                apart.append(group)
             else:
-                leaves, taps = leaves | block[0], [*block[1], *taps]
-        blocks = [*apart, (leaves, taps)]
-    return [(sorted(leaves), taps) for leaves, taps in blocks]
+                leaves, taps = leaves | group[0], [*group[1], *taps]
+        groups = [*apart, (leaves, taps)]
+    return [(sorted(leaves), taps) for leaves, taps in groups]
 
 
-def _origins(
-    atoms: Sequence[Any], origins: Mapping[Var, frozenset[int]]
-) -> frozenset[int]:
-    found = [origins.get(a, frozenset()) for a in atoms if isinstance(a, Var)]
-    return frozenset().union(*found)
+def _product(model: Model, leaf: int, tap: int) -> Product | None:
+    """Returns a parameter's matrix product with the examples; None if there is none."""
+    at = model.taps[tap]
+    if at.met is None or at.index is None or not _is_leaf(model, at.atom, leaf):
+        return None
+    eqn = model.closed.jaxpr.eqns[at.index]
+    if eqn.primitive.name != "dot_general":
+        return None
+    contracted, batched = eqn.params["dimension_numbers"]
+    if batched[0]:
+        return None
+    inner = list(contracted[1 - at.operand])
+    free = [d for d in range(aval(eqn.invars[1 - at.operand]).ndim) if d not in inner]
+    # The result has the free axes of the left operand, then those of the right.
+    rank = aval(eqn.outvars[0]).ndim
+    shift = rank - len(free) if at.operand == 0 else 0
+    rest = [d for d in free if d != at.met]
+    result = [at.axis, *(shift + free.index(d) for d in rest)]
+    outer = [d for d in range(rank) if d not in result]
+    return Product([at.met, *rest], inner, result, outer)
 
 
 # Operations that only rearrange the entries of a parameter.
@@ -380,84 +324,244 @@ def _is_leaf(model: Model, atom: Any, leaf: int) -> bool:
     return True
 
 
-def _all_finite(values: Sequence[Array]) -> Bool[Array, " B"]:
-    finite = [
-        jnp.all(jnp.isfinite(value.reshape(len(value), -1)), axis=1) for value in values
-    ]
-    return jnp.all(jnp.stack(finite), axis=0)
-
-
-def _along(values: Float[Array, " B"], axis: int, like: Array) -> Array:
-    return values.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
-
-
-def _select(finite: Bool[Array, " B"], value: Array, axis: int) -> Array:
-    return jnp.where(_along(finite, axis, value), value, 0)
-
-
 def value_and_factors(
     objectives: CellObjectives,
-    prepared: Prepared,
-    waist: Waist,
-    passes: Sequence[Pass],
+    fused: Fused,
     params: Params,
     batch: Batch,
     running: RunningMeans | None,
-) -> tuple[Values, RunningMeans | None, Factors]:
-    """Computes values, running means and the factored Jacobian of cell objectives."""
+) -> tuple[Values, RunningMeans | None, "Factors"]:
+    """Computes values, running means, and the Jacobian as factors."""
     leaves, structure = jax.tree.flatten(params)
     rows = [jnp.asarray(row) for row in jax.tree.leaves(batch)]
-    linear = linearize(waist.trunk, leaves, rows)
-    outputs = waist.head(rows, linear.outputs)
+    linear = linearize(fused.waist.trunk, leaves, rows)
+    outputs = fused.waist.head(rows, linear.outputs)
     by_name = dict(zip(objectives.statistics, outputs, strict=True))
     sums = objectives.cell_sums(by_name, batch)
     values, running, weights = values_and_weights(objectives, sums, running)
 
-    # Derivatives of the objectives by the statistics of each example, [K, S, B].
-    cells = jnp.asarray(batch["cells"])
-    inside = (cells >= 0) & (cells < objectives.num_cells)
-    mass = jnp.where(inside, example_weights(batch), 0.0)
-    read = jnp.where(mass != 0, weights[:, :, jnp.where(inside, cells, 0)] * mass, 0.0)
+    # Derivatives of the objectives by each example's statistics, [K, S, B]. NaNs of an
+    # example concern the objectives that read it, and no other.
+    arranged = arrange(objectives, batch, fused.order)
+    read = weights[:, :, arranged.cells] * arranged.weights
+    read = jnp.where(arranged.cells < 0, 0.0, read)
     finite = _all_finite([*linear.outputs, *outputs])
     broken = jnp.any(~jnp.isfinite(read) | ((read != 0) & ~finite), axis=(1, 2))
-    read = jnp.where(broken[:, None, None] | ~finite, 0.0, read)
+    weights = jnp.where(broken[:, None, None], 0.0, weights)
 
     # Derivatives of each statistic by the waist's values, [S, B, R].
-    waisted = [_select(finite, value, 0) for value in linear.outputs]
-    outputs, pull = jax.vjp(lambda values: waist.head(rows, values), waisted)
+    safe = [_select(finite, value, 0) for value in linear.outputs]
+    outputs, pull = jax.vjp(lambda values: fused.waist.head(rows, values), safe)
     through = []
     for s in range(len(outputs)):
         unit = [jnp.zeros_like(output) for output in outputs]
         unit[s] = jnp.ones_like(outputs[s])
         pulled = [value.reshape(len(value), -1) for value in pull(unit)[0]]
         through.append(jnp.concatenate(pulled, axis=1))
-    chain = functools.partial(
-        jnp.einsum, "...sb,sbr->...br", precision="highest", optimize=False
-    )
-    slopes = chain(read, jnp.stack(through))
 
-    order = cell_order(passes)
-    arranged = arrange(objectives, batch, order)
-    layout = [windows(one, order, objectives.cell_shares, len(cells)) for one in passes]
-    weights = jnp.where(broken[:, None, None], 0.0, weights)
-    stream = Stream(
-        slopes=[
-            chain(
-                jnp.where(
-                    finite, jnp.stack(cotangents(one, weights, arranged, outputs)), 0
-                ),
-                jnp.stack(through),
-            )
-            for one in passes
-        ],
-        blocks=[
-            blocks_of(one, pieces, arranged)
-            for one, pieces in zip(passes, layout, strict=True)
-        ],
-        padded=sum(sum(length for *_, length in p) or len(cells) for p in layout),
-        mix=lambda parts: mix_parts(passes, weights, parts),
-        mixed=0
-        if are_rows(passes, len(weights))
-        else sum(len(p.segments) for p in passes),
+    def slopes(by_statistic: Float[Array, "... S B"]) -> Float[Array, "... B R"]:
+        clean = jnp.where(finite, by_statistic, 0.0)
+        stacked = jnp.stack(through)
+        return jnp.einsum("...sb,sbr->...br", clean, stacked, precision="highest")
+
+    of_passes, blocks = [], []
+    for one, pieces in zip(fused.passes, fused.layout, strict=True):
+        of_passes.append(slopes(jnp.stack(cotangents(one, weights, arranged, outputs))))
+        blocks.append(blocks_of(one, pieces, arranged))
+    read = jnp.where(broken[:, None, None], 0.0, read)
+    factors = Factors(
+        fused=fused,
+        linear=linear,
+        structure=structure,
+        finite=finite,
+        broken=broken,
+        slopes=slopes(read),
+        pass_slopes=of_passes,
+        pass_blocks=blocks,
+        weights=weights,
+        pulled=[linear.pull(unit)[0] for unit in _units(linear.outputs)],
     )
-    return values, running, Factors(linear, structure, slopes, broken, stream)
+    return values, running, factors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factors(FactoredRows):
+    """Gradients ``[K, *param]`` of objectives, held as factors of each weight.
+
+    Attributes:
+      fused: The plan.
+      linear: The model up to the waist, at the parameters and the batch.
+      structure: The structure of the parameters.
+      finite: ``[B]``, the examples whose outputs are finite.
+      broken: ``[K]``, the objectives that read another example.
+      slopes: ``[K, B, R]``, derivatives of the objectives by the waist's values.
+      pass_slopes: ``[B, R]`` for each pass of segments.
+      pass_blocks: The segments of each pass.
+      weights: ``[K, S, C]``, derivatives of the objectives by cell sums.
+      pulled: For each value of the waist, the cotangents of the taps.
+    """
+
+    fused: Fused
+    linear: Linearized
+    structure: Any
+    finite: Bool[Array, " B"]
+    broken: Bool[Array, " K"]
+    slopes: Float[Array, "K B R"]
+    pass_slopes: Sequence[Float[Array, "B R"]]
+    pass_blocks: Sequence[Blocks | None]
+    weights: Float[Array, "K S C"]
+    pulled: Sequence[Sequence[Array]]
+
+    @property
+    def num_objectives(self) -> int:
+        """The number of objectives, K."""
+        return len(self.slopes)
+
+    def gramian(self) -> Gramian:
+        """Computes inner products of the gradients, ``[K, K]``."""
+        pairs: dict[tuple[int, int], Array] = {}
+        parts = []
+        for block in self.fused.blocks:
+            if block.product is None:
+                parts.append(gramian(self._rows(block)))
+                continue
+            for key, part in self._pairs(block.taps[0], block.product).items():
+                pairs[key] = pairs[key] + part if key in pairs else part
+        for (r, q), pair in pairs.items():
+            pair = jnp.where(self.finite[:, None] & self.finite, pair, 0)
+            part = jnp.einsum(
+                "kb,bc,lc->kl",
+                self.slopes[:, :, r],
+                pair,
+                self.slopes[:, :, q],
+                precision="highest",
+            )
+            parts.append(part if r == q else part + part.T)
+        total = functools.reduce(operator.add, parts)
+        return jnp.where(self.broken[:, None] | self.broken, jnp.nan, total)
+
+    def combine(self, weights: Float[Array, " K"]) -> Params:
+        """Computes a weighted sum of the gradients, ``[*param]``."""
+        weights = jnp.where(self.broken & (weights != 0), jnp.nan, weights)
+        # An objective of weight 0 is left out.
+        slopes = jnp.where(weights[:, None, None] != 0, self.slopes, 0)
+        slopes = jnp.einsum("k,kbr->br", weights, slopes, precision="highest")
+        sums = [self._sum(i, slopes) for i in range(len(self.linear.model.taps))]
+        return self.structure.unflatten(self.linear.pull_params(sums)[0])
+
+    def _rows(self, block: Block) -> list[Array]:
+        """Computes the rows ``[K, *param]`` of a block's parameters."""
+        pull = jax.vmap(self.linear.pull_of(block.leaves, block.taps))
+        if block.way == "sums":
+            sums = [
+                jax.vmap(functools.partial(self._sum, i))(self.slopes)
+                for i in block.taps
+            ]
+            return pull(sums)
+        parts = []
+        for slopes, blocks in zip(self.pass_slopes, self.pass_blocks, strict=True):
+            if blocks is None:
+                sums = [self._sum(i, slopes)[None] for i in block.taps]
+            else:
+                contractions = [self._contraction(i, slopes) for i in block.taps]
+                sums = segment_gradients(contractions, blocks)
+            parts.append(pull(sums))
+        return [
+            mix_parts(self.fused.passes, self.weights, leaf)
+            for leaf in zip(*parts, strict=True)
+        ]
+
+    def _sum(self, tap: int, slopes: Float[Array, "B R"]) -> Array:
+        """Computes the gradient of a tap's value for cotangents of the waist."""
+        if self.linear.model.taps[tap].met is not None:
+            contraction = self._contraction(tap, slopes)
+            return contraction.apply(contraction.operands, contraction.cotangent)
+        # A sum over the examples is a product with their slopes.
+        axis, sums = self.linear.model.taps[tap].axis, []
+        for r, pulled in enumerate(self.pulled):
+            clean = _select(self.finite, pulled[tap], axis)
+            apply = self.linear.contraction(tap, clean).apply
+            sums.append(apply((slopes[:, r].astype(clean.dtype),), clean))
+        return functools.reduce(operator.add, sums)
+
+    def _contraction(self, tap: int, slopes: Float[Array, "B R"]) -> Contraction:
+        """Returns a tap's contraction for cotangents of the waist."""
+        axis = self.linear.model.taps[tap].axis
+        parts = [
+            _along(slopes[:, r].astype(pulled[tap].dtype), axis, pulled[tap])
+            * pulled[tap]
+            for r, pulled in enumerate(self.pulled)
+        ]
+        total = _select(self.finite, functools.reduce(operator.add, parts), axis)
+        found = self.linear.contraction(tap, total)
+        operands = [
+            _select(self.finite, value, axis)
+            for value, axis in zip(found.operands, found.axes, strict=True)
+        ]
+        return found._replace(operands=operands)
+
+    def _pairs(
+        self, tap: int, product: Product
+    ) -> dict[tuple[int, int], Float[Array, "B B"]]:
+        """Computes inner products of examples' gradients, for each pair of outputs.
+
+        With operands ``a [B, T, I]`` and cotangents ``δ [B, T, O]`` they are
+        ``Σ_t Σ_u (a_bt · a_cu)(δ_bt · δ_cu)``.
+        """
+        size = len(self.finite)
+        operand = self.linear.met[tap].transpose(*product.shared, *product.inner)
+        times = math.prod(operand.shape[: len(product.shared)]) // size
+        met = _products(*[operand.reshape(size * times, -1)] * 2)
+        flat = [
+            pulled[tap]
+            .transpose(*product.result, *product.outer)
+            .reshape(size * times, -1)
+            for pulled in self.pulled
+        ]
+        found = {}
+        for r, left in enumerate(flat):
+            for q, right in enumerate(flat[: r + 1]):
+                pairs = met * _products(left, right)
+                if times > 1:
+                    pairs = pairs.reshape(size, times, size, times).sum(axis=(1, 3))
+                found[r, q] = pairs
+        return found
+
+
+def _units(outputs: Sequence[Array]) -> list[list[Array]]:
+    """Returns a cotangent of ones for each output of the examples."""
+    units = []
+    for i, output in enumerate(outputs):
+        for place in np.ndindex(output.shape[1:]):
+            unit = [jnp.zeros_like(other) for other in outputs]
+            unit[i] = unit[i].at[:, *place].set(1)
+            units.append(unit)
+    return units
+
+
+def _products(left: Float[Array, "n d"], right: Float[Array, "m d"]) -> Array:
+    return jax.lax.dot_general(
+        left,
+        right,
+        (((1,), (1,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(left.dtype, jnp.float32),
+    )
+
+
+def _all_finite(values: Sequence[Array]) -> Bool[Array, " B"]:
+    """Checks which examples' values are all finite."""
+    finite = [
+        jnp.all(jnp.isfinite(value.reshape(len(value), -1)), axis=1) for value in values
+    ]
+    return jnp.all(jnp.stack(finite), axis=0)
+
+
+def _along(values: Array, axis: int, like: Array) -> Array:
+    """Reshapes ``[B]`` to broadcast against an array with the examples at an axis."""
+    return values.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
+
+
+def _select(finite: Bool[Array, " B"], value: Array, axis: int) -> Array:
+    """Returns an array with 0 for the examples that are not finite."""
+    return jnp.where(_along(finite, axis, value), value, 0)
