@@ -22,7 +22,7 @@ ReconciledStrategy = Literal["auto", "fused", "jacrev", "pulls", "map", "cells"]
 def reconciled_value_and_grad(
     objective_fn: Callable[..., Any],
     *steps: Step | optax.GradientTransformation,
-    strategy: ReconciledStrategy = "auto",
+    strategy: ReconciledStrategy | str = "auto",
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, Params, Any]]:
     r"""Makes a function that computes objectives and their reconciled update.
@@ -79,7 +79,7 @@ def reconciled_value_and_grad(
 def explain(
     objective_fn: Callable[..., Any],
     *steps: Step | optax.GradientTransformation,
-    strategy: ReconciledStrategy = "auto",
+    strategy: ReconciledStrategy | str = "auto",
     has_aux: bool = False,
 ) -> Callable[..., jacobian.Plan]:
     """Makes a function that returns the plan of :func:`reconciled_value_and_grad`.
