@@ -30,8 +30,8 @@ def reconciled_value_and_grad(
     The result is that of :func:`fairjax.value_and_jacobian`, followed by the ``update``
     of the transformation. A reconciler reads gradients only through their Gram matrix
     :math:`G = J J^\top` and one combination :math:`J^\top w`. Strategy ``"fused"``
-    computes both from the layers' inputs and cotangents, at about the cost of one
-    gradient. The gradients :math:`J` [K, P] are not stored.
+    computes both from the layers' inputs and cotangents, without storing the gradients
+    :math:`J` [K, P].
 
     Args:
       objective_fn: As for :func:`fairjax.value_and_jacobian`.
