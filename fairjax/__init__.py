@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from fairjax import losses, methods, modulation, solvers, steps, training
+from fairjax import losses, methods, modulation, reconciled, solvers, steps, training
+from fairjax.gram import combine, gramian
 from fairjax.groups import Partition, partition
 from fairjax.jacobian import value_and_jacobian
 from fairjax.methods import *  # noqa: F403
@@ -13,8 +14,8 @@ from fairjax.objectives import (
     cell_objectives,
     stack_objectives,
 )
+from fairjax.reconciled import reconciled_value_and_grad
 from fairjax.reconcilers.core import ReconcileState, Step, reconcile
-from fairjax.reconcilers.gram import combine, gramian
 from fairjax.reconcilers.wrappers import (
     AccumulateState,
     accumulate,
@@ -42,6 +43,8 @@ __all__ = [
     "per_label",
     "per_objective",
     "reconcile",
+    "reconciled",
+    "reconciled_value_and_grad",
     "solvers",
     "stack_objectives",
     "steps",

@@ -1,5 +1,6 @@
-"""Validation of stacked gradients ``[K, *param]``."""
+"""Stacked gradients ``[K, *param]``: their validation, and a form of factors."""
 
+import abc
 from collections import Counter
 from typing import Any
 
@@ -7,7 +8,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fairjax.types import Jacobian, Params
+from fairjax.types import Gramian, Jacobian, Params
+
+
+class FactoredRows(abc.ABC):
+    """Gradients ``[K, *param]`` that are never stored.
+
+    A transformation that reads gradients by :func:`fairjax.gramian` and
+    :func:`fairjax.combine` alone takes them in place of a Jacobian.
+    """
+
+    @property
+    @abc.abstractmethod
+    def num_objectives(self) -> int:
+        """The number of objectives, K."""
+
+    @abc.abstractmethod
+    def gramian(self) -> Gramian:
+        """Computes inner products of the gradients, ``[K, K]``."""
+
+    @abc.abstractmethod
+    def combine(self, weights: Float[Array, " K"]) -> Params:
+        """Computes a weighted sum of the gradients, ``[*param]``."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses to be taken for an array."""
+        raise TypeError("factored gradients are not an array")
 
 
 def num_objectives(jacobian: Jacobian) -> int:
@@ -21,6 +47,8 @@ def num_objectives(jacobian: Jacobian) -> int:
       >>> num_objectives({"w": jnp.zeros((3, 2)), "b": jnp.zeros(3)})
       3
     """
+    if isinstance(jacobian, FactoredRows):
+        return jacobian.num_objectives
     leaves = jax.tree_util.tree_leaves_with_path(jacobian)
     lengths = Counter(jnp.shape(leaf)[:1] for _, leaf in leaves)
     if len(lengths) != 1 or () in lengths:
@@ -60,6 +88,8 @@ def check_rows(
       ValueError: this reconciler was made for 3 objectives; ...2 rows: ...
     """
     rows = num_objectives(updates)
+    if isinstance(updates, FactoredRows):
+        params = None
     leaves = jax.tree_util.tree_leaves_with_path(updates)
     if rows != expected:
         raise ValueError(

@@ -106,20 +106,9 @@ def value_and_jacobian(
 
     parts = []
     for one, pieces in zip(passes, layout, strict=True):
-        cotangents = _cotangents(one, weights, arranged, outputs)
-        blocks = None
-        if pieces:
-            segments, firsts, lasts, lengths = zip(*pieces, strict=True)
-            blocks = Blocks(
-                segments=segments,
-                capacities=lengths,
-                num_segments=len(one.segments),
-                order=arranged.order,
-                starts=arranged.edges[np.asarray(firsts)],
-                stops=arranged.edges[np.asarray(lasts)],
-            )
-        parts.append(gradients(cotangents, blocks))
-    jacobian = [_rows(passes, weights, parts, i) for i in range(len(leaves))]
+        pulled = cotangents(one, weights, arranged, outputs)
+        parts.append(gradients(pulled, blocks_of(one, pieces, arranged)))
+    jacobian = [mix_parts(passes, weights, leaf) for leaf in zip(*parts, strict=True)]
     if objectives.axis_name is not None:
         jacobian = jax.lax.psum(jacobian, objectives.axis_name)
     return values, running, structure.unflatten(jacobian)
@@ -206,6 +195,23 @@ def windows(
     return [(*piece, length) for piece, length in zip(pieces, lengths, strict=True)]
 
 
+def blocks_of(
+    one: Pass, pieces: Sequence[tuple[int, int, int, int]], arranged: Arranged
+) -> Blocks | None:
+    """Returns a pass's blocks of examples; None for a single segment."""
+    if not pieces:
+        return None
+    segments, firsts, lasts, lengths = zip(*pieces, strict=True)
+    return Blocks(
+        segments=segments,
+        capacities=lengths,
+        num_segments=len(one.segments),
+        order=arranged.order,
+        starts=arranged.edges[np.asarray(firsts)],
+        stops=arranged.edges[np.asarray(lasts)],
+    )
+
+
 def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arranged:
     """Returns the order of a batch's examples by cell."""
     weights = example_weights(batch)
@@ -246,38 +252,41 @@ def has_examples(leaf: Any, size: int) -> bool:
     return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[0] == size
 
 
-def _cotangents(
+def cotangents(
     one: Pass,
     weights: Float[Array, "K S C"],
     arranged: Arranged,
     outputs: Sequence[Array],
 ) -> list[Array]:
+    """Returns the statistics' cotangents in a pass, ``[B]`` each."""
     sources = one.sources
     s, c = np.indices(sources.shape)
     table = jnp.where(sources >= 0, weights[np.maximum(sources, 0), s, c], 0.0)
     table = jnp.where(sources == SHARED, 1.0, table)
     # The last column is for examples in no cell, whose index is -1.
     table = jnp.pad(table, ((0, 0), (0, 1)))
-    cotangents = []
+    pulled = []
     for row, output in zip(table, outputs, strict=True):
         per_example = jnp.where(arranged.cells < 0, 0, row[arranged.cells])
         cotangent = (per_example * arranged.weights).astype(output.dtype)
-        cotangents.append(vary_like(cotangent, jax.typeof(output)))
-    return cotangents
+        pulled.append(vary_like(cotangent, jax.typeof(output)))
+    return pulled
 
 
-def _rows(
-    passes: Sequence[Pass],
-    weights: Float[Array, "K S C"],
-    parts: Sequence[Sequence[Array]],
-    leaf: int,
+def are_rows(passes: Sequence[Pass], num_objectives: int) -> bool:
+    """Checks whether each segment is the whole row of an objective."""
+    owners = sorted(segment.objective for one in passes for segment in one.segments)
+    return owners == list(range(num_objectives))
+
+
+def mix_parts(
+    passes: Sequence[Pass], weights: Float[Array, "K S C"], parts: Sequence[Array]
 ) -> Array:
-    """Computes the rows ``[K, *param]`` of one leaf from the segments' gradients."""
+    """Computes the rows ``[K, *param]`` of one leaf from each pass's gradients."""
     segments = [segment for one in passes for segment in one.segments]
-    stacked = [part[leaf] for part in parts]
-    found = jnp.concatenate(stacked) if len(stacked) > 1 else stacked[0]
+    found = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
     owners = [segment.objective for segment in segments]
-    if sorted(owners) == list(range(len(weights))):
+    if are_rows(passes, len(weights)):
         identity = owners == sorted(owners)
         return found if identity else found[np.argsort(owners)]
     columns = []

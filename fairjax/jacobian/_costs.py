@@ -110,6 +110,13 @@ def general_costs(sizes: Sizes) -> dict[str, float]:
     }
 
 
+def gram_cost(sizes: Sizes) -> float:
+    """Returns the cost of a Gram matrix and a combination of stored gradients."""
+    k = sizes.objectives
+    traffic = machine().balance * 2 * k * sizes.param_bytes
+    return (traffic + 2 * k * (k + 1) * sizes.params) / sizes.forward
+
+
 def cells_cost(
     sizes: Sizes,
     passes: Sequence[Pass],

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from fairjax.jacobian import _cells
-from fairjax.jacobian._costs import Sizes, cells_cost, cheapest_general, general_costs
+from fairjax.jacobian._costs import (
+    Sizes,
+    cells_cost,
+    cheapest_general,
+    general_costs,
+    gram_cost,
+)
+from fairjax.jacobian._fused import Fused, prepare_fused
 from fairjax.jacobian._jaxprs import largest_product, matrix_flops
 from fairjax.jacobian._passes import Pass, cell_order, choose_passes, readers
 from fairjax.jacobian._separable_ops import CoupledError
@@ -115,6 +122,32 @@ def _decide_cells(
     return Decision(
         Plan("cells", "chosen by name", {}, _DEFAULT_CHUNK), prepared, passes
     )
+
+
+def fuse(
+    objective_fn: Callable[..., Any], params: Params, args: tuple[Any, ...]
+) -> tuple[Fused, Mapping[str, float]]:
+    """Prepares the fused path, and returns the costs of all paths to an update.
+
+    Raises:
+      CoupledError: If the path is not possible, with the reason.
+    """
+    if not isinstance(objective_fn, CellObjectives):
+        raise CoupledError("the objectives are not functions of cell means")
+    if _is_sharded(params, args):
+        raise CoupledError("arrays may be sharded over a mesh of several devices")
+    batch, _ = batch_and_running(objective_fn, args)
+    prepared = _cells.prepare(objective_fn, params, batch)
+    count = objective_fn.num_objectives
+    jaxpr = prepared.model.closed.jaxpr
+    sizes = _sizes(count, prepared.model.size, params, jaxpr)
+    passes, cells = _cheapest_passes(objective_fn, prepared, sizes)
+    fused = prepare_fused(objective_fn, prepared.model, passes, sizes.forward)
+    costs = {**general_costs(sizes), "cells": cells}
+    # Stored gradients are read for the Gram matrix, and for the combination.
+    reading = gram_cost(sizes)
+    costs = {name: cost + reading for name, cost in costs.items()}
+    return fused, {**costs, "fused": fused.cost}
 
 
 def _general(

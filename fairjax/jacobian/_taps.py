@@ -76,6 +76,8 @@ class Linearized(NamedTuple):
       met: The operand that each weight is contracted with; None for a repeated value.
       values: The parameter-only value of each tap.
       pull_params: Cotangents of these values -> cotangents of the parameters.
+      pull_of: Indices of leaves and of taps -> the function from cotangents of the
+        taps' values to cotangents of the leaves.
     """
 
     model: Model
@@ -85,6 +87,7 @@ class Linearized(NamedTuple):
     met: Sequence[Any]
     values: Sequence[Array]
     pull_params: Callable[..., Any]
+    pull_of: Callable[..., Any]
 
     def gradients(
         self, cotangents: Sequence[Array], blocks: Blocks | None
@@ -97,7 +100,7 @@ class Linearized(NamedTuple):
         """
         (tapped,) = self.pull(list(cotangents))
         contractions = [
-            self._contraction(i, cotangent) for i, cotangent in enumerate(tapped)
+            self.contraction(i, cotangent) for i, cotangent in enumerate(tapped)
         ]
         if not contractions:
             number = 1 if blocks is None else blocks.num_segments
@@ -110,7 +113,8 @@ class Linearized(NamedTuple):
             sums = segment_gradients(contractions, blocks)
         return jax.vmap(self.pull_params)(sums)[0]
 
-    def _contraction(self, i: int, cotangent: Array) -> Contraction:
+    def contraction(self, i: int, cotangent: Array) -> Contraction:
+        """Returns the gradient of a tap's value as a function of the examples."""
         tap, value = self.model.taps[i], self.values[i]
         if tap.met is None or tap.index is None:
             # A sum as a product with ones, which a CPU computes many times faster
@@ -187,12 +191,23 @@ def linearize(
     values, pull_params = jax.vjp(parameter_values, list(params))
     constants = evaluated(params)
 
+    def pull_of(leaves, taps):
+        def chosen_values(chosen):
+            whole = list(params)
+            for leaf, value in zip(leaves, chosen, strict=True):
+                whole[leaf] = value
+            found = parameter_values(whole)
+            return [found[i] for i in taps]
+
+        pull = jax.vjp(chosen_values, [params[leaf] for leaf in leaves])[1]
+        return lambda cotangents: pull(cotangents)[0]
+
     def forward(taps):
         return _forward(model, constants, values, taps)
 
     zeros = [vary(jnp.zeros(t.shape, t.dtype), t.varying) for t in model.taps]
     outputs, pull, met = jax.vjp(forward, zeros, has_aux=True)
-    return Linearized(model, params, outputs, pull, met, values, pull_params)
+    return Linearized(model, params, outputs, pull, met, values, pull_params, pull_of)
 
 
 def _forward(

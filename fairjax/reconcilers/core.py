@@ -22,8 +22,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from fairjax.gram import combine, gramian
 from fairjax.reconcilers._units import matmul
-from fairjax.reconcilers.gram import combine, gramian
 from fairjax.stacked import check_per_objective, check_rows
 from fairjax.types import (
     Coefficients,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from fairjax.stacked import num_objectives
+from fairjax.stacked import FactoredRows, num_objectives
 from fairjax.types import Gramian, Jacobian, Params
 
 # On a CPU, columns of the rows whose inner products are computed at a time.
@@ -42,6 +42,8 @@ def gramian(jacobian: Jacobian) -> Gramian:
              [ 3.,  1.]], dtype=float32)
     """
     num_objectives(jacobian)
+    if isinstance(jacobian, FactoredRows):
+        return jacobian.gramian()
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(jacobian)]
     total = _leaf_gramian(leaves[0])
     for leaf in leaves[1:]:
@@ -79,6 +81,8 @@ def combine(
         raise ValueError(
             f"weights of shape {weights.shape} do not fit {rows} rows of the Jacobian."
         )
+    if weights.ndim == 1 and isinstance(jacobian, FactoredRows):
+        return jacobian.combine(weights)
     if weights.ndim == 1:
         return jax.tree.map(
             lambda leaf: _weighted_sum(weights, jnp.asarray(leaf)), jacobian

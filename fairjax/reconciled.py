@@ -1,0 +1,209 @@
+"""Objectives and their reconciled update in one function, without stored gradients."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fairjax import jacobian
+from fairjax.jacobian._fused import Fused, value_and_factors
+from fairjax.jacobian._planning import batch_and_running, fuse
+from fairjax.jacobian._separable_ops import CoupledError
+from fairjax.reconcilers.core import Step, reconcile
+from fairjax.types import Params, check_choice
+
+__all__ = ["ReconciledStrategy", "explain", "reconciled_value_and_grad"]
+
+ReconciledStrategy = Literal["auto", "fused", "jacrev", "pulls", "map", "cells"]
+
+
+def reconciled_value_and_grad(
+    objective_fn: Callable[..., Any],
+    *steps: Step | optax.GradientTransformation,
+    strategy: ReconciledStrategy | str = "auto",
+    has_aux: bool = False,
+) -> Callable[..., tuple[Any, Params, Any]]:
+    r"""Makes a function that computes objectives and their reconciled update.
+
+    The result is that of :func:`fairjax.value_and_jacobian`, followed by the ``update``
+    of the transformation. A reconciler reads gradients only through their Gram matrix
+    :math:`G = J J^\top` and one combination :math:`J^\top w`. Strategy ``"fused"``
+    computes both from the layers' inputs and cotangents, without storing the gradients
+    :math:`J` [K, P].
+
+    Args:
+      objective_fn: As for :func:`fairjax.value_and_jacobian`.
+      *steps: A transformation of ``[K, *param]`` into ``[*param]``: a reconciler, or an
+        ``optax.chain`` that begins with one. Or steps, as :func:`fairjax.reconcile`
+        takes them, if the objectives are named.
+      strategy: ``"fused"``, a strategy of :func:`fairjax.value_and_jacobian`, or
+        ``"auto"`` for the cheapest by the cost model. ``"fused"`` must have
+        :class:`~fairjax.CellObjectives` whose statistics treat examples one by one,
+        outside loops with parameters. The transformation must read the gradients
+        through their Gram matrix alone, as most reconcilers do.
+      has_aux: As for :func:`fairjax.value_and_jacobian`.
+
+    Returns:
+      ``f(params, state, *args, **extra) -> (values [K], update [*param], new_state)``;
+      with ``has_aux``, ``((values, aux), update, new_state)``. The state is the
+      transformation's. The extra arguments reach the transformation, and with them
+      ``losses=values``.
+
+    Raises:
+      ValueError: If there is no transformation; if ``strategy`` is unknown; if
+        ``"fused"`` is not possible, with the reason; or as the parts raise it.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> cells = fairjax.partition({"sex": ["f", "m"]})
+      >>> objectives = fairjax.cell_objectives(
+      ...     lambda w, batch: {"loss": (batch["x"] @ w - batch["y"]) ** 2},
+      ...     cells,
+      ...     fairjax.losses.group_risks(cells, "sex"),
+      ... )
+      >>> batch = {
+      ...     "x": jnp.eye(2), "y": jnp.array([1.0, 2.0]), "cells": jnp.array([0, 1])
+      ... }
+      >>> reconciler = fairjax.pcgrad(num_objectives=2)
+      >>> w = jnp.zeros(2)
+      >>> step = fairjax.reconciled_value_and_grad(objectives, reconciler)
+      >>> values, update, state = step(w, reconciler.init(w), batch)
+      >>> print(values, update)
+      [1. 4.] [-2. -4.]
+    """
+    return _Reconciled(objective_fn, steps, strategy, has_aux).update
+
+
+def explain(
+    objective_fn: Callable[..., Any],
+    *steps: Step | optax.GradientTransformation,
+    strategy: ReconciledStrategy | str = "auto",
+    has_aux: bool = False,
+) -> Callable[..., jacobian.Plan]:
+    """Makes a function that returns the plan of :func:`reconciled_value_and_grad`.
+
+    Returns:
+      ``f(params, *args) -> Plan``. The arguments may be abstract
+      (``jax.ShapeDtypeStruct``).
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> both = fairjax.stack_objectives({"a": lambda w: w @ w, "b": lambda w: w[0]})
+      >>> plan = fairjax.reconciled.explain(both, fairjax.mgda(num_objectives=2))
+      >>> print(*plan(jnp.ones(2))[:2], sep=": ")
+      pulls: not fused: the objectives are not functions of cell means
+    """
+    return _Reconciled(objective_fn, steps, strategy, has_aux).explain
+
+
+class _Reconciled:
+    """The two functions of this module, for given objectives and transformation."""
+
+    def __init__(self, objective_fn, steps, strategy, has_aux) -> None:
+        check_choice("strategy", strategy, *get_args(ReconciledStrategy))
+        self._objectives, self._strategy = objective_fn, strategy
+        self._has_aux = has_aux
+        self._transform = optax.with_extra_args_support(_as_one(objective_fn, steps))
+        self._stored = strategy if strategy != "fused" else "auto"
+        # Checks the options.
+        self._differentiate = jacobian.value_and_jacobian(
+            objective_fn, strategy=self._stored, has_aux=has_aux
+        )
+
+    def update(
+        self, params: Params, state: Any, *args: Any, **extra: Any
+    ) -> tuple[Any, Params, Any]:
+        return self._run(params, state, args, extra)[0]
+
+    def explain(self, params: Params, *args: Any) -> jacobian.Plan:
+        plans = []
+
+        def run(params, args):
+            state = self._transform.init(params)
+            result, plan = self._run(params, state, args, {})
+            plans.append(plan)
+            return result
+
+        jax.eval_shape(run, params, args)
+        found = plans[-1]
+        if isinstance(found, jacobian.Plan):
+            return found
+        plan = jacobian.explain(
+            self._objectives, strategy=self._stored, has_aux=self._has_aux
+        )(params, *args)
+        return plan._replace(reason=found or plan.reason)
+
+    def _run(self, params, state, args, extra) -> tuple[Any, jacobian.Plan | str]:
+        """Returns the result, and the plan; or the reason why the path is not fused."""
+        if self._strategy not in ("auto", "fused"):
+            return self._by_rows(params, state, args, extra), ""
+        try:
+            fused, costs = fuse(self._objectives, params, args)
+        except CoupledError as error:
+            if self._strategy == "fused":
+                raise ValueError(
+                    f"strategy='fused' is not possible: {error}. Choose "
+                    "strategy='auto' for the cheapest that is possible."
+                ) from error
+            return self._by_rows(params, state, args, extra), f"not fused: {error}"
+        if self._strategy == "auto" and costs["fused"] > min(costs.values()):
+            reason = "not fused: stored gradients cost less"
+            return self._by_rows(params, state, args, extra), reason
+        try:
+            result = self._by_factors(fused, params, state, args, extra)
+        except Exception as error:
+            # An error of the caller's is raised again.
+            result = self._by_rows(params, state, args, extra)
+            if self._strategy == "fused":
+                raise ValueError(
+                    "strategy='fused' must have a transformation that reads gradients "
+                    f"through their Gram matrix alone; got one that fails: {error}. "
+                    "Choose strategy='auto' for others."
+                ) from error
+            reason = "not fused: the transformation reads more than the Gram matrix"
+            return result, reason
+        reason = "the Gram matrix and the update follow from the layers' factors"
+        if self._strategy == "fused":
+            reason, costs = "chosen by name", {}
+        return result, jacobian.Plan("fused", reason, costs, 1)
+
+    def _by_rows(self, params, state, args, extra) -> tuple[Any, Params, Any]:
+        values, rows = self._differentiate(params, *args)
+        losses = values[0] if self._has_aux else values
+        extra = {"losses": losses} | extra
+        return values, *self._transform.update(rows, state, params, **extra)
+
+    def _by_factors(
+        self, fused: Fused, params, state, args, extra
+    ) -> tuple[Any, Params, Any]:
+        batch, running = batch_and_running(self._objectives, args)
+        values, aux, factors = value_and_factors(
+            self._objectives, fused, params, batch, running
+        )
+        rows: Any = factors  # Optax declares arrays.
+        extra = {"losses": values} | extra
+        updates, state = self._transform.update(rows, state, params, **extra)
+        shapes = jax.tree.map(jnp.shape, updates)
+        if shapes != jax.tree.map(jnp.shape, params):
+            raise TypeError("the update does not have the parameters' shapes")
+        return (values, aux) if self._has_aux else values, updates, state
+
+
+def _as_one(objective_fn: Any, steps: tuple[Any, ...]) -> Any:
+    if len(steps) == 1 and isinstance(steps[0], optax.GradientTransformation):
+        return steps[0]
+    if not steps or not all(isinstance(step, Step) for step in steps):
+        raise ValueError(
+            "reconciled_value_and_grad must have one optax transformation, or steps of "
+            f"fairjax.steps; got {[type(step).__name__ for step in steps]}."
+        )
+    count = getattr(objective_fn, "num_objectives", None)
+    if count is None:
+        raise ValueError(
+            "steps must come with named objectives, whose number is known; got a "
+            "function. Name the objectives by fairjax.stack_objectives, or give "
+            "fairjax.reconcile(*steps, num_objectives=...)."
+        )
+    return reconcile(*steps, num_objectives=count)

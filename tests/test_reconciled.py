@@ -1,0 +1,426 @@
+"""Updates from factors of the layers, against stored gradients in float64."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.interpreters import partial_eval
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fairjax
+from fairjax import losses, reconciled, steps, training
+from fairjax.jacobian._jaxprs import matrix_flops
+from fairjax.jacobian._planning import fuse
+
+B = 16
+RNG = np.random.default_rng(0)
+CELLS = fairjax.partition(
+    {"race": np.repeat(list("abcd"), 4), "died": np.tile([0, 0, 1, 1], 4)}
+)
+PEOPLE = {"race": RNG.choice(list("abcd"), B), "died": RNG.integers(0, 2, B)}
+# All examples, disjoint groups, and overlapping cells of another statistic.
+FUNCTIONS = {
+    "task": losses.task(CELLS),
+    **losses.group_risks(CELLS, "race"),
+    "odds": losses.equalized_odds(CELLS, "race", label="died"),
+}
+K = len(FUNCTIONS)
+
+
+def draw(*shape):
+    return RNG.normal(size=shape) / np.sqrt(shape[0])
+
+
+def normalised(x, axes):
+    x = x - x.mean(axes, keepdims=True)
+    return x / jnp.sqrt((x**2).mean(axes, keepdims=True) + 1e-5)
+
+
+def dense(p, x):
+    return (jnp.tanh(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"])[:, 0]
+
+
+def convolution(p, x):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(
+        x, p["k"], (1, 1), "SAME", dimension_numbers=numbers
+    )
+    groups = (x + p["b"]).reshape(len(x), 4, 4, 2, 2)
+    x = normalised(groups, (1, 2, 4)).reshape(len(x), 4, 4, 4) * p["s"] + p["t"]
+    return jax.nn.relu(x).mean((1, 2)) @ p["w"]
+
+
+def attention(p, x):
+    x = x @ p["e"] + p["place"]
+    h = normalised(x, (-1,)) * p["s"] + p["t"]
+    q, k, v = (jnp.einsum("btd,dhk->bthk", h, p[name]) for name in "qkv")
+    heads = jax.nn.softmax(jnp.einsum("bthk,bshk->bhts", q, k))
+    x = x + jnp.einsum("bhts,bshk,hkd->btd", heads, v, p["o"])
+    return x.mean(1) @ p["w"]
+
+
+def embedding(p, x):
+    return jnp.tanh(p["table"][x].mean(1) @ p["w"]) @ p["u"]
+
+
+def tied(p, x):
+    return jnp.tanh(jnp.tanh(x @ p["w"]) @ p["w"].T) @ p["u"]
+
+
+def weight_norm(p, x):
+    return jnp.tanh(x @ (p["v"] / jnp.linalg.norm(p["v"], axis=0) * p["g"])) @ p["u"]
+
+
+def remat(p, x):
+    return jax.checkpoint(lambda w, x: jnp.tanh(x @ w))(p["w"], x) @ p["u"]
+
+
+def two_outputs(p, x):
+    return jnp.tanh(x @ p["w"]) @ p["u"]
+
+
+# Parameters, inputs, and the ways to the blocks' Gram matrices that a plan must have.
+MODELS = {
+    "dense": (
+        dense,
+        {"w1": draw(5, 7), "b1": draw(7), "w2": draw(7, 1), "b2": draw(1)},
+        draw(B, 5),
+        {"ghost", "sums"},
+    ),
+    "convolution": (
+        convolution,
+        {"k": draw(3, 3, 3, 4), **{name: draw(4) for name in "bstw"}},
+        draw(B, 4, 4, 3),
+        {"segments", "sums"},
+    ),
+    "attention": (
+        attention,
+        {
+            "e": draw(6, 8),
+            "place": draw(5, 8),
+            "s": draw(8),
+            "t": draw(8),
+            **{name: draw(8, 2, 4) for name in "qkv"},
+            "o": draw(2, 4, 8),
+            "w": draw(8),
+        },
+        draw(B, 5, 6),
+        {"ghost", "segments", "sums"},
+    ),
+    "embedding": (
+        embedding,
+        {"table": draw(11, 6), "w": draw(6, 5), "u": draw(5)},
+        RNG.integers(0, 11, (B, 4)),
+        {"segments", "ghost"},
+    ),
+    "tied": (
+        tied,
+        {"w": draw(5, 7), "u": draw(5)},
+        draw(B, 5),
+        {"segments", "ghost"},
+    ),
+    "weight norm": (
+        weight_norm,
+        {"v": draw(5, 7), "g": draw(7), "u": draw(7)},
+        draw(B, 5),
+        {"segments", "ghost"},
+    ),
+    "remat": (remat, {"w": draw(5, 7), "u": draw(7)}, draw(B, 5), {"ghost"}),
+    "two outputs": (
+        two_outputs,
+        {"w": draw(5, 7), "u": draw(7, 2)},
+        draw(B, 5),
+        {"segments"},
+    ),
+}
+
+
+def objectives_of(net, functions=FUNCTIONS, **options):
+    def statistics(params, batch):
+        z, y = net(params, batch["x"]), batch["y"]
+        first, last = (z, z) if z.ndim == 1 else (z[:, 0], z[:, 1])
+        return {
+            "loss": jax.nn.softplus(first) - y * first,
+            "score": jax.nn.sigmoid(last),
+        }
+
+    return fairjax.cell_objectives(statistics, CELLS, functions, **options)
+
+
+def case(name, dtype=np.float32):
+    net, params, x, _ = MODELS[name]
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    x = jnp.asarray(x, dtype if x.dtype == np.float64 else None)
+    batch = {"x": x, "y": jnp.asarray(PEOPLE["died"], dtype)}
+    return objectives_of(net), params, batch | {"cells": CELLS.encode(PEOPLE)}
+
+
+def both(objectives, transform, params, batch, *rest, stored="jacrev", **options):
+    """The fused result, and that of stored gradients."""
+    state = transform.init(params)
+    return [
+        jax.jit(
+            fairjax.reconciled_value_and_grad(
+                objectives, transform, strategy=strategy, **options
+            )
+        )(params, state, batch, *rest)
+        for strategy in ("fused", stored)
+    ]
+
+
+def close(found, expected, rtol):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "tied" else pytest.mark.slow)
+        for name in MODELS
+    ],
+)
+def test_exact_for_each_kind_of_layer(name):
+    with jax.enable_x64():
+        objectives, params, batch = case(name, np.float64)
+        transform = fairjax.pcgrad(num_objectives=K)
+        fused, stored = both(objectives, transform, params, batch)
+        # The state's diagnostics are of float32: norms, cosines and weights.
+        close(fused[:2], stored[:2], 1e-12)
+        close(fused[2], stored[2], 1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_plan_names_the_fused_path(name):
+    objectives, params, batch = case(name)
+    transform = fairjax.upgrad(num_objectives=K)
+    plan = reconciled.explain(objectives, transform, strategy="fused")(params, batch)
+    assert plan.strategy == "fused"
+    ways = {block.way for block in fuse(objectives, params, (batch,))[0].blocks}
+    assert ways == MODELS[name][3]
+
+
+def test_nan_of_an_example_stays_with_its_objectives():
+    objectives, params, batch = case("dense")
+    batch["x"] = batch["x"].at[3, 0].set(jnp.nan)
+    fused, stored = both(
+        objectives, fairjax.mgda(num_objectives=K), params, batch, stored="cells"
+    )
+    assert 0 < fused[2].nonfinite.sum() < K
+    close(fused, stored, 1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fused[1]))
+
+
+@pytest.mark.slow
+def test_weights_masks_and_running_means():
+    objectives, params, batch = case("dense")
+    objectives = objectives_of(dense, decay=0.9)
+    batch["weights"] = jnp.asarray(RNG.integers(0, 3, B))
+    batch["mask"] = jnp.arange(B) != 2
+    running = objectives.init_running()
+    fused, stored = both(
+        objectives,
+        fairjax.fairgrad(num_objectives=K),
+        params,
+        batch,
+        running,
+        has_aux=True,
+    )
+    close(fused, stored, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_chain_with_extra_arguments_under_vmap():
+    objectives, params, batch = case("dense")
+    transform = optax.chain(fairjax.famo(num_objectives=K), optax.adamw(1e-2))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    mask = jnp.array([True] * (K - 1) + [False])
+
+    def update(strategy):
+        step = fairjax.reconciled_value_and_grad(
+            objectives, transform, strategy=strategy
+        )
+        return jax.vmap(
+            lambda params: step(params, transform.init(params), batch, mask=mask)
+        )(many)
+
+    close(update("fused"), update("pulls"), 1e-4)
+
+
+@pytest.mark.slow
+def test_steps_are_reconciled():
+    objectives, params, batch = case("dense")
+    chosen = steps.balance_magnitudes(), steps.combine("mean")
+    transform = fairjax.reconcile(*chosen, num_objectives=K)
+    state = transform.init(params)
+    found = fairjax.reconciled_value_and_grad(objectives, *chosen)(params, state, batch)
+    expected = both(objectives, transform, params, batch)[0]
+    close(found, expected, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        (fairjax.graddrop(num_objectives=K), "more than the Gram matrix"),
+        (
+            optax.chain(
+                fairjax.per_objective(optax.clip_by_global_norm(1.0), num_objectives=K),
+                fairjax.mgda(num_objectives=K),
+            ),
+            "more than the Gram matrix",
+        ),
+    ],
+    ids=["graddrop", "clipped rows"],
+)
+def test_rows_are_stored_for_what_reads_them(transform, reason):
+    objectives, _, batch = case("dense")
+    # So large that storing gradients would cost more.
+    shapes = {"w1": (5, 512), "b1": (512,), "w2": (512, 1), "b2": (1,)}
+    params = {
+        name: jnp.asarray(draw(*shape), jnp.float32) for name, shape in shapes.items()
+    }
+    state = transform.init(params)
+    step = functools.partial(fairjax.reconciled_value_and_grad, objectives, transform)
+    assert reason in reconciled.explain(objectives, transform)(params, batch).reason
+    close(
+        step()(params, state, batch), step(strategy="cells")(params, state, batch), 1e-5
+    )
+    with pytest.raises(ValueError, match="through their Gram matrix alone"):
+        step(strategy="fused")(params, state, batch)
+
+
+def loop(p, x):
+    return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["w"])[0].sum(1)
+
+
+def batch_norm(p, x):
+    return normalised(x @ p["w"], (0,)).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "params", "reason"),
+    [
+        (objectives_of(loop), {"w": draw(2, 5, 5)}, "parameters enter a loop"),
+        (objectives_of(batch_norm), {"w": draw(5, 5)}, "combines examples"),
+        (
+            fairjax.stack_objectives(
+                {f"l{i}": lambda p, b: jnp.sum(p["w"]) for i in range(K)}
+            ),
+            {"w": draw(5)},
+            "not functions of cell means",
+        ),
+        (
+            fairjax.cell_objectives(
+                lambda p, batch: {
+                    "loss": jnp.broadcast_to(p["w"], B),
+                    "score": jax.nn.sigmoid(batch["x"][:, 0]),
+                },
+                CELLS,
+                FUNCTIONS,
+            ),
+            {"w": draw(1)[0]},
+            "a statistic is a parameter",
+        ),
+    ],
+    ids=["loop", "batch norm", "plain", "a parameter alone"],
+)
+def test_reasons_for_stored_gradients(objectives, params, reason):
+    _, _, batch = case("dense")
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    transform = fairjax.mgda(num_objectives=K)
+    plan = reconciled.explain(objectives, transform)(params, batch)
+    assert plan.strategy in ("pulls", "cells", "jacrev")
+    assert reason in plan.reason
+    with pytest.raises(ValueError, match=f"'fused' is not possible: .*{reason}"):
+        reconciled.explain(objectives, transform, strategy="fused")(params, batch)
+
+
+@pytest.mark.slow
+def test_stored_gradients_on_a_mesh():
+    objectives, params, batch = case("dense")
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    batch = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    transform = fairjax.mgda(num_objectives=K)
+    plan = reconciled.explain(objectives, transform)(params, batch)
+    assert (plan.strategy, "over a mesh" in plan.reason) == ("pulls", True)
+
+
+def test_errors_are_those_of_stored_gradients():
+    objectives, params, batch = case("dense")
+    transform = fairjax.mgda(num_objectives=K)
+    step = fairjax.reconciled_value_and_grad(objectives, transform)
+    with pytest.raises(ValueError, match=r"losses has shape \(2,\)"):
+        step(params, transform.init(params), batch, losses=jnp.ones(2))
+    wrong = fairjax.mgda(num_objectives=2)
+    with pytest.raises(ValueError, match="was made for 2 objectives"):
+        fairjax.reconciled_value_and_grad(objectives, wrong)(
+            params, wrong.init(params), batch
+        )
+    with pytest.raises(ValueError, match="must have one optax transformation"):
+        fairjax.reconciled_value_and_grad(objectives)
+    with pytest.raises(ValueError, match="steps must come with named objectives"):
+        fairjax.reconciled_value_and_grad(lambda w: w, steps.combine())
+    with pytest.raises(ValueError, match="strategy must be"):
+        fairjax.reconciled_value_and_grad(objectives, transform, strategy="fast")
+
+
+def flops(function, *args):
+    """FLOPs of matrix products in the jaxpr without dead code."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return matrix_flops(used)
+
+
+@pytest.mark.parametrize(("groups", "most"), [(8, 1.3), (32, 1.35)])
+def test_the_update_costs_little_more_than_one_gradient(groups, most):
+    names = [f"g{i:02}" for i in range(groups)]
+    cells = fairjax.partition({"group": names})
+    widths = [256, 256, 256, 1]
+    params = [
+        {"w": jnp.zeros(shape), "b": jnp.zeros(shape[1])}
+        for shape in itertools.pairwise(widths)
+    ]
+
+    def loss(params, batch):
+        x = batch["x"]
+        for layer in params:
+            x = jnp.tanh(x) @ layer["w"] + layer["b"]
+        return (x[:, 0] - batch["y"]) ** 2
+
+    objectives = fairjax.cell_objectives(
+        lambda params, batch: {"loss": loss(params, batch)},
+        cells,
+        losses.group_risks(cells, "group"),
+    )
+    batch = {"x": jnp.ones((64, 256)), "y": jnp.ones(64)}
+    batch["cells"] = cells.encode({"group": np.resize(names, 64)})
+    transform = fairjax.pcgrad(num_objectives=groups)
+    step = fairjax.reconciled_value_and_grad(objectives, transform)
+    assert reconciled.explain(objectives, transform)(params, batch).strategy == "fused"
+    plain = flops(jax.grad(lambda params: loss(params, batch).mean()), params)
+    total = flops(
+        lambda params: step(params, transform.init(params), batch)[:2], params
+    )
+    assert total <= most * plain
+
+
+def test_training_by_hand_equals_the_train_step():
+    objectives, params, batch = case("dense")
+    transform = optax.chain(fairjax.fairgrad(num_objectives=K), optax.sgd(0.1))
+    update = fairjax.reconciled_value_and_grad(objectives, transform, strategy="fused")
+    step = training.make_train_step(objectives, transform)
+    state = training.init_state(params, transform, key=0)
+    expected, info = step(state, batch)
+    values, updates, _ = update(params, transform.init(params), batch)
+    close(optax.apply_updates(params, updates), expected.params, 1e-5)
+    np.testing.assert_allclose(values, info.values, rtol=1e-6)
