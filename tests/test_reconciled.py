@@ -211,7 +211,7 @@ def test_the_plan_names_the_fused_path(name):
 
 def test_nan_of_an_example_stays_with_its_objectives():
     objectives, params, batch = case("dense")
-    batch["x"] = batch["x"].at[3, 0].set(jnp.nan)
+    batch["x"] = jnp.asarray(batch["x"]).at[3, 0].set(jnp.nan)
     fused, stored = both(
         objectives, fairjax.mgda(num_objectives=K), params, batch, stored="cells"
     )
@@ -402,8 +402,8 @@ def test_the_update_costs_little_more_than_one_gradient(groups, most):
         cells,
         losses.group_risks(cells, "group"),
     )
-    batch = {"x": jnp.ones((64, 256)), "y": jnp.ones(64)}
-    batch["cells"] = cells.encode({"group": np.resize(names, 64)})
+    codes = jnp.asarray(cells.encode({"group": np.resize(names, 64)}))
+    batch = {"x": jnp.ones((64, 256)), "y": jnp.ones(64), "cells": codes}
     transform = fairjax.pcgrad(num_objectives=groups)
     step = fairjax.reconciled_value_and_grad(objectives, transform)
     assert reconciled.explain(objectives, transform)(params, batch).strategy == "fused"
