@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ def objectives_of(net, functions=FUNCTIONS, **options):
     return fairjax.cell_objectives(statistics, CELLS, functions, **options)
 
 
-def case(name, dtype=np.float32):
+def case(name, dtype: Any = np.float32):
     net, params, x, _ = MODELS[name]
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     x = jnp.asarray(x, dtype if x.dtype == np.float64 else None)
@@ -303,6 +304,11 @@ def loop(p, x):
     return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["w"])[0].sum(1)
 
 
+def gated(p, x):
+    hidden = x @ p["w"]
+    return jnp.tanh(hidden) @ p["w"][:, 0] * (hidden[:, 0] > 0)
+
+
 def batch_norm(p, x):
     return normalised(x @ p["w"], (0,)).sum(1)
 
@@ -311,6 +317,7 @@ def batch_norm(p, x):
     ("objectives", "params", "reason"),
     [
         (objectives_of(loop), {"w": draw(2, 5, 5)}, "parameters enter a loop"),
+        (objectives_of(gated), {"w": draw(5, 5)}, "without a derivative"),
         (objectives_of(batch_norm), {"w": draw(5, 5)}, "combines examples"),
         (
             fairjax.stack_objectives(
@@ -332,7 +339,7 @@ def batch_norm(p, x):
             "a statistic is a parameter",
         ),
     ],
-    ids=["loop", "batch norm", "plain", "a parameter alone"],
+    ids=["loop", "gate", "batch norm", "plain", "a parameter alone"],
 )
 def test_reasons_for_stored_gradients(objectives, params, reason):
     _, _, batch = case("dense")

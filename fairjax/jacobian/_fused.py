@@ -96,19 +96,26 @@ def find_waist(model: Model) -> Waist:
         if kind_of(var, kinds).axis != 0:
             raise CoupledError("the examples' axis is not the first at the waist")
 
+    # Values of the batch alone are computed again, which costs next to nothing.
+    known = {*jaxpr.constvars, *jaxpr.invars[model.num_params :], *values}
+    behind = []
+    for index, eqn in enumerate(jaxpr.eqns):
+        past = index > cut or not any(var in active for var in eqn.outvars)
+        if past and all(a in known for a in eqn.invars if isinstance(a, Var)):
+            known.update(eqn.outvars)
+            behind.append(eqn)
+    if not known.issuperset(a for a in jaxpr.outvars if isinstance(a, Var)):
+        raise CoupledError("a value without a derivative passes by the waist")
+
     def head(batch: Sequence[Array], waist: Sequence[Array]) -> list[Array]:
         env: dict[Var, Any] = dict(
             zip(jaxpr.constvars, model.closed.consts, strict=True)
         )
         env.update(zip(jaxpr.invars[model.num_params :], batch, strict=True))
         env.update(zip(values, waist, strict=True))
-        for index, eqn in enumerate(jaxpr.eqns):
-            # Values of the batch alone are computed again, which costs next to nothing.
-            known = all(not isinstance(a, Var) or a in env for a in eqn.invars)
-            past = index > cut or not any(v in active for v in eqn.outvars)
-            if known and past:
-                results = evaluate(eqn, [read(env, atom) for atom in eqn.invars])
-                env.update(zip(eqn.outvars, results, strict=True))
+        for eqn in behind:
+            results = evaluate(eqn, [read(env, atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, results, strict=True))
         return [read(env, atom) for atom in jaxpr.outvars]
 
     return Waist(trunk, head, size(cut))
