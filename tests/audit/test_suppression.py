@@ -230,6 +230,16 @@ def test_patients_are_counted_where_they_are_known():
     assert count(family, cells, 2, patients).tolist() == [[1, 1], [0, 2]]
 
 
+def test_an_attribute_may_vary_within_a_patient():
+    site = attribute("site", [0, 1, 1, 0, 2], 3)
+    data = data_of([0, 1, 0, 1, 0], [0.5] * 5, [True] * 5, site)
+    assert data.varying(site).tolist() == []
+    # Patient 1 was at two sites; patient 2 has no rows.
+    patients = np.array([0, 1, 3, 1, 4], np.int32)
+    data = dataclasses.replace(data, patients=patients, num_patients=5)
+    assert data.varying(site).tolist() == [False, True, False, False, False]
+
+
 def test_joined_groups_hide_too_few_positives():
     """Two suppressed groups of 3 positives each would show that there are 6."""
     a = np.repeat([0, 1, 2, 3], [100, 100, 100, 90])
