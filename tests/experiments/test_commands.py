@@ -29,7 +29,6 @@ def with_monitors(program, splits, budget, **options):
 @pytest.fixture
 def brief(monkeypatch, tmp_path):
     """Metrics are drawn under the names of the real ones, but for the AUROC."""
-
     named = []
 
     def evaluate(evaluator, scores, decisions):
@@ -37,15 +36,14 @@ def brief(monkeypatch, tmp_path):
             given = scores[0], decisions[0]
             # Traced, not compiled, for the names.
             named.extend(jax.eval_shape(evaluator._measure_repeat, *given))
-            named.append(jax.eval_shape(evaluator._noise, evaluator.key, *given))
-        point, sample, noises = named
+        point, sample = named
         rng = np.random.default_rng(0)
         repeats = {name: rng.random(len(scores)) for name in point}
         label = evaluator.cohort.labels
         repeats["auroc"] = np.array([roc_auc_score(label, one) for one in scores])
         resamples = {name: rng.random(leaf.shape) for name, leaf in sample.items()}
-        drawn = ({name: rng.random() for name in noise} for noise in noises)
-        return Evaluation(repeats, resamples, *drawn)
+        drawn = {name: rng.random() for name in point if "/" in name}
+        return Evaluation(repeats, resamples, drawn, drawn, drawn)
 
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     on_one_device(monkeypatch)

@@ -162,15 +162,15 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
     assert program.settings["fairness"][GRID.index(fairness)] == FAIRNESS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        pytest.param(
+        (
             "multifair_released",
             lambda *args: modulation.multifair(
                 *args, num_groups=2, mode="released", rho=RHO, mu=MU, tau=TAU
             ),
-            marks=pytest.mark.slow,
         ),
         (
             "cggm",

@@ -123,6 +123,7 @@ def test_recalibration(kind):
         np.testing.assert_allclose(value, exact, rtol=1e-3)
 
 
+@pytest.mark.slow
 @BRAIN
 def test_net_benefit(kind):
     labels, risks, weights, s, w = case(kind)
@@ -138,6 +139,7 @@ def test_net_benefit(kind):
         )
 
 
+@pytest.mark.slow
 @HALF
 def test_inequality_and_influence(kind):
     labels, risks, weights, s, w = case(kind)
