@@ -20,11 +20,12 @@ class Checkpoints:
       >>> import tempfile, jax.numpy as jnp
       >>> from fairjax.checkpoint import Checkpoints
       >>> with tempfile.TemporaryDirectory() as folder:
+      ...     checkpoints = Checkpoints(folder)
+      ...     checkpoints.save(3, {"w": jnp.ones(2)})
+      ...     checkpoints.close()
       ...     with Checkpoints(folder) as checkpoints:
-      ...         checkpoints.save(3, {"w": jnp.ones(2)})
-      ...     with Checkpoints(folder) as checkpoints:
-      ...         checkpoints.restore({"w": jnp.zeros(2)})
-      (3, {'w': Array([1., 1.], dtype=float32)})
+      ...         checkpoints.latest(), checkpoints.restore({"w": jnp.zeros(2)})
+      (3, (3, {'w': Array([1., 1.], dtype=float32)}))
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):

@@ -71,6 +71,29 @@ class CellObjectives:
     ``objectives(params, batch)`` returns the values ``[K]``. With a ``decay``, the call
     is ``objectives(params, batch, running)`` and returns ``(values, running)``;
     differentiate it with ``has_aux=True``.
+
+    Example:
+      >>> import fairjax
+      >>> from fairjax import losses
+      >>> cells = fairjax.partition({"sex": ["f", "m"]})
+      >>> objectives = cell_objectives(
+      ...     lambda w, batch: {"loss": w * batch["y"]},
+      ...     cells, {"f": losses.group_risk(cells, "sex", "f")}, decay=0.5)
+      >>> batch = {"y": jnp.array([1.0, 3.0, 5.0]), "cells": jnp.array([0, 0, 1])}
+      >>> rows = objectives.per_example(2.0, batch)
+      >>> rows["loss"].tolist()
+      [2.0, 6.0, 10.0]
+      >>> sums = objectives.cell_sums(rows, batch)
+      >>> sums.sums["loss"].tolist(), sums.counts.tolist()
+      ([8.0, 10.0], [2.0, 1.0])
+      >>> values, running = objectives.values_from_sums(sums, objectives.init_running())
+      >>> values.tolist(), running.counts.tolist()
+      ([4.0], [1.0, 0.5])
+      >>> objectives.check_call(batch, running)
+      >>> objectives.check_call({"y": batch["y"]}, running)
+      Traceback (most recent call last):
+        ...
+      ValueError: the batch has no 'cells': add the cell of each example, ...
     """
 
     statistics_fn: Callable[[Params, Batch], Mapping[str, Array]]

@@ -16,6 +16,23 @@ class FactoredRows(abc.ABC):
 
     A transformation that reads gradients by :func:`fairjax.gramian` and
     :func:`fairjax.combine` alone takes them in place of a Jacobian.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> class Scaled(FactoredRows):
+      ...     scales, row = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
+      ...     num_objectives = 2
+      ...
+      ...     def gramian(self):
+      ...         return jnp.outer(self.scales, self.scales) * (self.row @ self.row)
+      ...
+      ...     def combine(self, weights):
+      ...         return (weights @ self.scales) * self.row
+      >>> Scaled().gramian()
+      Array([[ 25.,  50.],
+             [ 50., 100.]], dtype=float32)
+      >>> Scaled().combine(jnp.array([1.0, 1.0]))
+      Array([ 9., 12.], dtype=float32)
     """
 
     @property

@@ -327,8 +327,9 @@ def lane_mesh(num_lanes: int) -> jax.sharding.Mesh:
     """Returns a mesh over the most devices whose number divides that of the lanes.
 
     Example:
-      >>> lane_mesh(1).shape["lane"]
-      1
+      >>> mesh = lane_mesh(1)
+      >>> mesh.axis_names, mesh.devices.tolist() == jax.devices()[:1]
+      (('lane',), True)
     """
     number = max(d for d in range(1, jax.device_count() + 1) if num_lanes % d == 0)
     devices = jax.devices()[:number]

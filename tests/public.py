@@ -5,13 +5,16 @@
 interface is a diff of that file.
 """
 
+import ast
+import dataclasses
 import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_origin
 
 import fairjax
 
@@ -31,27 +34,73 @@ def names(module) -> list[str]:
     """What the module exports; without ``__all__``, what it defines in public."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
+    assigned = _assigned(module)
     return sorted(
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and _is_defined(value, module)
+        if not name.startswith("_")
+        and (
+            (getattr(value, "__module__", None) == module.__name__ and callable(value))
+            # Values carry no module: constants and choices count where they are made.
+            or (name in assigned and _is_constant(name, value))
+        )
     )
 
 
-def _is_defined(value, module) -> bool:
-    if inspect.ismodule(value):
-        return False
-    # Constants of built-in types carry no module; they count where their name shouts.
-    own = getattr(value, "__module__", None)
-    return own == module.__name__ and callable(value)
+def _is_constant(name: str, value) -> bool:
+    return get_origin(value) is Literal or (
+        name.isupper() and not isinstance(value, TypeVar)
+    )
 
 
-def _default(value) -> str:
-    """A default as it is typed; functions by their name, not by their address."""
+def _assigned(module) -> set[str]:
+    """Names that the module itself assigns, and does not import."""
+    found = set()
+    for statement in ast.parse(inspect.getsource(module)).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = getattr(statement, "targets", None) or [statement.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _value(value) -> str:
+    """A value as it is typed; functions by their name, large objects by their keys."""
+    if get_origin(value) is not None:
+        return repr(value).replace("typing.", "")
     if callable(value) and hasattr(value, "__name__"):
         return value.__name__
-    text = repr(value.tolist() if hasattr(value, "tolist") else value)
-    return type(value).__qualname__ if " at 0x" in text else text
+    if isinstance(value, Mapping) and not all(map(_is_plain, value.values())):
+        return f"{type(value).__name__} of {', '.join(map(repr, value))}"
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
+
+
+def _is_plain(value) -> bool:
+    """Whether a value is of built-in types, so that it is shown as a whole."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float | None)
+
+
+def _default(value, parameter: inspect.Parameter) -> str:
+    """The default of a function's or class's parameter."""
+    if getattr(parameter.default, "__name__", "") == "<lambda>":
+        return ast.unparse(_typed(value)[parameter.name])
+    if repr(parameter.default) == "<factory>":
+        (made,) = (f for f in dataclasses.fields(value) if f.name == parameter.name)
+        return _value(made.default_factory())
+    return _value(parameter.default)
+
+
+def _typed(value) -> dict[str, ast.expr]:
+    """Parameter -> its default in the source."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(value)))
+    of = ast.parse(source).body[0].args
+    positional = [*of.posonlyargs, *of.args]
+    last = positional[len(positional) - len(of.defaults) :]
+    pairs = zip([*last, *of.kwonlyargs], [*of.defaults, *of.kw_defaults], strict=True)
+    return {argument.arg: default for argument, default in pairs if default}
 
 
 def _parameters(value) -> list[inspect.Parameter]:
@@ -76,7 +125,7 @@ def signature(value) -> str:
     plain = [p.replace(annotation=p.empty) for p in _parameters(value)]
     parts = [
         str(p.replace(default=p.empty))
-        + ("" if p.default is p.empty else f"={_default(p.default)}")
+        + ("" if p.default is p.empty else f"={_default(value, p)}")
         for p in plain
     ]
     kinds = [p.kind for p in plain]
@@ -107,9 +156,9 @@ def _entry(path: str, value) -> list[str]:
         if issubclass(value, BaseException):
             return [f"{path} (exception)"]
         return [path + signature(value), *_members(value, path)]
-    if inspect.isroutine(value) or is_ours(value):
+    if callable(value) and (inspect.isroutine(value) or is_ours(value)):
         return [path + signature(value)]
-    return [f"{path} = {_default(value)}"]
+    return [f"{path} = {_value(value)}"]
 
 
 def lines() -> list[str]:
@@ -121,6 +170,9 @@ def lines() -> list[str]:
             path, value = f"{module.__name__}.{name}", getattr(module, name)
             # By name, because a collector of doctests may import a module twice.
             key = id(value)
+            # Equal numbers and strings of two modules may be one object by chance.
+            if isinstance(value, str | int | float):
+                key = path
             if is_ours(value) and hasattr(value, "__qualname__"):
                 key = (value.__module__, value.__qualname__)
             if inspect.ismodule(value):

@@ -3,7 +3,6 @@
 A rule is one test, which lists all that break it.
 """
 
-import doctest
 import inspect
 import pickle
 import re
@@ -15,7 +14,7 @@ import pytest
 
 import fairjax
 from fairjax import losses, methods, solvers, steps
-from tests import public
+from tests import examples, public
 from tests.conformance import DEPRECATED
 
 # Old names under which functions warn.
@@ -28,14 +27,22 @@ def is_function(value):
     return inspect.isfunction(inspect.unwrap(value)) and not inspect.isclass(value)
 
 
-# Every public function and class, by the place where it is defined.
+# Every public function and class, by the place where it is defined, which is private
+# for what a package exports.
 NAMES = {
-    f"{module.__name__}.{name}": value
+    f"{value.__module__}.{name}": value
     for module in public.MODULES
     for name, value in vars(module).items()
-    if getattr(value, "__module__", None) == module.__name__
-    and not name.startswith("_")
+    if not name.startswith("_")
     and callable(value)
+    and (
+        getattr(value, "__module__", None) == module.__name__
+        or (
+            public.is_ours(value)
+            and name in getattr(module, "__all__", ())
+            and "._" in value.__module__
+        )
+    )
 }
 FUNCTIONS = {name: value for name, value in NAMES.items() if is_function(value)}
 # The names under which modules export each of them.
@@ -99,25 +106,113 @@ def test_the_search_finds_the_interface():
     } <= NAMES.keys()
 
 
+# What examples cannot show in a few lines, and the tests that assert it.
+TESTED = {
+    "fairjax.audit.output.write": "audit/test_output.py",
+    "fairjax.audit.reading.data.AuditData.varying": "audit/test_suppression.py",
+    "fairjax.data.prefetch.Prefetched.close": "data/test_prefetch.py",
+    "fairjax.evaluation.methods.MethodComparison.figure": "evaluation/test_methods.py",
+    "fairjax.mitigation.disparate_impact.DisparateImpactRemover.report": (
+        "mitigation/test_disparate_impact.py"
+    ),
+    "fairjax.mitigation.exponentiated_gradient.ExponentiatedGradient.save": (
+        "mitigation/test_exponentiated_gradient.py"
+    ),
+    "fairjax.mitigation.exponentiated_gradient.ExponentiatedGradient.load": (
+        "mitigation/test_exponentiated_gradient.py"
+    ),
+    "fairjax.mitigation.flax_responses.FlaxResponses.mixture": (
+        "mitigation/test_exponentiated_gradient.py"
+    ),
+    "fairjax.mitigation.scoring.RoutedScorer.get_metadata_routing": (
+        "mitigation/test_disparate_impact.py"
+    ),
+    "fairjax.models.transformer.Transformer.summarize": "models/test_transformer.py",
+}
+
+
+def methods_of(kind):
+    """Name -> public method that a class defines."""
+    found = {
+        name: getattr(value, "__func__", value)
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and not isinstance(value, property)
+    }
+    return {
+        name: value
+        for name, value in found.items()
+        if inspect.isroutine(value) and public.is_ours(value)
+    }
+
+
 def test_functions_have_an_example_that_asserts_a_value():
-    """Which runs as a doctest: a call of the function, and later a value that it gives.
+    """In their docstring; a method in that of its class or its own."""
+    lacking = {
+        name
+        for name, value in FUNCTIONS.items()
+        if not EXPORTED[name] & OLD
+        and not examples.shows(value.__doc__ or "", EXPORTED[name])
+    }
+    for kind, holder in CLASSES.items():
+        for name, method in methods_of(holder).items():
+            texts = (method.__doc__ or "", holder.__doc__ or "")
+            if not any(examples.shows(text, {name}) for text in texts):
+                lacking.add(f"{kind}.{name}")
+    assert sorted(lacking ^ TESTED.keys()) == []
 
-    A shape alone is none: zeros have it too.
-    """
 
-    def asserts(name):
-        text = FUNCTIONS[name].__doc__ or ""
-        names = "|".join(EXPORTED[name])
-        called, valued = False, False
-        for one in doctest.DocTestParser().get_examples(text):
-            lines = one.source.splitlines()
-            code = [s for s in lines if not s.startswith(("import ", "from "))]
-            called = called or bool(re.search(rf"\b({names})\b", "\n".join(code)))
-            is_shape = one.source.rstrip().endswith(".shape") and "shape" not in names
-            valued = valued or (called and bool(one.want) and not is_shape)
-        return "Example:" in text and valued
+def test_files_assert_what_examples_cannot_show():
+    def calls(name, file):
+        text = (public.SNAPSHOT.parent / file).read_text(encoding="utf-8")
+        return re.search(rf"\b{name.rpartition('.')[2]}\(", text)
 
-    assert [n for n in FUNCTIONS if not EXPORTED[n] & OLD and not asserts(n)] == []
+    assert [name for name, file in TESTED.items() if not calls(name, file)] == []
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        "f(3)",
+        "f(3).shape == (3,)\nTrue",
+        "print(f(3).shape)\n(3,)",
+        "f(3).dtype\ndtype('int32')",
+        "len(f(3))\n3",
+        "[len(row) for row in f(3)]\n[3]",
+        "jax.tree.map(jnp.shape, f(3))\n(3,)",
+        "x = f(3)\n>>> x.ndim, type(x)\n(1, <class 'int'>)",
+        "f\n<function f at ...>",
+        "jax.jit(f)\n<function f at ...>",
+        "dict(f=1)\n{'f': 1}",
+        "x = f(3)  # f\n>>> 1 + 1\n2",
+        "x = 1\n>>> y = f(x)\n>>> x\n1",
+        "f(3)\n()",
+        "f(-1)\nTraceback (most recent call last):\n  ...\nValueError: -1",
+    ],
+)
+def test_examples_without_a_value(example):
+    assert not examples.shows(f">>> {example}", {"f"})
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        "f(3)\n3",
+        "module.f(x.shape)\n3",
+        "x = f(3)\n>>> print(x.shape, x.sum())\n(3,) 3",
+        "a, b = f(3)\n>>> y = b\n>>> y.tolist()\n[3]",
+        "jax.jit(f)(3)\n3",
+        "fast = jax.jit(f)\n>>> fast(3)\n3",
+        "def g(x):\n...     return f(x) + 1\n>>> jax.grad(g)(1.0)\n3.0",
+        "for x in f(3):\n...     print(x.a)\n3",
+        "[x.a for x in f(3)]\n[3]",
+        "f(folder)\n>>> os.listdir(folder)\n['a']",
+        "model.f(3)\n>>> model.weights\n3",
+        # A check shows what it lets pass, and what it does not.
+        "f(1)\n>>> f(-1)\nTraceback (most recent call last):\n  ...\nValueError: -1",
+    ],
+)
+def test_examples_with_a_value(example):
+    assert examples.shows(f">>> {example}", {"f"})
 
 
 def test_no_function_hides_the_module_of_its_name():

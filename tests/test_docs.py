@@ -1,5 +1,6 @@
 """The documents: their code runs, their links lead somewhere, their tables are real."""
 
+import functools
 import inspect
 import pkgutil
 import re
@@ -11,7 +12,7 @@ import pytest
 
 import fairjax
 from experiments.reporting import docs
-from fairjax import methods, steps
+from fairjax import evaluation, methods, steps
 from tests.conformance import DEPRECATED
 
 REPORTS = docs.ROOT / "docs" / "results"
@@ -52,7 +53,12 @@ QUICK = ("README.md", "docs/data.md")
     ],
     ids=name,
 )
-def test_python_blocks_run(document, capsys):
+def test_python_blocks_run(document, capsys, monkeypatch):
+    # Of fewer resamples, whose metrics are most of what the blocks compute.
+    few = functools.partial(
+        evaluation.compare_methods, num_bootstrap=20, num_permutations=20
+    )
+    monkeypatch.setattr(evaluation, "compare_methods", few)
     blocks = re.findall(r"```python\n(.*?)```", text(document), re.DOTALL)
     namespace: dict[str, object] = {}
     exec(compile("\n".join(blocks), name(document), "exec"), namespace)

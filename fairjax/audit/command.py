@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         other error, whose traceback is printed.
 
     Example:
+        >>> main(["--version"])
+        fairjax ...
+        0
         >>> main(["audit", "patients.csv", "--outcome", "died", "--score", "risk",
         ...       "--attributes", "sex", "--confidence", "95"])
         2

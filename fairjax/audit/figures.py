@@ -37,9 +37,20 @@ def draw(document: DocumentLike) -> tuple[Drawing, ...]:
     The same document gives the same bytes.
 
     Example:
-      >>> empty = {"data": {"models": [], "attributes": []}, "comparison": []}
-      >>> draw({**empty, "gaps": [], "sensitivity": []})
-      ()
+      >>> sweep = {"model": "risk", "attribute": "sex", "threshold": [0.3, 0.6],
+      ...     "metric": "equalized_odds_difference", "estimate": [0.1, 0.25],
+      ...     "lower": [0.0, 0.1], "upper": [0.3, 0.4]}
+      >>> data = {"models": [{"name": "risk", "threshold": 0.5}],
+      ...     "attributes": [{"name": "sex", "intersection": False}]}
+      >>> [drawing] = draw({
+      ...     "settings": {"confidence": 0.95}, "data": data, "sensitivity": [sweep],
+      ...     "cohort": [], "overall": [],
+      ...     "groups": [], "gaps": [], "comparison": [],
+      ...     "curves": {"roc": [], "calibration": [], "decision": []}})
+      >>> drawing.slug
+      'sensitivity-sex'
+      >>> drawing.alt.split(". ")[1]
+      'equalized-odds difference in risk from 0.100 to 0.250, the largest at 0.60.'
     """
     with mpl.rc_context(_canvas.AUDIT_STYLE):
         drawings = list(_drawings(Document.of(document)))

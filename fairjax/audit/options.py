@@ -154,7 +154,14 @@ class Options:
         return _numbers("--threshold", self.thresholds)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the options that the results depend on, as types of JSON."""
+        """Returns the options that the results depend on, as types of JSON.
+
+        Example:
+          >>> options = Options(outcome="died", scores="risk", attributes="sex", seed=3)
+          >>> settings = options.settings()
+          >>> settings["scores"], settings["seed"], "title" in settings
+          (['risk'], 3, False)
+        """
         left_out = {"table", "fail_on", "allow_undecided", "rules", "title"}
         return {
             f.name: _plain(getattr(self, f.name))

@@ -111,6 +111,11 @@ class Entry:
         """Returns an entry from JSON, or the argument if it is an entry.
 
         A field without default that JSON lacks raises AttributeError when it is read.
+
+        Example:
+          >>> found = Document.of({"gaps": [{"metric": "auroc_difference"}]})
+          >>> found.gaps[0].metric
+          'auroc_difference'
         """
         return found if isinstance(found, cls) else _read(cls, found)
 
@@ -137,8 +142,8 @@ def entries_of(kind: Any) -> dict[str, Any]:
     """Returns the fields that are lists of entries, and the types of the entries.
 
     Example:
-      >>> entries_of(Document)["gaps"].__name__
-      'Gap'
+      >>> entries_of(Document)["gaps"] is Gap
+      True
     """
     lists = {name: get_args(hint)[:1] for name, hint in get_type_hints(kind).items()}
     return {name: of[0] for name, of in lists.items() if of and is_dataclass(of[0])}

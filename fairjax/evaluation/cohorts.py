@@ -49,7 +49,14 @@ class Cohort:
         return self.attributes + (() if self.crossed is None else (self.crossed,))
 
     def exchanged(self, rows: jax.Array) -> "Cohort":
-        """Returns a cohort where patient i has the attributes of ``rows[i]``."""
+        """Returns a cohort where patient i has the attributes of ``rows[i]``.
+
+        Example:
+          >>> made = cohort([0, 1] * 40, {"sex": ["f", "m", "m", "f"] * 20})
+          >>> moved = made.exchanged(jnp.arange(80) ^ 1)
+          >>> moved.attributes[0].codes[:4].tolist(), moved.labels[:4].tolist()
+          ([1, 0, 0, 1], [0, 1, 0, 1])
+        """
         each = [replace(g, codes=g.codes[rows]) for g in self.groupings]
         *attributes, crossed = each if self.crossed is not None else [*each, None]
         return replace(self, attributes=tuple(attributes), crossed=crossed)

@@ -33,6 +33,8 @@ class Evaluation:
       ...     {"auroc": np.array([0.8, 0.82])}, {"auroc": np.array([0.79, 0.83])})
       >>> round(one.mean("auroc"), 3)
       0.81
+      >>> [round(end, 2) for end in one.interval("auroc")]
+      [0.57, 1.0]
     """
 
     repeats: Mapping[str, np.ndarray]

@@ -22,7 +22,19 @@ from fairjax.keys import as_key
 
 
 class Evaluator:
-    """An evaluator of methods on one cohort, with resamples that all methods share."""
+    """An evaluator of methods on one cohort, with resamples that all methods share.
+
+    Example:
+      >>> from fairjax import evaluation
+      >>> cohort = evaluation.cohort([0, 1] * 20, {"site": ["a", "b", "b", "a"] * 10})
+      >>> evaluator = Evaluator(
+      ...     cohort, key=0, metric_names=["brier"], num_bootstrap=4,
+      ...     num_permutations=4)
+      >>> scores = np.tile(np.float32([0.25, 0.75]), (1, 20))
+      >>> found = evaluator.evaluate(scores, scores > 0.5)
+      >>> found.repeats["brier"].tolist(), found.bootstrap["brier"].tolist()
+      ([0.0625], [0.0625, 0.0625, 0.0625, 0.0625])
+    """
 
     def __init__(
         self,

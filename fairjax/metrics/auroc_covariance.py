@@ -179,12 +179,13 @@ def delong_joint(
     Example:
       >>> import jax.numpy as jnp
       >>> result = delong_joint(
-      ...     jnp.array([0, 0, 1, 1] * 2), jnp.array([0.1, 0.4, 0.35, 0.8] * 2),
+      ...     jnp.array([0, 0, 1, 1] * 2),
+      ...     jnp.array([0.1, 0.4, 0.35, 0.8, 0.1, 0.3, 0.3, 0.8]),
       ...     jnp.array([0] * 4 + [1] * 4), jnp.array([0, 1, 2, 3] * 2), num_groups=2,
       ...     num_patients=4,
       ... )
-      >>> result.covariance.reshape(2, 2).round(4).tolist()
-      [[0.125, 0.125], [0.125, 0.125]]
+      >>> result.covariance.reshape(2, 2).tolist()
+      [[0.125, 0.0625], [0.0625, 0.03125]]
     """
     table = _placements(labels, scores, groups, num_groups)
     joint = _clustered(table, patients, num_groups, num_patients, across=True)

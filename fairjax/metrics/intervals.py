@@ -43,7 +43,13 @@ class Interval(NamedTuple):
     upper: Float[Array, "..."]
 
     def where(self, known: Bool[Array, "..."]) -> "Interval":
-        """Returns the interval where ``known`` is True, and NaN elsewhere."""
+        """Returns the interval where ``known`` is True, and NaN elsewhere.
+
+        Example:
+          >>> interval = Interval(jnp.array([0.1, 0.2]), jnp.array([0.5, 0.6]))
+          >>> interval.where(jnp.array([True, False])).upper.tolist()
+          [0.5, nan]
+        """
         return Interval(*(jnp.where(known, end, jnp.nan) for end in self))
 
 

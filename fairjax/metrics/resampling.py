@@ -116,11 +116,11 @@ def patient_bootstrap_counts(
       >>> import jax, jax.numpy as jnp
       >>> ones = jnp.ones(4, int)
       >>> drawn = patient_bootstrap_counts(
-      ...     jax.random.key(0), ones, ones, ones - 1, jnp.array([0, 0, 1, 1]),
-      ...     num_groups=1, num_patients=2, num_replicates=2,
+      ...     jax.random.key(0), ones, ones, ones - 1, jnp.array([0, 0, 0, 1]),
+      ...     num_groups=1, num_patients=2, num_replicates=4,
       ... )
-      >>> drawn.counts[:, 0, 1, 1].tolist()
-      [4, 4]
+      >>> drawn.counts[:, 0, 1, 1].tolist()  # Two patients, of 3 rows or of 1 row.
+      [2, 6, 4, 4]
     """
     check_sizes(num_replicates=num_replicates)
     columns = {"labels": labels, "predictions": predictions, "groups": groups}

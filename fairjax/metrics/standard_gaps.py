@@ -172,6 +172,8 @@ def equalized_odds_interval(
       >>> gap = equalized_odds_interval(jax.random.key(0), counts)
       >>> round(gap.estimate.item(), 2), gap.highest.tolist(), gap.lowest.tolist()
       (0.3, [1, 0], [0, 1])
+      >>> round(gap.lower.item(), 2), round(gap.upper.item(), 2)
+      (0.09, 0.47)
       >>> gap.p_value.item() < 0.01
       True
     """

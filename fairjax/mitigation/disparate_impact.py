@@ -109,6 +109,9 @@ class DisparateImpactRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
       >>> remover = DisparateImpactRemover(discrete=[])
       >>> remover.fit_transform(x, sensitive_features=groups).ravel()
       array([1., 2., 3., 4., 1., 2., 3., 4.])
+      >>> remover.fit(x, sensitive_features=groups).transform(
+      ...     [[2.5], [12.5]], sensitive_features=["A", "B"]).ravel()
+      array([2.5, 2.5])
     """
 
     repair_level: float | int = 1.0

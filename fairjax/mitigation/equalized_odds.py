@@ -100,8 +100,13 @@ class EqualizedOdds(
       >>> labels = rng.integers(0, 2, 400)
       >>> x = (labels * (1 + groups) + rng.normal(size=400))[:, None]
       >>> fair = EqualizedOdds(LogisticRegression(), shared=True, tolerance=0.1)
-      >>> fair.fit(x, labels, sensitive_features=groups).predict_proba(x).shape
-      (400, 2)
+      >>> fair = fair.fit(x, labels, sensitive_features=groups)
+      >>> chance = fair.predict_proba(x)[:, 1]
+      >>> bool(np.isin(fair.predict(x), [0, 1]).all())
+      True
+      >>> right = np.where(labels == 1, chance, 1 - chance).mean()
+      >>> bool(np.isclose(fair.score(x, labels), right)), bool(right > 0.7)
+      (True, True)
     """
 
     estimator: Any

@@ -130,6 +130,12 @@ class ExponentiatedGradient(
       >>> fair = fair.fit(x, labels, sensitive_features=groups)
       >>> bool(np.ptp(fair.report()["selection_rate"]) < 0.03)
       True
+      >>> chance = fair.predict_proba(x)[:, 1]
+      >>> right = np.where(labels == 1, chance, 1 - chance).mean()
+      >>> bool(np.isclose(fair.score(x, labels), right)), bool(0.5 < right < 1)
+      (True, True)
+      >>> bool((fair.predict(x)[chance == 1] == 1).all())
+      True
     """
 
     estimator: Any = None

@@ -99,6 +99,13 @@ class FlaxClassifier:
         Raises:
           ValueError: If a number of steps or patients is not an integer of at least 1,
             the penalty is negative, or batches have no optimizer.
+
+        Example:
+          >>> FlaxClassifier(penalty=0.1).check()
+          >>> FlaxClassifier(penalty=-1.0).check()
+          Traceback (most recent call last):
+            ...
+          ValueError: penalty must be ...
         """
         check_whole("steps", self.steps)
         if self.batch_size is not None:
@@ -257,8 +264,8 @@ def parameter_shapes(learner: FlaxClassifier, num_inputs: int) -> Any:
     """Returns the shapes of a model's parameters, as the model holds them.
 
     Example:
-      >>> parameter_shapes(FlaxClassifier(), 3)["layers"][0]["kernel"].shape
-      (3, 1)
+      >>> parameter_shapes(FlaxClassifier(), 3)["layers"][0]["kernel"]
+      ShapeDtypeStruct(shape=(3, 1), dtype=float32)
     """
     return jax.eval_shape(lambda: functional(learner.model(num_inputs, nnx.Rngs(0)))[1])
 

@@ -104,9 +104,12 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
       >>> import jax, jax.numpy as jnp
       >>> from flax import nnx
       >>> from fairjax.models import MLP, functional
-      >>> apply, params = functional(MLP(3, (8,), 1, rngs=nnx.Rngs(0)))
-      >>> apply(params, jnp.ones((5, 3))).shape
-      (5, 1)
+      >>> model = MLP(3, (8,), 1, rngs=nnx.Rngs(0))
+      >>> apply, params = functional(model)
+      >>> bool(jnp.all(apply(params, jnp.ones((5, 3))) == model(jnp.ones((5, 3)))))
+      True
+      >>> bool(jnp.any(apply(jax.tree.map(jnp.zeros_like, params), jnp.ones((5, 3)))))
+      False
       >>> jax.tree.map(jnp.shape, params)["layers"][0]
       {'bias': (8,), 'kernel': (3, 8)}
     """

@@ -137,6 +137,9 @@ def vit_b16(
       >>> vit = nnx.eval_shape(lambda: vit_b16(rngs=nnx.Rngs(0)))
       >>> vit.image_shape, vit.width
       ((224, 224, 3), 768)
+      >>> blocks = vit.transformer.blocks
+      >>> len(blocks), blocks[0].attention.num_heads
+      (12, 12)
     """
     return ViT(
         image_size,

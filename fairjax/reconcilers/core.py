@@ -131,7 +131,14 @@ class CurrentRows(NamedTuple):
         return jnp.any(used if self.mask is None else used & self.mask, axis=1)
 
     def weighted(self, weights: Float[Array, " R"]) -> Float[Array, "1 K"]:
-        """Returns the rows' weighted sum; rows of weight 0 are left out, even NaNs."""
+        """Returns the rows' weighted sum; rows of weight 0 are left out, even NaNs.
+
+        Example:
+          >>> gradients = jnp.array([[1.0, 0.0, 2.0], [jnp.nan, jnp.nan, jnp.nan]])
+          >>> rows = CurrentRows(gradients, jnp.eye(3), None, None, {})
+          >>> rows.weighted(jnp.array([0.5, 0.0])).tolist()
+          [[0.5, 0.0, 1.0]]
+        """
         kept = jnp.where(weights[:, None] != 0, self.coefficients, 0.0)
         return matmul(weights[None].astype(self.coefficients.dtype), kept)
 

@@ -8,14 +8,16 @@ import functools
 import itertools
 from unittest import mock
 
+import jsonschema
 import numpy as np
 
-from fairjax.audit import figures
+from fairjax.audit import figures, schema
 from fairjax.audit.figures import draw
 from fairjax.audit.page import page
 from fairjax.audit.render import _curves as curve_figures
 from fairjax.audit.wording import words
 
+VALIDATOR = jsonschema.Draft202012Validator(schema.schema())
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=cmd()"
 SEX = ("F", "M")

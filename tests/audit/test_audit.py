@@ -2,7 +2,6 @@
 
 import json
 
-import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +21,8 @@ from fairjax.audit.formats import select
 from fairjax.audit.measure import _analysis, _pointwise
 from fairjax.audit.measure._analysis import searchable
 from fairjax.audit.reading.table import read
-from fairjax.audit.schema import schema
 from fairjax.groups import Grouping
+from tests.audit.example import VALIDATOR
 
 OPTIONS = {
     "outcome": "died",
@@ -40,13 +39,16 @@ OPTIONS = {
 def brief(options, frame):
     """An audit at few other thresholds, whose gaps are most of what it simulates.
 
-    Nothing is compiled ahead, by a comparison of no rows: other tests do that.
+    The document is validated against the schema. Nothing is compiled ahead, by a
+    comparison of no rows: other tests do that.
     """
     with pytest.MonkeyPatch.context() as patch:
         few = np.array([0.3, 0.6])
         patch.setattr(_pointwise, "SENSITIVITY_THRESHOLDS", few)
         patch.setattr(_analysis._Analysis, "_compile", lambda analysis: None)
-        return audit(options, frame)
+        document = audit(options, frame)
+    assert [error.message for error in VALIDATOR.iter_errors(document)] == []
+    return document
 
 
 def table(rows=2400, seed=0):
@@ -91,7 +93,7 @@ def only(entries, **wanted):
 
 
 def test_it_has_the_published_shape(document):
-    jsonschema.validate(document, schema())
+    # Besides the schema, which every audit here is held against.
     json.dumps(document, allow_nan=False)
     assert "fairjax" not in document["versions"]
     # A frame has no name that a command could give.
@@ -290,6 +292,46 @@ def test_curves_and_thresholds_cover_every_group_compared(document):
 
 # Levels without rows: as many groups as with intersections, whose programs then serve.
 PADDED = {"levels": {"race": ["white", "black", "Asian", "other", "e"]}}
+
+
+@pytest.fixture(scope="module")
+def suppressed(frame):
+    options = OPTIONS | PADDED | {"scores": ["risk"], "attributes": ["race"]}
+    return brief(Options(**options, suppress_below=20), frame)
+
+
+def test_an_audit_suppresses_small_groups_and_one_more_to_hide_them(suppressed, frame):
+    """15 Asian patients died: by difference to the total, unless another is hidden."""
+    assert frame.query("race == 'Asian'")["died"].sum() == 15
+    hidden, empty = {"Asian", "black"}, {"other", "e"}
+    status = {group["group"]: group["status"] for group in suppressed["cohort"]}
+    expected = dict.fromkeys(hidden, "suppressed") | dict.fromkeys(empty, "empty")
+    assert status == expected | {"white": "ok"}
+    where = {"attribute", "group", "model", "metric", "status"}
+    for entry in suppressed["cohort"] + suppressed["groups"]:
+        told = {key for key, value in entry.items() if value is not None} - where
+        if entry["group"] in hidden:
+            assert (entry["status"], told) == ("suppressed", set())
+        elif entry["group"] == "white":
+            assert entry["status"] == "ok"
+            assert "rows" in told
+            assert "metric" not in entry or "estimate" in told
+    assert {c["group"] for c in suppressed["curves"]["calibration"]} == {"white"}
+    assert suppressed["curves"]["roc"] == suppressed["curves"]["decision"] == []
+    assert {d["attributes"]["race"] for d in suppressed["discovery"]} == {"white"}
+    for gap in suppressed["gaps"]:
+        assert {*gap["withheld"]} == hidden
+        assert gap["status"] == "suppressed"
+        assert gap["estimate"] is gap["lower"] is gap["p"] is None
+    assert suppressed["data"]["missing"] == {"died": 0, "risk": 0, "race": None}
+
+
+def test_suppression_changes_no_number_that_it_shows(suppressed, document):
+    where = {"model": "risk", "attribute": "race", "group": "white"}
+    for entry in select(suppressed["groups"], group="white"):
+        # A shrunken rate is shrunk towards the groups that are shown.
+        same = only(document["groups"], metric=entry["metric"], **where)
+        assert entry == same | {"shrunken": entry["shrunken"]}
 
 
 @pytest.mark.slow

@@ -9,10 +9,9 @@ import jsonschema
 import pytest
 
 from fairjax.audit import schema
-from tests.audit.example import empty, example, small
+from tests.audit.example import VALIDATOR, empty, example, small
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit-schema.md"
-VALIDATOR = jsonschema.Draft202012Validator(schema.schema())
 
 
 def subschemas(entry):

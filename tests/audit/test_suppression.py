@@ -18,11 +18,27 @@ from fairjax.audit.measure._small_cells import (
     decide,
     suppressed_groups,
 )
-from fairjax.audit.measure._suppression import _close_bins, _close_thresholds, masked
+from fairjax.audit.measure._suppression import (
+    _close_bins,
+    _close_thresholds,
+    masked,
+    suppress,
+)
 from fairjax.audit.reading.data import AuditData, Model
-from fairjax.audit.schema import Calibration, Group, Sensitivity
+from fairjax.audit.schema import (
+    Calibration,
+    Cohort,
+    Curves,
+    Discovery,
+    Document,
+    Group,
+    Overall,
+    Roc,
+    Sensitivity,
+)
 from fairjax.groups import Grouping
 from fairjax.metrics import GapInterval, GapNoise
+from tests.audit.example import empty
 
 
 def attribute(name, codes, number):
@@ -214,6 +230,16 @@ def test_patients_are_counted_where_they_are_known():
     assert count(family, cells, 2, patients).tolist() == [[1, 1], [0, 2]]
 
 
+def test_an_attribute_may_vary_within_a_patient():
+    site = attribute("site", [0, 1, 1, 0, 2], 3)
+    data = data_of([0, 1, 0, 1, 0], [0.5] * 5, [True] * 5, site)
+    assert data.varying(site).tolist() == []
+    # Patient 1 was at two sites; patient 2 has no rows.
+    patients = np.array([0, 1, 3, 1, 4], np.int32)
+    data = dataclasses.replace(data, patients=patients, num_patients=5)
+    assert data.varying(site).tolist() == [False, True, False, False, False]
+
+
 def test_joined_groups_hide_too_few_positives():
     """Two suppressed groups of 3 positives each would show that there are 6."""
     a = np.repeat([0, 1, 2, 3], [100, 100, 100, 90])
@@ -309,6 +335,80 @@ def test_a_score_of_two_values_is_hidden_where_few_have_one_of_them(flags):
     assert found.overall_ranking == (True,)
 
 
+def made(kind, **wanted):
+    """An entry of model m and the attribute site, whose other numbers are 1."""
+    known = {"model": "m", "attribute": "site", "group": "site2", "status": "ok"}
+    known |= {"metric": "true_positive_rate", "method": "Wilson", "denominator": 1.0}
+    names = (field.name for field in dataclasses.fields(kind))
+    return kind(**{name: known.get(name, 1) for name in names} | wanted)
+
+
+def test_a_document_loses_what_is_hidden_and_nothing_else(monkeypatch):
+    """Of three sites the first is hidden, and the decisions of the second."""
+    monkeypatch.setattr(_pointwise, "SENSITIVITY_THRESHOLDS", np.array([0.5]))
+    site = attribute("site", np.repeat([0, 1, 2], [4, 40, 40]), 3)
+    # Ten rows of each label and decision in a large site, one in the small one.
+    labels, scores = np.arange(84) % 2, np.arange(84) % 4 / 4
+    data = data_of(labels, scores, scores >= 0.5, site)
+    gone = {"site": np.array([True, False, False])}
+    decided = {"site": np.array([True, True, False])}
+    hidden = Suppressed(
+        9, gone, (decided,), (False,), (gone,), (True,), frozenset({"site"})
+    )
+    rates, sites = ("true_positive_rate", "auroc"), site.levels
+    cohort = [made(Cohort, group=name) for name in sites]
+    groups = [made(Group, group=name, metric=rate) for name in sites for rate in rates]
+    overall = [made(Overall, metric=rate) for rate in rates]
+    at = {"threshold": [0.5]} | {key: [0.1] for key in ("estimate", "lower", "upper")}
+    bins = {key: [0.5] * 3 for key in ("predicted", "observed", "lower", "upper")}
+    document = Document.of(empty())
+    document = dataclasses.replace(
+        document,
+        data=dataclasses.replace(document.data, missing={"died": 0, "site": 3}),
+        cohort=cohort,
+        overall=overall,
+        groups=groups,
+        curves=Curves(
+            [made(Roc, fpr=[0.0, 1.0], tpr=[0.0, 1.0])],
+            [made(Calibration, **bins, rows=[60, 40, 6])],
+            [],
+        ),
+        sensitivity=[made(Sensitivity, **at)],
+        discovery=[
+            made(Discovery, group=name, attributes={"site": name}) for name in sites
+        ],
+    )
+
+    def emptied(entry, **kept):
+        names = {field.name for field in dataclasses.fields(entry)}
+        names -= {"model", "attribute", "group", "metric"}
+        return dataclasses.replace(entry, **dict.fromkeys(names) | kept)
+
+    def closed(entry):
+        return emptied(entry, status="suppressed")
+
+    bins = {key: [0.5, None, None] for key in bins}
+    assert suppress(document, hidden, [site], data) == dataclasses.replace(
+        document,
+        # The rows without a site are a group of it.
+        data=dataclasses.replace(document.data, missing={"died": 0, "site": None}),
+        # Patients of several sites would tell how many they are.
+        cohort=[
+            closed(cohort[0]),
+            *(dataclasses.replace(entry, patients=None) for entry in cohort[1:]),
+        ],
+        overall=[overall[0], emptied(overall[1], method="Wilson")],
+        groups=[*map(closed, groups[:3]), *groups[3:]],
+        curves=Curves([], [made(Calibration, **bins, rows=[60, None, None])], []),
+        discovery=document.discovery[2:],
+    )
+    # Nor is a group named that the decisions of all rows would tell.
+    hidden = hidden._replace(overall=(True,), overall_ranking=(False,))
+    told = suppress(document, hidden, [site], data)
+    assert told.overall == [emptied(overall[0], method="Wilson"), overall[1]]
+    assert told.discovery == []
+
+
 def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
     monkeypatch,
 ):
@@ -320,20 +420,14 @@ def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(
     scores[0] = 0.9  # Alone in its cell from .5 to .9.
     site = attribute("site", group, 3)
 
-    def entry(**other):
-        found = dict.fromkeys(field.name for field in dataclasses.fields(Group))
-        found |= {"model": "m", "attribute": "site", "group": "site2", "status": "ok"}
-        found |= {"metric": "true_positive_rate", "rows": 4, "positives": 2}
-        return Group(**found | other)
-
     groups = [
-        entry(group="site0"),
-        entry(group="site1"),
+        made(Group, group="site0"),
+        made(Group, group="site1"),
         # None of these compares the group of four.
-        entry(status="suppressed"),
-        entry(attribute="race"),
-        entry(model="other"),
-        entry(metric="auroc"),
+        made(Group, status="suppressed"),
+        made(Group, attribute="race"),
+        made(Group, model="other"),
+        made(Group, metric="auroc"),
     ]
     series = [0.1, 0.2, 0.3]
     sweep = Sensitivity("m", "site", "gap", thresholds, series, series, series)

@@ -98,7 +98,6 @@ def test_every_method_but_the_baseline_is_compared():
     assert found["better"].p_holm == pytest.approx(2 * found["better"].p, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_front_areas_by_hand():
     erm = evaluation([0.80, 0.80], [0.10, 0.10])
     fair = evaluation([0.78, 0.78], [0.04, 0.05])

@@ -1,11 +1,14 @@
 """Methods compared on a cohort: tables by hand, folds, and what is refused."""
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
 from fairjax import evaluation
-from fairjax.evaluation.names import GAP
+from fairjax.evaluation import _noise
+from fairjax.evaluation._sample import Sample
+from fairjax.evaluation.names import GAP, PARITY, STATISTICAL_PARITY
 
 LABELS = np.tile([0, 1], 40)
 SITES = np.repeat(["a", "b"], 40)
@@ -163,6 +166,38 @@ def test_a_cohort_has_groups_references_and_patients():
     assert len(np.unique(made.patients)) == 40
     np.testing.assert_array_equal(made.patients[::2], made.patients[1::2])
     assert made.judged.shape[0] == 0
+
+
+def test_patients_exchange_all_attributes_and_keep_their_outcomes():
+    sex = np.tile(["f", "f", "m", "m"], 20)
+    made = evaluation.cohort(LABELS, {"site": SITES, "sex": sex}, intersections=True)
+    rows = jnp.asarray(np.random.default_rng(0).permutation(80))
+    moved = made.exchanged(rows)
+    np.testing.assert_array_equal(moved.labels, LABELS)
+    site, person, both = (grouping.codes for grouping in moved.groupings)
+    np.testing.assert_array_equal(site, SITES[rows] == "b")
+    np.testing.assert_array_equal(person, sex[rows] == "m")
+    np.testing.assert_array_equal(both, 2 * site + person)
+
+
+def test_metrics_of_groups_by_hand():
+    """Site a ranks as in the table above, b mixes some up, and c reverses few."""
+    site = np.repeat(["a", "b", "c"], [100, 100, 20])
+    labels = np.tile([0, 1], 110)
+    four = np.tile([0.2, 0.4, 0.6, 0.8], 25)
+    scores = np.concatenate([labels[:100], four, 1 - labels[200:]])
+    found = evaluation.cohort(labels, {"site": site}, references={"site": "a"})
+    # The second weighting is without the positive patients of b who rank low.
+    weights = np.stack([np.ones(220), ~((site == "b") & (scores == 0.4))])
+    given = [jnp.asarray(x) for x in (np.float32(scores), scores > 0.3, weights)]
+    # A positive patient of b ranks above 1 or 2 of 2; c is too small to be the worst.
+    worst = evaluation.measure(found, ["worst_group_auroc"], *given)
+    np.testing.assert_allclose(worst["worst_group_auroc"], [0.75, 1.0], rtol=1e-6)
+    # Half of a and of c is selected, and three quarters of b.
+    sample = Sample(found, *given)
+    assert _noise._of_attributes(PARITY, sample) == {"site": 0.25}
+    parts = _noise._of_groups(STATISTICAL_PARITY, sample)
+    assert parts == {"mean": 0.125, "worst": 0.25}
 
 
 @pytest.mark.parametrize(

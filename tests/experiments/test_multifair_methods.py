@@ -22,8 +22,6 @@ from experiments.multifair.names import FACTORS, GRID
 from experiments.multifair.task import CLIP
 from fairjax import modulation, sweep
 
-pytestmark = pytest.mark.slow
-
 ROWS = 64
 
 
@@ -86,6 +84,7 @@ def clipped(*transforms):
     return optax.chain(*transforms, optax.clip_by_global_norm(CLIP))
 
 
+@pytest.mark.slow
 def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients, batch):
     program = program_of(small, "multifair_levels")
     whole = multifair_modulated.modulated(small.task, small.splits)
@@ -117,6 +116,7 @@ def test_the_grids_magnitudes_are_its_second_and_fourth_digits(small, gradients,
         assert_equal_trees(one, made[setting[1], setting[3]])
 
 
+@pytest.mark.slow
 def test_the_grids_directions_are_its_first_and_third_digits(small):
     """The first compares gradients, the third groups: each acts alone."""
     program = multifair_modulated.modulated(small.task, small.splits)
@@ -162,6 +162,7 @@ def test_the_grids_directions_are_its_first_and_third_digits(small):
     assert program.settings["fairness"][GRID.index(fairness)] == FAIRNESS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -188,6 +189,7 @@ def test_modulated_methods(small, gradients, batch, name, make):
     )
 
 
+@pytest.mark.slow
 def test_after_adam_nothing_comes_before(small, gradients, batch):
     program = program_of(small, "multifair_after_adam")
     (phase,) = program.phases
@@ -203,6 +205,7 @@ def test_after_adam_nothing_comes_before(small, gradients, batch):
     assert float(encoder) != pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_reconciliations_grid_is_its_digits(small):
     program = program_of(small, "dual_level_levels")
     whole = multifair_methods.build(
@@ -246,6 +249,7 @@ def test_the_reconciliations_grid_is_its_digits(small):
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.slow
 def test_what_draws_draws_otherwise_in_every_lane(small):
     """Random orders and noise are part of what seeds differ by."""
     for name in ("ogm_ge", "dual_level", "fairgrad"):
@@ -263,6 +267,7 @@ def test_what_draws_draws_otherwise_in_every_lane(small):
     assert len(np.unique(drawn_with.reshape(5, -1), axis=0)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["multifair_after_adam", "cggm", "penalty", "dual_level"],

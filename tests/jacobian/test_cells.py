@@ -327,9 +327,10 @@ def test_a_masked_example_may_hold_nan():
     )
     batch = make_batch()
     batch["mask"] = batch["mask"].at[3].set(False)
-    expected = by_cells(objectives)(mlp_params(), batch)
+    run = by_cells(objectives)
+    expected = run(mlp_params(), batch)
     batch["x"] = batch["x"].at[3].set(jnp.nan)
-    assert_close(by_cells(objectives)(mlp_params(), batch), expected)
+    assert_close(run(mlp_params(), batch), expected)
 
 
 def test_reading_an_undeclared_cell_gives_nan_rows_of_that_objective_alone():

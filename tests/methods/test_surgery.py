@@ -73,7 +73,7 @@ def test_random_variants(name):
     reduction = options.get("reduction", "sum")
     make = functools.partial(fairjax.pcgrad, num_objectives=2, **options)
     rows = np.array([[1.0, 0.2], [-2.0, 1.0]])
-    found, _ = make().update(jnp.asarray(rows), make().init(None))
+    found, _ = jax.jit(make().update)(jnp.asarray(rows), make().init(None))
     expected = loop(rows, [[0, 1]] * 2, include_self=True, reduction=reduction)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

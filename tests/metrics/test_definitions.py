@@ -87,6 +87,10 @@ print(json.dumps({
 """
 
 
+def test_a_title_within_a_sentence():
+    assert METRICS["false_positive_rate"].phrase == "false positive rate"
+
+
 @pytest.mark.slow
 def test_one_row_makes_a_rate(tmp_path):
     source = Path(definitions.__file__).read_text(encoding="utf-8")

@@ -14,7 +14,6 @@ ONE = np.zeros(ROWS, int)
 BRAIN = pytest.mark.parametrize("kind", [jnp.bfloat16])
 HALF = pytest.mark.parametrize("kind", [jnp.float16])
 
-pytestmark = pytest.mark.slow
 # Single precision, where the sums themselves are right.
 CLOSE = {"rtol": 2e-4}
 
@@ -46,6 +45,7 @@ def test_counts(kind):
     np.testing.assert_allclose(found.counts[0, 0], expected, **CLOSE)
 
 
+@pytest.mark.slow
 @HALF
 def test_ranking(kind):
     labels, risks, weights, s, w = case(kind)
@@ -65,6 +65,7 @@ def test_ranking(kind):
     np.testing.assert_allclose(plain.covariance, single.covariance, rtol=1e-5)
 
 
+@pytest.mark.slow
 @BRAIN
 def test_brier_and_calibration_errors(kind):
     labels, risks, weights, s, w = case(kind)
@@ -106,6 +107,7 @@ def test_edges_of_bins_are_rounded_as_the_scores_are():
         assert np.flatnonzero(curve.rows[0]).tolist() == [2, 5]
 
 
+@pytest.mark.slow
 @HALF
 def test_recalibration(kind):
     labels, risks, weights, s, w = case(kind)
@@ -121,6 +123,7 @@ def test_recalibration(kind):
         np.testing.assert_allclose(value, exact, rtol=1e-3)
 
 
+@pytest.mark.slow
 @BRAIN
 def test_net_benefit(kind):
     labels, risks, weights, s, w = case(kind)
@@ -136,6 +139,7 @@ def test_net_benefit(kind):
         )
 
 
+@pytest.mark.slow
 @HALF
 def test_inequality_and_influence(kind):
     labels, risks, weights, s, w = case(kind)

@@ -287,6 +287,10 @@ def test_in_a_pipeline_the_groups_reach_it():
     by_hand = by_hand.transform(x, sensitive_features=who)
     expected = LogisticRegression().fit(by_hand, labels).predict_proba(by_hand)
     np.testing.assert_allclose(found, expected)
+    scorer = RoutedScorer("roc_auc")
+    assert scorer.get_metadata_routing().score.requests == {"sensitive_features": True}
+    area = scorer(pipeline, x, labels, sensitive_features=who)
+    assert area == pytest.approx(roc_auc_score(labels, expected[:, 1]))
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ def test_the_bound_holds_in_expectation(fitted, patients, backend):
     assert fair.violation_ == pytest.approx(worst - 0.01, abs=1e-9)
     wrong = np.where(labels == 1, 1 - chance, chance).mean()
     assert fair.cost_ == pytest.approx(wrong)
+    assert fair.score(x, labels) == pytest.approx(1 - wrong)
     # Without the bound rates differ by more, at less error.
     free = LogisticRegression().fit(x, labels).predict(x)
     assert np.ptp([free[groups == g].mean() for g in "abc"]) > 0.3

@@ -18,16 +18,25 @@ from fairjax.mitigation import (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These rules need each patient's group")
-def test_a_pipeline_of_three_stages_is_the_stages_one_by_one():
+@pytest.mark.parametrize(
+    ("learner", "iterations"),
+    [
+        (LogisticRegression(), 3),
+        pytest.param(FlaxClassifier(), 50, marks=pytest.mark.slow),
+    ],
+    ids=["sklearn", "flax"],
+)
+def test_a_pipeline_of_three_stages_is_the_stages_one_by_one(learner, iterations):
     rng = np.random.default_rng(0)
     people = pd.DataFrame({"sex": rng.choice(["f", "m"], 400)})
     x = pd.DataFrame(rng.normal(size=(400, 2)), columns=["a", "b"])
     x["a"] += people["sex"] == "m"
     y = (x.sum(axis=1) + rng.normal(size=400) > 1).astype(int)
     train, valid = slice(0, 200), slice(200, 400)
-    egr = ExponentiatedGradient(FlaxClassifier(), random_state=0, difference_bound=0.05)
+    egr = ExponentiatedGradient(
+        learner, random_state=0, difference_bound=0.05, max_iterations=iterations
+    )
 
     remover = DisparateImpactRemover(0.5).fit(
         x[train], sensitive_features=people[train]

@@ -54,13 +54,11 @@ def transform():
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-def test_sharded_batches(kind):
+def whole_and_sharded(compute, state, kind):
+    """The result for a batch, and for the batch in parts on a mesh of such axes."""
     batch = asdict(transcription.draw(1, 32, 2, 2))
     batch = jax.tree.map(jnp.asarray, batch)
-    state = transform().init(PARAMS)
-    wanted = compiled_step(PARAMS, state, batch)
+    wanted = compute(PARAMS, state, batch)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):
 
@@ -68,13 +66,36 @@ def test_sharded_batches(kind):
             place = NamedSharding(mesh, PartitionSpec(*axes))
             return jax.tree.map(lambda leaf: jax.device_put(leaf, place), tree)
 
-        found = compiled_step(put(PARAMS), put(state), put(batch, "data"))
-        assert found[0].sharding.is_equivalent_to(
-            NamedSharding(mesh, PartitionSpec("data")), 2
-        )
-        found = jax.device_get(found)
+        return wanted, compute(put(PARAMS), put(state), put(batch, "data")), mesh
+
+
+def assert_close(found, wanted):
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6),
-        found,
+        jax.device_get(found),
         wanted,
     )
+
+
+def test_an_update_for_a_sharded_batch():
+    method = modulation.multifair(LABELS, NAMES, num_groups=2, tau=0.01)
+    wanted, found, _ = whole_and_sharded(
+        jax.jit(lambda params, state, batch: method.update(params, state, **batch)),
+        method.init(PARAMS),
+        AxisType.Explicit,
+    )
+    assert_close(found, wanted)
+    scales = {name: float(update[0]) for name, update in wanted[0].items()}
+    assert scales["head"] == 1
+    assert 0 < scales["image"] < scales["notes"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_batches(kind):
+    state = transform().init(PARAMS)
+    wanted, found, mesh = whole_and_sharded(compiled_step, state, kind)
+    assert found[0].sharding.is_equivalent_to(
+        NamedSharding(mesh, PartitionSpec("data")), 2
+    )
+    assert_close(found, wanted)
