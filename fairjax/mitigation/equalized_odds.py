@@ -101,7 +101,9 @@ class EqualizedOdds(
       >>> x = (labels * (1 + groups) + rng.normal(size=400))[:, None]
       >>> fair = EqualizedOdds(LogisticRegression(), shared=True, tolerance=0.1)
       >>> fair = fair.fit(x, labels, sensitive_features=groups)
-      >>> chance = fair.predict_proba(x)[:, 1]
+      >>> rest, chance = fair.predict_proba(x).T
+      >>> bool(np.allclose(rest + chance, 1)), bool((chance >= 0).all())
+      (True, True)
       >>> bool(np.isin(fair.predict(x), [0, 1]).all())
       True
       >>> right = np.where(labels == 1, chance, 1 - chance).mean()
