@@ -57,7 +57,7 @@ def brief(monkeypatch, tmp_path):
             module.runs.report,
             "write",
             lambda system, *rest: write(
-                dataclasses.replace(system, pictures=()), *rest
+                dataclasses.replace(system, pictures={}), *rest
             ),
         )
         code = module.main([*arguments, *SMALL, "--output", str(tmp_path)])
