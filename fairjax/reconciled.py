@@ -52,7 +52,7 @@ def reconciled_value_and_grad(
       ``losses=values``.
 
     Raises:
-      ValueError: If there is no transformation; if ``strategy`` is unknown; if
+      ValueError: If a transformation is missing; if ``strategy`` is unknown; if
         ``"fused"`` is not possible, with the reason; or as the parts raise it.
 
     Example:

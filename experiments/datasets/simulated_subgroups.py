@@ -121,8 +121,8 @@ def subgroup_law(*, shift: float = 0.4, seed: int = 0) -> Law:
     scale = np.ones(number)
     scale[count] = np.exp(-base[count] / 2)
     scale[binary] = 1 / np.sqrt(sigmoid(base[binary]) * sigmoid(-base[binary]))
-    told = np.isin(role, ("informative", "shifted"))
-    effects = np.where(told, generator.standard_normal(number), 0.0)
+    informative = np.isin(role, ("informative", "shifted"))
+    effects = np.where(informative, generator.standard_normal(number), 0.0)
     effects *= scale / np.linalg.norm(effects)
     levels = {
         level: generator.standard_normal(number)

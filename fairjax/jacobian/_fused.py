@@ -35,7 +35,13 @@ from fairjax.jacobian._cells import (
 from fairjax.jacobian._costs import machine
 from fairjax.jacobian._jaxprs import aval, evaluate, matrix_flops, read
 from fairjax.jacobian._passes import Pass, cell_order
-from fairjax.jacobian._segments import Blocks, Contraction, segment_gradients
+from fairjax.jacobian._segments import (
+    Blocks,
+    Contraction,
+    along,
+    segment_gradients,
+    select,
+)
 from fairjax.jacobian._separability import kind_of
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.jacobian._taps import Linearized, Model, linearize
@@ -250,8 +256,8 @@ def _plan_block(
     operands = [eqn.invars[1 - tap.operand] for tap, eqn in places]
     moved = [math.prod(aval(a).shape) // model.size for a in operands]
     moved += [math.prod(tap.shape) // model.size for tap, _ in places]
-    products = sum(2 * matrix_flops(jaxpr.replace(eqns=[eqn])) for _, eqn in places)
-    rows = padded / model.size * products / 2 + 2 * count * mixed * entries
+    products = matrix_flops(jaxpr.replace(eqns=[eqn for _, eqn in places]))
+    rows = padded / model.size * products + 2 * count * mixed * entries
     rows += traffic * (2 * padded * sum(moved) + 3 * count * entries)
     product = None
     if len(leaves) == len(taps) == 1:
@@ -357,7 +363,7 @@ def value_and_factors(
     weights = jnp.where(broken[:, None, None], 0.0, weights)
 
     # Derivatives of each statistic by the waist's values, [S, B, R].
-    safe = [_select(finite, value, 0) for value in linear.outputs]
+    safe = [select(finite, value, 0) for value in linear.outputs]
     outputs, pull = jax.vjp(lambda values: fused.waist.head(rows, values), safe)
     through = []
     for s in range(len(outputs)):
@@ -365,11 +371,11 @@ def value_and_factors(
         unit[s] = jnp.ones_like(outputs[s])
         pulled = [value.reshape(len(value), -1) for value in pull(unit)[0]]
         through.append(jnp.concatenate(pulled, axis=1))
+    by_value = jnp.stack(through)
 
     def slopes(by_statistic: Float[Array, "... S B"]) -> Float[Array, "... B R"]:
         clean = jnp.where(finite, by_statistic, 0.0)
-        stacked = jnp.stack(through)
-        return jnp.einsum("...sb,sbr->...br", clean, stacked, precision="highest")
+        return jnp.einsum("...sb,sbr->...br", clean, by_value, precision="highest")
 
     of_passes, blocks = [], []
     for one, pieces in zip(fused.passes, fused.layout, strict=True):
@@ -486,7 +492,7 @@ class Factors(FactoredRows):
         # A sum over the examples is a product with their slopes.
         axis, sums = self.linear.model.taps[tap].axis, []
         for r, pulled in enumerate(self.pulled):
-            clean = _select(self.finite, pulled[tap], axis)
+            clean = select(self.finite, pulled[tap], axis)
             apply = self.linear.contraction(tap, clean).apply
             sums.append(apply((slopes[:, r].astype(clean.dtype),), clean))
         return functools.reduce(operator.add, sums)
@@ -495,14 +501,14 @@ class Factors(FactoredRows):
         """Returns a tap's contraction for cotangents of the waist."""
         axis = self.linear.model.taps[tap].axis
         parts = [
-            _along(slopes[:, r].astype(pulled[tap].dtype), axis, pulled[tap])
+            along(slopes[:, r].astype(pulled[tap].dtype), axis, pulled[tap])
             * pulled[tap]
             for r, pulled in enumerate(self.pulled)
         ]
-        total = _select(self.finite, functools.reduce(operator.add, parts), axis)
+        total = select(self.finite, functools.reduce(operator.add, parts), axis)
         found = self.linear.contraction(tap, total)
         operands = [
-            _select(self.finite, value, axis)
+            select(self.finite, value, axis)
             for value, axis in zip(found.operands, found.axes, strict=True)
         ]
         return found._replace(operands=operands)
@@ -562,13 +568,3 @@ def _all_finite(values: Sequence[Array]) -> Bool[Array, " B"]:
         jnp.all(jnp.isfinite(value.reshape(len(value), -1)), axis=1) for value in values
     ]
     return jnp.all(jnp.stack(finite), axis=0)
-
-
-def _along(values: Array, axis: int, like: Array) -> Array:
-    """Reshapes ``[B]`` to broadcast against an array with the examples at an axis."""
-    return values.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
-
-
-def _select(finite: Bool[Array, " B"], value: Array, axis: int) -> Array:
-    """Returns an array with 0 for the examples that are not finite."""
-    return jnp.where(_along(finite, axis, value), value, 0)

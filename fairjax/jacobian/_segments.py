@@ -151,9 +151,7 @@ def _contract(
         return jnp.take(value, rows, axis=axis, mode="clip")
 
     axis = contraction.axis
-    cotangent = cut(contraction.cotangent, axis)
-    shape = [len(rows) if d == axis else 1 for d in range(cotangent.ndim)]
-    cotangent = jnp.where(inside.reshape(shape), cotangent, 0)
+    cotangent = select(inside, cut(contraction.cotangent, axis), axis)
     operands = [
         cut(value, axis)
         for value, axis in zip(contraction.operands, contraction.axes, strict=True)
@@ -201,6 +199,16 @@ def _add_rest(
 
     starts = blocks.starts + jnp.asarray(blocks.capacities, jnp.int32)
     return jax.lax.while_loop(unfinished, add, (starts, sums))[1]
+
+
+def along(values: Array, axis: int, like: Array) -> Array:
+    """Reshapes ``[n]`` to broadcast against an array with ``n`` rows at an axis."""
+    return values.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
+
+
+def select(chosen: Bool[Array, " n"], value: Array, axis: int) -> Array:
+    """Returns an array with 0 in the rows at an axis that are not chosen."""
+    return jnp.where(along(chosen, axis, value), value, 0)
 
 
 def mix(matrix: Array, rows: Array) -> Float[Array, "K ..."]:

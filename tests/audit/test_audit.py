@@ -309,13 +309,13 @@ def test_an_audit_suppresses_small_groups_and_one_more_to_hide_them(suppressed, 
     assert status == expected | {"white": "ok"}
     where = {"attribute", "group", "model", "metric", "status"}
     for entry in suppressed["cohort"] + suppressed["groups"]:
-        told = {key for key, value in entry.items() if value is not None} - where
+        shown = {key for key, value in entry.items() if value is not None} - where
         if entry["group"] in hidden:
-            assert (entry["status"], told) == ("suppressed", set())
+            assert (entry["status"], shown) == ("suppressed", set())
         elif entry["group"] == "white":
             assert entry["status"] == "ok"
-            assert "rows" in told
-            assert "metric" not in entry or "estimate" in told
+            assert "rows" in shown
+            assert "metric" not in entry or "estimate" in shown
     assert {c["group"] for c in suppressed["curves"]["calibration"]} == {"white"}
     assert suppressed["curves"]["roc"] == suppressed["curves"]["decision"] == []
     assert {d["attributes"]["race"] for d in suppressed["discovery"]} == {"white"}

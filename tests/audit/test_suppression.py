@@ -404,9 +404,9 @@ def test_a_document_loses_what_is_hidden_and_nothing_else(monkeypatch):
     )
     # Nor is a group named that the decisions of all rows would tell.
     hidden = hidden._replace(overall=(True,), overall_ranking=(False,))
-    told = suppress(document, hidden, [site], data)
-    assert told.overall == [emptied(overall[0], method="Wilson"), overall[1]]
-    assert told.discovery == []
+    shown = suppress(document, hidden, [site], data)
+    assert shown.overall == [emptied(overall[0], method="Wilson"), overall[1]]
+    assert shown.discovery == []
 
 
 def test_thresholds_at_which_a_compared_group_has_a_small_cell_are_left_out(

@@ -19,7 +19,7 @@ SMALL = ("--repeats", "1", "--bootstrap", "2", "--permutations", "2")
 
 
 def with_monitors(program, splits, budget, **options):
-    """Nothing is trained, but each modality's AUROC is told, of every call and lane."""
+    """Trains nothing, and records an AUROC of each modality for every call and fold."""
     logits, (history,) = untrained(program, splits, budget, **options)
     calls = budget.steps // budget.steps_per_call
     shape = (len(program.variants), calls, splits.num_lanes, 3)
