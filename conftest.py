@@ -35,8 +35,8 @@ if jaxlib.version.__version_info__ < (0, 11):
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
 
 # A program is compiled once for all workers and for the processes that tests start,
-# which inherit these variables.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# which inherit these variables; small ones are compiled sooner than stored.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
