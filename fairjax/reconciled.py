@@ -56,7 +56,7 @@ def reconciled_value_and_grad(
         ``"fused"`` is not possible, with the reason; or as the parts raise it.
 
     Example:
-      >>> import jax.numpy as jnp, fairjax
+      >>> import jax, jax.numpy as jnp, fairjax
       >>> cells = fairjax.partition({"sex": ["f", "m"]})
       >>> objectives = fairjax.cell_objectives(
       ...     lambda w, batch: {"loss": (batch["x"] @ w - batch["y"]) ** 2},
@@ -68,7 +68,7 @@ def reconciled_value_and_grad(
       ... }
       >>> reconciler = fairjax.pcgrad(num_objectives=2)
       >>> w = jnp.zeros(2)
-      >>> step = fairjax.reconciled_value_and_grad(objectives, reconciler)
+      >>> step = jax.jit(fairjax.reconciled_value_and_grad(objectives, reconciler))
       >>> values, update, state = step(w, reconciler.init(w), batch)
       >>> print(values, update)
       [1. 4.] [-2. -4.]

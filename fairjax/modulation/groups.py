@@ -241,12 +241,13 @@ def group_signals(
       ValueError: As :func:`fairjax.modulation.group_aucs`.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8])
-      >>> signals = group_signals(
-      ...     scores[:, None], scores, jnp.array([1, 0, 1, 0]), jnp.array([0, 0, 1, 1]),
-      ...     jnp.full((1, 2), 0.5), jnp.zeros((1, 2), bool),
-      ...     mode="paper", tau=0.1, decay=0.9)
+      >>> import functools, jax, numpy as np
+      >>> scores = np.array([0.9, 0.1, 0.2, 0.8])
+      >>> signals_of = jax.jit(
+      ...     functools.partial(group_signals, mode="paper", tau=0.1, decay=0.9))
+      >>> signals = signals_of(
+      ...     scores[:, None], scores, np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]),
+      ...     np.full((1, 2), 0.5), np.zeros((1, 2), bool))
       >>> float(signals.fused_gap)
       1.0
     """

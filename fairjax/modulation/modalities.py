@@ -89,13 +89,13 @@ def balance_modalities(
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025; Guo et al., NeurIPS 2024.
 
     Example:
-      >>> import jax.numpy as jnp, optax
+      >>> import jax, jax.numpy as jnp, optax
       >>> from fairjax import modulation
       >>> params = {"image": jnp.ones(1), "notes": jnp.ones(1), "head": jnp.ones(1)}
       >>> labels = {"image": "image", "notes": "notes", "head": "shared"}
       >>> tx = modulation.balance_modalities(labels, ["image", "notes"], rho=1.0)
       >>> scores = jnp.array([[0.9, 0.5], [0.1, 0.5]])
-      >>> updates, state = tx.update(
+      >>> updates, state = jax.jit(tx.update)(
       ...     params, tx.init(params), unimodal_scores=scores, labels=jnp.array([1, 0]))
       >>> [round(float(updates[name][0]), 3) for name in ("image", "notes", "head")]
       [0.0, 1.0, 1.0]
@@ -164,9 +164,9 @@ def modality_aucs(
       ValueError: As :func:`fairjax.modulation.group_aucs`.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> scores, labels = jnp.array([[0.9], [0.1]]), jnp.array([1, 1])
-      >>> modality_aucs(scores, labels, jnp.array([0.7]))
+      >>> jax.jit(modality_aucs)(scores, labels, jnp.array([0.7]))
       (Array([0.7], dtype=float32), Array([False], dtype=bool))
     """
     found = group_aucs(unimodal_scores, labels, present=present)
@@ -215,12 +215,12 @@ def ogm_ge(
       CVPR 2022.
 
     Example:
-      >>> import jax.numpy as jnp, optax
+      >>> import jax, jax.numpy as jnp, optax
       >>> from fairjax import modulation
       >>> params = {"image": jnp.ones(2), "notes": jnp.ones(2)}
       >>> labels = {"image": "image", "notes": "notes"}
       >>> tx = modulation.ogm_ge(labels, ["image", "notes"], alpha=0.5, noise=0.0)
-      >>> updates, _ = tx.update(
+      >>> updates, _ = jax.jit(tx.update)(
       ...     params, tx.init(params),
       ...     unimodal_scores=jnp.array([[0.8, 0.4]]), labels=jnp.array([1]))
       >>> [round(float(updates[name][0]), 3) for name in ("image", "notes")]

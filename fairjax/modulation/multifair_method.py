@@ -80,7 +80,7 @@ def multifair(
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
 
     Example:
-      >>> import jax.numpy as jnp, optax
+      >>> import jax, jax.numpy as jnp, optax
       >>> from fairjax import modulation
       >>> labels = {"image": "image", "notes": "notes", "head": "shared"}
       >>> tx = optax.chain(
@@ -88,7 +88,7 @@ def multifair(
       ...     optax.clip_by_global_norm(10.0),
       ... )
       >>> gradients = {name: jnp.ones(1) for name in labels}
-      >>> updates, _ = tx.update(
+      >>> updates, _ = jax.jit(tx.update)(
       ...     gradients, tx.init(gradients), labels=jnp.array([1, 0, 1, 0]),
       ...     unimodal_scores=jnp.array([[.9, .6], [.2, .4], [.7, .4], [.4, .6]]),
       ...     scores=jnp.array([.9, .2, .6, .4]), groups=jnp.array([0, 0, 1, 1]))
@@ -177,10 +177,10 @@ def multifair_penalty(
       Zubair et al., *MultiFair*, arXiv:2510.07328, 2025.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from fairjax import modulation
       >>> scores = jnp.array([0.9, 0.1, 0.2, 0.8])
-      >>> penalty = modulation.multifair_penalty(
+      >>> penalty = jax.jit(modulation.multifair_penalty)(
       ...     fused_gradient=jnp.array([1.0, 0.0]),
       ...     unimodal_gradients=jnp.array([[1.0, 0.0], [0.0, 1.0]]),
       ...     unimodal_scores=jnp.stack([scores, scores], axis=1), scores=scores,

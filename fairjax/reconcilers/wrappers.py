@@ -117,16 +117,17 @@ def accumulate(
       ValueError: ``every`` is below 1. At the update: the gradients do not have K rows.
 
     Example:
-      >>> import jax.numpy as jnp, fairjax
+      >>> import jax, jax.numpy as jnp, fairjax
       >>> tx = fairjax.accumulate(
       ...     fairjax.pcgrad(num_objectives=2), every=2, num_objectives=2
       ... )
       >>> state = tx.init(jnp.zeros(2))
       >>> first = jnp.array([[2.0, 0.0], [0.0, 0.0]])
-      >>> update, state = tx.update(first, state)
+      >>> step = jax.jit(tx.update)
+      >>> update, state = step(first, state)
       >>> update
       Array([0., 0.], dtype=float32)
-      >>> tx.update(jnp.array([[0.0, 0.0], [-2.0, -2.0]]), state)[0]
+      >>> step(jnp.array([[0.0, 0.0], [-2.0, -2.0]]), state)[0]
       Array([ 0.5, -1.5], dtype=float32)
     """
     check_whole("num_objectives", num_objectives)
