@@ -13,6 +13,7 @@ maximum or a smooth maximum over groups that have examples. FairGrad (Wang and Y
 2025) leaves the form open; this form is our reading, so each choice is an argument.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -188,7 +189,8 @@ def equalized_odds(
       a merged rare value, are left out.
 
     Raises:
-      ValueError: The partition does not have an attribute, or an option is unknown.
+      ValueError: The partition does not have an attribute, or an option is unknown; or
+        the label's levels are fractions.
 
     Example:
       The positives' rates are .2 and .8, the negatives' rates .1 and .1, with one
@@ -203,6 +205,7 @@ def equalized_odds(
     """
     _, groups = partition.membership(attribute)
     _, labels = partition.membership(label)
+    _check_classes(partition, label)
     labels = labels[partition.names_a_value(label)]
     by_label = labels[:, None, :] & groups[None, :, :]
     return _gap(by_label, statistic, penalty, reduction, temperature)
@@ -252,6 +255,18 @@ def tpr_parity(
         positives = _group(partition, label, positive)
     by_label = (groups & positives)[None]
     return _gap(by_label, statistic, penalty, reduction, temperature)
+
+
+def _check_classes(partition: Partition, label: str) -> None:
+    """Checks that a label has classes, in which groups can be compared at all."""
+    levels = partition.levels[partition.attributes.index(label)]
+    fractions = [x for x in levels if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", display(x))]
+    if fractions:
+        raise ValueError(
+            f"label {label!r} must hold classes; got {len(levels)} levels, with "
+            f"fractions such as {display(fractions[0])}. Make classes of a measurement "
+            "first, such as whether it is above a threshold."
+        )
 
 
 def _group(

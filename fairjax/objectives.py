@@ -20,7 +20,15 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from fairjax.groups import Partition
-from fairjax.types import Batch, CellIds, Params, Scalar, Values, check_decay
+from fairjax.types import (
+    Batch,
+    CellIds,
+    Params,
+    Scalar,
+    Values,
+    check_decay,
+    is_known,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,6 +142,11 @@ class CellObjectives:
             reads, or a statistic does not have one value per example.
         """
         statistics = self.statistics_fn(params, batch)
+        if not isinstance(statistics, Mapping):
+            raise ValueError(
+                "statistics_fn must return a dict from names to statistics [B]; "
+                f"got {type(statistics).__name__}."
+            )
         size = jnp.shape(batch["cells"])
         chosen = {}
         for name in self.statistics:
@@ -328,8 +341,20 @@ class StackedObjectives:
         return len(self.functions)
 
     def __call__(self, params: Params, *args: Any) -> Values:
-        """Returns the values ``[K]``."""
-        return jnp.stack([f(params, *args) for f in self.functions.values()])
+        """Returns the values ``[K]``.
+
+        Raises:
+          ValueError: A function does not return one number.
+        """
+        values = [f(params, *args) for f in self.functions.values()]
+        for name, value in zip(self.names, values, strict=True):
+            what = jax.tree.map(jnp.shape, value)
+            if what != ():
+                raise ValueError(
+                    f"objective {name!r} must return one number; got shapes {what}. "
+                    "Return a mean or a sum over the examples, and nothing beside it."
+                )
+        return jnp.stack(values)
 
 
 def stack_objectives(
@@ -357,6 +382,9 @@ def stack_objectives(
 def example_weights(batch: Batch) -> Float[Array, " B"]:
     """Returns the batch's weights ``[B]``, ones by default, and zero where masked.
 
+    Raises:
+      ValueError: A weight is negative, where weights are not traced.
+
     Example:
       >>> import jax.numpy as jnp
       >>> batch = {"cells": jnp.array([0, 2]), "mask": jnp.array([True, False])}
@@ -369,6 +397,11 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     else:
         # Weights may be integers; their sums and means are floats.
         weights = jnp.asarray(weights)
+        if is_known(weights) and (np.asarray(weights) < 0).any():
+            raise ValueError(
+                "weights must be 0 or more; got "
+                f"{np.asarray(weights).min()} at least once."
+            )
         weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
     mask = batch.get("mask")
     return weights if mask is None else jnp.where(mask, weights, 0.0)

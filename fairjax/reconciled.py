@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from fairjax import jacobian
@@ -12,6 +11,7 @@ from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.reconcilers.core import Step, reconcile
+from fairjax.stacked import check_update
 from fairjax.types import Params, check_choice
 
 __all__ = ["ReconciledStrategy", "explain", "reconciled_value_and_grad"]
@@ -173,7 +173,9 @@ class _Reconciled:
         values, rows = self._differentiate(params, *args)
         losses = values[0] if self._has_aux else values
         extra = {"losses": losses} | extra
-        return values, *self._transform.update(rows, state, params, **extra)
+        updates, state = self._transform.update(rows, state, params, **extra)
+        check_update(updates, params)
+        return values, updates, state
 
     def _by_factors(
         self, fused: Fused, params, state, args, extra
@@ -185,9 +187,7 @@ class _Reconciled:
         rows: Any = factors  # Optax declares arrays.
         extra = {"losses": values} | extra
         updates, state = self._transform.update(rows, state, params, **extra)
-        shapes = jax.tree.map(jnp.shape, updates)
-        if shapes != jax.tree.map(jnp.shape, params):
-            raise TypeError("the update does not have the parameters' shapes")
+        check_update(updates, params)
         return (values, aux) if self._has_aux else values, updates, state
 
 

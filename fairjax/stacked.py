@@ -108,6 +108,13 @@ def check_rows(
     if isinstance(updates, FactoredRows):
         params = None
     leaves = jax.tree_util.tree_leaves_with_path(updates)
+    for path, leaf in leaves:
+        if not isinstance(leaf, FactoredRows) and jnp.iscomplexobj(leaf):
+            raise ValueError(
+                f"{what} must have real gradients; {_named(path, leaf)} and is of "
+                f"{jnp.result_type(leaf)}. Wrap the reconciler in "
+                "optax.contrib.split_real_and_imaginary."
+            )
     if rows != expected:
         raise ValueError(
             f"{what} was made for {expected} objectives; the gradients have {rows} "
@@ -131,6 +138,36 @@ def check_rows(
                 f"gradients must be stacked, [K, *param]: {_named(path, leaf)}, and "
                 f"its parameter {jnp.shape(param)}; with {expected} objectives "
                 f"{(expected, *jnp.shape(param))} is needed."
+            )
+
+
+def check_update(updates: Any, params: Params) -> None:
+    """Checks that a transformation returns one update, ``[*param]``, not K rows.
+
+    Optax adds an update of shape ``[K, *param]`` to a parameter of shape ``[*param]``
+    without an error, by broadcasting.
+
+    Raises:
+      ValueError: A leaf does not have its parameter's shape.
+
+    Example:
+      >>> check_update({"w": jnp.zeros(2)}, {"w": jnp.zeros(2)})
+      >>> check_update({"w": jnp.zeros((3, 2))}, {"w": jnp.zeros(2)})
+      Traceback (most recent call last):
+        ...
+      ValueError: the transformation must return one update, [*param]; ...
+    """
+    if jax.tree.structure(updates) != jax.tree.structure(params):
+        return  # Optax names the difference.
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    for (path, leaf), param in zip(leaves, jax.tree.leaves(params), strict=True):
+        if jnp.shape(leaf) != jnp.shape(param):
+            raise ValueError(
+                "the transformation must return one update, [*param]; "
+                f"{_named(path, leaf)}, where its parameter has {jnp.shape(param)}. "
+                "Every parameter's stacked gradients, [K, *param], must pass through a "
+                "reconciler, such as fairjax.pcgrad, once: begin the optax.chain with "
+                "one, and give parts of the parameters theirs by fairjax.per_label."
             )
 
 

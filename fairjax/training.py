@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt
 
+from fairjax.gram import combine
 from fairjax.jacobian import Strategy, value_and_jacobian
 from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives
+from fairjax.stacked import check_update
 from fairjax.types import Batch, Jacobian, Params
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", "StepInfo"]]
@@ -43,7 +45,7 @@ class StepInfo(NamedTuple):
 
     Attributes:
       values: ``[K]``, the objectives before the step.
-      finite: Whether the updated parameters are all finite.
+      finite: Whether the updated parameters are all finite, and an objective was.
     """
 
     values: Float[Array, " K"]
@@ -120,11 +122,16 @@ def make_train_step(
       transform: A transformation of ``[K, *param]`` into ``[*param]``: a reconciler and
         the rest of its ``optax.chain``. The values reach the transformation as the
         extra argument ``losses``, and ``batch["objective_mask"]``, if present, as
-        ``mask``.
+        ``mask``. A line search measures the mean of the objectives that are not masked,
+        along the reconciled update.
       strategy: How to compute the Jacobian (:func:`fairjax.value_and_jacobian`).
 
     Returns:
-      ``step(state, batch) -> (state, info)``, pure.
+      ``step(state, batch) -> (state, info)``, pure. A step in which no objective is
+      finite leaves the parameters as they are, whatever weight decay and momentum say.
+
+    Raises:
+      ValueError: At the step, if the transformation returns stacked gradients.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -146,19 +153,45 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         objective_state = state.objective_state
-        if carries:
-            (values, objective_state), jacobian = differentiate(
-                state.params, batch, objective_state
+        args = (batch, objective_state) if carries else (batch,)
+        found, jacobian = differentiate(state.params, *args)
+        values, objective_state = found if carries else (found, objective_state)
+        mask = batch.get("objective_mask")
+
+        def update(**search: Any) -> tuple[Params, Any]:
+            return transform.update(
+                jacobian,
+                state.opt_state,
+                state.params,
+                losses=values,
+                mask=mask,
+                **search,
             )
-        else:
-            values, jacobian = differentiate(state.params, batch)
-        updates, opt_state = transform.update(
-            jacobian,
-            state.opt_state,
-            state.params,
-            losses=values,
-            mask=batch.get("objective_mask"),
-        )
+
+        try:
+            updates, opt_state = update()
+        except TypeError as error:
+            if "unexpected keyword argument" in str(error):
+                error.add_note(
+                    "make_train_step gives every part of an optax.chain the arguments "
+                    "losses and mask. Wrap a part that refuses others: "
+                    "optax.GradientTransformation(part.init, part.update)."
+                )
+            if "value_fn" not in str(error):
+                raise
+            # A line search asks for them. Others are spared their tracing.
+            used = jnp.ones(values.shape) if mask is None else jnp.asarray(mask, float)
+            weights = used / jnp.maximum(used.sum(), 1)
+
+            def value_fn(params: Params, losses: Any = None, mask: Any = None) -> Array:
+                del losses, mask  # Optax refuses arguments that no part reads.
+                found = objectives(params, *args)
+                return jnp.dot(weights, found[0] if carries else found)
+
+            grad = combine(weights, jacobian)
+            updates, opt_state = update(
+                value=jnp.dot(weights, values), grad=grad, value_fn=value_fn
+            )
         return _stepped(state, updates, opt_state, objective_state, values)
 
     return step
@@ -222,10 +255,16 @@ def _stepped(
     state: TrainState, updates: Params, opt_state: Any, objective_state: Any, values
 ) -> tuple[TrainState, StepInfo]:
     """Returns the state after an update, and the step's output."""
-    params = optax.apply_updates(state.params, updates)
+    check_update(updates, state.params)
+    known = jnp.any(jnp.isfinite(values))
+    params = jax.tree.map(
+        lambda new, old: jnp.where(known, new, old),
+        optax.apply_updates(state.params, updates),
+        state.params,
+    )
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
     new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
-    return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
+    return new, StepInfo(values, known & jnp.all(jnp.stack(leaves)))
 
 
 def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:
@@ -259,6 +298,7 @@ def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:
     updates, opt_state = transform.update(
         jacobian, state.opt_state, state.params, **extra
     )
+    check_update(updates, state.params)
     params = optax.apply_updates(state.params, updates)
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 

@@ -294,3 +294,16 @@ class TestErrors:
             losses.risk_parity(CELLS, "site", penalty="cubed")
         with pytest.raises(ValueError, match="'max' or 'smooth_max'; got 'median'"):
             losses.risk_parity(CELLS, "site", reduction="median")
+
+    def test_a_measurement_in_place_of_a_label(self):
+        cells = fairjax.partition(
+            {"risk": [0.0, 0.25, 0.5, 1.0], "site": ["a", "b", "b", "a"]}
+        )
+        with pytest.raises(
+            ValueError, match="must hold classes; got 4 .* such as 0.25"
+        ):
+            losses.equalized_odds(cells, "site", label="risk")
+        stages = fairjax.partition(
+            {"stage": [0.0, 1.0, 2.0, 1.0], "site": ["a", "b", "b", "a"]}
+        )
+        assert losses.equalized_odds(stages, "site", label="stage").cells.all()

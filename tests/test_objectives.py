@@ -338,3 +338,28 @@ def test_stacked_objectives():
     w, x = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
     close(both(w, x), [11, 5])
     close(jax.jacrev(both)(w, x), [[3, 4], [2, 4]])
+
+
+@pytest.mark.parametrize(
+    ("value", "shapes"),
+    [(jnp.ones(3), r"\(3,\)"), ((jnp.ones(()), {}), r"\(\(\), {}\)")],
+)
+def test_stacked_objectives_are_numbers(value, shapes):
+    both = fairjax.stack_objectives({"a": lambda w: w, "b": lambda w: value})
+    with pytest.raises(
+        ValueError, match=f"'b' must return one number; got .* {shapes}"
+    ):
+        both(jnp.ones(()))
+
+
+def test_statistics_are_a_dict():
+    objectives = dataclasses.replace(
+        make(), statistics_fn=lambda w, batch: ({"loss": batch["x"]}, {})
+    )
+    with pytest.raises(ValueError, match="must return a dict .*; got tuple"):
+        objectives(jnp.array(2.0), BATCH)
+
+
+def test_negative_weights():
+    with pytest.raises(ValueError, match=r"weights must be 0 or more; got -1\.0"):
+        make()(jnp.array(2.0), BATCH | {"weights": jnp.array([1.0, -1, 0, 2])})

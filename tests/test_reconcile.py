@@ -482,3 +482,20 @@ class TestErrors:
         transform = fairjax.reconcile(steps.project_conflicts(), num_objectives=3)
         with pytest.raises(ValueError, match="end with 3 rows, not one"):
             once(transform, ROWS)
+
+    def test_complex_gradients(self):
+        transform = fairjax.pcgrad(num_objectives=2)
+        rows = jnp.array([[1 + 1j, 0], [-1 - 1j, 1j]])
+        with pytest.raises(ValueError, match="real gradients; .* complex64"):
+            transform.update(rows, transform.init(rows[0]))
+        wrapped = optax.contrib.split_real_and_imaginary(transform)
+        found, _ = wrapped.update(rows, wrapped.init(rows[0]))
+        # As of the real rows (1, 1, 0, 0) and (-1, -1, 0, 1).
+        np.testing.assert_allclose(found, [(1 + 1j) / 3, 5j / 3], rtol=1e-6)
+
+    def test_losses_in_a_list(self, untyped):
+        transform = fairjax.famo(num_objectives=3)
+        state = transform.init(ROWS[0])
+        found, _ = transform.update(ROWS, state, losses=[1.0, 2.0, 3.0])
+        expected, _ = transform.update(ROWS, state, losses=jnp.array([1.0, 2.0, 3.0]))
+        np.testing.assert_array_equal(found, expected)

@@ -377,3 +377,133 @@ class TestDevices:
         # Each device works on its own 64/8 examples.
         assert "f32[8,3]" in text
         assert "f32[64,3]" not in text
+
+
+# Two parabolas with different curvatures, whose gradients conflict between their ends.
+PULLS = fairjax.stack_objectives(
+    {
+        "left": lambda w, batch: jnp.sum((w + 1.0) ** 2),
+        "right": lambda w, batch: 3.0 * jnp.sum((w - 1.0) ** 2),
+    }
+)
+
+
+class TestPartsOfOptax:
+    """Transformations beside a reconciler, which ask for other arguments than it."""
+
+    @pytest.mark.parametrize(
+        ("transform", "leaf"),
+        [
+            (optax.adam(0.1), r"leaf \['a'\] has shape \(2, 3\)"),
+            (
+                optax.partition(
+                    {
+                        "train": fairjax.pcgrad(num_objectives=2),
+                        "freeze": optax.set_to_zero(),
+                    },
+                    {"a": "train", "b": "freeze"},
+                ),
+                r"leaf \['b'\] has shape \(2, 3\)",
+            ),
+        ],
+        ids=["no reconciler", "frozen"],
+    )
+    def test_stacked_updates_are_refused(self, transform, leaf):
+        def objectives(params, batch):
+            return jnp.stack([jnp.sum(x) for x in jax.tree.leaves(params)])
+
+        params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+        state = training.init_state(params, transform, key=0)
+        step = training.make_train_step(objectives, transform)
+        with pytest.raises(ValueError, match=f"must return one update.*{leaf}"):
+            jax.eval_shape(step, state, {})
+
+    @pytest.mark.parametrize(
+        "search",
+        [
+            optax.scale_by_backtracking_linesearch(max_backtracking_steps=15),
+            pytest.param(
+                optax.scale_by_zoom_linesearch(max_linesearch_steps=15),
+                marks=pytest.mark.slow,
+            ),
+        ],
+        ids=["backtracking", "zoom"],
+    )
+    def test_line_searches_lower_the_mean(self, search):
+        """A whole step from w = 2 would end at 2 − 2 · 12: the search shortens it."""
+        tx = optax.chain(fairjax.scalarize(num_objectives=2), optax.scale(-2.0), search)
+        state = training.init_state(jnp.array([2.0]), tx, key=0)
+        step = jax.jit(training.make_train_step(PULLS, tx))
+        means = []
+        for _ in range(20):
+            state, info = step(state, {})
+            means.append(float(info.values.mean()))
+        assert means[0] == 6.0
+        assert (np.diff(means) <= 0).all()
+        # The mean, 2 w² − 2 w + 2, is lowest at 1/2, where it is 1.5.
+        assert means[-1] < 1.6
+
+    def test_a_line_search_measures_the_objectives_that_are_not_masked(self):
+        tx = optax.chain(
+            fairjax.scalarize(num_objectives=2),
+            optax.scale(-1.0),
+            optax.scale_by_backtracking_linesearch(max_backtracking_steps=15),
+        )
+        state = training.init_state(jnp.array([2.0]), tx, key=0)
+        step = jax.jit(training.make_train_step(PULLS, tx))
+        for _ in range(20):
+            state, _ = step(state, {"objective_mask": jnp.array([True, False])})
+        np.testing.assert_allclose(state.params, [-1.0], atol=0.1)
+
+    def test_sam_trains_where_it_is_wrapped(self):
+        """A climb by .05 · 12 to 2.6, then a step of .1 by the gradient there, 16.8."""
+        sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05))
+        tx = optax.chain(fairjax.scalarize(num_objectives=2), sam)
+        state = training.init_state(jnp.array([2.0]), tx, key=0)
+        step = training.make_train_step(PULLS, tx)
+        with pytest.raises(TypeError, match="unexpected keyword argument") as caught:
+            jax.eval_shape(step, state, {})
+        assert "optax.GradientTransformation(part.init" in caught.value.__notes__[0]
+
+        wrapped = optax.GradientTransformation(sam.init, sam.update)
+        tx = optax.chain(fairjax.scalarize(num_objectives=2), wrapped)
+        step = jax.jit(training.make_train_step(PULLS, tx))
+        state, _ = step(state, {})
+        np.testing.assert_allclose(state.params, [2.6], rtol=1e-6)
+        state, _ = step(state, {})
+        np.testing.assert_allclose(state.params, [0.32], rtol=1e-5)
+
+    @pytest.mark.slow
+    def test_float16_trains_with_scaled_losses(self):
+        """Gradients of 1e-6 would be subnormal in float16, and are not where scaled."""
+        scale = 2.0**14
+
+        def objectives(w, batch):
+            return 1e-6 * PULLS(w.astype(jnp.float32), batch) * scale
+
+        def losses_after(dtype):
+            tx = optax.chain(
+                fairjax.pcgrad(num_objectives=2), optax.scale(-2e4 / scale)
+            )
+            state = training.init_state(jnp.array([2.0], dtype), tx, key=0)
+            step = jax.jit(training.make_train_step(objectives, tx))
+            for _ in range(20):
+                state, _ = step(state, {})
+            return PULLS(state.params.astype(jnp.float32), {})
+
+        found = losses_after(jnp.float16)
+        np.testing.assert_allclose(found, losses_after(jnp.float32), rtol=0.01)
+        assert (found < jnp.array([4.0, 0.1])).all()
+
+    def test_without_a_finite_objective_the_parameters_stay(self):
+        tx = optax.chain(
+            fairjax.pcgrad(num_objectives=2), optax.adamw(0.1, weight_decay=0.5)
+        )
+        step = jax.jit(training.make_train_step(lambda w, b: w * b["x"], tx))
+        state = training.init_state(jnp.ones(2), tx, key=0)
+        stays, info = step(state, {"x": jnp.full(2, jnp.nan)})
+        np.testing.assert_array_equal(stays.params, state.params)
+        assert not bool(info.finite)
+        moves, info = step(state, {"x": jnp.array([jnp.nan, 1.0])})
+        assert (moves.params != state.params).all()
+        assert bool(info.finite)

@@ -103,7 +103,14 @@ def check_any_size(
 
     # The derivatives are compared too, since a function may have a custom derivative.
     whole = trace_flat(backward, params, batch, differentiable=False)
-    other = trace_flat(backward, params, group, differentiable=False)
+    try:
+        other = trace_flat(backward, params, group, differentiable=False)
+    except Exception as error:
+        # They are right for the batch, such as a loop whose carry has the batch's size.
+        raise CoupledError(
+            "parameters enter a loop, and the statistics fail for a part of the batch: "
+            f"{error}"
+        ) from error
     same_consts = len(whole.consts) == len(other.consts) and all(
         a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
         for a, b in zip(whole.consts, other.consts, strict=True)

@@ -67,9 +67,20 @@ def decide(
         return _decide_cells(objective_fn, params, args)
     if not isinstance(objective_fn, CellObjectives):
         reason = "the objectives are not functions of cell means"
-        closed, shape = jax.make_jaxpr(
-            lambda params: objective_fn(params, *args), return_shape=True
-        )(params)
+        leaves, tree = jax.tree.flatten(args)
+        abstract = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
+
+        def values_of(params, given):
+            # Others stay as they are, such as numbers that decide what is traced.
+            traced = iter(given)
+            known = [
+                next(traced) if unknown else leaf
+                for leaf, unknown in zip(leaves, abstract, strict=True)
+            ]
+            return objective_fn(params, *jax.tree.unflatten(tree, known))
+
+        unknown = [x for x, asked in zip(leaves, abstract, strict=True) if asked]
+        closed, shape = jax.make_jaxpr(values_of, return_shape=True)(params, unknown)
         values, _ = split_aux(shape, has_aux)
         check_values(values)
         sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)

@@ -163,6 +163,7 @@ def _plain_pullback(
 
     values, pull, aux = jax.vjp(values_and_aux, params, has_aux=True)
     rows = jnp.eye(values.shape[0], dtype=values.dtype)
+    rows = _cells.vary_like(rows, jax.typeof(values))
     return _Pullback(values, aux, rows, lambda row: pull(row)[0])
 
 

@@ -427,6 +427,7 @@ def reconcile(
         **extra: Any,
     ) -> tuple[Params, ReconcileState]:
         check_rows(updates, num_objectives, "this reconciler", params)
+        losses = losses if losses is None else jnp.asarray(losses)
         check_per_objective("losses", losses, num_objectives)
         check_per_objective("mask", mask, num_objectives)
         gram = gramian(updates)

@@ -248,6 +248,26 @@ class TestSeveralDevices:
         )
         assert_close(jax.jit(run)(params, batch), expected_of_problem())
 
+    def test_plain_objectives_within_shard_map(self):
+        """Of a device's own examples: 3 w on average, as in `jax.jacrev`."""
+
+        def objectives(w, x):
+            return jnp.stack([w @ x.sum(0), jnp.sum(w**2)])
+
+        def run(differentiate):
+            run = jax.shard_map(
+                lambda w, x: differentiate(objectives)(w, x),
+                mesh=mesh_of(),
+                in_specs=(PartitionSpec(), PartitionSpec("data")),
+                out_specs=PartitionSpec(),
+            )
+            return jax.jit(run)(jnp.ones(2), jnp.arange(16.0).reshape(8, 2))
+
+        def rows(objectives):
+            return lambda *args: fairjax.value_and_jacobian(objectives)(*args)[1]
+
+        np.testing.assert_array_equal(run(rows), run(jax.jacrev))
+
     def test_auto_uses_cells_within_shard_map(self):
         objectives, params, batch = make_problem(512, groups=16, axis_name="data")
         chosen = []
@@ -302,6 +322,35 @@ class TestChoice:
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         plan = explain(lambda w: jnp.arange(100.0) * w)(jnp.array(1.0))
         assert plan.strategy == "jacrev"
+
+    def test_a_loop_of_a_fixed_number_of_examples_is_pulled(self):
+        def statistics(w, batch):
+            def step(h, x):
+                return jnp.tanh(h @ w + x), None
+
+            h, _ = jax.lax.scan(step, jnp.zeros((4, 2)), batch["x"].swapaxes(0, 1))
+            return {"loss": h.sum(1)}
+
+        cells = fairjax.partition({"sex": ["f", "m"]})
+        objectives = fairjax.cell_objectives(
+            statistics, cells, losses.group_risks(cells, "sex")
+        )
+        batch = {"x": jnp.ones((4, 3, 2)), "cells": jnp.array([0, 1, 0, 1])}
+        plan = explain(objectives)(jnp.ones((2, 2)), batch)
+        assert plan.strategy == "pulls"
+        assert "fail for a part of the batch: " in plan.reason
+
+    def test_abstract_arguments_of_any_objectives(self):
+        """Concrete ones stay so: the number of objectives depends on one."""
+
+        def objectives(w, x, number):
+            return jnp.stack([jnp.sum(w * x)] * number)
+
+        shape = jax.ShapeDtypeStruct((2,), jnp.float32)
+        plan = explain(objectives)(shape, shape, 3)
+        assert plan.strategy == "pulls"
+        with pytest.raises(ValueError, match=r"values \[K\]"):
+            explain(lambda w, x: w * x[:, None])(shape, shape)
 
     def test_memory_makes_a_loop(self, monkeypatch):
         def objectives(w):
