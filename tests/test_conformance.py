@@ -28,19 +28,19 @@ QUICK_CASES = {"famo"}
 # But for these, which compile the most.
 DEAR_RULES = {
     *("accumulated_rows", "clip_each_row_before", "float64"),
-    *("linen_under_jit_with_checkpoint_and_donation", "noise_on_each_row_before"),
-    *("optimizers_after", "scans_mapped_over_seeds_and_settings"),
+    *("linen_under_jit_with_checkpoint_and_donation", "masked"),
+    *("noise_on_each_row_before", "optimizers_after", "parts_by_label"),
+    *("layer_by_layer", "scans_mapped_over_seeds_and_settings"),
     *("sharded_fully_auto", "sharded_fully_explicit"),
-}
-# Quick rules that compile programs of their own, and the cases that keep them there.
-QUICK_ONLY = {
-    "left_out_objectives": {"famo", "graddrop", "pcgrad", "upgrad"},
-    "one_objective": {"famo", "graddrop", "pcgrad", "upgrad"},
 }
 # One method of every kind: by level, with a state that follows losses, by coordinate,
 # with a solution kept in its state, sequential with draws, a solver. They keep every
 # rule; the others those that read something of the method, for which tracing may do.
 KINDS = {"by_level", "famo", "graddrop", "nash_mtl", "pcgrad", "upgrad"}
+# Those that keep the quick rules in the quick lane, and the rules that compile programs
+# of their own, which the quick case alone keeps there.
+QUICK_KINDS = KINDS - {"by_level", "nash_mtl"}
+OWN_PROGRAMS = {"left_out_objectives", "one_objective"}
 ONLY = {
     # Those whose state follows earlier updates, and one of the others.
     "accumulated_rows": {
@@ -65,7 +65,7 @@ def method_rule(function):
 
 
 def quick_rule(function):
-    """A rule that every case keeps, in the quick lane but for ``QUICK_ONLY``."""
+    """A rule that every case keeps, and the quick kinds in the quick lane."""
     QUICK_RULES.add(function.__name__)
     return rule(function)
 
@@ -621,7 +621,9 @@ def rules_and_cases():
             kinds = ONLY.get(which, CASES if which in METHOD_RULES else KINDS)
             if every or (not case.variant and name in kinds):
                 if which in QUICK_RULES:
-                    quick = name in QUICK_ONLY.get(which, CASES)
+                    quick = name in (
+                        QUICK_CASES if which in OWN_PROGRAMS else QUICK_KINDS
+                    )
                 else:
                     quick = name in QUICK_CASES and which not in DEAR_RULES
                 marks = () if quick else pytest.mark.slow
@@ -656,8 +658,9 @@ def test_every_public_transformation_is_in_the_table():
     assert public >= QUICK_CASES
     assert set(CASES) >= KINDS
     assert set(RULES) >= set(ONLY) | QUICK_RULES | DEAR_RULES
-    assert set(QUICK_ONLY) <= QUICK_RULES
-    assert set(CASES) >= set().union(*ONLY.values(), *QUICK_ONLY.values())
+    assert OWN_PROGRAMS <= QUICK_RULES
+    assert QUICK_CASES <= QUICK_KINDS
+    assert set(CASES) >= set().union(*ONLY.values())
     for name in public:
         assert not CASES[name].variant
         made = CASES[name].make

@@ -145,7 +145,13 @@ def spread(tree, specs, over, leading=1):
     }
 
 
-@pytest.mark.parametrize("specs", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize(
+    "specs",
+    [
+        pytest.param(specs, id=name, marks=() if name == "both" else pytest.mark.slow)
+        for name, specs in SPECS.items()
+    ],
+)
 @pytest.mark.parametrize(
     "kind", [pytest.param("auto", marks=pytest.mark.slow), "explicit"]
 )
@@ -228,6 +234,7 @@ def test_vmap_on_an_explicit_mesh():
             np.testing.assert_allclose(leaf, totals[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.integers(0, 2**16))
 def test_combination_has_the_length_that_the_gramian_says(seed):
     rng = np.random.default_rng(seed)

@@ -116,7 +116,7 @@ class TestValues:
     def test_diagnostics(self):
         rows = jnp.array([[3.0, 0.0], [-1.0, 1.0], [0.0, 2.0]])
         transform = optax.chain(fairjax.pcgrad(num_objectives=3), optax.sgd(0.1))
-        _, state = once(transform, rows)
+        _, state = jax.jit(functools.partial(once, transform))(rows)
         get = functools.partial(optax.tree.get, state)
         half = 1 / np.sqrt(2)
         cosines = [[1, -half, 0], [-half, 1, half], [0, half, 1]]
@@ -187,6 +187,7 @@ class TestExclusion:
         assert np.isfinite(state.cosines).all()
         assert not np.isfinite(state.norms[1])
 
+    @pytest.mark.slow
     def test_one_bad_leaf_excludes_the_whole_row(self):
         rows = {"w": ROWS, "b": jnp.ones((3, 2)).at[1, 0].set(jnp.nan)}
         update, state = reconciled(fairjax.pcgrad, rows)
@@ -254,6 +255,7 @@ class TestExclusion:
         update, _ = transform.update(rows, state, losses=jnp.array([1.0, 4.0]))
         np.testing.assert_allclose(update, [2 / 3, 4 / 3], rtol=1e-6)
 
+    @pytest.mark.slow
     def test_unknown_extra_arguments_are_passed_over(self):
         transform = optax.chain(
             fairjax.pcgrad(num_objectives=3), optax.clip_by_global_norm(1.0)
@@ -276,7 +278,13 @@ SHAPES = {
 
 
 class TestEveryWayToRun:
-    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            pytest.param(s, id=name, marks=() if name == "nested" else pytest.mark.slow)
+            for name, s in SHAPES.items()
+        ],
+    )
     def test_any_tree(self, shape):
         expected, _ = reconciled(balanced, ROWS)
         update, _ = reconciled(balanced, shape(ROWS))
@@ -288,6 +296,7 @@ class TestEveryWayToRun:
             wanted,
         )
 
+    @pytest.mark.slow
     def test_vmap_over_hyper_parameters(self):
         def run(strength, epsilon, limit):
             transform = fairjax.fairgrad(
@@ -355,7 +364,7 @@ class TestOptax:
         transform = optax.chain(fairjax.pcgrad(num_objectives=3), after)
         found, _ = jax.jit(transform.update)(ROWS, transform.init(params), params)
         row, _ = reconciled(fairjax.pcgrad, ROWS)
-        expected, _ = after.update(row, after.init(params), params)
+        expected, _ = jax.jit(after.update)(row, after.init(params), params)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
     def test_injected_strength(self):
@@ -415,9 +424,10 @@ class TestOptax:
     def test_clipping_each_row_is_not_clipping_the_stack(self):
         rows = jnp.array([[3.0, 4.0], [0.3, 0.4]])
         clip = optax.clip_by_global_norm(1.0)
-        each_row, _ = once(fairjax.per_objective(clip, num_objectives=2), rows)
+        each = fairjax.per_objective(clip, num_objectives=2)
+        each_row, _ = jax.jit(functools.partial(once, each))(rows)
         np.testing.assert_allclose(each_row, [[0.6, 0.8], [0.3, 0.4]], rtol=1e-6)
-        stack, _ = once(clip, rows)
+        stack, _ = jax.jit(functools.partial(once, clip))(rows)
         np.testing.assert_allclose(stack, rows / np.sqrt(25.25), rtol=1e-6)
 
     def test_per_objective_state(self):
@@ -426,12 +436,13 @@ class TestOptax:
         transform = fairjax.per_objective(adam, num_objectives=3)
         params = jax.tree.map(lambda leaf: leaf[0], as_dict(ROWS))
         state, alone = transform.init(params), [adam.init(params) for _ in range(3)]
+        update, update_alone = jax.jit(transform.update), jax.jit(adam.update)
         for scale in (1.0, -2.0):
             rows = as_dict(scale * ROWS)
-            found, state = transform.update(rows, state, params, losses=jnp.ones(3))
+            found, state = update(rows, state, params, losses=np.ones(3))
             for i in range(3):
                 row = jax.tree.map(lambda leaf, i=i: leaf[i], rows)
-                expected, alone[i] = adam.update(row, alone[i], params)
+                expected, alone[i] = update_alone(row, alone[i], params)
                 for name in rows:
                     np.testing.assert_allclose(
                         found[name][i], expected[name], rtol=1e-5

@@ -183,13 +183,15 @@ def close(found, expected, rtol):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "tied" else pytest.mark.slow)
+def some_of(*quick):
+    """All models, of which those that are not quick are marked slow."""
+    return [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
         for name in MODELS
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize("name", some_of("tied"))
 def test_exact_for_each_kind_of_layer(name):
     with jax.enable_x64():
         objectives, params, batch = case(name, np.float64)
@@ -200,7 +202,7 @@ def test_exact_for_each_kind_of_layer(name):
         close(fused[2], stored[2], 1e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", some_of("tied", "dense"))
 def test_the_plan_names_the_fused_path(name):
     objectives, params, batch = case(name)
     transform = fairjax.upgrad(num_objectives=K)
@@ -210,6 +212,7 @@ def test_the_plan_names_the_fused_path(name):
     assert ways == MODELS[name][3]
 
 
+@pytest.mark.slow
 def test_nan_of_an_example_stays_with_its_objectives():
     objectives, params, batch = case("dense")
     batch["x"] = jnp.asarray(batch["x"]).at[3, 0].set(jnp.nan)
@@ -390,7 +393,10 @@ def flops(function, *args):
     return matrix_flops(used)
 
 
-@pytest.mark.parametrize(("groups", "most"), [(8, 1.3), (32, 1.35)])
+@pytest.mark.parametrize(
+    ("groups", "most"),
+    [(8, 1.3), pytest.param(32, 1.35, marks=pytest.mark.slow)],
+)
 def test_the_update_costs_little_more_than_one_gradient(groups, most):
     names = [f"g{i:02}" for i in range(groups)]
     cells = fairjax.partition({"group": names})
@@ -423,6 +429,7 @@ def test_the_update_costs_little_more_than_one_gradient(groups, most):
     assert total <= most * plain
 
 
+@pytest.mark.slow
 def test_training_by_hand_equals_the_train_step():
     objectives, params, batch = case("dense")
     transform = optax.chain(fairjax.fairgrad(num_objectives=K), optax.sgd(0.1))

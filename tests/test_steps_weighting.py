@@ -12,19 +12,22 @@ import fairjax
 from fairjax import steps
 
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
-GRAM = jnp.asarray(ROWS @ ROWS.T)
+GRAM = ROWS @ ROWS.T
 # Gradients of the lengths 1 and 3, and their sum beside the second: rows of 2 × 3.
-LENGTHS = jnp.diag(jnp.array([1.0, 9.0, 4.0]))
-CHAINED = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
+LENGTHS = np.diag(np.array([1.0, 9.0, 4.0], np.float32))
+CHAINED = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0]], np.float32)
 
 
 compiled = functools.cache(lambda step: jax.jit(step.update))
 
 
-def run(step, gram, coefficients=None, **extra):
-    coefficients = jnp.eye(len(gram)) if coefficients is None else coefficients
+def run(step, gram, coefficients=None, mask=None):
+    """An update, compiled once for each step and shape: there is a mask always."""
+    coefficients = np.eye(len(gram)) if coefficients is None else coefficients
+    coefficients = np.asarray(coefficients, np.float32)
+    mask = np.ones(len(gram), bool) if mask is None else mask
     update = compiled(step)
-    return update(coefficients, gram, step.init(len(coefficients)), **extra)
+    return update(coefficients, gram, step.init(len(coefficients)), mask=mask)
 
 
 WEIGHTINGS = {
@@ -75,12 +78,12 @@ def test_rows_are_weighed_by_their_own_lengths(name):
 @some("imtl_g", "aligned_mtl", "conflict_free", "nash_mtl")
 def test_masked_and_zero_rows_get_nothing(name):
     step = WEIGHTINGS[name]
-    masked, _ = run(step, LENGTHS, mask=jnp.array([True, False, True]))
+    masked, _ = run(step, LENGTHS, mask=np.array([True, False, True]))
     assert masked[0, 1] == 0
     assert (masked[0, jnp.array([0, 2])] > 0).all()
-    zero, _ = run(step, LENGTHS.at[1, 1].set(0.0))
+    zero, _ = run(step, np.diag(np.array([1.0, 0.0, 4.0], np.float32)))
     np.testing.assert_allclose(zero, masked, rtol=1e-5)
-    none, _ = run(step, jnp.zeros((3, 3)))
+    none, _ = run(step, np.zeros((3, 3), np.float32))
     np.testing.assert_array_equal(none, [[0, 0, 0]])
 
 
@@ -90,14 +93,14 @@ def test_masked_and_zero_rows_get_nothing(name):
         steps.imtl_g(),
         steps.aligned_mtl(),
         steps.conflict_free(),
-        steps.nash_mtl(normalize=True),
+        pytest.param(steps.nash_mtl(normalize=True), marks=pytest.mark.slow),
         steps.fairgrad_alpha(normalize=True),
-        steps.random_weighting(),
+        pytest.param(steps.random_weighting(), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("length", [1e-9, 3.0, 1e9])
 def test_one_objective_is_left_as_it_is(step, length):
-    found, _ = run(step, jnp.array([[length**2]]))
+    found, _ = run(step, np.array([[length**2]], np.float32))
     np.testing.assert_allclose(found, [[1]], rtol=1e-5)
 
 
@@ -152,7 +155,7 @@ class TestNashMTL:
             steps.nash_mtl(max_norm=0.0)
         step = steps.nash_mtl(update_every=2)
         with pytest.raises(ValueError, match="keeps 3 weights; got 2 rows"):
-            step.update(CHAINED, LENGTHS, step.init(3))
+            step.update(jnp.asarray(CHAINED), jnp.asarray(LENGTHS), step.init(3))
 
 
 def test_alpha_may_be_traced():
@@ -218,7 +221,7 @@ class TestGradVac:
             steps.gradvac(order="sorted")
         step = steps.gradvac()
         with pytest.raises(ValueError, match="of 3 rows; there are 2 rows"):
-            step.update(CHAINED, LENGTHS, step.init(3))
+            step.update(jnp.asarray(CHAINED), jnp.asarray(LENGTHS), step.init(3))
 
 
 def test_random_weights_are_softmax_of_normals():

@@ -90,11 +90,14 @@ class TestStep:
         tx = optax.chain(fairjax.pcgrad(num_objectives=2), optax.sgd(0.5))
         step = jax.jit(training.make_train_step(objectives, tx))
         state = training.init_state(jnp.array([1.0, 2.0]), tx, key=0)
-        state, info = step(state, {})
+        state, info = step(state, {"objective_mask": np.array([True, True])})
         np.testing.assert_allclose(state.params, [0.75, 2.75])
         np.testing.assert_allclose(info.values, [1, -3])
         assert bool(info.finite)
         assert int(state.step) == 1
+        # And one on the first row alone.
+        state, _ = step(state, {"objective_mask": np.array([True, False])})
+        np.testing.assert_allclose(state.params, [0.25, 2.75])
 
     @pytest.mark.slow
     def test_one_objective_is_plain_training(self):
@@ -113,6 +116,7 @@ class TestStep:
             params = optax.apply_updates(params, updates)
         assert_close(state.params, params)
 
+    @pytest.mark.slow
     def test_objective_mask_and_losses_reach_the_reconciler(self):
         state = training.init_state(PARAMS, transform(), key=0)
         batch = {**DATA, "objective_mask": jnp.array([True, False, True])}
@@ -252,6 +256,7 @@ class TestLoop:
         ends = np.asarray(found.state.params["w"]).reshape(4, 3)
         assert len(np.unique(ends.round(4), axis=0)) == 4
 
+    @pytest.mark.slow
     def test_observations(self):
         step = training.make_train_step(OBJECTIVES, transform(), strategy="pulls")
         loop = training.make_loop(
@@ -324,11 +329,13 @@ class TestSelection:
             lambda key, data: {},
             steps_per_call=1,
             score=lambda w, data: jnp.where(w < 4, -((w - data) ** 2), jnp.nan),
+            observe=lambda state: state.step,
         )
         run = training.start(training.init_state(jnp.zeros(()), tx, key=0))
         loop = jax.jit(loop)
-        for _ in range(6):
-            run, _ = loop(run, jnp.array(2.2))
+        for number in range(1, 7):
+            run, (_, observed) = loop(run, jnp.array(2.2))
+            np.testing.assert_array_equal(observed, [number])
         assert float(run.state.params) == 6
         assert float(run.best.params) == 2
         assert int(run.best.step) == 2
