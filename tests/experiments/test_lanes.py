@@ -112,6 +112,7 @@ def test_a_variant_reconciles_the_objectives_of_its_attribute_alone(splits, tmp_
     np.testing.assert_allclose(alone[0], both[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
     inputs = splits.inputs.copy()
     inputs[1] += 1

@@ -203,6 +203,7 @@ def odd_tables(rows, seed=0):
     return x, groups, np.array([False, True, True, False])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "number"),
     [
