@@ -134,12 +134,14 @@ def few(data):
         layers = _last_layers(outputs, batch)
         return Learnt(total, gradient, outputs, layers)
 
+    # Drawn here, since compiling the model's own initialisation takes longer.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32),
+        jax.eval_shape(task.learner.begin, jax.random.key(0)),
+    )
     return SimpleNamespace(
-        splits=splits,
-        task=task,
-        lane=lane,
-        learnt=learnt,
-        params=task.learner.begin(jax.random.key(0)),
+        splits=splits, task=task, lane=lane, learnt=learnt, params=params
     )
 
 
