@@ -300,7 +300,6 @@ def suppressed(frame):
     return brief(Options(**options, suppress_below=20), frame)
 
 
-@pytest.mark.slow
 def test_an_audit_suppresses_small_groups_and_one_more_to_hide_them(suppressed, frame):
     """15 Asian patients died: by difference to the total, unless another is hidden."""
     assert frame.query("race == 'Asian'")["died"].sum() == 15
@@ -327,7 +326,6 @@ def test_an_audit_suppresses_small_groups_and_one_more_to_hide_them(suppressed, 
     assert suppressed["data"]["missing"] == {"died": 0, "risk": 0, "race": None}
 
 
-@pytest.mark.slow
 def test_suppression_changes_no_number_that_it_shows(suppressed, document):
     where = {"model": "risk", "attribute": "race", "group": "white"}
     for entry in select(suppressed["groups"], group="white"):
