@@ -213,6 +213,7 @@ def test_a_figures_words_are_escaped():
     assert "&lt;b&gt;" in text
 
 
+@pytest.mark.slow
 def test_the_same_document_gives_the_same_page():
     assert page.page(example(), sketches()) == report()
 

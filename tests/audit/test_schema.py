@@ -29,13 +29,17 @@ def test_the_schema_is_one():
     assert schema.VERSION in schema.schema()["$id"]
 
 
-@pytest.mark.parametrize("make", [example, small, empty])
+# The largest takes longest.
+DOCUMENTS = [pytest.param(example, marks=pytest.mark.slow), small, empty]
+
+
+@pytest.mark.parametrize("make", DOCUMENTS)
 def test_documents_are_valid(make):
     document = json.loads(json.dumps(make()))
     assert [e.message for e in VALIDATOR.iter_errors(document)] == []
 
 
-@pytest.mark.parametrize("make", [example, small, empty])
+@pytest.mark.parametrize("make", DOCUMENTS)
 def test_the_types_hold_all_of_a_document(make):
     document = make()
     typed = dataclasses.asdict(schema.Document.of(document))

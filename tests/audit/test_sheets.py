@@ -1,6 +1,7 @@
 """CSV tables: complete, the same everywhere, and harmless in a spreadsheet."""
 
 import csv
+import functools
 import io
 
 import hypothesis
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from fairjax.audit.sheets import cell, sheets
 from tests.audit.example import FORMULA, empty, example
 
+tables_of = functools.cache(lambda make: sheets(make()))
 RISKY = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -56,7 +58,7 @@ def test_any_name_comes_back_and_none_is_a_formula(group, attribute):
 
 
 def test_tables_hold_the_document():
-    tables = sheets(example())
+    tables = tables_of(example)
     for name in ("overall", "cohort", "groups", "gaps", "discovery", "quality", "gate"):
         frame = pd.read_csv(io.StringIO(tables[name]), keep_default_na=False)
         entries = example()[name]
@@ -79,7 +81,7 @@ def test_tables_hold_the_document():
 
 
 def test_curves_are_long():
-    tables = sheets(example())
+    tables = tables_of(example)
     for kind, first in (
         ("roc", "fpr"),
         ("calibration", "predicted"),
@@ -96,9 +98,9 @@ def test_curves_are_long():
 
 
 def test_lines_end_in_a_line_feed_and_tables_without_entries_have_a_header():
-    for document in (example(), empty()):
-        for text in sheets(document).values():
+    for make in (example, empty):
+        for text in tables_of(make).values():
             assert text.endswith("\n")
             assert "\r" not in text
-    assert sheets(empty())["gaps"].count("\n") == 1
-    assert set(sheets(empty())) == set(sheets(example()))
+    assert tables_of(empty)["gaps"].count("\n") == 1
+    assert set(tables_of(empty)) == set(tables_of(example))

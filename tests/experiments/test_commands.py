@@ -75,6 +75,7 @@ def areas_of(summary):
     return {name: row["auroc"]["mean"] for name, row in summary["methods"].items()}
 
 
+@pytest.mark.slow
 def test_fairgrad(brief, table, monkeypatch, capsys):
     monkeypatch.setattr(fairgrad, "load", lambda name: table)
     monkeypatch.setattr(
@@ -94,6 +95,7 @@ def test_fairgrad(brief, table, monkeypatch, capsys):
     assert f"{found['erm']:.4f}" in said.out
 
 
+@pytest.mark.slow
 def test_multifair(brief, small, monkeypatch, capsys):
     monkeypatch.setattr(multifair, "load_multimodal", lambda name: small.data)
     monkeypatch.setattr(multifair, "simulated_truth", lambda: small.truth)

@@ -56,6 +56,11 @@ EXPECTED = {
         },
     ),
 }
+# One data set for the quick tests of what all are prepared by.
+MOSTLY_SLOW = [
+    "support2",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in [*EXPECTED][1:]),
+]
 LEAKS = {
     "support2": ["fac_sfdm2", "fac_dnr", "num_surv2m", "num_surv6m", "num_hday"],
     "rhc": ["num_surv2md1", "fac_dnr1", "num_adld3p"],
@@ -166,7 +171,7 @@ def test_no_social_attribute_is_a_feature(tables, name):
     assert social.isdisjoint(tables[name].features.columns)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_no_feature_alone_gives_the_outcome_away(tables, name):
     # A leak shows as a column, or its being missing, that ranks patients too well.
     table = tables[name]
@@ -337,7 +342,7 @@ def test_encoder_by_hand():
     )
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_encoding_is_finite_and_standardised_on_training_rows(tables, name):
     table = tables[name]
     train = np.arange(0, len(table.label), 2)
@@ -398,6 +403,7 @@ def test_winsorizer_against_numpy():
     np.testing.assert_array_equal(clipped, np.minimum(np.maximum(x, low), high))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     owners=st.lists(st.integers(0, 30), min_size=40, max_size=120),

@@ -119,6 +119,7 @@ def test_resamples_are_of_patients_and_shared(splits, predictions, measured):
                 ), metric
 
 
+@pytest.mark.slow
 def test_weighted_counts_are_the_library_s(splits, predictions, evaluator):
     weights = np.random.default_rng(2).integers(0, 4, (3, len(splits.table.label)))
     decisions = predictions[0].decisions[0]

@@ -394,6 +394,7 @@ def test_two_runs_with_the_same_options_are_kept_apart(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_every_data_set_has_default_attributes():
     for name, attributes in fairgrad.DEFAULT_ATTRIBUTES.items():
         columns = datasets.load(name).attributes.columns

@@ -183,6 +183,7 @@ def test_gaps_show_a_correction_only_where_there_is_one(corrected):
     np.testing.assert_allclose(drawn[0], [0.2])
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -64,6 +64,13 @@ def sample_of(splits, decisions, *, reference=REFERENCE, weights=None):
     )
 
 
+def measured(names, splits, decisions):
+    """In one compiled program."""
+    return jax.jit(lambda given: measures.measure(names, sample_of(splits, given)))(
+        decisions
+    )
+
+
 def by_formula(codes, label, chance):
     """What AIF360 computes for each group against the reference, in expectation."""
 
@@ -98,7 +105,7 @@ def test_against_a_reference(made, kind):
     chance = rng.random(306).astype(np.float32)
     if kind != "chances":
         chance = (chance < 0.4).astype(bool if kind == "decisions" else np.float32)
-    found = measures.measure(PARITY, sample_of(splits, chance))
+    found = measured(PARITY, splits, chance)
     wanted = by_formula(codes, label, chance)
     for metric in PARITY:
         away = []
@@ -121,7 +128,7 @@ def test_against_a_reference(made, kind):
 def test_rates_of_groups(made):
     splits, codes, label = made
     decisions = np.random.default_rng(2).random(306) < 0.4
-    found = measures.measure(RATES, sample_of(splits, decisions))
+    found = measured(RATES, splits, decisions)
     oracles = {
         "group_balanced_accuracy": balanced_accuracy_score,
         "group_f1_score": f1_score,
@@ -180,7 +187,7 @@ def test_a_reference_is_asked_for_and_must_be_large_enough(made):
 def test_nobody_of_the_reference_selected(made):
     splits, codes, _ = made
     decisions = codes != GROUPS.index(REFERENCE)
-    found = measures.measure((IMPACT,), sample_of(splits, decisions))
+    found = measured((IMPACT,), splits, decisions)
     assert np.isinf(found[f"{IMPACT}/group=a"][0])
     assert np.isnan(found[f"{IMPACT}/group=b"][0])
 

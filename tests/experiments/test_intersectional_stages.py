@@ -108,6 +108,7 @@ def test_a_subgroup_without_positives_is_no_error(rows):
     assert ((chance >= 0) & (chance <= 1)).all()
 
 
+@pytest.mark.slow
 def test_repair_makes_training_groups_alike():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2, 400)

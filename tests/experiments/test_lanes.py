@@ -112,6 +112,7 @@ def test_a_variant_reconciles_the_objectives_of_its_attribute_alone(splits, tmp_
     np.testing.assert_allclose(alone[0], both[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
     inputs = splits.inputs.copy()
     inputs[1] += 1
@@ -152,6 +153,7 @@ def test_other_numbers_are_another_program(splits, erm, penalty):
     assert lanes._digest(penalty.program.take([0])) == lanes._digest(one)
 
 
+@pytest.mark.slow
 def test_a_finished_program_is_read_back(splits, erm):
     assert sum(erm.steps) == BUDGET.steps
     told = []
@@ -234,6 +236,7 @@ def test_a_damaged_checkpoint_is_named(splits, erm, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"half of it", None])
 def test_a_damaged_result_is_named(splits, erm, tmp_path, content):
     finished = erm.work / f"erm-{lanes._digest(erm.program)}.npz"

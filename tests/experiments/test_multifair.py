@@ -198,9 +198,11 @@ def test_the_command_on_patients_of_a_known_law(small, tmp_path, monkeypatch):
     [
         ({"repeats": 0}, "--repeats must be 1 to 1,000; got 0"),
         ({"tolerance": -1.0}, "--tolerance must be 0 or more; got -1.0"),
-        (
+        # What is built of the methods' names is tested above, too.
+        pytest.param(
             {"methods": ("magic",)},
             "--methods must name some of logistic_regression, joint.*; got magic",
+            marks=pytest.mark.slow,
         ),
         (
             {"attributes": ("height",)},

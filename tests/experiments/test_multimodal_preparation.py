@@ -1,6 +1,7 @@
 """Series, text and unequal weights: as prepared, as summarised and as learnt from."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -139,7 +140,8 @@ def few(data):
         task=task,
         lane=lane,
         learnt=learnt,
-        params=task.learner.begin(jax.random.key(0)),
+        # Where a test first asks for them: the quick ones need none.
+        params=functools.cache(lambda: task.learner.begin(jax.random.key(0))),
     )
 
 
@@ -283,8 +285,8 @@ def test_what_an_absent_modality_holds_means_nothing(data, few):
     )
     task = MultimodalTask(junk, few.splits, BUDGET)
     assert np.isnan(task.prepared.own["labs"]["values"]).any()
-    found = few.learnt(few.params, batch_of(few, task))
-    assert_equal_trees(found, few.learnt(few.params, batch_of(few)))
+    found = few.learnt(few.params(), batch_of(few, task))
+    assert_equal_trees(found, few.learnt(few.params(), batch_of(few)))
     np.testing.assert_array_equal(
         summaries(junk, task.prepared), summaries(data, few.task.prepared)
     )
@@ -299,8 +301,8 @@ def test_who_has_a_modality_is_read_by_its_encoder(data, few, column, name, part
     given = batch["inputs"][name]
     other = {**given, part: given[part][:, ::-1] + 1}
     inputs = {**batch["inputs"], name: other}
-    before = few.learnt(few.params, batch).outputs.logits
-    after = few.learnt(few.params, {**batch, "inputs": inputs}).outputs.logits
+    before = few.learnt(few.params(), batch).outputs.logits
+    after = few.learnt(few.params(), {**batch, "inputs": inputs}).outputs.logits
     same = is_same(after, before, slice(None))
     np.testing.assert_array_equal(same, ~data.present[:, column])
 
@@ -322,21 +324,21 @@ def cross_entropy(logits, labels):
 @pytest.mark.slow
 def test_a_patient_of_no_weight_has_no_part_in_the_loss(data, few):
     batch, labels = batch_of(few), data.table.label
-    step = few.learnt(few.params, batch)
+    step = few.learnt(few.params(), batch)
     alone = cross_entropy(step.outputs.unimodal_logits[..., 0], labels[:, None])
     each = cross_entropy(step.outputs.logits[:, 0], labels)
     each += (alone * data.present).sum(axis=1)
     assert float(step.total) == pytest.approx(without(data.weights, each), rel=1e-5)
     assert float(step.total) != pytest.approx(each.mean(), rel=1e-3)
     flipped = jnp.where(batch["weights"] > 0, batch["labels"], 1 - batch["labels"])
-    again = few.learnt(few.params, {**batch, "labels": flipped})
+    again = few.learnt(few.params(), {**batch, "labels": flipped})
     assert_equal_trees(again, step)
 
 
 @pytest.mark.slow
 def test_a_patient_of_no_weight_has_no_part_in_last_layers(data, few):
     """Each row ``x (p - y)``; of a modality those who have it count."""
-    step = few.learnt(few.params, batch_of(few))
+    step = few.learnt(few.params(), batch_of(few))
 
     def rows(inputs, logits):
         residual = jax.nn.sigmoid(logits) - data.table.label
@@ -363,12 +365,12 @@ def test_a_patient_of_no_weight_has_no_part_in_what_is_monitored(data, few):
     """AUROCs of the validation fold by scikit-learn, without these patients."""
     learner = few.task.learner
     found = jax.jit(learner.monitor)(
-        few.params,
+        few.params(),
         jax.tree.map(lambda x: x[few.lane], learner.inputs),
         learner.shared,
         {},
     )
-    outputs = few.learnt(few.params, batch_of(few)).outputs
+    outputs = few.learnt(few.params(), batch_of(few)).outputs
     valid = few.splits.rows(few.lane, "valid")
     assert (data.weights[valid] == 0).any()
 
@@ -400,7 +402,8 @@ def test_a_patient_of_no_weight_has_no_part_in_what_is_monitored(data, few):
 
 
 def test_lanes_hold_series_text_and_weights(data, few):
-    encoders = few.params["encoders"]
+    begin = few.task.learner.begin
+    encoders = jax.eval_shape(begin, jax.random.key(0))["encoders"]
     assert set(encoders) == {STATIC, "labs", "notes"}
     assert "directions" in encoders["labs"]
     assert "words" in encoders["notes"]

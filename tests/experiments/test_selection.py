@@ -98,6 +98,7 @@ def test_by_hand(tiny):
     assert select(family, erm, tiny, tolerance=0.01).tolist() == [1] * 5
 
 
+@pytest.mark.slow
 def test_only_validation_rows_are_looked_at(splits, logits):
     erm = logits[0]
     chosen = select(logits, erm, splits, tolerance=0.002)

@@ -57,6 +57,7 @@ def test_sizes_are_those_of_the_study(law):
     assert REFERENCE in law.cells
 
 
+@pytest.mark.slow
 def test_table_is_lean_and_holds_the_attributes(drawn):
     table, truth = drawn
     values = table.features.to_numpy()
@@ -78,13 +79,14 @@ def test_small_tables_keep_the_proportions(law):
         simulate(100, seed=0)
 
 
-def test_seeds_draw_and_repeat(drawn):
+def test_seeds_draw_and_repeat():
     one, same, other = (simulated_subgroups(600, seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one.features, same.features)
     np.testing.assert_array_equal(one.label, same.label)
     assert not one.features.equals(other.features)
 
 
+@pytest.mark.slow
 def test_base_rates_are_the_law(drawn):
     table, truth = drawn
     for cell, rate in enumerate(truth.law.base_rates):
@@ -95,6 +97,7 @@ def test_base_rates_are_the_law(drawn):
         assert abs(truth.risk[rows].mean() - rate) < 4.5 * deviation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["risk", "blind_risk"])
 def test_the_risk_is_the_frequency(drawn, which):
     table, truth = drawn
@@ -107,6 +110,7 @@ def test_the_risk_is_the_frequency(drawn, which):
         assert within_noise(table.label[rows], truth.risk[rows])
 
 
+@pytest.mark.slow
 def test_the_blind_risk_does_not_know_the_group(drawn):
     _, truth = drawn
     rows = truth.cell == truth.law.cells.index(("Asian", "Male", "65+"))
@@ -139,6 +143,7 @@ def test_risk_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_features_of_each_kind_follow_their_law(drawn):
     table, truth = drawn
     law, values = truth.law, table.features.to_numpy(float)
@@ -174,6 +179,7 @@ def test_roles_are_what_they_are_called(law):
         }
 
 
+@pytest.mark.slow
 def test_no_model_beats_the_law(drawn):
     table, truth = drawn
     values, label = table.features.to_numpy(), table.label

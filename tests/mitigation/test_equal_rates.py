@@ -334,7 +334,9 @@ def shared_optimum(labels, scores, groups, tolerance):
     return optimize.linprog(error, np.array(lines), bounds, once, [1.0]).fun
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("share", [0.005, 0.5, 0.995])
 def test_a_shared_rule_is_nearly_the_best_of_all_thresholds(seed, share):
     rng = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ from fairjax.mitigation import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These rules need each patient's group")
 @pytest.mark.parametrize(
     ("learner", "iterations"),
