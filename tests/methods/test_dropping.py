@@ -14,7 +14,7 @@ import fairjax
 def drop(rows, **options):
     rows = jnp.asarray(rows)
     transform = fairjax.graddrop(num_objectives=len(rows), **options)
-    return transform.update(rows, transform.init(None))[0]
+    return jax.jit(transform.update)(rows, transform.init(None))[0]
 
 
 def test_a_sign_is_drawn_by_its_share_of_the_sizes():

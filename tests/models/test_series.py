@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fairjax.models import SeriesEncoder, functional
+from fairjax.models import SeriesEncoder
 from tests.models import numpy_transformer as oracle
 
 B, T, VARIABLES, WIDTH, HEADS = 2, 4, 3, 8, 2
@@ -17,12 +17,12 @@ PADDED = T + 3
 
 def make(**options):
     sizes = {"num_frequencies": 3, "max_length": PADDED} | options
-    encoder = SeriesEncoder(VARIABLES, WIDTH, 2, HEADS, **sizes, rngs=nnx.Rngs(0))
-    return functional(encoder)
+    return oracle.drawn(
+        lambda: SeriesEncoder(VARIABLES, WIDTH, 2, HEADS, **sizes, rngs=nnx.Rngs(0))
+    )
 
 
-APPLY, INITIAL = make()
-PARAMS = oracle.moved(INITIAL)
+APPLY, PARAMS = make()
 RUN = jax.jit(APPLY)
 DIFFERENTIATE = jax.jit(
     jax.grad(lambda p, times, v, x, m: jnp.sum(APPLY(p, times, v, x, m) ** 2), (0, 3))

@@ -12,8 +12,8 @@ from fairjax.models import MLP, functional
 from fairjax.modulation import SHARED, modality_labels
 
 NAMES = ("image", "notes")
-SCORES = jnp.array([[0.9, 0.5], [0.1, 0.5]])
-LABELS = jnp.array([1, 0])
+SCORES = np.array([[0.9, 0.5], [0.1, 0.5]], np.float32)
+LABELS = np.array([1, 0])
 # The image's AUC goes from .5 to 1, the notes' stays: factors 0 and 1, times rho.
 FACTORS = {"image": 0.0, "notes": 2.0, SHARED: 1.0}
 
@@ -24,10 +24,15 @@ def balanced(labels, updates, modalities=NAMES):
 
 
 def updated(tx, updates):
-    found, _ = tx.update(
-        updates, tx.init(updates), updates, unimodal_scores=SCORES, labels=LABELS
-    )
-    return found
+    """By one program."""
+
+    @jax.jit
+    def run(updates, scores, labels):
+        return tx.update(
+            updates, tx.init(updates), unimodal_scores=scores, labels=labels
+        )[0]
+
+    return run(updates, SCORES, LABELS)
 
 
 def check(found, updates, labels):
