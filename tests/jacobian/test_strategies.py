@@ -199,15 +199,9 @@ def on_mesh(mesh, params, batch):
 
 
 class TestSeveralDevices:
+    @slow
     @pytest.mark.parametrize(
-        ("strategy", "in_context"),
-        [
-            ("pulls", True),
-            *(
-                pytest.param(*pair, marks=slow)
-                for pair in [("auto", True), ("pulls", False)]
-            ),
-        ],
+        ("strategy", "in_context"), [("pulls", True), ("auto", True), ("pulls", False)]
     )
     def test_a_sharded_batch_is_not_gathered(self, strategy, in_context):
         objectives, params, batch = make_problem()

@@ -56,7 +56,7 @@ def test_a_model_and_its_function_give_the_same():
 
 
 def test_no_hidden_layer_is_linear():
-    apply, params = oracle.drawn(lambda: MLP(3, (), 2, rngs=nnx.Rngs(0)))
+    apply, params = functional(MLP(3, (), 2, rngs=nnx.Rngs(0)))
     assert jax.tree.map(jnp.shape, params) == {
         "layers": {0: {"bias": (2,), "kernel": (3, 2)}}
     }

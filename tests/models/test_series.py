@@ -124,6 +124,7 @@ def test_times_of_half_precision_would_shift_measurements(kind):
         RUN(PARAMS, times.astype(kind), kinds, values, mask)
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_read_as_floats(untyped):
     times, kinds, values, mask = series()
     whole = jnp.round(10 * values).astype(jnp.int32)
@@ -166,6 +167,7 @@ def test_wrong_periods(periods):
         make(shortest_period=periods[0], longest_period=periods[1])
 
 
+@pytest.mark.slow
 def test_one_frequency_is_the_shortest_period():
     apply, params = make(num_frequencies=1, shortest_period=24.0, longest_period=24.0)
     times, *rest = series()

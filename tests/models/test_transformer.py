@@ -83,7 +83,11 @@ def test_permuted_tokens_give_permuted_rows():
     )
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+@pytest.mark.parametrize(
+    "mask",
+    [pytest.param(None, marks=pytest.mark.slow), MASK],
+    ids=["all", "masked"],
+)
 def test_first_rows_alone_are_the_first_rows(mask):
     np.testing.assert_allclose(
         RUN(PARAMS, TOKENS, mask, num_rows=2),

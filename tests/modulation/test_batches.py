@@ -109,7 +109,9 @@ def found_in_sequences(mode, num_modalities, num_groups):
     ("num_modalities", "num_groups"),
     [(3, 6), pytest.param(2, 2, marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize(
+    "mode", ["paper", pytest.param("released", marks=pytest.mark.slow)]
+)
 def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_groups):
     """Mapped over seeds and settings, scanned, compiled; ties, masks, lost classes."""
     sequences, last, found = found_in_sequences(mode, num_modalities, num_groups)
