@@ -81,6 +81,7 @@ PRESENT = np.random.default_rng(1).random((B, len(NAMES))) < 0.6
 PRESENT[0], PRESENT[-1] = True, False
 # Each modality is the first that is present of some patient.
 PRESENT[1], PRESENT[2] = [False, False, True], [False, True, True]
+PRESENT = jnp.asarray(PRESENT)
 
 
 def features_of(name, params):
@@ -159,7 +160,7 @@ def test_absent_inputs_influence_neither_outputs_nor_gradients(kind, pool, garba
     f = run if kind == "outputs" else differentiate
 
     def spoil(column, leaf):
-        absent = ~PRESENT[:, column].reshape(-1, *[1] * (leaf.ndim - 1))
+        absent = ~np.asarray(PRESENT)[:, column].reshape(-1, *[1] * (leaf.ndim - 1))
         if leaf.dtype == bool:
             return np.asarray(leaf) ^ absent
         wrong = garbage if jnp.issubdtype(leaf.dtype, jnp.floating) else -5

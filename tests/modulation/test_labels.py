@@ -12,8 +12,8 @@ from fairjax.models import MLP, functional
 from fairjax.modulation import SHARED, modality_labels
 
 NAMES = ("image", "notes")
-SCORES = np.array([[0.9, 0.5], [0.1, 0.5]], np.float32)
-LABELS = np.array([1, 0])
+SCORES = jnp.array([[0.9, 0.5], [0.1, 0.5]])
+LABELS = jnp.array([1, 0])
 # The image's AUC goes from .5 to 1, the notes' stays: factors 0 and 1, times rho.
 FACTORS = {"image": 0.0, "notes": 2.0, SHARED: 1.0}
 
