@@ -145,27 +145,36 @@ def by_rows(segments, edges):
     ids=["windows", "all at once", "overflow", "two lengths", "in two blocks"],
 )
 def test_gradients_of_segments_are_sums_of_rows(segments, capacities, edges):
-    blocks = blocks_of(segments, capacities, edges)
-    contraction = _segments.Contraction(
-        lambda operands, cotangent: cotangent @ operands[0],
-        [jnp.asarray(ROWS)],
-        [0],
-        jnp.asarray(COTANGENTS),
-        0,
-    )
-    (found,) = _segments.segment_gradients([contraction], blocks)
+    @jax.jit
+    def run():
+        contraction = _segments.Contraction(
+            lambda operands, cotangent: cotangent @ operands[0],
+            [jnp.asarray(ROWS)],
+            [0],
+            jnp.asarray(COTANGENTS),
+            0,
+        )
+        blocks = blocks_of(segments, capacities, edges)
+        return _segments.segment_gradients([contraction], blocks)
+
+    (found,) = run()
     np.testing.assert_allclose(found, by_rows(segments, edges), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 3, 13])
 def test_gradients_of_padded_groups_are_sums_of_rows(length):
     segments, edges = (1, 0, 1), (0, 5, 5, 12)
-    (found,) = _padded.padded_gradients(
-        lambda params, batch: [batch[1] * (batch[0] @ params[0])],
-        [jnp.zeros(2)],
-        [jnp.asarray(ROWS), jnp.ones(())],
-        [jnp.asarray(COTANGENTS)],
-        blocks_of(segments, (5, 5, 5), edges),
-        length,
-    )
+
+    @jax.jit
+    def run():
+        return _padded.padded_gradients(
+            lambda params, batch: [batch[1] * (batch[0] @ params[0])],
+            [jnp.zeros(2)],
+            [jnp.asarray(ROWS), jnp.ones(())],
+            [jnp.asarray(COTANGENTS)],
+            blocks_of(segments, (5, 5, 5), edges),
+            length,
+        )
+
+    (found,) = run()
     np.testing.assert_allclose(found, by_rows(segments, edges), rtol=1e-5, atol=1e-5)

@@ -34,7 +34,9 @@ def draws(number, size):
 
 
 @pytest.mark.parametrize("include_self", [False, True])
-@pytest.mark.parametrize("size", [2, 3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 8))]
+)
 def test_projections_with_and_without_the_row_itself(size, include_self):
     changed = 0
     project = jax.jit(

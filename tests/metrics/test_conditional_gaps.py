@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairjax import metrics
 from fairjax.metrics import (
     GroupCounts,
-    conditional,
     conditional_counts,
     demographic_parity_difference,
     demographic_parity_ratio,
     equal_opportunity_difference,
 )
+
+conditional = jax.jit(metrics.conditional, static_argnums=(0, 2), static_argnames="agg")
 
 # Two strata in which nothing differs, of which one group has more of the second.
 SIMPSON = np.array(

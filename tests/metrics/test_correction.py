@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fairjax import metrics
 from fairjax.metrics import (
     GroupCounts,
     bias_corrected_gap,
     equal_opportunity_difference,
     equalized_odds_difference,
-    shrunken_rates,
 )
+
+shrunken_rates = jax.jit(metrics.shrunken_rates)
 
 
 def numpy_rates(positives, support):

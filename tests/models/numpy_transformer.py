@@ -12,7 +12,7 @@ def moved(tree, seed=0):
     """Parameters of which none is 0 or 1, as biases and scales are at first."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype), tree
+        lambda x: x + np.asarray(0.1 * rng.normal(size=x.shape), x.dtype), tree
     )
 
 
@@ -23,7 +23,7 @@ def drawn(make, seed=0):
     def draw(path, leaf):
         values = 0.4 * rng.normal(size=leaf.shape)
         values += jax.tree_util.keystr(path).endswith("['scale']")
-        return jnp.asarray(values, leaf.dtype)
+        return jnp.asarray(values.astype(leaf.dtype))
 
     apply, shapes = functional(nnx.eval_shape(make))
     return apply, jax.tree_util.tree_map_with_path(draw, shapes)

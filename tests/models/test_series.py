@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fairjax.models import SeriesEncoder, functional
+from fairjax.models import SeriesEncoder
 from tests.models import numpy_transformer as oracle
 
 B, T, VARIABLES, WIDTH, HEADS = 2, 4, 3, 8, 2
@@ -17,12 +17,12 @@ PADDED = T + 3
 
 def make(**options):
     sizes = {"num_frequencies": 3, "max_length": PADDED} | options
-    encoder = SeriesEncoder(VARIABLES, WIDTH, 2, HEADS, **sizes, rngs=nnx.Rngs(0))
-    return functional(encoder)
+    return oracle.drawn(
+        lambda: SeriesEncoder(VARIABLES, WIDTH, 2, HEADS, **sizes, rngs=nnx.Rngs(0))
+    )
 
 
-APPLY, INITIAL = make()
-PARAMS = oracle.moved(INITIAL)
+APPLY, PARAMS = make()
 RUN = jax.jit(APPLY)
 DIFFERENTIATE = jax.jit(
     jax.grad(lambda p, times, v, x, m: jnp.sum(APPLY(p, times, v, x, m) ** 2), (0, 3))
@@ -124,6 +124,7 @@ def test_times_of_half_precision_would_shift_measurements(kind):
         RUN(PARAMS, times.astype(kind), kinds, values, mask)
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_read_as_floats(untyped):
     times, kinds, values, mask = series()
     whole = jnp.round(10 * values).astype(jnp.int32)
@@ -166,6 +167,7 @@ def test_wrong_periods(periods):
         make(shortest_period=periods[0], longest_period=periods[1])
 
 
+@pytest.mark.slow
 def test_one_frequency_is_the_shortest_period():
     apply, params = make(num_frequencies=1, shortest_period=24.0, longest_period=24.0)
     times, *rest = series()

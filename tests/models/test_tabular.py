@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fairjax.models import TabularEncoder, functional
+from fairjax.models import TabularEncoder
 from tests.models import numpy_transformer as oracle
 
 B, FEATURES, WIDTH, HEADS = 3, 4, 8, 2
 X = jnp.asarray(np.random.default_rng(0).normal(size=(B, FEATURES)), jnp.float32)
 MASK = jnp.asarray([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], bool)
-APPLY, INITIAL = functional(TabularEncoder(FEATURES, WIDTH, 1, HEADS, rngs=nnx.Rngs(0)))
-PARAMS = oracle.moved(INITIAL)
+APPLY, PARAMS = oracle.drawn(
+    lambda: TabularEncoder(FEATURES, WIDTH, 1, HEADS, rngs=nnx.Rngs(0))
+)
 RUN = jax.jit(APPLY)
 DIFFERENTIATE = jax.jit(jax.grad(lambda p, x, m: jnp.sum(APPLY(p, x, m) ** 2), (0, 1)))
 

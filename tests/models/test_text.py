@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fairjax.models import TextEncoder, functional
+from fairjax.models import TextEncoder
 from tests.models import numpy_transformer as oracle
 
 WORDS, WIDTH, HEADS, LONGEST = 11, 8, 2, 6
-APPLY, INITIAL = functional(
-    TextEncoder(WORDS, WIDTH, 1, HEADS, max_length=LONGEST, rngs=nnx.Rngs(0))
+APPLY, PARAMS = oracle.drawn(
+    lambda: TextEncoder(WORDS, WIDTH, 1, HEADS, max_length=LONGEST, rngs=nnx.Rngs(0))
 )
-PARAMS = oracle.moved(INITIAL)
 RUN = jax.jit(APPLY)
 TEXTS = jnp.asarray([[4, 10, 2, 2], [9, 0, 0, 0], [0, 0, 0, 0]])
 MASK = jnp.asarray([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fairjax.models import ViT, VolumeEncoder, functional, vit_b16
+from fairjax.models import ViT, VolumeEncoder, vit_b16
 from tests.models import numpy_transformer as oracle
 
 SIZE, PATCH, CHANNELS, WIDTH, HEADS, SLICES = 6, 3, 2, 8, 2, 3
@@ -18,12 +18,10 @@ def make_vit():
     return ViT(SIZE, PATCH, WIDTH, 1, HEADS, num_channels=CHANNELS, rngs=nnx.Rngs(0))
 
 
-VIT, VIT_INITIAL = functional(make_vit())
-VIT_PARAMS = oracle.moved(VIT_INITIAL)
-VOLUME, VOLUME_INITIAL = functional(
-    VolumeEncoder(make_vit(), SLICES, num_heads=HEADS, rngs=nnx.Rngs(1))
+VIT, VIT_PARAMS = oracle.drawn(make_vit)
+VOLUME, VOLUME_PARAMS = oracle.drawn(
+    lambda: VolumeEncoder(make_vit(), SLICES, num_heads=HEADS, rngs=nnx.Rngs(1))
 )
-VOLUME_PARAMS = oracle.moved(VOLUME_INITIAL)
 VOLUMES = jnp.asarray(
     np.random.default_rng(0).normal(size=(2, SLICES, SIZE, SIZE, CHANNELS)), jnp.float32
 )

@@ -157,13 +157,8 @@ def slope(kind, **sizes):
     )
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "paper",
-        *(pytest.param(k, marks=pytest.mark.slow) for k in ("exact", "released")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_scores_that_are_not_finite_are_absent_and_touch_no_other_group(kind):
     scores = jnp.array([[0.9], [0.1], [jnp.nan], [0.4], [jnp.inf], [0.7]])
     labels, groups = jnp.array([1, 0, 1, 0, 1, 1]), jnp.array([0, 0, 1, 1, 1, 1])

@@ -14,7 +14,7 @@ from tests.modulation import transcription
 
 NAMES = ("image", "notes")
 LABELS = {"image": "image", "notes": "notes", "head": "shared"}
-PARAMS = {name: jnp.ones(4) for name in LABELS}
+PARAMS = {name: np.ones(4, np.float32) for name in LABELS}
 
 
 def step(params, state, batch):
@@ -77,6 +77,7 @@ def assert_close(found, wanted):
     )
 
 
+@pytest.mark.slow
 def test_an_update_for_a_sharded_batch():
     method = modulation.multifair(LABELS, NAMES, num_groups=2, tau=0.01)
     wanted, found, _ = whole_and_sharded(

@@ -119,6 +119,7 @@ def test_ogm_compares_no_modality_with_one_that_nobody_has():
     np.testing.assert_array_equal(state.contribution_balance, 1)
 
 
+@pytest.mark.slow
 def test_noise_has_the_spread_of_the_gradient():
     """20,000 numbers: mean and spread within four standard errors."""
     size = 20_000

@@ -102,13 +102,13 @@ def test_released_two_equally_frequent_groups_are_never_modulated(mode):
 
 def test_released_factors_may_turn_gradients_round_and_the_paper_mode_does_not():
     """Two thirds of the rows are of the group that is served better."""
-    rows = jnp.array([0, 1, 0, 1, 2, 3])
-    scores = jnp.array([0.99, 0.01, 0.01, 0.99])[rows]
+    rows = np.array([0, 1, 0, 1, 2, 3])
+    scores = np.float32([0.99, 0.01, 0.01, 0.99])[rows]
     batch = {
-        "unimodal_scores": jnp.stack([scores, scores], axis=1),
+        "unimodal_scores": np.stack([scores, scores], axis=1),
         "scores": scores,
-        "labels": jnp.array([1, 0, 1, 0])[rows],
-        "groups": jnp.array([0, 0, 1, 1])[rows],
+        "labels": np.array([1, 0, 1, 0])[rows],
+        "groups": np.array([0, 0, 1, 1])[rows],
     }
     found = {}
     for mode in ("released", "paper"):

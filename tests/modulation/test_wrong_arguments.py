@@ -11,15 +11,15 @@ from fairjax import modulation
 
 pytestmark = pytest.mark.usefixtures("untyped")
 
-PARAMS = {"image": jnp.ones(2), "notes": jnp.ones(2)}
+PARAMS = {"image": np.ones(2, np.float32), "notes": np.ones(2, np.float32)}
 LABELS = {"image": "image", "notes": "notes"}
 NAMES = ["image", "notes"]
-SCORES = jnp.full((4, 2), 0.5)
+SCORES = np.full((4, 2), 0.5, np.float32)
 BATCH = {
     "unimodal_scores": SCORES,
     "scores": SCORES[:, 0],
-    "labels": jnp.array([1, 0, 1, 0]),
-    "groups": jnp.array([0, 0, 1, 1]),
+    "labels": np.array([1, 0, 1, 0]),
+    "groups": np.array([0, 0, 1, 1]),
 }
 MAKE = {
     "balance_modalities": modulation.balance_modalities,
@@ -156,7 +156,9 @@ INPUTS = jnp.ones((4, 3))
             r"unimodal_scores must have shape \[n, M\], .*; got shape \(4,\)",
         ),
         (
-            lambda: modulation.multifair(PARAMS, NAMES, num_groups=2).init(PARAMS),
+            lambda: modulation.multifair(
+                jax.tree.map(jnp.asarray, PARAMS), NAMES, num_groups=2
+            ).init(PARAMS),
             "labels must be names of modalities; got .*Array",
         ),
         (

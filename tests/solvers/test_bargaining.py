@@ -143,14 +143,15 @@ def test_nash_ignores_the_rows_lengths(seed, size):
 
 
 def test_masked_rows_change_nothing():
-    gram = jnp.asarray(gramians("plain", 5, 1)[0])
-    mask = jnp.array([True, False, True, True, False])
+    gram = gramians("plain", 5, 1)[0]
+    mask = np.array([True, False, True, True, False])
     solve = jax.jit(solvers.fairgrad_alpha)
     for alpha in ALPHAS:
         alone = solve(gram[mask][:, mask], alpha=alpha)
         masked = solve(gram, alpha=alpha, mask=mask)
-        np.testing.assert_allclose(masked.weights[mask], alone.weights, rtol=1e-4)
-        np.testing.assert_array_equal(masked.weights[~mask], [0, 0])
+        weights = np.asarray(masked.weights)
+        np.testing.assert_allclose(weights[mask], alone.weights, rtol=1e-4)
+        np.testing.assert_array_equal(weights[~mask], [0, 0])
 
 
 def test_nothing_in_use():

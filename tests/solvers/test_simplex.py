@@ -129,7 +129,7 @@ def test_min_norm_is_zero_where_pareto_stationary():
 def test_conflict_averse_is_optimal(kind, size):
     """Within a bounded number of steps."""
     for draw, rows in enumerate(draws(kind, size, 6)):
-        c = np.float32([0.1, 0.5, 0.9][draw % 3])
+        c = [0.1, 0.5, 0.9][draw % 3]
         found = conflict_averse(gram_of(rows), c)
         used = np.linalg.norm(rows, axis=1) > 0
         if not used.any():
@@ -206,8 +206,8 @@ def test_conflict_averse_by_hand():
 
 
 def test_conflict_averse_of_radius_zero_is_the_mean():
-    for rows in draws(random, 4, 3):
-        np.testing.assert_array_equal(conflict_averse(gram_of(rows), 0.0)[0], 0.25)
+    for rows in draws(random, 8, 3):
+        np.testing.assert_array_equal(conflict_averse(gram_of(rows), 0.0)[0], 0.125)
 
 
 def test_conflict_averse_with_zero_in_the_hull():
@@ -238,6 +238,7 @@ matrices = st.sampled_from([2, 3]).flatmap(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(matrices, st.integers(-8, 8))
 def test_weights_do_not_depend_on_a_common_scale(rows, exponent):
     gram = rows @ rows.T
@@ -254,6 +255,7 @@ def test_shortest_is_no_longer_than_any_row(rows):
     assert np.linalg.norm(weights @ rows) <= least * (1 + 1e-4) + 1e-4
 
 
+@pytest.mark.slow
 @hypothesis.given(matrices)
 def test_worst_case_is_no_worse_than_the_means(rows):
     used = (rows != 0).any(axis=1)
