@@ -397,7 +397,8 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     else:
         # Weights may be integers; their sums and means are floats.
         weights = jnp.asarray(weights)
-        if is_known(weights) and (np.asarray(weights) < 0).any():
+        here = is_known(weights) and weights.is_fully_addressable
+        if here and (np.asarray(weights) < 0).any():
             raise ValueError(
                 "weights must be 0 or more; got "
                 f"{np.asarray(weights).min()} at least once."
@@ -411,18 +412,23 @@ def _sum_by_cell(
     values: Float[Array, " B"], cells: CellIds, num_cells: int
 ) -> Float[Array, " C"]:
     """Returns sums of the values over each cell; drops cells out of range."""
-    mesh = jax.typeof(values).sharding.mesh
-    explicit = not mesh.empty and AxisType.Explicit in mesh.axis_types
-    if jax.default_backend() == "cpu" and not explicit:
-        # B additions instead of B × C comparisons.
+
+    def scatter(values: Array, cells: Array) -> Array:
         outside = (cells < 0) | (cells >= num_cells)
         return jax.ops.segment_sum(
             values, jnp.where(outside, num_cells, cells), num_cells
         )
-    # One fused pass sums in the same order every time; a scatter on a GPU is atomic and
-    # does not. A mesh with explicit axes accepts this form only.
-    inside = cells[None, :] == jnp.arange(num_cells)[:, None]
-    return jnp.sum(jnp.where(inside, values[None, :], 0.0), axis=1)
+
+    def compare(values: Array, cells: Array) -> Array:
+        inside = cells[None, :] == jnp.arange(num_cells)[:, None]
+        return jnp.sum(jnp.where(inside, values[None, :], 0.0), axis=1)
+
+    mesh = jax.typeof(values).sharding.mesh
+    if not mesh.empty and AxisType.Explicit in mesh.axis_types:
+        return compare(values, cells)  # The other form is not accepted.
+    # On a CPU, B additions instead of B × C comparisons. Elsewhere one pass, which sums
+    # in the same order every time; a scatter on a GPU is atomic and does not.
+    return jax.lax.platform_dependent(values, cells, cpu=scatter, default=compare)
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:

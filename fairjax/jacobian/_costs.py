@@ -33,6 +33,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
+from jax.sharding import AbstractMesh
+from jaxtyping import PyTree
 
 from fairjax.jacobian._passes import SHARED, Pass
 
@@ -78,6 +81,7 @@ class Sizes(NamedTuple):
       param_bytes: Bytes of the parameters, ``P b``.
       flops: FLOPs of the forward pass' matrix products.
       largest: Bytes of the largest result or operand of a matrix product.
+      machine: Constants of the device.
     """
 
     objectives: int
@@ -86,6 +90,7 @@ class Sizes(NamedTuple):
     param_bytes: float
     flops: float
     largest: float
+    machine: Machine
 
     @property
     def forward(self) -> float:
@@ -93,15 +98,39 @@ class Sizes(NamedTuple):
         return max(self.flops or 2.0 * self.examples * self.params, 1.0)
 
 
-def machine() -> Machine:
-    """Returns the constants of the default device's kind."""
-    backend = jax.default_backend()
-    return _MACHINES.get(backend, _MACHINES["gpu"])
+def machine(platform: str) -> Machine:
+    """Returns the constants of a platform's devices."""
+    return _MACHINES.get(platform, _MACHINES["gpu"])
+
+
+def platform_of(values: PyTree) -> str:
+    """Returns the platform for which functions of these values will be compiled.
+
+    Types, and the mesh in scope, name the devices, which need not be here. Where they
+    do not, it is that of concrete arrays, or the default one.
+    """
+    leaves = jax.tree.leaves(values)
+    for mesh in [*meshes_of(leaves), jax.sharding.get_abstract_mesh()]:
+        if not mesh.empty and mesh.abstract_device is not None:
+            return mesh.abstract_device.platform
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
+            return next(iter(leaf.sharding.device_set)).platform
+    return jax.default_backend()
+
+
+def meshes_of(values: PyTree) -> list[AbstractMesh]:
+    """Lists the meshes in the types of arrays, some of them empty."""
+    return [
+        jax.typeof(leaf).sharding.mesh
+        for leaf in jax.tree.leaves(values)
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    ]
 
 
 def general_costs(sizes: Sizes) -> dict[str, float]:
     """Returns the costs of the strategies that work for any objectives."""
-    here, k = machine(), sizes.objectives
+    here, k = sizes.machine, sizes.objectives
     traffic = here.balance * 3 * k * sizes.param_bytes / sizes.forward
     return {
         "pulls": 1 + 2 * k + traffic,
@@ -113,7 +142,7 @@ def general_costs(sizes: Sizes) -> dict[str, float]:
 def gram_cost(sizes: Sizes) -> float:
     """Returns the cost of a Gram matrix and a combination of stored gradients."""
     k = sizes.objectives
-    traffic = machine().balance * 2 * k * sizes.param_bytes
+    traffic = sizes.machine.balance * 2 * k * sizes.param_bytes
     return (traffic + 2 * k * (k + 1) * sizes.params) / sizes.forward
 
 
@@ -133,7 +162,7 @@ def cells_cost(
         number of examples.
       grouped: Whether examples are differentiated in padded groups.
     """
-    here = machine()
+    here = sizes.machine
     cost = 1.0
     for one, padding in zip(passes, paddings, strict=True):
         number = len(one.segments)
@@ -156,9 +185,9 @@ def cheapest_general(sizes: Sizes) -> tuple[str, int]:
     """Returns the cheapest strategy for any objectives, and its rows in a chunk."""
     costs = general_costs(sizes)
     per_row = 3 * sizes.largest + sizes.param_bytes
-    fit = int(np.clip(machine().memory // max(per_row, 1), 1, sizes.objectives))
+    fit = int(np.clip(sizes.machine.memory // max(per_row, 1), 1, sizes.objectives))
     if sizes.objectives > MAX_PULLS:
         costs.pop("pulls")
     if fit < sizes.objectives:
         costs.pop("jacrev")
-    return min(costs, key=costs.__getitem__), min(fit, machine().chunk)
+    return min(costs, key=costs.__getitem__), min(fit, sizes.machine.chunk)

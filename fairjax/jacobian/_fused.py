@@ -32,7 +32,7 @@ from fairjax.jacobian._cells import (
     values_and_weights,
     windows,
 )
-from fairjax.jacobian._costs import machine
+from fairjax.jacobian._costs import Sizes
 from fairjax.jacobian._jaxprs import aval, evaluate, matrix_flops, read
 from fairjax.jacobian._passes import Pass, cell_order
 from fairjax.jacobian._segments import (
@@ -200,7 +200,7 @@ class Fused(NamedTuple):
 
 
 def prepare_fused(
-    objectives: CellObjectives, model: Model, passes: Sequence[Pass], forward: float
+    objectives: CellObjectives, model: Model, passes: Sequence[Pass], sizes: Sizes
 ) -> Fused:
     """Plans the fused path.
 
@@ -208,7 +208,7 @@ def prepare_fused(
       objectives: The objectives.
       model: Their statistics, proven to treat examples one by one.
       passes: The segments of examples that give rows.
-      forward: FLOPs of a forward pass.
+      sizes: The sizes, and the device.
 
     Raises:
       CoupledError: If the path is not possible, with the reason.
@@ -228,10 +228,10 @@ def prepare_fused(
     if not are_rows(passes, count):
         mixed += sum(len(one.segments) for one in passes)
     blocks = [
-        _plan_block(model, leaves, taps, waist.outputs, padded, count, mixed)
+        _plan_block(model, leaves, taps, waist.outputs, padded, mixed, sizes)
         for leaves, taps in _independent(model)
     ]
-    cost = 2 + waist.outputs + sum(block.cost for block in blocks) / forward
+    cost = 2 + waist.outputs + sum(block.cost for block in blocks) / sizes.forward
     return Fused(waist, passes, order, layout, blocks, cost)
 
 
@@ -241,11 +241,11 @@ def _plan_block(
     taps: Sequence[int],
     outputs: int,
     padded: int,
-    count: int,
     mixed: int,
+    sizes: Sizes,
 ) -> Block:
     """Returns the cheapest way to the Gram matrix of some parameters."""
-    traffic = 4 * machine().balance
+    traffic, count = 4 * sizes.machine.balance, sizes.objectives
     jaxpr = model.closed.jaxpr
     entries = sum(math.prod(aval(jaxpr.invars[leaf]).shape) for leaf in leaves)
     if all(model.taps[i].met is None for i in taps):

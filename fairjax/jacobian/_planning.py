@@ -15,6 +15,9 @@ from fairjax.jacobian._costs import (
     cheapest_general,
     general_costs,
     gram_cost,
+    machine,
+    meshes_of,
+    platform_of,
 )
 from fairjax.jacobian._fused import Fused, prepare_fused
 from fairjax.jacobian._jaxprs import largest_product, matrix_flops
@@ -83,7 +86,7 @@ def decide(
         closed, shape = jax.make_jaxpr(values_of, return_shape=True)(params, unknown)
         values, _ = split_aux(shape, has_aux)
         check_values(values)
-        sizes = _sizes(values.shape[0], 1, params, closed.jaxpr)
+        sizes = _sizes(values.shape[0], 1, params, args, closed.jaxpr)
         return _general(sizes, reason, chunk_size, params, args)
 
     batch, _ = batch_and_running(objective_fn, args)
@@ -93,10 +96,12 @@ def decide(
         prepared = _cells.prepare(objective_fn, params, batch)
     except CoupledError as error:
         closed = jax.make_jaxpr(objective_fn.per_example)(params, batch)
-        sizes = _sizes(objective_fn.num_objectives, examples, params, closed.jaxpr)
+        sizes = _sizes(
+            objective_fn.num_objectives, examples, params, args, closed.jaxpr
+        )
         return _general(sizes, str(error), chunk_size, params, args)
     jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    sizes = _sizes(objective_fn.num_objectives, examples, params, args, jaxpr)
     if sharded:
         return _general(sizes, "", chunk_size, params, args)
     passes, cost = _cheapest_passes(objective_fn, prepared, sizes)
@@ -128,7 +133,7 @@ def _decide_cells(
         ) from error
     examples = prepared.model.size
     jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(objective_fn.num_objectives, examples, params, jaxpr)
+    sizes = _sizes(objective_fn.num_objectives, examples, params, args, jaxpr)
     passes, _ = _cheapest_passes(objective_fn, prepared, sizes)
     return Decision(
         Plan("cells", "chosen by name", {}, _DEFAULT_CHUNK), prepared, passes
@@ -151,9 +156,9 @@ def fuse(
     prepared = _cells.prepare(objective_fn, params, batch)
     count = objective_fn.num_objectives
     jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(count, prepared.model.size, params, jaxpr)
+    sizes = _sizes(count, prepared.model.size, params, args, jaxpr)
     passes, cells = _cheapest_passes(objective_fn, prepared, sizes)
-    fused = prepare_fused(objective_fn, prepared.model, passes, sizes.forward)
+    fused = prepare_fused(objective_fn, prepared.model, passes, sizes)
     costs = {**general_costs(sizes), "cells": cells}
     # Stored gradients are read for the Gram matrix, and for the combination.
     reading = gram_cost(sizes)
@@ -200,7 +205,9 @@ def _cheapest_passes(
     return passes, cost(passes)
 
 
-def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
+def _sizes(
+    objectives: int, examples: int, params: Params, args: tuple[Any, ...], jaxpr: Any
+) -> Sizes:
     leaves = [jax.typeof(leaf) for leaf in jax.tree.leaves(params)]
     return Sizes(
         objectives=objectives,
@@ -209,21 +216,15 @@ def _sizes(objectives: int, examples: int, params: Params, jaxpr: Any) -> Sizes:
         param_bytes=sum(math.prod(t.shape) * t.dtype.itemsize for t in leaves),
         flops=matrix_flops(jaxpr),
         largest=largest_product(jaxpr),
+        machine=machine(platform_of((params, args))),
     )
 
 
 def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
     """Checks whether arrays may be sharded over devices, outside a manual region."""
-    arrays = [
-        leaf
-        for leaf in jax.tree.leaves((params, args))
-        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
-    ]
-    meshes = [jax.typeof(leaf).sharding.mesh for leaf in arrays]
-    meshes.append(jax.sharding.get_abstract_mesh())
     return any(
         size > 1 and kind != AxisType.Manual
-        for mesh in meshes
+        for mesh in [*meshes_of((params, args)), jax.sharding.get_abstract_mesh()]
         if not mesh.empty
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )

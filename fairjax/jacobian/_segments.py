@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fairjax.jacobian._costs import platform_of
+
 
 class Blocks(NamedTuple):
     """Blocks of neighbours in an order of the examples.
@@ -138,8 +140,9 @@ def _blocks_at_once(contraction: Contraction, length: int) -> int:
 
     All that fit are the fastest on a GPU; on a CPU any number is equally fast.
     """
-    room = 2**26 if jax.default_backend() == "cpu" else 2**30
-    whole = sum(v.nbytes for v in (*contraction.operands, contraction.cotangent))
+    arrays = (*contraction.operands, contraction.cotangent)
+    room = 2**26 if platform_of(arrays) == "cpu" else 2**30
+    whole = sum(v.nbytes for v in arrays)
     share = length / contraction.cotangent.shape[contraction.axis]
     return max(int(room / max(whole * share, 1)), 1)
 

@@ -15,14 +15,15 @@ from fairjax.jacobian._jaxprs import largest_product, trace_flat
 from fairjax.jacobian._passes import SHARED, Pass, Segment, runs
 
 SIZES = Sizes(
-    objectives=3, examples=10, params=4, param_bytes=16.0, flops=1000.0, largest=100.0
+    objectives=3,
+    examples=10,
+    params=4,
+    param_bytes=16.0,
+    flops=1000.0,
+    largest=100.0,
+    # 20 FLOPs a byte; pulls in a batch cost 1.6, in a loop 1.05; windows .4.
+    machine=_costs.machine("cpu"),
 )
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(monkeypatch):
-    """20 FLOPs a byte; pulls in a batch cost 1.6, in a loop 1.05; windows .4."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
 
 
 def a_pass(*owners):
@@ -53,19 +54,17 @@ def test_costs_of_passes_by_hand():
         assert mixed == pytest.approx(5.82 + 1.6 + 0.048)
 
 
-def test_the_cheapest_general_strategy_fits_into_memory(monkeypatch):
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    # A row takes 3 · 100 + 16 bytes.
+    [(65 * 316.0, ("jacrev", 8)), (3 * 316.0, ("map", 3)), (1.0, ("map", 1))],
+)
+def test_the_cheapest_general_strategy_fits_into_memory(memory, expected):
     assert _costs.cheapest_general(SIZES) == ("pulls", 3)
     many = SIZES._replace(objectives=65)
     assert _costs.cheapest_general(many) == ("map", 8)
-    # A row takes 3 · 100 + 16 bytes.
-    cheap = _costs._MACHINES["cpu"]._replace(batched=1.0, memory=65 * 316.0)
-    monkeypatch.setitem(_costs._MACHINES, "cpu", cheap)
-    assert _costs.cheapest_general(many) == ("jacrev", 8)
-    less = cheap._replace(memory=3 * 316.0)
-    monkeypatch.setitem(_costs._MACHINES, "cpu", less)
-    assert _costs.cheapest_general(many) == ("map", 3)
-    monkeypatch.setitem(_costs._MACHINES, "cpu", less._replace(memory=1.0))
-    assert _costs.cheapest_general(many) == ("map", 1)
+    machine = many.machine._replace(batched=1.0, memory=memory)
+    assert _costs.cheapest_general(many._replace(machine=machine)) == expected
 
 
 def test_the_largest_product_of_nested_jaxprs():

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    NamedSharding,
+    PartitionSpec,
+)
 
 import fairjax
 from fairjax import losses
@@ -322,10 +328,21 @@ class TestChoice:
         assert explain(objectives(3))(jnp.array(1.0)).strategy == "pulls"
         assert explain(objectives(100))(jnp.array(1.0)).strategy == "map"
 
-    def test_the_device_decides_between_batches_and_chunks(self, monkeypatch):
-        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        plan = explain(lambda w: jnp.arange(100.0) * w)(jnp.array(1.0))
-        assert plan.strategy == "jacrev"
+    def test_the_device_decides_between_batches_and_chunks(self):
+        """Named by a type, by the mesh in scope, or else that of the arrays."""
+
+        def strategy(*args):
+            return explain(lambda w: jnp.arange(100.0) * w)(*args).strategy
+
+        gpu = AbstractDevice(device_kind="gpu", num_cores=None, platform="gpu")
+        mesh = AbstractMesh((1,), ("data",), abstract_device=gpu)
+        there = NamedSharding(mesh, PartitionSpec())
+        shape = jax.ShapeDtypeStruct((), jnp.float32, sharding=there)
+        assert strategy(shape) == "jacrev"
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert strategy(jax.ShapeDtypeStruct((), jnp.float32)) == "jacrev"
+        assert strategy(jax.ShapeDtypeStruct((), jnp.float32)) == "map"
+        assert strategy(jnp.array(1.0)) == "map"
 
     def test_a_loop_of_a_fixed_number_of_examples_is_pulled(self):
         def statistics(w, batch):
