@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from fairjax import jacobian
+from fairjax.gram import combine
 from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
 from fairjax.jacobian._separable_ops import CoupledError
@@ -49,11 +52,13 @@ def reconciled_value_and_grad(
       ``f(params, state, *args, **extra) -> (values [K], update [*param], new_state)``;
       with ``has_aux``, ``((values, aux), update, new_state)``. The state is the
       transformation's. The extra arguments reach the transformation, and with them
-      ``losses=values``.
+      ``losses=values``. A line search gets ``value``, ``grad`` and ``value_fn`` of the
+      mean of the objectives that are not masked.
 
     Raises:
-      ValueError: If a transformation is missing; if ``strategy`` is unknown; if
-        ``"fused"`` is not possible, with the reason; or as the parts raise it.
+      ValueError: If a transformation is missing, or returns stacked gradients; if
+        ``strategy`` is unknown; if ``"fused"`` is not possible, with the reason; or as
+        the parts raise it.
 
     Example:
       >>> import jax, jax.numpy as jnp, fairjax
@@ -172,10 +177,7 @@ class _Reconciled:
     def _by_rows(self, params, state, args, extra) -> tuple[Any, Params, Any]:
         values, rows = self._differentiate(params, *args)
         losses = values[0] if self._has_aux else values
-        extra = {"losses": losses} | extra
-        updates, state = self._transform.update(rows, state, params, **extra)
-        check_update(updates, params)
-        return values, updates, state
+        return values, *self._transformed(rows, losses, params, state, args, extra)
 
     def _by_factors(
         self, fused: Fused, params, state, args, extra
@@ -184,11 +186,47 @@ class _Reconciled:
         values, aux, factors = value_and_factors(
             self._objectives, fused, params, batch, running
         )
-        rows: Any = factors  # Optax declares arrays.
-        extra = {"losses": values} | extra
-        updates, state = self._transform.update(rows, state, params, **extra)
+        found = self._transformed(factors, values, params, state, args, extra)
+        return (values, aux) if self._has_aux else values, *found
+
+    def _transformed(
+        self, rows: Any, losses, params, state, args, extra
+    ) -> tuple[Params, Any]:
+        """Returns the update from stacked or factored rows, and the new state."""
+        extra = {"losses": losses} | extra
+        try:
+            updates, state = self._transform.update(rows, state, params, **extra)
+        except TypeError as error:
+            if "unexpected keyword argument" in str(error):
+                error.add_note(
+                    f"Every part of an optax.chain gets the arguments {sorted(extra)}. "
+                    "Wrap a part that refuses others: "
+                    "optax.GradientTransformation(part.init, part.update)."
+                )
+            if "value_fn" not in str(error):
+                raise
+            # A line search asks for them. Others are spared their tracing.
+            extra |= self._search(rows, losses, args, extra.get("mask"))
+            updates, state = self._transform.update(rows, state, params, **extra)
         check_update(updates, params)
-        return (values, aux) if self._has_aux else values, updates, state
+        return updates, state
+
+    def _search(self, rows: Any, losses, args, mask) -> dict[str, Any]:
+        """Makes a line search's arguments, for the mean of the objectives in use."""
+        used = jnp.ones(losses.shape) if mask is None else jnp.asarray(mask, float)
+        weights = used / jnp.maximum(used.sum(), 1)
+
+        def value_fn(params: Params, losses: Any = None, mask: Any = None) -> Array:
+            del losses, mask  # Optax refuses arguments that it cannot pass on.
+            found = self._objectives(params, *args)
+            return jnp.dot(weights, found[0] if self._has_aux else found)
+
+        grad = combine(weights, rows)
+        return {
+            "value": jnp.dot(weights, losses),
+            "grad": grad,
+            "value_fn": value_fn,
+        }
 
 
 def _as_one(objective_fn: Any, steps: tuple[Any, ...]) -> Any:

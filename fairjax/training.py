@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt
 
-from fairjax.gram import combine
-from fairjax.jacobian import Strategy, value_and_jacobian
 from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives
+from fairjax.reconciled import ReconciledStrategy, reconciled_value_and_grad
 from fairjax.stacked import check_update
 from fairjax.types import Batch, Jacobian, Params
 
@@ -112,9 +111,9 @@ def make_train_step(
     objectives: Callable[..., Any],
     transform: optax.GradientTransformation,
     *,
-    strategy: Strategy = "auto",
+    strategy: ReconciledStrategy = "auto",
 ) -> TrainStep:
-    """Makes a step: objectives → Jacobian → reconciler → optax chain → parameters.
+    """Makes a step: objectives → reconciled update → optax chain → parameters.
 
     Args:
       objectives: ``objectives(params, batch) -> values [K]``; or
@@ -122,9 +121,9 @@ def make_train_step(
       transform: A transformation of ``[K, *param]`` into ``[*param]``: a reconciler and
         the rest of its ``optax.chain``. The values reach the transformation as the
         extra argument ``losses``, and ``batch["objective_mask"]``, if present, as
-        ``mask``. A line search measures the mean of the objectives that are not masked,
-        along the reconciled update.
-      strategy: How to compute the Jacobian (:func:`fairjax.value_and_jacobian`).
+        ``mask``.
+      strategy: How to compute the update: as for
+        :func:`fairjax.reconciled_value_and_grad`.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective is
@@ -148,50 +147,18 @@ def make_train_step(
       (Array([0.], dtype=float32), Array([0., 4.], dtype=float32))
     """
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
-    differentiate = value_and_jacobian(objectives, strategy=strategy, has_aux=carries)
-    transform = optax.with_extra_args_support(transform)
+    update = reconciled_value_and_grad(
+        objectives, transform, strategy=strategy, has_aux=carries
+    )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         objective_state = state.objective_state
         args = (batch, objective_state) if carries else (batch,)
-        found, jacobian = differentiate(state.params, *args)
-        values, objective_state = found if carries else (found, objective_state)
-        mask = batch.get("objective_mask")
-
-        def update(**search: Any) -> tuple[Params, Any]:
-            return transform.update(
-                jacobian,
-                state.opt_state,
-                state.params,
-                losses=values,
-                mask=mask,
-                **search,
-            )
-
-        try:
-            updates, opt_state = update()
-        except TypeError as error:
-            if "unexpected keyword argument" in str(error):
-                error.add_note(
-                    "make_train_step gives every part of an optax.chain the arguments "
-                    "losses and mask. Wrap a part that refuses others: "
-                    "optax.GradientTransformation(part.init, part.update)."
-                )
-            if "value_fn" not in str(error):
-                raise
-            # A line search asks for them. Others are spared their tracing.
-            used = jnp.ones(values.shape) if mask is None else jnp.asarray(mask, float)
-            weights = used / jnp.maximum(used.sum(), 1)
-
-            def value_fn(params: Params, losses: Any = None, mask: Any = None) -> Array:
-                del losses, mask  # Optax refuses arguments that no part reads.
-                found = objectives(params, *args)
-                return jnp.dot(weights, found[0] if carries else found)
-
-            grad = combine(weights, jacobian)
-            updates, opt_state = update(
-                value=jnp.dot(weights, values), grad=grad, value_fn=value_fn
-            )
+        values, updates, opt_state = update(
+            state.params, state.opt_state, *args, mask=batch.get("objective_mask")
+        )
+        if carries:
+            values, objective_state = values
         return _stepped(state, updates, opt_state, objective_state, values)
 
     return step
@@ -255,7 +222,6 @@ def _stepped(
     state: TrainState, updates: Params, opt_state: Any, objective_state: Any, values
 ) -> tuple[TrainState, StepInfo]:
     """Returns the state after an update, and the step's output."""
-    check_update(updates, state.params)
     known = jnp.any(jnp.isfinite(values))
     params = jax.tree.map(
         lambda new, old: jnp.where(known, new, old),
