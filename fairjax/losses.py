@@ -190,7 +190,7 @@ def equalized_odds(
 
     Raises:
       ValueError: The partition does not have an attribute, or an option is unknown; or
-        the label's levels are fractions.
+        the label is a measurement, with more than ten levels and fractions among them.
 
     Example:
       The positives' rates are .2 and .8, the negatives' rates .1 and .1, with one
@@ -257,11 +257,15 @@ def tpr_parity(
     return _gap(by_label, statistic, penalty, reduction, temperature)
 
 
+# More levels, with fractions among them, are taken for a measurement.
+_MOST_CLASSES = 10
+
+
 def _check_classes(partition: Partition, label: str) -> None:
     """Checks that a label has classes, in which groups can be compared at all."""
     levels = partition.levels[partition.attributes.index(label)]
     fractions = [x for x in levels if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", display(x))]
-    if fractions:
+    if fractions and len(levels) > _MOST_CLASSES:
         raise ValueError(
             f"label {label!r} must hold classes; got {len(levels)} levels, with "
             f"fractions such as {display(fractions[0])}. Make classes of a measurement "

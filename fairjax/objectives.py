@@ -383,7 +383,7 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     """Returns the batch's weights ``[B]``, ones by default, and zero where masked.
 
     Raises:
-      ValueError: A weight is negative, where weights are not traced.
+      ValueError: A weight of an example in a cell is negative, where it is not traced.
 
     Example:
       >>> import jax.numpy as jnp
@@ -397,15 +397,15 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     else:
         # Weights may be integers; their sums and means are floats.
         weights = jnp.asarray(weights)
-        here = is_known(weights) and weights.is_fully_addressable
-        if here and (np.asarray(weights) < 0).any():
-            raise ValueError(
-                "weights must be 0 or more; got "
-                f"{np.asarray(weights).min()} at least once."
-            )
         weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
     mask = batch.get("mask")
-    return weights if mask is None else jnp.where(mask, weights, 0.0)
+    if mask is not None:
+        weights = jnp.where(mask, weights, 0.0)
+    if is_known((weights, batch["cells"])) and weights.is_fully_addressable:
+        read = np.asarray(weights)[np.asarray(batch["cells"]) >= 0]
+        if (read < 0).any():
+            raise ValueError(f"weights must be 0 or more; got {read.min()}.")
+    return weights
 
 
 def _sum_by_cell(

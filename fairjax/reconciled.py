@@ -34,7 +34,8 @@ def reconciled_value_and_grad(
     of the transformation. A reconciler reads gradients only through their Gram matrix
     :math:`G = J J^\top` and one combination :math:`J^\top w`. Strategy ``"fused"``
     computes both from the layers' inputs and cotangents, without storing the gradients
-    :math:`J` [K, P].
+    :math:`J` [K, P]. As under ``"cells"``, an example that is not finite concerns only
+    the objectives that read it; under other strategies it may spread to all.
 
     Args:
       objective_fn: As for :func:`fairjax.value_and_jacobian`.
@@ -53,7 +54,7 @@ def reconciled_value_and_grad(
       with ``has_aux``, ``((values, aux), update, new_state)``. The state is the
       transformation's. The extra arguments reach the transformation, and with them
       ``losses=values``. A line search gets ``value``, ``grad`` and ``value_fn`` of the
-      mean of the objectives that are not masked.
+      mean of the objectives that are finite and not masked.
 
     Raises:
       ValueError: If a transformation is missing, or returns stacked gradients; if
@@ -203,7 +204,7 @@ class _Reconciled:
                     "Wrap a part that refuses others: "
                     "optax.GradientTransformation(part.init, part.update)."
                 )
-            if "value_fn" not in str(error):
+            if "missing" not in str(error) or "'value'" not in str(error):
                 raise
             # A line search asks for them. Others are spared their tracing.
             extra |= self._search(rows, losses, args, extra.get("mask"))
@@ -213,20 +214,21 @@ class _Reconciled:
 
     def _search(self, rows: Any, losses, args, mask) -> dict[str, Any]:
         """Makes a line search's arguments, for the mean of the objectives in use."""
-        used = jnp.ones(losses.shape) if mask is None else jnp.asarray(mask, float)
+        used = jnp.isfinite(losses)
+        if mask is not None:
+            used &= jnp.asarray(mask, bool)
         weights = used / jnp.maximum(used.sum(), 1)
+
+        def mean(values: Array) -> Array:
+            return jnp.dot(weights, jnp.where(used, values, 0.0))
 
         def value_fn(params: Params, losses: Any = None, mask: Any = None) -> Array:
             del losses, mask  # Optax refuses arguments that it cannot pass on.
             found = self._objectives(params, *args)
-            return jnp.dot(weights, found[0] if self._has_aux else found)
+            return mean(found[0] if self._has_aux else found)
 
         grad = combine(weights, rows)
-        return {
-            "value": jnp.dot(weights, losses),
-            "grad": grad,
-            "value_fn": value_fn,
-        }
+        return {"value": mean(losses), "grad": grad, "value_fn": value_fn}
 
 
 def _as_one(objective_fn: Any, steps: tuple[Any, ...]) -> Any:

@@ -108,13 +108,6 @@ def check_rows(
     if isinstance(updates, FactoredRows):
         params = None
     leaves = jax.tree_util.tree_leaves_with_path(updates)
-    for path, leaf in leaves:
-        if not isinstance(leaf, FactoredRows) and jnp.iscomplexobj(leaf):
-            raise ValueError(
-                f"{what} must have real gradients; {_named(path, leaf)} and is of "
-                f"{jnp.result_type(leaf)}. Wrap the reconciler in "
-                "optax.contrib.split_real_and_imaginary."
-            )
     if rows != expected:
         raise ValueError(
             f"{what} was made for {expected} objectives; the gradients have {rows} "

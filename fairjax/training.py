@@ -44,7 +44,8 @@ class StepInfo(NamedTuple):
 
     Attributes:
       values: ``[K]``, the objectives before the step.
-      finite: Whether the updated parameters are all finite, and an objective was.
+      finite: Whether the updated parameters are all finite. Of several objectives, one
+        in use must be finite too.
     """
 
     values: Float[Array, " K"]
@@ -126,8 +127,8 @@ def make_train_step(
         :func:`fairjax.reconciled_value_and_grad`.
 
     Returns:
-      ``step(state, batch) -> (state, info)``, pure. A step in which no objective is
-      finite leaves the parameters as they are, whatever weight decay and momentum say.
+      ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
+      use is finite leaves the parameters as they are, whatever weight decay says.
 
     Raises:
       ValueError: At the step, if the transformation returns stacked gradients.
@@ -154,12 +155,19 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         objective_state = state.objective_state
         args = (batch, objective_state) if carries else (batch,)
+        mask = batch.get("objective_mask")
         values, updates, opt_state = update(
-            state.params, state.opt_state, *args, mask=batch.get("objective_mask")
+            state.params, state.opt_state, *args, mask=mask
         )
         if carries:
             values, objective_state = values
-        return _stepped(state, updates, opt_state, objective_state, values)
+        known = jnp.isfinite(values)
+        known = jnp.any(known if mask is None else known & jnp.asarray(mask, bool))
+        updates = jax.tree.map(
+            lambda leaf: jnp.where(known, leaf, jnp.zeros_like(leaf)), updates
+        )
+        state, info = _stepped(state, updates, opt_state, objective_state, values)
+        return state, info._replace(finite=info.finite & known)
 
     return step
 
@@ -222,15 +230,10 @@ def _stepped(
     state: TrainState, updates: Params, opt_state: Any, objective_state: Any, values
 ) -> tuple[TrainState, StepInfo]:
     """Returns the state after an update, and the step's output."""
-    known = jnp.any(jnp.isfinite(values))
-    params = jax.tree.map(
-        lambda new, old: jnp.where(known, new, old),
-        optax.apply_updates(state.params, updates),
-        state.params,
-    )
+    params = optax.apply_updates(state.params, updates)
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
     new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
-    return new, StepInfo(values, known & jnp.all(jnp.stack(leaves)))
+    return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
 
 
 def apply_gradients(state: Any, jacobian: Jacobian, **extra: Any) -> Any:

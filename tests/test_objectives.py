@@ -364,3 +364,5 @@ def test_statistics_are_a_dict():
 def test_negative_weights():
     with pytest.raises(ValueError, match=r"weights must be 0 or more; got -1\.0"):
         make()(jnp.array(2.0), BATCH | {"weights": jnp.array([1.0, -1, 0, 2])})
+    padded = {"weights": jnp.array([1.0, -1, 0, 2]), "mask": jnp.arange(4) != 1}
+    assert jnp.isfinite(make()(jnp.array(2.0), BATCH | padded)).all()

@@ -433,8 +433,10 @@ class TestPartsOfOptax:
                 optax.scale_by_zoom_linesearch(max_linesearch_steps=15),
                 marks=pytest.mark.slow,
             ),
+            # It asks for the value alone.
+            pytest.param(optax.scale_by_polyak(1.5), marks=pytest.mark.slow),
         ],
-        ids=["backtracking", "zoom"],
+        ids=["backtracking", "zoom", "polyak"],
     )
     def test_line_searches_lower_the_mean(self, search):
         """A whole step from w = 2 would end at 2 − 2 · 12: the search shortens it."""
@@ -450,14 +452,18 @@ class TestPartsOfOptax:
         # The mean, 2 w² − 2 w + 2, is lowest at 1/2, where it is 1.5.
         assert means[-1] < 1.6
 
-    def test_a_line_search_measures_the_objectives_that_are_not_masked(self):
+    @pytest.mark.parametrize("other", [5.0, -5.0], ids=["finite", "nan"])
+    def test_a_line_search_measures_the_objectives_that_are_not_masked(self, other):
         tx = optax.chain(
             fairjax.scalarize(num_objectives=2),
             optax.scale(-1.0),
             optax.scale_by_backtracking_linesearch(max_backtracking_steps=15),
         )
         state = training.init_state(jnp.array([2.0]), tx, key=0)
-        step = jax.jit(training.make_train_step(PULLS, tx))
+        both = {"left": PULLS.functions["left"]}
+        both["right"] = lambda w, batch: jnp.sum(jnp.log(other - w))
+        objectives = fairjax.stack_objectives(both)
+        step = jax.jit(training.make_train_step(objectives, tx))
         for _ in range(20):
             state, _ = step(state, {"objective_mask": jnp.array([True, False])})
         np.testing.assert_allclose(state.params, [-1.0], atol=0.1)
@@ -509,6 +515,10 @@ class TestPartsOfOptax:
         step = jax.jit(training.make_train_step(lambda w, b: w * b["x"], tx))
         state = training.init_state(jnp.ones(2), tx, key=0)
         stays, info = step(state, {"x": jnp.full(2, jnp.nan)})
+        np.testing.assert_array_equal(stays.params, state.params)
+        assert not bool(info.finite)
+        batch = {"x": jnp.array([jnp.nan, 1.0]), "objective_mask": jnp.arange(2) < 1}
+        stays, info = step(state, batch)
         np.testing.assert_array_equal(stays.params, state.params)
         assert not bool(info.finite)
         moves, info = step(state, {"x": jnp.array([jnp.nan, 1.0])})

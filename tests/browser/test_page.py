@@ -53,6 +53,8 @@ class Opened:
     def __init__(self, browser, address, **options):
         self.told, self.asked, self.dialogs = [], [], []
         self.context = browser.new_context(offline=True, **options)
+        # Beside other work, a browser may wait long for its turn.
+        self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.told.append(message.text))
         self.page.on("pageerror", lambda error: self.told.append(str(error)))
