@@ -110,8 +110,8 @@ def platform_of(values: PyTree) -> str:
     do not, it is that of concrete arrays, or the default one.
     """
     leaves = jax.tree.leaves(values)
-    for mesh in [*meshes_of(leaves), jax.sharding.get_abstract_mesh()]:
-        if not mesh.empty and mesh.abstract_device is not None:
+    for mesh in meshes_of(leaves):
+        if mesh.abstract_device is not None:
             return mesh.abstract_device.platform
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
@@ -120,12 +120,14 @@ def platform_of(values: PyTree) -> str:
 
 
 def meshes_of(values: PyTree) -> list[AbstractMesh]:
-    """Lists the meshes in the types of arrays, some of them empty."""
-    return [
+    """Lists the meshes in the types of arrays, and the mesh in scope."""
+    meshes = [
         jax.typeof(leaf).sharding.mesh
         for leaf in jax.tree.leaves(values)
         if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
     ]
+    meshes.append(jax.sharding.get_abstract_mesh())
+    return [mesh for mesh in meshes if not mesh.empty]
 
 
 def general_costs(sizes: Sizes) -> dict[str, float]:

@@ -224,8 +224,7 @@ def _is_sharded(params: Params, args: tuple[Any, ...]) -> bool:
     """Checks whether arrays may be sharded over devices, outside a manual region."""
     return any(
         size > 1 and kind != AxisType.Manual
-        for mesh in [*meshes_of((params, args)), jax.sharding.get_abstract_mesh()]
-        if not mesh.empty
+        for mesh in meshes_of((params, args))
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )
 

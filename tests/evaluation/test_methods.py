@@ -1,6 +1,7 @@
 """Methods compared on a cohort: tables by hand, folds, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,7 +172,7 @@ def test_a_cohort_has_groups_references_and_patients():
 def test_patients_exchange_all_attributes_and_keep_their_outcomes():
     sex = np.tile(["f", "f", "m", "m"], 20)
     made = evaluation.cohort(LABELS, {"site": SITES, "sex": sex}, intersections=True)
-    rows = jax.numpy.asarray(np.random.default_rng(0).permutation(80))
+    rows = jnp.asarray(np.random.default_rng(0).permutation(80))
     moved = made.exchanged(rows)
     np.testing.assert_array_equal(moved.labels, LABELS)
     site, person, both = (grouping.codes for grouping in moved.groupings)
