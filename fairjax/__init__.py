@@ -10,8 +10,10 @@ from fairjax.methods import *  # noqa: F403
 from fairjax.objectives import (
     CellFunction,
     CellObjectives,
+    OutputObjectives,
     RunningMeans,
     cell_objectives,
+    output_objectives,
     stack_objectives,
 )
 from fairjax.reconciled import reconciled_value_and_grad
@@ -29,6 +31,7 @@ __all__ = [
     "AccumulateState",
     "CellFunction",
     "CellObjectives",
+    "OutputObjectives",
     "Partition",
     "ReconcileState",
     "RunningMeans",
@@ -39,6 +42,7 @@ __all__ = [
     "gramian",
     "losses",
     "modulation",
+    "output_objectives",
     "partition",
     "per_label",
     "per_objective",

@@ -379,6 +379,69 @@ def stack_objectives(
     return StackedObjectives(dict(functions))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutputObjectives(StackedObjectives):
+    """Named objectives of examples' outputs; made by :func:`output_objectives`.
+
+    Example:
+      >>> import fairjax
+      >>> size = lambda scores, batch: (scores**2).sum()
+      >>> objectives = fairjax.output_objectives(lambda w, x: x * w, {"size": size})
+      >>> objectives.values(np.array([1.0, 2.0]), np.zeros(2)).tolist()
+      [5.0]
+    """
+
+    outputs_fn: Callable[..., Any]
+
+    def __call__(self, params: Params, *args: Any) -> Values:
+        """Returns the values ``[K]``."""
+        return self.values(self.outputs_fn(params, *args), *args)
+
+    def values(self, outputs: Any, *args: Any) -> Values:
+        """Returns the values ``[K]`` at the outputs.
+
+        Raises:
+          ValueError: A function does not return one number.
+        """
+        return super().__call__(outputs, *args)
+
+
+def output_objectives(
+    outputs_fn: Callable[..., Any], functions: Mapping[str, Callable[..., Array]]
+) -> OutputObjectives:
+    """Makes objectives that read a model through its outputs for each example.
+
+    A function of outputs may compare examples, as a soft AUC or a calibration error
+    does. Where the model treats examples one by one,
+    :func:`fairjax.reconciled_value_and_grad` computes the reconciled update from a
+    backward pass for each output (or each objective, if these are fewer).
+
+    Args:
+      outputs_fn: ``outputs_fn(params, *args) -> outputs``, a pytree of ``[B, ...]``
+        with one row for each example.
+      functions: name -> ``f(outputs, *args) -> []``, a differentiable function.
+
+    Raises:
+      ValueError: There are no functions.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> def ranking(scores, batch):  # One minus a smooth AUC.
+      ...     pairs = scores[batch["y"] == 1][:, None] - scores[batch["y"] == 0]
+      ...     return jnp.mean(1 / (1 + jnp.exp(pairs)))
+      >>> objectives = fairjax.output_objectives(
+      ...     lambda w, batch: batch["x"] @ w,
+      ...     {"ranking": ranking, "size": lambda scores, batch: jnp.mean(scores**2)},
+      ... )
+      >>> batch = {"x": jnp.array([[1.0], [1.0], [3.0]]), "y": np.array([0, 1, 1])}
+      >>> objectives(jnp.array([0.0]), batch)
+      Array([0.5, 0. ], dtype=float32)
+    """
+    if not functions:
+        raise ValueError("output_objectives needs at least one function.")
+    return OutputObjectives(dict(functions), outputs_fn)
+
+
 def example_weights(batch: Batch) -> Float[Array, " B"]:
     """Returns the batch's weights ``[B]``, ones by default, and zero where masked.
 

@@ -13,6 +13,7 @@ from fairjax.gram import combine
 from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
 from fairjax.jacobian._separable_ops import CoupledError
+from fairjax.objectives import CellObjectives
 from fairjax.reconcilers.core import Step, reconcile
 from fairjax.stacked import check_update
 from fairjax.types import Params, check_choice
@@ -44,8 +45,10 @@ def reconciled_value_and_grad(
         takes them, if the objectives are named.
       strategy: ``"fused"``, a strategy of :func:`fairjax.value_and_jacobian`, or
         ``"auto"`` for the cheapest by the cost model. ``"fused"`` must have
-        :class:`~fairjax.CellObjectives` whose statistics treat examples one by one,
-        outside loops with parameters. The transformation must read the gradients
+        :class:`~fairjax.CellObjectives` or :class:`~fairjax.OutputObjectives` whose
+        statistics or outputs treat examples one by one. Parameters may enter a
+        ``lax.scan`` over layers, which is unrolled, but no other loop. The
+        transformation must read the gradients
         through their Gram matrix alone, as most reconcilers do.
       has_aux: As for :func:`fairjax.value_and_jacobian`.
 
@@ -99,7 +102,7 @@ def explain(
       >>> both = fairjax.stack_objectives({"a": lambda w: w @ w, "b": lambda w: w[0]})
       >>> plan = fairjax.reconciled.explain(both, fairjax.mgda(num_objectives=2))
       >>> print(*plan(jnp.ones(2))[:2], sep=": ")
-      pulls: not fused: the objectives are not functions of cell means
+      pulls: not fused: the objectives are not functions of examples' outputs
     """
     return _Reconciled(objective_fn, steps, strategy, has_aux).explain
 
@@ -183,7 +186,9 @@ class _Reconciled:
     def _by_factors(
         self, fused: Fused, params, state, args, extra
     ) -> tuple[Any, Params, Any]:
-        batch, running = batch_and_running(self._objectives, args)
+        batch, running = args, None
+        if isinstance(self._objectives, CellObjectives):
+            batch, running = batch_and_running(self._objectives, args)
         values, aux, factors = value_and_factors(
             self._objectives, fused, params, batch, running
         )

@@ -9,15 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax.jacobian._jaxprs import matrix_flops, trace_flat
+from fairjax.jacobian._jaxprs import find_depths, flatten, matrix_flops
 from fairjax.jacobian._padded import check_any_size, group_length, padded_gradients
 from fairjax.jacobian._passes import SHARED, Pass, cell_order, readers, runs
 from fairjax.jacobian._segments import Blocks, capacities, mix
 from fairjax.jacobian._separability import analyse, kind_of
 from fairjax.jacobian._separable_ops import CoupledError, Kind
 from fairjax.jacobian._taps import Model, find_taps, linearize, vary
-from fairjax.objectives import CellObjectives, CellSums, RunningMeans, example_weights
+from fairjax.objectives import (
+    CellObjectives,
+    CellSums,
+    OutputObjectives,
+    RunningMeans,
+    example_weights,
+)
 from fairjax.types import Batch, Jacobian, Params, Values
+
+# The layers of a longer scan stay in their loop, which compiles sooner.
+_MOST_LAYERS = 64
 
 
 class Prepared(NamedTuple):
@@ -63,15 +72,8 @@ def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepare
         return per_example(objectives, params, structure.unflatten(leaves))
 
     params = vary_params(objectives, params)
-    closed = trace_flat(statistics, params, batch_leaves)
-    leaves = jax.tree.leaves(params)
-    kinds = [Kind(params=True)] * len(leaves) + [
-        Kind(0 if has_examples(leaf, size) else None) for leaf in batch_leaves
-    ]
-    analysis = analyse(closed.jaxpr, kinds, size)
-    for atom in closed.jaxpr.outvars:
-        if kind_of(atom, analysis.kinds).axis not in (0, None):
-            raise CoupledError("a statistic's axis is not that of the examples")
+    model = prove(statistics, params, batch_leaves, size)
+    analysis = model.analysis
     if analysis.opaque:
         if analysis.positional:
             raise CoupledError(
@@ -80,9 +82,66 @@ def prepare(objectives: CellObjectives, params: Params, batch: Batch) -> Prepare
             )
         length = group_length(size, objectives.num_cells)
         check_any_size(statistics, params, batch_leaves, size, length)
+    return Prepared(model, matrix_flops(model.closed.jaxpr))
+
+
+def prepare_outputs(
+    objectives: OutputObjectives, params: Params, args: tuple[Any, ...]
+) -> Model:
+    """Traces the outputs, and proves that they treat examples one by one.
+
+    Raises:
+      CoupledError: If the outputs combine examples, or the proof does not succeed.
+    """
+    leaves, structure = jax.tree.flatten(args)
+
+    def outputs(params, leaves):
+        return jax.tree.leaves(
+            objectives.outputs_fn(params, *structure.unflatten(leaves))
+        )
+
+    found = jax.eval_shape(outputs, params, leaves)
+    sizes = {jnp.shape(leaf)[:1] for leaf in found}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise CoupledError(
+            "the outputs do not all have one row for each example; their first axes "
+            f"are {sorted(sizes)}"
+        )
+    return prove(outputs, params, leaves, *sizes.pop())
+
+
+def prove(
+    outputs: Callable[[Params, list[Any]], Sequence[Array]],
+    params: Params,
+    batch_leaves: list[Any],
+    size: int,
+) -> Model:
+    """Traces ``outputs(params, batch_leaves)``, and proves the examples separate.
+
+    Raises:
+      CoupledError: If the outputs combine examples, or the proof does not succeed.
+    """
+    traced = jax.make_jaxpr(outputs)(params, batch_leaves)
+    count = len(jax.tree.leaves(params))
+    rows = [Kind(0 if has_examples(leaf, size) else None) for leaf in batch_leaves]
+    inputs = {var: i for i, var in enumerate(traced.jaxpr.invars[:count])}
+    depths = find_depths(traced.jaxpr, inputs, _MOST_LAYERS)
+
+    def analysed(depths):
+        closed = flatten(traced, depths=depths)
+        number = len(closed.jaxpr.invars) - len(rows)
+        kinds = [Kind(params=True)] * number + rows
+        return closed, number, analyse(closed.jaxpr, kinds, size)
+
+    closed, number, analysis = analysed(depths)
+    if analysis.opaque and depths:
+        depths = {}  # Other loops stay, so these may stay as well.
+        closed, number, analysis = analysed(depths)
+    for atom in closed.jaxpr.outvars:
+        if kind_of(atom, analysis.kinds).axis not in (0, None):
+            raise CoupledError("an output's first axis is not that of the examples")
     taps = () if analysis.opaque else find_taps(closed.jaxpr, analysis, size)
-    model = Model(closed, analysis, taps, len(leaves), size)
-    return Prepared(model, matrix_flops(closed.jaxpr))
+    return Model(closed, analysis, taps, number, size, depths)
 
 
 def value_and_jacobian(

@@ -45,12 +45,15 @@ from fairjax.jacobian._segments import (
 from fairjax.jacobian._separability import kind_of
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.jacobian._taps import Linearized, Model, linearize
-from fairjax.objectives import CellObjectives, RunningMeans
+from fairjax.objectives import CellObjectives, OutputObjectives, RunningMeans
 from fairjax.stacked import FactoredRows
 from fairjax.types import Batch, Gramian, Params, Values
 
-# More outputs for each example would need as many backward passes.
-_MOST_OUTPUTS = 16
+# The backward passes that a plan may have: one for each output of an example, or one
+# for each objective if these are fewer.
+_MOST_PASSES = 16
+# Rows that are computed at once.
+_ROWS_AT_ONCE = 8
 
 
 class Waist(NamedTuple):
@@ -146,11 +149,11 @@ class Block(NamedTuple):
     """Parameters that reach no other block's taps, and the way to their Gram matrix.
 
     Attributes:
-      leaves: Indices of the parameters' leaves.
+      leaves: Indices of the parameters, each layer of a scan counted.
       taps: Indices of the taps.
-      way: ``"ghost"``: inner products of examples, from a weight's factors; ``"sums"``:
-        rows as products of slopes and cotangents; ``"segments"``: rows of one block at
-        a time, each a sum over segments of the examples.
+      way: ``"ghost"``: inner products of examples, from a weight's factors; or the rows
+        of one block at a time: ``"rows"``, each a sum over all examples, or
+        ``"segments"``, from sums over segments of the examples.
       cost: FLOPs, with bytes moved in their place.
       product: The axes of the weight's matrix product, under ``"ghost"``.
     """
@@ -184,7 +187,8 @@ class Fused(NamedTuple):
 
     Attributes:
       waist: The model, split at its waist.
-      passes: The segments of examples that give rows.
+      passes: The segments of examples that give rows; none for objectives that are
+        not functions of cell means, and where objectives are fewer than outputs.
       order: An order of the cells for the passes.
       layout: The windows of each pass; see `windows`.
       blocks: The parameters, and the way to their Gram matrices.
@@ -200,13 +204,16 @@ class Fused(NamedTuple):
 
 
 def prepare_fused(
-    objectives: CellObjectives, model: Model, passes: Sequence[Pass], sizes: Sizes
+    objectives: CellObjectives | OutputObjectives,
+    model: Model,
+    passes: Sequence[Pass],
+    sizes: Sizes,
 ) -> Fused:
     """Plans the fused path.
 
     Args:
       objectives: The objectives.
-      model: Their statistics, proven to treat examples one by one.
+      model: Their statistics or outputs, proven to treat examples one by one.
       passes: The segments of examples that give rows.
       sizes: The sizes, and the device.
 
@@ -215,23 +222,30 @@ def prepare_fused(
     """
     if model.analysis.opaque:
         raise CoupledError("parameters enter a loop")
-    if objectives.axis_name is not None:
-        raise CoupledError("examples are spread over devices")
-    waist = find_waist(model)
-    if waist.outputs > _MOST_OUTPUTS:
-        raise CoupledError(f"each example has {waist.outputs} outputs")
-    order = cell_order(passes)
-    layout = [windows(one, order, objectives.cell_shares, model.size) for one in passes]
+    waist, count = find_waist(model), sizes.objectives
+    pulled = min(waist.outputs, count)
+    if pulled > _MOST_PASSES:
+        raise CoupledError(
+            f"each example has {waist.outputs} outputs, for {count} objectives"
+        )
+    order, layout = np.arange(0), []
+    # With fewer objectives than outputs, an example's values are the objectives' own.
+    passes = passes if pulled == waist.outputs else ()
+    if isinstance(objectives, CellObjectives):
+        if objectives.axis_name is not None:
+            raise CoupledError("examples are spread over devices")
+        if passes:
+            order, shares = cell_order(passes), objectives.cell_shares
+            layout = [windows(one, order, shares, model.size) for one in passes]
     padded = sum(sum(length for *_, length in p) or model.size for p in layout)
-    count = objectives.num_objectives
     mixed = count
-    if not are_rows(passes, count):
+    if passes and not are_rows(passes, count):
         mixed += sum(len(one.segments) for one in passes)
     blocks = [
-        _plan_block(model, leaves, taps, waist.outputs, padded, mixed, sizes)
+        _plan_block(model, leaves, taps, pulled, padded, mixed, sizes)
         for leaves, taps in _independent(model)
     ]
-    cost = 2 + waist.outputs + sum(block.cost for block in blocks) / sizes.forward
+    cost = 2 + pulled + sum(block.cost for block in blocks) / sizes.forward
     return Fused(waist, passes, order, layout, blocks, cost)
 
 
@@ -251,14 +265,20 @@ def _plan_block(
     if all(model.taps[i].met is None for i in taps):
         read = sum(math.prod(model.taps[i].shape) for i in taps)
         cost = outputs * (2 * count + traffic) * read + 2 * count * count * entries
-        return Block(leaves, taps, "sums", cost, None)
+        return Block(leaves, taps, "rows", cost, None)
     places = [(model.taps[i], jaxpr.eqns[model.taps[i].index or 0]) for i in taps]
     operands = [eqn.invars[1 - tap.operand] for tap, eqn in places]
-    moved = [math.prod(aval(a).shape) // model.size for a in operands]
-    moved += [math.prod(tap.shape) // model.size for tap, _ in places]
+    moved = sum(math.prod(aval(a).shape) for a in operands)
+    moved += sum(math.prod(tap.shape) for tap, _ in places)
     products = matrix_flops(jaxpr.replace(eqns=[eqn for _, eqn in places]))
-    rows = padded / model.size * products + 2 * count * mixed * entries
-    rows += traffic * (2 * padded * sum(moved) + 3 * count * entries)
+
+    def by_rows(examples: int, mixed: int) -> float:
+        cost = examples * (products + 2 * traffic * moved) / model.size
+        return cost + (2 * count * mixed + 3 * traffic * count) * entries
+
+    ways = {"rows": by_rows(count * model.size, count)}
+    if padded:
+        ways["segments"] = by_rows(padded, mixed)
     product = None
     if len(leaves) == len(taps) == 1:
         product = _product(model, leaves[0], taps[0])
@@ -267,11 +287,10 @@ def _plan_block(
         inner = math.prod(aval(operand).shape[d] for d in product.inner)
         outer = math.prod(tap.shape[d] for d in product.outer)
         pairs = (math.prod(tap.shape) // outer) ** 2
-        ghost = 2 * pairs * (inner + outputs**2 * outer)
-        ghost += traffic * pairs * (1 + 2 * outputs**2)
-        if ghost < rows:
-            return Block(leaves, taps, "ghost", ghost, product)
-    return Block(leaves, taps, "segments", rows, None)
+        ways["ghost"] = 2 * pairs * (inner + outputs**2 * outer)
+        ways["ghost"] += traffic * pairs * (1 + 2 * outputs**2)
+    way = min(ways, key=ways.__getitem__)
+    return Block(leaves, taps, way, ways[way], product if way == "ghost" else None)
 
 
 def _independent(model: Model) -> list[tuple[list[int], list[int]]]:
@@ -338,39 +357,89 @@ def _is_leaf(model: Model, atom: Any, leaf: int) -> bool:
 
 
 def value_and_factors(
-    objectives: CellObjectives,
+    objectives: CellObjectives | OutputObjectives,
     fused: Fused,
     params: Params,
-    batch: Batch,
+    batch: Any,
     running: RunningMeans | None,
 ) -> tuple[Values, RunningMeans | None, "Factors"]:
-    """Computes values, running means, and the Jacobian as factors."""
+    """Computes values, running means, and the Jacobian as factors.
+
+    For :class:`OutputObjectives`, ``batch`` are their arguments after the parameters.
+    """
     leaves, structure = jax.tree.flatten(params)
     rows = [jnp.asarray(row) for row in jax.tree.leaves(batch)]
     linear = linearize(fused.waist.trunk, leaves, rows)
-    outputs = fused.waist.head(rows, linear.outputs)
+
+    def head(values: Sequence[Array]) -> list[Array]:
+        return fused.waist.head(rows, values)
+
+    if isinstance(objectives, CellObjectives):
+        values, running, found = _slopes_of_cells(
+            objectives, fused, batch, running, linear.outputs, head
+        )
+    else:
+        structure_of = jax.tree.structure(
+            jax.eval_shape(objectives.outputs_fn, params, *batch)
+        )
+
+        def values_of(values: Sequence[Array]) -> Values:
+            return objectives.values(structure_of.unflatten(head(values)), *batch)
+
+        values, found = _slopes_of_outputs(values_of, linear.outputs)
+    slopes = found.slopes
+    if slopes.shape[-1] <= len(slopes):
+        pulled = [linear.pull(unit)[0] for unit in _units(linear.outputs)]
+    else:
+        # The objectives' own cotangents, each of slope 1 for its objective.
+        pulled = [linear.pull(_like(linear.outputs, row))[0] for row in slopes]
+        units = jnp.eye(len(slopes), dtype=slopes.dtype)
+        found = found._replace(slopes=jnp.repeat(units[:, None], slopes.shape[1], 1))
+    return values, running, Factors(fused, linear, structure, pulled, *found)
+
+
+class _Slopes(NamedTuple):
+    """The fields of :class:`Factors` that depend on the kind of the objectives."""
+
+    finite: Bool[Array, " B"]
+    broken: Bool[Array, " K"]
+    slopes: Float[Array, "K B R"]
+    pass_slopes: Sequence[Float[Array, "B R"]] = ()
+    pass_blocks: Sequence[Blocks | None] = ()
+    weights: Float[Array, "K S C"] | None = None
+
+
+def _slopes_of_cells(
+    objectives: CellObjectives,
+    fused: Fused,
+    batch: Batch,
+    running: RunningMeans | None,
+    values_at_waist: Sequence[Array],
+    head: Callable[[Sequence[Array]], list[Array]],
+) -> tuple[Values, RunningMeans | None, _Slopes]:
+    outputs = head(values_at_waist)
     by_name = dict(zip(objectives.statistics, outputs, strict=True))
     sums = objectives.cell_sums(by_name, batch)
     values, running, weights = values_and_weights(objectives, sums, running)
 
     # Derivatives of the objectives by each example's statistics, [K, S, B]. NaNs of an
     # example concern the objectives that read it, and no other.
-    arranged = arrange(objectives, batch, fused.order)
+    cells = fused.order if fused.passes else np.arange(objectives.num_cells)
+    arranged = arrange(objectives, batch, cells)
     read = weights[:, :, arranged.cells] * arranged.weights
     read = jnp.where(arranged.cells < 0, 0.0, read)
-    finite = _all_finite([*linear.outputs, *outputs])
+    finite = _all_finite([*values_at_waist, *outputs])
     broken = jnp.any(~jnp.isfinite(read) | ((read != 0) & ~finite), axis=(1, 2))
     weights = jnp.where(broken[:, None, None], 0.0, weights)
 
     # Derivatives of each statistic by the waist's values, [S, B, R].
-    safe = [select(finite, value, 0) for value in linear.outputs]
-    outputs, pull = jax.vjp(lambda values: fused.waist.head(rows, values), safe)
+    safe = [select(finite, value, 0) for value in values_at_waist]
+    outputs, pull = jax.vjp(head, safe)
     through = []
     for s in range(len(outputs)):
         unit = [jnp.zeros_like(output) for output in outputs]
         unit[s] = jnp.ones_like(outputs[s])
-        pulled = [value.reshape(len(value), -1) for value in pull(unit)[0]]
-        through.append(jnp.concatenate(pulled, axis=1))
+        through.append(_side_by_side(pull(unit)[0]))
     by_value = jnp.stack(through)
 
     def slopes(by_statistic: Float[Array, "... S B"]) -> Float[Array, "... B R"]:
@@ -382,19 +451,37 @@ def value_and_factors(
         of_passes.append(slopes(jnp.stack(cotangents(one, weights, arranged, outputs))))
         blocks.append(blocks_of(one, pieces, arranged))
     read = jnp.where(broken[:, None, None], 0.0, read)
-    factors = Factors(
-        fused=fused,
-        linear=linear,
-        structure=structure,
-        finite=finite,
-        broken=broken,
-        slopes=slopes(read),
-        pass_slopes=of_passes,
-        pass_blocks=blocks,
-        weights=weights,
-        pulled=[linear.pull(unit)[0] for unit in _units(linear.outputs)],
+    found = _Slopes(finite, broken, slopes(read), of_passes, blocks, weights)
+    return values, running, found
+
+
+def _slopes_of_outputs(
+    values_of: Callable[[Sequence[Array]], Values], values_at_waist: Sequence[Array]
+) -> tuple[Values, _Slopes]:
+    values, pull = jax.vjp(values_of, values_at_waist)
+    slopes = jax.vmap(lambda row: _side_by_side(pull(row)[0]))(
+        jnp.eye(len(values), dtype=values.dtype)
     )
-    return values, running, factors
+    finite = _all_finite(values_at_waist)
+    wrong = ~jnp.isfinite(slopes) | ((slopes != 0) & ~finite[:, None])
+    broken = jnp.any(wrong, axis=(1, 2))
+    clean = finite[:, None] & ~broken[:, None, None]
+    return values, _Slopes(finite, broken, jnp.where(clean, slopes, 0.0))
+
+
+def _side_by_side(values: Sequence[Array]) -> Float[Array, "B R"]:
+    """Returns the waist's values in one array."""
+    return jnp.concatenate([value.reshape(len(value), -1) for value in values], axis=1)
+
+
+def _like(values: Sequence[Array], row: Float[Array, "B R"]) -> list[Array]:
+    """Returns what :func:`_side_by_side` puts into one array, in the values' types."""
+    edges = np.cumsum([math.prod(value.shape[1:]) for value in values])[:-1]
+    parts = jnp.split(row, edges, axis=1)
+    return [
+        part.reshape(value.shape).astype(value.dtype)
+        for part, value in zip(parts, values, strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -405,25 +492,27 @@ class Factors(FactoredRows):
       fused: The plan.
       linear: The model up to the waist, at the parameters and the batch.
       structure: The structure of the parameters.
+      pulled: The cotangents of the taps for a unit of each value of the waist; or for
+        each objective, if these are fewer.
       finite: ``[B]``, the examples whose outputs are finite.
       broken: ``[K]``, the objectives that read another example.
-      slopes: ``[K, B, R]``, derivatives of the objectives by the waist's values.
+      slopes: ``[K, B, R]``, the objectives' factors of the cotangents: derivatives by
+        the waist's values.
       pass_slopes: ``[B, R]`` for each pass of segments.
       pass_blocks: The segments of each pass.
       weights: ``[K, S, C]``, derivatives of the objectives by cell sums.
-      pulled: For each value of the waist, the cotangents of the taps.
     """
 
     fused: Fused
     linear: Linearized
     structure: Any
+    pulled: Sequence[Sequence[Array]]
     finite: Bool[Array, " B"]
     broken: Bool[Array, " K"]
     slopes: Float[Array, "K B R"]
     pass_slopes: Sequence[Float[Array, "B R"]]
     pass_blocks: Sequence[Blocks | None]
-    weights: Float[Array, "K S C"]
-    pulled: Sequence[Sequence[Array]]
+    weights: Float[Array, "K S C"] | None
 
     @property
     def num_objectives(self) -> int:
@@ -460,17 +549,14 @@ class Factors(FactoredRows):
         slopes = jnp.where(weights[:, None, None] != 0, self.slopes, 0)
         slopes = jnp.einsum("k,kbr->br", weights, slopes, precision="highest")
         sums = [self._sum(i, slopes) for i in range(len(self.linear.model.taps))]
-        return self.structure.unflatten(self.linear.pull_params(sums)[0])
+        return self.structure.unflatten(self.linear.pull_params(sums))
 
     def _rows(self, block: Block) -> list[Array]:
         """Computes the rows ``[K, *param]`` of a block's parameters."""
         pull = jax.vmap(self.linear.pull_of(block.leaves, block.taps))
-        if block.way == "sums":
-            sums = [
-                jax.vmap(functools.partial(self._sum, i))(self.slopes)
-                for i in block.taps
-            ]
-            return pull(sums)
+        if block.way == "rows":
+            return pull([self._sums(i) for i in block.taps])
+        assert self.weights is not None
         parts = []
         for slopes, blocks in zip(self.pass_slopes, self.pass_blocks, strict=True):
             if blocks is None:
@@ -483,6 +569,19 @@ class Factors(FactoredRows):
             mix_parts(self.fused.passes, self.weights, leaf)
             for leaf in zip(*parts, strict=True)
         ]
+
+    def _sums(self, tap: int) -> Float[Array, "K ..."]:
+        """Computes the gradients of a tap's value for all objectives."""
+        one, index = (
+            functools.partial(self._sum, tap),
+            self.linear.model.taps[tap].index,
+        )
+        jaxpr = self.linear.model.closed.jaxpr
+        if index is not None and "conv" in jaxpr.eqns[index].primitive.name:
+            return jax.lax.map(one, self.slopes)  # Batched, they are slow on a CPU.
+        if len(self.slopes) <= _ROWS_AT_ONCE:
+            return jax.vmap(one)(self.slopes)
+        return jax.lax.map(one, self.slopes, batch_size=_ROWS_AT_ONCE)
 
     def _sum(self, tap: int, slopes: Float[Array, "B R"]) -> Array:
         """Computes the gradient of a tap's value for cotangents of the waist."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import (
     ClosedJaxpr,
     DebugInfo,
@@ -32,12 +33,61 @@ def trace_flat(
     equation, so that the derivative is kept, unless ``differentiable`` is False.
     """
     inlined = CALLS if differentiable else CALLS | CUSTOM_DERIVATIVES
-    closed = jax.make_jaxpr(function)(*args)
-    flat = jax.make_jaxpr(lambda *values: _inline(closed, values, inlined))(
+    return flatten(jax.make_jaxpr(function)(*args), inlined)
+
+
+def flatten(
+    closed: ClosedJaxpr,
+    inlined: frozenset[str] = CALLS,
+    depths: Mapping[int, int] | None = None,
+) -> ClosedJaxpr:
+    """Inlines calls, drops unused equations, and unrolls loops over layers.
+
+    Args:
+      closed: The jaxpr.
+      inlined: Names of the equations to inline.
+      depths: Index of an input -> its layers, which become inputs instead of it; as
+        :func:`find_depths` returns it.
+    """
+    depths, types = depths or {}, []
+    for i, var in enumerate(closed.jaxpr.invars):
         # Abstract values keep the mesh axes that the arguments vary over.
-        *(aval(var) for var in closed.jaxpr.invars)
-    )
-    return _without_unused(flat)
+        types += [_layer(aval(var))] * depths[i] if i in depths else [aval(var)]
+
+    def run(*given):
+        parts = iter(given)
+        values = [
+            _Layers(next(parts) for _ in range(depths[i]))
+            if i in depths
+            else next(parts)
+            for i in range(len(closed.jaxpr.invars))
+        ]
+        return [_whole(value) for value in _inline(closed, values, inlined)]
+
+    return _without_unused(jax.make_jaxpr(run)(*types))
+
+
+def find_depths(jaxpr: Jaxpr, inputs: Mapping[Var, int], most: int) -> dict[int, int]:
+    """Finds inputs that a scan reads one layer at a time, and their layers' number.
+
+    Args:
+      jaxpr: The jaxpr.
+      inputs: Its inputs in question, with the index to return for each.
+      most: More layers than these are left in their loop.
+    """
+    found: dict[int, int] = {}
+    for eqn in jaxpr.eqns:
+        # Of each operand, the index; None for others. A literal cannot be looked up.
+        at = [inputs.get(a) if isinstance(a, Var) else None for a in eqn.invars]
+        if eqn.primitive.name in CALLS:
+            inner = inner_jaxpr(eqn).jaxpr
+            passed = zip(inner.invars, at, strict=True)
+            passed = {var: i for var, i in passed if i is not None}
+            found |= find_depths(inner, passed, most)
+        elif eqn.primitive.name == "scan" and 0 < eqn.params["length"] <= most:
+            layers = at[sum(scan_parts(eqn)) :]
+            found |= {i: eqn.params["length"] for i in layers if i is not None}
+    return found
 
 
 def evaluate(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
@@ -112,12 +162,53 @@ def _inline(
     env.update(zip(jaxpr.invars, values, strict=True))
     for eqn in jaxpr.eqns:
         operands = [read(env, atom) for atom in eqn.invars]
+        layered = any(isinstance(value, _Layers) for value in operands)
         if eqn.primitive.name in inlined:
             results = _inline(inner_jaxpr(eqn), operands, inlined)
+        elif eqn.primitive.name == "scan" and layered:
+            results = _unroll(eqn, operands, inlined)
         else:
-            results = evaluate(eqn, operands)
+            results = evaluate(eqn, [_whole(value) for value in operands])
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(env, atom) for atom in jaxpr.outvars]
+
+
+class _Layers(tuple):
+    """The layers of an array: its rows along the first axis."""
+
+
+def _whole(value: Any) -> Any:
+    return jnp.stack(value) if isinstance(value, _Layers) else value
+
+
+def _layer(array: Any) -> Any:
+    """Returns the abstract value of one layer."""
+    return aval(jax.make_jaxpr(lambda x: x[0])(array).jaxpr.outvars[0])
+
+
+def _unroll(
+    eqn: JaxprEqn, operands: Sequence[Any], inlined: frozenset[str]
+) -> list[Any]:
+    """Evaluates a scan, one iteration after the other."""
+    consts, carried = scan_parts(eqn)
+    first = consts + carried
+    fixed = [_whole(value) for value in operands[:consts]]
+    state = [_whole(value) for value in operands[consts:first]]
+    order = range(eqn.params["length"])
+    results = []
+    for i in reversed(order) if eqn.params["reverse"] else order:
+        layer = [
+            x[i]
+            if isinstance(x, _Layers)
+            else jax.lax.index_in_dim(x, i, keepdims=False)
+            for x in operands[first:]
+        ]
+        found = _inline(eqn.params["jaxpr"], [*fixed, *state, *layer], inlined)
+        state = [_whole(value) for value in found[:carried]]
+        results.append([_whole(value) for value in found[carried:]])
+    if eqn.params["reverse"]:
+        results.reverse()
+    return [*state, *(jnp.stack(rows) for rows in zip(*results, strict=True))]
 
 
 def _without_unused(closed: ClosedJaxpr) -> ClosedJaxpr:

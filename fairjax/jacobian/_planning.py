@@ -23,7 +23,7 @@ from fairjax.jacobian._fused import Fused, prepare_fused
 from fairjax.jacobian._jaxprs import largest_product, matrix_flops
 from fairjax.jacobian._passes import Pass, cell_order, choose_passes, readers
 from fairjax.jacobian._separable_ops import CoupledError
-from fairjax.objectives import CellObjectives, RunningMeans
+from fairjax.objectives import CellObjectives, OutputObjectives, RunningMeans
 from fairjax.types import Batch, Params
 
 _DEFAULT_CHUNK = 8
@@ -148,20 +148,24 @@ def fuse(
     Raises:
       CoupledError: If the path is not possible, with the reason.
     """
-    if not isinstance(objective_fn, CellObjectives):
-        raise CoupledError("the objectives are not functions of cell means")
+    if not isinstance(objective_fn, CellObjectives | OutputObjectives):
+        raise CoupledError("the objectives are not functions of examples' outputs")
     if _is_sharded(params, args):
         raise CoupledError("arrays may be sharded over a mesh of several devices")
-    batch, _ = batch_and_running(objective_fn, args)
-    prepared = _cells.prepare(objective_fn, params, batch)
-    count = objective_fn.num_objectives
-    jaxpr = prepared.model.closed.jaxpr
-    sizes = _sizes(count, prepared.model.size, params, args, jaxpr)
-    passes, cells = _cheapest_passes(objective_fn, prepared, sizes)
-    fused = prepare_fused(objective_fn, prepared.model, passes, sizes)
-    costs = {**general_costs(sizes), "cells": cells}
+    count, passes, cells = objective_fn.num_objectives, (), {}
+    if isinstance(objective_fn, CellObjectives):
+        batch, _ = batch_and_running(objective_fn, args)
+        prepared = _cells.prepare(objective_fn, params, batch)
+        model = prepared.model
+        sizes = _sizes(count, model.size, params, args, model.closed.jaxpr)
+        passes, cells["cells"] = _cheapest_passes(objective_fn, prepared, sizes)
+    else:
+        model = _cells.prepare_outputs(objective_fn, params, args)
+        sizes = _sizes(count, model.size, params, args, model.closed.jaxpr)
+    fused = prepare_fused(objective_fn, model, passes, sizes)
     # Stored gradients are read for the Gram matrix, and for the combination.
     reading = gram_cost(sizes)
+    costs = {**general_costs(sizes), **cells}
     costs = {name: cost + reading for name, cost in costs.items()}
     return fused, {**costs, "fused": fused.cost}
 

@@ -54,8 +54,10 @@ class Model(NamedTuple):
       closed: Its flat jaxpr; inputs are the leaves of the parameters, then the batch's.
       analysis: What each value depends on.
       taps: Where parameters meet examples.
-      num_params: The number of parameter leaves.
+      num_params: The number of parameter leaves, each layer of a scan counted.
       size: The number of examples.
+      depths: Index of a parameter leaf that a scan reads -> the number of its layers,
+        which are inputs of the jaxpr instead of the leaf.
     """
 
     closed: ClosedJaxpr
@@ -63,6 +65,27 @@ class Model(NamedTuple):
     taps: tuple[Tap, ...]
     num_params: int
     size: int
+    depths: Mapping[int, int]
+
+    def split(self, leaves: Sequence[Array]) -> list[Array]:
+        """Returns the jaxpr's inputs of the parameters' leaves."""
+        parts: list[Array] = []
+        for i, leaf in enumerate(leaves):
+            layers = range(self.depths.get(i, 0))
+            parts += [jax.lax.index_in_dim(leaf, j, keepdims=False) for j in layers]
+            parts += [] if layers else [leaf]
+        return parts
+
+    def join(self, parts: Sequence[Array]) -> list[Array]:
+        """Returns the parameters' leaves of the jaxpr's inputs."""
+        rest = iter(parts)
+        leaves = self.num_params - sum(d - 1 for d in self.depths.values())
+        return [
+            jnp.stack([next(rest) for _ in range(self.depths[i])])
+            if i in self.depths
+            else next(rest)
+            for i in range(leaves)
+        ]
 
 
 class Linearized(NamedTuple):
@@ -76,8 +99,8 @@ class Linearized(NamedTuple):
       met: The operand that each weight is contracted with; None for a repeated value.
       values: The parameter-only value of each tap.
       pull_params: Cotangents of these values -> cotangents of the parameters.
-      pull_of: Indices of leaves and of taps -> the function from cotangents of the
-        taps' values to cotangents of the leaves.
+      pull_of: Indices of the jaxpr's inputs and of taps -> the function from cotangents
+        of the taps' values to cotangents of the inputs.
     """
 
     model: Model
@@ -111,7 +134,7 @@ class Linearized(NamedTuple):
             sums = [c.apply(c.operands, c.cotangent)[None] for c in contractions]
         else:
             sums = segment_gradients(contractions, blocks)
-        return jax.vmap(self.pull_params)(sums)[0]
+        return jax.vmap(self.pull_params)(sums)
 
     def contraction(self, i: int, cotangent: Array) -> Contraction:
         """Returns the gradient of a tap's value as a function of the examples."""
@@ -188,18 +211,22 @@ def linearize(
         env = evaluated(leaves)
         return [_narrow(tap, env, jaxpr) for tap in model.taps]
 
-    values, pull_params = jax.vjp(parameter_values, list(params))
-    constants = evaluated(params)
+    inputs = model.split(params)
+    values, pull_inputs = jax.vjp(parameter_values, inputs)
+    constants = evaluated(inputs)
+
+    def pull_params(cotangents):
+        return model.join(pull_inputs(cotangents)[0])
 
     def pull_of(leaves, taps):
         def chosen_values(chosen):
-            whole = list(params)
+            whole = list(inputs)
             for leaf, value in zip(leaves, chosen, strict=True):
                 whole[leaf] = value
             found = parameter_values(whole)
             return [found[i] for i in taps]
 
-        pull = jax.vjp(chosen_values, [params[leaf] for leaf in leaves])[1]
+        pull = jax.vjp(chosen_values, [inputs[leaf] for leaf in leaves])[1]
         return lambda cotangents: pull(cotangents)[0]
 
     def forward(taps):
