@@ -95,7 +95,7 @@ def explain(
 
     Returns:
       ``f(params, *args) -> Plan``. The arguments may be abstract
-      (``jax.ShapeDtypeStruct``).
+      (``jax.ShapeDtypeStruct``). ``print(plan)`` shows a table.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -137,19 +137,21 @@ class _Reconciled:
 
         jax.eval_shape(run, params, args)
         found = plans[-1]
-        if isinstance(found, jacobian.Plan):
+        if isinstance(found, jacobian.Plan) and found.strategy == "fused":
             return found
-        plan = jacobian.explain(
+        stored = jacobian.explain(
             self._objectives, strategy=self._stored, has_aux=self._has_aux
         )(params, *args)
-        return plan._replace(reason=found or plan.reason)
+        if isinstance(found, str):
+            return stored._replace(reason=found or stored.reason)
+        return found._replace(strategy=stored.strategy, chunk_size=stored.chunk_size)
 
     def _run(self, params, state, args, extra) -> tuple[Any, jacobian.Plan | str]:
         """Returns the result, and the plan; or the reason why the path is not fused."""
         if self._strategy not in ("auto", "fused"):
             return self._by_rows(params, state, args, extra), ""
         try:
-            fused, costs = fuse(self._objectives, params, args)
+            fused, plan = fuse(self._objectives, params, args)
         except CoupledError as error:
             if self._strategy == "fused":
                 raise ValueError(
@@ -157,9 +159,8 @@ class _Reconciled:
                     "strategy='auto' for the cheapest that is possible."
                 ) from error
             return self._by_rows(params, state, args, extra), f"not fused: {error}"
-        if self._strategy == "auto" and costs["fused"] > min(costs.values()):
-            reason = "not fused: stored gradients cost less"
-            return self._by_rows(params, state, args, extra), reason
+        if self._strategy == "auto" and plan.strategy != "fused":
+            return self._by_rows(params, state, args, extra), plan
         try:
             result = self._by_factors(fused, params, state, args, extra)
         except Exception as error:
@@ -171,12 +172,12 @@ class _Reconciled:
                     f"through their Gram matrix alone; got one that fails: {error}. "
                     "Choose strategy='auto' for others."
                 ) from error
-            reason = "not fused: the transformation reads more than the Gram matrix"
-            return result, reason
-        reason = "the Gram matrix and the update follow from the layers' factors"
+            return result, (
+                "not fused: the transformation reads more than the Gram matrix"
+            )
         if self._strategy == "fused":
-            reason, costs = "chosen by name", {}
-        return result, jacobian.Plan("fused", reason, costs, 1)
+            plan = jacobian.Plan("fused", "chosen by name", {}, 1)
+        return result, plan
 
     def _by_rows(self, params, state, args, extra) -> tuple[Any, Params, Any]:
         values, rows = self._differentiate(params, *args)

@@ -154,7 +154,8 @@ class Block(NamedTuple):
       way: ``"ghost"``: inner products of examples, from a weight's factors; or the rows
         of one block at a time: ``"rows"``, each a sum over all examples, or
         ``"segments"``, from sums over segments of the examples.
-      cost: FLOPs, with bytes moved in their place.
+      cost: FLOPs, with bytes moved in their place; one combination included.
+      entries: Numbers that are held for the Gram matrix at once.
       product: The axes of the weight's matrix product, under ``"ghost"``.
     """
 
@@ -162,6 +163,7 @@ class Block(NamedTuple):
     taps: Sequence[int]
     way: str
     cost: float
+    entries: int
     product: "Product | None"
 
 
@@ -193,6 +195,7 @@ class Fused(NamedTuple):
       layout: The windows of each pass; see `windows`.
       blocks: The parameters, and the way to their Gram matrices.
       cost: The cost of the Gram matrix and of one combination, in forward passes.
+      memory: Bytes of the cotangents, and of the largest block's rows.
     """
 
     waist: Waist
@@ -201,6 +204,7 @@ class Fused(NamedTuple):
     layout: Sequence[Sequence[tuple[int, int, int, int]]]
     blocks: Sequence[Block]
     cost: float
+    memory: float
 
 
 def prepare_fused(
@@ -246,7 +250,9 @@ def prepare_fused(
         for leaves, taps in _independent(model)
     ]
     cost = 2 + pulled + sum(block.cost for block in blocks) / sizes.forward
-    return Fused(waist, passes, order, layout, blocks, cost)
+    held = pulled * sum(math.prod(tap.shape) for tap in model.taps)
+    memory = 4.0 * (held + max(block.entries for block in blocks))
+    return Fused(waist, passes, order, layout, blocks, cost, memory)
 
 
 def _plan_block(
@@ -265,7 +271,7 @@ def _plan_block(
     if all(model.taps[i].met is None for i in taps):
         read = sum(math.prod(model.taps[i].shape) for i in taps)
         cost = outputs * (2 * count + traffic) * read + 2 * count * count * entries
-        return Block(leaves, taps, "rows", cost, None)
+        return Block(leaves, taps, "rows", cost, count * entries, None)
     places = [(model.taps[i], jaxpr.eqns[model.taps[i].index or 0]) for i in taps]
     operands = [eqn.invars[1 - tap.operand] for tap, eqn in places]
     moved = sum(math.prod(aval(a).shape) for a in operands)
@@ -279,6 +285,7 @@ def _plan_block(
     ways = {"rows": by_rows(count * model.size, count)}
     if padded:
         ways["segments"] = by_rows(padded, mixed)
+    held = {"rows": count * entries, "segments": mixed * entries}
     product = None
     if len(leaves) == len(taps) == 1:
         product = _product(model, leaves[0], taps[0])
@@ -289,8 +296,13 @@ def _plan_block(
         pairs = (math.prod(tap.shape) // outer) ** 2
         ways["ghost"] = 2 * pairs * (inner + outputs**2 * outer)
         ways["ghost"] += traffic * pairs * (1 + 2 * outputs**2)
+        held["ghost"] = pairs * (1 + outputs**2)
     way = min(ways, key=ways.__getitem__)
-    return Block(leaves, taps, way, ways[way], product if way == "ghost" else None)
+    # A combination reads the operands and the cotangents, and writes one gradient.
+    cost = ways[way] + traffic * (moved + entries)
+    return Block(
+        leaves, taps, way, cost, held[way], product if way == "ghost" else None
+    )
 
 
 def _independent(model: Model) -> list[tuple[list[int], list[int]]]:

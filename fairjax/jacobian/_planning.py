@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from fairjax.jacobian import _cells
 from fairjax.jacobian._costs import (
     Sizes,
     cells_cost,
+    cheapest,
     cheapest_general,
     general_costs,
     gram_cost,
@@ -32,18 +34,41 @@ _DEFAULT_CHUNK = 8
 class Plan(NamedTuple):
     """How a Jacobian is computed, and why; returned by :func:`explain`.
 
+    ``print(plan)`` shows a table.
+
     Attributes:
-      strategy: ``"jacrev"``, ``"pulls"``, ``"map"`` or ``"cells"``.
+      strategy: ``"jacrev"``, ``"pulls"``, ``"map"``, ``"cells"`` or ``"fused"``.
       reason: Why this strategy, in one sentence.
-      costs: strategy -> its estimated cost in forward passes. There is no ``"cells"``
-        where that strategy is not possible. Empty where the caller chose the strategy.
+      costs: strategy -> its estimated cost in forward passes, with bytes moved counted
+        as FLOPs. A strategy that is not possible is missing. Empty where the caller
+        chose the strategy.
       chunk_size: Rows at a time under ``"map"``.
+      memory: strategy -> estimated bytes of the gradients, or of what stands for them.
+
+    Example:
+      >>> print(Plan("pulls", "alone possible", {"pulls": 5.0}, 8, {"pulls": 2e6}))
+      strategy   forward passes   gradients (MB)
+      pulls *               5.0              2.0
+      * alone possible
     """
 
     strategy: str
     reason: str
     costs: Mapping[str, float]
     chunk_size: int
+    memory: Mapping[str, float] = MappingProxyType({})
+
+    def __str__(self) -> str:
+        """Returns a table of the strategies, the cheapest first."""
+        rows = [f"{'strategy':<10} {'forward passes':>14}   gradients (MB)"]
+        for name, cost in sorted(self.costs.items(), key=lambda pair: pair[1]):
+            mark = f"{name} *" if name == self.strategy else name
+            held = self.memory.get(name)
+            held = "" if held is None else f"{held / 1e6:.1f}"
+            rows.append(f"{mark:<10} {cost:>14.1f} {held:>16}")
+        if not self.costs:
+            rows.append(f"{self.strategy} *")
+        return "\n".join([*rows, f"* {self.reason}"])
 
 
 class Decision(NamedTuple):
@@ -106,11 +131,13 @@ def decide(
         return _general(sizes, "", chunk_size, params, args)
     passes, cost = _cheapest_passes(objective_fn, prepared, sizes)
     costs = {**general_costs(sizes), "cells": cost}
-    if cost > costs["pulls"]:
-        reason = "each objective by itself costs less than segments of examples"
+    if cheapest({name: costs[name] for name in ("pulls", "cells")}) == "pulls":
+        reason = "each objective by itself costs no more than segments of examples"
         return _general(sizes, reason, chunk_size, params, args, cells=cost)
     reason = f"{len(passes)} backward passes give all {sizes.objectives} objectives"
-    return Decision(Plan("cells", reason, costs, _DEFAULT_CHUNK), prepared, passes)
+    memory = _rows_memory(sizes, passes)
+    plan = Plan("cells", reason, costs, _DEFAULT_CHUNK, memory)
+    return Decision(plan, prepared, passes)
 
 
 def _decide_cells(
@@ -142,8 +169,10 @@ def _decide_cells(
 
 def fuse(
     objective_fn: Callable[..., Any], params: Params, args: tuple[Any, ...]
-) -> tuple[Fused, Mapping[str, float]]:
-    """Prepares the fused path, and returns the costs of all paths to an update.
+) -> tuple[Fused, Plan]:
+    """Prepares the fused path, and returns a plan with the costs of all paths.
+
+    The plan's strategy is the cheapest that the device has memory for.
 
     Raises:
       CoupledError: If the path is not possible, with the reason.
@@ -167,7 +196,27 @@ def fuse(
     reading = gram_cost(sizes)
     costs = {**general_costs(sizes), **cells}
     costs = {name: cost + reading for name, cost in costs.items()}
-    return fused, {**costs, "fused": fused.cost}
+    costs["fused"] = fused.cost
+    memory = {**_rows_memory(sizes, passes), "fused": fused.memory}
+    memory = {name: memory[name] for name in costs}
+    fitting = {
+        name: costs[name] for name in costs if memory[name] <= sizes.machine.memory
+    }
+    chosen = cheapest(fitting or costs)
+    reason = "the Gram matrix and the update follow from the layers' factors"
+    if chosen != "fused":
+        reason = "not fused: stored gradients cost no more"
+    return fused, Plan(chosen, reason, costs, 1, memory)
+
+
+def _rows_memory(sizes: Sizes, passes: tuple[Pass, ...]) -> dict[str, float]:
+    """Returns the bytes of stored gradients, under each strategy that stores them."""
+    count = sizes.objectives
+    memory = dict.fromkeys(general_costs(sizes), 1.0 * count * sizes.param_bytes)
+    held = count
+    if not _cells.are_rows(passes, count):
+        held += sum(len(one.segments) for one in passes)
+    return {**memory, "cells": 1.0 * held * sizes.param_bytes}
 
 
 def _general(
@@ -186,7 +235,8 @@ def _general(
     if _is_sharded(params, args):
         strategy = "pulls"
         reason = "on a mesh of several devices, the others would gather the batch"
-    return Decision(Plan(strategy, reason, costs, chunk_size or chunk))
+    memory = dict.fromkeys(costs, 1.0 * sizes.objectives * sizes.param_bytes)
+    return Decision(Plan(strategy, reason, costs, chunk_size or chunk, memory))
 
 
 def _cheapest_passes(
