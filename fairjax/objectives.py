@@ -392,9 +392,10 @@ class OutputObjectives(StackedObjectives):
     """
 
     outputs_fn: Callable[..., Any]
+    axis_name: str | None = None
 
     def __call__(self, params: Params, *args: Any) -> Values:
-        """Returns the values ``[K]``."""
+        """Returns the values ``[K]``, of this device's examples."""
         return self.values(self.outputs_fn(params, *args), *args)
 
     def values(self, outputs: Any, *args: Any) -> Values:
@@ -407,7 +408,10 @@ class OutputObjectives(StackedObjectives):
 
 
 def output_objectives(
-    outputs_fn: Callable[..., Any], functions: Mapping[str, Callable[..., Array]]
+    outputs_fn: Callable[..., Any],
+    functions: Mapping[str, Callable[..., Array]],
+    *,
+    axis_name: str | None = None,
 ) -> OutputObjectives:
     """Makes objectives that read a model through its outputs for each example.
 
@@ -420,6 +424,10 @@ def output_objectives(
       outputs_fn: ``outputs_fn(params, *args) -> outputs``, a pytree of ``[B, ...]``
         with one row for each example.
       functions: name -> ``f(outputs, *args) -> []``, a differentiable function.
+      axis_name: A mesh axis of ``shard_map`` that the examples are spread over. Then
+        :func:`fairjax.value_and_jacobian` gathers the outputs, and all arguments with
+        a row for each example that a function reads, so that the objectives are those
+        of the global batch.
 
     Raises:
       ValueError: There are no functions.
@@ -439,7 +447,7 @@ def output_objectives(
     """
     if not functions:
         raise ValueError("output_objectives needs at least one function.")
-    return OutputObjectives(dict(functions), outputs_fn)
+    return OutputObjectives(dict(functions), outputs_fn, axis_name)
 
 
 def example_weights(batch: Batch) -> Float[Array, " B"]:

@@ -1,5 +1,6 @@
 """Objectives and their reconciled update in one function, without stored gradients."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -10,9 +11,12 @@ from jaxtyping import Array
 
 from fairjax import jacobian
 from fairjax.gram import combine
+from fairjax.jacobian._cells import manual_axis
 from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
+from fairjax.jacobian._scattered import scatter
 from fairjax.jacobian._separable_ops import CoupledError
+from fairjax.jacobian.strategies import value_and_own_jacobian
 from fairjax.objectives import CellObjectives
 from fairjax.reconcilers.core import Step, reconcile
 from fairjax.stacked import check_update
@@ -117,8 +121,8 @@ class _Reconciled:
         self._transform = optax.with_extra_args_support(_as_one(objective_fn, steps))
         self._stored = strategy if strategy != "fused" else "auto"
         # Checks the options.
-        self._differentiate = jacobian.value_and_jacobian(
-            objective_fn, strategy=self._stored, has_aux=has_aux
+        self._differentiate = value_and_own_jacobian(
+            objective_fn, self._stored, has_aux
         )
 
     def update(
@@ -182,7 +186,15 @@ class _Reconciled:
     def _by_rows(self, params, state, args, extra) -> tuple[Any, Params, Any]:
         values, rows = self._differentiate(params, *args)
         losses = values[0] if self._has_aux else values
-        return values, *self._transformed(rows, losses, params, state, args, extra)
+        rest = losses, params, state, args, extra
+        axis = manual_axis(self._objectives)
+        if axis is not None:
+            with contextlib.suppress(Exception):
+                return values, *self._transformed(scatter(rows, axis), *rest)
+        # It reads more than the Gram matrix, or else raises the caller's error again.
+        if (axis := getattr(self._objectives, "axis_name", None)) is not None:
+            rows = jax.lax.psum(rows, axis)
+        return values, *self._transformed(rows, *rest)
 
     def _by_factors(
         self, fused: Fused, params, state, args, extra

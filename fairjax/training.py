@@ -4,16 +4,20 @@ Nothing in this module reads the disk, the clock or the host. A whole run is a f
 that ``jit`` compiles and ``vmap`` maps over seeds, folds and hyper-parameters.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt
 
+from fairjax.jacobian._cells import count_examples, has_examples
 from fairjax.keys import as_key
-from fairjax.objectives import CellObjectives
+from fairjax.objectives import CellObjectives, OutputObjectives
 from fairjax.reconciled import ReconciledStrategy, reconciled_value_and_grad
 from fairjax.stacked import check_update
 from fairjax.types import Batch, Jacobian, Params
@@ -113,6 +117,8 @@ def make_train_step(
     transform: optax.GradientTransformation,
     *,
     strategy: ReconciledStrategy = "auto",
+    mesh: Mesh | None = None,
+    data_axis: str | None = None,
 ) -> TrainStep:
     """Makes a step: objectives → reconciled update → optax chain → parameters.
 
@@ -125,13 +131,22 @@ def make_train_step(
         ``mask``.
       strategy: How to compute the update: as for
         :func:`fairjax.reconciled_value_and_grad`.
+      mesh: Devices over which each batch is spread, by ``jax.shard_map``. The state is
+        the same on all of them. No device holds the sums of all gradients: each sums
+        and combines its share of the parameters. The objectives must be made by
+        :func:`fairjax.cell_objectives` or :func:`fairjax.output_objectives`, and are
+        those of the global batch.
+      data_axis: The mesh axis for the examples; the only one by default. Other axes
+        stay automatic, for parameters that are sharded over them.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
       use is finite leaves the parameters as they are, whatever weight decay says.
 
     Raises:
-      ValueError: At the step, if the transformation returns stacked gradients.
+      ValueError: If the mesh has no such axis, or the objectives are of another kind.
+        At the step, if the mesh does not divide the batch, or if the transformation
+        returns stacked gradients.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -147,6 +162,8 @@ def make_train_step(
       >>> state.params, info.values
       (Array([0.], dtype=float32), Array([0., 4.], dtype=float32))
     """
+    if mesh is not None:
+        objectives, data_axis = _on_mesh(objectives, mesh, data_axis)
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     update = reconciled_value_and_grad(
         objectives, transform, strategy=strategy, has_aux=carries
@@ -169,7 +186,55 @@ def make_train_step(
         state, info = _stepped(state, updates, opt_state, objective_state, values)
         return state, info._replace(finite=info.finite & known)
 
-    return step
+    if mesh is None or data_axis is None:
+        return step
+    return _spread(step, objectives, mesh, data_axis)
+
+
+def _on_mesh(objectives: Any, mesh: Mesh, axis: str | None) -> tuple[Any, str]:
+    """Returns the objectives of a batch that is spread over an axis, and the axis."""
+    if not isinstance(objectives, CellObjectives | OutputObjectives):
+        raise ValueError(
+            "with a mesh, objectives must be made by fairjax.cell_objectives or "
+            f"fairjax.output_objectives; got {type(objectives).__name__}. Others are "
+            "not known to be means over examples: call jax.shard_map yourself."
+        )
+    if axis is None and len(mesh.axis_names) == 1:
+        axis = mesh.axis_names[0]
+    if axis not in mesh.axis_names:
+        raise ValueError(
+            f"data_axis must be an axis of the mesh, {mesh.axis_names}; got {axis!r}."
+        )
+    return dataclasses.replace(objectives, axis_name=axis), str(axis)
+
+
+def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainStep:
+    """Runs a step with each batch spread over a mesh axis."""
+
+    def spread(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        if isinstance(objectives, CellObjectives):
+            objectives.check_call(batch, state.objective_state or None)
+            size = len(batch["cells"])
+        else:
+            outputs = jax.eval_shape(objectives.outputs_fn, state.params, batch)
+            size = count_examples(jax.tree.leaves(outputs))
+        if size % mesh.shape[axis]:
+            raise ValueError(
+                f"the batch must divide among the {mesh.shape[axis]} devices of the "
+                f"mesh axis {axis!r}; got {size} examples. Drop some, or pad the batch "
+                "with examples that batch['mask'] marks as False."
+            )
+        specs = jax.tree.map(
+            lambda leaf: P(axis) if has_examples(leaf, size) else P(), dict(batch)
+        )
+        # Other axes stay automatic.
+        manual = frozenset((axis,)) if len(mesh.axis_names) > 1 else frozenset()
+        run = jax.shard_map(
+            step, mesh=mesh, in_specs=(P(), specs), out_specs=P(), axis_names=manual
+        )
+        return run(state, dict(batch))
+
+    return spread
 
 
 def make_loss_step(

@@ -100,14 +100,23 @@ def prepare_outputs(
             objectives.outputs_fn(params, *structure.unflatten(leaves))
         )
 
-    found = jax.eval_shape(outputs, params, leaves)
-    sizes = {jnp.shape(leaf)[:1] for leaf in found}
+    size = count_examples(jax.eval_shape(outputs, params, leaves))
+    return prove(outputs, params, leaves, size)
+
+
+def count_examples(outputs: Sequence[Any]) -> int:
+    """Returns the number of rows that all outputs have, one for each example.
+
+    Raises:
+      CoupledError: If the outputs' first axes differ, or they have none.
+    """
+    sizes = {jnp.shape(leaf)[:1] for leaf in outputs}
     if len(sizes) != 1 or sizes & {(), (0,)}:
         raise CoupledError(
             "the outputs do not all have one row for each example; their first axes "
             f"are {sorted(sizes)}"
         )
-    return prove(outputs, params, leaves, *sizes.pop())
+    return sizes.pop()[0]
 
 
 def prove(
@@ -152,7 +161,7 @@ def value_and_jacobian(
     batch: Batch,
     running: RunningMeans | None,
 ) -> tuple[Values, RunningMeans | None, Jacobian]:
-    """Computes values, running means and Jacobian of cell objectives."""
+    """Computes values, running means, and the Jacobian by this device's examples."""
     size = prepared.model.size
     cells = cell_order(passes)
     layout = [windows(p, cells, objectives.cell_shares, size) for p in passes]
@@ -168,8 +177,6 @@ def value_and_jacobian(
         pulled = cotangents(one, weights, arranged, outputs)
         parts.append(gradients(pulled, blocks_of(one, pieces, arranged)))
     jacobian = [mix_parts(passes, weights, leaf) for leaf in zip(*parts, strict=True)]
-    if objectives.axis_name is not None:
-        jacobian = jax.lax.psum(jacobian, objectives.axis_name)
     return values, running, structure.unflatten(jacobian)
 
 
@@ -290,15 +297,21 @@ def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arra
     return Arranged(order, jnp.where(live, given, -1), weights, edges)
 
 
-def vary_params(objectives: CellObjectives, params: Params) -> Params:
+def vary_params(
+    objectives: CellObjectives | OutputObjectives, params: Params
+) -> Params:
     """Marks parameters as varying between devices, so that gradients are not summed.
 
     Each gradient is summed once, when the Jacobian is complete.
     """
-    axis, mesh = objectives.axis_name, jax.sharding.get_abstract_mesh()
-    if axis is None or axis not in mesh.manual_axes:
-        return params
-    return vary(params, (axis,))
+    axis = manual_axis(objectives)
+    return params if axis is None else vary(params, (axis,))
+
+
+def manual_axis(objectives: Any) -> str | None:
+    """Returns the mesh axis that examples are spread over, within ``shard_map``."""
+    axis = getattr(objectives, "axis_name", None)
+    return axis if axis in jax.sharding.get_abstract_mesh().manual_axes else None
 
 
 def vary_like(value: Array, aval: Any) -> Array:

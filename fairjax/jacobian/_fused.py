@@ -235,12 +235,9 @@ def prepare_fused(
     order, layout = np.arange(0), []
     # With fewer objectives than outputs, an example's values are the objectives' own.
     passes = passes if pulled == waist.outputs else ()
-    if isinstance(objectives, CellObjectives):
-        if objectives.axis_name is not None:
-            raise CoupledError("examples are spread over devices")
-        if passes:
-            order, shares = cell_order(passes), objectives.cell_shares
-            layout = [windows(one, order, shares, model.size) for one in passes]
+    if passes and isinstance(objectives, CellObjectives):
+        order, shares = cell_order(passes), objectives.cell_shares
+        layout = [windows(one, order, shares, model.size) for one in passes]
     padded = sum(sum(length for *_, length in p) or model.size for p in layout)
     mixed = count
     if passes and not are_rows(passes, count):

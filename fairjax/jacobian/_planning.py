@@ -179,6 +179,8 @@ def fuse(
     """
     if not isinstance(objective_fn, CellObjectives | OutputObjectives):
         raise CoupledError("the objectives are not functions of examples' outputs")
+    if objective_fn.axis_name is not None:
+        raise CoupledError("examples are spread over devices")
     if _is_sharded(params, args):
         raise CoupledError("arrays may be sharded over a mesh of several devices")
     count, passes, cells = objective_fn.num_objectives, (), {}

@@ -24,7 +24,12 @@ from fairjax.jacobian._planning import (
     decide,
     split_aux,
 )
-from fairjax.objectives import CellObjectives, CellSums, RunningMeans
+from fairjax.objectives import (
+    CellObjectives,
+    CellSums,
+    OutputObjectives,
+    RunningMeans,
+)
 from fairjax.types import Batch, Jacobian, Params, Values, check_choice
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
@@ -88,6 +93,29 @@ def value_and_jacobian(
       >>> print(values, jacobian.tolist())
       [5. 3.] [[2.0, 4.0], [3.0, 0.0]]
     """
+    differentiate = value_and_own_jacobian(objective_fn, strategy, has_aux, chunk_size)
+    axis = getattr(objective_fn, "axis_name", None)
+
+    def call(params: Params, *args: Any) -> tuple[Any, Jacobian]:
+        values, jacobian = differentiate(params, *args)
+        if axis is not None:
+            jacobian = jax.lax.psum(jacobian, axis)
+        return values, jacobian
+
+    return call
+
+
+def value_and_own_jacobian(
+    objective_fn: Callable[..., Any],
+    strategy: str,
+    has_aux: bool,
+    chunk_size: int | None = None,
+) -> Callable[..., tuple[Any, Jacobian]]:
+    """As :func:`value_and_jacobian`, by this device's own examples.
+
+    The values are those of all devices, where the objectives have an ``axis_name``; the
+    Jacobian is to be summed over it.
+    """
     _check_options(objective_fn, strategy, has_aux, chunk_size)
 
     def call(params: Params, *args: Any) -> tuple[Any, Jacobian]:
@@ -104,8 +132,10 @@ def value_and_jacobian(
             pullback = _cell_pullback(objective_fn, params, batch, running)
             values, aux = pullback.values, pullback.aux
             jacobian = _pull_rows(pullback, plan)
-            if objective_fn.axis_name is not None:
-                jacobian = jax.lax.psum(jacobian, objective_fn.axis_name)
+        elif isinstance(objective_fn, OutputObjectives) and objective_fn.axis_name:
+            pullback = _output_pullback(objective_fn, params, args)
+            values, aux = pullback.values, None
+            jacobian = _pull_rows(pullback, plan)
         else:
             pullback = _plain_pullback(objective_fn, params, args, has_aux)
             values, aux = pullback.values, pullback.aux
@@ -194,6 +224,40 @@ def _cell_pullback(
         for name, row in rows.items()
     }
     return _Pullback(values, aux, cotangents, lambda row: pull(row)[0])
+
+
+def _output_pullback(
+    objectives: OutputObjectives, params: Params, args: tuple[Any, ...]
+) -> _Pullback:
+    """Prepares to pull rows of outputs back, for this device's examples only."""
+    axis = _cells.manual_axis(objectives)
+    if axis is None:
+        raise ValueError(
+            "objectives of outputs with an axis_name must be differentiated within "
+            f"jax.shard_map over that axis; {objectives.axis_name!r} is not one here."
+        )
+    varied = _cells.vary_params(objectives, params)
+    outputs, pull = jax.vjp(lambda params: objectives.outputs_fn(params, *args), varied)
+    size = _cells.count_examples(jax.tree.leaves(outputs))
+
+    def whole(leaf: Any) -> Any:
+        if not _cells.has_examples(leaf, size):
+            return leaf
+        return jax.lax.all_gather(leaf, axis, tiled=True, to="invarying")
+
+    def values_of(outputs: Any) -> Values:
+        return objectives.values(outputs, *jax.tree.map(whole, args))
+
+    values, back = jax.vjp(values_of, jax.tree.map(whole, outputs))
+    (slopes,) = jax.vmap(back)(jnp.eye(len(values), dtype=values.dtype))
+    start = jax.lax.axis_index(axis) * size
+
+    def own(slopes: Array, output: Array) -> Array:
+        mine = jax.lax.dynamic_slice_in_dim(slopes, start, size, axis=1)
+        return _cells.vary_like(mine, jax.typeof(output))
+
+    cotangents = jax.tree.map(own, slopes, outputs)
+    return _Pullback(values, None, cotangents, lambda row: pull(row)[0])
 
 
 def _pull_rows(pullback: _Pullback, plan: Plan) -> Jacobian:

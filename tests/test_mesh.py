@@ -1,0 +1,159 @@
+"""Train steps whose batch is spread over a mesh, against one device."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fairjax
+from fairjax import losses, training
+
+B, DEVICES = 32, 8
+RNG = np.random.default_rng(0)
+CELLS = fairjax.partition({"race": list("abcd")})
+PARAMS = {"w": RNG.normal(size=(5, 16)) / 2, "u": RNG.normal(size=16) / 4}
+RACE = RNG.choice(list("abcd"), B)
+BATCH = {
+    "x": RNG.normal(size=(B, 5)).astype(np.float32),
+    "y": RNG.integers(0, 2, B).astype(np.float32),
+    "cells": CELLS.encode({"race": RACE}),
+    "prior": np.float32(0.1),
+}
+
+
+def logits(params, batch):
+    return jnp.tanh(batch["x"] @ params["w"]) @ params["u"]
+
+
+def loss(z, y):
+    return jax.nn.softplus(z) - y * z
+
+
+def ranking(z, batch):
+    """One minus a smooth AUC, which compares examples of different devices."""
+    pairs = (batch["y"] > 0)[:, None] & (batch["y"] == 0)
+    return jnp.mean(jax.nn.sigmoid(z[None] - z[:, None]), where=pairs)
+
+
+def of_cells(**options):
+    return fairjax.cell_objectives(
+        lambda params, batch: {"loss": loss(logits(params, batch), batch["y"])},
+        CELLS,
+        {"task": losses.task(CELLS), **losses.group_risks(CELLS, "race")},
+        **options,
+    )
+
+
+def of_outputs():
+    return fairjax.output_objectives(
+        logits,
+        {
+            "task": lambda z, batch: loss(z, batch["y"]).mean(),
+            "ranking": ranking,
+            "mean": lambda z, batch: (z.mean() - batch["prior"]) ** 2,
+        },
+    )
+
+
+def mesh_of(*sizes, names=("data",)):
+    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def initial(objectives, transform, params=PARAMS):
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    return training.init_state(params, transform, key=0, objectives=objectives)
+
+
+def transform_of(objectives, reconciler=fairjax.upgrad):
+    return optax.chain(
+        reconciler(num_objectives=objectives.num_objectives), optax.adamw(1e-2)
+    )
+
+
+def on_the_wire(compiled):
+    """Bytes that collectives move: N for a share of N, 2 N for an all-reduce."""
+    total = 0.0
+    times = {"all-reduce": 2, "reduce-scatter": DEVICES, "all-gather": 1}
+    for line in compiled.as_text().splitlines():
+        found = re.search(rf"= (.*?) ({'|'.join(times)})(-start)?\(", line)
+        if found:
+            shapes = re.findall(r"(?:f|s|u)32\[([\d,]*)\]", found[1])
+            numbers = sum(np.prod([int(n) for n in s.split(",") if n]) for s in shapes)
+            total += 4 * numbers * times[found[2]]
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objectives", "reconciler"),
+    [
+        (of_cells(), fairjax.pcgrad),
+        (of_cells(decay=0.9), fairjax.mgda),
+        (of_cells(), fairjax.graddrop),
+        (of_outputs(), fairjax.pcgrad),
+    ],
+    ids=["cells", "running means", "stored rows", "outputs"],
+)
+def test_a_mesh_gives_the_step_of_one_device(objectives, reconciler):
+    transform = transform_of(objectives, reconciler)
+    state, batch = initial(objectives, transform), jax.tree.map(jnp.asarray, BATCH)
+    alone = jax.jit(training.make_train_step(objectives, transform))
+    spread = jax.jit(training.make_train_step(objectives, transform, mesh=mesh_of(8)))
+    found, expected = state, state
+    for _ in range(2):
+        found, info = spread(found, batch)
+        expected, one = alone(expected, batch)
+        np.testing.assert_allclose(info.values, one.values, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_parameters_stay_sharded_over_another_axis():
+    objectives = of_cells()
+    transform = transform_of(objectives)
+    mesh = mesh_of(4, 2, names=("data", "model"))
+    state, batch = initial(objectives, transform), jax.tree.map(jnp.asarray, BATCH)
+    expected, _ = jax.jit(training.make_train_step(objectives, transform))(state, batch)
+    columns = NamedSharding(mesh, P(None, "model"))
+    params = state.params | {"w": jax.device_put(state.params["w"], columns)}
+    step = training.make_train_step(objectives, transform, mesh=mesh, data_axis="data")
+    found, _ = jax.jit(step)(state._replace(params=params), batch)
+    for a, b in zip(
+        jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_no_device_receives_the_sums_of_all_gradients():
+    objectives = of_cells()
+    transform = transform_of(objectives)
+    state = initial(objectives, transform, {"w": np.ones((5, 512)), "u": np.ones(512)})
+    step = training.make_train_step(objectives, transform, mesh=mesh_of(8))
+    compiled = jax.jit(step).lower(state, jax.tree.map(jnp.asarray, BATCH)).compile()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    # A plain step sums one gradient, 2 P; the sums of K would be 2 K P.
+    assert on_the_wire(compiled) <= (objectives.num_objectives + 1.05) * size
+
+
+def test_errors_of_a_mesh_name_the_remedy():
+    objectives, mesh = of_cells(), mesh_of(8)
+    transform = transform_of(objectives)
+    state = initial(objectives, transform)
+    step = training.make_train_step(objectives, transform, mesh=mesh)
+    few = BATCH | {name: BATCH[name][:12] for name in ("x", "y", "cells")}
+    with pytest.raises(ValueError, match="divide among the 8 devices.*got 12"):
+        jax.eval_shape(step, state, few)
+    with pytest.raises(ValueError, match=r"axis of the mesh, \('data',\); got 'batch'"):
+        training.make_train_step(objectives, transform, mesh=mesh, data_axis="batch")
+    with pytest.raises(ValueError, match="got function. Others"):
+        training.make_train_step(lambda p, b: p, transform, mesh=mesh)
+    lost = fairjax.output_objectives(logits, {"mean": ranking}, axis_name="data")
+    with pytest.raises(ValueError, match="within jax.shard_map over that axis"):
+        fairjax.value_and_jacobian(lost)(PARAMS, BATCH)
