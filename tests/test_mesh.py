@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fairjax
-from fairjax import losses, training
+from fairjax import losses, models, training
 
 B, DEVICES = 32, 8
 RNG = np.random.default_rng(0)
@@ -134,7 +136,9 @@ def test_parameters_stay_sharded_over_another_axis():
 def test_no_device_receives_the_sums_of_all_gradients():
     objectives = of_cells()
     transform = transform_of(objectives)
-    state = initial(objectives, transform, {"w": np.ones((5, 512)), "u": np.ones(512)})
+    state = initial(
+        objectives, transform, {"w": np.ones((5, 4096)), "u": np.ones(4096)}
+    )
     step = training.make_train_step(objectives, transform, mesh=mesh_of(8))
     compiled = jax.jit(step).lower(state, jax.tree.map(jnp.asarray, BATCH)).compile()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
@@ -157,3 +161,48 @@ def test_errors_of_a_mesh_name_the_remedy():
     lost = fairjax.output_objectives(logits, {"mean": ranking}, axis_name="data")
     with pytest.raises(ValueError, match="within jax.shard_map over that axis"):
         fairjax.value_and_jacobian(lost)(PARAMS, BATCH)
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_compiles_ahead_of_time_for_a_tpu_pod(monkeypatch):
+    """On a CPU, for devices that are elsewhere."""
+    pytest.importorskip("libtpu", reason="could not import 'libtpu'")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    pod = topologies.get_topology_desc("v5e:2x4", platform="tpu")
+    mesh = Mesh(np.reshape(pod.devices, DEVICES), "data")
+
+    def make(key):
+        vit = models.ViT(32, 8, 64, 2, 4, rngs=nnx.Rngs(key))
+        head = nnx.Linear(64, 1, rngs=nnx.Rngs(key))
+        return nnx.split(nnx.Sequential(vit, head))
+
+    structure, params = nnx.eval_shape(lambda: make(0))
+    objectives = fairjax.cell_objectives(
+        lambda params, batch: {
+            "loss": loss(nnx.merge(structure, params)(batch["x"])[:, 0], batch["y"])
+        },
+        CELLS,
+        losses.group_risks(CELLS, "race"),
+    )
+    transform = transform_of(objectives, fairjax.pcgrad)
+    state = jax.eval_shape(
+        lambda params: training.init_state(params, transform, key=0), params
+    )
+    batch = {"x": np.zeros((64, 32, 32, 3)), "y": np.zeros(64), "cells": np.zeros(64)}
+
+    def there(tree, spec, dtype=None):
+        place = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, dtype or leaf.dtype, sharding=place
+            ),
+            tree,
+        )
+
+    batch = there(batch, P("data"), jnp.float32)
+    batch["cells"] = there(batch["cells"], P("data"), jnp.int32)
+    step = training.make_train_step(objectives, transform, mesh=mesh)
+    lowered = jax.jit(step, donate_argnums=0).lower(there(state, P()), batch)
+    compiled = lowered.compile({"exec_time_optimization_effort": -1.0})
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    assert on_the_wire(compiled) <= (objectives.num_objectives + 1.05) * size
