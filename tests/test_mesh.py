@@ -1,6 +1,12 @@
 """Train steps whose batch is spread over a mesh, against one device."""
 
+import json
+import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +167,40 @@ def test_errors_of_a_mesh_name_the_remedy():
     lost = fairjax.output_objectives(logits, {"mean": ranking}, axis_name="data")
     with pytest.raises(ValueError, match="within jax.shard_map over that axis"):
         fairjax.value_and_jacobian(lost)(PARAMS, BATCH)
+
+
+def run_processes(folder, number):
+    """The numbers that each of the processes prints, of eight devices in all."""
+    path = Path(__file__).with_name("mesh_worker.py")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = f"--xla_force_host_platform_device_count={DEVICES // number}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
+    environment["PYTHONPATH"] = str(path.parents[1])
+    running = []
+    for index in range(number):
+        cluster = [address, str(number), str(index)] if number > 1 else []
+        command = [sys.executable, str(path), str(folder), *cluster]
+        running.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
+    said = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * number
+    return [[np.array(x) for x in json.loads(text.splitlines()[-1])] for text in said]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_share_a_checkpoint(tmp_path):
+    (alone,) = run_processes(tmp_path / "alone", 1)
+    both = run_processes(tmp_path / "both", 2)
+    (resumed,) = run_processes(tmp_path / "both", 1)
+    for found in (*both, resumed):
+        for a, b in zip(found, alone, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
