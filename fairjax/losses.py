@@ -20,7 +20,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from fairjax._levels import display
 from fairjax.groups import Partition
@@ -255,6 +255,56 @@ def tpr_parity(
         positives = _group(partition, label, positive)
     by_label = (groups & positives)[None]
     return _gap(by_label, statistic, penalty, reduction, temperature)
+
+
+def cox_loss(
+    scores: Float[Array, " N"],
+    times: Real[Array | np.ndarray, " N"],
+    events: Bool[Array | np.ndarray, " N"] | Real[Array | np.ndarray, " N"],
+    *,
+    mask: Bool[Array | np.ndarray, " N"] | None = None,
+) -> Float[Array, ""]:
+    r"""Computes Cox's negative log partial likelihood per event, with Breslow's ties.
+
+    .. math:: L = -\frac{1}{\sum_i \delta_i} \sum_i \delta_i
+        \Bigl(z_i - \log \sum_{j:\, t_j \ge t_i} e^{z_j}\Bigr)
+
+    Unlike the other functions of this module, this is not a function of cell means,
+    because an event is compared with everyone at risk. One loss for each group, for
+    :func:`fairjax.stack_objectives`, masks the other groups, which then leave the risk
+    sets too.
+
+    Args:
+      scores: ``z [N]``, log hazard ratios.
+      times: ``t [N]``, times of the event or of censoring.
+      events: ``δ [N]``, whether the event occurred.
+      mask: ``[N]``; examples where the mask is False are left out.
+
+    Returns:
+      ``[]``, in float32 at least; 0 without events.
+
+    References:
+      Breslow, *Covariance analysis of censored survival data*, Biometrics, 1974.
+
+    Example:
+      Two are at risk at the first event, one at the second: log 2 over 2.
+
+      >>> import jax.numpy as jnp, fairjax
+      >>> loss = fairjax.losses.cox_loss(jnp.zeros(2), jnp.array([1, 2]), jnp.ones(2))
+      >>> print(loss.round(4))
+      0.3466
+    """
+    wide = jnp.promote_types(scores.dtype, jnp.float32)
+    mask = jnp.ones(len(scores), bool) if mask is None else jnp.asarray(mask, bool)
+    # Examples that are left out come last, so that no event's risk set reaches them.
+    scores = jnp.where(mask, scores, 0.0).astype(wide)
+    times = jnp.where(mask, times, -jnp.inf)
+    order = jnp.argsort(-times)
+    at_risk = jax.lax.cumlogsumexp(scores[order])
+    last = jnp.searchsorted(-times[order], -times, side="right") - 1
+    happened = (mask & (jnp.asarray(events) != 0)).astype(wide)
+    total = jnp.sum(happened * (at_risk[last] - scores))
+    return total / jnp.maximum(jnp.sum(happened), 1)
 
 
 # More levels, with fractions among them, are taken for a measurement.

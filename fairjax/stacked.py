@@ -212,6 +212,25 @@ def taking_part(
     return asked, finite
 
 
+def within_range(update: Params) -> tuple[Params, Bool[Array, ""]]:
+    """Returns an update, or zeros if its type cannot hold it, and whether it can.
+
+    Only types of a smaller range than the rows' norms are read, such as float16.
+
+    Example:
+      >>> within_range({"w": jnp.array([1.0, jnp.inf], jnp.float16)})
+      ({'w': Array([0., 0.], dtype=float16)}, Array(False, dtype=bool))
+    """
+    leaves = jax.tree.leaves(update)
+    narrow = [leaf for leaf in leaves if float(jnp.finfo(leaf.dtype).max) < 1e19]
+    held = jnp.ones((), bool)
+    for leaf in narrow:
+        held &= jnp.all(jnp.isfinite(leaf))
+    if narrow:
+        update = jax.tree.map(lambda leaf: jnp.where(held, leaf, 0), update)
+    return update, held
+
+
 def as_rows(values: Array, leaf: Array) -> Array:
     """Reshapes ``[K]`` to broadcast against a leaf ``[K, *param]``.
 

@@ -304,3 +304,67 @@ class TestErrors:
         for few in (risk[:10], np.arange(10)):
             cells = fairjax.partition({"stage": few, "site": ["a", "b"] * 5})
             assert losses.equalized_odds(cells, "site", label="stage").cells.all()
+
+
+class TestCox:
+    def draw(self, size=40):
+        """Features, times with ties, events, and a group; scores of .5 and −1."""
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(size, 2)).astype(np.float32)
+        times, events = rng.integers(1, 12, size), rng.random(size) < 0.6
+        return features, times, events, rng.random(size) < 0.5
+
+    @pytest.mark.oracle
+    def test_equals_statsmodels_in_each_group(self):
+        """The values and gradients of its likelihoods of the groups' rows alone."""
+        duration = pytest.importorskip("statsmodels.duration.hazard_regression")
+        features, times, events, group = self.draw()
+        weights = np.array([0.5, -1.0])
+
+        def loss(weights, mask):
+            return losses.cox_loss(features @ weights, times, events, mask=mask)
+
+        objectives = fairjax.stack_objectives(
+            {
+                "all": lambda w: losses.cox_loss(features @ w, times, events),
+                "a": lambda w: loss(w, group),
+                "b": lambda w: loss(w, ~group),
+            }
+        )
+        values, rows = fairjax.value_and_jacobian(objectives)(jnp.asarray(weights))
+        for k, rows_of in enumerate((np.ones_like(group), group, ~group)):
+            model = duration.PHReg(
+                times[rows_of],
+                features[rows_of].astype(np.float64),
+                status=events[rows_of],
+                ties="breslow",
+            )
+            number = events[rows_of].sum()
+            expected = -model.loglike(weights) / number
+            np.testing.assert_allclose(values[k], expected, rtol=1e-5)
+            expected = -model.score(weights) / number
+            np.testing.assert_allclose(rows[k], expected, rtol=1e-4, atol=1e-6)
+
+    def test_by_hand(self):
+        # At time 1 all three are at risk, at the tied time 2 the last two, twice.
+        scores, times = jnp.log(jnp.array([1.0, 2.0, 3.0])), jnp.array([1, 2, 2])
+        found = losses.cox_loss(scores, times, jnp.ones(3))
+        terms = np.log(6 / 1), np.log(5 / 2), np.log(5 / 3)
+        np.testing.assert_allclose(found, np.mean(terms), rtol=1e-6)
+
+    def test_without_events(self):
+        def loss(scores, mask):
+            events = jnp.array([0, 0, 1])
+            return losses.cox_loss(scores, jnp.arange(3), events, mask=mask)
+
+        scores, mask = jnp.array([1.0, 2.0, jnp.nan]), jnp.array([True, True, False])
+        found, gradient = jax.value_and_grad(loss)(scores, mask)
+        assert found == 0
+        np.testing.assert_array_equal(gradient, [0, 0, 0])
+
+    def test_only_the_order_of_times_counts(self):
+        features, times, events, group = self.draw()
+        scores = jnp.asarray(features[:, 0])
+        one = losses.cox_loss(scores, times, events, mask=group)
+        other = losses.cox_loss(scores + 3, times**2, events, mask=group)
+        np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -239,6 +239,25 @@ class TestExclusion:
         np.testing.assert_array_equal(update, np.ones(8))
         np.testing.assert_array_equal(state.nonfinite + state.zero, [0, 0, 0])
 
+    @pytest.mark.parametrize("make", [fairjax.pcgrad, fairjax.graddrop])
+    @pytest.mark.parametrize("largest", [30_000.0, 40_000.0])
+    def test_update_beyond_float16(self, make, largest):
+        """Twice 40,000 is above 65,504: as a row that overflows, but for all rows."""
+        rows = jnp.array([[largest, 1.0], [largest, 2.0]], jnp.float16)
+        transform = make(num_objectives=2)
+        update, state = transform.update(rows, transform.init(jnp.zeros(2)))
+        held = largest < 65_504 / 2
+        np.testing.assert_array_equal(update, [2 * largest, 3.0] if held else [0, 0])
+        np.testing.assert_array_equal(state.nonfinite, [0, 0] if held else [1, 1])
+        assert update.dtype == jnp.float16
+
+    def test_mean_of_large_float16_rows_is_held(self):
+        rows = jnp.array([[40_000.0], [60_000.0]], jnp.float16)
+        transform = fairjax.scalarize(num_objectives=2, reduction="mean")
+        update, state = transform.update(rows, transform.init(jnp.zeros(1)))
+        np.testing.assert_array_equal(update, jnp.float16(50_000))
+        np.testing.assert_array_equal(state.nonfinite, [0, 0])
+
     def test_counts_add_up(self):
         transform = fairjax.pcgrad(num_objectives=2)
         state = transform.init(jnp.zeros(2))

@@ -25,7 +25,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.gram import combine, gramian
 from fairjax.reconcilers._units import matmul
-from fairjax.stacked import FactoredRows, check_per_objective, check_rows
+from fairjax.stacked import (
+    FactoredRows,
+    check_per_objective,
+    check_rows,
+    within_range,
+)
 from fairjax.types import (
     Coefficients,
     Gramian,
@@ -88,7 +93,8 @@ class ReconcileState(NamedTuple):
       cosines: ``[K, K]``, cosines between the gradients; 0 where one is excluded.
       conflict_share: ``[]``, fraction of the pairs in use whose cosine is negative.
       nonfinite: ``[K]``, the number of updates that left an objective out because its
-        gradient or its loss, if passed, was not finite.
+        gradient or its loss, if passed, was not finite. An update beyond the range of
+        its type, such as float16, leaves out all objectives.
       zero: ``[K]``, the number of updates that left an objective out because its
         gradient was zero.
     """
@@ -372,8 +378,10 @@ def reconcile(
       steps, which ignore unknown arguments. Some steps need losses. An objective is
       left out if its mask is False, if its loss or gradient is not finite, or if its
       gradient is exactly zero; the state counts the last two causes. If all objectives
-      are left out, the update is zero. Squared norms are float32: gradients longer than
-      about 1e19 count as not finite, and gradients shorter than about 1e-19 as zero.
+      are left out, the update is zero. So is an update beyond the range of its type,
+      such as float16; it counts as not finite for all objectives. Squared norms are
+      float32: gradients longer than about 1e19 count as not finite, and gradients
+      shorter than about 1e-19 as zero.
 
     Raises:
       ValueError: There are no steps, or ``num_objectives`` is below 1. At the update:
@@ -449,16 +457,17 @@ def reconcile(
             steps, gram, state.steps, used, {"losses": losses, **extra}
         )
         cosines, conflict_share = _conflicts(gram, used)
+        update, held = within_range(combine(weights, updates))
         new_state = ReconcileState(
             steps=states,
-            weights=weights.astype(jnp.float32),
+            weights=jnp.where(held, weights, 0.0).astype(jnp.float32),
             norms=norms.astype(jnp.float32),
             cosines=cosines.astype(jnp.float32),
             conflict_share=conflict_share.astype(jnp.float32),
-            nonfinite=state.nonfinite + (asked & ~finite),
+            nonfinite=state.nonfinite + (asked & ~(finite & held)),
             zero=state.zero + (asked & (squares == 0)),
         )
-        return combine(weights, updates), new_state
+        return update, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

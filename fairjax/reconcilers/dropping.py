@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.keys import as_key
-from fairjax.stacked import as_rows, check_rows, taking_part
+from fairjax.stacked import as_rows, check_rows, taking_part, within_range
 from fairjax.types import Jacobian, Numbers, Params, Scalar, check_whole, is_known
 
 
@@ -22,7 +22,8 @@ class GradDropState(NamedTuple):
     Attributes:
       key_data: The data of the key from which the next signs are drawn.
       nonfinite: ``[K]``, the number of updates that left an objective out because its
-        gradient or its loss, if passed, was not finite.
+        gradient or its loss, if passed, was not finite; all of them for an update
+        beyond the range of its type, which is zero.
     """
 
     key_data: UInt[Array, " words"]
@@ -117,10 +118,9 @@ def graddrop(
         dropped = [
             _drop(leaf, used, kept, key) for leaf, key in zip(leaves, keys, strict=True)
         ]
-        state = GradDropState(
-            jax.random.key_data(after), state.nonfinite + (asked & ~finite)
-        )
-        return jax.tree.unflatten(tree, dropped), state
+        update, held = within_range(jax.tree.unflatten(tree, dropped))
+        counts = state.nonfinite + (asked & ~(finite & held))
+        return update, GradDropState(jax.random.key_data(after), counts)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -8,7 +8,7 @@ with a Gram matrix :math:`G`. The matrix may be singular and, rounded to float32
 have slightly negative eigenvalues.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,21 +27,26 @@ _PATIENCE = 6
 _EXACT = 8
 # From this step on, steps of degenerate problems are damped more.
 _EASY = 12
+# Most steps of each kind in a round, and in all rounds, of problems with one matrix.
+_GRADIENT_STEPS, _SPLITTING_STEPS, _MOST_STEPS = 200, 300, 1700
+# The penalty of the splitting: a smaller one finds short directions sooner, and others
+# later.
+_PENALTY = 0.003
 
 
 class NonnegativeQP(NamedTuple):
     """Solution of :func:`nonnegative_qp`.
 
     Attributes:
-      solution: ``z [K]``, ≥ 0.
-      residual: ``[]``, the greatest ``|min(z, G z + q)|``, divided by the greatest
-        ``|q|``.
-      iterations: ``[]``, number of Newton steps, at most 100.
+      solution: ``z [*batch, K]``, ≥ 0.
+      residual: ``[*batch]``, the greatest ``|min(z, G z + q)|``, divided by the
+        greatest ``|q|``.
+      iterations: ``[*batch]``, number of Newton steps, at most 100.
     """
 
-    solution: Float[Array, " K"]
-    residual: Float[Array, ""]
-    iterations: Int[Array, ""]
+    solution: Float[Array, "*batch K"]
+    residual: Float[Array, "*batch"]
+    iterations: Int[Array, "*batch"]
 
 
 class Rows(NamedTuple):
@@ -150,7 +155,7 @@ def nonnegative_qp(
         added = jnp.maximum(damping, floor) * identity
         free = (z > jnp.minimum(1e-3, residual)) | (w <= 0)
         system = jnp.where(free[:, None] & free[None, :], gramian + added, identity)
-        newton = _solve(system, jnp.where(free, -w, 0.0))
+        newton = _solve(system, jnp.where(free, -w, 0.0)[:, None])[:, 0]
         solved = jnp.all(jnp.isfinite(newton))
         direction = jnp.where(free, newton, -jnp.maximum(w, z))
         direction = jnp.where(solved, direction, 0.0)
@@ -188,15 +193,139 @@ def nonnegative_qp(
     return NonnegativeQP(last[6] * scale, last[7], last[0])
 
 
-def _solve(matrix: Array, vector: Array) -> Array:
-    """Solves a linear system; returns NaNs if the matrix is not positive definite."""
+@jax.jit
+def nonnegative_qps(
+    gramian: Float[Array, "K K"], linear: Float[Array, "N K"]
+) -> NonnegativeQP:
+    r"""Minimises :math:`\tfrac12 z^\top G z + q_n^\top z` over :math:`z \ge 0`, each n.
+
+    A Newton step of :func:`nonnegative_qp` factorizes a matrix for each problem. Here
+    all problems share one factorization, and a step is a product ``[N, K] [K, K]``.
+
+    The problems take accelerated projected gradient steps (FISTA, with restarts). If a
+    residual stays above 8 units of rounding, all problems take steps of an operator
+    splitting (ADMM), which finds combinations of rows that nearly cancel each other,
+    and then gradient steps again. A problem keeps the best of its solutions. After
+    three rounds, a problem whose residual is above 100 units takes Newton steps.
+
+    Args:
+      gramian: ``G [K, K]`` as in :func:`nonnegative_qp`. In float64 few problems reach
+        8 units, and most take Newton steps.
+      linear: ``q [N, K]``, each with a minimum.
+
+    Returns:
+      ``z [N, K]``, the residuals ``[N]``, and ``[N]`` times the number of steps that
+      all problems took, at most 1,700; Newton steps are not counted.
+
+    References:
+      Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear
+      inverse problems*, SIAM J. Imaging Sciences, 2009; O'Donoghue and Candès,
+      *Adaptive restart for accelerated gradient schemes*, Foundations of Computational
+      Mathematics, 2015; Boyd et al., *Distributed optimization and statistical learning
+      via the alternating direction method of multipliers*, 2011.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram = jnp.array([[1.0, -0.5], [-0.5, 1.0]])
+      >>> linear = jnp.array([[1.0, -0.5], [0.0, -0.75]])
+      >>> nonnegative_qps(gram, linear).solution.round(3)
+      Array([[0. , 0.5],
+             [0.5, 1. ]], dtype=float32)
+    """
+    unit = jnp.finfo(gramian.dtype).eps
+    scale = jnp.max(jnp.abs(linear), axis=1, keepdims=True)
+    scale = jnp.where(scale > 0, scale, 1.0)
+    linear = linear / scale
+    steepest = _eigenvalue_bound(gramian)
+
+    def gradient(z: Array) -> Array:
+        return matmul(z, gramian) + linear
+
+    def errors(z: Array) -> Array:
+        return jnp.max(jnp.abs(jnp.minimum(z, gradient(z))), axis=1)
+
+    def descend(start: Array) -> tuple[Array, Array]:
+        def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+            count, z, ahead, weight, _ = carry
+            after = jnp.maximum(ahead - gradient(ahead) / steepest, 0.0)
+            # A restart where the momentum points uphill.
+            uphill = jnp.sum((ahead - after) * (after - z), axis=1, keepdims=True) > 0
+            weight = jnp.where(uphill, 1.0, weight)
+            heavier = (1 + jnp.sqrt(1 + 4 * weight**2)) / 2
+            move = jnp.max(jnp.abs(after - ahead))
+            ahead = after + (weight - 1) / heavier * (after - z)
+            return count + 1, after, ahead, heavier, move
+
+        def unfinished(carry: tuple[Array, ...]) -> Array:
+            return (carry[-1] * steepest > 2 * unit) & (carry[0] < _GRADIENT_STEPS)
+
+        first = jnp.zeros((), jnp.int32), start, start, jnp.ones_like(scale)
+        infinite = jnp.full((), jnp.inf, scale.dtype)
+        count, z, *_ = jax.lax.while_loop(unfinished, step, (*first, infinite))
+        return z, count
+
+    def split(start: Array) -> Array:
+        identity = jnp.eye(len(gramian), dtype=gramian.dtype)
+        inverse = _solve(gramian + _PENALTY * identity, identity)
+
+        def step(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            z, dual = carry
+            # From the residual of z, so that the inverse's rounding does not matter.
+            move = matmul(gradient(z) + _PENALTY * dual, inverse)
+            relaxed = z + dual - 1.6 * move
+            after = jnp.maximum(relaxed, 0.0)
+            return after, relaxed - after
+
+        dual = -jnp.maximum(gradient(start), 0.0) / _PENALTY
+        return jax.lax.fori_loop(0, _SPLITTING_STEPS, step, (start, dual))[0]
+
+    def again(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        count, z, residual = carry
+        other, steps = descend(split(z))
+        error = errors(other)
+        z = jnp.where((error < residual)[:, None], other, z)
+        count = count + _SPLITTING_STEPS + steps
+        return count, z, jnp.minimum(error, residual)
+
+    def unsolved(carry: tuple[Array, ...]) -> Array:
+        count, _, residual = carry
+        enough = jnp.where(count <= _GRADIENT_STEPS, 8 * unit, 100 * unit)
+        return (jnp.max(residual) > enough) & (count < _MOST_STEPS)
+
+    def finish(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        z, residual, left = carry
+        worst = jnp.argmax(jnp.where(left, residual, -1.0))
+        found = nonnegative_qp(gramian, linear[worst], z[worst])
+        better = found.residual < residual[worst]
+        z = z.at[worst].set(jnp.where(better, found.solution, z[worst]))
+        residual = residual.at[worst].min(found.residual)
+        return z, residual, left.at[worst].set(False)
+
+    z, count = descend(jnp.zeros_like(linear))
+    count, z, residual = jax.lax.while_loop(unsolved, again, (count, z, errors(z)))
+    first = z, residual, residual > 100 * unit
+    z, residual, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), finish, first)
+    return NonnegativeQP(z * scale, residual, jnp.full_like(residual, count, jnp.int32))
+
+
+def _eigenvalue_bound(matrix: Array) -> Array:
+    """Bounds the greatest eigenvalue by the 32nd root of the Frobenius norm of G³²."""
+    norm = jnp.linalg.norm(matrix)
+    bound = norm
+    for squarings in range(1, 6):
+        matrix = matmul(matrix / norm, matrix / norm)
+        norm = jnp.linalg.norm(matrix)
+        bound = bound * norm ** (0.5**squarings)
+    return bound
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solves linear systems; returns NaNs if the matrix is not positive definite."""
     factor = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-    half = jax.lax.linalg.triangular_solve(
-        factor, vector[:, None], left_side=True, lower=True
-    )
+    half = jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
     return jax.lax.linalg.triangular_solve(
         factor, half, left_side=True, lower=True, transpose_a=True
-    )[:, 0]
+    )
 
 
 def _slice_bits(size: int, dtype: np.dtype) -> int:

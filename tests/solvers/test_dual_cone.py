@@ -12,7 +12,12 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
 from fairjax import solvers, steps
-from fairjax.reconcilers.quadratic import MAX_ITERATIONS
+from fairjax.reconcilers.quadratic import (
+    MAX_ITERATIONS,
+    nonnegative_qp,
+    nonnegative_qps,
+    scale_rows,
+)
 
 # How many matrices of each kind for each number of rows.
 COUNTS = {1: 4, 2: 22, 3: 22, 8: 24, 32: 16, 128: 4}
@@ -240,18 +245,25 @@ def test_float64_has_no_such_limit(size):
         assert error < 1e-6 * np.linalg.norm(rows.T @ given)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["random", "one_sum", "all_conflicting", "scaled"])
-def test_every_row_projected_at_128(kind):
-    """As UPGrad does, all side by side."""
-    rows = KINDS[kind](np.random.default_rng(0), 128)
-    solved = project(gram_of(rows), np.eye(128, dtype=np.float32))
-    assert np.asarray(solved.residual).max() < 1e-6
-    assert np.asarray(solved.iterations).max() <= 12
+# Most steps that all problems of a kind share: each is one product of K×K matrices.
+STEPS = {"random": 100, "half_rank": 200, "all_conflicting": 200, "near_opposite": 700}
+
+
+@pytest.mark.parametrize("size", [64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", STEPS)
+def test_every_row_projected_in_shared_steps(kind, size):
+    """As UPGrad does: the work is bounded, and no problem factorizes a matrix."""
+    rows = KINDS[kind](np.random.default_rng(0), size)
+    gram, wanted = gram_of(rows), np.eye(size, dtype=np.float32)
+    solved = project(gram, wanted)
+    assert np.asarray(solved.residual).max() < 2e-6
+    assert len(set(solved.iterations.tolist())) == 1
+    assert solved.iterations[0] <= STEPS[kind]
+    columns = factor_of(gram) if kind in ROUNDED else rows.T
     weights = np.asarray(solved.weights, np.float64)
-    for row in range(0, 128, 16):
-        error = rows.T @ weights[row] - reference(rows.T, np.eye(128)[row])
-        assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(rows[row])
+    for row in range(0, size, size // 8):
+        error = columns @ weights[row] - reference(columns, np.eye(size)[row])
+        assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(columns[:, row])
 
 
 def test_by_hand():
@@ -287,6 +299,16 @@ def test_no_minimum_is_not_silent():
     assert found.iterations == MAX_ITERATIONS
 
 
+@pytest.mark.slow
+def test_newton_steps_finish_what_shared_steps_leave():
+    """Shared steps come nowhere near the rounding of float64."""
+    with jax.enable_x64(True):
+        rows = pairs(-1, 1e-4, np.random.default_rng(8), 8)
+        scaled = scale_rows(jnp.asarray(rows @ rows.T))
+        found = nonnegative_qps(scaled.gramian, scaled.gramian)
+        assert found.residual.max() < 1e-14
+
+
 # Whole numbers: zero, equal and opposite rows are frequent.
 matrices = hnp.arrays(np.float32, (3, 4), elements=st.integers(-6, 6))
 
@@ -304,6 +326,17 @@ def test_kkt_conditions(rows):
         assert (raised[used] >= 0).all()
         assert (slack >= -2e-3 * scale).all()
         assert (np.minimum(raised[used], slack[used] / scale) <= 2e-3).all()
+
+
+@hypothesis.given(matrices)
+def test_shared_steps_find_what_newton_steps_find(rows):
+    scaled = scale_rows(jnp.asarray(rows @ rows.T))
+    linear = jnp.where(scaled.used, scaled.gramian, 0.0)
+    shared = np.asarray(nonnegative_qps(scaled.gramian, linear).solution)
+    alone = np.asarray(jax.vmap(nonnegative_qp, (None, 0))(scaled.gramian, linear)[0])
+    assert (shared >= 0).all()
+    columns = rows.T / np.asarray(scaled.scales)
+    np.testing.assert_allclose(columns @ shared.T, columns @ alone.T, atol=2e-3)
 
 
 @hypothesis.given(matrices, st.integers(-8, 8))
