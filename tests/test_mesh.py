@@ -30,7 +30,8 @@ BATCH = {
     "x": RNG.normal(size=(B, 5)).astype(np.float32),
     "y": RNG.integers(0, 2, B).astype(np.float32),
     "cells": CELLS.encode({"race": RACE}),
-    "prior": np.float32(0.1),
+    # As long as a device's share of the batch, but not spread.
+    "prior": np.full(B // DEVICES, 0.1, np.float32),
 }
 
 
@@ -63,7 +64,7 @@ def of_outputs():
         {
             "task": lambda z, batch: loss(z, batch["y"]).mean(),
             "ranking": ranking,
-            "mean": lambda z, batch: (z.mean() - batch["prior"]) ** 2,
+            "mean": lambda z, batch: (z.mean() - batch["prior"].sum()) ** 2,
         },
     )
 

@@ -319,6 +319,11 @@ def vary_like(value: Array, aval: Any) -> Array:
     return vary(value, tuple(aval.manual_axis_type.varying))
 
 
+def varies(value: Any, axis: str) -> bool:
+    """Checks whether a value's type varies over a mesh axis."""
+    return axis in jax.typeof(value).manual_axis_type.varying
+
+
 def has_examples(leaf: Any, size: int) -> bool:
     """Checks whether a leaf of a batch has one row for each example."""
     return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[0] == size

@@ -238,10 +238,14 @@ def _output_pullback(
         )
     varied = _cells.vary_params(objectives, params)
     outputs, pull = jax.vjp(lambda params: objectives.outputs_fn(params, *args), varied)
-    size = _cells.count_examples(jax.tree.leaves(outputs))
+    leaves = jax.tree.leaves(outputs)
+    size = _cells.count_examples(leaves)
+    # Types show what is spread over the axis, unless check_vma is off.
+    typed = any(_cells.varies(leaf, axis) for leaf in leaves)
 
     def whole(leaf: Any) -> Any:
-        if not _cells.has_examples(leaf, size):
+        spread = _cells.varies(leaf, axis) if typed else True
+        if not (spread and _cells.has_examples(leaf, size)):
             return leaf
         return jax.lax.all_gather(leaf, axis, tiled=True, to="invarying")
 
