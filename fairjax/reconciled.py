@@ -14,13 +14,13 @@ from fairjax.gram import combine
 from fairjax.jacobian._cells import manual_axis
 from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
-from fairjax.jacobian._scattered import scatter
+from fairjax.jacobian._scattered import scatter, sketch
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.jacobian.strategies import value_and_own_jacobian
 from fairjax.objectives import CellObjectives
 from fairjax.reconcilers.core import Step, reconcile
 from fairjax.stacked import check_update
-from fairjax.types import Params, check_choice
+from fairjax.types import Params, check_choice, check_whole
 
 __all__ = ["ReconciledStrategy", "explain", "reconciled_value_and_grad"]
 
@@ -32,6 +32,7 @@ def reconciled_value_and_grad(
     *steps: Step | optax.GradientTransformation,
     strategy: ReconciledStrategy | str = "auto",
     has_aux: bool = False,
+    sketch_size: int | None = None,
 ) -> Callable[..., tuple[Any, Params, Any]]:
     r"""Makes a function that computes objectives and their reconciled update.
 
@@ -55,6 +56,12 @@ def reconciled_value_and_grad(
         transformation must read the gradients
         through their Gram matrix alone, as most reconcilers do.
       has_aux: As for :func:`fairjax.value_and_jacobian`.
+      sketch_size: Within ``shard_map``, for objectives with an ``axis_name``: numbers
+        ``m`` that stand for each gradient in the Gram matrix. The devices then exchange
+        random projections and one combination, not K gradients. Inner products are
+        unbiased; their standard deviation is about ``sqrt(2 / m)`` of the product of
+        the norms, at most. The extra argument ``sketch_key`` draws the projections;
+        without it they are always the same. With None the Gram matrix is exact.
 
     Returns:
       ``f(params, state, *args, **extra) -> (values [K], update [*param], new_state)``;
@@ -86,7 +93,7 @@ def reconciled_value_and_grad(
       >>> print(values, update)
       [1. 4.] [-2. -4.]
     """
-    return _Reconciled(objective_fn, steps, strategy, has_aux).update
+    return _Reconciled(objective_fn, steps, strategy, has_aux, sketch_size).update
 
 
 def explain(
@@ -114,8 +121,18 @@ def explain(
 class _Reconciled:
     """The two functions of this module, for given objectives and transformation."""
 
-    def __init__(self, objective_fn, steps, strategy, has_aux) -> None:
+    def __init__(
+        self, objective_fn, steps, strategy, has_aux, sketch_size=None
+    ) -> None:
         check_choice("strategy", strategy, *get_args(ReconciledStrategy))
+        if sketch_size is not None:
+            check_whole("sketch_size", sketch_size, 1)
+            if getattr(objective_fn, "axis_name", None) is None:
+                raise ValueError(
+                    "sketch_size must come with objectives that have an axis_name, "
+                    "since it saves what devices send; without devices leave it out."
+                )
+        self._sketch_size = sketch_size
         self._objectives, self._strategy = objective_fn, strategy
         self._has_aux = has_aux
         self._transform = optax.with_extra_args_support(_as_one(objective_fn, steps))
@@ -188,6 +205,17 @@ class _Reconciled:
         losses = values[0] if self._has_aux else values
         rest = losses, params, state, args, extra
         axis = manual_axis(self._objectives)
+        key = extra.pop("sketch_key", None)
+        if axis is not None and self._sketch_size is not None:
+            key = jax.random.key(0) if key is None else key
+            spread = sketch(rows, axis, self._sketch_size, key)
+            try:
+                return values, *self._transformed(spread, *rest)
+            except Exception as error:
+                raise ValueError(
+                    "sketch_size must have a transformation that reads gradients "
+                    f"through their Gram matrix alone; got one that fails: {error}."
+                ) from error
         if axis is not None:
             with contextlib.suppress(Exception):
                 return values, *self._transformed(scatter(rows, axis), *rest)

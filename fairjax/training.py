@@ -119,6 +119,7 @@ def make_train_step(
     strategy: ReconciledStrategy = "auto",
     mesh: Mesh | None = None,
     data_axis: str | None = None,
+    sketch_size: int | None = None,
 ) -> TrainStep:
     """Makes a step: objectives → reconciled update → optax chain → parameters.
 
@@ -138,6 +139,9 @@ def make_train_step(
         those of the global batch.
       data_axis: The mesh axis for the examples; the only one by default. Other axes
         stay automatic, for parameters that are sharded over them.
+      sketch_size: With a mesh: numbers that stand for each gradient in the Gram matrix,
+        by random projections that change each step; see
+        :func:`fairjax.reconciled_value_and_grad`. With None the matrix is exact.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
@@ -166,15 +170,22 @@ def make_train_step(
         objectives, data_axis = _on_mesh(objectives, mesh, data_axis)
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     update = reconciled_value_and_grad(
-        objectives, transform, strategy=strategy, has_aux=carries
+        objectives,
+        transform,
+        strategy=strategy,
+        has_aux=carries,
+        sketch_size=sketch_size,
     )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         objective_state = state.objective_state
         args = (batch, objective_state) if carries else (batch,)
         mask = batch.get("objective_mask")
+        drawn = {}
+        if sketch_size is not None:
+            drawn["sketch_key"] = jax.random.fold_in(jax.random.key(0), state.step)
         values, updates, opt_state = update(
-            state.params, state.opt_state, *args, mask=mask
+            state.params, state.opt_state, *args, mask=mask, **drawn
         )
         if carries:
             values, objective_state = values

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from jax.experimental import topologies
@@ -20,68 +19,25 @@ from jax.sharding import PartitionSpec as P
 
 import fairjax
 from fairjax import losses, models, training
-
-B, DEVICES = 32, 8
-RNG = np.random.default_rng(0)
-CELLS = fairjax.partition({"race": list("abcd")})
-PARAMS = {"w": RNG.normal(size=(5, 16)) / 2, "u": RNG.normal(size=16) / 4}
-RACE = RNG.choice(list("abcd"), B)
-BATCH = {
-    "x": RNG.normal(size=(B, 5)).astype(np.float32),
-    "y": RNG.integers(0, 2, B).astype(np.float32),
-    "cells": CELLS.encode({"race": RACE}),
-    # As long as a device's share of the batch, but not spread.
-    "prior": np.full(B // DEVICES, 0.1, np.float32),
-}
-
-
-def logits(params, batch):
-    return jnp.tanh(batch["x"] @ params["w"]) @ params["u"]
-
-
-def loss(z, y):
-    return jax.nn.softplus(z) - y * z
-
-
-def ranking(z, batch):
-    """One minus a smooth AUC, which compares examples of different devices."""
-    pairs = (batch["y"] > 0)[:, None] & (batch["y"] == 0)
-    return jnp.mean(jax.nn.sigmoid(z[None] - z[:, None]), where=pairs)
-
-
-def of_cells(**options):
-    return fairjax.cell_objectives(
-        lambda params, batch: {"loss": loss(logits(params, batch), batch["y"])},
-        CELLS,
-        {"task": losses.task(CELLS), **losses.group_risks(CELLS, "race")},
-        **options,
-    )
-
-
-def of_outputs():
-    return fairjax.output_objectives(
-        logits,
-        {
-            "task": lambda z, batch: loss(z, batch["y"]).mean(),
-            "ranking": ranking,
-            "mean": lambda z, batch: (z.mean() - batch["prior"].sum()) ** 2,
-        },
-    )
+from fairjax.jacobian._scattered import project
+from tests.mesh_worker import (
+    BATCH,
+    CELLS,
+    DEVICES,
+    PARAMS,
+    RNG,
+    initial,
+    logits,
+    loss,
+    of_cells,
+    of_outputs,
+    ranking,
+    transform_of,
+)
 
 
 def mesh_of(*sizes, names=("data",)):
     return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes))
-
-
-def initial(objectives, transform, params=PARAMS):
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    return training.init_state(params, transform, key=0, objectives=objectives)
-
-
-def transform_of(objectives, reconciler=fairjax.upgrad):
-    return optax.chain(
-        reconciler(num_objectives=objectives.num_objectives), optax.adamw(1e-2)
-    )
 
 
 def on_the_wire(compiled):
@@ -153,6 +109,51 @@ def test_no_device_receives_the_sums_of_all_gradients():
     assert on_the_wire(compiled) <= (objectives.num_objectives + 1.05) * size
 
 
+@pytest.mark.parametrize("form", ["any", "one column in 64"])
+def test_inner_products_of_projections_are_unbiased(form):
+    size, times = 64, 400
+    rows = {"a": RNG.normal(size=(3, 40, 64)), "b": RNG.normal(size=(3, 9))}
+    if form != "any":  # Places at multiples of the size would all be the same.
+        rows["a"][:, :, 1:] = 0
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), rows)
+    exact = np.asarray(fairjax.gramian(rows), float)
+
+    def estimate(key):
+        return fairjax.gramian(project(rows, size, key))
+
+    keys = jax.random.split(jax.random.key(0), times)
+    found = np.asarray(jax.jit(jax.vmap(estimate))(keys), float)
+    squares = np.diag(exact)
+    expected = np.sqrt((np.outer(squares, squares) + exact**2) / size)
+    assert (found.std(axis=0) < 1.15 * expected).all()
+    assert (np.abs(found.mean(axis=0) - exact) < 4 * expected / np.sqrt(times)).all()
+
+
+@pytest.mark.slow
+def test_a_sketched_step_sends_what_a_plain_one_does_and_trains_alike():
+    objectives = of_cells()
+    transform = transform_of(objectives, fairjax.pcgrad)
+    params = {"w": RNG.normal(size=(5, 4096)) / 2, "u": RNG.normal(size=4096) / 64}
+    start = initial(objectives, transform, params)
+    batch = jax.tree.map(jnp.asarray, BATCH)
+    ends = {}
+    for size in (None, 256):
+        step = training.make_train_step(
+            objectives, transform, mesh=mesh_of(8), sketch_size=size
+        )
+        compiled, state = jax.jit(step).lower(start, batch).compile(), start
+        _, info = compiled(start, batch)
+        before = info.values
+        for _ in range(20):
+            state, info = compiled(state, batch)
+        ends[size] = info.values
+    sent = sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
+    assert on_the_wire(compiled) < 1.1 * 2 * sent
+    progress = before - ends[None]
+    assert (progress > 0.1).all()
+    np.testing.assert_allclose(ends[256], ends[None], atol=0.1 * progress.min())
+
+
 def test_errors_of_a_mesh_name_the_remedy():
     objectives, mesh = of_cells(), mesh_of(8)
     transform = transform_of(objectives)
@@ -165,6 +166,12 @@ def test_errors_of_a_mesh_name_the_remedy():
         training.make_train_step(objectives, transform, mesh=mesh, data_axis="batch")
     with pytest.raises(ValueError, match="got function. Others"):
         training.make_train_step(lambda p, b: p, transform, mesh=mesh)
+    with pytest.raises(ValueError, match="sketch_size must come with objectives that"):
+        training.make_train_step(objectives, transform, sketch_size=64)
+    drop = transform_of(objectives, fairjax.graddrop)
+    step = training.make_train_step(objectives, drop, mesh=mesh, sketch_size=64)
+    with pytest.raises(ValueError, match="through their Gram matrix alone"):
+        jax.eval_shape(step, initial(objectives, drop), BATCH)
     lost = fairjax.output_objectives(logits, {"mean": ranking}, axis_name="data")
     with pytest.raises(ValueError, match="within jax.shard_map over that axis"):
         fairjax.value_and_jacobian(lost)(PARAMS, BATCH)

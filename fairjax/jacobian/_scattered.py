@@ -5,6 +5,9 @@ device. Instead a reduce-scatter gives each device some parameters of all sums. 
 computes these parameters' part of the Gram matrix, and of a combination. On the wire
 this takes ``K P`` numbers for the sums and ``P`` for the combination, where the sums on
 every device would take ``2 K P``.
+
+Or the devices sum random projections of the gradients, ``m`` numbers instead of ``P``,
+which takes ``2 K m + 2 P``. Inner products of the projections are unbiased estimates.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fairjax import gram
+from fairjax.jacobian._taps import vary
 from fairjax.stacked import FactoredRows, num_objectives
 from fairjax.types import Gramian, Jacobian, Params
 
@@ -88,3 +92,69 @@ def scatter(rows: Jacobian, axis: str) -> ScatteredRows:
     groups = list(together.values())
     shapes = [leaf.shape[1:] for leaf in leaves]
     return ScatteredRows(axis, [share(g) for g in groups], groups, shapes, structure)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SketchedRows(FactoredRows):
+    """Gradients ``[K, *param]`` by devices, and projections of their sums.
+
+    Attributes:
+      axis: The mesh axis.
+      own: The gradients of this device's examples, ``[K, *param]``.
+      projections: The sums' projections, ``[K, m]``.
+    """
+
+    axis: str
+    own: Jacobian
+    projections: Float[Array, "K m"]
+
+    @property
+    def num_objectives(self) -> int:
+        """The number of objectives, K."""
+        return len(self.projections)
+
+    def gramian(self) -> Gramian:
+        """Estimates inner products of the gradients, ``[K, K]``."""
+        return gram.gramian(self.projections)
+
+    def combine(self, weights: Float[Array, " K"]) -> Params:
+        """Computes a weighted sum of the gradients, ``[*param]``."""
+        return jax.lax.psum(gram.combine(weights, self.own), self.axis)
+
+
+def sketch(rows: Jacobian, axis: str, size: int, key: Array) -> SketchedRows:
+    """Sums projections of the devices' own gradients ``[K, *param]``."""
+    total = jax.lax.psum(project(rows, size, key), axis)
+    return SketchedRows(axis, rows, total)
+
+
+def project(rows: Jacobian, size: int, key: Array) -> Float[Array, "K m"]:
+    r"""Projects gradients at random: a count sketch.
+
+    Each parameter has a random sign ``s`` and a place ``h`` among ``m``, and the
+    projection is :math:`S_{kh} = \sum_{p: h(p) = h} s_p J_{kp}`. Then
+    :math:`E[S S^\top] = J J^\top`, and the standard deviation of an inner product is
+    about :math:`\sqrt{(|J_i|^2 |J_j|^2 + (J_i \cdot J_j)^2) / m}`. The places of ``m``
+    successive parameters differ, being a random rotation of them.
+
+    References:
+      Charikar, Chen and Farach-Colton, *Finding frequent items in data streams*, 2002.
+    """
+    count = num_objectives(rows)
+    total = jnp.zeros((count, size), jnp.float32)
+    for i, leaf in enumerate(jax.tree.leaves(rows)):
+        flat = leaf.reshape(count, -1).astype(total.dtype)
+        flat = jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % size)))
+        chunks = flat.reshape(count, -1, size).swapaxes(0, 1)
+        keys = jax.random.split(jax.random.fold_in(key, i), len(chunks))
+
+        def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
+            chunk, key = one
+            place, signs = jax.random.split(key)
+            signed = chunk * jax.random.rademacher(signs, (size,), chunk.dtype)
+            shift = jax.random.randint(place, (), 0, size)
+            return total + jnp.roll(signed, shift, axis=1), None
+
+        total = vary(total, tuple(jax.typeof(flat).manual_axis_type.varying))
+        total, _ = jax.lax.scan(add, total, (chunks, keys))
+    return total

@@ -115,6 +115,13 @@ def value_and_own_jacobian(
 
     The values are those of all devices, where the objectives have an ``axis_name``; the
     Jacobian is to be summed over it.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> both = fairjax.stack_objectives({"a": lambda w: w @ w, "b": lambda w: w[0]})
+      >>> run = value_and_own_jacobian(both, "pulls", False)
+      >>> run(jnp.array([1.0, 2.0]))[1].tolist()
+      [[2.0, 4.0], [1.0, 0.0]]
     """
     _check_options(objective_fn, strategy, has_aux, chunk_size)
 
