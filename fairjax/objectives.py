@@ -78,7 +78,8 @@ class CellObjectives:
 
     ``objectives(params, batch)`` returns the values ``[K]``. With a ``decay``, the call
     is ``objectives(params, batch, running)`` and returns ``(values, running)``;
-    differentiate it with ``has_aux=True``.
+    differentiate it with ``has_aux=True``. If ``statistics_fn`` returns aux as well,
+    the call returns ``(values, aux)``, or with a decay ``(values, (running, aux))``.
 
     Example:
       >>> import fairjax
@@ -104,12 +105,13 @@ class CellObjectives:
       ValueError: the batch has no 'cells': add the cell of each example, ...
     """
 
-    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]]
+    statistics_fn: Callable[[Params, Batch], Any]
     functions: Mapping[str, CellFunction]
     num_cells: int
     cell_shares: np.ndarray
     decay: Scalar | None
     axis_name: str | None
+    has_aux: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,6 +129,11 @@ class CellObjectives:
         read = [s for f in self.functions.values() for s in f.statistics]
         return tuple(dict.fromkeys(read))
 
+    @property
+    def returns_aux(self) -> bool:
+        """Whether a call returns running means or aux beside the values."""
+        return self.has_aux or self.decay is not None
+
     def init_running(self) -> RunningMeans:
         """Returns running means before the first batch."""
         # Separate buffers, so that the running means can be donated.
@@ -141,7 +148,16 @@ class CellObjectives:
           ValueError: ``statistics_fn`` does not return a statistic that an objective
             reads, or a statistic does not have one value per example.
         """
-        statistics = self.statistics_fn(params, batch)
+        return self.with_aux(params, batch)[0]
+
+    def with_aux(self, params: Params, batch: Batch) -> tuple[dict[str, Array], Any]:
+        """Returns the statistics ``[B]`` that the objectives read, and aux.
+
+        Raises:
+          ValueError: As :meth:`per_example`; or ``has_aux`` is True and there is none.
+        """
+        found = self.statistics_fn(params, batch)
+        statistics, aux = _split_aux("statistics", found, self.has_aux)
         if not isinstance(statistics, Mapping):
             raise ValueError(
                 "statistics_fn must return a dict from names to statistics [B]; "
@@ -161,7 +177,13 @@ class CellObjectives:
                     f"one value per example is needed, shape {size}."
                 )
             chosen[name] = statistics[name]
-        return chosen
+        return chosen, aux
+
+    def join_aux(self, running: RunningMeans | None, aux: Any) -> Any:
+        """Returns what a call returns beside the values."""
+        if not self.has_aux:
+            return running
+        return aux if running is None else (running, aux)
 
     def cell_sums(self, statistics: Mapping[str, Array], batch: Batch) -> CellSums:
         """Returns weighted sums of each statistic over each cell, over all devices."""
@@ -221,9 +243,12 @@ class CellObjectives:
     ) -> Any:
         """Returns the values ``[K]``; with a ``decay``, ``(values, running)``."""
         self.check_call(batch, running)
-        sums = self.cell_sums(self.per_example(params, batch), batch)
-        values, running = self.values_from_sums(sums, running)
-        return values if running is None else (values, running)
+        statistics, aux = self.with_aux(params, batch)
+        values, running = self.values_from_sums(
+            self.cell_sums(statistics, batch), running
+        )
+        beside = self.join_aux(running, aux)
+        return (values, beside) if self.returns_aux else values
 
     def check_call(self, batch: Batch, running: RunningMeans | None) -> None:
         """Checks that the arguments fit these objectives.
@@ -252,12 +277,13 @@ class CellObjectives:
 
 
 def cell_objectives(
-    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]],
+    statistics_fn: Callable[..., Any],
     partition: Partition,
     functions: Mapping[str, CellFunction],
     *,
     decay: Scalar | None = None,
     axis_name: str | None = None,
+    has_aux: bool = False,
 ) -> CellObjectives:
     r"""Makes objectives :math:`L_k = F_k(m)` of the cell means of statistics.
 
@@ -281,6 +307,8 @@ def cell_objectives(
         the averaged count.
       axis_name: A mapped axis (``shard_map``, ``vmap``) over which cells are summed,
         so that the means are those of the global batch.
+      has_aux: Whether ``statistics_fn`` returns ``(statistics, aux)``. The aux, such as
+        the model's new state, has no derivative, and may combine examples.
 
     Returns:
       A :class:`CellObjectives`: call it, or differentiate it with
@@ -321,6 +349,7 @@ def cell_objectives(
         cell_shares=shares,
         decay=decay,
         axis_name=axis_name,
+        has_aux=has_aux,
     )
 
 
@@ -392,10 +421,21 @@ class OutputObjectives(StackedObjectives):
     """
 
     outputs_fn: Callable[..., Any]
+    has_aux: bool = False
 
-    def __call__(self, params: Params, *args: Any) -> Values:
-        """Returns the values ``[K]``."""
-        return self.values(self.outputs_fn(params, *args), *args)
+    def __call__(self, params: Params, *args: Any) -> Any:
+        """Returns the values ``[K]``; with ``has_aux``, ``(values, aux)``."""
+        outputs, aux = self.with_aux(params, *args)
+        values = self.values(outputs, *args)
+        return (values, aux) if self.has_aux else values
+
+    def with_aux(self, params: Params, *args: Any) -> tuple[Any, Any]:
+        """Returns the outputs, and aux.
+
+        Raises:
+          ValueError: ``has_aux`` is True, and ``outputs_fn`` returns no aux.
+        """
+        return _split_aux("outputs", self.outputs_fn(params, *args), self.has_aux)
 
     def values(self, outputs: Any, *args: Any) -> Values:
         """Returns the values ``[K]`` at the outputs.
@@ -407,7 +447,10 @@ class OutputObjectives(StackedObjectives):
 
 
 def output_objectives(
-    outputs_fn: Callable[..., Any], functions: Mapping[str, Callable[..., Array]]
+    outputs_fn: Callable[..., Any],
+    functions: Mapping[str, Callable[..., Array]],
+    *,
+    has_aux: bool = False,
 ) -> OutputObjectives:
     """Makes objectives that read a model through its outputs for each example.
 
@@ -420,6 +463,8 @@ def output_objectives(
       outputs_fn: ``outputs_fn(params, *args) -> outputs``, a pytree of ``[B, ...]``
         with one row for each example.
       functions: name -> ``f(outputs, *args) -> []``, a differentiable function.
+      has_aux: Whether ``outputs_fn`` returns ``(outputs, aux)``. The aux, such as the
+        model's new state, has no derivative, and may combine examples.
 
     Raises:
       ValueError: There are no functions.
@@ -439,7 +484,19 @@ def output_objectives(
     """
     if not functions:
         raise ValueError("output_objectives needs at least one function.")
-    return OutputObjectives(dict(functions), outputs_fn)
+    return OutputObjectives(dict(functions), outputs_fn, has_aux)
+
+
+def _split_aux(what: str, found: Any, has_aux: bool) -> tuple[Any, Any]:
+    """Returns what a model's function returned, and its aux, or None."""
+    if not has_aux:
+        return found, None
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(
+            f"{what}_fn must return ({what}, aux), since has_aux=True; got "
+            f"{type(found).__name__}."
+        )
+    return found
 
 
 def example_weights(batch: Batch) -> Float[Array, " B"]:

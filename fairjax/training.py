@@ -4,6 +4,7 @@ Nothing in this module reads the disk, the clock or the host. A whole run is a f
 that ``jit`` compiles and ``vmap`` maps over seeds, folds and hyper-parameters.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt
 
 from fairjax.keys import as_key
-from fairjax.objectives import CellObjectives
+from fairjax.objectives import CellObjectives, OutputObjectives
 from fairjax.reconciled import ReconciledStrategy, reconciled_value_and_grad
 from fairjax.stacked import check_update
 from fairjax.types import Batch, Jacobian, Params
@@ -30,6 +31,8 @@ class TrainState(NamedTuple):
       objective_state: Running means of objectives with a decay; else ``()``.
       key_data: Raw data of the random key from which batches are drawn.
       step: Number of steps taken.
+      model_state: The model's state besides its parameters, such as the statistics of
+        BatchNorm; else ``()``.
     """
 
     params: Params
@@ -37,6 +40,7 @@ class TrainState(NamedTuple):
     objective_state: Any
     key_data: UInt[Array, " words"]
     step: Int[Array, ""]
+    model_state: Any = ()
 
 
 class StepInfo(NamedTuple):
@@ -59,11 +63,13 @@ class Selection(NamedTuple):
       score: The best score; −inf before the first finite score.
       step: The step at which the best score was reached.
       params: The parameters at that step.
+      model_state: The model's state at that step.
     """
 
     score: Float[Array, ""]
     step: Int[Array, ""]
     params: Params
+    model_state: Any = ()
 
 
 class Run(NamedTuple):
@@ -79,6 +85,7 @@ def init_state(
     *,
     key: Array | int,
     objectives: Any = None,
+    model_state: Any = (),
 ) -> TrainState:
     """Makes the state before the first step.
 
@@ -88,6 +95,8 @@ def init_state(
       key: A key, or a seed, from which batches are drawn; may be traced.
       objectives: The objectives; needed only if they carry running means
         (:func:`fairjax.cell_objectives` with a ``decay``).
+      model_state: The model's initial state, as :func:`fairjax.models.stateful` returns
+        it; needed only by a step made with ``has_state=True``.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -97,7 +106,9 @@ def init_state(
     """
     # A weakly typed parameter would turn strongly typed at the first step, so the step
     # would be compiled twice.
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+    params, model_state = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.result_type(x)), (params, model_state)
+    )
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     return TrainState(
         params=params,
@@ -105,6 +116,7 @@ def init_state(
         objective_state=objectives.init_running() if carries else (),
         key_data=jax.random.key_data(as_key(key)),
         step=jnp.zeros((), jnp.int32),
+        model_state=model_state,
     )
 
 
@@ -113,6 +125,7 @@ def make_train_step(
     transform: optax.GradientTransformation,
     *,
     strategy: ReconciledStrategy = "auto",
+    has_state: bool = False,
 ) -> TrainStep:
     """Makes a step: objectives → reconciled update → optax chain → parameters.
 
@@ -125,13 +138,23 @@ def make_train_step(
         ``mask``.
       strategy: How to compute the update: as for
         :func:`fairjax.reconciled_value_and_grad`.
+      has_state: Whether the model has a state, or draws random numbers. The function
+        that runs the model is then ``f(params, batch, model_state, key)``, and returns
+        a pair of its usual result and the new ``model_state``. The function is
+        ``objectives``; or the ``statistics_fn`` or ``outputs_fn`` of objectives made
+        with ``has_aux=True``. The key is another one in each step, and the same for all
+        objectives.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
-      use is finite leaves the parameters as they are, whatever weight decay says.
+      use is finite leaves the parameters and the model's state as they are, whatever
+      weight decay says.
 
     Raises:
-      ValueError: At the step, if the transformation returns stacked gradients.
+      ValueError: If objectives with aux come without ``has_state``, or the reverse. At
+        the step, if the transformation returns stacked gradients; if the state holds a
+        ``model_state``, and ``has_state`` is False; or if the new ``model_state`` has
+        another structure.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -148,28 +171,84 @@ def make_train_step(
       (Array([0.], dtype=float32), Array([0., 4.], dtype=float32))
     """
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
-    update = reconciled_value_and_grad(
-        objectives, transform, strategy=strategy, has_aux=carries
-    )
+    made_with = isinstance(objectives, CellObjectives | OutputObjectives)
+    if made_with and objectives.has_aux != has_state:
+        raise ValueError(
+            "has_state must equal the has_aux of the objectives, whose aux is the "
+            f"model's new state; got {has_state=} and has_aux={objectives.has_aux}."
+        )
+
+    def make_update(objectives):
+        return reconciled_value_and_grad(
+            objectives, transform, strategy=strategy, has_aux=carries or has_state
+        )
+
+    update_without_state = make_update(objectives)  # Checks the options.
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        objective_state = state.objective_state
+        objective_state, model_state = state.objective_state, state.model_state
+        update = update_without_state
+        if has_state:
+            update = make_update(_bind(objectives, model_state, _model_key(state)))
+        elif jax.tree.leaves(model_state):
+            raise ValueError(
+                "the train state holds a model_state, which this step would not update:"
+                " make the step by make_train_step(..., has_state=True)."
+            )
         args = (batch, objective_state) if carries else (batch,)
         mask = batch.get("objective_mask")
         values, updates, opt_state = update(
             state.params, state.opt_state, *args, mask=mask
         )
-        if carries:
+        if carries and has_state:
+            values, (objective_state, model_state) = values
+        elif carries:
             values, objective_state = values
+        elif has_state:
+            values, model_state = values
         known = jnp.isfinite(values)
         known = jnp.any(known if mask is None else known & jnp.asarray(mask, bool))
         updates = jax.tree.map(
             lambda leaf: jnp.where(known, leaf, jnp.zeros_like(leaf)), updates
         )
+        model_state = _keep_state(known, model_state, state.model_state)
+        state = state._replace(model_state=model_state)
         state, info = _stepped(state, updates, opt_state, objective_state, values)
         return state, info._replace(finite=info.finite & known)
 
     return step
+
+
+def _bind(objectives: Any, *given: Any) -> Any:
+    """Passes more arguments to the function that runs the model."""
+
+    def bound(function):
+        return lambda params, batch: function(params, batch, *given)
+
+    if isinstance(objectives, CellObjectives):
+        function = bound(objectives.statistics_fn)
+        return dataclasses.replace(objectives, statistics_fn=function)
+    if isinstance(objectives, OutputObjectives):
+        return dataclasses.replace(objectives, outputs_fn=bound(objectives.outputs_fn))
+    return bound(objectives)
+
+
+def _model_key(state: TrainState) -> Array:
+    """Returns the key for the model's random numbers in this step."""
+    key = jax.random.wrap_key_data(state.key_data)
+    # The first number keeps it apart from the keys that are split to draw batches.
+    return jax.random.fold_in(jax.random.fold_in(key, 0x6D6F6465), state.step)
+
+
+def _keep_state(known: Array, new: Any, old: Any) -> Any:
+    """Returns the model's new state where it is known; otherwise the old state."""
+    structures = jax.tree.structure(new), jax.tree.structure(old)
+    if structures[0] != structures[1]:
+        raise ValueError(
+            "the objectives must return a model state of the structure that init_state "
+            f"got as model_state, {structures[1]}; got {structures[0]}."
+        )
+    return jax.tree.map(lambda new, old: jnp.where(known, new, old), new, old)
 
 
 def make_loss_step(
@@ -232,7 +311,12 @@ def _stepped(
     """Returns the state after an update, and the step's output."""
     params = optax.apply_updates(state.params, updates)
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
-    new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
+    new = state._replace(
+        params=params,
+        opt_state=opt_state,
+        objective_state=objective_state,
+        step=state.step + 1,
+    )
     return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
 
 
@@ -277,7 +361,7 @@ def make_loop(
     sample: Callable[[Array, Any], Batch],
     *,
     steps_per_call: int,
-    score: Callable[[Params, Any], Float[Array, ""]] | None = None,
+    score: Callable[..., Float[Array, ""]] | None = None,
     observe: Callable[[TrainState], Any] | None = None,
 ) -> Callable[[Run, Any], tuple[Run, tuple[StepInfo, Any]]]:
     """Makes a loop of several steps, followed by one validation score.
@@ -288,7 +372,8 @@ def make_loop(
         device.
       steps_per_call: Number of steps in a call, run by ``lax.scan``.
       score: ``score(params, data) -> []``, higher is better. The run keeps the
-        parameters with the best score so far; with None, the latest parameters.
+        parameters with the best score so far; with None, the latest parameters. With a
+        ``model_state`` in the train state, ``score(params, data, model_state)``.
       observe: ``observe(state)``, recorded after every step; for example the
         reconciler's diagnostics.
 
@@ -323,7 +408,8 @@ def make_loop(
             lambda state, _: one(state, data), run.state, length=steps_per_call
         )
         reached = state.step.astype(jnp.float32)
-        new = reached if score is None else score(state.params, data)
+        given = (state.model_state,) if jax.tree.leaves(state.model_state) else ()
+        new = reached if score is None else score(state.params, data, *given)
         return Run(state, keep_best(run.best, new, state)), history
 
     return loop
@@ -339,7 +425,7 @@ def start(state: TrainState) -> Run:
       >>> float(training.start(state).best.score)
       -inf
     """
-    nothing = Selection(jnp.array(-jnp.inf, jnp.float32), state.step, state.params)
+    nothing = _select(jnp.array(-jnp.inf), state)
     # Copies, so that donating a run donates each buffer once, and none of the caller's.
     return jax.tree.map(jnp.copy, Run(state, nothing))
 
@@ -359,8 +445,13 @@ def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Se
       0.6
     """
     better = jnp.isfinite(score) & (score > best.score)
-    new = Selection(score.astype(jnp.float32), state.step, state.params)
+    new = _select(score, state)
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+
+
+def _select(score: Float[Array, ""], state: TrainState) -> Selection:
+    score = score.astype(jnp.float32)
+    return Selection(score, state.step, state.params, state.model_state)
 
 
 def evaluate(
