@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +78,21 @@ class Checkpoints:
             return None
         path = self.folder / str(step)
         try:
-            saved = _leaves(self._manager.item_metadata(step))
+            metadata = self._manager.item_metadata(step)
+            saved = _leaves(metadata)
         except Exception as error:
             raise _damaged(path) from error
         _check_same(saved, _leaves(like), path)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = _named(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        # Empty fields that the tree has gained since then are not in the checkpoint.
+        names = list(_named(metadata))
+        item = jax.tree.structure(metadata).unflatten(wanted[name] for name in names)
         try:
-            tree = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            found = self._manager.restore(step, args=ocp.args.StandardRestore(item))
         except Exception as error:
             raise _damaged(path) from error
-        return step, tree
+        leaves = _named(found)
+        return step, jax.tree.structure(like).unflatten(leaves[name] for name in wanted)
 
     def close(self) -> None:
         """Finishes pending writes and closes the folder."""
@@ -116,16 +122,23 @@ def _damaged(path: Path) -> ValueError:
 def _leaves(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns path -> shape and dtype, which for a random key describe its data."""
     leaves = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
+    for name, leaf in _named(tree).items():
         if not hasattr(leaf, "shape"):
             leaf = np.asarray(leaf)
         shape, dtype = tuple(leaf.shape), leaf.dtype
         if jnp.issubdtype(dtype, jax.dtypes.prng_key):
             data = jax.eval_shape(jax.random.key_data, leaf)
             shape, dtype = data.shape, data.dtype
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
         leaves[name] = (shape, np.dtype(dtype))
     return leaves
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Returns path -> leaf."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _check_same(

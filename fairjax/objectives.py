@@ -78,7 +78,8 @@ class CellObjectives:
 
     ``objectives(params, batch)`` returns the values ``[K]``. With a ``decay``, the call
     is ``objectives(params, batch, running)`` and returns ``(values, running)``;
-    differentiate it with ``has_aux=True``.
+    differentiate it with ``has_aux=True``. If ``statistics_fn`` returns aux as well,
+    the call returns ``(values, aux)``, or with a decay ``(values, (running, aux))``.
 
     Example:
       >>> import fairjax
@@ -97,6 +98,10 @@ class CellObjectives:
       >>> values, running = objectives.values_from_sums(sums, objectives.init_running())
       >>> values.tolist(), running.counts.tolist()
       ([4.0], [1.0, 0.5])
+      >>> objectives.join_aux(running, None) is running
+      True
+      >>> objectives.with_aux(2.0, batch)[1] is None
+      True
       >>> objectives.check_call(batch, running)
       >>> objectives.check_call({"y": batch["y"]}, running)
       Traceback (most recent call last):
@@ -104,12 +109,13 @@ class CellObjectives:
       ValueError: the batch has no 'cells': add the cell of each example, ...
     """
 
-    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]]
+    statistics_fn: Callable[[Params, Batch], Any]
     functions: Mapping[str, CellFunction]
     num_cells: int
     cell_shares: np.ndarray
     decay: Scalar | None
     axis_name: str | None
+    has_aux: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,6 +133,11 @@ class CellObjectives:
         read = [s for f in self.functions.values() for s in f.statistics]
         return tuple(dict.fromkeys(read))
 
+    @property
+    def returns_aux(self) -> bool:
+        """Whether a call returns running means or aux beside the values."""
+        return self.has_aux or self.decay is not None
+
     def init_running(self) -> RunningMeans:
         """Returns running means before the first batch."""
         # Separate buffers, so that the running means can be donated.
@@ -141,7 +152,16 @@ class CellObjectives:
           ValueError: ``statistics_fn`` does not return a statistic that an objective
             reads, or a statistic does not have one value per example.
         """
-        statistics = self.statistics_fn(params, batch)
+        return self.with_aux(params, batch)[0]
+
+    def with_aux(self, params: Params, batch: Batch) -> tuple[dict[str, Array], Any]:
+        """Returns the statistics ``[B]`` that the objectives read, and aux.
+
+        Raises:
+          ValueError: As :meth:`per_example`; or ``has_aux`` is True and there is none.
+        """
+        found = self.statistics_fn(params, batch)
+        statistics, aux = _split_aux("statistics", found, self.has_aux)
         if not isinstance(statistics, Mapping):
             raise ValueError(
                 "statistics_fn must return a dict from names to statistics [B]; "
@@ -161,7 +181,13 @@ class CellObjectives:
                     f"one value per example is needed, shape {size}."
                 )
             chosen[name] = statistics[name]
-        return chosen
+        return chosen, aux
+
+    def join_aux(self, running: RunningMeans | None, aux: Any) -> Any:
+        """Returns what a call returns beside the values."""
+        if not self.has_aux:
+            return running
+        return aux if running is None else (running, aux)
 
     def cell_sums(self, statistics: Mapping[str, Array], batch: Batch) -> CellSums:
         """Returns weighted sums of each statistic over each cell, over all devices."""
@@ -221,9 +247,12 @@ class CellObjectives:
     ) -> Any:
         """Returns the values ``[K]``; with a ``decay``, ``(values, running)``."""
         self.check_call(batch, running)
-        sums = self.cell_sums(self.per_example(params, batch), batch)
-        values, running = self.values_from_sums(sums, running)
-        return values if running is None else (values, running)
+        statistics, aux = self.with_aux(params, batch)
+        values, running = self.values_from_sums(
+            self.cell_sums(statistics, batch), running
+        )
+        beside = self.join_aux(running, aux)
+        return (values, beside) if self.returns_aux else values
 
     def check_call(self, batch: Batch, running: RunningMeans | None) -> None:
         """Checks that the arguments fit these objectives.
@@ -252,12 +281,13 @@ class CellObjectives:
 
 
 def cell_objectives(
-    statistics_fn: Callable[[Params, Batch], Mapping[str, Array]],
+    statistics_fn: Callable[..., Any],
     partition: Partition,
     functions: Mapping[str, CellFunction],
     *,
     decay: Scalar | None = None,
     axis_name: str | None = None,
+    has_aux: bool = False,
 ) -> CellObjectives:
     r"""Makes objectives :math:`L_k = F_k(m)` of the cell means of statistics.
 
@@ -281,6 +311,8 @@ def cell_objectives(
         the averaged count.
       axis_name: A mapped axis (``shard_map``, ``vmap``) over which cells are summed,
         so that the means are those of the global batch.
+      has_aux: Whether ``statistics_fn`` returns ``(statistics, aux)``. The aux, such as
+        the model's new state, has no derivative, and may combine examples.
 
     Returns:
       A :class:`CellObjectives`: call it, or differentiate it with
@@ -321,6 +353,7 @@ def cell_objectives(
         cell_shares=shares,
         decay=decay,
         axis_name=axis_name,
+        has_aux=has_aux,
     )
 
 
@@ -389,14 +422,27 @@ class OutputObjectives(StackedObjectives):
       >>> objectives = fairjax.output_objectives(lambda w, x: x * w, {"size": size})
       >>> objectives.values(np.array([1.0, 2.0]), np.zeros(2)).tolist()
       [5.0]
+      >>> objectives.with_aux(3.0, np.array([1.0, 2.0]))
+      (array([3., 6.]), None)
     """
 
     outputs_fn: Callable[..., Any]
     axis_name: str | None = None
+    has_aux: bool = False
 
-    def __call__(self, params: Params, *args: Any) -> Values:
-        """Returns the values ``[K]``, of this device's examples."""
-        return self.values(self.outputs_fn(params, *args), *args)
+    def __call__(self, params: Params, *args: Any) -> Any:
+        """Returns the values ``[K]``; of this device's examples; or with aux."""
+        outputs, aux = self.with_aux(params, *args)
+        values = self.values(outputs, *args)
+        return (values, aux) if self.has_aux else values
+
+    def with_aux(self, params: Params, *args: Any) -> tuple[Any, Any]:
+        """Returns the outputs, and aux.
+
+        Raises:
+          ValueError: ``has_aux`` is True, and ``outputs_fn`` returns no aux.
+        """
+        return _split_aux("outputs", self.outputs_fn(params, *args), self.has_aux)
 
     def values(self, outputs: Any, *args: Any) -> Values:
         """Returns the values ``[K]`` at the outputs.
@@ -412,6 +458,7 @@ def output_objectives(
     functions: Mapping[str, Callable[..., Array]],
     *,
     axis_name: str | None = None,
+    has_aux: bool = False,
 ) -> OutputObjectives:
     """Makes objectives that read a model through its outputs for each example.
 
@@ -428,6 +475,8 @@ def output_objectives(
         :func:`fairjax.value_and_jacobian` gathers the outputs, and all arguments with
         a row for each example that a function reads, so that the objectives are those
         of the global batch.
+      has_aux: Whether ``outputs_fn`` returns ``(outputs, aux)``. The aux, such as the
+        model's new state, has no derivative, and may combine examples.
 
     Raises:
       ValueError: There are no functions.
@@ -447,7 +496,19 @@ def output_objectives(
     """
     if not functions:
         raise ValueError("output_objectives needs at least one function.")
-    return OutputObjectives(dict(functions), outputs_fn, axis_name)
+    return OutputObjectives(dict(functions), outputs_fn, axis_name, has_aux)
+
+
+def _split_aux(what: str, found: Any, has_aux: bool) -> tuple[Any, Any]:
+    """Returns what a model's function returned, and its aux, or None."""
+    if not has_aux:
+        return found, None
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(
+            f"{what}_fn must return ({what}, aux), since has_aux=True; got "
+            f"{type(found).__name__}."
+        )
+    return found
 
 
 def example_weights(batch: Batch) -> Float[Array, " B"]:

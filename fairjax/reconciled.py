@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from fairjax import jacobian
 from fairjax.gram import combine
-from fairjax.jacobian._cells import manual_axis
+from fairjax.jacobian._cells import manual_axis, with_aux
 from fairjax.jacobian._fused import Fused, value_and_factors
 from fairjax.jacobian._planning import batch_and_running, fuse
 from fairjax.jacobian._scattered import scatter, sketch
@@ -230,10 +230,11 @@ class _Reconciled:
         batch, running = args, None
         if isinstance(self._objectives, CellObjectives):
             batch, running = batch_and_running(self._objectives, args)
-        values, aux, factors = value_and_factors(
+        values, running, factors = value_and_factors(
             self._objectives, fused, params, batch, running
         )
         found = self._transformed(factors, values, params, state, args, extra)
+        aux = with_aux(self._objectives, running, params, args)
         return (values, aux) if self._has_aux else values, *found
 
     def _transformed(

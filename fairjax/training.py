@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt
 
-from fairjax.jacobian._cells import count_examples, has_examples
+from fairjax.jacobian._cells import count_examples, has_examples, varies
 from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives, OutputObjectives
 from fairjax.reconciled import ReconciledStrategy, reconciled_value_and_grad
@@ -34,6 +34,8 @@ class TrainState(NamedTuple):
       objective_state: Running means of objectives with a decay; else ``()``.
       key_data: Raw data of the random key from which batches are drawn.
       step: Number of steps taken.
+      model_state: The model's state besides its parameters, such as the statistics of
+        BatchNorm; else ``()``.
     """
 
     params: Params
@@ -41,6 +43,7 @@ class TrainState(NamedTuple):
     objective_state: Any
     key_data: UInt[Array, " words"]
     step: Int[Array, ""]
+    model_state: Any = ()
 
 
 class StepInfo(NamedTuple):
@@ -63,11 +66,13 @@ class Selection(NamedTuple):
       score: The best score; −inf before the first finite score.
       step: The step at which the best score was reached.
       params: The parameters at that step.
+      model_state: The model's state at that step.
     """
 
     score: Float[Array, ""]
     step: Int[Array, ""]
     params: Params
+    model_state: Any = ()
 
 
 class Run(NamedTuple):
@@ -83,6 +88,7 @@ def init_state(
     *,
     key: Array | int,
     objectives: Any = None,
+    model_state: Any = (),
 ) -> TrainState:
     """Makes the state before the first step.
 
@@ -92,6 +98,8 @@ def init_state(
       key: A key, or a seed, from which batches are drawn; may be traced.
       objectives: The objectives; needed only if they carry running means
         (:func:`fairjax.cell_objectives` with a ``decay``).
+      model_state: The model's initial state, as :func:`fairjax.models.stateful` returns
+        it; needed only by a step made with ``has_state=True``.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -101,7 +109,9 @@ def init_state(
     """
     # A weakly typed parameter would turn strongly typed at the first step, so the step
     # would be compiled twice.
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+    params, model_state = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.result_type(x)), (params, model_state)
+    )
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     return TrainState(
         params=params,
@@ -109,6 +119,7 @@ def init_state(
         objective_state=objectives.init_running() if carries else (),
         key_data=jax.random.key_data(as_key(key)),
         step=jnp.zeros((), jnp.int32),
+        model_state=model_state,
     )
 
 
@@ -120,6 +131,7 @@ def make_train_step(
     mesh: Mesh | None = None,
     data_axis: str | None = None,
     sketch_size: int | None = None,
+    has_state: bool = False,
 ) -> TrainStep:
     """Makes a step: objectives → reconciled update → optax chain → parameters.
 
@@ -142,15 +154,24 @@ def make_train_step(
       sketch_size: With a mesh: numbers that stand for each gradient in the Gram matrix,
         by random projections that change each step; see
         :func:`fairjax.reconciled_value_and_grad`. With None the matrix is exact.
+      has_state: Whether the model has a state, or draws random numbers. The function
+        that runs the model is then ``f(params, batch, model_state, key)``, and returns
+        a pair of its usual result and the new ``model_state``. The function is
+        ``objectives``; or the ``statistics_fn`` or ``outputs_fn`` of objectives made
+        with ``has_aux=True``. The key is another one in each step, and the same for all
+        objectives. On a mesh, each device has its key, and new states are averaged.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
-      use is finite leaves the parameters as they are, whatever weight decay says.
+      use is finite leaves the parameters and the model's state as they are, whatever
+      weight decay says.
 
     Raises:
-      ValueError: If the mesh has no such axis, or the objectives are of another kind.
-        At the step, if the mesh does not divide the batch, or if the transformation
-        returns stacked gradients.
+      ValueError: If the mesh has no such axis, or the objectives are of another kind;
+        if objectives with aux come without ``has_state``, or the reverse. At the step,
+        if the mesh does not divide the batch; if the transformation returns stacked
+        gradients; if the state holds a ``model_state``, and ``has_state`` is False; or
+        if the new ``model_state`` has another structure.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -169,16 +190,35 @@ def make_train_step(
     if mesh is not None:
         objectives, data_axis = _on_mesh(objectives, mesh, data_axis)
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
-    update = reconciled_value_and_grad(
-        objectives,
-        transform,
-        strategy=strategy,
-        has_aux=carries,
-        sketch_size=sketch_size,
-    )
+    made_with = isinstance(objectives, CellObjectives | OutputObjectives)
+    if made_with and objectives.has_aux != has_state:
+        raise ValueError(
+            "has_state must equal the has_aux of the objectives, whose aux is the "
+            f"model's new state; got {has_state=} and has_aux={objectives.has_aux}."
+        )
+
+    def make_update(objectives):
+        return reconciled_value_and_grad(
+            objectives,
+            transform,
+            strategy=strategy,
+            has_aux=carries or has_state,
+            sketch_size=sketch_size,
+        )
+
+    update_without_state = make_update(objectives)  # Checks the options.
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        objective_state = state.objective_state
+        objective_state, model_state = state.objective_state, state.model_state
+        update = update_without_state
+        if has_state:
+            key = _model_key(state, data_axis)
+            update = make_update(_bind(objectives, model_state, key))
+        elif jax.tree.leaves(model_state):
+            raise ValueError(
+                "the train state holds a model_state, which this step would not update:"
+                " make the step by make_train_step(..., has_state=True)."
+            )
         args = (batch, objective_state) if carries else (batch,)
         mask = batch.get("objective_mask")
         drawn = {}
@@ -187,13 +227,19 @@ def make_train_step(
         values, updates, opt_state = update(
             state.params, state.opt_state, *args, mask=mask, **drawn
         )
-        if carries:
+        if carries and has_state:
+            values, (objective_state, model_state) = values
+        elif carries:
             values, objective_state = values
+        elif has_state:
+            values, model_state = values
         known = jnp.isfinite(values)
         known = jnp.any(known if mask is None else known & jnp.asarray(mask, bool))
         updates = jax.tree.map(
             lambda leaf: jnp.where(known, leaf, jnp.zeros_like(leaf)), updates
         )
+        model_state = _keep_state(known, model_state, state.model_state, data_axis)
+        state = state._replace(model_state=model_state)
         state, info = _stepped(state, updates, opt_state, objective_state, values)
         return state, info._replace(finite=info.finite & known)
 
@@ -227,7 +273,9 @@ def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainSte
             objectives.check_call(batch, state.objective_state or None)
             size = len(batch["cells"])
         else:
-            outputs = jax.eval_shape(objectives.outputs_fn, state.params, batch)
+            given = (state.model_state, jax.random.key(0)) if objectives.has_aux else ()
+            bound = _bind(objectives, *given)
+            outputs, _ = jax.eval_shape(bound.with_aux, state.params, batch)
             size = count_examples(jax.tree.leaves(outputs))
         if size % mesh.shape[axis]:
             raise ValueError(
@@ -246,6 +294,44 @@ def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainSte
         return run(state, dict(batch))
 
     return spread
+
+
+def _bind(objectives: Any, *given: Any) -> Any:
+    """Passes more arguments to the function that runs the model."""
+
+    def bound(function):
+        return lambda params, batch: function(params, batch, *given)
+
+    if isinstance(objectives, CellObjectives):
+        function = bound(objectives.statistics_fn)
+        return dataclasses.replace(objectives, statistics_fn=function)
+    if isinstance(objectives, OutputObjectives):
+        return dataclasses.replace(objectives, outputs_fn=bound(objectives.outputs_fn))
+    return bound(objectives)
+
+
+def _model_key(state: TrainState, axis: str | None) -> Array:
+    """Returns the key for the model's random numbers in this step, on this device."""
+    key = jax.random.wrap_key_data(state.key_data)
+    # The first number keeps it apart from the keys that are split to draw batches.
+    key = jax.random.fold_in(jax.random.fold_in(key, 0x6D6F6465), state.step)
+    return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+
+
+def _keep_state(known: Array, new: Any, old: Any, axis: str | None) -> Any:
+    """Returns the model's new state where it is known; otherwise the old state."""
+    structures = jax.tree.structure(new), jax.tree.structure(old)
+    if structures[0] != structures[1]:
+        raise ValueError(
+            "the objectives must return a model state of the structure that init_state "
+            f"got as model_state, {structures[1]}; got {structures[0]}."
+        )
+    if axis is not None:
+        # The statistics of devices' own examples are averaged.
+        new = jax.tree.map(
+            lambda leaf: jax.lax.pmean(leaf, axis) if varies(leaf, axis) else leaf, new
+        )
+    return jax.tree.map(lambda new, old: jnp.where(known, new, old), new, old)
 
 
 def make_loss_step(
@@ -308,7 +394,12 @@ def _stepped(
     """Returns the state after an update, and the step's output."""
     params = optax.apply_updates(state.params, updates)
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
-    new = TrainState(params, opt_state, objective_state, state.key_data, state.step + 1)
+    new = state._replace(
+        params=params,
+        opt_state=opt_state,
+        objective_state=objective_state,
+        step=state.step + 1,
+    )
     return new, StepInfo(values, jnp.all(jnp.stack(leaves)))
 
 
@@ -353,7 +444,7 @@ def make_loop(
     sample: Callable[[Array, Any], Batch],
     *,
     steps_per_call: int,
-    score: Callable[[Params, Any], Float[Array, ""]] | None = None,
+    score: Callable[..., Float[Array, ""]] | None = None,
     observe: Callable[[TrainState], Any] | None = None,
 ) -> Callable[[Run, Any], tuple[Run, tuple[StepInfo, Any]]]:
     """Makes a loop of several steps, followed by one validation score.
@@ -364,7 +455,8 @@ def make_loop(
         device.
       steps_per_call: Number of steps in a call, run by ``lax.scan``.
       score: ``score(params, data) -> []``, higher is better. The run keeps the
-        parameters with the best score so far; with None, the latest parameters.
+        parameters with the best score so far; with None, the latest parameters. With a
+        ``model_state`` in the train state, ``score(params, data, model_state)``.
       observe: ``observe(state)``, recorded after every step; for example the
         reconciler's diagnostics.
 
@@ -399,7 +491,8 @@ def make_loop(
             lambda state, _: one(state, data), run.state, length=steps_per_call
         )
         reached = state.step.astype(jnp.float32)
-        new = reached if score is None else score(state.params, data)
+        given = (state.model_state,) if jax.tree.leaves(state.model_state) else ()
+        new = reached if score is None else score(state.params, data, *given)
         return Run(state, keep_best(run.best, new, state)), history
 
     return loop
@@ -415,7 +508,7 @@ def start(state: TrainState) -> Run:
       >>> float(training.start(state).best.score)
       -inf
     """
-    nothing = Selection(jnp.array(-jnp.inf, jnp.float32), state.step, state.params)
+    nothing = _select(jnp.array(-jnp.inf), state)
     # Copies, so that donating a run donates each buffer once, and none of the caller's.
     return jax.tree.map(jnp.copy, Run(state, nothing))
 
@@ -435,8 +528,13 @@ def keep_best(best: Selection, score: Float[Array, ""], state: TrainState) -> Se
       0.6
     """
     better = jnp.isfinite(score) & (score > best.score)
-    new = Selection(score.astype(jnp.float32), state.step, state.params)
+    new = _select(score, state)
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+
+
+def _select(score: Float[Array, ""], state: TrainState) -> Selection:
+    score = score.astype(jnp.float32)
+    return Selection(score, state.step, state.params, state.model_state)
 
 
 def evaluate(

@@ -96,9 +96,8 @@ def prepare_outputs(
     leaves, structure = jax.tree.flatten(args)
 
     def outputs(params, leaves):
-        return jax.tree.leaves(
-            objectives.outputs_fn(params, *structure.unflatten(leaves))
-        )
+        args = structure.unflatten(leaves)
+        return jax.tree.leaves(objectives.with_aux(params, *args)[0])
 
     size = count_examples(jax.eval_shape(outputs, params, leaves))
     return prove(outputs, params, leaves, size)
@@ -160,8 +159,8 @@ def value_and_jacobian(
     params: Params,
     batch: Batch,
     running: RunningMeans | None,
-) -> tuple[Values, RunningMeans | None, Jacobian]:
-    """Computes values, running means, and the Jacobian by this device's examples."""
+) -> tuple[Values, Any, Jacobian]:
+    """Computes values, running means or aux, and the Jacobian by own examples."""
     size = prepared.model.size
     cells = cell_order(passes)
     layout = [windows(p, cells, objectives.cell_shares, size) for p in passes]
@@ -177,7 +176,8 @@ def value_and_jacobian(
         pulled = cotangents(one, weights, arranged, outputs)
         parts.append(gradients(pulled, blocks_of(one, pieces, arranged)))
     jacobian = [mix_parts(passes, weights, leaf) for leaf in zip(*parts, strict=True)]
-    return values, running, structure.unflatten(jacobian)
+    aux = with_aux(objectives, running, params, (batch,))
+    return values, aux, structure.unflatten(jacobian)
 
 
 def _linearize(
@@ -216,6 +216,23 @@ def per_example(
     """Computes the statistics of this device's examples, ``[B]`` each."""
     local = dataclasses.replace(objectives, axis_name=None)
     return list(local.per_example(params, batch).values())
+
+
+def with_aux(
+    objectives: CellObjectives | OutputObjectives,
+    running: RunningMeans | None,
+    params: Params,
+    args: tuple[Any, ...],
+) -> Any:
+    """Computes what a call returns beside the values, given the new running means.
+
+    The proof covers the statistics alone, since aux may combine examples. A compiled
+    program computes once what the statistics and the aux have in common.
+    """
+    if isinstance(objectives, CellObjectives):
+        aux = objectives.with_aux(params, args[0])[1] if objectives.has_aux else None
+        return objectives.join_aux(running, aux)
+    return objectives.with_aux(params, *args)[1] if objectives.has_aux else None
 
 
 def values_and_weights(

@@ -389,7 +389,7 @@ def value_and_factors(
         )
     else:
         structure_of = jax.tree.structure(
-            jax.eval_shape(objectives.outputs_fn, params, *batch)
+            jax.eval_shape(objectives.with_aux, params, *batch)[0]
         )
 
         def values_of(values: Sequence[Array]) -> Values:

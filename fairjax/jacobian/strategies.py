@@ -141,7 +141,7 @@ def value_and_own_jacobian(
             jacobian = _pull_rows(pullback, plan)
         elif isinstance(objective_fn, OutputObjectives) and objective_fn.axis_name:
             pullback = _output_pullback(objective_fn, params, args)
-            values, aux = pullback.values, None
+            values, aux = pullback.values, pullback.aux
             jacobian = _pull_rows(pullback, plan)
         else:
             pullback = _plain_pullback(objective_fn, params, args, has_aux)
@@ -214,17 +214,19 @@ def _cell_pullback(
     local = dataclasses.replace(objectives, axis_name=None)
 
     def batch_sums(params):
-        sums = local.cell_sums(local.per_example(params, batch), batch)
-        return sums.sums, sums.counts
+        statistics, aux = local.with_aux(params, batch)
+        sums = local.cell_sums(statistics, batch)
+        return sums.sums, (sums.counts, aux)
 
     varied = _cells.vary_params(objectives, params)
-    sums, pull, counts = jax.vjp(batch_sums, varied, has_aux=True)
+    sums, pull, (counts, aux) = jax.vjp(batch_sums, varied, has_aux=True)
     types = jax.tree.map(jax.typeof, sums)
     if objectives.axis_name is not None:
         sums, counts = jax.lax.psum((sums, counts), objectives.axis_name)
-    values, aux, weights = _cells.values_and_weights(
+    values, running, weights = _cells.values_and_weights(
         objectives, CellSums(sums, counts), running
     )
+    aux = objectives.join_aux(running, aux)
     rows = {name: weights[:, s] for s, name in enumerate(objectives.statistics)}
     cotangents = {
         name: _cells.vary_like(row.astype(types[name].dtype), types[name])
@@ -244,7 +246,9 @@ def _output_pullback(
             f"jax.shard_map over that axis; {objectives.axis_name!r} is not one here."
         )
     varied = _cells.vary_params(objectives, params)
-    outputs, pull = jax.vjp(lambda params: objectives.outputs_fn(params, *args), varied)
+    outputs, pull, aux = jax.vjp(
+        lambda params: objectives.with_aux(params, *args), varied, has_aux=True
+    )
     leaves = jax.tree.leaves(outputs)
     size = _cells.count_examples(leaves)
     # Types show what is spread over the axis, unless check_vma is off.
@@ -268,7 +272,7 @@ def _output_pullback(
         return _cells.vary_like(mine, jax.typeof(output))
 
     cotangents = jax.tree.map(own, slopes, outputs)
-    return _Pullback(values, None, cotangents, lambda row: pull(row)[0])
+    return _Pullback(values, aux, cotangents, lambda row: pull(row)[0])
 
 
 def _pull_rows(pullback: _Pullback, plan: Plan) -> Jacobian:
@@ -297,12 +301,12 @@ def _check_options(
             f"got chunk_size={chunk_size} with strategy={strategy!r}."
         )
     if isinstance(objective_fn, CellObjectives):
-        carries = objective_fn.decay is not None
-        if carries != has_aux:
+        returns = objective_fn.returns_aux
+        if returns != has_aux:
             raise ValueError(
                 "has_aux must be True for cell objectives with a decay, which return "
-                "their running means as aux, and False for those without; got "
-                f"has_aux={has_aux}. Pass has_aux={carries}."
+                "their running means as aux, or with has_aux=True, and False for "
+                f"others; got has_aux={has_aux}. Pass has_aux={returns}."
             )
 
 

@@ -1,7 +1,7 @@
-"""Flax NNX models; :func:`functional` turns a model into a function of a pytree."""
+"""Flax NNX models; :func:`functional` and :func:`stateful` make functions of models."""
 
 from fairjax.models.fusion import MultimodalClassifier, MultimodalOutputs
-from fairjax.models.mlp import MLP, functional
+from fairjax.models.mlp import MLP, functional, stateful
 from fairjax.models.series import SeriesEncoder
 from fairjax.models.tabular import TabularEncoder
 from fairjax.models.text import TextEncoder
@@ -20,5 +20,6 @@ __all__ = [
     "ViT",
     "VolumeEncoder",
     "functional",
+    "stateful",
     "vit_b16",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -93,12 +94,17 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
     """Splits an NNX module into a pure function and its parameters.
 
     Args:
-      module: Any module; state that is not an ``nnx.Param`` (keys, batch statistics) is
-        frozen at its present value.
+      module: Any module; state that is not an ``nnx.Param`` is frozen at its present
+        value.
 
     Returns:
       ``apply(params, *args, **kwargs)``, pure, and ``params``, a nested dict of arrays.
       Both work under ``jit``, ``vmap`` and ``jacrev``.
+
+    Raises:
+      ValueError: At a call that changes other state, such as the statistics of
+        ``nnx.BatchNorm`` or the keys of ``nnx.Dropout``. Use :func:`stateful`, or
+        switch to evaluation by ``module.eval()``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -119,6 +125,62 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
         # copy=True: merging the same frozen variables inside two transformations
         # must not share, and so leak, their tracers.
         model = nnx.merge(graph, params, rest, copy=True)
-        return model(*args, **kwargs)
+        outputs = model(*args, **kwargs)
+        after = nnx.split(model, nnx.Param, ...)[2]
+        for (path, old), new in zip(
+            jax.tree.leaves_with_path(rest), jax.tree.leaves(after), strict=True
+        ):
+            if new is not old:
+                raise ValueError(
+                    "the model must not change its state, for which functional has no "
+                    f"place; it changes {jax.tree_util.keystr(path)}. Use "
+                    "fairjax.models.stateful, or module.eval() before."
+                )
+        return outputs
 
     return apply, nnx.to_pure_dict(state)
+
+
+def stateful(module: nnx.Module) -> tuple[Callable[..., Any], Params, Any]:
+    """Splits an NNX module into a pure function, its parameters, and other state.
+
+    The state holds, for example, the statistics of ``nnx.BatchNorm``. Random numbers
+    of the module's own streams, such as those of ``nnx.Dropout``, come from a key.
+    For :func:`fairjax.training.make_train_step` with ``has_state=True``.
+
+    Args:
+      module: Any module.
+
+    Returns:
+      ``apply(params, model_state, key, *args, **kwargs) -> (outputs, model_state)``,
+      pure; ``params``; and ``model_state``; nested dicts of arrays.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from fairjax.models import stateful
+      >>> apply, params, state = stateful(nnx.BatchNorm(1, rngs=nnx.Rngs(0)))
+      >>> x = jnp.array([[0.0], [10.0]])
+      >>> outputs, new = apply(params, state, jax.random.key(0), x)
+      >>> print(outputs[:, 0].round(2), state["mean"], new["mean"].round(2))
+      [-1.  1.] [0.] [0.05]
+    """
+    graph, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+    def apply(
+        params: Params, model_state: Any, key: Array, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        leaves, structure = jax.tree.flatten(streams)
+        leaves = [
+            jax.random.fold_in(key, i)
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            else leaf
+            for i, leaf in enumerate(leaves)
+        ]
+        drawn = structure.unflatten(leaves)
+        model = nnx.merge(graph, params, drawn, model_state, copy=True)
+        outputs = model(*args, **kwargs)
+        after = nnx.split(model, nnx.Param, nnx.RngState, ...)[3]
+        return outputs, nnx.to_pure_dict(after)
+
+    return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(state)
