@@ -126,7 +126,7 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
         # must not share, and so leak, their tracers.
         model = nnx.merge(graph, params, rest, copy=True)
         outputs = model(*args, **kwargs)
-        after = nnx.split(model, nnx.Param, ...)[2]
+        _, _, after = nnx.split(model, nnx.Param, ...)
         for (path, old), new in zip(
             jax.tree.leaves_with_path(rest), jax.tree.leaves(after), strict=True
         ):
@@ -180,7 +180,7 @@ def stateful(module: nnx.Module) -> tuple[Callable[..., Any], Params, Any]:
         drawn = structure.unflatten(leaves)
         model = nnx.merge(graph, params, drawn, model_state, copy=True)
         outputs = model(*args, **kwargs)
-        after = nnx.split(model, nnx.Param, nnx.RngState, ...)[3]
+        *_, after = nnx.split(model, nnx.Param, nnx.RngState, ...)
         return outputs, nnx.to_pure_dict(after)
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(state)
