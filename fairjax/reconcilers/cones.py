@@ -361,8 +361,8 @@ def positive_sum_step(
 ) -> Step:
     r"""Finds the update closest to the task's gradient that harms no subgroup.
 
-    This method is ours. With :math:`g_0` the task's gradient, row ``reference``, and a
-    subgroup's gradient :math:`g_k` in every other row,
+    With :math:`g_0` the task's gradient, row ``reference``, and a subgroup's gradient
+    :math:`g_k` in every other row,
 
     .. math:: \min_d\; \tfrac12 \|d - g_0\|^2
         \quad\text{subject to } d \cdot g_k \ge m_k , \quad k \ne 0 .
@@ -424,7 +424,8 @@ def positive_sum_step(
     References:
       Without margins this is the projection of Lopez-Paz and Ranzato, *Gradient
       Episodic Memory for Continual Learning*, NeurIPS 2017, with subgroups in place of
-      past tasks.
+      past tasks. *Priority-Constrained Descent* (TMLR 2026, arXiv 2606.29521) solves
+      the same program with other margins. Margins by baseline losses are ours.
 
     Example:
       The task's gradient (1, 0), and a subgroup's gradient (−1, 1), which conflict:
