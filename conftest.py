@@ -50,7 +50,7 @@ jaxtyping.install_import_hook("fairjax", "beartype.beartype")
 
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True
+    "ci", deadline=None, max_examples=30, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

@@ -15,7 +15,7 @@ def shows(text: str, names: Collection[str]) -> bool:
 
     A shape, a length or a type is not a value, nor is an empty result. An error is one
     of a check, beside a call that passes. A call may be within a function that the
-    example defines or transforms.
+    example defines or transforms. A skipped line shows nothing.
 
     Args:
       text: The docstring.
@@ -23,6 +23,8 @@ def shows(text: str, names: Collection[str]) -> bool:
     """
     known, passed, refused = _Known(set(names)), False, False
     for example in doctest.DocTestParser().get_examples(text):
+        if example.options.get(doctest.SKIP):
+            continue
         shown = example.want.strip()
         for statement in ast.parse(example.source).body:
             known.read(statement)

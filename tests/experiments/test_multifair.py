@@ -20,6 +20,7 @@ from experiments.reporting.prediction_audit import audited_table
 from tests.experiments.conftest import on_one_device
 
 
+@pytest.mark.slow
 def test_every_method_has_a_title_and_is_trained_by_one_program(small):
     known = multifair_names.titles(small.task.names)
     programs = multifair_methods.build(tuple(known), small.task, small.splits)

@@ -294,6 +294,7 @@ def test_programs_are_traced_to_the_end_and_record_what_they_observe(small, name
         assert {"values", *phase.observed} <= set(told)
 
 
+@pytest.mark.slow
 def test_the_penalty_weighs_the_gaps_alone(small):
     program = program_of(small, "penalty")
     names = list(program.phases[0].functions)

@@ -101,7 +101,7 @@ FIRST = pytest.param("first", marks=pytest.mark.slow)
     ("pool", "present"),
     [
         pytest.param("mean", None, marks=pytest.mark.slow),
-        ("mean", PRESENT),
+        pytest.param("mean", PRESENT, marks=pytest.mark.slow),
         pytest.param("first", PRESENT, marks=pytest.mark.slow),
         pytest.param("first", None, marks=pytest.mark.slow),
     ],
