@@ -1,7 +1,7 @@
 """Published methods, each as one optax transformation made of steps."""
 
 from fairjax.reconcilers.bargaining import fairgrad_alpha, nash_mtl
-from fairjax.reconcilers.cones import dualproj, positive_sum, upgrad
+from fairjax.reconcilers.cones import dualproj, pcd, positive_sum, upgrad
 from fairjax.reconcilers.dropping import GradDropState, graddrop
 from fairjax.reconcilers.geometry import aligned_mtl, config, conflict_free, imtl_g
 from fairjax.reconcilers.hulls import cagrad, mgda
@@ -10,10 +10,13 @@ from fairjax.reconcilers.weights import (
     dwa,
     equal_norms,
     famo,
+    geometric_mean,
     gradnorm,
     group_dro,
+    imtl_l,
     random_weighting,
     scalarize,
+    stch,
     uncertainty_weighting,
 )
 
@@ -30,17 +33,21 @@ __all__ = [
     "fairgrad",
     "fairgrad_alpha",
     "famo",
+    "geometric_mean",
     "graddrop",
     "gradnorm",
     "gradvac",
     "group_dro",
     "imtl_g",
+    "imtl_l",
     "mgda",
     "nash_mtl",
+    "pcd",
     "pcgrad",
     "positive_sum",
     "random_weighting",
     "scalarize",
+    "stch",
     "uncertainty_weighting",
     "upgrad",
 ]

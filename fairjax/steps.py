@@ -10,6 +10,7 @@ from fairjax.reconcilers._orders import Order
 from fairjax.reconcilers.bargaining import fairgrad_alpha_step as fairgrad_alpha
 from fairjax.reconcilers.bargaining import nash_mtl_step as nash_mtl
 from fairjax.reconcilers.cones import dualproj_step as dualproj
+from fairjax.reconcilers.cones import pcd_step as pcd
 from fairjax.reconcilers.cones import positive_sum_step as positive_sum
 from fairjax.reconcilers.cones import upgrad_step as upgrad
 from fairjax.reconcilers.geometry import aligned_mtl_step as aligned_mtl
@@ -24,9 +25,12 @@ from fairjax.reconcilers.projection import project_conflicts
 from fairjax.reconcilers.weights import balance_magnitudes, combine
 from fairjax.reconcilers.weights import dwa_step as dwa
 from fairjax.reconcilers.weights import famo_step as famo
+from fairjax.reconcilers.weights import geometric_mean_step as geometric_mean
 from fairjax.reconcilers.weights import gradnorm_step as gradnorm
 from fairjax.reconcilers.weights import group_dro_step as group_dro
+from fairjax.reconcilers.weights import imtl_l_step as imtl_l
 from fairjax.reconcilers.weights import random_weighting_step as random_weighting
+from fairjax.reconcilers.weights import stch_step as stch
 from fairjax.reconcilers.weights import (
     uncertainty_weighting_step as uncertainty_weighting,
 )
@@ -44,15 +48,19 @@ __all__ = [
     "dwa",
     "fairgrad_alpha",
     "famo",
+    "geometric_mean",
     "gradnorm",
     "gradvac",
     "group_dro",
     "imtl_g",
+    "imtl_l",
     "mgda",
     "nash_mtl",
+    "pcd",
     "positive_sum",
     "project_conflicts",
     "random_weighting",
+    "stch",
     "uncertainty_weighting",
     "upgrad",
 ]

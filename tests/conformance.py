@@ -89,16 +89,19 @@ CASES = {
     ),
     "fairgrad_alpha": Case(fairjax.fairgrad_alpha, ("alpha", 1.0, 2.0), single=None),
     "famo": Case(fairjax.famo, ("minimum", 0.0, 0.4)),
+    "geometric_mean": Case(fairjax.geometric_mean),
     "graddrop": Case(fairjax.graddrop, ("leak", 0.0, 0.5)),
     "gradnorm": Case(fairjax.gradnorm),
     "gradvac": Case(partial(fairjax.gradvac, beta=0.5)),
     "group_dro": Case(fairjax.group_dro, ("step_size", 0.1, 1.0)),
     "imtl_g": Case(fairjax.imtl_g, ("tolerance", 1e-6, 0.5)),
+    "imtl_l": Case(fairjax.imtl_l, ("learning_rate", 0.1, 0.5)),
     "loss_balanced": Case(loss_balanced, variant=True),
     "mgda": Case(fairjax.mgda),
     "nash_mtl": Case(
         fairjax.nash_mtl, ("max_norm", 1.0, 0.5), ("update_every",), single=None
     ),
+    "pcd": Case(fairjax.pcd, ("progress", 0.02, 0.4), ("reference",)),
     "pcgrad": Case(fairjax.pcgrad, ("epsilon", 0.0, 0.3)),
     "pcgrad always": Case(partial(fairjax.pcgrad, condition="always"), variant=True),
     "pcgrad libmtl": Case(
@@ -112,6 +115,7 @@ CASES = {
     ),
     "random_weighting": Case(fairjax.random_weighting),
     "scalarize": Case(fairjax.scalarize),
+    "stch": Case(fairjax.stch, ("mu", 0.1, 1.0)),
     "steps": Case(balanced, ("strength", 0.7, 0.1), variant=True),
     "uncertainty_weighting": Case(
         fairjax.uncertainty_weighting, ("learning_rate", 0.1, 0.5)

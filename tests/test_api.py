@@ -66,12 +66,16 @@ STEPS = {
     "dwa": steps.dwa(),
     "fairgrad_alpha": steps.fairgrad_alpha(),
     "famo": steps.famo(),
+    "geometric_mean": steps.geometric_mean(),
     "gradnorm": steps.gradnorm(),
     "gradvac": steps.gradvac(),
     "group_dro": steps.group_dro(0.1),
     "imtl_g": steps.imtl_g(),
+    "imtl_l": steps.imtl_l(),
     "nash_mtl": steps.nash_mtl(update_every=2),
+    "pcd": steps.pcd(),
     "random_weighting": steps.random_weighting(),
+    "stch": steps.stch(),
     "uncertainty_weighting": steps.uncertainty_weighting(),
     "upgrad": steps.upgrad(),
     "dualproj": steps.dualproj(),
@@ -108,6 +112,7 @@ def test_the_search_finds_the_interface():
 
 # What examples cannot show in a few lines, and the tests that assert it.
 TESTED = {
+    "fairjax.audit.document.audit": "audit/test_audit.py",
     "fairjax.audit.output.write": "audit/test_output.py",
     "fairjax.audit.reading.data.AuditData.varying": "audit/test_suppression.py",
     "fairjax.data.prefetch.Prefetched.close": "data/test_prefetch.py",
@@ -312,7 +317,7 @@ def test_methods_take_the_options_of_their_steps():
 def test_derived_methods_document_their_options():
     """In the words of their steps, before what they return."""
     derived = {name: METHODS[name] for name in set(METHODS) - set(CHAINS) - OLD}
-    assert len(derived) == 16
+    assert len(derived) == 20
     for name, method in derived.items():
         text = inspect.getdoc(method)
         described = text.partition("\nArgs:\n")[2].partition("\n\n")[0]

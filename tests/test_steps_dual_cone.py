@@ -331,3 +331,33 @@ def test_unknown_options(untyped):
             make(ridge=-0.1)
     with pytest.raises(ValueError, match="c must be 0 or more"):
         steps.cagrad(-0.5)
+
+
+class TestPCD:
+    def test_progress_is_kept_at_the_length_of_the_first(self):
+        rows = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+        tx = fairjax.pcd(num_objectives=2, progress=0.1)
+        update, state = tx.update(rows, tx.init(jnp.zeros(2)))
+        # Normalised: d = (1, 0) + l (-1, 1) / sqrt(2), d . g = .1, so l = .1 + .707.
+        weight = (0.1 + np.sqrt(0.5)) / np.sqrt(2)
+        direction = np.array([1 - weight, weight])
+        np.testing.assert_allclose(
+            update, direction / np.linalg.norm(direction), atol=1e-5
+        )
+        assert int(optax.tree.get(state, "fallbacks")) == 0
+
+    def test_contradictory_constraints_leave_the_first_gradient(self):
+        rows = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        tx = fairjax.pcd(num_objectives=3, progress=0.1)
+        update, state = tx.update(rows, tx.init(jnp.zeros(2)))
+        np.testing.assert_allclose(update, rows[0], atol=1e-6)
+        assert int(optax.tree.get(state, "fallbacks")) == 1
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="progress must be from 0 to 1; got 2"):
+            fairjax.pcd(num_objectives=2, progress=2.0)
+        with pytest.raises(ValueError, match="decay"):
+            fairjax.pcd(num_objectives=2, decay=1.0)
+        tx = fairjax.pcd(num_objectives=2, reference=2)
+        with pytest.raises(ValueError, match="reference must be a row, 0 to 1; got 2"):
+            jax.eval_shape(tx.update, jnp.eye(2), tx.init(jnp.zeros(2)))

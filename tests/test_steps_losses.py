@@ -17,6 +17,9 @@ STEPS = {
     "dwa": steps.dwa(),
     "uncertainty_weighting": steps.uncertainty_weighting(),
     "famo": steps.famo(),
+    "geometric_mean": steps.geometric_mean(),
+    "imtl_l": steps.imtl_l(),
+    "stch": steps.stch(),
     "gradnorm": steps.gradnorm(),
 }
 

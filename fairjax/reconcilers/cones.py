@@ -1,4 +1,4 @@
-r"""UPGrad, DualProj, positive-sum: projection onto the dual cone of the gradients.
+r"""UPGrad, DualProj, positive-sum, PCD: projection onto the dual cone of the gradients.
 
 The dual cone of the rows :math:`g_k` of :math:`J` holds the vectors :math:`x` with
 :math:`g_k \cdot x \ge 0` for all :math:`k`: to first order, a step against such an
@@ -29,6 +29,7 @@ from fairjax.types import (
     Numbers,
     Scalar,
     check_choice,
+    check_decay,
     check_nonnegative,
     check_positive,
     check_whole,
@@ -487,9 +488,122 @@ def positive_sum_step(
     return make_step(update, init)
 
 
+class PCDState(NamedTuple):
+    """State of :func:`pcd`.
+
+    Attributes:
+      residual: ``[]``, the solver's residual at the last update.
+      iterations: ``[]``, the solver's iterations at the last update.
+      fallbacks: ``[]``, the number of updates at which margins contradicted each other.
+      squares: ``[K]``, the moving average of each gradient's squared norm.
+      counts: ``[K]``, the number of updates in each average.
+    """
+
+    residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+    fallbacks: Int[Array, ""]
+    squares: Float[Array, " K"]
+    counts: Int[Array, " K"]
+
+
+def pcd_step(
+    reference: int = 0, *, progress: Scalar = 0.02, decay: Scalar = 0.999
+) -> Step:
+    r"""Follows the first objective, with progress for the others (PCD).
+
+    Gradients are normalised by an average of their squared norms,
+    :math:`\tilde g_k = g_k / \sqrt{v_k + 10^{-8}}`, with :math:`v_k` the moving average
+    without its bias. With :math:`\tilde g_0` that of row ``reference``,
+
+    .. math:: \tilde d = \arg\min_d\; \tfrac12 \|d - \tilde g_0\|^2
+        \quad\text{subject to } d \cdot \tilde g_k \ge \tau \|\tilde g_k\|^2,
+        \quad k \ne 0, \qquad d = \frac{\|g_0\|}{\|\tilde d\|}\, \tilde d .
+
+    If the constraints contradict each other, the update is :math:`g_0`, and
+    ``fallbacks`` in the state increases by 1. For margins that depend on baseline
+    losses, see :func:`fairjax.steps.positive_sum`.
+
+    Args:
+      reference: The row of the primary objective.
+      progress: :math:`\tau`, the share of its normalised progress that each other
+        objective is promised, 0 to 1; may be traced.
+      decay: The decay of the moving average, in [0, 1); may be traced.
+
+    Returns:
+      A step ``[R, K] -> [1, K]`` with a ``PCDState``. A masked objective keeps its
+      average.
+
+    Raises:
+      ValueError: ``progress`` or ``decay`` is out of range. At the update: the
+        reference is not a row.
+
+    References:
+      *Not All Objectives Are Born Equal: Priority-Constrained Descent for Hierarchical
+      Multi-Objective Optimization*, TMLR 2026, arXiv 2606.29521.
+
+    Example:
+      The closest direction that does not harm the second is (.5, .5), here at the
+      length of the first.
+
+      >>> import jax.numpy as jnp, fairjax
+      >>> tx = fairjax.pcd(num_objectives=2, progress=0.0)
+      >>> rows = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)))[0].round(3)
+      Array([0.707, 0.707], dtype=float32)
+      >>> gram = rows @ rows.T
+      >>> step = fairjax.steps.pcd(progress=0.0)
+      >>> step.update(jnp.eye(2), gram, step.init(2))[0].round(3)
+      Array([[1.414, 0.707]], dtype=float32)
+    """
+    check_whole("reference", reference, 0)
+    if is_known(progress) and not 0 <= progress <= 1:
+        raise ValueError(f"progress must be from 0 to 1; got {progress}.")
+    check_decay(decay)
+
+    def init(number: int) -> PCDState:
+        squares, counts = jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32)
+        return PCDState(*unsolved(), jnp.zeros((), jnp.int32), squares, counts)
+
+    def update(rows: CurrentRows, state: PCDState) -> tuple[Array, PCDState]:
+        own, used = rows.own, rows.used
+        if reference >= len(own):
+            raise ValueError(
+                f"reference must be a row, 0 to {len(own) - 1}; got {reference}."
+            )
+        squares = jnp.diagonal(own)
+        mean = decay * state.squares + (1 - decay) * squares
+        mean = jnp.where(used, mean, state.squares)
+        counts = state.counts + used
+        unbiased = mean / (1 - jnp.asarray(decay, mean.dtype) ** counts)
+        scales = jnp.where(used, jax.lax.rsqrt(unbiased + 1e-8), 0.0)
+        scaled = own * scales * scales[:, None]
+        lengths = jnp.sqrt(jnp.diagonal(scaled))
+        first = lengths[reference]
+        margins = progress * lengths / jnp.where(first > 0, first, 1.0)
+        found = closest_update(scaled, margins, reference=reference, mask=used)
+        alone = (jnp.arange(len(own)) == reference) & used
+        weights = jnp.where(found.feasible, found.weights, alone)
+        length = matmul(weights, matmul(scaled, weights))
+        rounding = 10 * jnp.finfo(own.dtype).eps * jnp.dot(weights, lengths) ** 2
+        # A direction that is zero up to rounding is not lengthened.
+        known = length > rounding
+        whole = jnp.sqrt(squares[reference] / jnp.where(known, length, 1.0))
+        weights = weights * scales * jnp.where(known, whole, 0.0)
+        return rows.weighted(weights), PCDState(
+            found.residual.astype(jnp.float32),
+            found.iterations,
+            state.fallbacks + ~found.feasible,
+            mean.astype(jnp.float32),
+            counts,
+        )
+
+    return make_step(update, init)
+
+
 upgrad = transformation(upgrad_step)
 dualproj = transformation(dualproj_step)
 positive_sum = transformation(positive_sum_step)
+pcd = transformation(pcd_step)
 
 
 def _projected(

@@ -12,8 +12,10 @@ from fairjax.keys import as_key
 from fairjax.reconcilers.core import (
     CurrentRows,
     Step,
+    check_preference,
     make_step,
     reconcile,
+    row_preference,
     transformation,
 )
 from fairjax.types import (
@@ -89,6 +91,16 @@ class UncertaintyWeightingState(NamedTuple):
     """
 
     log_variances: Float[Array, " K"]
+
+
+class IMTLLState(NamedTuple):
+    """State of :func:`imtl_l`.
+
+    Attributes:
+      log_scales: ``[K]``, the log-scale of each objective, at first 0.
+    """
+
+    log_scales: Float[Array, " K"]
 
 
 class FAMOState(NamedTuple):
@@ -554,6 +566,167 @@ def uncertainty_weighting_step(
     )
 
 
+def imtl_l_step(*, learning_rate: Scalar = 0.01) -> Step:
+    r"""Weighs losses by learned scales that bring them to one magnitude (IMTL-L).
+
+    With log-scales :math:`s_k`, the objective is :math:`\sum_k e^{s_k} \ell_k - s_k`,
+    which is least where all scaled losses are 1. So the weights are
+
+    .. math:: w_k = e^{s_k}, \qquad s_k \leftarrow s_k - \eta (e^{s_k} \ell_k - 1).
+
+    In the paper the model's optimiser learns the log-scales. Here one plain gradient
+    step on the same losses updates them after the weights are computed. It is twice
+    :func:`uncertainty_weighting` for classification, with :math:`-s_k` as
+    log-variances.
+
+    Args:
+      learning_rate: :math:`\eta` ≥ 0; may be traced.
+
+    Returns:
+      A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. A masked objective adds
+      nothing, and keeps its log-scale.
+
+    Raises:
+      ValueError: The learning rate is negative. At the update: there is not one loss
+        for each row.
+
+    References:
+      Liu et al., *Towards Impartial Multi-Task Learning*, ICLR 2021, section 3.2.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.imtl_l(learning_rate=1.0)
+      >>> losses = jnp.array([0.5, 1.5])
+      >>> weights, state = step.update(
+      ...     jnp.eye(2), jnp.eye(2), step.init(2), losses=losses
+      ... )
+      >>> weights, state.log_scales
+      (Array([[1., 1.]], dtype=float32), Array([ 0.5, -0.5], dtype=float32))
+
+      As an optax transformation:
+
+      >>> tx = fairjax.imtl_l(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 3.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)), losses=jnp.ones(2))[0]
+      Array([1., 3.], dtype=float32)
+    """
+    check_nonnegative("learning_rate", learning_rate)
+
+    def update(rows: CurrentRows, state: IMTLLState) -> tuple[Array, IMTLLState]:
+        losses, present = usable_losses("imtl_l", rows)
+        weights = jnp.where(present, jnp.exp(state.log_scales), 0.0)
+        slopes = weights * jnp.where(present, losses, 0.0) - 1
+        moved = state.log_scales - learning_rate * slopes
+        moved = jnp.where(present, moved, state.log_scales).astype(jnp.float32)
+        return rows.weighted(weights), IMTLLState(moved)
+
+    return make_step(update, lambda k: IMTLLState(jnp.zeros(k, jnp.float32)))
+
+
+def geometric_mean_step() -> Step:
+    r"""Follows the geometric mean of the losses (geometric loss strategy).
+
+    .. math:: L = \Bigl(\prod_k \ell_k\Bigr)^{1/m}, \qquad
+        w_k = \frac{\partial L}{\partial \ell_k} = \frac{L}{m\, \ell_k}
+
+    for m objectives in use. A loss in other units changes all weights by one factor,
+    and the direction stays.
+
+    Returns:
+      A step ``[K, K] -> [1, K]`` that needs ``losses [K]``. An objective whose loss is
+      not positive adds nothing, as if masked.
+
+    Raises:
+      ValueError: At the update: there is not one loss for each row.
+
+    References:
+      Chennupati et al., *MultiNet++: Multi-Stream Feature Aggregation and Geometric
+      Loss Strategy for Multi-Task Learning*, CVPR workshops 2019.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.geometric_mean()
+      >>> losses = jnp.array([1.0, 4.0])
+      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0]
+      Array([[1.  , 0.25]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.geometric_mean(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 4.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)), losses=losses)[0]
+      Array([1., 1.], dtype=float32)
+    """
+
+    def update(rows: CurrentRows, state: Any) -> tuple[Array, Any]:
+        losses, present = usable_losses("geometric_mean", rows)
+        present = present & (losses > 0)
+        safe = jnp.where(present, losses, 1.0)
+        number = jnp.maximum(jnp.sum(present), 1)
+        mean = jnp.exp(jnp.sum(jnp.log(safe)) / number)
+        return rows.weighted(jnp.where(present, mean / (number * safe), 0.0)), state
+
+    return make_step(update)
+
+
+def stch_step(
+    *,
+    mu: Scalar = 0.1,
+    preference: Numbers | None = None,
+    ideal: Numbers | None = None,
+) -> Step:
+    r"""Follows a smooth greatest loss (smooth Tchebycheff scalarisation).
+
+    .. math:: L = \mu \log \sum_k e^{\lambda_k (\ell_k - z_k) / \mu}, \qquad
+        w_k = \lambda_k\, \mathrm{softmax}_k(\lambda (\ell - z) / \mu) .
+
+    Args:
+      mu: :math:`\mu > 0`, in units of :math:`\lambda \ell`; with a small one the
+        worst objective has almost all weight; may be traced.
+      preference: :math:`\lambda [K]`, ≥ 0; by default 1/m for m objectives in use.
+      ideal: :math:`z [K]`, the least losses; by default 0.
+
+    Returns:
+      A step ``[K, K] -> [1, K]`` that needs ``losses [K]``.
+
+    Raises:
+      ValueError: :math:`\mu` is not positive, or the preference is not one of
+        :func:`fairjax.steps.upgrad`. At the update: there is not one loss for each row.
+
+    References:
+      Lin et al., *Smooth Tchebycheff Scalarization for Multi-Objective Optimization*,
+      ICML 2024, equation 10.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.stch(mu=1.0, preference=[1.0, 1.0])
+      >>> losses = jnp.array([0.0, jnp.log(3.0)])
+      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0].round(2)
+      Array([[0.25, 0.75]], dtype=float32)
+
+      As an optax transformation, with λ = ½:
+
+      >>> tx = fairjax.stch(num_objectives=2, mu=0.5)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)), losses=losses)[0].round(3)
+      Array([0.125, 0.375], dtype=float32)
+    """
+    check_positive("mu", mu)
+    check_preference(preference)
+
+    def update(rows: CurrentRows, state: Any) -> tuple[Array, Any]:
+        losses, present = usable_losses("stch", rows)
+        given = row_preference(preference, rows.own)
+        if given is None:
+            given = jnp.full_like(losses, 1 / jnp.maximum(jnp.sum(present), 1))
+        above = losses if ideal is None else losses - jnp.asarray(ideal, losses.dtype)
+        scaled = jnp.where(present, given * above, 0.0) / mu
+        shares = jax.nn.softmax(scaled, where=present)
+        return rows.weighted(jnp.where(present, given * shares, 0.0)), state
+
+    return make_step(update)
+
+
 def dwa_step(*, every: int = 1, temperature: Scalar = 2.0) -> Step:
     r"""Weighs objectives by how slowly their losses fall (dynamic weight average).
 
@@ -750,6 +923,9 @@ random_weighting = transformation(random_weighting_step)
 gradnorm = transformation(gradnorm_step)
 famo = transformation(famo_step)
 uncertainty_weighting = transformation(uncertainty_weighting_step)
+imtl_l = transformation(imtl_l_step)
+geometric_mean = transformation(geometric_mean_step)
+stch = transformation(stch_step)
 dwa = transformation(dwa_step)
 group_dro = transformation(group_dro_step, step_size=0.01)
 

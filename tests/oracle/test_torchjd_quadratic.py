@@ -153,3 +153,19 @@ def test_a_zero_row_counts_in_their_mean():
     for name, ours in our_updates(CONES, matrices, ridge=1e-4).items():
         theirs = np.array([their_update(name, rows) for rows in matrices])
         np.testing.assert_allclose(7 * ours, 8 * theirs, atol=2e-3)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.02, 0.3])
+def test_pcd_over_updates(progress):
+    from torchjd.aggregation import PCD
+
+    rng = np.random.default_rng(0)
+    theirs = PCD(tau=progress, beta=0.9)
+    tx = fairjax.pcd(num_objectives=4, progress=progress, decay=0.9)
+    state, update = tx.init(np.zeros(6, np.float32)), jax.jit(tx.update)
+    for _ in range(20):
+        rows = rng.normal(size=(4, 6)).astype(np.float32)
+        rows[1] *= 10
+        found, state = update(rows, state)
+        expected = theirs(torch.tensor(rows, dtype=torch.float64)).numpy()
+        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())

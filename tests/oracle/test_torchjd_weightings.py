@@ -300,3 +300,38 @@ def test_uncertainty_weighting():
         optimizer.zero_grad()
         np.testing.assert_allclose(found, loss_weights(scalarizer, losses), rtol=1e-4)
         optimizer.step()
+
+
+def test_imtl_l():
+    from torchjd.scalarization import IMTLL
+
+    rng = np.random.default_rng(0)
+    step = steps.imtl_l(learning_rate=0.1)
+    state, scalarizer = step.init(3), IMTLL(3)
+    optimizer = torch.optim.SGD(scalarizer.parameters(), lr=0.1)
+    for _ in range(20):
+        losses = rng.uniform(0.2, 3, 3).astype(np.float32)
+        found, state = run(step, state, losses)
+        optimizer.zero_grad()
+        np.testing.assert_allclose(found, loss_weights(scalarizer, losses), rtol=1e-4)
+        optimizer.step()
+
+
+def test_geometric_mean_and_smooth_maximum():
+    from torchjd.scalarization import STCH, GeometricMean
+
+    rng = np.random.default_rng(0)
+    preference, ideal = [0.2, 1.0, 0.5], [0.1, 0.0, -0.3]
+    chosen = {
+        steps.geometric_mean(): GeometricMean(),
+        steps.stch(mu=0.3): STCH(0.3),
+        steps.stch(mu=0.3, preference=preference, ideal=ideal): STCH(
+            0.3, torch.tensor(preference), torch.tensor(ideal)
+        ),
+    }
+    for step, scalarizer in chosen.items():
+        for _ in range(5):
+            losses = rng.uniform(0.2, 3, 3).astype(np.float32)
+            found, _ = run(step, step.init(3), losses)
+            expected = loss_weights(scalarizer, losses)
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
