@@ -699,17 +699,17 @@ def stch_step(
 
     Example:
       >>> import jax.numpy as jnp, fairjax
-      >>> step = fairjax.steps.stch(mu=1.0, preference=[1.0, 1.0])
-      >>> losses = jnp.array([0.0, jnp.log(3.0)])
-      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0].round(2)
-      Array([[0.25, 0.75]], dtype=float32)
+      >>> step = fairjax.steps.stch(preference=[1.0, 3.0])
+      >>> losses = jnp.array([3.0, 1.0])
+      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), losses=losses)[0]
+      Array([[0.5, 1.5]], dtype=float32)
 
       As an optax transformation, with λ = ½:
 
-      >>> tx = fairjax.stch(num_objectives=2, mu=0.5)
-      >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-      >>> tx.update(rows, tx.init(jnp.zeros(2)), losses=losses)[0].round(3)
-      Array([0.125, 0.375], dtype=float32)
+      >>> tx = fairjax.stch(num_objectives=2)
+      >>> rows = jnp.array([[1.0, 0.0], [0.0, 4.0]])
+      >>> tx.update(rows, tx.init(jnp.zeros(2)), losses=jnp.ones(2))[0]
+      Array([0.25, 1.  ], dtype=float32)
     """
     check_positive("mu", mu)
     check_preference(preference)
