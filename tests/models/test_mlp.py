@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import fairjax
-from fairjax.models import MLP, MultimodalClassifier, functional
+from fairjax.models import MLP, MultimodalClassifier, functional, stateful
 from tests.models import numpy_transformer as oracle
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
@@ -25,6 +25,12 @@ class Normed(nnx.Module):
 
     def __call__(self, inputs):
         return self.outer(jax.nn.relu(self.norm(self.inner(inputs))))
+
+
+def normed():
+    """The model as a function of its parameters, at the first state."""
+    apply, params, state = stateful(Normed(nnx.Rngs(0)))
+    return lambda params, x: apply(params, state, jax.random.key(0), x)[0], params
 
 
 def objectives(apply):
@@ -139,10 +145,8 @@ def test_wrong_inputs(untyped):
 @pytest.mark.parametrize("kind", ["mlp", "batch norm"])
 @pytest.mark.parametrize("strategy", ["jacrev", "pulls"])
 def test_jacobian_rows_are_the_gradients(kind, strategy):
-    rngs = nnx.Rngs(0)
-    apply, params = functional(
-        Normed(rngs) if kind == "batch norm" else MLP(3, (4,), 1, rngs=rngs)
-    )
+    plain = functional(MLP(3, (4,), 1, rngs=nnx.Rngs(0)))
+    apply, params = normed() if kind == "batch norm" else plain
     both = objectives(apply)
     differentiate = jax.jit(fairjax.value_and_jacobian(both, strategy=strategy))
     values, jacobian = differentiate(params, X, Y)
@@ -161,7 +165,7 @@ def test_jacobian_rows_are_the_gradients(kind, strategy):
 
 @pytest.mark.slow
 def test_batch_norm_couples_the_examples():
-    apply, params = functional(Normed(nnx.Rngs(0)))
+    apply, params = normed()
     together = apply(params, X)
     np.testing.assert_array_equal(together, apply(params, X))
     assert not np.allclose(together[:4], apply(params, X[:4]))
