@@ -39,6 +39,12 @@ class Network(nnx.Module):
         return self.last(x)[:, 0]
 
 
+class Sowing(Network):
+    def __call__(self, x):
+        self.sow(nnx.Intermediate, "inputs", x)
+        return super().__call__(x)
+
+
 def loss(z, y):
     return jax.nn.softplus(z) - y * z
 
@@ -166,6 +172,18 @@ def test_linen_in_the_running_means_of_outputs():
     mean = state.model_state["batch_stats"]["BatchNorm_0"]["mean"]
     np.testing.assert_allclose(mean, 0.5 * hidden.mean(0), rtol=1e-4, atol=1e-6)
     assert state.objective_state.total > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*sow:DeprecationWarning")
+def test_what_a_model_sows_is_not_its_state():
+    model = Sowing()
+    apply, params, model_state = models.stateful(model)
+    key = jax.random.key(0)
+    _, new = jax.eval_shape(apply, params, model_state, key, BATCH["x"])
+    assert jax.tree.structure(new) == jax.tree.structure(model_state)
+    model.eval()
+    apply, params = models.functional(model)
+    assert jax.eval_shape(apply, params, BATCH["x"]).shape == (B,)
 
 
 def test_a_state_without_a_place_is_an_error():

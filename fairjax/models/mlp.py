@@ -12,6 +12,9 @@ from jaxtyping import Array, Float
 from fairjax.models._layers import Dropout
 from fairjax.types import Params, check_whole
 
+# Parameters; what a model sows in a call, which is no state of the next; and the rest.
+_KINDS = (nnx.Param, nnx.Intermediate, ...)
+
 
 class MLP(nnx.Module):
     r"""Dense layers with an activation and optional dropout between them.
@@ -119,14 +122,14 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
       >>> jax.tree.map(jnp.shape, params)["layers"][0]
       {'bias': (8,), 'kernel': (3, 8)}
     """
-    graph, state, rest = nnx.split(module, nnx.Param, ...)
+    graph, state, sown, rest = nnx.split(module, *_KINDS)
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
         # copy=True: merging the same frozen variables inside two transformations
         # must not share, and so leak, their tracers.
-        model = nnx.merge(graph, params, rest, copy=True)
+        model = nnx.merge(graph, params, sown, rest, copy=True)
         outputs = model(*args, **kwargs)
-        _, _, after = nnx.split(model, nnx.Param, ...)
+        *_, after = nnx.split(model, *_KINDS)
         for (path, old), new in zip(
             jax.tree.leaves_with_path(rest), jax.tree.leaves(after), strict=True
         ):
@@ -144,7 +147,8 @@ def functional(module: nnx.Module) -> tuple[Callable[..., Any], Params]:
 def stateful(module: nnx.Module) -> tuple[Callable[..., Any], Params, Any]:
     """Splits an NNX module into a pure function, its parameters, and other state.
 
-    The state holds, for example, the statistics of ``nnx.BatchNorm``. Random numbers
+    The state holds, for example, the statistics of ``nnx.BatchNorm``, but not what the
+    module sows. Random numbers
     of the module's own streams, such as those of ``nnx.Dropout``, come from a key.
     For :func:`fairjax.training.make_train_step` with ``has_state=True``.
 
@@ -165,7 +169,8 @@ def stateful(module: nnx.Module) -> tuple[Callable[..., Any], Params, Any]:
       >>> print(outputs[:, 0].round(2), state["mean"], new["mean"].round(2))
       [-1.  1.] [0.] [0.05]
     """
-    graph, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    kinds = (nnx.RngState, *_KINDS)
+    graph, streams, params, sown, state = nnx.split(module, *kinds)
 
     def apply(
         params: Params, model_state: Any, key: Array, *args: Any, **kwargs: Any
@@ -178,9 +183,9 @@ def stateful(module: nnx.Module) -> tuple[Callable[..., Any], Params, Any]:
             for i, leaf in enumerate(leaves)
         ]
         drawn = structure.unflatten(leaves)
-        model = nnx.merge(graph, params, drawn, model_state, copy=True)
+        model = nnx.merge(graph, drawn, params, sown, model_state, copy=True)
         outputs = model(*args, **kwargs)
-        *_, after = nnx.split(model, nnx.Param, nnx.RngState, ...)
+        *_, after = nnx.split(model, *kinds)
         return outputs, nnx.to_pure_dict(after)
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(state)
