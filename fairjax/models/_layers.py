@@ -1,11 +1,25 @@
-"""Layers and checks of the encoders: dropout, learned tokens, masks, lengths."""
+"""Layers and checks of the encoders: types, dropout, learned tokens, masks, lengths."""
 
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+
+
+class LayerOptions(TypedDict, total=False):
+    """Options that all layers of a model share, as Flax's layers have them.
+
+    Attributes:
+      dtype: Type of computations; by default that of inputs and parameters together.
+      param_dtype: Type of the parameters; by default float32.
+    """
+
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike
 
 
 class Dropout(nnx.Module):
@@ -20,10 +34,10 @@ class Dropout(nnx.Module):
         return values if rngs is None else self.layer(values, rngs=rngs)
 
 
-def learned(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
+def learned(rngs: nnx.Rngs, *shape: int, **layers: Unpack[LayerOptions]) -> nnx.Param:
     """Makes learned tokens ``[*, width]``, each with an initial norm of about 1."""
     draw = jax.nn.initializers.normal(shape[-1] ** -0.5)
-    return nnx.Param(draw(rngs.params(), shape))
+    return nnx.Param(draw(rngs.params(), shape, layers.get("param_dtype", jnp.float32)))
 
 
 def keep(mask: Bool[Array, "*batch"] | None) -> Callable[[Array], Array]:

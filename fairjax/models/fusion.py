@@ -1,14 +1,14 @@
 """A classifier of patients from several modalities, some of which may be absent."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fairjax.models._layers import Dropout, keep, learned
+from fairjax.models._layers import Dropout, LayerOptions, keep, learned
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_choice, check_whole
 
@@ -95,6 +95,7 @@ class MultimodalClassifier(nnx.Module):
         dropout: float = 0.1,
         pool: Pool = "mean",
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes all parts but the encoders.
 
@@ -112,6 +113,8 @@ class MultimodalClassifier(nnx.Module):
           pool: ``"mean"`` of the tokens of the modalities that are present, or the
             ``"first"`` token of a present modality.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of all parts but the encoders, as Flax
+            has them.
 
         Raises:
           ValueError: If ``encoders`` is empty, ``widths`` has other modalities, a name
@@ -124,13 +127,18 @@ class MultimodalClassifier(nnx.Module):
         check_choice("pool", pool, *get_args(Pool))
         self.encoders = nnx.Dict(encoders)
         self.projections = nnx.Dict(
-            {name: _Projection(widths[name], width, dropout, rngs) for name in names}
+            {
+                name: _Projection(widths[name], width, dropout, rngs, **layers)
+                for name in names
+            }
         )
-        self.embeddings = learned(rngs, len(names), width)
-        self.fusion = Transformer(width, depth, num_heads, dropout=dropout, rngs=rngs)
-        self.classifier = _Head(width, num_outputs, dropout, rngs, fused=True)
+        self.embeddings = learned(rngs, len(names), width, **layers)
+        self.fusion = Transformer(
+            width, depth, num_heads, dropout=dropout, rngs=rngs, **layers
+        )
+        self.classifier = _Head(width, num_outputs, dropout, rngs, fused=True, **layers)
         self.auxiliary = nnx.Dict(
-            {name: _Head(width, num_outputs, dropout, rngs) for name in names}
+            {name: _Head(width, num_outputs, dropout, rngs, **layers) for name in names}
         )
         self.modalities = names
         self.widths = tuple(widths[name] for name in names)
@@ -259,9 +267,16 @@ class MultimodalClassifier(nnx.Module):
 class _Projection(nnx.Module):
     """The layers from an encoder's features to a token."""
 
-    def __init__(self, num_inputs: int, width: int, dropout: float, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(num_inputs, width, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
+    def __init__(
+        self,
+        num_inputs: int,
+        width: int,
+        dropout: float,
+        rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
+    ):
+        self.linear = nnx.Linear(num_inputs, width, rngs=rngs, **layers)
+        self.norm = nnx.LayerNorm(width, rngs=rngs, **layers)
         self.dropout = Dropout(dropout)
 
     def __call__(self, features: Array, rngs: nnx.Rngs | None) -> Array:
@@ -279,11 +294,12 @@ class _Head(nnx.Module):
         rngs: nnx.Rngs,
         *,
         fused: bool = False,
+        **layers: Unpack[LayerOptions],
     ):
-        self.hidden = nnx.Linear(width, width, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, rngs=rngs) if fused else None
+        self.hidden = nnx.Linear(width, width, rngs=rngs, **layers)
+        self.norm = nnx.LayerNorm(width, rngs=rngs, **layers) if fused else None
         self.dropout = Dropout(dropout)
-        self.last = nnx.Linear(width, num_outputs, rngs=rngs)
+        self.last = nnx.Linear(width, num_outputs, rngs=rngs, **layers)
 
     def __call__(self, token: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
         hidden, norm = self.hidden(token), self.norm

@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fairjax.models._layers import Dropout
+from fairjax.models._layers import Dropout, LayerOptions
 from fairjax.types import Params, check_whole
 
 # Parameters; what a model sows in a call, which is no state of the next; and the rest.
@@ -41,6 +41,7 @@ class MLP(nnx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the layers.
 
@@ -51,6 +52,7 @@ class MLP(nnx.Module):
           activation: Activation function between the layers.
           dropout: Fraction of hidden units that is dropped where a call has ``rngs``.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0.
@@ -61,7 +63,7 @@ class MLP(nnx.Module):
             check_whole("the width of a hidden layer", width)
         widths = [num_inputs, *hidden, num_outputs]
         self.layers = nnx.List(
-            nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)
+            nnx.Linear(a, b, rngs=rngs, **layers) for a, b in itertools.pairwise(widths)
         )
         self.dropout = Dropout(dropout)
         self.activation = activation

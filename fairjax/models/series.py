@@ -1,12 +1,13 @@
 """A transformer over a series of measurements at irregular times."""
 
 import math
+from typing import Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.models._layers import check_length, keep, learned, look_up
+from fairjax.models._layers import LayerOptions, check_length, keep, learned, look_up
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -61,7 +62,9 @@ class SeriesEncoder(nnx.Module):
         longest_period: float = 1024.0,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the tokens and the transformer.
 
@@ -77,7 +80,9 @@ class SeriesEncoder(nnx.Module):
           longest_period: Longest period, in hours; preferably longer than any series.
           mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
           dropout: Fraction of units that is dropped where a call has ``rngs``.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, the heads do not divide the
@@ -92,12 +97,19 @@ class SeriesEncoder(nnx.Module):
                 f"{shortest_period} and longest_period={longest_period}."
             )
         self.transformer = Transformer(
-            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+            width,
+            depth,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+            remat=remat,
+            rngs=rngs,
+            **layers,
         )
-        self.variables = learned(rngs, num_variables, width)
-        self.directions = learned(rngs, num_variables, width)
-        self.time = nnx.Linear(2 * num_frequencies, width, rngs=rngs)
-        self.summary = learned(rngs, width)
+        self.variables = learned(rngs, num_variables, width, **layers)
+        self.directions = learned(rngs, num_variables, width, **layers)
+        self.time = nnx.Linear(2 * num_frequencies, width, rngs=rngs, **layers)
+        self.summary = learned(rngs, width, **layers)
         ratio = (longest_period / shortest_period) ** (1 / max(num_frequencies - 1, 1))
         self.frequencies = tuple(
             2 * math.pi / (shortest_period * ratio**f) for f in range(num_frequencies)

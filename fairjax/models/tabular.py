@@ -1,10 +1,12 @@
 """A transformer over the features of a table's row, some of which may be missing."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fairjax.models._layers import check_mask, keep, learned
+from fairjax.models._layers import LayerOptions, check_mask, keep, learned
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -44,7 +46,9 @@ class TabularEncoder(nnx.Module):
         *,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the tokens and the transformer.
 
@@ -55,7 +59,9 @@ class TabularEncoder(nnx.Module):
           num_heads: Number of attention heads; divides ``width``.
           mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
           dropout: Fraction of units that is dropped where a call has ``rngs``.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, or the heads do not divide
@@ -63,12 +69,19 @@ class TabularEncoder(nnx.Module):
         """
         check_whole("num_inputs", num_inputs)
         self.transformer = Transformer(
-            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+            width,
+            depth,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+            remat=remat,
+            rngs=rngs,
+            **layers,
         )
-        self.weights = learned(rngs, num_inputs, width)
-        self.biases = learned(rngs, num_inputs, width)
-        self.missing = learned(rngs, num_inputs, width)
-        self.summary = learned(rngs, width)
+        self.weights = learned(rngs, num_inputs, width, **layers)
+        self.biases = learned(rngs, num_inputs, width, **layers)
+        self.missing = learned(rngs, num_inputs, width, **layers)
+        self.summary = learned(rngs, width, **layers)
         self.num_inputs = num_inputs
 
     def __call__(

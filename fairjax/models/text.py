@@ -1,10 +1,19 @@
 """A transformer over the words of a text, numbered by a tokeniser."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.models._layers import check_length, check_mask, keep, learned, look_up
+from fairjax.models._layers import (
+    LayerOptions,
+    check_length,
+    check_mask,
+    keep,
+    learned,
+    look_up,
+)
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -44,7 +53,9 @@ class TextEncoder(nnx.Module):
         max_length: int,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the tokens and the transformer.
 
@@ -56,7 +67,9 @@ class TextEncoder(nnx.Module):
           max_length: Largest number of words of a text; each position is learned.
           mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
           dropout: Fraction of units that is dropped where a call has ``rngs``.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, or the heads do not divide
@@ -65,11 +78,18 @@ class TextEncoder(nnx.Module):
         check_whole("vocabulary_size", vocabulary_size)
         check_whole("max_length", max_length)
         self.transformer = Transformer(
-            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+            width,
+            depth,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+            remat=remat,
+            rngs=rngs,
+            **layers,
         )
-        self.words = learned(rngs, vocabulary_size, width)
-        self.positions = learned(rngs, max_length, width)
-        self.summary = learned(rngs, width)
+        self.words = learned(rngs, vocabulary_size, width, **layers)
+        self.positions = learned(rngs, max_length, width, **layers)
+        self.summary = learned(rngs, width, **layers)
         self.max_length = max_length
 
     def __call__(

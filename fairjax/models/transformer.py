@@ -1,13 +1,14 @@
 """A pre-norm transformer encoder over tokens, some of which may be absent."""
 
 from collections.abc import Callable
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fairjax.models._layers import Dropout, check_mask, keep
+from fairjax.models._layers import Dropout, LayerOptions, check_mask, keep
 from fairjax.types import check_whole
 
 # Finite, so that a row in which every logit is masked has no NaN in its gradient.
@@ -46,7 +47,9 @@ class Transformer(nnx.Module):
         mlp_ratio: int = 4,
         dropout: float = 0.0,
         activation: Callable[[Array], Array] = jax.nn.gelu,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the blocks.
 
@@ -59,7 +62,9 @@ class Transformer(nnx.Module):
             layer, where a call has ``rngs``.
           activation: Activation of the dense layers; by default GELU, in the tanh
             approximation.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, or the heads do not divide
@@ -73,11 +78,13 @@ class Transformer(nnx.Module):
                 f"num_heads must divide width; got {num_heads=}, {width=}."
             )
         self.blocks = nnx.List(
-            _Block(width, num_heads, mlp_ratio * width, dropout, activation, rngs)
+            _Block(
+                width, num_heads, mlp_ratio * width, dropout, activation, rngs, **layers
+            )
             for _ in range(depth)
         )
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.width = width
+        self.norm = nnx.LayerNorm(width, rngs=rngs, **layers)
+        self.width, self.remat, self.dtype = width, remat, layers.get("dtype")
 
     def __call__(
         self,
@@ -108,10 +115,15 @@ class Transformer(nnx.Module):
         if num_rows is not None:
             check_whole("num_rows", num_rows)
         tokens = keep(mask)(tokens)
+        if self.dtype is not None:
+            tokens = tokens.astype(self.dtype)
+        run = _Block.__call__
+        if self.remat:
+            run = nnx.remat(run, static_argnums=4)
         *blocks, last = self.blocks
         for block in blocks:
-            tokens = block(tokens, mask, rngs, None)
-        tokens = self.norm(last(tokens, mask, rngs, num_rows))
+            tokens = run(block, tokens, mask, rngs, None)
+        tokens = self.norm(run(last, tokens, mask, rngs, num_rows))
         return tokens if mask is None else keep(mask[..., :num_rows])(tokens)
 
     def summarize(
@@ -169,12 +181,13 @@ class _Block(nnx.Module):
         dropout: float,
         activation: Callable[[Array], Array],
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
-        self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.attention = _Attention(width, num_heads, rngs)
-        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.inner = nnx.Linear(width, hidden, rngs=rngs)
-        self.outer = nnx.Linear(hidden, width, rngs=rngs)
+        self.attention_norm = nnx.LayerNorm(width, rngs=rngs, **layers)
+        self.attention = _Attention(width, num_heads, rngs, **layers)
+        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs, **layers)
+        self.inner = nnx.Linear(width, hidden, rngs=rngs, **layers)
+        self.outer = nnx.Linear(hidden, width, rngs=rngs, **layers)
         self.dropout = Dropout(dropout)
         self.activation = activation
 
@@ -194,9 +207,15 @@ class _Block(nnx.Module):
 class _Attention(nnx.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, width: int, num_heads: int, rngs: nnx.Rngs):
-        self.query_key_value = nnx.Linear(width, 3 * width, rngs=rngs)
-        self.output = nnx.Linear(width, width, rngs=rngs)
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
+    ):
+        self.query_key_value = nnx.Linear(width, 3 * width, rngs=rngs, **layers)
+        self.output = nnx.Linear(width, width, rngs=rngs, **layers)
         self.num_heads = num_heads
 
     def __call__(

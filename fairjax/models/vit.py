@@ -1,9 +1,11 @@
 """A vision transformer over the patches of an image."""
 
+from typing import Unpack
+
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fairjax.models._layers import learned
+from fairjax.models._layers import LayerOptions, learned
 from fairjax.models.transformer import Transformer
 from fairjax.types import check_whole
 
@@ -35,7 +37,9 @@ class ViT(nnx.Module):
         num_channels: int = 3,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the tokens and the transformer.
 
@@ -48,7 +52,9 @@ class ViT(nnx.Module):
           num_channels: Channels of a pixel.
           mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
           dropout: Fraction of units that is dropped where a call has ``rngs``.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, the patches do not divide
@@ -63,11 +69,22 @@ class ViT(nnx.Module):
                 f" and images of {image_size}."
             )
         self.transformer = Transformer(
-            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+            width,
+            depth,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+            remat=remat,
+            rngs=rngs,
+            **layers,
         )
-        self.patches = nnx.Linear(patch_size**2 * num_channels, width, rngs=rngs)
-        self.positions = learned(rngs, 1 + (image_size // patch_size) ** 2, width)
-        self.summary = learned(rngs, width)
+        self.patches = nnx.Linear(
+            patch_size**2 * num_channels, width, rngs=rngs, **layers
+        )
+        self.positions = learned(
+            rngs, 1 + (image_size // patch_size) ** 2, width, **layers
+        )
+        self.summary = learned(rngs, width, **layers)
         self.image_shape = (image_size, image_size, num_channels)
         self.patch_size = patch_size
         self.width = width
@@ -115,7 +132,9 @@ def vit_b16(
     *,
     num_channels: int = 3,
     dropout: float = 0.0,
+    remat: bool = False,
     rngs: nnx.Rngs,
+    **layers: Unpack[LayerOptions],
 ) -> ViT:
     """Makes a ViT-B/16: patches of 16 pixels, width 768, 12 blocks of 12 heads.
 
@@ -123,7 +142,9 @@ def vit_b16(
       image_size: Height and width of an image, in pixels.
       num_channels: Channels of a pixel.
       dropout: Fraction of units that is dropped where a call has ``rngs``.
+      remat: Whether the backward pass computes each block again, to save memory.
       rngs: Keys for the initial weights.
+      **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
     Returns:
       The model, with random weights.
@@ -149,5 +170,7 @@ def vit_b16(
         12,
         num_channels=num_channels,
         dropout=dropout,
+        remat=remat,
         rngs=rngs,
+        **layers,
     )

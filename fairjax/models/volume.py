@@ -1,9 +1,11 @@
 """A transformer over the slices of a volume, such as an OCT or CT scan."""
 
+from typing import Unpack
+
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fairjax.models._layers import learned
+from fairjax.models._layers import LayerOptions, learned
 from fairjax.models.transformer import Transformer
 from fairjax.models.vit import ViT
 from fairjax.types import check_whole
@@ -39,7 +41,9 @@ class VolumeEncoder(nnx.Module):
         *,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        remat: bool = False,
         rngs: nnx.Rngs,
+        **layers: Unpack[LayerOptions],
     ):
         """Makes the positions and the transformer over slices.
 
@@ -50,7 +54,9 @@ class VolumeEncoder(nnx.Module):
           num_heads: Number of attention heads; divides the width.
           mlp_ratio: Hidden units of a block's dense layers, as a multiple of the width.
           dropout: Fraction of units that is dropped where a call has ``rngs``.
+          remat: Whether the backward pass computes each block again, to save memory.
           rngs: Keys for the initial weights.
+          **layers: ``dtype`` and ``param_dtype`` of the layers, as Flax has them.
 
         Raises:
           ValueError: If a size is not an integer above 0, or the heads do not divide
@@ -59,10 +65,17 @@ class VolumeEncoder(nnx.Module):
         check_whole("num_slices", num_slices)
         self.slices, width = slices, slices.width
         self.transformer = Transformer(
-            width, depth, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs
+            width,
+            depth,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            dropout=dropout,
+            remat=remat,
+            rngs=rngs,
+            **layers,
         )
-        self.positions = learned(rngs, num_slices, width)
-        self.summary = learned(rngs, width)
+        self.positions = learned(rngs, num_slices, width, **layers)
+        self.summary = learned(rngs, width, **layers)
         self.num_slices = num_slices
 
     def __call__(
