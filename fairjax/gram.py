@@ -6,6 +6,7 @@ K×K numbers only.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,33 +23,37 @@ _COLUMNS = 8192
 _MOST_ROWS, _ROWS = 16, 8
 
 
-def gramian(jacobian: Jacobian) -> Gramian:
+def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
     r"""Computes inner products of gradients: :math:`G_{ij} = g_i \cdot g_j`.
 
     Args:
       jacobian: Pytree of ``[K, *param]`` floating arrays of any dtype and sharding.
+      other: Gradients of the same shapes and dtypes on another batch, for the products
+        :math:`g_i \cdot g'_j` of both batches; None for those of one batch. If the
+        batches are independent, the products have no bias by noise on the diagonal.
 
     Returns:
       ``[K, K]``, summed over all leaves. The sums are accumulated in float32, or in
       float64 for float64 leaves, and replicated over the mesh, if there is one.
 
     Raises:
-      ValueError: There are no leaves, or the leaves' leading axes differ.
+      ValueError: There are no leaves, the leaves' leading axes differ, or the trees do.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
       >>> fairjax.gramian({"w": jnp.array([[3.0, 4.0], [1.0, 0.0]])})
       Array([[25.,  3.],
              [ 3.,  1.]], dtype=float32)
+      >>> fairjax.gramian(jnp.array([[3.0, 4.0], [1.0, 0.0]]), 2 * jnp.eye(2))
+      Array([[6., 8.],
+             [2., 0.]], dtype=float32)
     """
     num_objectives(jacobian)
-    if isinstance(jacobian, FactoredRows):
+    if isinstance(jacobian, FactoredRows) and other is None:
         return jacobian.gramian()
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(jacobian)]
-    total = _leaf_gramian(leaves[0])
-    for leaf in leaves[1:]:
-        total += _leaf_gramian(leaf)
-    return total
+    trees = (jacobian,) if other is None else (jacobian, other)
+    products = jax.tree.map(lambda *leaves: _leaf_gramian(*leaves), *trees)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
 
 
 def combine(
@@ -91,33 +96,40 @@ def combine(
     return jax.tree.map(lambda *rows: jnp.stack(rows), *sums)
 
 
-def _leaf_gramian(leaf: Array) -> Gramian:
-    def contract(leaf: Array) -> Gramian:
-        return _inner_products(leaf, tuple(range(1, leaf.ndim)))
+def _leaf_gramian(*leaves: Array) -> Gramian:
+    """Returns the inner products of one leaf's rows, or of those of two batches."""
+    leaves = tuple(jnp.asarray(leaf) for leaf in leaves)
+    leaf = leaves[0]
 
-    def contract_blocks(leaf: Array) -> Gramian:
-        rows = leaf.reshape(leaf.shape[0], -1)
-        blocks = rows.shape[1] // _COLUMNS
+    def contract(*leaves: Array) -> Gramian:
+        return _inner_products(leaves, tuple(range(1, leaf.ndim)))
+
+    def contract_blocks(*leaves: Array) -> Gramian:
+        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in leaves]
+        blocks = rows[0].shape[1] // _COLUMNS
 
         def add(block: Array, total: Gramian) -> Gramian:
             start = block * _COLUMNS
-            some = jax.lax.dynamic_slice_in_dim(rows, start, _COLUMNS, axis=1)
+            some = [
+                jax.lax.dynamic_slice_in_dim(row, start, _COLUMNS, 1) for row in rows
+            ]
             return total + _inner_products(some, (1,))
 
-        rest = _inner_products(rows[:, blocks * _COLUMNS :], (1,))
+        rest = _inner_products([row[:, blocks * _COLUMNS :] for row in rows], (1,))
         return jax.lax.fori_loop(0, blocks, add, rest)
 
     if leaf.size < 2 * _COLUMNS * len(leaf) or _may_be_spread(leaf):
-        return contract(leaf)
+        return contract(*leaves)
     # On a CPU, XLA would copy the rows to contract several axes, and takes up to ten
     # times longer for long rows than for blocks that fit into a cache.
-    return jax.lax.platform_dependent(leaf, cpu=contract_blocks, default=contract)
+    return jax.lax.platform_dependent(*leaves, cpu=contract_blocks, default=contract)
 
 
-def _inner_products(leaf: Array, axes: tuple[int, ...]) -> Gramian:
+def _inner_products(leaves: Sequence[Array], axes: tuple[int, ...]) -> Gramian:
+    leaf = leaves[0]
     return jax.lax.dot_general(
         leaf,
-        leaf,
+        leaves[-1],
         ((axes, axes), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=_accumulator(leaf),

@@ -4,7 +4,7 @@ from fairjax.reconcilers.bargaining import fairgrad_alpha, nash_mtl
 from fairjax.reconcilers.cones import dualproj, pcd, positive_sum, upgrad
 from fairjax.reconcilers.dropping import GradDropState, graddrop
 from fairjax.reconcilers.geometry import aligned_mtl, config, conflict_free, imtl_g
-from fairjax.reconcilers.hulls import cagrad, mgda
+from fairjax.reconcilers.hulls import cagrad, mgda, modo, sdmgrad
 from fairjax.reconcilers.projection import PCGRAD_VARIANTS, fairgrad, gradvac, pcgrad
 from fairjax.reconcilers.weights import (
     dwa,
@@ -41,12 +41,14 @@ __all__ = [
     "imtl_g",
     "imtl_l",
     "mgda",
+    "modo",
     "nash_mtl",
     "pcd",
     "pcgrad",
     "positive_sum",
     "random_weighting",
     "scalarize",
+    "sdmgrad",
     "stch",
     "uncertainty_weighting",
     "upgrad",

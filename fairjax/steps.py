@@ -19,10 +19,12 @@ from fairjax.reconcilers.geometry import conflict_free_step as conflict_free
 from fairjax.reconcilers.geometry import imtl_g_step as imtl_g
 from fairjax.reconcilers.hulls import cagrad_step as cagrad
 from fairjax.reconcilers.hulls import mgda_step as mgda
+from fairjax.reconcilers.hulls import modo_step as modo
+from fairjax.reconcilers.hulls import sdmgrad_step as sdmgrad
 from fairjax.reconcilers.levels import by_level
 from fairjax.reconcilers.projection import gradvac_step as gradvac
 from fairjax.reconcilers.projection import project_conflicts
-from fairjax.reconcilers.weights import balance_magnitudes, combine
+from fairjax.reconcilers.weights import balance_magnitudes, combine, cr_mogm
 from fairjax.reconcilers.weights import dwa_step as dwa
 from fairjax.reconcilers.weights import famo_step as famo
 from fairjax.reconcilers.weights import geometric_mean_step as geometric_mean
@@ -44,6 +46,7 @@ __all__ = [
     "combine",
     "config",
     "conflict_free",
+    "cr_mogm",
     "dualproj",
     "dwa",
     "fairgrad_alpha",
@@ -55,11 +58,13 @@ __all__ = [
     "imtl_g",
     "imtl_l",
     "mgda",
+    "modo",
     "nash_mtl",
     "pcd",
     "positive_sum",
     "project_conflicts",
     "random_weighting",
+    "sdmgrad",
     "stch",
     "uncertainty_weighting",
     "upgrad",

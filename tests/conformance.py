@@ -73,12 +73,20 @@ def loss_balanced(*, num_objectives):
     )
 
 
+def averaged(*, num_objectives):
+    """Weights of which the second step keeps a moving average."""
+    return fairjax.reconcile(
+        steps.upgrad(), steps.cr_mogm(), num_objectives=num_objectives
+    )
+
+
 partial = functools.partial
 CASES = {
     "aligned_mtl": Case(fairjax.aligned_mtl, ("tolerance", 1e-6, 0.5)),
     "by_level": Case(by_level),
     "cagrad": Case(fairjax.cagrad, ("c", 0.5, 0.1), single=1.5),
     "conflict_free": Case(fairjax.conflict_free, ("tolerance", 1e-6, 0.5)),
+    "cr_mogm": Case(averaged),
     "dual_level": Case(dual_level, ("limit", 1.0, 0.5)),
     "dualproj": Case(fairjax.dualproj, ("ridge", 0.0, 0.2)),
     "dwa": Case(fairjax.dwa, static=("every",)),
@@ -98,6 +106,7 @@ CASES = {
     "imtl_l": Case(fairjax.imtl_l, ("learning_rate", 0.1, 0.5)),
     "loss_balanced": Case(loss_balanced, variant=True),
     "mgda": Case(fairjax.mgda),
+    "modo": Case(fairjax.modo, ("learning_rate", 0.1, 0.01)),
     "nash_mtl": Case(
         fairjax.nash_mtl, ("max_norm", 1.0, 0.5), ("update_every",), single=None
     ),
@@ -115,6 +124,7 @@ CASES = {
     ),
     "random_weighting": Case(fairjax.random_weighting),
     "scalarize": Case(fairjax.scalarize),
+    "sdmgrad": Case(fairjax.sdmgrad, ("strength", 0.3, 1.0), ("iterations",)),
     "stch": Case(fairjax.stch, ("mu", 0.1, 1.0)),
     "steps": Case(balanced, ("strength", 0.7, 0.1), variant=True),
     "uncertainty_weighting": Case(

@@ -82,6 +82,8 @@ STEPS = {
     "positive_sum": steps.positive_sum(),
     "mgda": steps.mgda(),
     "cagrad": steps.cagrad(),
+    "modo": steps.modo(),
+    "sdmgrad": steps.sdmgrad(),
 }
 
 

@@ -44,8 +44,9 @@ OWN_PROGRAMS = {"left_out_objectives", "one_objective"}
 ONLY = {
     # Those whose state follows earlier updates, and one of the others.
     "accumulated_rows": {
-        *("dwa", "famo", "gradnorm", "gradvac", "group_dro", "imtl_l", "nash_mtl"),
-        *("pcd", "pcgrad", "positive_sum", "random_weighting"),
+        *("cr_mogm", "dwa", "famo", "gradnorm", "gradvac", "group_dro", "imtl_l"),
+        *("modo", "nash_mtl", "pcd", "pcgrad", "positive_sum", "random_weighting"),
+        "sdmgrad",
         *("uncertainty_weighting", "upgrad"),
     },
     # The explicit mesh is stricter.

@@ -43,6 +43,15 @@ def test_gramian_equals_numpy(tree):
         np.testing.assert_allclose(found, rows @ rows.T, rtol=1e-5, atol=1e-5)
 
 
+def test_gramian_of_two_batches_equals_numpy():
+    # A leaf that is contracted in blocks on one device, and one that is not.
+    one, other = ({"a": draw(3, 4, 2), "b": draw(3, 20_000)} for _ in range(2))
+    expected = flat(one) @ flat(other).T
+    np.testing.assert_allclose(fairjax.gramian(one, other), expected, atol=2e-3)
+    with pytest.raises(ValueError, match="structure"):
+        fairjax.gramian(one, other["a"])
+
+
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
 @pytest.mark.parametrize("shape", [(3,), (2, 3)])
 def test_combine_equals_numpy(tree, shape):

@@ -2,22 +2,28 @@
 
 import functools
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import fairjax
 from fairjax import steps
+from fairjax.reconcilers import hulls
 
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
 GRAM = ROWS @ ROWS.T
+TWO = jnp.eye(2)
 # Gradients of the lengths 1 and 3, and their sum beside the second: rows of 2 × 3.
 LENGTHS = np.diag(np.array([1.0, 9.0, 4.0], np.float32))
 CHAINED = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0]], np.float32)
 
 
+projected = jax.jit(hulls._project)
 compiled = functools.cache(lambda step: jax.jit(step.update))
 
 
@@ -238,3 +244,100 @@ def test_random_weights_are_softmax_of_normals():
     differences = np.log(drawn[:, 0] / drawn[:, 1])
     assert abs(differences.mean()) < 5 * np.sqrt(2 / 4000)
     np.testing.assert_allclose(differences.var(), 2, rtol=0.12)
+
+
+class TestAcrossBatches:
+    """MoDo and SDMGrad, which read the inner products of two batches."""
+
+    CROSS = np.diag(np.array([1.0, 9.0, np.nan], np.float32))
+    STEPS = (
+        steps.modo(learning_rate=0.1, weight_decay=0.0),
+        steps.sdmgrad(strength=1.0, learning_rate=0.2, iterations=1),
+    )
+
+    # MoDo from thirds: (1 − .1) / 3 and (1 − .9) / 3, each with .5 / 3 more. SDMGrad:
+    # s = 2 and the slopes (.25, 2.25) (1/3 + 1/2), so that (.2917, −.0417) gets .2083
+    # more; the update's weights have half the preference, ½ each, in them.
+    @pytest.mark.parametrize(
+        ("step", "expected", "shares"),
+        [
+            (STEPS[0], [1.4 / 3, 0.6 / 3, 0.0], [1.4 / 3, 0.6 / 3]),
+            (STEPS[1], [0.5, 1 / 3, 0.0], [0.5, 0.5 / 3]),
+        ],
+        ids=("modo", "sdmgrad"),
+    )
+    def test_an_objective_unknown_in_one_batch_keeps_its_weight(
+        self, step, expected, shares
+    ):
+        row, state = compiled(step)(
+            np.eye(3, dtype=np.float32),
+            np.eye(3, dtype=np.float32),
+            step.init(3),
+            mask=np.ones(3, bool),
+            cross_gramian=self.CROSS,
+        )
+        np.testing.assert_allclose(row[0], expected, rtol=1e-5)
+        np.testing.assert_allclose(state.shares, [*shares, 1 / 3], rtol=1e-5)
+
+    @pytest.mark.parametrize("step", STEPS, ids=("modo", "sdmgrad"))
+    def test_shapes_that_do_not_fit(self, step):
+        with pytest.raises(ValueError, match=r"for 2 objectives; got shape \(3, 3\)"):
+            step.update(TWO, TWO, step.init(2), cross_gramian=self.CROSS)
+        with pytest.raises(ValueError, match="and 1 rows"):
+            step.update(jnp.ones((1, 2)), TWO, step.init(2))
+
+    def test_modo_ends_at_the_weights_of_mgda(self):
+        rng = np.random.default_rng(0)
+        rows = rng.normal(size=(3, 5)).astype(np.float32)
+        step = steps.modo(learning_rate=0.05, weight_decay=0.0)
+        gram = jnp.asarray(rows @ rows.T)
+
+        def move(state, _):
+            row, state = step.update(jnp.eye(3), gram, state)
+            return state, row[0]
+
+        _, weights = jax.lax.scan(move, step.init(3), None, 500)
+        expected = run(steps.mgda(), rows @ rows.T)[0][0]
+        np.testing.assert_allclose(weights[-1], expected, atol=1e-4)
+        np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(
+    hnp.arrays(np.float32, 4, elements=st.floats(-10, 10, width=32)),
+    hnp.arrays(bool, 4),
+    st.floats(0, 2, width=32),
+)
+def test_the_projection_is_the_closest_point(point, used, total):
+    """All positive entries fall by one amount, which is enough for the others."""
+    found = np.asarray(projected(point, used, total))
+    assert (found >= 0).all()
+    assert not found[~used].any()
+    np.testing.assert_allclose(found.sum(), total if used.any() else 0, atol=1e-5)
+    falls = (point - found)[found > 0]
+    if falls.size:
+        np.testing.assert_allclose(falls, falls[0], atol=1e-5)
+        assert (point[used & (found == 0)] <= falls[0] + 1e-5).all()
+
+
+def test_averaged_weights_by_hand():
+    """The second objective is absent at first, and the first one at last."""
+    step = steps.cr_mogm(decay=0.75)
+    state, found = step.init(2), []
+    for weights, mask in (
+        ([1.0, 0.0], [True, False]),
+        ([0.0, 4.0], [True, True]),
+        ([np.nan, 0.0], [False, True]),
+        ([0.75, np.inf], [True, True]),
+    ):
+        row, state = compiled(step)(
+            np.array([weights], np.float32),
+            np.eye(2, dtype=np.float32),
+            state,
+            mask=np.array(mask),
+        )
+        found.append(row[0])
+    np.testing.assert_allclose(found, [[1, 0], [0.75, 4], [0, 3], [0.75, 0]])
+    np.testing.assert_allclose(state.average, [0.75, 3])
+    with pytest.raises(ValueError, match="must get one row of weights; got 2"):
+        step.update(TWO, TWO, state)

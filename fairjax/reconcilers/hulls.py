@@ -1,20 +1,29 @@
-r"""MGDA and CAGrad: combinations of gradients from problems on the simplex."""
+r"""MGDA, CAGrad, MoDo, SDMGrad: combinations of gradients from the simplex."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax.reconcilers._units import matmul
-from fairjax.reconcilers.core import Step, solving, transformation
+from fairjax.reconcilers.core import (
+    CurrentRows,
+    Step,
+    check_preference,
+    make_step,
+    row_preference,
+    solving,
+    transformation,
+)
 from fairjax.reconcilers.quadratic import (
     NonnegativeQP,
     Rows,
     nonnegative_qp,
     scale_rows,
 )
-from fairjax.types import Scalar, check_nonnegative
+from fairjax.types import Numbers, Scalar, check_nonnegative, check_whole
 
 MAX_SEARCHES = 40
 # Tolerance of the radius of CAGrad's ball, as a fraction of the radius.
@@ -292,8 +301,197 @@ def cagrad_step(c: Scalar = 0.5, *, rescale: bool = False) -> Step:
     return solving(solve)
 
 
+class CrossBatchState(NamedTuple):
+    """State of :func:`modo` and :func:`sdmgrad`.
+
+    Attributes:
+      shares: ``[K]``, the objectives' weights, which sum to 1.
+    """
+
+    shares: Float[Array, " K"]
+
+
+def modo_step(*, learning_rate: Scalar = 0.1, weight_decay: Scalar = 0.1) -> Step:
+    r"""Moves weights towards MGDA's without the bias of one batch (MoDo).
+
+    With gradients :math:`J, J'` on two independent batches, and :math:`\Pi` the
+    projection onto the simplex,
+
+    .. math:: w \leftarrow \Pi\left(w - \gamma (J J'^\top w + \rho w)\right) .
+
+    The Gram matrix of one batch is biased: its diagonal contains the variance of the
+    gradients, so that MGDA avoids noisy objectives. Pass
+    ``cross_gramian=fairjax.gramian(J, J')`` to ``update``, and as gradients the mean of
+    both batches, or those of a third batch. Without ``cross_gramian``, the step uses
+    the gradients' Gram matrix, which is right for gradients without noise.
+
+    Args:
+      learning_rate: :math:`\gamma` ≥ 0; may be traced.
+      weight_decay: :math:`\rho` ≥ 0; may be traced.
+
+    Returns:
+      A step ``[K, K] -> [1, K]``. The weights after the move make the update. A masked
+      objective keeps its weight and adds nothing.
+
+    Raises:
+      ValueError: The learning rate or the weight decay is negative. At the update:
+        ``cross_gramian`` is not ``[K, K]``, or there are not K rows.
+
+    References:
+      Chen et al., *Three-Way Trade-Off in Multi-Objective Learning: Optimization,
+      Generalization and Conflict-Avoidance*, JMLR 2024.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> step = fairjax.steps.modo(learning_rate=0.5, weight_decay=0.0)
+      >>> cross = jnp.diag(jnp.array([1.0, 2.0]))
+      >>> step.update(jnp.eye(2), jnp.eye(2), step.init(2), cross_gramian=cross)[0]
+      Array([[0.625, 0.375]], dtype=float32)
+
+      As an optax transformation:
+
+      >>> tx = fairjax.modo(num_objectives=2, learning_rate=0.5, weight_decay=0.0)
+      >>> rows, other = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.eye(2)
+      >>> cross, mean = fairjax.gramian(rows, other), (rows + other) / 2
+      >>> tx.update(mean, tx.init(jnp.zeros(2)), cross_gramian=cross)[0]
+      Array([0.625 , 0.5625], dtype=float32)
+    """
+    check_nonnegative("learning_rate", learning_rate)
+    check_nonnegative("weight_decay", weight_decay)
+
+    def update(rows: CurrentRows, state: CrossBatchState) -> tuple[Array, Any]:
+        cross, used, shares = _across_batches("modo", rows, state.shares)
+        slopes = matmul(cross, shares) + weight_decay * shares
+        moved = _project(shares - learning_rate * slopes, used, jnp.sum(shares))
+        kept = jnp.where(used, moved, state.shares).astype(jnp.float32)
+        return rows.weighted(moved), CrossBatchState(kept)
+
+    return make_step(update, _equal_shares)
+
+
+def sdmgrad_step(
+    *,
+    strength: Scalar = 0.3,
+    preference: Numbers | None = None,
+    learning_rate: Scalar = 10.0,
+    momentum: Scalar = 0.5,
+    iterations: int = 20,
+) -> Step:
+    r"""Moves towards MGDA's weights near a preferred direction (SDMGrad).
+
+    With gradients :math:`J, J'` on two independent batches and the preference
+    :math:`\tilde w`, ``iterations`` projected gradient steps with momentum descend
+
+    .. math:: \min_w\; \tfrac12 \|J^\top (w + \lambda \tilde w)\|^2
+        \quad\text{subject to } w \ge 0,\; 1^\top w = 1
+
+    by the slopes :math:`J J'^\top (w + \lambda \tilde w) / s^2`, where :math:`s` is the
+    mean of :math:`\sqrt{g_k \cdot g'_k}` (0 for negative products). The update has the
+    weights :math:`(w + \lambda \tilde w) / (1 + \lambda)`. For the two batches, see
+    :func:`modo`. The next update starts from :math:`w`.
+
+    Args:
+      strength: :math:`\lambda` ≥ 0, the pull towards the preference; may be traced.
+      preference: :math:`\tilde w`, ≥ 0; by default 1/m for m objectives in use.
+      learning_rate: Learning rate of :math:`w` ≥ 0; may be traced.
+      momentum: Momentum within one update, ≥ 0; may be traced.
+      iterations: Steps of :math:`w` in one update, ≥ 1.
+
+    Returns:
+      A step ``[K, K] -> [1, K]``. A masked objective keeps its weight and adds nothing.
+
+    Raises:
+      ValueError: A setting is out of its range. At the update: ``cross_gramian`` is not
+        ``[K, K]``, there are not K rows, or the preference does not fit them.
+
+    References:
+      Xiao, Ban and Ji, *Direction-oriented Multi-objective Learning: Simple and
+      Provable Stochastic Algorithms*, NeurIPS 2023, algorithm 1 and section 6.1.
+
+    Example:
+      >>> import jax.numpy as jnp, fairjax
+      >>> options = {"strength": 1.0, "learning_rate": 0.1, "iterations": 1}
+      >>> step = fairjax.steps.sdmgrad(**options)
+      >>> cross = jnp.diag(jnp.array([1.0, 9.0]))
+      >>> extra = {"cross_gramian": cross}
+      >>> weights, _ = step.update(jnp.eye(2), jnp.eye(2), step.init(2), **extra)
+      >>> [round(float(weight), 3) for weight in weights[0]]
+      [0.55, 0.45]
+
+      As an optax transformation:
+
+      >>> tx = fairjax.sdmgrad(num_objectives=2, **options)
+      >>> update, _ = tx.update(2 * jnp.eye(2), tx.init(jnp.zeros(2)), **extra)
+      >>> [round(float(entry), 3) for entry in update]
+      [1.1, 0.9]
+    """
+    check_nonnegative("strength", strength)
+    check_preference(preference)
+    check_nonnegative("learning_rate", learning_rate)
+    check_nonnegative("momentum", momentum)
+    check_whole("iterations", iterations)
+
+    def update(rows: CurrentRows, state: CrossBatchState) -> tuple[Array, Any]:
+        cross, used, shares = _across_batches("sdmgrad", rows, state.shares)
+        number = jnp.maximum(jnp.sum(used), 1)
+        given = row_preference(preference, cross)
+        given = jnp.ones_like(shares) / number if given is None else given
+        pull = strength * jnp.where(used, given, 0.0)
+        scale = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diagonal(cross), 0.0))) / number
+        # A division by the square could overflow.
+        scale = jnp.where(scale > 0, scale, 1.0)
+        cross, total = cross / scale / scale, jnp.sum(shares)
+
+        def move(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            shares, velocity = carry
+            velocity = momentum * velocity + matmul(cross, shares + pull)
+            return _project(shares - learning_rate * velocity, used, total), velocity
+
+        start = shares, jnp.zeros_like(shares)
+        moved, _ = jax.lax.fori_loop(0, iterations, move, start)
+        kept = jnp.where(used, moved, state.shares).astype(jnp.float32)
+        return rows.weighted((moved + pull) / (1 + strength)), CrossBatchState(kept)
+
+    return make_step(update, _equal_shares)
+
+
 mgda = transformation(mgda_step)
 cagrad = transformation(cagrad_step)
+modo = transformation(modo_step)
+sdmgrad = transformation(sdmgrad_step)
+
+
+def _equal_shares(number: int) -> CrossBatchState:
+    return CrossBatchState(jnp.full(number, 1 / number, jnp.float32))
+
+
+def _across_batches(
+    name: str, rows: CurrentRows, shares: Array
+) -> tuple[Array, Array, Array]:
+    """Returns the rows' products across batches, which are in use, and their shares."""
+    cross, number = rows.extra.get("cross_gramian", rows.gramian), len(shares)
+    cross = jnp.asarray(cross, rows.gramian.dtype)
+    if cross.shape != rows.gramian.shape or len(rows.coefficients) != number:
+        raise ValueError(
+            f"{name} needs a cross_gramian and rows for {number} objectives; got shape "
+            f"{cross.shape} and {len(rows.coefficients)} rows. Pass cross_gramian="
+            "fairjax.gramian(first, second), and put the step first."
+        )
+    known = jnp.isfinite(jnp.diagonal(cross))
+    known = known if rows.mask is None else known & rows.mask
+    cross = jnp.where(known[:, None] & known, cross, 0.0)
+    rows = rows._replace(gramian=cross, mask=known)
+    shares = jnp.where(rows.used, shares, 0.0).astype(cross.dtype)
+    return rows.own, rows.used, shares
+
+
+def _project(point: Array, used: Array, total: Array) -> Array:
+    """Returns the closest point with entries ≥ 0 that sum to the total, 0 if unused."""
+    # No entry this far below the greatest is positive after the projection.
+    least = jnp.max(jnp.where(used, point, -jnp.inf)) - total
+    whole = jnp.where(total > 0, total, 1.0)
+    found = optax.projections.projection_simplex(jnp.where(used, point, least), whole)
+    return jnp.where(used & (total > 0), found, 0.0)
 
 
 def _shares(rows: Rows) -> tuple[Array, Array]:

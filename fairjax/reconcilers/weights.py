@@ -22,6 +22,7 @@ from fairjax.types import (
     Numbers,
     Scalar,
     check_choice,
+    check_decay,
     check_nonnegative,
     check_positive,
     check_whole,
@@ -101,6 +102,18 @@ class IMTLLState(NamedTuple):
     """
 
     log_scales: Float[Array, " K"]
+
+
+class CRMOGMState(NamedTuple):
+    """State of :func:`cr_mogm`.
+
+    Attributes:
+      average: ``[K]``, the moving average of each objective's weight.
+      known: ``[K]``, whether an objective has been in use.
+    """
+
+    average: Float[Array, " K"]
+    known: Bool[Array, " K"]
 
 
 class FAMOState(NamedTuple):
@@ -864,6 +877,65 @@ def group_dro_step(step_size: Scalar) -> Step:
         return rows.weighted(used), GroupDROState(weights)
 
     return make_step(update, lambda k: GroupDROState(jnp.full(k, 1 / k, jnp.float32)))
+
+
+def cr_mogm(*, decay: Scalar = 0.9) -> Step:
+    r"""Averages the weights of the steps before it over updates (CR-MOGM).
+
+    .. math:: \bar w \leftarrow \alpha \bar w + (1 - \alpha) w ,
+
+    from the first weights on. Weights that depend on the gradients of a batch make a
+    biased update. The paper shows that methods converge with averaged weights, if
+    :math:`\alpha` rises towards 1 as the learning rate falls.
+
+    Args:
+      decay: :math:`\alpha` in [0, 1); may be traced, and so follow a schedule.
+
+    Returns:
+      A step ``[1, K] -> [1, K]``, for use after a step that leaves one row. A masked
+      objective keeps its average and adds nothing.
+
+    Raises:
+      ValueError: The decay is out of range. At the update: there are several rows.
+
+    References:
+      Zhou et al., *On the Convergence of Stochastic Multi-Objective Gradient
+      Manipulation and Beyond*, NeurIPS 2022.
+
+    Example:
+      The weights of MGDA are (.8, .2), and then (.5, .5).
+
+      >>> import jax.numpy as jnp, fairjax
+      >>> from fairjax import steps
+      >>> tx = fairjax.reconcile(
+      ...     steps.mgda(), steps.cr_mogm(decay=0.5), num_objectives=2
+      ... )
+      >>> _, state = tx.update(jnp.diag(jnp.array([1.0, 2.0])), tx.init(jnp.zeros(2)))
+      >>> update, _ = tx.update(jnp.eye(2), state)
+      >>> [round(float(entry), 3) for entry in update]
+      [0.65, 0.35]
+    """
+    check_decay(decay)
+
+    def init(number: int) -> CRMOGMState:
+        return CRMOGMState(jnp.zeros(number, jnp.float32), jnp.zeros(number, bool))
+
+    def update(rows: CurrentRows, state: CRMOGMState) -> tuple[Array, CRMOGMState]:
+        if len(rows.coefficients) != 1:
+            raise ValueError(
+                f"cr_mogm must get one row of weights; got {len(rows.coefficients)}. "
+                "Put it after steps.combine('sum') or another step that leaves one row."
+            )
+        weights = rows.coefficients[0]
+        used = jnp.isfinite(weights)
+        used = used if rows.mask is None else used & rows.mask
+        before = jnp.where(state.known, state.average, weights)
+        average = decay * before + (1 - decay) * weights
+        kept = jnp.where(used, average, state.average).astype(jnp.float32)
+        after = jnp.where(used, average, 0.0).astype(weights.dtype)
+        return after[None], CRMOGMState(kept, state.known | used)
+
+    return make_step(update, init)
 
 
 def scalarize(

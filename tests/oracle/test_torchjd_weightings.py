@@ -335,3 +335,57 @@ def test_geometric_mean_and_smooth_maximum():
             found, _ = run(step, step.init(3), losses)
             expected = loss_weights(scalarizer, losses)
             np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+ACROSS = {
+    "modo": (steps.modo(), "MoDoWeighting", {}),
+    "modo without decay": (
+        steps.modo(learning_rate=0.02, weight_decay=0.0),
+        "MoDoWeighting",
+        {"gamma": 0.02, "rho": 0.0},
+    ),
+    "sdmgrad": (steps.sdmgrad(), "SDMGradWeighting", {}),
+    "sdmgrad preferring": (
+        steps.sdmgrad(
+            strength=0.6,
+            preference=[0.5, 0.3, 0.2],
+            learning_rate=0.1,
+            momentum=0.8,
+            iterations=5,
+        ),
+        "SDMGradWeighting",
+        {
+            "lambda_": 0.6,
+            "pref_vector": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+            "lr": 0.1,
+            "momentum": 0.8,
+            "n_iter": 5,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_weightings_across_batches(name):
+    step, other, options = ACROSS[name]
+    weighting, state = theirs(other, **options), step.init(3)
+    truth = draw(0, 3)
+    for update in range(10):
+        one, two = (truth + 0.5 * draw(2 * update + i, 3) for i in (1, 2))
+        cross, rows = jnp.asarray(one @ two.T), jnp.eye(3)
+        found, state = compiled(step)(rows, rows, state, cross_gramian=cross)
+        expected = weighting(torch.tensor(np.asarray(cross), dtype=torch.float64))
+        np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-4)
+
+
+def test_averaged_weights():
+    weighting = theirs("CRMOGMWeighting", weighting=theirs("MGDAWeighting"), alpha=0.8)
+    transform = fairjax.reconcile(
+        steps.mgda(), steps.cr_mogm(decay=0.8), num_objectives=2
+    )
+    state, update = transform.init(None), jax.jit(transform.update)
+    for seed in range(10):
+        rows = draw(seed, 2)
+        _, state = update(rows, state)
+        expected = weighting(torch.tensor(rows @ rows.T, dtype=torch.float64))
+        np.testing.assert_allclose(state.weights, expected.numpy(), atol=5e-3)
