@@ -52,7 +52,8 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
     if isinstance(jacobian, FactoredRows) and other is None:
         return jacobian.gramian()
     trees = (jacobian,) if other is None else (jacobian, other)
-    products = jax.tree.map(lambda *leaves: _leaf_gramian(*leaves), *trees)
+    trees = [jax.tree.map(jnp.asarray, tree) for tree in trees]
+    products = jax.tree.map(_leaf_gramian, *trees)
     return functools.reduce(jnp.add, jax.tree.leaves(products))
 
 
@@ -98,7 +99,6 @@ def combine(
 
 def _leaf_gramian(*leaves: Array) -> Gramian:
     """Returns the inner products of one leaf's rows, or of those of two batches."""
-    leaves = tuple(jnp.asarray(leaf) for leaf in leaves)
     leaf = leaves[0]
 
     def contract(*leaves: Array) -> Gramian:

@@ -76,7 +76,7 @@ def loss_balanced(*, num_objectives):
 def averaged(*, num_objectives):
     """Weights of which the second step keeps a moving average."""
     return fairjax.reconcile(
-        steps.upgrad(), steps.cr_mogm(), num_objectives=num_objectives
+        steps.imtl_g(), steps.cr_mogm(), num_objectives=num_objectives
     )
 
 

@@ -63,6 +63,7 @@ STEPS = {
     "aligned_mtl": steps.aligned_mtl(),
     "by_level": steps.by_level([[0, 1], [2]], steps.combine()),
     "conflict_free": steps.conflict_free(),
+    "cr_mogm": steps.cr_mogm(),
     "dwa": steps.dwa(),
     "fairgrad_alpha": steps.fairgrad_alpha(),
     "famo": steps.famo(),
@@ -319,7 +320,7 @@ def test_methods_take_the_options_of_their_steps():
 def test_derived_methods_document_their_options():
     """In the words of their steps, before what they return."""
     derived = {name: METHODS[name] for name in set(METHODS) - set(CHAINS) - OLD}
-    assert len(derived) == 20
+    assert len(derived) == 22
     for name, method in derived.items():
         text = inspect.getdoc(method)
         described = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
@@ -373,10 +374,11 @@ def test_steps_keep_the_contract(step):
     assert list(names)[:3] == ["coefficients", "gramian", "state"]
     assert any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names.values())
     state = step.init(3)
+    given = jnp.ones((1, 3)) if step is STEPS["cr_mogm"] else jnp.eye(3)
     # Traced, not compiled: shapes and structure are the contract.
     rows, after = jax.eval_shape(
         lambda state: step.update(
-            jnp.eye(3), jnp.eye(3), state, losses=jnp.ones(3), mask=None, unknown=1
+            given, jnp.eye(3), state, losses=jnp.ones(3), mask=None, unknown=1
         ),
         state,
     )
@@ -388,7 +390,7 @@ def test_steps_keep_the_contract(step):
     ("function", "names"),
     [
         (fairjax.value_and_jacobian, ["objective_fn", "*strategy", "*has_aux"]),
-        (fairjax.gramian, ["jacobian"]),
+        (fairjax.gramian, ["jacobian", "other"]),
         (fairjax.combine, ["weights", "jacobian"]),
         (fairjax.reconcile, ["steps", "*num_objectives"]),
         (fairjax.per_objective, ["transform", "*num_objectives"]),
