@@ -436,7 +436,12 @@ def sdmgrad_step(
         number = jnp.maximum(jnp.sum(used), 1)
         given = row_preference(preference, cross)
         given = jnp.ones_like(shares) / number if given is None else given
-        pull = strength * jnp.where(used, given, 0.0)
+        # Of one type, as a loop's carry must be.
+        rate, inertia, pull = (
+            jnp.asarray(value, cross.dtype)
+            for value in (learning_rate, momentum, strength)
+        )
+        pull *= jnp.where(used, given, 0.0)
         scale = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diagonal(cross), 0.0))) / number
         # A division by the square could overflow.
         scale = jnp.where(scale > 0, scale, 1.0)
@@ -444,8 +449,8 @@ def sdmgrad_step(
 
         def move(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             shares, velocity = carry
-            velocity = momentum * velocity + matmul(cross, shares + pull)
-            return _project(shares - learning_rate * velocity, used, total), velocity
+            velocity = inertia * velocity + matmul(cross, shares + pull)
+            return _project(shares - rate * velocity, used, total), velocity
 
         start = shares, jnp.zeros_like(shares)
         moved, _ = jax.lax.fori_loop(0, iterations, move, start)
