@@ -496,7 +496,7 @@ def _project(point: Array, used: Array, total: Array) -> Array:
     least = jnp.max(jnp.where(used, point, -jnp.inf)) - total
     whole = jnp.where(total > 0, total, 1.0)
     found = optax.projections.projection_simplex(jnp.where(used, point, least), whole)
-    return jnp.where(used & (total > 0), found, 0.0)
+    return jnp.where(used & (total > 0), found.astype(point.dtype), 0.0)
 
 
 def _shares(rows: Rows) -> tuple[Array, Array]:
