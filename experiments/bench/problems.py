@@ -51,23 +51,30 @@ def abstract(groups: int, batch: int, widths: Sequence[int]) -> Problem:
     return dataclasses.replace(problem, params=params, batch=data)
 
 
-def convolutional(groups: int, batch: int) -> Problem:
+def convolutional(groups: int, batch: int, *, unequal: bool = True) -> Problem:
     """Makes a convolutional network with GroupNorm, on images of 32 x 32 pixels."""
-    return of_images(Convolutional(rngs=nnx.Rngs(0)), 32, groups, batch)
+    return of_images(Convolutional(rngs=nnx.Rngs(0)), 32, groups, batch, unequal)
 
 
-def transformer(groups: int, batch: int) -> Problem:
+def transformer(groups: int, batch: int, *, unequal: bool = True) -> Problem:
     """Makes a vision transformer, on images of 64 x 64 pixels in patches of 8 x 8."""
     rngs = nnx.Rngs(0)
     vit = ViT(64, 8, width=128, depth=4, num_heads=4, rngs=rngs)
     model = nnx.Sequential(vit, nnx.Linear(128, 1, rngs=rngs))
-    return of_images(model, 64, groups, batch)
+    return of_images(model, 64, groups, batch, unequal)
 
 
-def of_images(model: nnx.Module, pixels: int, groups: int, batch: int) -> Problem:
+def of_images(
+    model: nnx.Module, pixels: int, groups: int, batch: int, unequal: bool
+) -> Problem:
+    """Makes objectives of the groups' losses on square images."""
     apply, params = functional(model)
     x = np.random.default_rng(0).normal(size=(batch, pixels, pixels, 3))
-    return of_groups(lambda params, x: apply(params, x)[:, 0], params, x, groups)
+
+    def net(params, x):
+        return apply(params, x)[:, 0]
+
+    return of_groups(net, params, x, groups, unequal=unequal)
 
 
 def of_groups(
