@@ -132,7 +132,7 @@ class Row(timing.Row):
         Cell("goal", of=lambda row: row.goal and f"{row.sign} {row.goal:g}"),
     ]
     measured: Annotated[
-        float,
+        float | None,
         Cell("measured", ".3g"),
         Cell("reached", of=lambda row: row.reached),
     ]
@@ -141,7 +141,7 @@ class Row(timing.Row):
     @property
     def reached(self) -> str | None:
         """Whether the goal is reached."""
-        if self.goal is None:
+        if self.goal is None or self.measured is None:
             return None
         least, most = sorted((self.goal, self.measured))
         return "yes" if (least if self.sign == "≥" else most) == self.goal else "no"
@@ -238,8 +238,8 @@ def compiled(
         program, fields = timing.compiled(step, state, problem.batch, donate_argnums=0)
         seconds.append(fields["compile_seconds"])
     return {
-        "bytes": program.cost_analysis()["bytes accessed"],
-        "temporary memory": program.memory_analysis().temp_size_in_bytes,
+        "bytes": (program.cost_analysis() or {})["bytes accessed"],
+        "temporary memory": 1e6 * fields["temporary_megabytes"],
         "compile time": timing.median(seconds),
     }
 

@@ -151,7 +151,7 @@ def crossing(kind: str, batch: int, widths: Sequence[int]) -> Problem:
                 - jnp.mean(scores, where=(batch["y"] == label) & (member == 0))
                 for label in (0, 1)
             ]
-            return sum(gap**2 for gap in gaps)
+            return gaps[0] ** 2 + gaps[1] ** 2
 
         return of_logits
 
