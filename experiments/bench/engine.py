@@ -114,7 +114,7 @@ class Options(timing.MemoryOptions):
     groups: Annotated[Numbers, Limit(2, quick=(2,))] = (2, 4, 8, 16, 32)
     batches: Annotated[Numbers, Limit(quick=(64,))] = (64, 1024)
     upgrad: Annotated[Numbers, Limit(2, quick=(4,))] = tuple(UPGRAD)
-    rounds: Annotated[int, Limit(quick=2)] = 15
+    rounds: Annotated[int, Limit(quick=2)] = 11
     pytorch: bool = True
 
 
@@ -352,7 +352,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
                         axes.plot(groups, values, marker=".", label=label, **style)
             axes.set_title(title, fontsize=9)
             axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
+            axes.set_yscale("log", base=2)
             axes.set_xticks(groups, [str(size) for size in groups])
             axes.yaxis.set_major_formatter("{x:g}")
             axes.set_xlabel("objectives K")
