@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.interpreters import partial_eval
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fairjax
+from experiments.bench import engine, problems
 from fairjax import losses, reconciled, steps, training
-from fairjax.jacobian._jaxprs import matrix_flops
 from fairjax.jacobian._planning import fuse
 
 B = 16
@@ -449,13 +448,6 @@ def test_errors_are_those_of_stored_gradients():
         fairjax.reconciled_value_and_grad(objectives, transform, strategy="fast")
 
 
-def flops(function, *args):
-    """FLOPs of matrix products in the jaxpr without dead code."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return matrix_flops(used)
-
-
 @pytest.mark.parametrize(
     ("groups", "most"),
     [(8, 1.3), pytest.param(32, 1.35, marks=pytest.mark.slow)],
@@ -485,8 +477,8 @@ def test_the_update_costs_little_more_than_one_gradient(groups, most):
     transform = fairjax.pcgrad(num_objectives=groups)
     step = fairjax.reconciled_value_and_grad(objectives, transform)
     assert reconciled.explain(objectives, transform)(params, batch).strategy == "fused"
-    plain = flops(jax.grad(lambda params: loss(params, batch).mean()), params)
-    total = flops(
+    plain = engine.flops(jax.grad(lambda params: loss(params, batch).mean()), params)
+    total = engine.flops(
         lambda params: step(params, transform.init(params), batch)[:2], params
     )
     assert total <= most * plain
@@ -498,6 +490,27 @@ def test_the_update_costs_little_more_than_one_gradient(groups, most):
     memory = train.lower(state, batch).compile().memory_analysis()
     row = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     assert memory.temp_size_in_bytes < 2 * row
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        (functools.partial(problems.crossing, "outputs", 64, engine.MLP), 1.4),
+        *(
+            pytest.param(
+                functools.partial(make, *args, **options), most, marks=pytest.mark.slow
+            )
+            for make, args, options, most in (
+                (problems.crossing, ("cells", 64, engine.MLP), {}, 1.4),
+                (problems.convolutional, (8, 64), {"unequal": False}, 1.45),
+                (problems.transformer, (8, 64), {"unequal": False}, 1.5),
+            )
+        ),
+    ],
+    ids=["odds of outputs", "odds of cells", "convolutions", "ViT"],
+)
+def test_a_whole_step_costs_little_more_than_a_plain_step(make, most):
+    assert 1 < engine.over_plain(make()) <= most
 
 
 @pytest.mark.slow

@@ -17,8 +17,7 @@ import numpy as np
 import optax
 
 import fairjax
-from experiments.bench import timing
-from experiments.bench.jacobian import LEARNING_RATE, Problem
+from experiments.bench import problems, timing
 from experiments.bench.timing import Cell, Limit, Numbers
 from fairjax import steps
 from fairjax.reconcilers.core import Step
@@ -302,13 +301,20 @@ def compare(
 
 def training_shares(options: Options, size: int) -> Iterator[ShareRow]:
     """Measures every method within a whole training step of one K."""
-    problem = Problem.make(size, options.width, options.batch)
-    adamw = optax.adamw(LEARNING_RATE)
+    problem = problems.multilayer(size, options.batch, [options.width] * 3)
+    gradients = fairjax.value_and_jacobian(problem.objectives)
+    adamw = optax.adamw(problems.LEARNING_RATE)
 
     def training_step(chain: Sequence[Step]) -> Callable[[], Any]:
         transform = optax.chain(fairjax.reconcile(*chain, num_objectives=size), adamw)
-        run, state = problem.step(problem.rows("auto"), transform)
-        step = jax.jit(run)
+        state = transform.init(problem.params)
+
+        @jax.jit
+        def step(params, state, batch):
+            _, rows = gradients(params, batch)
+            updates, state = transform.update(rows, state, params)
+            return optax.apply_updates(params, updates), state
+
         return lambda: jax.block_until_ready(step(problem.params, state, problem.batch))
 
     mean = training_step((steps.combine("mean"),))

@@ -96,9 +96,11 @@ class Row:
     Attributes:
       SHORT: Heads of columns, each with the cells of rows that are in the short table
         of a document. Without SHORT, the document shows the whole table.
+      IN_DOCUMENT: Whether ``--docs`` publishes the table.
     """
 
     SHORT: ClassVar[Sequence[tuple[str, Collection[str]]]] = ()
+    IN_DOCUMENT: ClassVar[bool] = True
 
     @classmethod
     def columns(cls) -> list[tuple[str, Cell]]:
@@ -324,7 +326,7 @@ def save(
     record = {"environment": about, "rows": [dataclasses.asdict(row) for row in rows]}
     write_text(options.output / f"{name}.json", json.dumps(record, indent=1))
     write_text(options.output / f"{name}.md", text)
-    if options.docs:
+    if options.docs and kind.IN_DOCUMENT:
         publish(name, kind, cells, made)
 
 

@@ -1,9 +1,9 @@
 """PyTorch's side of two benchmarks: PCGrad steps, and TorchJD's K x K part.
 
-PCGrad steps, a plain loop and TorchJD's, use the same weights, batch and groups as JAX,
-and end in AdamW. The K x K part of TorchJD's methods computes weights from the Gram
-matrix alone. TorchJD's Nash-MTL and ConFIG need the rows, so they get the rows, which
-are so few that computing their Gram matrix takes almost no time.
+PCGrad steps, TorchJD's and a loop over sub-batches, use the same weights, batch and
+groups as JAX, and end in AdamW. The K x K part of TorchJD's methods computes weights
+from the Gram matrix alone. TorchJD's Nash-MTL and ConFIG need the rows, so they get the
+rows, which are so few that computing their Gram matrix takes almost no time.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 from torchjd import aggregation
+from torchjd.autogram import Engine
 from torchjd.autojac import backward, jac_to_grad
 
 from experiments.bench.timing import timed
@@ -49,16 +50,21 @@ def steps(
         adamw = torch.optim.AdamW(leaves, lr=learning_rate, weight_decay=1e-4)
         return leaves, adamw
 
-    def example_losses(leaves: list[torch.Tensor]) -> torch.Tensor:
+    def example_losses(
+        leaves: list[torch.Tensor], x: torch.Tensor = x, y: torch.Tensor = y
+    ) -> torch.Tensor:
         hidden = x
         for i in range(0, len(leaves) - 2, 2):
             hidden = torch.relu(hidden @ leaves[i] + leaves[i + 1])
         logits = (hidden @ leaves[-2] + leaves[-1])[:, 0]
         return softplus(logits) - y * logits
 
-    def group_losses(leaves: list[torch.Tensor]) -> torch.Tensor:
+    def group_means(values: torch.Tensor) -> torch.Tensor:
         sums = torch.zeros(groups, device=DEVICE)
-        return sums.index_add(0, cells, example_losses(leaves)) / sizes
+        return sums.index_add(0, cells, values) / sizes
+
+    def group_losses(leaves: list[torch.Tensor]) -> torch.Tensor:
+        return group_means(example_losses(leaves))
 
     def make(fill: Callable[[list[torch.Tensor]], Any]) -> Step:
         """Makes a step that updates separate parameters by their filled ``.grad``."""
@@ -76,27 +82,11 @@ def steps(
         example_losses(leaves).mean().backward()
 
     def loop(leaves: list[torch.Tensor]) -> None:
-        rows = torch.stack(
-            [
-                torch.cat([grad.flatten() for grad in grads])
-                for grads in (
-                    torch.autograd.grad(value, leaves, retain_graph=True)
-                    for value in group_losses(leaves)
-                )
-            ]
-        )
-        squares = (rows * rows).sum(1).clamp(min=1e-30)
-        total = torch.zeros_like(rows[0])
-        for i in range(groups):
-            row = rows[i].clone()
-            for j in torch.randperm(groups).tolist():
-                product = torch.dot(row, rows[j])
-                if j != i and product < 0:
-                    row -= product / squares[j] * rows[j]
-            total += row
-        parts = total.split([leaf.numel() for leaf in leaves])
-        for leaf, part in zip(leaves, parts, strict=True):
-            leaf.grad = part.view_as(leaf)
+        for group in range(groups):
+            chosen = torch.nonzero(cells == group)[:, 0]
+            loss = example_losses(leaves, x[chosen], y[chosen]).mean()
+            backward(loss, inputs=leaves)
+        jac_to_grad(leaves, aggregation.PCGrad())
 
     def torchjd(chunk: int | None) -> Callable[[list[torch.Tensor]], None]:
         aggregator = aggregation.PCGrad()
@@ -107,15 +97,41 @@ def steps(
 
         return fill
 
+    def autogram() -> Step:
+        """Makes a step from the Gram matrix of a module's gradients."""
+        layers = []
+        for weights, bias in params:
+            layer = torch.nn.Linear(*weights.shape, device=DEVICE)
+            layer.load_state_dict(
+                {"weight": torch.tensor(weights.T), "bias": torch.tensor(bias)}
+            )
+            layers += [layer, torch.nn.ReLU()]
+        module = torch.nn.Sequential(*layers[:-1])
+        adamw = torch.optim.AdamW(
+            module.parameters(), lr=learning_rate, weight_decay=1e-4
+        )
+        engine = Engine(module, batch_dim=None)
+        weighting = aggregation.PCGradWeighting()
+
+        def step() -> None:
+            adamw.zero_grad()
+            logits = module(x)[:, 0]
+            losses = group_means(softplus(logits) - y * logits)
+            losses.backward(weighting(engine.compute_gramian(losses)))
+            adamw.step()
+            finish()
+
+        return step
+
     set_fastest_threads(make(plain))
-    fills = {
-        "torch plain": plain,
-        "torch loop PCGrad": loop,
-        "TorchJD PCGrad": torchjd(None),
-        "TorchJD PCGrad, rows one by one": torchjd(1),
+    made = {
+        "plain": make(plain),
+        "sub-batches": make(loop),
+        "autojac": make(torchjd(None)),
+        "autojac, rows one by one": make(torchjd(1)),
+        "autogram": autogram(),
     }
-    values = group_losses(fresh()[0]).detach().cpu().numpy()
-    return {name: make(fill) for name, fill in fills.items()}, values
+    return made, group_losses(fresh()[0]).detach().cpu().numpy()
 
 
 def finish() -> None:
