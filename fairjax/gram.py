@@ -37,7 +37,8 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
       float64 for float64 leaves, and replicated over the mesh, if there is one.
 
     Raises:
-      ValueError: There are no leaves, the leaves' leading axes differ, or the trees do.
+      ValueError: There are no leaves, the leaves' leading axes differ, or the other
+        gradients have other shapes.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -53,6 +54,12 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
         return jacobian.gramian()
     trees = (jacobian,) if other is None else (jacobian, other)
     trees = [jax.tree.map(jnp.asarray, tree) for tree in trees]
+    first, second = (jax.tree.map(jnp.shape, tree) for tree in (trees[0], trees[-1]))
+    if first != second:
+        raise ValueError(
+            f"the other gradients must have the first ones' shapes, {first}; got "
+            f"{second}."
+        )
     products = jax.tree.map(_leaf_gramian, *trees)
     return functools.reduce(jnp.add, jax.tree.leaves(products))
 
