@@ -1,6 +1,7 @@
 """The Jacobian of cell objectives from one backward pass for each statistic."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fairjax.jacobian._jaxprs import find_depths, flatten, matrix_flops
+from fairjax.jacobian._jaxprs import aval, find_depths, flatten, matrix_flops
 from fairjax.jacobian._padded import check_any_size, group_length, padded_gradients
 from fairjax.jacobian._passes import SHARED, Pass, cell_order, readers, runs
-from fairjax.jacobian._segments import Blocks, capacities, mix
+from fairjax.jacobian._segments import Blocks, Layout, lay_out, mix
 from fairjax.jacobian._separability import analyse, kind_of
 from fairjax.jacobian._separable_ops import CoupledError, Kind
 from fairjax.jacobian._taps import Model, find_taps, linearize, vary
@@ -161,9 +162,8 @@ def value_and_jacobian(
     running: RunningMeans | None,
 ) -> tuple[Values, Any, Jacobian]:
     """Computes values, running means or aux, and the Jacobian by own examples."""
-    size = prepared.model.size
     cells = cell_order(passes)
-    layout = [windows(p, cells, objectives.cell_shares, size) for p in passes]
+    layout = [windows(p, cells, objectives.cell_shares, prepared.model) for p in passes]
     arranged = arrange(objectives, batch, cells)
     leaves, structure = jax.tree.flatten(vary_params(objectives, params))
     outputs, gradients = _linearize(objectives, prepared, structure, leaves, batch)
@@ -262,37 +262,39 @@ def values_and_weights(
     return values, new, jnp.where(undeclared[:, None, None], jnp.nan, weights)
 
 
-def windows(
-    one: Pass, cells: np.ndarray, shares: np.ndarray, size: int
-) -> list[tuple[int, int, int, int]]:
-    """Returns the blocks of a pass as (segment, first cell, last cell + 1, capacity).
+def windows(one: Pass, cells: np.ndarray, shares: np.ndarray, model: Model) -> Layout:
+    """Returns the windows of a pass.
 
     A pass of a single segment needs no windows and has no blocks.
     """
     if len(one.segments) == 1:
-        return []
+        return Layout()
     pieces = runs(one.segment_of_cell[cells])
     shares = shares if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
-    expected = [size * float(shares[cells[a:b]].sum()) for _, a, b in pieces]
-    lengths = capacities(expected, size)
-    return [(*piece, length) for piece, length in zip(pieces, lengths, strict=True)]
+    expected = [model.size * float(shares[cells[a:b]].sum()) for _, a, b in pieces]
+    if model.analysis.opaque:
+        return lay_out(pieces, expected, model.size)
+    # Padding costs as many products for a weight as an example has positions.
+    inputs = [aval(var) for var in model.closed.jaxpr.invars[: model.num_params]]
+    entries = sum(math.prod(value.shape) for value in inputs)
+    products = matrix_flops(model.closed.jaxpr) / max(2 * model.size * entries, 1)
+    return lay_out(pieces, expected, model.size, 160 / max(products, 1))
 
 
-def blocks_of(
-    one: Pass, pieces: Sequence[tuple[int, int, int, int]], arranged: Arranged
-) -> Blocks | None:
+def blocks_of(one: Pass, layout: Layout, arranged: Arranged) -> Blocks | None:
     """Returns a pass's blocks of examples; None for a single segment."""
-    if not pieces:
+    if not layout.pieces:
         return None
-    segments, firsts, lasts, lengths = zip(*pieces, strict=True)
-    return Blocks(
+    segments, firsts, lasts = zip(*layout.pieces, strict=True)
+    blocks = Blocks(
         segments=segments,
-        capacities=lengths,
+        capacities=tuple(layout.capacities),
         num_segments=len(one.segments),
         order=arranged.order,
         starts=arranged.edges[np.asarray(firsts)],
         stops=arranged.edges[np.asarray(lasts)],
     )
+    return blocks.divide(layout.capacities[0]) if layout.divided else blocks
 
 
 def arrange(objectives: CellObjectives, batch: Batch, cells: np.ndarray) -> Arranged:

@@ -38,7 +38,9 @@ from fairjax.jacobian._passes import Pass, cell_order
 from fairjax.jacobian._segments import (
     Blocks,
     Contraction,
+    Layout,
     along,
+    map_gradients,
     segment_gradients,
     select,
 )
@@ -201,7 +203,7 @@ class Fused(NamedTuple):
     waist: Waist
     passes: Sequence[Pass]
     order: np.ndarray
-    layout: Sequence[Sequence[tuple[int, int, int, int]]]
+    layout: Sequence[Layout]
     blocks: Sequence[Block]
     cost: float
     memory: float
@@ -237,8 +239,8 @@ def prepare_fused(
     passes = passes if pulled == waist.outputs else ()
     if passes and isinstance(objectives, CellObjectives):
         order, shares = cell_order(passes), objectives.cell_shares
-        layout = [windows(one, order, shares, model.size) for one in passes]
-    padded = sum(sum(length for *_, length in p) or model.size for p in layout)
+        layout = [windows(one, order, shares, model) for one in passes]
+    padded = sum(one.padded(model.size) or model.size for one in layout)
     mixed = count
     if passes and not are_rows(passes, count):
         mixed += sum(len(one.segments) for one in passes)
@@ -581,13 +583,10 @@ class Factors(FactoredRows):
 
     def _sums(self, tap: int) -> Float[Array, "K ..."]:
         """Computes the gradients of a tap's value for all objectives."""
-        one, index = (
-            functools.partial(self._sum, tap),
-            self.linear.model.taps[tap].index,
-        )
-        jaxpr = self.linear.model.closed.jaxpr
-        if index is not None and "conv" in jaxpr.eqns[index].primitive.name:
-            return jax.lax.map(one, self.slopes)  # Batched, they are slow on a CPU.
+        one = functools.partial(self._sum, tap)
+        if self.linear.model.taps[tap].met is not None:
+            found = self._contraction(tap, self.slopes[0])
+            return map_gradients(one, self.slopes, found, _ROWS_AT_ONCE)
         if len(self.slopes) <= _ROWS_AT_ONCE:
             return jax.vmap(one)(self.slopes)
         return jax.lax.map(one, self.slopes, batch_size=_ROWS_AT_ONCE)

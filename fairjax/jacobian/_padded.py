@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
 from fairjax.jacobian._jaxprs import trace_flat
-from fairjax.jacobian._segments import Blocks, mix
+from fairjax.jacobian._segments import Blocks, rows_of, sum_segments
 from fairjax.jacobian._separable_ops import CoupledError
 from fairjax.types import Params
 
@@ -39,16 +39,10 @@ def padded_gradients(
       length: Examples in a group.
     """
     size = cotangents[0].shape[0]
-    # Every block has at most one group that is not full.
-    groups = size // length + len(blocks.segments)
-    needed = -(-(blocks.stops - blocks.starts) // length)
-    firsts = jnp.cumsum(needed) - needed
-    group = jnp.arange(groups)
-    block = jnp.searchsorted(firsts, group, side="right") - 1
-    start = blocks.starts[block] + (group - firsts[block]) * length
-    rows = start[:, None] + jnp.arange(length)
-    inside = rows < blocks.stops[block][:, None]
-    rows = blocks.order[jnp.where(inside, rows, 0)]
+    groups = blocks.divide(length)
+    rows, inside = jax.vmap(lambda a, b: rows_of(groups, a, b, length))(
+        groups.starts, groups.stops
+    )
 
     dealt = [
         leaf.ndim > 0 and leaf.shape[0] == size for leaf in map(jnp.asarray, batch)
@@ -65,9 +59,7 @@ def padded_gradients(
         return pull(cotangents)[0]
 
     found = jax.vmap(one)(dealt_leaves, dealt_cotangents)
-    segment = jnp.asarray(blocks.segments)[block]
-    member = segment[None, :] == jnp.arange(blocks.num_segments)[:, None]
-    return [mix(member, leaf) for leaf in found]
+    return [sum_segments(groups, leaf) for leaf in found]
 
 
 def group_length(size: int, blocks: int) -> int:

@@ -247,13 +247,11 @@ def _cheapest_passes(
     def cost(passes):
         cells = cell_order(passes)
         layout = [
-            _cells.windows(one, cells, objectives.cell_shares, sizes.examples)
+            _cells.windows(one, cells, objectives.cell_shares, prepared.model)
             for one in passes
         ]
-        paddings = [
-            sum(length for *_, length in pieces) / max(sizes.examples, 1)
-            for pieces in layout
-        ]
+        size = sizes.examples
+        paddings = [windows.padded(size) / max(size, 1) for windows in layout]
         grouped = prepared.model.analysis.opaque
         return cells_cost(sizes, passes, paddings, grouped=grouped)
 

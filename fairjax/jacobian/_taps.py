@@ -148,7 +148,8 @@ class Linearized(NamedTuple):
         eqn = self.model.closed.jaxpr.eqns[tap.index]
         axes = (tap.met,)
         apply = _pull_to(value, tap.operand, eqn)
-        return Contraction(apply, (self.met[i],), axes, cotangent, tap.axis)
+        convolved = "conv" in eqn.primitive.name
+        return Contraction(apply, (self.met[i],), axes, cotangent, tap.axis, convolved)
 
 
 def find_taps(jaxpr: Jaxpr, analysis: Analysis, size: int) -> tuple[Tap, ...]:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fairjax
+from experiments.bench import problems
 from fairjax.jacobian import _costs, _padded, _segments
 from fairjax.jacobian._costs import Sizes
 from fairjax.jacobian._jaxprs import largest_product, trace_flat
@@ -143,7 +145,8 @@ def by_rows(segments, edges):
     ],
     ids=["windows", "all at once", "overflow", "two lengths", "in two blocks"],
 )
-def test_gradients_of_segments_are_sums_of_rows(segments, capacities, edges):
+@pytest.mark.parametrize("length", [None, 1, 4])
+def test_gradients_of_segments_are_sums_of_rows(segments, capacities, edges, length):
     @jax.jit
     def run():
         contraction = _segments.Contraction(
@@ -154,10 +157,33 @@ def test_gradients_of_segments_are_sums_of_rows(segments, capacities, edges):
             0,
         )
         blocks = blocks_of(segments, capacities, edges)
+        blocks = blocks if length is None else blocks.divide(length)
         return _segments.segment_gradients([contraction], blocks)
 
     (found,) = run()
     np.testing.assert_allclose(found, by_rows(segments, edges), rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_are_divided_where_rows_cost_more_than_windows():
+    pieces, expected = [(i, i, i + 1) for i in range(8)], [8.0] * 8
+    whole = _segments.lay_out(pieces, expected, 64, 160.0)
+    # 8 + 2·sqrt(7) = 13.3, in eights.
+    assert (whole.divided, whole.padded(64)) == (False, 8 * 16)
+    divided = _segments.lay_out(pieces, expected, 64, 2.0)
+    # Seven blocks with a window of one example, and 57 = 14·4 + 1 examples.
+    assert (divided.divided, divided.padded(64)) == (True, (7 + 15) * 4)
+
+
+@pytest.mark.slow
+def test_on_a_cpu_no_convolution_is_in_a_loop():
+    """There its gradient would take up to a hundred times as long."""
+    problem = problems.convolutional(4, 32)
+    jacobian = fairjax.value_and_jacobian(problem.objectives, strategy="cells")
+    eqns = trace_flat(jacobian, problem.params, problem.batch).jaxpr.eqns
+    loops = [str(eqn) for eqn in eqns if eqn.primitive.name in ("scan", "while")]
+    convolutions = [eqn for eqn in eqns if "conv" in eqn.primitive.name]
+    assert len(convolutions) > 3 * 8
+    assert not any("conv_general_dilated" in loop for loop in loops)
 
 
 @pytest.mark.parametrize("length", [1, 3, 13])
