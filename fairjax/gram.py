@@ -53,15 +53,14 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
     if isinstance(jacobian, FactoredRows) and other is None:
         return jacobian.gramian()
     trees = (jacobian,) if other is None else (jacobian, other)
-    trees = [jax.tree.map(jnp.asarray, tree) for tree in trees]
-    first, second = (jax.tree.map(jnp.shape, tree) for tree in (trees[0], trees[-1]))
+    leaves = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
+    first, second = ([leaf.shape for leaf in leaves[i]] for i in (0, -1))
     if first != second:
         raise ValueError(
             f"the other gradients must have the first ones' shapes, {first}; got "
             f"{second}."
         )
-    products = jax.tree.map(_leaf_gramian, *trees)
-    return functools.reduce(jnp.add, jax.tree.leaves(products))
+    return functools.reduce(jnp.add, map(_leaf_gramian, *leaves))
 
 
 def combine(
