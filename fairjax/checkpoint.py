@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 
 class Checkpoints:
@@ -49,8 +49,21 @@ class Checkpoints:
         """Writes ``tree`` as the checkpoint of ``step``; returns when it is complete.
 
         Raises:
-          ValueError: The step is not after the latest checkpoint's step.
+          ValueError: The step is not after the latest checkpoint's step; two leaves
+            have the same path, when its parts are joined by "/"; or an array is empty.
         """
+        named = _named(tree)
+        if len(named) < len(jax.tree.leaves(tree)):
+            raise ValueError(
+                "the paths of the tree's leaves must differ when their parts are "
+                f"joined by '/'; got {len(jax.tree.leaves(tree)) - len(named)} twice. "
+                "Rename keys that hold '/'."
+            )
+        if empty := [name for name, leaf in named.items() if not np.size(leaf)]:
+            raise ValueError(
+                f"arrays must not be empty; got {', '.join(empty)}. Leave them out of "
+                "what is saved."
+            )
         if not self._manager.save(step, args=ocp.args.StandardSave(tree)):
             raise ValueError(
                 f"step {step} is not after step {self._manager.latest_step()}, whose "
@@ -92,6 +105,10 @@ class Checkpoints:
         except Exception as error:
             raise _damaged(path) from error
         leaves = _named(found)
+        for name, leaf in _named(like).items():
+            if isinstance(leaf, jax.Array) and not leaf.committed:
+                # As free as before to go to the devices of a mesh.
+                leaves[name] = _uncommitted(leaves[name])
         return step, jax.tree.structure(like).unflatten(leaves[name] for name in wanted)
 
     def close(self) -> None:
@@ -110,6 +127,14 @@ class Checkpoints:
     ) -> None:
         """Closes the folder."""
         self.close()
+
+
+def _uncommitted(leaf: Array) -> Array:
+    """Returns an array that computations may move to other devices."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.array(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.array(np.asarray(leaf))
 
 
 def _damaged(path: Path) -> ValueError:

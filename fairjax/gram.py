@@ -37,8 +37,8 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
       float64 for float64 leaves, and replicated over the mesh, if there is one.
 
     Raises:
-      ValueError: There are no leaves, the leaves' leading axes differ, or the other
-        gradients have other shapes.
+      ValueError: There are no leaves, the leaves' leading axes differ, gradients are
+        complex, or the other gradients have other shapes.
 
     Example:
       >>> import jax.numpy as jnp, fairjax
@@ -54,6 +54,11 @@ def gramian(jacobian: Jacobian, other: Jacobian | None = None) -> Gramian:
         return jacobian.gramian()
     trees = (jacobian,) if other is None else (jacobian, other)
     leaves = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
+    if any(jnp.iscomplexobj(leaf) for leaf in leaves[0]):
+        raise ValueError(
+            "gradients must be real; got complex ones. Stack their real and imaginary "
+            "parts, or wrap a reconciler in optax.contrib.split_real_and_imaginary."
+        )
     first, second = ([leaf.shape for leaf in leaves[i]] for i in (0, -1))
     if first != second:
         raise ValueError(

@@ -258,11 +258,11 @@ def tpr_parity(
 
 
 def cox_loss(
-    scores: Float[Array, " N"],
-    times: Real[Array | np.ndarray, " N"],
-    events: Bool[Array | np.ndarray, " N"] | Real[Array | np.ndarray, " N"],
+    scores: Float[Array, "..."],
+    times: Real[Array | np.ndarray, "..."],
+    events: Bool[Array | np.ndarray, "..."] | Real[Array | np.ndarray, "..."],
     *,
-    mask: Bool[Array | np.ndarray, " N"] | None = None,
+    mask: Bool[Array | np.ndarray, "..."] | None = None,
 ) -> Float[Array, ""]:
     r"""Computes Cox's negative log partial likelihood per event, with Breslow's ties.
 
@@ -281,7 +281,10 @@ def cox_loss(
       mask: ``[N]``; examples where the mask is False are left out.
 
     Returns:
-      ``[]``, in float32 at least; 0 without events.
+      ``[]``, in float32 at least; 0 without events; NaN if a time in use is NaN.
+
+    Raises:
+      ValueError: Shapes differ, or are not ``[N]``.
 
     References:
       Breslow, *Covariance analysis of censored survival data*, Biometrics, 1974.
@@ -294,17 +297,27 @@ def cox_loss(
       >>> print(loss.round(4))
       0.3466
     """
+    scores, times, events = map(jnp.asarray, (scores, times, events))
+    mask = jnp.ones(scores.shape, bool) if mask is None else jnp.asarray(mask, bool)
+    shapes = [value.shape for value in (scores, times, events, mask)]
+    if scores.ndim != 1 or len(set(shapes)) > 1:
+        raise ValueError(
+            "scores, times, events and the mask must all have shape [N]; got "
+            f"{', '.join(map(str, shapes))}. Pass scores[:, 0] of a layer's [N, 1]."
+        )
     wide = jnp.promote_types(scores.dtype, jnp.float32)
-    mask = jnp.ones(len(scores), bool) if mask is None else jnp.asarray(mask, bool)
+    unknown = jnp.any(mask & jnp.isnan(times))
     # Examples that are left out come last, so that no event's risk set reaches them.
+    # Ranks of times, since whole numbers may be too large for a float.
     scores = jnp.where(mask, scores, 0.0).astype(wide)
-    times = jnp.where(mask, times, -jnp.inf)
-    order = jnp.argsort(-times)
+    ordered = jnp.sort(times)
+    ranks = jnp.where(mask, jnp.searchsorted(ordered, times), -1)
+    order = jnp.argsort(-ranks)
     at_risk = jax.lax.cumlogsumexp(scores[order])
-    last = jnp.searchsorted(-times[order], -times, side="right") - 1
-    happened = (mask & (jnp.asarray(events) != 0)).astype(wide)
+    last = jnp.searchsorted(-ranks[order], -ranks, side="right") - 1
+    happened = (mask & (events != 0)).astype(wide)
     total = jnp.sum(happened * (at_risk[last] - scores))
-    return total / jnp.maximum(jnp.sum(happened), 1)
+    return jnp.where(unknown, jnp.nan, total / jnp.maximum(jnp.sum(happened), 1))
 
 
 # More levels, with fractions among them, are taken for a measurement.

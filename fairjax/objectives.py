@@ -165,7 +165,8 @@ class CellObjectives:
         if not isinstance(statistics, Mapping):
             raise ValueError(
                 "statistics_fn must return a dict from names to statistics [B]; "
-                f"got {type(statistics).__name__}."
+                f"got {type(statistics).__name__}. To return (statistics, aux), make "
+                "the objectives with has_aux=True."
             )
         size = jnp.shape(batch["cells"])
         chosen = {}
@@ -258,8 +259,9 @@ class CellObjectives:
         """Checks that the arguments fit these objectives.
 
         Raises:
-          ValueError: The batch has no cells; weights or a mask do not have one value
-            per example; or running means are missing, or given without a decay.
+          ValueError: The batch has no cells, or they are no integers; weights or a mask
+            do not have one value per example; or running means are missing, or given
+            without a decay.
         """
         if "cells" not in batch:
             raise ValueError(
@@ -272,6 +274,12 @@ class CellObjectives:
                 "without a decay are not: pass objectives.init_running() at first."
             )
         size = jnp.shape(batch["cells"])
+        kind = jnp.result_type(batch["cells"])
+        if not jnp.issubdtype(kind, jnp.integer):
+            raise ValueError(
+                f"batch['cells'] must hold integers, as partition.encode returns them; "
+                f"got {kind}."
+            )
         for name in ("weights", "mask"):
             if batch.get(name) is not None and jnp.shape(batch[name]) != size:
                 raise ValueError(
@@ -515,7 +523,8 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
     """Returns the batch's weights ``[B]``, ones by default, and zero where masked.
 
     Raises:
-      ValueError: A weight of an example in a cell is negative, where it is not traced.
+      ValueError: A weight of an example in a cell is negative. Where weights are
+        traced, a negative one is NaN instead, and no update is made.
 
     Example:
       >>> import jax.numpy as jnp
@@ -537,6 +546,8 @@ def example_weights(batch: Batch) -> Float[Array, " B"]:
         read = np.asarray(weights)[np.asarray(batch["cells"]) >= 0]
         if (read < 0).any():
             raise ValueError(f"weights must be 0 or more; got {read.min()}.")
+    elif batch.get("weights") is not None:
+        weights = jnp.where(weights < 0, jnp.nan, weights)
     return weights
 
 
@@ -565,5 +576,5 @@ def _sum_by_cell(
 
 def _divide(numerator: Array, denominator: Array) -> Array:
     """Returns quotients, 0 where the denominator is 0, with finite gradients."""
-    safe = jnp.where(denominator > 0, denominator, 1.0)
-    return jnp.where(denominator > 0, numerator / safe, 0.0)
+    safe = jnp.where(denominator == 0, 1.0, denominator)
+    return jnp.where(denominator == 0, 0.0, numerator / safe)

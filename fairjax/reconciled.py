@@ -212,6 +212,8 @@ class _Reconciled:
             try:
                 return values, *self._transformed(spread, *rest)
             except Exception as error:
+                # An error of the caller's is raised again.
+                self._transformed(jax.lax.psum(rows, axis), *rest)
                 raise ValueError(
                     "sketch_size must have a transformation that reads gradients "
                     f"through their Gram matrix alone; got one that fails: {error}."

@@ -109,9 +109,10 @@ def check_rows(
         params = None
     leaves = jax.tree_util.tree_leaves_with_path(updates)
     if rows != expected:
+        shown = f": {_named(*leaves[0])}, where ({expected}, *param) is needed."
         raise ValueError(
-            f"{what} was made for {expected} objectives; the gradients have {rows} "
-            f"rows: {_named(*leaves[0])}, where ({expected}, *param) is needed."
+            f"{what} was made for {expected} objectives; the gradients have {rows} rows"
+            f"{'.' if isinstance(updates, FactoredRows) else shown}"
         )
     if params is None:
         return

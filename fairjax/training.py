@@ -5,6 +5,7 @@ that ``jit`` compiles and ``vmap`` maps over seeds, folds and hyper-parameters.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from fairjax.jacobian._cells import count_examples, has_examples, varies
 from fairjax.keys import as_key
 from fairjax.objectives import CellObjectives, OutputObjectives
 from fairjax.reconciled import ReconciledStrategy, reconciled_value_and_grad
+from fairjax.reconcilers.core import Step
 from fairjax.stacked import check_update
 from fairjax.types import Batch, Jacobian, Params
 
@@ -52,7 +54,7 @@ class StepInfo(NamedTuple):
     Attributes:
       values: ``[K]``, the objectives before the step.
       finite: Whether the updated parameters are all finite. Of several objectives, one
-        in use must be finite too.
+        in use must be finite too, with a finite gradient.
     """
 
     values: Float[Array, " K"]
@@ -146,9 +148,13 @@ def make_train_step(
         :func:`fairjax.reconciled_value_and_grad`.
       mesh: Devices over which each batch is spread, by ``jax.shard_map``. The state is
         the same on all of them. No device holds the sums of all gradients: each sums
-        and combines its share of the parameters. The objectives must be made by
+        and combines its share of the parameters, unless the transformation reads more
+        than their Gram matrix. The objectives must be made by
         :func:`fairjax.cell_objectives` or :func:`fairjax.output_objectives`, and are
-        those of the global batch.
+        those of the global batch. Every array of the batch whose first axis is as long
+        as the batch is spread, so a table must have another length. The model runs on
+        each device's examples: one that combines examples, such as BatchNorm, must do
+        so over the axis too.
       data_axis: The mesh axis for the examples; the only one by default. Other axes
         stay automatic, for parameters that are sharded over them.
       sketch_size: With a mesh: numbers that stand for each gradient in the Gram matrix,
@@ -160,18 +166,22 @@ def make_train_step(
         ``objectives``; or the ``statistics_fn`` or ``outputs_fn`` of objectives made
         with ``has_aux=True``. The key is another one in each step, and the same for all
         objectives. On a mesh, each device has its key, and new states are averaged.
+        Numbers of a state that are not finite stay as they were.
 
     Returns:
       ``step(state, batch) -> (state, info)``, pure. A step in which no objective in
-      use is finite leaves the parameters and the model's state as they are, whatever
-      weight decay says.
+      use is finite, or none has a finite gradient, leaves the parameters and the
+      model's state as they are, whatever weight decay says.
 
     Raises:
-      ValueError: If the mesh has no such axis, or the objectives are of another kind;
-        if objectives with aux come without ``has_state``, or the reverse. At the step,
+      ValueError: If the mesh has no such axis, or there is an axis and no mesh; if the
+        objectives are of another kind, or the transformation is not optax's; if
+        objectives with aux come without ``has_state``, or the reverse. At the step,
         if the mesh does not divide the batch; if the transformation returns stacked
-        gradients; if the state holds a ``model_state``, and ``has_state`` is False; or
-        if the new ``model_state`` has another structure.
+        gradients; if the state holds a ``model_state``, and ``has_state`` is False; if
+        the new ``model_state`` has another structure, shape or kind of numbers, or on a
+        mesh whole numbers that differ between devices; or if the state has no running
+        means for objectives with a decay.
 
     Example:
       >>> import jax.numpy as jnp, optax, fairjax
@@ -187,8 +197,15 @@ def make_train_step(
       >>> state.params, info.values
       (Array([0.], dtype=float32), Array([0., 4.], dtype=float32))
     """
+    if isinstance(transform, Step):
+        raise ValueError(
+            "the transformation must be optax's; got a step. Make one of it: "
+            "fairjax.reconcile(step, num_objectives=...)."
+        )
     if mesh is not None:
         objectives, data_axis = _on_mesh(objectives, mesh, data_axis)
+    elif data_axis is not None:
+        raise ValueError(f"data_axis={data_axis!r} must come with a mesh; got none.")
     carries = isinstance(objectives, CellObjectives) and objectives.decay is not None
     made_with = isinstance(objectives, CellObjectives | OutputObjectives)
     if made_with and objectives.has_aux != has_state:
@@ -209,6 +226,7 @@ def make_train_step(
     update_without_state = make_update(objectives)  # Checks the options.
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        _check_running(state, carries)
         objective_state, model_state = state.objective_state, state.model_state
         update = update_without_state
         if has_state:
@@ -220,7 +238,7 @@ def make_train_step(
                 " make the step by make_train_step(..., has_state=True)."
             )
         args = (batch, objective_state) if carries else (batch,)
-        mask = batch.get("objective_mask")
+        mask = batch.get("objective_mask") if isinstance(batch, Mapping) else None
         drawn = {}
         if sketch_size is not None:
             drawn["sketch_key"] = jax.random.fold_in(jax.random.key(0), state.step)
@@ -233,8 +251,9 @@ def make_train_step(
             values, objective_state = values
         elif has_state:
             values, model_state = values
-        known = jnp.isfinite(values)
-        known = jnp.any(known if mask is None else known & jnp.asarray(mask, bool))
+        asked = True if mask is None else jnp.asarray(mask, bool)
+        known = jnp.any(jnp.isfinite(values) & asked)
+        known &= _has_gradient(state.opt_state, opt_state, asked)
         updates = jax.tree.map(
             lambda leaf: jnp.where(known, leaf, jnp.zeros_like(leaf)), updates
         )
@@ -269,14 +288,29 @@ def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainSte
     """Runs a step with each batch spread over a mesh axis."""
 
     def spread(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        # Other axes stay automatic.
+        manual = frozenset((axis,)) if len(mesh.axis_names) > 1 else frozenset()
+        shard_map = functools.partial(jax.shard_map, mesh=mesh, axis_names=manual)
         if isinstance(objectives, CellObjectives):
+            _check_running(state, objectives.decay is not None)
             objectives.check_call(batch, state.objective_state or None)
             size = len(batch["cells"])
         else:
+            sizes = []
+
+            def count(params, given, batch):
+                outputs, _ = _bind(objectives, *given).with_aux(params, batch)
+                sizes.append(count_examples(jax.tree.leaves(outputs)))
+
             given = (state.model_state, jax.random.key(0)) if objectives.has_aux else ()
-            bound = _bind(objectives, *given)
-            outputs, _ = jax.eval_shape(bound.with_aux, state.params, batch)
-            size = count_examples(jax.tree.leaves(outputs))
+            # Without shardings, and where the model may name the axis.
+            whole = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype),
+                (state.params, given, dict(batch)),
+            )
+            run = shard_map(count, in_specs=P(), out_specs=P(), check_vma=False)
+            jax.eval_shape(run, *whole)
+            (size,) = sizes
         if size % mesh.shape[axis]:
             raise ValueError(
                 f"the batch must divide among the {mesh.shape[axis]} devices of the "
@@ -286,11 +320,9 @@ def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainSte
         specs = jax.tree.map(
             lambda leaf: P(axis) if has_examples(leaf, size) else P(), dict(batch)
         )
-        # Other axes stay automatic.
-        manual = frozenset((axis,)) if len(mesh.axis_names) > 1 else frozenset()
-        run = jax.shard_map(
-            step, mesh=mesh, in_specs=(P(), specs), out_specs=P(), axis_names=manual
-        )
+        if "objective_mask" in specs:
+            specs["objective_mask"] = P()
+        run = shard_map(step, in_specs=(P(), specs), out_specs=P())
         return run(state, dict(batch))
 
     return spread
@@ -326,12 +358,51 @@ def _keep_state(known: Array, new: Any, old: Any, axis: str | None) -> Any:
             "the objectives must return a model state of the structure that init_state "
             f"got as model_state, {structures[1]}; got {structures[0]}."
         )
-    if axis is not None:
-        # The statistics of devices' own examples are averaged.
-        new = jax.tree.map(
-            lambda leaf: jax.lax.pmean(leaf, axis) if varies(leaf, axis) else leaf, new
+
+    def keep(path: Any, new: Any, old: Any) -> Array:
+        new, name = jnp.asarray(new), jax.tree_util.keystr(path) or "the array"
+        floats = all(jnp.issubdtype(x.dtype, jnp.floating) for x in (new, old))
+        if new.shape != old.shape or not (floats or new.dtype == old.dtype):
+            raise ValueError(
+                f"the new model state must have the shapes and kinds of the old one, "
+                f"{old.dtype}{old.shape} for {name}; got {new.dtype}{new.shape}."
+            )
+        spread = axis is not None and varies(new, axis)
+        if not floats:
+            if spread:
+                raise ValueError(
+                    f"{name} of the model state must be the same on all devices, being "
+                    f"{new.dtype}: sum it over the axis by jax.lax.psum in the model."
+                )
+            return jnp.where(known, new, old)
+        finite = jnp.isfinite(new)
+        new = jnp.where(finite, new, 0)
+        if spread:
+            # The statistics of devices' own examples are averaged.
+            count = jax.lax.psum(finite.astype(new.dtype), axis)
+            new = jax.lax.psum(new, axis) / jnp.maximum(count, 1)
+            finite = count > 0
+        return jnp.where(known & finite, new, old).astype(old.dtype)
+
+    return jax.tree_util.tree_map_with_path(keep, new, old)
+
+
+def _has_gradient(before: Any, after: Any, asked: Any) -> Array | bool:
+    """Checks by the reconcilers' counts whether one took a gradient of this step."""
+    counts = (
+        [count for _, count in optax.tree.get_all_with_path(state, "nonfinite")]
+        for state in (before, after)
+    )
+    took = [jnp.any(asked & (new == old)) for old, new in zip(*counts, strict=True)]
+    return jnp.any(jnp.stack(took)) if took else True
+
+
+def _check_running(state: TrainState, carries: bool) -> None:
+    if carries and not jax.tree.leaves(state.objective_state):
+        raise ValueError(
+            "the train state must hold running means, for objectives with a decay; got "
+            "none. Pass objectives= to training.init_state."
         )
-    return jax.tree.map(lambda new, old: jnp.where(known, new, old), new, old)
 
 
 def make_loss_step(

@@ -71,6 +71,25 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name} must be at least {least}; got {value}.")
 
 
+def known_number(name: str, value: Any) -> Any:
+    """Returns a number as NumPy's, or None if it is traced.
+
+    Raises:
+      ValueError: The value is not one number.
+
+    Example:
+      >>> float(known_number("beta", 0.5))
+      0.5
+    """
+    if not is_known(value):
+        return None
+    # Under jit, a comparison would trace even an array that is known.
+    number = np.asarray(value)
+    if number.ndim:
+        raise ValueError(f"{name} must be one number; got shape {number.shape}.")
+    return number
+
+
 def check_nonnegative(name: str, value: Any) -> None:
     """Checks that a number is 0 or more; a traced number passes unchecked.
 
@@ -84,7 +103,8 @@ def check_nonnegative(name: str, value: Any) -> None:
         ...
       ValueError: epsilon must be 0 or more; got -1.0.
     """
-    if is_known(value) and not value >= 0:
+    number = known_number(name, value)
+    if number is not None and not number >= 0:
         raise ValueError(f"{name} must be 0 or more; got {value}.")
 
 
@@ -101,7 +121,8 @@ def check_positive(name: str, value: Any) -> None:
         ...
       ValueError: alpha must be positive; got 0.0.
     """
-    if is_known(value) and not value > 0:
+    number = known_number(name, value)
+    if number is not None and not number > 0:
         raise ValueError(f"{name} must be positive; got {value}.")
 
 
@@ -143,7 +164,8 @@ def check_decay(value: Any) -> None:
         ...
       ValueError: decay must lie in [0, 1); got 1.0.
     """
-    if is_known(value) and not 0 <= value < 1:
+    number = known_number("decay", value)
+    if number is not None and not 0 <= number < 1:
         raise ValueError(f"decay must lie in [0, 1); got {value}.")
 
 

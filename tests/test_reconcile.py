@@ -516,7 +516,7 @@ class TestErrors:
     def test_complex_gradients(self):
         transform = fairjax.pcgrad(num_objectives=2)
         rows = jnp.array([[1 + 1j, 0], [-1 - 1j, 1j]])
-        with pytest.raises(ValueError, match="real gradients; got complex"):
+        with pytest.raises(ValueError, match="gradients must be real; got complex"):
             transform.update(rows, transform.init(rows[0]))
         wrapped = optax.contrib.split_real_and_imaginary(transform)
         found, _ = wrapped.update(rows, wrapped.init(rows[0]))

@@ -140,7 +140,7 @@ def largest_product(jaxpr: Jaxpr) -> float:
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             avals = [aval(atom) for atom in (*eqn.invars, *eqn.outvars)]
             sizes += [math.prod(a.shape) * float(a.dtype.itemsize) for a in avals]
-        sizes += [largest_product(inner) for inner in _inner_jaxprs(eqn)]
+        sizes += [largest_product(inner) for inner in inner_jaxprs(eqn)]
     return max(sizes)
 
 
@@ -237,10 +237,11 @@ def _flops(eqn: JaxprEqn) -> float:
     if name == "cond":
         return max(matrix_flops(branch.jaxpr) for branch in eqn.params["branches"])
     times = eqn.params["length"] if name == "scan" else 1
-    return times * math.fsum(matrix_flops(jaxpr) for jaxpr in _inner_jaxprs(eqn))
+    return times * math.fsum(matrix_flops(jaxpr) for jaxpr in inner_jaxprs(eqn))
 
 
-def _inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
+def inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
+    """Lists the jaxprs among an equation's parameters."""
     values = [*eqn.params.values(), *eqn.params.get("branches", ())]
     return [
         value.jaxpr if isinstance(value, ClosedJaxpr) else value

@@ -85,7 +85,9 @@ def check_any_size(
         the size of the batch would be wrong for a group.
     """
     group = [
-        leaf[:length] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == size else leaf
+        jax.ShapeDtypeStruct((length, *jnp.shape(leaf)[1:]), jnp.result_type(leaf))
+        if jnp.ndim(leaf) and jnp.shape(leaf)[0] == size
+        else leaf
         for leaf in batch
     ]
 

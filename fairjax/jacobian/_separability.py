@@ -18,6 +18,7 @@ from fairjax.jacobian._jaxprs import (
     aval,
     evaluate,
     inner_jaxpr,
+    inner_jaxprs,
     scan_parts,
     trace_flat,
 )
@@ -97,6 +98,8 @@ def is_uniform(atom: Any, kind: Kind, axis: int) -> bool:
 
 def _without_examples(eqn: JaxprEqn, operands: Sequence[Kind]) -> list[Kind]:
     params = any(kind.params for kind in operands)
+    if params:
+        _check_linear(eqn)
     # No gradient flows through integers and booleans.
     return [
         Kind(
@@ -105,6 +108,17 @@ def _without_examples(eqn: JaxprEqn, operands: Sequence[Kind]) -> list[Kind]:
         )
         for var in eqn.outvars
     ]
+
+
+def _check_linear(eqn: JaxprEqn) -> None:
+    """Checks that gradients flow linearly through an equation on parameters alone."""
+    if eqn.primitive.name == "custom_vjp_call":
+        inputs = [i for i, atom in enumerate(eqn.invars) if _is_inexact(atom)]
+        outputs = [i for i, atom in enumerate(eqn.outvars) if _is_inexact(atom)]
+        _backward(eqn, inputs, outputs)
+    for inner in inner_jaxprs(eqn):
+        for one in inner.eqns:
+            _check_linear(one)
 
 
 def _uniform_axes(eqn: JaxprEqn, operands: Sequence[Kind], rank: int) -> frozenset[int]:
@@ -157,32 +171,45 @@ def _custom_derivative(e: Equation) -> Verdict:
     outputs = _differentiable(e.eqn.outvars, axes)
     if not inputs or not outputs:
         return Verdict(axes, positional=positional)
-
-    def backward(arguments, cotangents):
-        def forward(*chosen):
-            full = list(arguments)
-            for i, value in zip(inputs, chosen, strict=True):
-                full[i] = value
-            results = evaluate(e.eqn, full)
-            return [results[i] for i in outputs]
-
-        return jax.vjp(forward, *(arguments[i] for i in inputs))[1](cotangents)
-
-    arguments = [aval(atom) for atom in e.eqn.invars]
-    cotangents = [aval(e.eqn.outvars[i]) for i in outputs]
-    closed = trace_flat(backward, arguments, cotangents, differentiable=False)
-    pulled = [False] * len(arguments) + [True] * len(cotangents)
-    # A rule for tangents is linear; JAX could not transpose one that is not.
-    if e.eqn.primitive.name == "custom_vjp_call" and not is_linear(closed, pulled):
-        raise CoupledError(
-            f"{e.title} has a custom derivative, not known to be linear in cotangents"
-        )
+    closed = _backward(e.eqn, inputs, outputs)
     kinds = [*e.operands, *(Kind(axes[i]) for i in outputs)]
     found = e.follow(closed, kinds)
     for i, axis in zip(inputs, found.axes, strict=True):
         if axis not in (None, e.operands[i].axis):
             raise e.couples()
     return Verdict(axes, positional=positional or found.positional)
+
+
+def _backward(
+    eqn: JaxprEqn, inputs: Sequence[int], outputs: Sequence[int]
+) -> ClosedJaxpr:
+    """Traces the derivative of a function that has its own, linear in cotangents."""
+
+    def backward(arguments, cotangents):
+        def forward(*chosen):
+            full = list(arguments)
+            for i, value in zip(inputs, chosen, strict=True):
+                full[i] = value
+            results = evaluate(eqn, full)
+            return [results[i] for i in outputs]
+
+        return jax.vjp(forward, *(arguments[i] for i in inputs))[1](cotangents)
+
+    arguments = [aval(atom) for atom in eqn.invars]
+    cotangents = [aval(eqn.outvars[i]) for i in outputs]
+    closed = trace_flat(backward, arguments, cotangents, differentiable=False)
+    pulled = [False] * len(arguments) + [True] * len(cotangents)
+    # A rule for tangents is linear; JAX could not transpose one that is not.
+    if eqn.primitive.name == "custom_vjp_call" and not is_linear(closed, pulled):
+        raise CoupledError(
+            f"{eqn.primitive.name} has a custom derivative, not known to be linear in "
+            "cotangents"
+        )
+    return closed
+
+
+def _is_inexact(atom: Any) -> bool:
+    return jnp.issubdtype(aval(atom).dtype, jnp.inexact)
 
 
 def _differentiable(atoms: Sequence[Any], axes: Sequence[int | None]) -> list[int]:

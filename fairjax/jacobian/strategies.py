@@ -24,6 +24,7 @@ from fairjax.jacobian._planning import (
     decide,
     split_aux,
 )
+from fairjax.jacobian._taps import vary
 from fairjax.objectives import (
     CellObjectives,
     CellSums,
@@ -246,9 +247,13 @@ def _output_pullback(
             f"jax.shard_map over that axis; {objectives.axis_name!r} is not one here."
         )
     varied = _cells.vary_params(objectives, params)
-    outputs, pull, aux = jax.vjp(
-        lambda params: objectives.with_aux(params, *args), varied, has_aux=True
-    )
+
+    def outputs_of(params):
+        # A constant output differs between devices too: each has its examples' rows.
+        outputs, aux = objectives.with_aux(params, *args)
+        return vary(outputs, (axis,)), aux
+
+    outputs, pull, aux = jax.vjp(outputs_of, varied, has_aux=True)
     leaves = jax.tree.leaves(outputs)
     size = _cells.count_examples(leaves)
     # Types show what is spread over the axis, unless check_vma is off.
@@ -314,7 +319,8 @@ def _check_params(params: Params) -> None:
     for path, leaf in jax.tree.leaves_with_path(params):
         if not jnp.issubdtype(jax.typeof(leaf).dtype, jnp.floating):
             raise ValueError(
-                "parameters must be floating-point to be differentiated; "
-                f"{jax.tree_util.keystr(path)} is {jax.typeof(leaf).dtype}. Cast it, "
-                "or keep it out of params."
+                "parameters must be real floating-point numbers to be differentiated; "
+                f"{jax.tree_util.keystr(path) or 'the array'} is "
+                f"{jax.typeof(leaf).dtype}. Cast it, keep it out of params, or split a "
+                "complex one by optax.contrib.split_real_and_imaginary."
             )

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from fairjax.metrics._numbers import student_t_quantile
 from fairjax.metrics._rows import group_sizes
 from fairjax.metrics.gaps import difference
-from fairjax.types import is_known
+from fairjax.types import known_number
 
 VERDICTS = ("positive-sum", "non-harmful gap", "harmful", "inconclusive")
 """Names of the values of ``verdict`` and ``quadrant`` in a ``PositiveSum``."""
@@ -167,7 +167,8 @@ def positive_sum_of(
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1); got {confidence}.")
-    if is_known(margin) and margin < 0:
+    number = known_number("margin", margin)
+    if number is not None and number < 0:
         raise ValueError(f"margin must be at least 0; got {margin}.")
     return _positive_sum_of(
         overall,

@@ -234,7 +234,9 @@ def check_repair(level: Any, scale: str, ties: str) -> None:
         ...
       ValueError: the repair level must be a number in [0, 1]; got 1.5.
     """
-    if isinstance(level, str | None) or (is_known(level) and not 0 <= level <= 1):
+    if isinstance(level, str | None) or (
+        is_known(level) and not 0 <= np.asarray(level) <= 1
+    ):
         raise ValueError(f"the repair level must be a number in [0, 1]; got {level!r}.")
     check_choice("scale", scale, *get_args(Scale))
     check_choice("ties", ties, *get_args(Ties))

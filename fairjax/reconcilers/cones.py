@@ -33,7 +33,7 @@ from fairjax.types import (
     check_nonnegative,
     check_positive,
     check_whole,
-    is_known,
+    known_number,
 )
 
 _FEASIBLE = 1e-3
@@ -446,7 +446,8 @@ def positive_sum_step(
       [0.5, 0.5]
     """
     check_whole("reference", reference, 0)
-    if is_known(strength) and not 0 <= strength <= 1:
+    number = known_number("strength", strength)
+    if number is not None and not 0 <= number <= 1:
         raise ValueError(f"strength must be a cosine from 0 to 1; got {strength}.")
     check_positive("limit", limit)
 
@@ -556,7 +557,8 @@ def pcd_step(
       Array([[1.414, 0.707]], dtype=float32)
     """
     check_whole("reference", reference, 0)
-    if is_known(progress) and not 0 <= progress <= 1:
+    number = known_number("progress", progress)
+    if number is not None and not 0 <= number <= 1:
         raise ValueError(f"progress must be from 0 to 1; got {progress}.")
     check_decay(decay)
 

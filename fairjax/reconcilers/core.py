@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -26,7 +25,6 @@ from jaxtyping import Array, Bool, Float, Int
 from fairjax.gram import combine, gramian
 from fairjax.reconcilers._units import matmul
 from fairjax.stacked import (
-    FactoredRows,
     check_per_objective,
     check_rows,
     within_range,
@@ -439,11 +437,6 @@ def reconcile(
         losses = losses if losses is None else jnp.asarray(losses)
         check_per_objective("losses", losses, num_objectives)
         check_per_objective("mask", mask, num_objectives)
-        if any(jnp.iscomplexobj(leaf) for leaf in _arrays(updates)):
-            raise ValueError(
-                "a reconciler must have real gradients; got complex ones. Wrap it in "
-                "optax.contrib.split_real_and_imaginary."
-            )
         gram = gramian(updates)
         squares = jnp.diagonal(gram)
         finite = jnp.isfinite(squares)
@@ -470,11 +463,6 @@ def reconcile(
         return update, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _arrays(updates: Jacobian) -> list[Any]:
-    """Lists the stored arrays of gradients; factored gradients have none."""
-    return [] if isinstance(updates, FactoredRows) else jax.tree.leaves(updates)
 
 
 def transformation(step: Callable[..., Step], **defaults: Any) -> Method:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
@@ -89,8 +90,8 @@ def graddrop(
             f"shape {shape}."
         )
     if is_known(leak):
-        least, greatest = jnp.min(jnp.asarray(leak)), jnp.max(jnp.asarray(leak))
-        if not (least >= 0 and greatest <= 1):
+        given = np.asarray(leak)
+        if not ((given >= 0) & (given <= 1)).all():
             raise ValueError(f"leak must lie in [0, 1]; got {leak}.")
 
     def init(params: Params) -> GradDropState:

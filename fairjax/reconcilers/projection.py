@@ -15,7 +15,7 @@ from fairjax.reconcilers._orders import Order, check_order, is_drawn, row_orders
 from fairjax.reconcilers._units import matmul, usable_rows
 from fairjax.reconcilers.core import CurrentRows, Step, make_step, reconcile
 from fairjax.reconcilers.weights import balance_magnitudes, combine
-from fairjax.types import Scalar, check_choice, check_nonnegative, is_known
+from fairjax.types import Scalar, check_choice, check_nonnegative, known_number
 
 Condition = Literal["conflict", "always"]
 
@@ -363,7 +363,8 @@ def gradvac_step(
       Array([[ 0.  , -0.25],
              [-0.25,  0.  ]], dtype=float32)
     """
-    if is_known(beta) and not 0 <= beta <= 1:
+    number = known_number("beta", beta)
+    if number is not None and not 0 <= number <= 1:
         raise ValueError(f"beta must lie in [0, 1]; got {beta}.")
     check_order(order)
 

@@ -243,7 +243,8 @@ def balance_magnitudes(
     check_choice("mode", mode, "equal_norms", "loss_ratio", "none")
     if is_known(strength) and not np.all(np.asarray(strength) >= 0):
         raise ValueError(f"strength must be 0 or more; got {strength}.")
-    if clamp is not None and is_known(clamp) and not 0 <= clamp[0] <= clamp[1]:
+    known = None if clamp is None or not is_known(clamp) else np.asarray(clamp)
+    if known is not None and not 0 <= known[0] <= known[1]:
         raise ValueError(
             f"clamp must be the least and the greatest factor, 0 or more; got {clamp}."
         )
