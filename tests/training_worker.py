@@ -1,9 +1,11 @@
-"""A training run that can kill itself while it saves; run by test_checkpoint.py.
+"""Training runs that kill themselves while they save; run by test_checkpoint.py.
 
-``python training_worker.py FOLDER OUTPUT [EVENT COUNT]`` resumes from the checkpoints
-in FOLDER, trains to the end with one after every call, and writes the last state's
-bytes to OUTPUT. With EVENT, it sends itself SIGKILL the COUNT-th time that Python
-raises this audit event (``open``, ``os.rename``) for something in FOLDER.
+``python training_worker.py FOLDER OUTPUT [EVENT COUNT] ...`` starts a run for each
+EVENT, one after another. A run resumes from the checkpoints in FOLDER, trains with one
+after every call, and sends itself SIGKILL the COUNT-th time that Python raises this
+audit event (``open``, ``os.rename``) for something in FOLDER. At the end it would write
+the last state's bytes to OUTPUT. After each run a line has its exit code and its latest
+checkpoint.
 """
 
 import os
@@ -36,10 +38,7 @@ def kill_at(folder, event, count):
     sys.addaudithook(hook)
 
 
-def main(folder, output, *kill):
-    if kill:
-        event, count = kill
-        kill_at(folder, event, int(count))
+def main(folder, output):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 3)).astype(np.float32)
     table = {"sex": x[:, 1] > 0, "y": (x[:, 0] + rng.normal(size=64) > 0).astype(int)}
@@ -86,4 +85,14 @@ def main(folder, output, *kill):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    folder, output, *kills = sys.argv[1:]
+    for event, count in zip(kills[::2], kills[1::2], strict=True):
+        # All runs share the imports.
+        if not (run := os.fork()):
+            kill_at(folder, event, int(count))
+            main(folder, output)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
+        saved = [int(path.name) for path in Path(folder).glob("[0-9]")]
+        sys.stdout.write(f"{code} {max(saved, default=0)}\n")
+        sys.stdout.flush()

@@ -180,7 +180,7 @@ def small_run(table, folder, **options):
             ),
         )
         done = fairgrad.run(
-            Options(output=folder, bootstrap=REPLICATES, permutations=50, **options),
+            Options(output=folder, bootstrap=REPLICATES, permutations=10, **options),
             BUDGET,
             Console(quiet=True),
         )

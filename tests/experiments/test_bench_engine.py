@@ -20,6 +20,7 @@ def test_costs_are_measured_saved_and_published(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "DOCUMENT", document)
     work = dataclasses.replace(engine.WORKS[0], batch=16)
     monkeypatch.setattr(engine, "WORKS", (work,))
+    monkeypatch.setattr(engine, "COMPILATIONS", 1)
     options = engine.Options(
         tmp_path / "out", docs=True, quick=True, keep_freed_memory=False, pytorch=False
     )

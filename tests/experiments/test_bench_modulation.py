@@ -12,7 +12,6 @@ from experiments.bench import modulation, modulation_steps
 TINY = modulation_steps.Size(
     "tiny", width=4, depth=1, num_heads=1, num_features=3, length=4
 )
-NAMES = ["plain", "MultiFair, paper"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +44,9 @@ def compile_only(monkeypatch, names):
 
 @pytest.mark.slow
 def test_every_step_is_measured_and_saved(tmp_path, monkeypatch):
-    compile_only(monkeypatch, NAMES)
+    compile_only(monkeypatch, ["plain"])
     rows, against = run(tmp_path)
-    names = [*NAMES, "plain, again"]
+    names = ["plain", "plain, again"]
     assert [(row.model, row.batch, row.step) for row in rows] == [
         ("tiny", 16, name) for name in names
     ]
@@ -59,7 +58,7 @@ def test_every_step_is_measured_and_saved(tmp_path, monkeypatch):
     saved = json.loads((tmp_path / "modulation-cpu-returned.json").read_text())
     assert [row["ratio"] for row in saved["rows"]] == [row.ratio for row in rows]
     table = (tmp_path / "modulation-cpu-returned.md").read_text()
-    assert [table.count(f"| tiny | 16 | {name} |") for name in names] == [1] * 3
+    assert [table.count(f"| tiny | 16 | {name} |") for name in names] == [1] * 2
     assert not (tmp_path / "modulation-torch-cpu-returned.json").exists()
 
 
@@ -118,7 +117,8 @@ def test_groups_and_outcomes_of_the_patients():
 def test_pytorch_takes_the_same_steps(tmp_path, monkeypatch):
     pytest.importorskip("torchjd")
     compile_only(monkeypatch, ["plain", "MultiFair, released"])
-    _, against = run(tmp_path, pytorch=True)
+    rows, against = run(tmp_path, pytorch=True)
+    assert all(row.ratio > 0 and row.from_host == 0 for row in rows)
     assert [row.step for row in against] == ["plain", "MultiFair, released"]
     for row in against:
         assert row.difference < 5e-3

@@ -1,11 +1,6 @@
 """Lanes: the same as trained alone, killed and resumed, and what is refused."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -44,10 +39,10 @@ def erm(splits, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def penalty(splits, tmp_path_factory):
-    """The penalty's variants, trained together."""
-    (program,) = methods.build(["penalty"], splits)
-    trained = train(program, splits, tmp_path_factory.mktemp("penalty"))
+def single(splits, tmp_path_factory):
+    """Variants of an attribute each, trained together."""
+    (program,) = methods.build(["fairgrad_single"], splits)
+    trained = train(program, splits, tmp_path_factory.mktemp("single"))
     return SimpleNamespace(program=program, trained=trained)
 
 
@@ -93,23 +88,15 @@ def test_erm_is_plain_adamw_on_the_lane_s_training_rows(splits, erm):
 
 
 @pytest.mark.slow
-def test_variants_side_by_side_are_each_trained_alone(splits, penalty, tmp_path):
-    together = penalty.trained.logits
-    alone = train(penalty.program.take([5]), splits, tmp_path).logits
-    np.testing.assert_allclose(alone[0], together[5], atol=1e-4)
-    # The strongest differs from the weakest by far more than that.
-    assert np.abs(together[0] - together[5]).max() > 0.01
-
-
-@pytest.mark.slow
-def test_a_variant_reconciles_the_objectives_of_its_attribute_alone(splits, tmp_path):
-    (program,) = methods.build(["fairgrad_single"], splits)
-    both = train(program, splits, tmp_path / "both").logits
-    assert [variant.name for variant in program.variants] == ["fairgrad_single"] * 2
-    assert np.isfinite(both).all()
-    assert np.abs(both[0] - both[1]).max() > 1e-3
-    alone = train(program.take([1]), splits, tmp_path / "alone").logits
-    np.testing.assert_allclose(alone[0], both[1], atol=1e-4)
+def test_variants_side_by_side_are_each_trained_alone(splits, single, tmp_path):
+    """Each on the objectives of its attribute."""
+    together = single.trained.logits
+    assert [v.name for v in single.program.variants] == ["fairgrad_single"] * 2
+    assert np.isfinite(together).all()
+    alone = train(single.program.take([1]), splits, tmp_path).logits
+    np.testing.assert_allclose(alone[0], together[1], atol=1e-4)
+    # They differ by far more than that.
+    assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -130,7 +117,7 @@ def test_a_lane_sees_its_own_training_rows_only(splits, erm, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_numbers_are_another_program(splits, erm, penalty):
+def test_other_numbers_are_another_program(splits, erm):
     """What a killed run left is not taken for the same method at other numbers."""
     (phase,) = erm.program.phases
     slower = dataclasses.replace(
@@ -138,19 +125,20 @@ def test_other_numbers_are_another_program(splits, erm, penalty):
     )
     other = train(slower, splits, erm.work)
     assert np.abs(other.logits - erm.trained.logits).max() > 0.01
-    one = penalty.program.take([0])
+    (penalty,) = methods.build(["penalty"], splits)
+    one = penalty.take([0])
     stronger = {"weights": one.settings["weights"] * 10}
     weights = np.ones(splits.inputs.shape[:2], np.float32)
     programs = (
         erm.program,
         slower,
         dataclasses.replace(erm.program, example_weights=weights),
-        penalty.program,
+        penalty,
         one,
         dataclasses.replace(one, settings=stronger),
     )
     assert len({lanes._digest(program) for program in programs}) == len(programs)
-    assert lanes._digest(penalty.program.take([0])) == lanes._digest(one)
+    assert lanes._digest(penalty.take([0])) == lanes._digest(one)
 
 
 @pytest.mark.slow
@@ -166,16 +154,16 @@ def test_a_finished_program_is_read_back(splits, erm):
 
 
 @pytest.mark.slow
-def test_a_history_has_the_shapes_of_variants_and_steps(splits, penalty):
-    (history,) = penalty.trained.history
-    variants, objectives = len(penalty.program.variants), 1 + len(splits.attributes)
+def test_a_history_has_the_shapes_of_variants_and_steps(splits, single):
+    (history,) = single.trained.history
+    variants, objectives = len(single.program.variants), 1 + len(splits.attributes)
     shape = (variants, BUDGET.steps)
     assert history["values"].shape == (*shape, objectives)
     assert history["norms"].shape == (*shape, objectives)
     assert history["cosines"].shape == (*shape, objectives, objectives)
     assert history["conflict_share"].shape == shape
     assert all(np.isfinite(values).all() for values in history.values())
-    assert penalty.trained.logits.shape == (
+    assert single.trained.logits.shape == (
         variants,
         splits.num_lanes,
         len(splits.table.label),
@@ -209,25 +197,49 @@ class KilledError(Exception):
     pass
 
 
-def interrupted(program, splits, work):
-    """Two calls of three, with a checkpoint after each."""
-    budget = dataclasses.replace(BUDGET, steps=30, seconds_between_checkpoints=0)
+def interrupted(program, splits, work, budget, call):
+    """Trains with a checkpoint after each call, until the one of this number ends."""
+    budget = dataclasses.replace(budget, seconds_between_checkpoints=0)
     calls = []
 
     def advance(_):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == call:
             raise KilledError
 
     with pytest.raises(KilledError):
         train(program, splits, work, budget=budget, advance=advance)
-    (checkpoint,) = work.glob("*-0/2")
-    return budget, checkpoint
+    return budget
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_trains_ends_in_the_same_bits(splits, tmp_path):
+    """In the last of three phases; checkpoints' own tests kill it while it saves."""
+    (program,) = methods.build(
+        ["two_phase_sequential", "two_phase_simultaneous"], splits
+    )
+    assert len(program.phases) == 3
+    short = dataclasses.replace(BUDGET, steps=16, steps_per_call=2, hidden=(4,))
+    killed, told = tmp_path / "killed", []
+    budget = interrupted(program, splits, killed, short, 8)
+    assert list(killed.glob("*-2/1"))
+    assert not list(killed.glob("*.npz"))
+    ended, whole = (
+        train(program, splits, work, budget=budget, advance=told.append)
+        for work in (killed, tmp_path / "whole")
+    )
+    assert sum(told) == 2 * budget.steps
+    np.testing.assert_array_equal(ended.logits, whole.logits)
+    assert np.unique(whole.logits).size > 10_000
+    for one, two in zip(ended.history, whole.history, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(splits, erm, tmp_path):
-    budget, checkpoint = interrupted(erm.program, splits, tmp_path / "killed")
+    longer = dataclasses.replace(BUDGET, steps=30)
+    budget = interrupted(erm.program, splits, tmp_path / "killed", longer, 3)
+    (checkpoint,) = (tmp_path / "killed").glob("*-0/2")
     described = checkpoint / "default" / "_METADATA"
     described.write_bytes(described.read_bytes()[: described.stat().st_size // 2])
     with pytest.raises(ValueError, match="it is damaged") as error:
@@ -266,37 +278,3 @@ def test_taking_variants_takes_their_rows():
     taken = program.take([2, 0])
     assert [v.setting for v in taken.variants] == ["2", "0"]
     np.testing.assert_array_equal(taken.settings["weights"], [[4, 5], [0, 1]])
-
-
-def worker(*arguments):
-    path = Path(__file__).with_name("lanes_worker.py")
-    done = subprocess.run(
-        [sys.executable, str(path), *map(str, arguments)],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(path.parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.mark.slow
-def test_a_run_killed_while_it_trains_ends_in_the_same_bits(tmp_path):
-    output, killed = tmp_path / "logits", tmp_path / "killed"
-    # The ninth: the third phase's first checkpoint, when it is all but whole.
-    code, _, errors = worker(output, killed, 9)
-    assert code == -signal.SIGKILL, errors
-    saved = [[path.name for path in killed.glob(f"*-{n}/[0-9]*")] for n in range(3)]
-    assert saved == [["3"], ["1"], ["1.orbax-checkpoint-tmp"]]
-    assert not list(killed.glob("*.npz"))
-    code, said, errors = worker(output, killed, tmp_path / "whole")
-    assert code == 0, errors
-    assert said.split() == ["killed", "16", "whole", "16"]
-    resumed = Path(f"{output}-killed").read_bytes()
-    assert resumed == Path(f"{output}-whole").read_bytes()
-    assert len(resumed) > 10_000

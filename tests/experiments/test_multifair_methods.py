@@ -57,10 +57,15 @@ def updated(transform, gradients, batch):
 
     @jax.jit
     def twice(gradients, batch):
-        state = transform.init(gradients)
-        _, state = transform.update(gradients, state, gradients, **batch)
-        later = {**batch, "unimodal_scores": batch["unimodal_scores"][:, ::-1]}
-        return transform.update(gradients, state, gradients, **later)[0]
+        def one(state, scores):
+            given = {**batch, "unimodal_scores": scores}
+            update, state = transform.update(gradients, state, gradients, **given)
+            return state, update
+
+        first = batch["unimodal_scores"]
+        both = jnp.stack([first, first[:, ::-1]])
+        updates = jax.lax.scan(one, transform.init(gradients), both)[1]
+        return jax.tree.map(lambda leaf: leaf[1], updates)
 
     return twice(gradients, batch)
 

@@ -33,11 +33,9 @@ END = '}\n"""Metrics of one group, by name'
 # The table with these rows takes the place of ours, before anything reads it.
 SCRIPT = """
 import importlib.util, json, sys
-from pathlib import Path
 
-table, report = sys.argv[1:]
 name = "fairjax.metrics.definitions"
-spec = importlib.util.spec_from_file_location(name, table)
+spec = importlib.util.spec_from_file_location(name, sys.argv[1])
 sys.modules[name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules[name])
 
@@ -45,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from fairjax import audit, metrics
-from fairjax.audit import glossary, rules
+from fairjax.audit import glossary, page, rules
 from fairjax.audit.measure import _analysis, _pointwise
 
 # Nothing is compiled ahead, and few other thresholds are simulated.
@@ -71,7 +69,6 @@ document = audit.audit(
     ),
     frame,
 )
-page = audit.write(document, report)
 entries = [e for e in document["groups"] if e["metric"] in names]
 print(json.dumps({
     "table": table[names].T.values.tolist(),
@@ -81,7 +78,7 @@ print(json.dumps({
     "titles": [glossary.METRICS[name].title for name in [*names, gaps[1]]],
     "groups": [[e["metric"], e["group"], e["estimate"], e["status"]] for e in entries],
     "compared": [e["metric"] for e in document["gaps"] if e["metric"] in gaps],
-    "page": Path(page).read_text(encoding="utf-8"),
+    "page": page.page(document, ()),
     "gate": [e["status"] for e in document["gate"]],
 }))
 """
@@ -97,7 +94,7 @@ def test_one_row_makes_a_rate(tmp_path):
     assert source.count(END) == 1
     table = tmp_path / "definitions.py"
     table.write_text(source.replace(END, ROWS + END), encoding="utf-8")
-    command = [sys.executable, "-c", SCRIPT, str(table), str(tmp_path / "report")]
+    command = [sys.executable, "-c", SCRIPT, str(table)]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
