@@ -297,6 +297,21 @@ def test_number_of_objectives_is_a_required_keyword():
         assert (make, number.default) == (make, inspect.Parameter.empty)
 
 
+def test_settings_may_be_arrays_that_jit_closes_over():
+    """A comparison of such an array under jit would be traced."""
+    for case in CASES.values():
+        name, value, _ = case.setting or (None, 0.0, 0.0)
+        given = {} if name is None else {name: jnp.array(value)}
+        jax.eval_shape(
+            lambda given=given, case=case: (case.make(num_objectives=3, **given), 0.0)[
+                1
+            ]
+        )
+        if name is not None:
+            with pytest.raises(ValueError, match="one number|shape"):
+                case.make(num_objectives=3, **{name: jnp.array([value] * 2)})
+
+
 def test_methods_take_the_options_of_their_steps():
     """With the same defaults, so that a method is the chain of its steps."""
     for name, method in METHODS.items():

@@ -95,6 +95,17 @@ def test_sharded_arrays_come_back_sharded(folder):
     np.testing.assert_array_equal(found["w"], np.arange(8))
     np.testing.assert_array_equal(single["w"], np.arange(8))
 
+    # What was on no mesh may go to one.
+    both = jax.jit(jnp.add)(single["w"], found["w"])
+    np.testing.assert_array_equal(both, 2 * np.arange(8))
+
+
+def test_what_could_not_be_restored_is_refused(folder):
+    with pytest.raises(ValueError, match="must differ when their parts are joined"):
+        save(folder, 1, tree={"a/b": jnp.ones(2), "a": {"b": jnp.zeros(2)}})
+    with pytest.raises(ValueError, match="must not be empty; got w"):
+        save(folder, 1, tree={"w": jnp.zeros((0, 2))})
+
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_step_that_is_not_new_is_refused(folder, step):

@@ -43,6 +43,11 @@ def test_gramian_equals_numpy(tree):
         np.testing.assert_allclose(found, rows @ rows.T, rtol=1e-5, atol=1e-5)
 
 
+def test_gramian_of_complex_rows():
+    with pytest.raises(ValueError, match="gradients must be real; got complex"):
+        fairjax.gramian(jnp.array([[1 + 1j, 0]]))
+
+
 def test_gramian_of_two_batches_equals_numpy():
     # A leaf that is contracted in blocks on one device, and one that is not.
     one, other = ({"a": draw(3, 4, 2), "b": draw(3, 20_000)} for _ in range(2))

@@ -352,6 +352,22 @@ class TestCox:
         terms = np.log(6 / 1), np.log(5 / 2), np.log(5 / 3)
         np.testing.assert_allclose(found, np.mean(terms), rtol=1e-6)
 
+    def test_times_as_large_as_dates(self):
+        """Neighbours that are equal in float32."""
+        times = np.array([20_000_001, 20_000_000])
+        found = losses.cox_loss(jnp.zeros(2), times, np.ones(2))
+        np.testing.assert_allclose(found, np.log(2) / 2, rtol=1e-6)
+
+    def test_wrong_input(self):
+        times = np.array([1.0, np.nan, 2.0])
+        assert jnp.isnan(losses.cox_loss(jnp.zeros(3), times, np.ones(3)))
+        left_out = np.array([True, False, True])
+        found = losses.cox_loss(jnp.zeros(3), times, np.ones(3), mask=left_out)
+        np.testing.assert_allclose(found, np.log(2) / 2, rtol=1e-6)
+        for scores, events in ((jnp.zeros((3, 1)), np.ones(3)), (jnp.zeros(3), [1.0])):
+            with pytest.raises(ValueError, match=r"must all have shape \[N\]"):
+                losses.cox_loss(scores, times, np.asarray(events))
+
     def test_without_events(self):
         def loss(scores, mask):
             events = jnp.array([0, 0, 1])

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax.experimental import topologies
@@ -109,6 +110,32 @@ def test_no_device_receives_the_sums_of_all_gradients():
     assert on_the_wire(compiled) <= (objectives.num_objectives + 1.05) * size
 
 
+@pytest.mark.slow
+def test_outputs_that_read_the_axis_or_nothing():
+    """A model that sums over the axis, and an output that is constant."""
+
+    def model(axis_size):
+        def run(params, batch):
+            z = batch["x"] @ params / axis_size()
+            return {"z": z, "constant": jnp.full(z.shape, 0.5)}
+
+        functions = {
+            "a": lambda out, batch: jnp.mean(out["z"] ** 2),
+            "b": lambda out, batch: out["z"][0] * jnp.sum(out["constant"]),
+        }
+        return fairjax.output_objectives(run, functions)
+
+    transform = optax.chain(fairjax.scalarize(num_objectives=2), optax.sgd(0.1))
+    state = training.init_state(jnp.ones(5), transform, key=0)
+    batch = {"x": jnp.asarray(BATCH["x"])}
+    alone = training.make_train_step(model(lambda: 8), transform)
+    spread = model(lambda: jax.lax.psum(1, "data"))
+    step = training.make_train_step(spread, transform, mesh=mesh_of(8))
+    found, expected = (jax.jit(one)(state, batch) for one in (step, alone))
+    np.testing.assert_allclose(found[1].values, expected[1].values, rtol=1e-5)
+    np.testing.assert_allclose(found[0].params, expected[0].params, rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["any", "one column in 64"])
 def test_inner_products_of_projections_are_unbiased(form):
     size, times = 64, 400
@@ -169,6 +196,10 @@ def test_errors_of_a_mesh_name_the_remedy():
         training.make_train_step(lambda p, b: p, transform, mesh=mesh)
     with pytest.raises(ValueError, match="sketch_size must come with objectives that"):
         training.make_train_step(objectives, transform, sketch_size=64)
+    many = fairjax.mgda(num_objectives=9)
+    step = training.make_train_step(objectives, many, mesh=mesh, sketch_size=64)
+    with pytest.raises(ValueError, match="made for 9 objectives; the gradients have 5"):
+        jax.eval_shape(step, initial(objectives, many), BATCH)
     drop = transform_of(objectives, fairjax.graddrop)
     step = training.make_train_step(objectives, drop, mesh=mesh, sketch_size=64)
     with pytest.raises(ValueError, match="through their Gram matrix alone"):

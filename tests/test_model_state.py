@@ -212,3 +212,43 @@ def test_a_state_without_a_place_is_an_error():
     )
     with pytest.raises(ValueError, match="of the structure that init_state got"):
         jax.eval_shape(lost, state, BATCH)
+
+
+def counting(model_state, change, **options):
+    """One step of objectives whose state changes so; numbers that are not examples'."""
+    objectives = fairjax.output_objectives(
+        lambda params, batch, state, key: (batch["x"] @ params, change(state, batch)),
+        {name: lambda z, batch: jnp.mean(z) for name in "ab"},
+        has_aux=True,
+    )
+    step = training.make_train_step(objectives, TRANSFORM, has_state=True, **options)
+    params = jnp.ones(BATCH["x"].shape[1])
+    state = training.init_state(params, TRANSFORM, key=0, model_state=model_state)
+    batch = {"x": BATCH["x"].at[0].set(jnp.arange(params.size))}
+    return step(state, batch)[0].model_state
+
+
+def test_numbers_of_a_state_that_are_not_finite_stay():
+    """On a mesh, they are left out of the mean over devices."""
+    unknown = jnp.array([1.0, jnp.nan, 3.0])
+
+    def change(state, batch):
+        return jnp.where(batch["x"][0, 1] == 1, unknown, jnp.arange(4.0, 7.0))
+
+    start = jnp.full(3, 9.0)
+    np.testing.assert_array_equal(counting(start, change), [1, 9, 3])
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    np.testing.assert_array_equal(counting(start, change, mesh=mesh), [2.5, 5, 4.5])
+    with pytest.raises(ValueError, match="same on all devices, being int32"):
+        counting(jnp.int32(0), lambda s, b: s + jnp.sum(b["x"][:, 0] > 0), mesh=mesh)
+
+
+def test_a_state_keeps_its_shape_and_type():
+    half = counting(jnp.zeros(2, jnp.bfloat16), lambda s, b: s + jnp.ones(2))
+    assert half.dtype == jnp.bfloat16
+    for start, change in (
+        (jnp.zeros(()), lambda s, b: s + jnp.ones(2)),
+        (jnp.int32(0), lambda s, b: s + 0.5),
+    ):
+        with pytest.raises(ValueError, match="must have the shapes and kinds"):
+            counting(start, change)

@@ -366,3 +366,12 @@ def test_negative_weights():
         make()(jnp.array(2.0), BATCH | {"weights": jnp.array([1.0, -1, 0, 2])})
     padded = {"weights": jnp.array([1.0, -1, 0, 2]), "mask": jnp.arange(4) != 1}
     assert jnp.isfinite(make()(jnp.array(2.0), BATCH | padded)).all()
+    traced = jax.jit(
+        lambda weights: make()(jnp.array(2.0), BATCH | {"weights": weights})
+    )
+    assert jnp.isnan(traced(jnp.array([1.0, -1, 0, 2]))).any()
+
+
+def test_cells_that_are_no_integers():
+    with pytest.raises(ValueError, match="must hold integers.*got float32"):
+        make()(jnp.array(2.0), BATCH | {"cells": jnp.zeros(4)})

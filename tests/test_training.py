@@ -521,6 +521,37 @@ class TestPartsOfOptax:
         stays, info = step(state, batch)
         np.testing.assert_array_equal(stays.params, state.params)
         assert not bool(info.finite)
+        # Finite values whose gradients are not.
+        roots = training.make_train_step(lambda w, b: jnp.sqrt(w * b["x"]), tx)
+        stays, info = jax.jit(roots)(state, {"x": jnp.zeros(2)})
+        np.testing.assert_array_equal(stays.params, state.params)
+        assert (info.values == 0).all()
+        assert not bool(info.finite)
         moves, info = step(state, {"x": jnp.array([jnp.nan, 1.0])})
         assert (moves.params != state.params).all()
         assert bool(info.finite)
+
+
+def test_what_does_not_fit_is_an_error():
+    transform = optax.chain(fairjax.mgda(num_objectives=2), optax.sgd(0.1))
+    cells = fairjax.partition({"sex": ["f", "m"]})
+    risks = fairjax.losses.group_risks(cells, "sex")
+    objectives = fairjax.cell_objectives(
+        lambda w, b: {"loss": w}, cells, risks, decay=0.5
+    )
+    state = training.init_state(jnp.ones(2), transform, key=0)
+    step = training.make_train_step(objectives, transform)
+    with pytest.raises(ValueError, match="running means.*Pass objectives= to"):
+        step(state, {"cells": jnp.arange(2)})
+    with pytest.raises(ValueError, match="got a step.*fairjax.reconcile"):
+        training.make_train_step(objectives, fairjax.steps.mgda())
+    with pytest.raises(ValueError, match="data_axis='data' must come with a mesh"):
+        training.make_train_step(objectives, transform, data_axis="data")
+
+
+def test_a_batch_may_be_any_tree():
+    transform = optax.chain(fairjax.mgda(num_objectives=2), optax.sgd(0.1))
+    step = training.make_train_step(lambda w, batch: w * batch[0], transform)
+    state = training.init_state(jnp.ones(2), transform, key=0)
+    values = step(state, (jnp.array([2.0, 3.0]),))[1].values
+    np.testing.assert_array_equal(values, [2, 3])
