@@ -195,7 +195,9 @@ class CellObjectives:
         cells = jnp.asarray(batch["cells"])
         inside = (cells >= 0) & (cells < self.num_cells)
         weights = jnp.where(inside, example_weights(batch), 0.0)
-        counts = _sum_by_cell(weights, cells, self.num_cells)
+        # A cell with an unknown weight is not empty: its sums are unknown.
+        known = jnp.where(jnp.isnan(weights), 1.0, weights)
+        counts = _sum_by_cell(known, cells, self.num_cells)
         # Select, then multiply, so that NaNs of examples of weight 0 are not counted.
         sums = {
             name: _sum_by_cell(
@@ -576,5 +578,5 @@ def _sum_by_cell(
 
 def _divide(numerator: Array, denominator: Array) -> Array:
     """Returns quotients, 0 where the denominator is 0, with finite gradients."""
-    safe = jnp.where(denominator == 0, 1.0, denominator)
-    return jnp.where(denominator == 0, 0.0, numerator / safe)
+    safe = jnp.where(denominator > 0, denominator, 1.0)
+    return jnp.where(denominator > 0, numerator / safe, 0.0)

@@ -80,6 +80,10 @@ def known_number(name: str, value: Any) -> Any:
     Example:
       >>> float(known_number("beta", 0.5))
       0.5
+      >>> known_number("beta", [0.5, 0.5])
+      Traceback (most recent call last):
+        ...
+      ValueError: beta must be one number; got shape (2,).
     """
     if not is_known(value):
         return None

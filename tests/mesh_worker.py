@@ -1,6 +1,6 @@
 """Steps of a mesh over all devices of all processes; run by test_mesh.py.
 
-``python mesh_worker.py FOLDER [ADDRESS PROCESSES INDEX]`` trains for two steps, resumes
+``python mesh_worker.py FOLDER ADDRESS PROCESSES INDEX`` trains for two steps, resumes
 from a checkpoint in FOLDER if there is one, or saves one after the first step, and
 prints the parameters, the norms and the cosines as JSON.
 """

@@ -331,7 +331,8 @@ class TestCox:
                 "b": lambda w: loss(w, ~group),
             }
         )
-        values, rows = fairjax.value_and_jacobian(objectives)(jnp.asarray(weights))
+        differentiate = jax.jit(fairjax.value_and_jacobian(objectives))
+        values, rows = differentiate(jnp.asarray(weights))
         for k, rows_of in enumerate((np.ones_like(group), group, ~group)):
             model = duration.PHReg(
                 times[rows_of],

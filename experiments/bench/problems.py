@@ -56,10 +56,12 @@ def convolutional(groups: int, batch: int, *, unequal: bool = True) -> Problem:
     return of_images(Convolutional(rngs=nnx.Rngs(0)), 32, groups, batch, unequal)
 
 
-def transformer(groups: int, batch: int, *, unequal: bool = True) -> Problem:
+def transformer(
+    groups: int, batch: int, *, depth: int = 4, unequal: bool = True
+) -> Problem:
     """Makes a vision transformer, on images of 64 x 64 pixels in patches of 8 x 8."""
     rngs = nnx.Rngs(0)
-    vit = ViT(64, 8, width=128, depth=4, num_heads=4, rngs=rngs)
+    vit = ViT(64, 8, width=128, depth=depth, num_heads=4, rngs=rngs)
     model = nnx.Sequential(vit, nnx.Linear(128, 1, rngs=rngs))
     return of_images(model, 64, groups, batch, unequal)
 

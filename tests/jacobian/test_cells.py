@@ -444,15 +444,12 @@ COUPLED["normalised gradient"] = lambda p, b: with_gradient(
     lambda g: g / (1e-6 + jnp.abs(g)), dense(p, b)
 )
 COUPLED["clipped gradient of a parameter"] = lambda p, b: dense(
-    p | {"w1": with_gradient(lambda g: jnp.clip(g, -1e-3, 1e-3), p["w1"])}, b
+    jax.tree.map(lambda w: with_gradient(jnp.sign, w), p), b
 )
-COUPLED["in a loop"] = lambda p, b: dense(
-    p
-    | {
-        "w1": jax.lax.fori_loop(
-            0, 2, lambda _, w: with_gradient(lambda g: g / jnp.sum(g), w), p["w1"]
-        )
-    },
+COUPLED["clipped gradient in a loop"] = lambda p, b: dense(
+    jax.lax.fori_loop(
+        0, 2, lambda _, q: jax.tree.map(lambda w: with_gradient(jnp.sign, w), q), p
+    ),
     b,
 )
 COUPLED["shifted gradient"] = lambda p, b: with_gradient(lambda g: g + 1, dense(p, b))

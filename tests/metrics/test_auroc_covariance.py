@@ -61,7 +61,7 @@ DOUBLE = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("levels", [1, 12, 10**6])
+@pytest.mark.parametrize("levels", [1, 12])
 @DOUBLE
 def test_equals_the_definition_over_all_pairs(levels, double):
     labels, scores, groups, _ = case(levels, levels=levels)
@@ -115,17 +115,6 @@ def test_patients_equal_the_published_formula(double):
         np.testing.assert_allclose(found.auroc[:, group], auroc, rtol=tolerance)
         np.testing.assert_allclose(found.covariance[group], covariance, rtol=tolerance)
     assert np.isnan(found.covariance[3]).all()
-
-
-@pytest.mark.slow
-def test_one_row_to_a_patient_is_delong():
-    labels, scores, groups, _ = case(3)
-    plain = delong(labels, scores, groups, num_groups=4)
-    rows = np.random.default_rng(0).permutation(240)
-    clustered = delong(
-        labels, scores, groups, num_groups=4, patients=rows, num_patients=240
-    )
-    np.testing.assert_allclose(clustered.covariance, plain.covariance, rtol=1e-4)
 
 
 @pytest.mark.slow

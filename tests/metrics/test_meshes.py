@@ -17,14 +17,12 @@ DRAWS = {"num_replicates": 3}
 # Of labels, scores, groups, decisions (as integer weights too) and patients.
 CALLS = {
     "group_counts": lambda y, s, g, d, p: metrics.group_counts(y, d, g, **GROUPS),
-    "auroc": lambda y, s, g, d, p: metrics.auroc(y, s, d),
     "group_auroc": lambda y, s, g, d, p: metrics.group_auroc(
         y, s, g, weights=d, **GROUPS
     ),
     "group_auprc": lambda y, s, g, d, p: metrics.group_auprc(y, s, g, **GROUPS),
     "cross_auroc": lambda y, s, g, d, p: metrics.cross_auroc(y, s, g, **GROUPS),
     "abroca": lambda y, s, g, d, p: metrics.abroca(y, s, g, **GROUPS),
-    "brier_score": lambda y, s, g, d, p: metrics.brier_score(y, s),
     "group_brier": lambda y, s, g, d, p: metrics.group_brier(y, s, g, **GROUPS),
     "group_calibration_error": lambda y, s, g, d, p: metrics.group_calibration_error(
         y, s, g, weights=d, **GROUPS

@@ -94,7 +94,7 @@ grouped_rows = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(grouped_rows, st.randoms(use_true_random=False))
 def test_area_properties(table, random):
     labels, scores, groups, weights = (np.array(c) for c in zip(*table, strict=True))

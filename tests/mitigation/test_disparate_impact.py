@@ -124,10 +124,9 @@ def test_a_table_held_out_is_repaired_by_what_was_learnt():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_the_order_within_groups_is_kept_for_new_values(seed):
+def test_the_order_within_groups_is_kept_for_new_values():
     x, who = table()
-    new = pd.DataFrame(np.sort(np.random.default_rng(seed).uniform(-2, 9, (40, 2)), 0))
+    new = pd.DataFrame(np.sort(np.random.default_rng(0).uniform(-2, 9, (40, 2)), 0))
     new.columns = x.columns
     for scale in ("value", "rank"):
         remover = DisparateImpactRemover(0.4, scale=scale, num_quantiles=8)

@@ -142,8 +142,9 @@ def test_wrong_inputs(untyped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mlp", "batch norm"])
-@pytest.mark.parametrize("strategy", ["jacrev", "pulls"])
+@pytest.mark.parametrize(
+    ("kind", "strategy"), [("mlp", "jacrev"), ("batch norm", "pulls")]
+)
 def test_jacobian_rows_are_the_gradients(kind, strategy):
     plain = functional(MLP(3, (4,), 1, rngs=nnx.Rngs(0)))
     apply, params = normed() if kind == "batch norm" else plain

@@ -106,11 +106,12 @@ def found_in_sequences(mode, num_modalities, num_groups):
 
 
 @pytest.mark.parametrize(
-    ("num_modalities", "num_groups"),
-    [(3, 6), pytest.param(2, 2, marks=pytest.mark.slow)],
-)
-@pytest.mark.parametrize(
-    "mode", ["paper", pytest.param("released", marks=pytest.mark.slow)]
+    ("mode", "num_modalities", "num_groups"),
+    [
+        ("paper", 3, 6),
+        pytest.param("paper", 2, 2, marks=pytest.mark.slow),
+        pytest.param("released", 3, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_sequences_of_batches_equal_the_equations(mode, num_modalities, num_groups):
     """Mapped over seeds and settings, scanned, compiled; ties, masks, lost classes."""
@@ -336,10 +337,9 @@ def test_scores_that_are_not_finite_do_not_stay_in_the_averages():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float32])
-def test_updates_and_states_keep_their_types(kind):
+def test_updates_and_states_keep_their_types():
     """Half-precision scores and updates, single-precision averages; stacked rows."""
-    params, labels = tree(2)
+    kind, (params, labels) = jnp.bfloat16, tree(2)
     params = jax.tree.map(lambda leaf: leaf.astype(kind), params)
     rows = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), params)
     for tx in (

@@ -108,9 +108,7 @@ def test_fairlearn_rates(seed, kind, weighted):
     assert table.loc[ABSENT, list(theirs)].isna().all()
 
 
-@pytest.mark.parametrize(
-    ("number", "weighted"), [(1, False), (1, True), (2, False), (4, False), (4, True)]
-)
+@pytest.mark.parametrize(("number", "weighted"), [(1, False), (2, False), (4, True)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_fairlearn_gaps(number, kind, weighted):
     labels, predictions, groups, weights = rows_of(number, kind, number)
@@ -198,9 +196,8 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("number", "weighted"), [(2, False), (3, True)])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("number", [2, 3])
 def test_aif360_gaps(number, kind, weighted):
     pytest.importorskip("aif360.metrics")
     labels, predictions, groups, weights = rows_of(number, kind, number)
@@ -267,7 +264,7 @@ def test_aif360_rates(kind):
             )
 
 
-@pytest.mark.parametrize("alpha", [-1, 0, 0.5, 1, 2, 3])
+@pytest.mark.parametrize("alpha", [-1, 0, 1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_aif360_entropy_of_all_groups(kind, alpha):
     aif360 = pytest.importorskip("aif360.sklearn.metrics")
@@ -290,7 +287,7 @@ def test_aif360_entropy_of_all_groups(kind, alpha):
     np.testing.assert_allclose(with_jax.between, between, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("concentration", [0.5, 1.0, 10.0])
+@pytest.mark.parametrize("concentration", [0.5, 10.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_aif360_differential_fairness(kind, concentration):
     pytest.importorskip("aif360.metrics")

@@ -44,7 +44,7 @@ def test_graddrop_draws_either_sign_as_often(leak):
     np.testing.assert_allclose(counts / 20_000, their_counts / 20_000, atol=0.02)
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("size", [1, 8])
 def test_graddrop_without_conflict_or_with_all_leaked(size):
     rows = rows_of(size, 40)
     transform = fairjax.graddrop(num_objectives=size)
@@ -66,7 +66,7 @@ def test_a_coordinate_of_zeros():
     np.testing.assert_array_equal(theirs("GradDrop", rows), [0, 3])
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("size", [1, 8])
 def test_fixed_weights(size):
     rows = rows_of(size, 12, seed=1)
     weights = np.random.default_rng(2).uniform(size=size).astype(np.float32)

@@ -26,7 +26,7 @@ torchjd = pytest.importorskip("torchjd")
 
 pytestmark = pytest.mark.oracle
 SIZES = [1, 2, 8, 32]
-NUM_MATRICES = 21  # In all tests, so that each method is compiled once a size.
+NUM_MATRICES = 9  # In all tests, so that each method is compiled once a size.
 CONES = ("UPGrad", "DualProj")
 
 

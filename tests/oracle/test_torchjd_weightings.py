@@ -86,7 +86,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("name", CLOSED)
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 32])
+@pytest.mark.parametrize("size", [1, 3, 32])
 def test_closed_forms(name, size):
     step, their_name, options = CLOSED[name]
     update = ours(step, size)
@@ -117,7 +117,7 @@ def test_imtl_g_of_dependent_rows_has_the_same_direction():
     assert abs(found[0] / wanted[0] - 1) > 1e-3
 
 
-@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("size", [2, 8])
 def test_preferences(size):
     preference = np.linspace(1, 2, size)
     for step, name in (
@@ -146,7 +146,7 @@ def test_nash_mtl_published_value():
 
 
 @of_their_solver
-@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("size", [2, 8])
 @pytest.mark.parametrize("max_norm", [0.0, 1.0])
 def test_nash_mtl(size, max_norm):
     step = steps.nash_mtl(max_norm=max_norm or None)
@@ -173,7 +173,7 @@ def our_fairgrad_alpha(rows, alpha):
     return transform.update(rows, transform.init(None))
 
 
-@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("size", [2, 8])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_fairgrad_alpha(size, alpha):
     compared = 0
