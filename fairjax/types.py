@@ -173,6 +173,24 @@ def check_decay(value: Any) -> None:
         raise ValueError(f"decay must lie in [0, 1); got {value}.")
 
 
+def vary(tree: PyTree[Array], axes: Sequence[str]) -> PyTree[Array]:
+    """Marks values as varying over mesh axes, where they do not vary yet.
+
+    Within ``jax.shard_map`` a loop's first values must vary like those that follow.
+
+    Example:
+      >>> vary(jnp.zeros(2), ())
+      Array([0., 0.], dtype=float32)
+    """
+
+    def leaf(value: Array) -> Array:
+        known = jax.typeof(value).manual_axis_type.varying
+        new = tuple(axis for axis in axes if axis not in known)
+        return jax.lax.pcast(value, new, to="varying") if new else value
+
+    return jax.tree.map(leaf, tree)
+
+
 def gathered(rows: Any) -> Array:
     """Returns the array, replicated over the mesh if explicit axes shard it.
 

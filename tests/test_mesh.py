@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 import fairjax
 from fairjax import losses, models, training
 from fairjax.jacobian._scattered import project
+from tests.conformance import CASES
 from tests.mesh_worker import (
     BATCH,
     CELLS,
@@ -108,6 +109,32 @@ def test_no_device_receives_the_sums_of_all_gradients():
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     # A plain step sums one gradient, 2 P; the sums of K would be 2 K P.
     assert on_the_wire(compiled) <= (objectives.num_objectives + 1.05) * size
+
+
+@pytest.mark.slow
+def test_devices_may_reconcile_gradients_of_their_own():
+    """Such as those of one model on each device."""
+    rows = jnp.asarray(RNG.normal(size=(2, 3, 4)), jnp.float32)
+
+    def update_of(case):
+        transform = case.make(num_objectives=3)
+
+        def update(rows):
+            state = transform.init(jnp.zeros(4))
+            return transform.update(rows[0], state, losses=jnp.ones(3))[0][None]
+
+        return update
+
+    def spread(case):
+        specs = {"in_specs": P("data"), "out_specs": P("data")}
+        return jax.shard_map(update_of(case), mesh=mesh_of(2), **specs)
+
+    for case in CASES.values():
+        assert jax.eval_shape(spread(case), rows).shape == (2, 4)
+    found = jax.jit(spread(CASES["mgda"]))(rows)
+    for one, own in zip(found, rows, strict=True):
+        expected = update_of(CASES["mgda"])(own[None])[0]
+        np.testing.assert_allclose(one, expected, rtol=1e-5)
 
 
 @pytest.mark.slow

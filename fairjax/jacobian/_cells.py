@@ -16,7 +16,7 @@ from fairjax.jacobian._passes import SHARED, Pass, cell_order, readers, runs
 from fairjax.jacobian._segments import Blocks, Layout, lay_out, mix
 from fairjax.jacobian._separability import analyse, kind_of
 from fairjax.jacobian._separable_ops import CoupledError, Kind
-from fairjax.jacobian._taps import Model, find_taps, linearize, vary
+from fairjax.jacobian._taps import Model, find_taps, linearize
 from fairjax.objectives import (
     CellObjectives,
     CellSums,
@@ -24,7 +24,7 @@ from fairjax.objectives import (
     RunningMeans,
     example_weights,
 )
-from fairjax.types import Batch, Jacobian, Params, Values
+from fairjax.types import Batch, Jacobian, Params, Values, vary
 
 # The layers of a longer scan stay in their loop, which compiles sooner.
 _MOST_LAYERS = 64

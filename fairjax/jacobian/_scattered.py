@@ -21,9 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fairjax import gram
-from fairjax.jacobian._taps import vary
 from fairjax.stacked import FactoredRows, num_objectives
-from fairjax.types import Gramian, Jacobian, Params
+from fairjax.types import Gramian, Jacobian, Params, vary
 
 # Leaves of fewer numbers than these share a collective: each has a cost of its own,
 # and compilers sum small arrays whole.

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from fairjax.jacobian._jaxprs import aval, evaluate, read
 from fairjax.jacobian._segments import Blocks, Contraction, segment_gradients
 from fairjax.jacobian._separability import Analysis, is_uniform, kind_of
 from fairjax.jacobian._separable_ops import CoupledError
+from fairjax.types import vary
 
 
 class Tap(NamedTuple):
@@ -323,15 +324,3 @@ def _sum_to(value: Array, axis: int) -> Callable[[Sequence[Array], Array], Array
         return total.astype(value.dtype)
 
     return apply
-
-
-def vary(tree: PyTree[Array], axes: Sequence[str]) -> PyTree[Array]:
-    """Marks values as varying over mesh axes, where they do not vary yet."""
-
-    def leaf(value):
-        new = tuple(
-            a for a in axes if a not in jax.typeof(value).manual_axis_type.varying
-        )
-        return jax.lax.pcast(value, new, to="varying") if new else value
-
-    return jax.tree.map(leaf, tree)

@@ -24,14 +24,13 @@ from fairjax.jacobian._planning import (
     decide,
     split_aux,
 )
-from fairjax.jacobian._taps import vary
 from fairjax.objectives import (
     CellObjectives,
     CellSums,
     OutputObjectives,
     RunningMeans,
 )
-from fairjax.types import Batch, Jacobian, Params, Values, check_choice
+from fairjax.types import Batch, Jacobian, Params, Values, check_choice, vary
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
 

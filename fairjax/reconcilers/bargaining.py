@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax._bisection import bisect
-from fairjax.reconcilers._units import matmul, normalised, usable_rows
+from fairjax.reconcilers._units import matmul, normalised, usable_rows, vary_like
 from fairjax.reconcilers.core import (
     CurrentRows,
     Step,
@@ -399,7 +399,7 @@ def _minimise(
     first = jnp.full(size, 1.0, dtype) * level
     residual, converged = measure(first)
     start = _Search(first, converged, first, residual, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, step, start)
+    return jax.lax.while_loop(unfinished, step, vary_like(start, matrix))
 
 
 def _newton_direction(

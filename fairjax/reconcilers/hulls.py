@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.reconcilers._units import matmul
+from fairjax.reconcilers._units import matmul, vary_like
 from fairjax.reconcilers.core import (
     CurrentRows,
     Step,
@@ -198,7 +198,7 @@ def conflict_averse(
     nothing = jnp.zeros((), dtype)
     ends = low, jnp.maximum(low, 0.0) + unit, nothing, jnp.full((), jnp.inf, dtype)
     start = (zero, zero), ends, jnp.zeros_like(mean), nothing, radius <= 0, zero
-    found = jax.lax.while_loop(unfinished, search, start)
+    found = jax.lax.while_loop(unfinished, search, vary_like(start, gramian))
     (_, steps), (_, _, _, above), z, distance, _, _ = found
     # Scale to exactly the radius, if the ball's surface was reached.
     reached = jnp.isfinite(above) & (distance > 0)
@@ -452,7 +452,7 @@ def sdmgrad_step(
             velocity = inertia * velocity + matmul(cross, shares + pull)
             return _project(shares - rate * velocity, used, total), velocity
 
-        start = shares, jnp.zeros_like(shares)
+        start = vary_like((shares, jnp.zeros_like(shares)), cross)
         moved, _ = jax.lax.fori_loop(0, iterations, move, start)
         kept = jnp.where(used, moved, state.shares).astype(jnp.float32)
         return rows.weighted((moved + pull) / (1 + strength)), CrossBatchState(kept)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.keys import as_key
 from fairjax.reconcilers._orders import Order, check_order, is_drawn, row_orders
-from fairjax.reconcilers._units import matmul, usable_rows
+from fairjax.reconcilers._units import matmul, usable_rows, vary_like
 from fairjax.reconcilers.core import CurrentRows, Step, make_step, reconcile
 from fairjax.reconcilers.weights import balance_magnitudes, combine
 from fairjax.types import Scalar, check_choice, check_nonnegative, known_number
@@ -149,7 +149,7 @@ def solve_project_conflicts(
         return coefficients, products
 
     start = jnp.eye(rows, dtype=gramian.dtype), gramian
-    return jax.lax.fori_loop(0, rows, project, start)[0]
+    return jax.lax.fori_loop(0, rows, project, vary_like(start, gramian))[0]
 
 
 @jax.jit
@@ -243,7 +243,7 @@ def solve_gradvac(
         norms,
         targets.astype(gramian.dtype),
     )
-    found = jax.lax.fori_loop(0, rows, raise_cosines, start)
+    found = jax.lax.fori_loop(0, rows, raise_cosines, vary_like(start, gramian))
     return found[0], found[3].astype(targets.dtype)
 
 

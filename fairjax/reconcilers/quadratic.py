@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.reconcilers._units import matmul, usable_rows
+from fairjax.reconcilers._units import matmul, usable_rows, vary_like
 
 MAX_ITERATIONS = 100
 # Factors that shorten Newton directions. The least is very small, since on dependent
@@ -188,7 +188,7 @@ def nonnegative_qp(
     damping = jnp.asarray(least_damping, dtype)
     zero = jnp.zeros((), jnp.int32)
     first = zero, z, w, residual, damping, zero, z, residual
-    last = jax.lax.while_loop(unfinished, step, first)
+    last = jax.lax.while_loop(unfinished, step, vary_like(first, gramian))
     # The last iterate may be worse, if rounding made the matrix indefinite.
     return NonnegativeQP(last[6] * scale, last[7], last[0])
 
@@ -261,7 +261,8 @@ def nonnegative_qps(
 
         first = jnp.zeros((), jnp.int32), start, start, jnp.ones_like(scale)
         infinite = jnp.full((), jnp.inf, scale.dtype)
-        count, z, *_ = jax.lax.while_loop(unfinished, step, (*first, infinite))
+        first = vary_like((*first, infinite), gramian)
+        count, z, *_ = jax.lax.while_loop(unfinished, step, first)
         return z, count
 
     def split(start: Array) -> Array:
@@ -277,7 +278,8 @@ def nonnegative_qps(
             return after, relaxed - after
 
         dual = -jnp.maximum(gradient(start), 0.0) / _PENALTY
-        return jax.lax.fori_loop(0, _SPLITTING_STEPS, step, (start, dual))[0]
+        first = vary_like((start, dual), gramian)
+        return jax.lax.fori_loop(0, _SPLITTING_STEPS, step, first)[0]
 
     def again(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         count, z, residual = carry
@@ -302,7 +304,8 @@ def nonnegative_qps(
         return z, residual, left.at[worst].set(False)
 
     z, count = descend(jnp.zeros_like(linear))
-    count, z, residual = jax.lax.while_loop(unsolved, again, (count, z, errors(z)))
+    first = vary_like((count, z, errors(z)), gramian)
+    count, z, residual = jax.lax.while_loop(unsolved, again, first)
     first = z, residual, residual > 100 * unit
     z, residual, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), finish, first)
     return NonnegativeQP(z * scale, residual, jnp.full_like(residual, count, jnp.int32))
