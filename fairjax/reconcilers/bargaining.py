@@ -380,7 +380,8 @@ def _minimise(
 
         shrinking = jnp.max(-relative)
         most = _TO_BOUNDARY / jnp.maximum(shrinking, _TO_BOUNDARY / _LONGEST)
-        low, high = bisect(is_falling, jnp.zeros((), dtype), most, _BISECTIONS)
+        nothing = vary_like(jnp.zeros((), dtype), matrix)
+        low, high = bisect(is_falling, nothing, most, _BISECTIONS)
         local = jnp.max(jnp.abs(relative)) * jnp.maximum(power, 1.0) < _LOCAL
         weights = weights * (1 + jnp.where(local, 1.0, (low + high) / 2) * relative)
         residual, converged = measure(weights)
