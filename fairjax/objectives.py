@@ -273,7 +273,8 @@ class CellObjectives:
         if (running is None) != (self.decay is None):
             raise ValueError(
                 "objectives with a decay are called with running means, and objectives "
-                "without a decay are not: pass objectives.init_running() at first."
+                "without a decay are not: pass objectives.init_running() at first. "
+                "Pass objectives= to training.init_state, which does so."
             )
         size = jnp.shape(batch["cells"])
         kind = jnp.result_type(batch["cells"])

@@ -226,7 +226,6 @@ def make_train_step(
     update_without_state = make_update(objectives)  # Checks the options.
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        _check_running(state, carries)
         objective_state, model_state = state.objective_state, state.model_state
         update = update_without_state
         if has_state:
@@ -237,7 +236,7 @@ def make_train_step(
                 "the train state holds a model_state, which this step would not update:"
                 " make the step by make_train_step(..., has_state=True)."
             )
-        args = (batch, objective_state) if carries else (batch,)
+        args = (batch, objective_state or None) if carries else (batch,)
         mask = batch.get("objective_mask") if isinstance(batch, Mapping) else None
         drawn = {}
         if sketch_size is not None:
@@ -292,7 +291,6 @@ def _spread(step: TrainStep, objectives: Any, mesh: Mesh, axis: str) -> TrainSte
         manual = frozenset((axis,)) if len(mesh.axis_names) > 1 else frozenset()
         shard_map = functools.partial(jax.shard_map, mesh=mesh, axis_names=manual)
         if isinstance(objectives, CellObjectives):
-            _check_running(state, objectives.decay is not None)
             objectives.check_call(batch, state.objective_state or None)
             size = len(batch["cells"])
         else:
@@ -395,14 +393,6 @@ def _has_gradient(before: Any, after: Any, asked: Any) -> Array | bool:
     )
     took = [jnp.any(asked & (new == old)) for old, new in zip(*counts, strict=True)]
     return jnp.any(jnp.stack(took)) if took else True
-
-
-def _check_running(state: TrainState, carries: bool) -> None:
-    if carries and not jax.tree.leaves(state.objective_state):
-        raise ValueError(
-            "the train state must hold running means, for objectives with a decay; got "
-            "none. Pass objectives= to training.init_state."
-        )
 
 
 def make_loss_step(
