@@ -191,6 +191,16 @@ def vary(tree: PyTree[Array], axes: Sequence[str]) -> PyTree[Array]:
     return jax.tree.map(leaf, tree)
 
 
+def vary_like(tree: PyTree[Array], like: Array) -> PyTree[Array]:
+    """Marks values as varying over the mesh axes over which an array varies.
+
+    Example:
+      >>> vary_like(jnp.zeros(2), jnp.eye(2))
+      Array([0., 0.], dtype=float32)
+    """
+    return vary(tree, tuple(jax.typeof(like).manual_axis_type.varying))
+
+
 def gathered(rows: Any) -> Array:
     """Returns the array, replicated over the mesh if explicit axes shard it.
 

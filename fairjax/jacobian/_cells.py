@@ -24,7 +24,7 @@ from fairjax.objectives import (
     RunningMeans,
     example_weights,
 )
-from fairjax.types import Batch, Jacobian, Params, Values, vary
+from fairjax.types import Batch, Jacobian, Params, Values, vary, vary_like
 
 # The layers of a longer scan stay in their loop, which compiles sooner.
 _MOST_LAYERS = 64
@@ -333,11 +333,6 @@ def manual_axis(objectives: Any) -> str | None:
     return axis if axis in jax.sharding.get_abstract_mesh().manual_axes else None
 
 
-def vary_like(value: Array, aval: Any) -> Array:
-    """Marks a value as varying over the mesh axes that a type varies over."""
-    return vary(value, tuple(aval.manual_axis_type.varying))
-
-
 def varies(value: Any, axis: str) -> bool:
     """Checks whether a value's type varies over a mesh axis."""
     return axis in jax.typeof(value).manual_axis_type.varying
@@ -365,7 +360,7 @@ def cotangents(
     for row, output in zip(table, outputs, strict=True):
         per_example = jnp.where(arranged.cells < 0, 0, row[arranged.cells])
         cotangent = (per_example * arranged.weights).astype(output.dtype)
-        pulled.append(vary_like(cotangent, jax.typeof(output)))
+        pulled.append(vary_like(cotangent, output))
     return pulled
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from fairjax import gram
 from fairjax.stacked import FactoredRows, num_objectives
-from fairjax.types import Gramian, Jacobian, Params, vary
+from fairjax.types import Gramian, Jacobian, Params, vary_like
 
 # Leaves of fewer numbers than these share a collective: each has a cost of its own,
 # and compilers sum small arrays whole.
@@ -154,6 +154,6 @@ def project(rows: Jacobian, size: int, key: Array) -> Float[Array, "K m"]:
             shift = jax.random.randint(place, (), 0, size)
             return total + jnp.roll(signed, shift, axis=1), None
 
-        total = vary(total, tuple(jax.typeof(flat).manual_axis_type.varying))
+        total = vary_like(total, flat)
         total, _ = jax.lax.scan(add, total, (chunks, keys))
     return total

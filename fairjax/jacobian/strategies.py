@@ -30,7 +30,7 @@ from fairjax.objectives import (
     OutputObjectives,
     RunningMeans,
 )
-from fairjax.types import Batch, Jacobian, Params, Values, check_choice, vary
+from fairjax.types import Batch, Jacobian, Params, Values, check_choice, vary, vary_like
 
 Strategy = Literal["auto", "jacrev", "pulls", "map", "cells"]
 
@@ -200,7 +200,7 @@ def _plain_pullback(
 
     values, pull, aux = jax.vjp(values_and_aux, params, has_aux=True)
     rows = jnp.eye(values.shape[0], dtype=values.dtype)
-    rows = _cells.vary_like(rows, jax.typeof(values))
+    rows = vary_like(rows, values)
     return _Pullback(values, aux, rows, lambda row: pull(row)[0])
 
 
@@ -220,7 +220,7 @@ def _cell_pullback(
 
     varied = _cells.vary_params(objectives, params)
     sums, pull, (counts, aux) = jax.vjp(batch_sums, varied, has_aux=True)
-    types = jax.tree.map(jax.typeof, sums)
+    own = sums
     if objectives.axis_name is not None:
         sums, counts = jax.lax.psum((sums, counts), objectives.axis_name)
     values, running, weights = _cells.values_and_weights(
@@ -229,7 +229,7 @@ def _cell_pullback(
     aux = objectives.join_aux(running, aux)
     rows = {name: weights[:, s] for s, name in enumerate(objectives.statistics)}
     cotangents = {
-        name: _cells.vary_like(row.astype(types[name].dtype), types[name])
+        name: vary_like(row.astype(own[name].dtype), own[name])
         for name, row in rows.items()
     }
     return _Pullback(values, aux, cotangents, lambda row: pull(row)[0])
@@ -273,7 +273,7 @@ def _output_pullback(
 
     def own(slopes: Array, output: Array) -> Array:
         mine = jax.lax.dynamic_slice_in_dim(slopes, start, size, axis=1)
-        return _cells.vary_like(mine, jax.typeof(output))
+        return vary_like(mine, output)
 
     cotangents = jax.tree.map(own, slopes, outputs)
     return _Pullback(values, aux, cotangents, lambda row: pull(row)[0])

@@ -1,12 +1,8 @@
 """Preparation of Gram matrices for the solvers: rows in use, unit rows, scaling."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-
-from fairjax.types import vary
 
 
 def usable_rows(
@@ -21,17 +17,6 @@ def usable_rows(
     """
     used = jnp.diagonal(gramian) > 0
     return used if mask is None else used & mask
-
-
-def vary_like(start: Any, gramian: Float[Array, "R R"]) -> Any:
-    """Marks a loop's first values as varying over the mesh axes of a Gram matrix.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> vary_like(jnp.zeros(2), jnp.eye(2))
-      Array([0., 0.], dtype=float32)
-    """
-    return vary(start, tuple(jax.typeof(gramian).manual_axis_type.varying))
 
 
 def unit_gramian(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fairjax._bisection import bisect
-from fairjax.reconcilers._units import matmul, normalised, usable_rows, vary_like
+from fairjax.reconcilers._units import matmul, normalised, usable_rows
 from fairjax.reconcilers.core import (
     CurrentRows,
     Step,
@@ -29,7 +29,7 @@ from fairjax.reconcilers.core import (
     transformation,
     unsolved,
 )
-from fairjax.types import Scalar, check_positive, check_whole
+from fairjax.types import Scalar, check_positive, check_whole, vary_like
 
 MAX_ITERATIONS = 64
 """The greatest number of Newton steps."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.reconcilers._units import matmul, vary_like
+from fairjax.reconcilers._units import matmul
 from fairjax.reconcilers.core import (
     CurrentRows,
     Step,
@@ -23,7 +23,7 @@ from fairjax.reconcilers.quadratic import (
     nonnegative_qp,
     scale_rows,
 )
-from fairjax.types import Numbers, Scalar, check_nonnegative, check_whole
+from fairjax.types import Numbers, Scalar, check_nonnegative, check_whole, vary_like
 
 MAX_SEARCHES = 40
 # Tolerance of the radius of CAGrad's ball, as a fraction of the radius.

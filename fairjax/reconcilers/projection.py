@@ -12,10 +12,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from fairjax.keys import as_key
 from fairjax.reconcilers._orders import Order, check_order, is_drawn, row_orders
-from fairjax.reconcilers._units import matmul, usable_rows, vary_like
+from fairjax.reconcilers._units import matmul, usable_rows
 from fairjax.reconcilers.core import CurrentRows, Step, make_step, reconcile
 from fairjax.reconcilers.weights import balance_magnitudes, combine
-from fairjax.types import Scalar, check_choice, check_nonnegative, known_number
+from fairjax.types import (
+    Scalar,
+    check_choice,
+    check_nonnegative,
+    known_number,
+    vary_like,
+)
 
 Condition = Literal["conflict", "always"]
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fairjax.reconcilers._units import matmul, usable_rows, vary_like
+from fairjax.reconcilers._units import matmul, usable_rows
+from fairjax.types import vary_like
 
 MAX_ITERATIONS = 100
 # Factors that shorten Newton directions. The least is very small, since on dependent
